@@ -1,0 +1,91 @@
+//! What the engine asks of custody, which lives above it.
+//!
+//! The engine never decides who may do what: an [`Authority`] is a verified chain with the keys
+//! that the acting identity could open, a [`Gateway`] is the writing machine's state folder.
+
+use runvault_crypto::envelope::KemPublic;
+use runvault_crypto::signature::VerifyingKey;
+use runvault_format::ids::{IdentityId, RunId, SessionId, VaultId};
+use runvault_format::keys::RunKey;
+
+use crate::Result;
+
+/// Number and hash of a verified custody state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StateRef {
+    /// n, counted from the genesis.
+    pub n: u64,
+    /// SHA-256 of the state's text.
+    pub hash: [u8; 32],
+}
+
+/// One file of a run's `keys/` directory, as found.
+#[derive(Clone, Debug)]
+pub struct EnvelopeFile {
+    /// File name, such as `vault-3` or `reader-<id>`.
+    pub name: String,
+    /// Its bytes, at most 64 KiB.
+    pub bytes: Vec<u8>,
+}
+
+/// The verified chain, as the acting identity sees it.
+pub trait Authority: Send + Sync {
+    /// SHA-256 of the genesis.
+    fn vault_id(&self) -> VaultId;
+    /// The newest verified state.
+    fn state(&self) -> StateRef;
+    /// The current epoch and its public key: what new runs are sealed to.
+    fn epoch(&self) -> (u32, KemPublic);
+    /// The signing key of an enrolled gateway; `None` for anyone else.
+    fn gateway_key(&self, id: &IdentityId) -> Option<VerifyingKey>;
+    /// Opens the run's key with whatever this identity holds; `None` if no envelope is for it.
+    /// A wrong or damaged envelope that *is* for it is an error.
+    fn open_run(&self, run: &RunId, envelopes: &[EnvelopeFile]) -> Result<Option<RunKey>>;
+    /// The file name and bytes of a new run's envelopes (current epoch, standing readers).
+    fn seal_run(&self, run: &RunId, key: &RunKey) -> Result<Vec<EnvelopeFile>>;
+}
+
+/// A run that this gateway holds open: what its state folder keeps.
+pub struct Resume {
+    /// The run's key.
+    pub key: RunKey,
+    /// The session whose journal may be in the store.
+    pub session: SessionId,
+}
+
+/// The gateway's place in its own chain, for the next run.json.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChainPlace {
+    /// Sequence number of the run to be made, from 1.
+    pub seq: u64,
+    /// SHA-256 of the previous run.json; `None` for the first.
+    pub prev: Option<[u8; 32]>,
+}
+
+/// The state folder of a writing mount.
+pub trait Gateway: Send + Sync {
+    /// The signer of this machine's runs.
+    fn id(&self) -> IdentityId;
+    /// Hash of host identity, boot id, process: what the lease shows.
+    fn holder(&self) -> String;
+    /// Makes the next run durable in the state folder (`pending` and the resume entry) before the
+    /// store sees it. `text` builds run.json's JSON for the place; returns the signed note.
+    fn begin_run(
+        &self,
+        run: &RunId,
+        resume: &Resume,
+        text: &mut dyn FnMut(ChainPlace) -> Result<String>,
+    ) -> Result<Vec<u8>>;
+    /// The pending run is durable in the store: pending becomes head.
+    fn commit_run(&self, run: &RunId) -> Result<()>;
+    /// Signs `retired/<run>` for a run that is removed; the engine stores it. Returns the note.
+    fn retire_run(&self, run: &RunId, run_note: &[u8], time: &str) -> Result<Vec<u8>>;
+    /// The resume entry of a run; `None` if this machine does not hold it.
+    fn resume(&self, run: &RunId) -> Result<Option<Resume>>;
+    /// Writes a resume entry, synced: a fresh session of a held run, or a run taken over.
+    fn hold(&self, run: &RunId, resume: &Resume) -> Result<()>;
+    /// Drops the resume entry of a run that is gone.
+    fn release(&self, run: &RunId) -> Result<()>;
+    /// All runs with a resume entry.
+    fn held(&self) -> Result<Vec<RunId>>;
+}
