@@ -1,0 +1,132 @@
+//! What can go wrong in the engine. Objects are named by their place in the store, never by a
+//! plaintext name, so that a message may be logged.
+
+use std::io;
+
+/// A refusal that POSIX has a name for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Posix {
+    NotFound,
+    Exists,
+    NotDirectory,
+    IsDirectory,
+    NotEmpty,
+    NameTooLong,
+    Invalid,
+    CrossRun,
+    ReadOnly,
+    NoAttribute,
+    AttributeNameTooLong,
+    NotPermitted,
+    Unsupported,
+    BadHandle,
+    Stale,
+    NoSuchData,
+    FileTooLarge,
+    TooManyLinks,
+    Busy,
+    Range,
+}
+
+/// What was found where authentic bytes should have been.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum Damage {
+    #[error("no header copy authenticates")]
+    Header,
+    #[error("shorter than its authenticated size")]
+    Short,
+    #[error("chunk {0} does not authenticate")]
+    Chunk(u64),
+    #[error("it was moved, swapped or renamed by someone without the key")]
+    Place,
+    #[error("version, suite, chunk size or run id differ from run.json")]
+    Foreign,
+    #[error("the directory has no record (_dir) and is not empty")]
+    DirectoryRecord,
+    #[error("the name does not authenticate in this directory")]
+    Name,
+    #[error("{0}")]
+    Run(String),
+    #[error("not a regular file")]
+    Kind,
+}
+
+/// The engine's one error.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A plain POSIX outcome.
+    #[error("{0:?}")]
+    Posix(Posix),
+    /// The store's own error.
+    #[error("{operation} {object}: {source}")]
+    Store {
+        /// What was tried.
+        operation: &'static str,
+        /// The object's place in the store.
+        object: String,
+        /// The errno is in here.
+        source: io::Error,
+    },
+    /// Tampered with or damaged.
+    #[error("{object}: {damage}")]
+    Damaged {
+        /// The object's place in the store.
+        object: String,
+        /// What was found.
+        damage: Damage,
+    },
+    /// Someone else writes this run.
+    #[error("run {run} is written by {holder}")]
+    Held {
+        /// Run id.
+        run: String,
+        /// What the lease says.
+        holder: String,
+    },
+    /// An earlier write or sync failed; nothing is retried into success.
+    #[error("{object}: an earlier write failed; close the file and write it again")]
+    Poisoned {
+        /// The object's place in the store.
+        object: String,
+    },
+    /// 2^31 chunk writes under one key.
+    #[error("{object}: rewritten too often under one key; copy the file")]
+    WornOut {
+        /// The object's place in the store.
+        object: String,
+    },
+    /// No key for this.
+    #[error("{0}")]
+    WrongKey(String),
+    /// A bug or a refusal of a lower crate.
+    #[error(transparent)]
+    Format(#[from] runvault_format::error::Error),
+    /// Randomness or memory could not be had.
+    #[error(transparent)]
+    Crypto(#[from] runvault_crypto::error::Error),
+    /// The vault was shut down.
+    #[error("the vault is closed")]
+    Closed,
+}
+
+/// Shorthand of the crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl From<Posix> for Error {
+    fn from(p: Posix) -> Self {
+        Error::Posix(p)
+    }
+}
+
+impl Error {
+    /// Wraps a store error.
+    pub fn store(operation: &'static str, object: impl Into<String>, source: io::Error) -> Self {
+        Error::Store { operation, object: object.into(), source }
+    }
+    /// Names damage.
+    pub fn damaged(object: impl Into<String>, damage: Damage) -> Self {
+        Error::Damaged { object: object.into(), damage }
+    }
+}
