@@ -1,0 +1,136 @@
+//! HPKE (RFC 9180) in base mode: X-Wing (KEM 0x647a), HKDF-SHA-256 (0x0001), AES-256-GCM (0x0002).
+//!
+//! All context goes into `info`; `aad` stays empty, since the Python peer's interface has none.
+
+use hpke::aead::AesGcm256;
+use hpke::kdf::HkdfSha256;
+use hpke::kem::XWing;
+use hpke::{Deserializable, Kem, OpModeR, OpModeS, Serializable, setup_receiver, setup_sender};
+use zeroize::Zeroizing;
+
+use crate::secrets::Secret;
+use crate::{Error, Result};
+
+/// Bytes of an encapsulated key.
+pub const ENC: usize = 1120;
+/// Bytes of a public key.
+pub const PUBLIC: usize = 1216;
+/// Bytes that a sealed message is longer than its plaintext.
+pub const OVERHEAD: usize = 16;
+
+/// An X-Wing public key, checked when it was parsed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct KemPublic(Box<[u8; PUBLIC]>);
+
+impl std::fmt::Debug for KemPublic {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "KemPublic({:02x?}..)", &self.0[..4])
+    }
+}
+
+impl KemPublic {
+    /// Parses 1216 bytes.
+    ///
+    /// # Errors
+    /// [`Error::PublicKey`].
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        <XWing as Kem>::PublicKey::from_bytes(bytes).map_err(|_| Error::PublicKey)?;
+        bytes.try_into().map(|b| Self(Box::new(b))).map_err(|_| Error::PublicKey)
+    }
+
+    /// 1216 bytes.
+    pub fn as_bytes(&self) -> &[u8; PUBLIC] {
+        &self.0
+    }
+}
+
+/// A message for one recipient.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sealed {
+    /// The encapsulated key.
+    pub enc: Box<[u8; ENC]>,
+    /// The message, 16 bytes longer than its plaintext.
+    pub ciphertext: Vec<u8>,
+}
+
+/// Seals `plain` to `to`.
+///
+/// # Errors
+/// [`Error::PublicKey`], [`Error::Library`].
+pub fn seal(to: &KemPublic, info: &[u8], plain: &[u8]) -> Result<Sealed> {
+    let key = <XWing as Kem>::PublicKey::from_bytes(&to.0[..]).map_err(|_| Error::PublicKey)?;
+    let (enc, mut context) = setup_sender::<AesGcm256, HkdfSha256, XWing>(&OpModeS::Base, &key, info)
+        .map_err(|_| Error::Library)?;
+    let ciphertext = context.seal(plain, &[]).map_err(|_| Error::Library)?;
+    let mut bytes = Box::new([0u8; ENC]);
+    enc.write_exact(&mut bytes[..]);
+    Ok(Sealed { enc: bytes, ciphertext })
+}
+
+/// The private half: a 32-byte X-Wing seed, expanded once for many messages.
+pub struct KemPrivate {
+    key: <XWing as Kem>::PrivateKey,
+    public: KemPublic,
+}
+
+impl std::fmt::Debug for KemPrivate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "KemPrivate(of {:?})", self.public)
+    }
+}
+
+impl KemPrivate {
+    /// Expands a seed.
+    ///
+    /// # Errors
+    /// [`Error::Library`].
+    pub fn from_seed(seed: &Secret<32>) -> Result<Self> {
+        let key = <XWing as Kem>::PrivateKey::from_bytes(seed.expose()).map_err(|_| Error::Library)?;
+        let mut public = Box::new([0u8; PUBLIC]);
+        <XWing as Kem>::sk_to_pk(&key).write_exact(&mut public[..]);
+        Ok(Self { key, public: KemPublic(public) })
+    }
+
+    /// Its public half.
+    pub fn public(&self) -> &KemPublic {
+        &self.public
+    }
+
+    /// Opens a message sealed with the same `info`.
+    ///
+    /// # Errors
+    /// [`Error::NotAuthentic`].
+    pub fn open(&self, info: &[u8], enc: &[u8; ENC], ciphertext: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
+        let enc = <XWing as Kem>::EncappedKey::from_bytes(enc).map_err(|_| Error::NotAuthentic)?;
+        let mut context = setup_receiver::<AesGcm256, HkdfSha256, XWing>(&OpModeR::Base, &self.key, &enc, info)
+            .map_err(|_| Error::NotAuthentic)?;
+        context.open(ciphertext, &[]).map(Zeroizing::new).map_err(|_| Error::NotAuthentic)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn opens_only_with_key_and_info() {
+        let key = KemPrivate::from_seed(&Secret::random().unwrap()).unwrap();
+        let other = KemPrivate::from_seed(&Secret::random().unwrap()).unwrap();
+        let sealed = seal(key.public(), b"info", &[5; 32]).unwrap();
+        assert_eq!(sealed.ciphertext.len(), 32 + OVERHEAD);
+        assert_eq!(key.open(b"info", &sealed.enc, &sealed.ciphertext).unwrap()[..], [5; 32]);
+        assert_eq!(key.open(b"inf0", &sealed.enc, &sealed.ciphertext), Err(Error::NotAuthentic));
+        assert_eq!(other.open(b"info", &sealed.enc, &sealed.ciphertext), Err(Error::NotAuthentic));
+        assert_eq!(KemPublic::from_bytes(&[0xff; PUBLIC]), Err(Error::PublicKey));
+    }
+
+    /// draft-connolly-cfrg-xwing-kem, test vector 1: the public key of its seed.
+    #[test]
+    fn x_wing_public_key_of_the_drafts_first_seed() {
+        let seed = data_encoding::HEXLOWER
+            .decode(b"7f9c2ba4e88f827d616045507605853ed73b8093f6efbc88eb1a6eacfa66ef26")
+            .unwrap();
+        let key = KemPrivate::from_seed(&Secret::copy_from(&seed.try_into().unwrap())).unwrap();
+        assert_eq!(key.public().as_bytes()[..8], [0xe2, 0x23, 0x6b, 0x35, 0xa8, 0xc2, 0x4b, 0x39]);
+    }
+}
