@@ -102,8 +102,9 @@ impl KemPrivate {
     /// [`Error::NotAuthentic`].
     pub fn open(&self, info: &[u8], enc: &[u8; ENC], ciphertext: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
         let enc = <XWing as Kem>::EncappedKey::from_bytes(enc).map_err(|_| Error::NotAuthentic)?;
-        let mut context = setup_receiver::<AesGcm256, HkdfSha256, XWing>(&OpModeR::Base, &self.key, &enc, info)
-            .map_err(|_| Error::NotAuthentic)?;
+        let mut context =
+            setup_receiver::<AesGcm256, HkdfSha256, XWing>(&OpModeR::Base, &self.key, &enc, info)
+                .map_err(|_| Error::NotAuthentic)?;
         context.open(ciphertext, &[]).map(Zeroizing::new).map_err(|_| Error::NotAuthentic)
     }
 }

@@ -42,10 +42,7 @@ mod tests {
     #[test]
     fn rfc_5869() {
         let prk = extract(&hex("000102030405060708090a0b0c"), &[0x0b; 22]);
-        assert_eq!(
-            prk.expose()[..],
-            hex("077709362c2e32df0ddc3f0dc47bba6390b6c73bb50f9c3122ec844ad7c2b3e5")
-        );
+        assert_eq!(prk.expose()[..], hex("077709362c2e32df0ddc3f0dc47bba6390b6c73bb50f9c3122ec844ad7c2b3e5"));
         let okm = hkdf_expand::<42>(&prk, &[&hex("f0f1f2f3f4"), &hex("f5f6f7f8f9")]);
         assert_eq!(
             okm.expose()[..],

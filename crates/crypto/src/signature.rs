@@ -98,7 +98,9 @@ mod tests {
         identity[0] = 1;
         assert_eq!(VerifyingKey::from_bytes(&identity), Err(Error::PublicKey));
         assert_eq!(
-            VerifyingKey::from_bytes(&hex("ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f")),
+            VerifyingKey::from_bytes(&hex(
+                "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f"
+            )),
             Err(Error::PublicKey)
         );
     }

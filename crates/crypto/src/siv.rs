@@ -58,7 +58,10 @@ mod tests {
         let key = hex("fffefdfcfbfaf9f8f7f6f5f4f3f2f1f0f0f1f2f3f4f5f6f7f8f9fafbfcfdfeff");
         let sealed = Aes128Siv::new_from_slice(&key)
             .unwrap()
-            .encrypt([hex("101112131415161718191a1b1c1d1e1f2021222324252627")], &hex("112233445566778899aabbccddee"))
+            .encrypt(
+                [hex("101112131415161718191a1b1c1d1e1f2021222324252627")],
+                &hex("112233445566778899aabbccddee"),
+            )
             .unwrap();
         assert_eq!(sealed, hex("85632d07c6e8f37f950acd320a2ecc9340c02b9690c4dc04daef7f6afe5c"));
         let key = hex("7f7e7d7c7b7a79787776757473727170404142434445464748494a4b4c4d4e4f");
@@ -67,11 +70,15 @@ mod tests {
             hex("102030405060708090a0"),
             hex("09f911029d74e35bd84156c5635688c0"),
         ];
-        let plain = hex("7468697320697320736f6d6520706c61696e7465787420746f20656e6372797074207573696e67205349562d414553");
+        let plain = hex(
+            "7468697320697320736f6d6520706c61696e7465787420746f20656e6372797074207573696e67205349562d414553",
+        );
         let sealed = Aes128Siv::new_from_slice(&key).unwrap().encrypt(headers, &plain).unwrap();
         assert_eq!(
             sealed,
-            hex("7bdb6e3b432667eb06f4d14bff2fbd0fcb900f2fddbe404326601965c889bf17dba77ceb094fa663b7a3f748ba8af829ea64ad544a272e9c485b62a3fd5c0d")
+            hex(
+                "7bdb6e3b432667eb06f4d14bff2fbd0fcb900f2fddbe404326601965c889bf17dba77ceb094fa663b7a3f748ba8af829ea64ad544a272e9c485b62a3fd5c0d"
+            )
         );
     }
 

@@ -25,10 +25,15 @@ impl Key {
         Ok(tag)
     }
 
-    pub(crate) fn open(&self, nonce: &Nonce, aad: &[u8], sealed: &[u8], tag: &Tag, out: &mut [u8]) -> Result<()> {
+    pub(crate) fn open(
+        &self,
+        nonce: &Nonce,
+        aad: &[u8],
+        sealed: &[u8],
+        tag: &Tag,
+        out: &mut [u8],
+    ) -> Result<()> {
         let nonce = AwsNonce::assume_unique_for_key(*nonce);
-        self.0
-            .open_separate_gather(nonce, Aad::from(aad), sealed, tag, out)
-            .map_err(|_| Error::NotAuthentic)
+        self.0.open_separate_gather(nonce, Aad::from(aad), sealed, tag, out).map_err(|_| Error::NotAuthentic)
     }
 }

@@ -22,7 +22,14 @@ impl Key {
         Ok(tag.into())
     }
 
-    pub(crate) fn open(&self, nonce: &Nonce, aad: &[u8], sealed: &[u8], tag: &Tag, out: &mut [u8]) -> Result<()> {
+    pub(crate) fn open(
+        &self,
+        nonce: &Nonce,
+        aad: &[u8],
+        sealed: &[u8],
+        tag: &Tag,
+        out: &mut [u8],
+    ) -> Result<()> {
         out.copy_from_slice(sealed);
         let nonce = GcmNonce::from(*nonce);
         self.0

@@ -1,0 +1,113 @@
+//! What the engine knows of one file in memory; the names are those of docs/format.md, "Write path".
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use runvault_crypto::aead::AeadKey;
+use runvault_format::header::Clear;
+use runvault_format::keys::Place;
+use runvault_store::backend::Time;
+
+use super::extents::Extents;
+
+/// Header identity and the keys that follow from it.
+pub(crate) struct Header {
+    pub(crate) clear: Clear,
+    pub(crate) slot_key: AeadKey,
+    pub(crate) file_key: AeadKey,
+    /// Some copy of it has been written (or was found).
+    pub(crate) written: bool,
+}
+
+/// The partial last chunk while it waits to be written.
+pub(crate) struct Tail {
+    pub(crate) chunk: u64,
+    pub(crate) plain: Vec<u8>,
+}
+
+/// State of one regular file; see the module docs for the invariants.
+#[derive(Default)]
+pub(crate) struct State {
+    /// `None`: nothing was ever written, the stored file is empty.
+    pub(crate) header: Option<Header>,
+    /// S: the size that the application sees.
+    pub(crate) size: u64,
+    /// D: bytes below it, outside holes, are durable and are never overwritten in place unjournaled.
+    pub(crate) durable: u64,
+    pub(crate) epoch: u32,
+    pub(crate) seq: u64,
+    /// The header copy that is known durable: never written over.
+    pub(crate) safe: Option<u8>,
+    /// A copy written since the last sync.
+    pub(crate) unsynced_slot: Option<u8>,
+    /// Size in the newest slot written.
+    pub(crate) slot_size: u64,
+    /// Chunks that read as zeros and have no stored bytes.
+    pub(crate) holes: Extents,
+    /// Holes that got data since the last sync; still listed if a sync acknowledged the hole.
+    pub(crate) filled: Extents,
+    /// Holes that a completed sync has acknowledged.
+    pub(crate) acknowledged: Extents,
+    /// Listed holes of a file found on disk that nobody has looked into: what authenticates is data.
+    pub(crate) unexamined: Extents,
+    /// Something changed that only a slot makes durable (size, holes, epoch, direct writes).
+    pub(crate) direct: bool,
+    /// Written to since the last fdatasync.
+    pub(crate) unsynced: bool,
+    /// A record is in place, but not known durable there.
+    pub(crate) live: bool,
+    /// Number of the file's last journal record in this session.
+    pub(crate) last_record: u64,
+    /// All its records up to this number are in place and durable.
+    pub(crate) jskip: u64,
+    /// Chunk writes under this epoch.
+    pub(crate) writes: u64,
+    /// Chunk writes since the last slot.
+    pub(crate) unrecorded: u32,
+    pub(crate) place: Place,
+    pub(crate) previous: Place,
+    pub(crate) several_links: bool,
+    /// Durable chunks changed in memory (plaintext): neither in the journal nor in place.
+    pub(crate) overlay: BTreeMap<u64, Vec<u8>>,
+    pub(crate) tail: Option<Tail>,
+    /// Since when overlay or tail hold something.
+    pub(crate) waiting_since: Option<Instant>,
+    /// The application's mtime, while the stored one may differ.
+    pub(crate) mtime: Option<Time>,
+    /// A write or sync failed; refused until the last close.
+    pub(crate) poisoned: bool,
+    /// The last name is gone: nothing needs to survive a crash.
+    pub(crate) detached: bool,
+}
+
+impl State {
+    /// A hole that still is one: no data was written into it.
+    pub(crate) fn is_bare_hole(&self, chunk: u64) -> bool {
+        self.holes.contains(chunk) && !self.filled.contains(chunk)
+    }
+
+    /// What a slot must list: an acknowledged hole leaves one sync after its data.
+    pub(crate) fn listed_holes(&self) -> Extents {
+        let mut early = self.filled.clone();
+        early.subtract(&self.acknowledged);
+        let mut listed = self.holes.clone();
+        listed.subtract(&early);
+        listed
+    }
+
+    pub(crate) fn forget_holes_from(&mut self, chunk: u64) {
+        for set in
+            [&mut self.holes, &mut self.filled, &mut self.acknowledged, &mut self.unexamined]
+        {
+            set.truncate(chunk);
+        }
+    }
+
+    pub(crate) fn forget_all_holes(&mut self) {
+        self.forget_holes_from(0);
+    }
+
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.tail.is_some() || !self.overlay.is_empty()
+    }
+}
