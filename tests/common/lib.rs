@@ -1,0 +1,9 @@
+//! What whole-program tests share: a throw-away vault, its mount, and the programs of others.
+//!
+//! Everything is cleaned up by its id when it is dropped, also when a test fails.
+
+pub mod image;
+pub mod site;
+pub mod tools;
+
+pub use site::{Mount, MountBuilder, Site};

@@ -1,0 +1,306 @@
+//! A throw-away vault with an unlocked identity, and its mounts.
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::tools::{output, printed, run, runvault};
+
+/// Store, state folder, identity and mount point in one temporary directory.
+pub struct Site {
+    /// The vault's store.
+    pub store: PathBuf,
+    /// State folder of its gateway.
+    pub state: PathBuf,
+    /// The owner's unlocked key file.
+    pub identity: PathBuf,
+    /// An empty directory to mount on.
+    pub at: PathBuf,
+    dir: TempDir,
+}
+
+impl Site {
+    /// A new vault below the system's temporary directory.
+    pub fn new() -> Self {
+        Self::below(&std::env::temp_dir())
+    }
+
+    /// A new vault in memory (tmpfs).
+    pub fn in_memory() -> Self {
+        Self::below(Path::new("/dev/shm"))
+    }
+
+    /// A new vault whose store, state and mount point lie below `base`.
+    ///
+    /// # Panics
+    /// If it cannot be made.
+    pub fn below(base: &Path) -> Self {
+        let site = Self::uninitialised(base);
+        run(Command::new(runvault())
+            .args(["init", "--no-lock", "--identity"])
+            .arg(&site.identity)
+            .arg(&site.store));
+        site
+    }
+
+    /// The folders only, before `init`.
+    ///
+    /// # Panics
+    /// If they cannot be made.
+    pub fn uninitialised(base: &Path) -> Self {
+        let dir = tempfile::Builder::new()
+            .prefix("runvault-test-")
+            .tempdir_in(base)
+            .expect("a temporary directory");
+        let path = |name: &str| dir.path().join(name);
+        let (store, state, at) = (path("store"), path("state"), path("mnt"));
+        for made in [&store, &state, &at] {
+            fs::create_dir(made).expect("a directory");
+        }
+        Self { store, state, identity: path("owner.key"), at, dir }
+    }
+
+    /// The directory that holds all of it.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// `runvault ARGS --identity F`, to its end.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(runvault());
+        command.args(args).arg("--identity").arg(&self.identity);
+        command
+    }
+
+    /// A read-write mount.
+    pub fn mount(&self) -> Mount {
+        self.builder().mount()
+    }
+
+    /// A read-only mount.
+    pub fn mount_read_only(&self) -> Mount {
+        self.builder().arg("--read-only").mount()
+    }
+
+    /// A mount to be described further.
+    pub fn builder(&self) -> MountBuilder {
+        let mut command = self.command(&["mount", "-f", "--log", "stderr", "--state"]);
+        command.arg(&self.state);
+        MountBuilder {
+            command,
+            store: self.store.clone(),
+            at: self.at.clone(),
+            log: self.dir.path().join("mount.log"),
+        }
+    }
+}
+
+impl Default for Site {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        detach(&self.at);
+    }
+}
+
+/// A mount to be made.
+pub struct MountBuilder {
+    command: Command,
+    store: PathBuf,
+    at: PathBuf,
+    log: PathBuf,
+}
+
+impl MountBuilder {
+    /// One more argument.
+    pub fn arg(mut self, arg: impl AsRef<std::ffi::OsStr>) -> Self {
+        self.command.arg(arg);
+        self
+    }
+
+    /// Another mount point (made if missing).
+    ///
+    /// # Panics
+    /// If it cannot be made.
+    pub fn at(mut self, at: &Path) -> Self {
+        fs::create_dir_all(at).expect("a mount point");
+        self.at = at.to_owned();
+        self.log = at.with_extension("log");
+        self
+    }
+
+    /// Another store, such as a copy.
+    pub fn store(mut self, store: &Path) -> Self {
+        self.store = store.to_owned();
+        self
+    }
+
+    /// As another user, by numbers.
+    pub fn as_user(mut self, uid: u32, gid: u32) -> Self {
+        self.command.uid(uid).gid(gid);
+        self
+    }
+
+    /// Mounts; the mount answers when this returns.
+    ///
+    /// # Panics
+    /// With the log, if it does not come up within 30 s.
+    pub fn mount(self) -> Mount {
+        self.try_mount().unwrap_or_else(|log| panic!("the mount did not come up:\n{log}"))
+    }
+
+    /// Mounts, or gives the log of why not.
+    ///
+    /// # Errors
+    /// What the program printed.
+    ///
+    /// # Panics
+    /// If the program cannot be started.
+    pub fn try_mount(mut self) -> Result<Mount, String> {
+        let log = fs::File::create(&self.log).expect("a log");
+        self.command.arg(&self.store).arg(&self.at);
+        self.command.stdin(Stdio::null()).stdout(log.try_clone().expect("a second handle")).stderr(log);
+        let mut child = self.command.spawn().expect("runvault starts");
+        let until = Instant::now() + Duration::from_secs(30);
+        while Instant::now() < until {
+            if is_mounted(&self.at) {
+                return Ok(Mount { child: Some(child), at: self.at, log: self.log });
+            }
+            if child.try_wait().expect("a child").is_some() {
+                return Err(fs::read_to_string(&self.log).unwrap_or_default());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let _ = child.kill();
+        let _ = child.wait();
+        detach(&self.at);
+        Err(fs::read_to_string(&self.log).unwrap_or_default())
+    }
+}
+
+/// A live mount; unmounted when dropped.
+pub struct Mount {
+    child: Option<Child>,
+    /// Where it is mounted.
+    pub at: PathBuf,
+    log: PathBuf,
+}
+
+impl Mount {
+    /// A path below the mount.
+    pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.at.join(name)
+    }
+
+    /// The process that serves it.
+    ///
+    /// # Panics
+    /// After it was ended.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("a live mount").id()
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// `runvault unmount`: everything durable, the process gone.
+    ///
+    /// # Panics
+    /// If it fails or the mount's process ends with another code than 0.
+    pub fn unmount(mut self) {
+        let done = output(Command::new(runvault()).arg("unmount").arg(&self.at));
+        assert!(done.status.success(), "unmount: {}\n{}", printed(&done), self.log());
+        let status = self.child.take().expect("a live mount").wait().expect("a child");
+        assert!(status.success(), "{status}\n{}", self.log());
+    }
+
+    /// kill -9, and the dead mount taken away.
+    ///
+    /// # Panics
+    /// If it cannot be killed.
+    pub fn kill(mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().expect("kill");
+            child.wait().expect("a child");
+        }
+        detach(&self.at);
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Panics
+    /// If it cannot be sent.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_raw(self.pid() as i32).expect("a pid");
+        rustix::process::kill_process(pid, signal).expect("signal");
+    }
+
+    /// Waits for its process to end by itself.
+    ///
+    /// # Panics
+    /// If it does not within 60 s.
+    pub fn wait(mut self) -> std::process::ExitStatus {
+        let mut child = self.child.take().expect("a live mount");
+        let until = Instant::now() + Duration::from_secs(60);
+        loop {
+            if let Some(status) = child.try_wait().expect("a child") {
+                return status;
+            }
+            if Instant::now() > until {
+                let _ = child.kill();
+                detach(&self.at);
+                panic!("the mount did not end:\n{}", self.log());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let Some(mut child) = self.child.take() else { return };
+        detach(&self.at);
+        let until = Instant::now() + Duration::from_secs(10);
+        while Instant::now() < until {
+            if matches!(child.try_wait(), Ok(Some(_))) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let _ = child.kill();
+        let _ = child.wait();
+        if std::thread::panicking() {
+            eprintln!("{}", self.log());
+        }
+    }
+}
+
+/// Whether a FUSE file system is mounted exactly there.
+pub fn is_mounted(at: &Path) -> bool {
+    let Ok(mounts) = fs::read_to_string("/proc/self/mounts") else { return false };
+    let at = at.to_string_lossy();
+    mounts.lines().any(|l| {
+        let mut fields = l.split(' ').skip(1);
+        fields.next() == Some(&at) && fields.next().is_some_and(|kind| kind.starts_with("fuse"))
+    })
+}
+
+/// Takes a mount away, dead or alive; nothing happens where there is none.
+pub fn detach(at: &Path) {
+    if is_mounted(at) {
+        let _ = output(Command::new("fusermount3").args(["-u", "-z", "-q"]).arg(at));
+        if is_mounted(at) {
+            let _ = output(Command::new("umount").arg("-l").arg(at));
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! `fsx`: 20,000 random operations on one file against its own model, in three configurations.
+
+use std::process::Command;
+
+use runvault_tests::tools::{run, tool};
+use runvault_tests::{Mount, Site};
+
+const OPERATIONS: &str = "20000";
+
+const PLAIN: &str = "[weights]\nclose_open=1\nread=10\nwrite=10\ninvalidate=0\ntruncate=5\nfsync=1\nfdatasync=1\nmapread=0\nmapwrite=0\n";
+const MMAP: &str = "[weights]\nclose_open=1\nread=10\nwrite=10\ninvalidate=0\ntruncate=5\nfsync=1\nfdatasync=1\nmapread=10\nmapwrite=10\n";
+const EVERYTHING: &str = "[weights]\nclose_open=1\nread=10\nwrite=10\ninvalidate=0\ntruncate=5\nfsync=1\nfdatasync=1\nmapread=10\nmapwrite=10\nposix_fallocate=3\npunch_hole=3\nsendfile=3\ncopy_file_range=3\n";
+
+fn fsx(site: &Site, mount: &Mount, name: &str, weights: &str) {
+    let config = site.dir().join(format!("{name}.toml"));
+    std::fs::write(&config, weights).expect("a configuration");
+    for seed in 1..=5 {
+        let file = mount.path(format!("{name}-{seed}"));
+        run(Command::new(tool("bin/fsx"))
+            .args(["-N", OPERATIONS, "-S", &seed.to_string(), "-f"])
+            .arg(&config)
+            .arg("-P")
+            .arg(site.dir())
+            .arg(file));
+    }
+}
+
+fn on_a_mount(name: &str, weights: &str) {
+    let site = Site::new();
+    let mount = site.mount();
+    fsx(&site, &mount, name, weights);
+    mount.unmount();
+}
+
+#[test]
+fn fsx_plain() {
+    on_a_mount("plain", PLAIN);
+}
+
+#[test]
+fn fsx_mmap() {
+    on_a_mount("mmap", MMAP);
+}
+
+#[test]
+fn fsx_everything() {
+    on_a_mount("everything", EVERYTHING);
+}
