@@ -1,0 +1,205 @@
+//! What custody refuses, each by its name. Labels, ids and places in the store may be shown;
+//! secrets and plaintext names never are.
+
+use std::io;
+use std::path::PathBuf;
+
+use runvault_format::ids::VaultId;
+
+/// The crate's one error.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The lock did not open; which byte was wrong is not said.
+    #[error("the passphrase does not open the key of {custodian}")]
+    WrongPassphrase {
+        /// Label and id of the key file.
+        custodian: String,
+    },
+    /// Another key is needed.
+    #[error("wrong key: needed is {needed}, given was {given}")]
+    WrongKey {
+        /// Labels and ids of those who could.
+        needed: String,
+        /// Label and id of the key that was given.
+        given: String,
+    },
+    /// The key file is bound to another vault.
+    #[error("this key belongs to vault {bound}, the store is vault {found}")]
+    OtherVault {
+        /// The vault that the key file names.
+        bound: VaultId,
+        /// The vault of the store.
+        found: VaultId,
+    },
+    /// The owner's key file is not in the store.
+    #[error("the store holds no key file (custody/locks): name one with --identity")]
+    NoLock,
+    /// The directory holds no vault.
+    #[error("not a vault: {found}")]
+    NotAVault {
+        /// What was found instead.
+        found: String,
+    },
+    /// A killed `init` left this.
+    #[error(
+        "an `init` was killed here before it had finished; it holds no runs: remove {left} and start again"
+    )]
+    KilledInit {
+        /// The names that it left.
+        left: String,
+    },
+    /// `init` wants an empty directory.
+    #[error("the directory is not empty: {}", .0.join(", "))]
+    NotEmpty(Vec<String>),
+    /// A newer program made this.
+    #[error("{object}: version {version} is not known to this program")]
+    UnknownVersion {
+        /// Its place in the store.
+        object: String,
+        /// What it says.
+        version: u64,
+    },
+    /// A suite that this program does not have.
+    #[error("{object}: cipher suite {suite} is not known to this program")]
+    UnknownSuite {
+        /// Its place in the store.
+        object: String,
+        /// What it says.
+        suite: u64,
+    },
+    /// An object of custody/ or of the state folder is damaged or forged.
+    #[error("{object}: {why}")]
+    Damaged {
+        /// Its place.
+        object: String,
+        /// What was found.
+        why: String,
+    },
+    /// A line of the audit log does not verify.
+    #[error("custody/audit.log: line {line}: {why}")]
+    ChainBroken {
+        /// Counted from 1.
+        line: u64,
+        /// Which check failed.
+        why: String,
+    },
+    /// Another history than this machine has seen.
+    #[error("custody/audit.log: forked at line {line}: this machine has seen another one")]
+    Forked {
+        /// The line that differs.
+        line: u64,
+    },
+    /// Lines are gone whose states are still there.
+    #[error("custody/audit.log: audit log cut: it ends at line {found}, this machine has seen line {pinned}")]
+    CutShort {
+        /// The newest line that this machine has seen.
+        pinned: u64,
+        /// The last line found.
+        found: u64,
+    },
+    /// The whole of custody/ is older than this machine has seen it.
+    #[error("custody/: rolled back to line {found}; this machine has seen line {pinned}")]
+    RolledBack {
+        /// The newest line that this machine has seen.
+        pinned: u64,
+        /// The last line found.
+        found: u64,
+    },
+    /// The chain grew or changed while this command worked on it.
+    #[error("custody/audit.log changed meanwhile: someone else executes an operation; start again")]
+    ChangedMeanwhile,
+    /// Another writing mount has this state folder.
+    #[error("the state folder is used by process {pid}{}", mounted_at(.mountpoint))]
+    Busy {
+        /// Its process.
+        pid: u32,
+        /// Where it is mounted, once it is.
+        mountpoint: Option<PathBuf>,
+    },
+    /// This machine may not write here yet.
+    #[error("gateway {gateway} is not enrolled: propose {request}")]
+    NotEnrolled {
+        /// Id of this state folder's identity.
+        gateway: String,
+        /// The request to propose.
+        request: String,
+    },
+    /// This act needs more approvals than one person can give.
+    #[error("this vault's quorum is {quorum} of {custodians}: one key alone cannot {what}")]
+    NeedsQuorum {
+        /// m.
+        quorum: u32,
+        /// n.
+        custodians: usize,
+        /// The act.
+        what: &'static str,
+    },
+    /// A secret that others can read.
+    #[error("{}: mode {mode:04o} lets others read this secret: chmod go-rwx it", .path.display())]
+    Permissions {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// Key files are never overwritten.
+    #[error("{}: exists; a key file is never overwritten", .0.display())]
+    KeyFileExists(PathBuf),
+    /// Not a regular file, or absurdly long.
+    #[error("{}: {why}", .path.display())]
+    BadFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: &'static str,
+    },
+    /// An unlocked key must not lie in the store.
+    #[error("a key without a lock is not kept in the store")]
+    UnlockedInStore,
+    /// The one who was asked gave no passphrase.
+    #[error("no passphrase: {0}")]
+    NoPassphrase(String),
+    /// The store's or the machine's own error.
+    #[error("{operation} {object}: {source}")]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// On what.
+        object: String,
+        /// The errno is in here.
+        source: io::Error,
+    },
+    /// The engine's refusal.
+    #[error(transparent)]
+    Vault(#[from] runvault_vault::Error),
+    /// Bytes of the format.
+    #[error(transparent)]
+    Format(#[from] runvault_format::Error),
+    /// Randomness, memory or Argon2 parameters.
+    #[error(transparent)]
+    Crypto(#[from] runvault_crypto::Error),
+}
+
+/// Shorthand of the crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// Names the operation and the object of a system's error.
+    pub(crate) fn io(operation: &'static str, object: impl Into<String>, source: io::Error) -> Self {
+        Error::Io { operation, object: object.into(), source }
+    }
+
+    /// Names damage; a version or a suite that is not known keeps its own name.
+    pub(crate) fn damaged(object: impl Into<String>, why: runvault_format::Error) -> Self {
+        let object = object.into();
+        match why {
+            runvault_format::Error::Version(version) => Error::UnknownVersion { object, version },
+            runvault_format::Error::Suite(suite) => Error::UnknownSuite { object, suite },
+            why => Error::Damaged { object, why: why.to_string() },
+        }
+    }
+}
+
+fn mounted_at(mountpoint: &Option<PathBuf>) -> String {
+    mountpoint.as_ref().map_or(String::new(), |m| format!(", mounted at {}", m.display()))
+}

@@ -1,0 +1,52 @@
+//! An identity: one 32-byte seed, from which a signing key and an envelope key follow.
+
+use runvault_crypto::secrets::Secret;
+use runvault_format::ids::{IdentityId, VaultId};
+use runvault_format::keys::{IdentityKeys, IdentityPublic};
+
+use crate::Result;
+
+/// A custodian, reader or gateway whose key is open.
+#[derive(Debug)]
+pub struct Identity {
+    /// What people call it; public, in custody/.
+    pub label: String,
+    /// The vault that its key file is bound to: the first pin.
+    pub vault: Option<VaultId>,
+    /// Its private keys.
+    pub keys: IdentityKeys,
+    seed: Secret<32>,
+}
+
+impl Identity {
+    /// A new one.
+    ///
+    /// # Errors
+    /// No random bytes.
+    pub fn generate(label: &str) -> Result<Self> {
+        Self::from_seed(label, None, Secret::random()?)
+    }
+
+    /// The one of this seed.
+    ///
+    /// # Errors
+    /// The library's.
+    pub fn from_seed(label: &str, vault: Option<VaultId>, seed: Secret<32>) -> Result<Self> {
+        Ok(Self { label: label.to_owned(), vault, keys: IdentityKeys::from_seed(&seed)?, seed })
+    }
+
+    /// SHA-256 of its public keys, cut to 16 bytes.
+    pub fn id(&self) -> IdentityId {
+        self.public().id()
+    }
+
+    /// Its public keys.
+    pub fn public(&self) -> IdentityPublic {
+        self.keys.public()
+    }
+
+    /// For key files, which keep nothing else.
+    pub(crate) fn seed(&self) -> &Secret<32> {
+        &self.seed
+    }
+}
