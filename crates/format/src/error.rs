@@ -28,6 +28,8 @@ pub enum Error {
     Holes,
     #[error("does not authenticate")]
     NotAuthentic,
+    #[error("no file can have this name")]
+    Name,
     #[error("the name is not one that this program writes")]
     ForeignName,
     #[error("the name's side file is missing or does not fit")]

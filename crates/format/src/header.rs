@@ -59,6 +59,11 @@ pub struct Clear {
 }
 
 impl Clear {
+    /// The clear part of a header of this program's version and suite.
+    pub fn new(kind: Kind, geometry: Geometry, file_id: FileId, run_id: RunId) -> Self {
+        Self { geometry, kind, file_id, run_id }
+    }
+
     /// 64 bytes.
     pub fn encode(&self) -> [u8; CLEAR] {
         let mut out = [0; CLEAR];

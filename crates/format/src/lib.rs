@@ -9,7 +9,9 @@ pub mod header;
 pub mod ids;
 pub mod keys;
 pub mod labels;
+pub mod name;
 mod reader;
+pub mod redo_record;
 pub mod size;
 pub mod state_slot;
 
