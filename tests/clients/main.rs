@@ -1,1 +1,5 @@
-//! (being written)
+//! Programs that use a run folder, on a real mount.
+
+mod copying;
+mod pipelines;
+mod stress;

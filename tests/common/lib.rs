@@ -4,6 +4,7 @@
 
 pub mod image;
 pub mod site;
+pub mod snapshot;
 pub mod tools;
 
 pub use site::{Mount, MountBuilder, Site};

@@ -1,7 +1,6 @@
 //! A throw-away vault with an unlocked identity, and its mounts.
 
 use std::fs;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -140,12 +139,6 @@ impl MountBuilder {
     /// Another store, such as a copy.
     pub fn store(mut self, store: &Path) -> Self {
         self.store = store.to_owned();
-        self
-    }
-
-    /// As another user, by numbers.
-    pub fn as_user(mut self, uid: u32, gid: u32) -> Self {
-        self.command.uid(uid).gid(gid);
         self
     }
 

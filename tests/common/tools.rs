@@ -72,3 +72,19 @@ pub fn output(command: &mut Command) -> Output {
 pub fn printed(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
+
+/// Runs one test of this binary again as another user, with a temporary directory of its own.
+///
+/// # Panics
+/// With what it printed, if it fails.
+pub fn again_as(uid: u32, gid: u32, test: &str) {
+    let home = tempfile::Builder::new().prefix("runvault-user-").tempdir().expect("a temporary directory");
+    run(Command::new("chown").arg(format!("{uid}:{gid}")).arg(home.path()));
+    let test_binary = std::env::current_exe().expect("a test has a path");
+    let mut command = Command::new(test_binary);
+    command.args(["--exact", test, "--nocapture"]).env("TMPDIR", home.path()).env("HOME", home.path());
+    std::os::unix::process::CommandExt::uid(&mut command, uid);
+    std::os::unix::process::CommandExt::gid(&mut command, gid);
+    let done = run(&mut command);
+    assert!(printed(&done).contains("1 passed"), "{}", printed(&done));
+}

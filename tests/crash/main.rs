@@ -1,1 +1,5 @@
-//! (being written)
+//! Nothing lost, on the real program: kill -9, torn writes, a full store.
+
+mod full;
+mod kill;
+mod torn;

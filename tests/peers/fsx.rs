@@ -1,5 +1,6 @@
 //! `fsx`: 20,000 random operations on one file against its own model, in three configurations.
 
+use std::ops::RangeInclusive;
 use std::process::Command;
 
 use runvault_tests::tools::{run, tool};
@@ -9,12 +10,12 @@ const OPERATIONS: &str = "20000";
 
 const PLAIN: &str = "[weights]\nclose_open=1\nread=10\nwrite=10\ninvalidate=0\ntruncate=5\nfsync=1\nfdatasync=1\nmapread=0\nmapwrite=0\n";
 const MMAP: &str = "[weights]\nclose_open=1\nread=10\nwrite=10\ninvalidate=0\ntruncate=5\nfsync=1\nfdatasync=1\nmapread=10\nmapwrite=10\n";
-const EVERYTHING: &str = "[weights]\nclose_open=1\nread=10\nwrite=10\ninvalidate=0\ntruncate=5\nfsync=1\nfdatasync=1\nmapread=10\nmapwrite=10\nposix_fallocate=3\npunch_hole=3\nsendfile=3\ncopy_file_range=3\n";
+pub const EVERYTHING: &str = "[weights]\nclose_open=1\nread=10\nwrite=10\ninvalidate=0\ntruncate=5\nfsync=1\nfdatasync=1\nmapread=10\nmapwrite=10\nposix_fallocate=3\npunch_hole=3\nsendfile=3\ncopy_file_range=3\n";
 
-fn fsx(site: &Site, mount: &Mount, name: &str, weights: &str) {
+pub fn fsx(site: &Site, mount: &Mount, name: &str, weights: &str, seeds: RangeInclusive<u32>) {
     let config = site.dir().join(format!("{name}.toml"));
     std::fs::write(&config, weights).expect("a configuration");
-    for seed in 1..=5 {
+    for seed in seeds {
         let file = mount.path(format!("{name}-{seed}"));
         run(Command::new(tool("bin/fsx"))
             .args(["-N", OPERATIONS, "-S", &seed.to_string(), "-f"])
@@ -28,7 +29,7 @@ fn fsx(site: &Site, mount: &Mount, name: &str, weights: &str) {
 fn on_a_mount(name: &str, weights: &str) {
     let site = Site::new();
     let mount = site.mount();
-    fsx(&site, &mount, name, weights);
+    fsx(&site, &mount, name, weights, 1..=5);
     mount.unmount();
 }
 

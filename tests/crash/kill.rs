@@ -1,0 +1,113 @@
+//! kill -9 of the mount under fsynced load: every byte that fsync acknowledged is there afterwards.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use runvault_tests::Site;
+
+const WRITERS: u64 = 4;
+
+/// What a writer's file must hold at least: the bytes at the last acknowledged fsync, and for each
+/// range written since, either.
+#[derive(Default)]
+struct Acknowledged {
+    bytes: Vec<u8>,
+    since: Vec<(u64, usize)>,
+}
+
+fn rounds() -> u64 {
+    std::env::var("RUNVAULT_KILL_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(50)
+}
+
+/// A small generator: tests must repeat by their seed alone.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % n
+    }
+}
+
+fn write_until(stop: &AtomicBool, file: &File, random: &mut Random, truth: &Mutex<Acknowledged>) {
+    let mut now = truth.lock().expect("truth").bytes.clone();
+    while !stop.load(Ordering::Relaxed) {
+        for _ in 0..=random.below(3) {
+            let at = random.below(now.len() as u64 + 10_000).min(120_000);
+            let len = 1 + random.below(20_000) as usize;
+            let byte = random.below(250) as u8 + 1;
+            let data = vec![byte; len];
+            truth.lock().expect("truth").since.push((at, len));
+            if file.write_all_at(&data, at).is_err() {
+                return;
+            }
+            let end = at as usize + len;
+            if now.len() < end {
+                now.resize(end, 0);
+            }
+            now[at as usize..end].copy_from_slice(&data);
+        }
+        if file.sync_all().is_err() {
+            return;
+        }
+        let mut truth = truth.lock().expect("truth");
+        truth.bytes.clone_from(&now);
+        truth.since.clear();
+    }
+}
+
+fn verify(path: &Path, truth: &Acknowledged, round: u64) {
+    let got = fs::read(path).unwrap_or_else(|e| panic!("round {round}, {}: {e}", path.display()));
+    assert!(got.len() >= truth.bytes.len(), "round {round}: {} of {} bytes", got.len(), truth.bytes.len());
+    for (i, want) in truth.bytes.iter().enumerate() {
+        let open = truth.since.iter().any(|(at, len)| (*at..*at + *len as u64).contains(&(i as u64)));
+        assert!(open || got[i] == *want, "round {round}: byte {i} is {} and not {want}", got[i]);
+    }
+}
+
+#[test]
+fn fsynced_bytes_survive_kill_9() {
+    let site = Site::new();
+    let mut mount = site.mount();
+    fs::create_dir(mount.path("run")).expect("a run");
+    let truths: Vec<_> = (0..WRITERS).map(|_| Arc::new(Mutex::new(Acknowledged::default()))).collect();
+    for round in 0..rounds() {
+        let stop = Arc::new(AtomicBool::new(false));
+        let threads: Vec<_> = truths
+            .iter()
+            .enumerate()
+            .map(|(n, truth)| {
+                let path = mount.path(format!("run/file-{n}"));
+                let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+                let file = file.unwrap_or_else(|e| panic!("round {round}: {e}\n{}", mount.log()));
+                let (stop, truth) = (stop.clone(), truth.clone());
+                std::thread::spawn(move || {
+                    write_until(&stop, &file, &mut Random(round * 1000 + n as u64), &truth);
+                })
+            })
+            .collect();
+        std::thread::sleep(Duration::from_millis(20 + round * 7 % 100));
+        mount.kill();
+        stop.store(true, Ordering::Relaxed);
+        for thread in threads {
+            thread.join().expect("a writer");
+        }
+        mount = site.mount();
+        for (n, truth) in truths.iter().enumerate() {
+            let path = mount.path(format!("run/file-{n}"));
+            let mut truth = truth.lock().expect("truth");
+            if truth.bytes.is_empty() && !path.exists() {
+                continue;
+            }
+            verify(&path, &truth, round);
+            // What is there now is where the next round starts from.
+            truth.bytes = fs::read(&path).expect("read");
+            truth.since.clear();
+        }
+    }
+    mount.unmount();
+}

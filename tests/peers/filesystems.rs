@@ -1,0 +1,46 @@
+//! The suites again, on stores on other file systems than the machine's own. Needs root.
+
+use runvault_tests::Site;
+use runvault_tests::image::Image;
+use runvault_tests::tools::is_root;
+
+use crate::{fsx, pjdfstest};
+
+fn on(kind: &str) {
+    if !is_root() {
+        println!("left out: loop images need root");
+        return;
+    }
+    let image = Image::new(kind, 512);
+    let site = Site::below(image.path());
+    suites(&site);
+}
+
+fn suites(site: &Site) {
+    pjdfstest::on(site);
+    let mount = site.mount();
+    fsx::fsx(site, &mount, "everything", fsx::EVERYTHING, 1..=1);
+    mount.unmount();
+}
+
+#[test]
+fn xfs() {
+    on("xfs");
+}
+
+#[test]
+fn btrfs() {
+    on("btrfs");
+}
+
+#[test]
+fn ext4() {
+    on("ext4");
+}
+
+#[test]
+fn tmpfs() {
+    if is_root() {
+        suites(&Site::in_memory());
+    }
+}
