@@ -91,7 +91,7 @@ pub enum Access {
     ReadWrite,
 }
 
-/// `statvfs`, in bytes and names.
+/// `statvfs`: `blocks`, `free` and `available` count blocks of `block` bytes, the others names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct Space {

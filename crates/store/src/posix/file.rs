@@ -1,0 +1,110 @@
+//! An open regular file.
+
+use std::io::Result;
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{Advice, FallocateFlags, Mode, SeekFrom};
+use rustix::io::{Errno, retry_on_intr};
+
+use super::attributes::{self, OfFd};
+use super::shut;
+use crate::backend::{File, SetTime, Stat, Xattrs};
+
+pub(super) struct PosixFile(OwnedFd);
+
+impl PosixFile {
+    pub(super) fn new(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+}
+
+impl File for PosixFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize> {
+        let mut done = 0;
+        while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            match retry_on_intr(|| rustix::io::pread(&self.0, &mut *rest, offset + done as u64))? {
+                0 => break,
+                n => done += n,
+            }
+        }
+        Ok(done)
+    }
+
+    fn write_at(&self, mut buf: &[u8], mut offset: u64) -> Result<()> {
+        while !buf.is_empty() {
+            let n = retry_on_intr(|| rustix::io::pwrite(&self.0, buf, offset))?;
+            if n == 0 {
+                return Err(Errno::IO.into());
+            }
+            buf = buf.get(n..).unwrap_or_default();
+            offset += n as u64;
+        }
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> Result<()> {
+        Ok(retry_on_intr(|| rustix::fs::ftruncate(&self.0, len))?)
+    }
+
+    fn allocate(&self, offset: u64, len: u64, keep_size: bool) -> Result<()> {
+        let flags = if keep_size { FallocateFlags::KEEP_SIZE } else { FallocateFlags::empty() };
+        Ok(retry_on_intr(|| rustix::fs::fallocate(&self.0, flags, offset, len))?)
+    }
+
+    fn punch(&self, offset: u64, len: u64) -> Result<()> {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        Ok(retry_on_intr(|| rustix::fs::fallocate(&self.0, flags, offset, len))?)
+    }
+
+    fn sync_data(&self) -> Result<()> {
+        Ok(retry_on_intr(|| rustix::fs::fdatasync(&self.0))?)
+    }
+
+    fn sync_all(&self) -> Result<()> {
+        Ok(retry_on_intr(|| rustix::fs::fsync(&self.0))?)
+    }
+
+    fn stat(&self) -> Result<Stat> {
+        attributes::stat(&rustix::fs::fstat(&self.0)?)
+    }
+
+    fn set_mode(&self, mode: u32) -> Result<()> {
+        let _turn = shut::turn();
+        Ok(rustix::fs::fchmod(&self.0, Mode::from_raw_mode(mode))?)
+    }
+
+    fn set_owner(&self, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
+        let (uid, gid) = attributes::owner(uid, gid);
+        Ok(rustix::fs::fchown(&self.0, uid, gid)?)
+    }
+
+    fn set_times(&self, atime: SetTime, mtime: SetTime) -> Result<()> {
+        Ok(rustix::fs::futimens(&self.0, &attributes::timestamps(atime, mtime))?)
+    }
+
+    fn advise_random(&self, random: bool) {
+        let advice = if random { Advice::Random } else { Advice::Normal };
+        // A hint: file systems that know nothing of it do as well without.
+        let _ = rustix::fs::fadvise(&self.0, 0, None, advice);
+    }
+
+    fn seek(&self, offset: u64, data: bool) -> Result<u64> {
+        let to = if data { SeekFrom::Data(offset) } else { SeekFrom::Hole(offset) };
+        Ok(rustix::fs::seek(&self.0, to)?)
+    }
+}
+
+impl Xattrs for PosixFile {
+    fn xattr(&self, name: &[u8]) -> Result<Vec<u8>> {
+        OfFd(&self.0).xattr(name)
+    }
+    fn xattrs(&self) -> Result<Vec<Vec<u8>>> {
+        OfFd(&self.0).xattrs()
+    }
+    fn set_xattr(&self, name: &[u8], value: &[u8], flags: i32) -> Result<()> {
+        OfFd(&self.0).set_xattr(name, value, flags)
+    }
+    fn remove_xattr(&self, name: &[u8]) -> Result<()> {
+        OfFd(&self.0).remove_xattr(name)
+    }
+}

@@ -1,0 +1,54 @@
+//! Putting a whole small file in the store so that a crash leaves the old one or the new one.
+
+use std::io::Result;
+use std::sync::Arc;
+
+use crate::backend::{Dir, File, Rename};
+
+/// How the names of files begin that are not yet what they will be; left over after a crash.
+pub const TEMPORARY: &[u8] = b".tmp-";
+
+/// Writes `name` anew: temporary, fsync, rename, fsync of the directory. Never falls back to
+/// writing in place.
+///
+/// # Errors
+/// The store's; `name` is then what it was.
+pub fn replace(dir: &dyn Dir, name: &[u8], bytes: &[u8], mode: u32) -> Result<()> {
+    let temporary = temporary_name()?;
+    let file = dir.create_file(&temporary, mode)?;
+    let written = fill(&file, bytes).and_then(|()| dir.rename(&temporary, dir, name, Rename::Over));
+    if let Err(error) = written {
+        // The first error is the one to tell; what stays behind is known by its name.
+        let _ = dir.unlink(&temporary);
+        return Err(error);
+    }
+    dir.sync()
+}
+
+/// Makes `name`, durable with its content. A crash may leave it incomplete.
+///
+/// # Errors
+/// EEXIST if there is one; the store's.
+pub fn create(dir: &dyn Dir, name: &[u8], bytes: &[u8], mode: u32) -> Result<()> {
+    let file = dir.create_file(name, mode)?;
+    if let Err(error) = fill(&file, bytes) {
+        let _ = dir.unlink(name);
+        return Err(error);
+    }
+    dir.sync()
+}
+
+fn fill(file: &Arc<dyn File>, bytes: &[u8]) -> Result<()> {
+    file.write_at(bytes, 0)?;
+    file.sync_all()
+}
+
+fn temporary_name() -> Result<Vec<u8>> {
+    let mut random = [0u8; 8];
+    let mut filled = 0;
+    while let Some(rest) = random.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        filled += rustix::rand::getrandom(rest, rustix::rand::GetRandomFlags::empty())?;
+    }
+    let digits = random.iter().map(|b| format!("{b:02x}")).collect::<String>();
+    Ok([TEMPORARY, digits.as_bytes()].concat())
+}
