@@ -1,10 +1,24 @@
 //! fuser's calls to the engine. Never knows: keys, chunk size, store layout, instruments.
+//!
+//! Read it in the order in which a mount lives: [`MountOptions`] and `options` say what is asked of
+//! the kernel, `mount` attaches, `session` keeps it alive, `adapter` has one short handler for each
+//! kernel call, `attributes` and `errno` translate, `watchdog` answers where the store does not.
 
-use std::path::Path;
-use std::sync::Arc;
+mod adapter;
+mod attributes;
+mod errno;
+mod mount;
+mod options;
+mod parked;
+mod session;
+mod watchdog;
+
+use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use runvault_vault::Vault;
+pub use options::{is_kernel_option, negotiate};
+pub use session::Session;
 
 /// How a vault is mounted.
 #[derive(Clone, Debug)]
@@ -13,42 +27,42 @@ pub struct MountOptions {
     pub source: String,
     /// Other users may use it (needs root or `user_allow_other`).
     pub allow_other: bool,
-    /// Kernel mount options to pass on (`noatime`, `noexec`, ...), checked by the caller.
+    /// Kernel mount options to pass on (`noatime`, `noexec`, ...): those that [`is_kernel_option`]
+    /// knows, anything else is [`Error::Option`]. nosuid, nodev and default_permissions are always set.
     pub options: Vec<String>,
-    /// Session threads.
+    /// Session threads; at least 2, one of which is kept free of the store.
     pub threads: usize,
     /// The store is local: close() needs no FLUSH.
     pub local_store: bool,
-    /// A request that the store has not answered for so long gets EIO.
+    /// A request that the store has not answered for so long gets EIO. A sync may take ten times as
+    /// long while the store answers otherwise.
     pub stuck_after: Duration,
 }
 
 /// What can go wrong with the mount itself.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The kernel or fusermount3 refused.
+    /// The kernel has no FUSE, or this machine shows no device for it.
+    #[error("/dev/fuse: {0}")]
+    NoDevice(io::Error),
+    /// Only root mounts without it.
+    #[error("fusermount3 is not installed, and only root mounts without it")]
+    NoFusermount,
+    /// /etc/fuse.conf lacks `user_allow_other`.
+    #[error("other users are allowed on a mount of yours only with user_allow_other in /etc/fuse.conf")]
+    AllowOtherForbidden,
+    /// The mount point is missing or no directory.
+    #[error("{}: {source}", path.display())]
+    MountPoint {
+        /// As given.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A mount option that the kernel does not have, or that is ours to set.
+    #[error("mount option {0:?} is not one of the kernel's")]
+    Option(String),
+    /// The kernel or fusermount3 refused otherwise.
     #[error("mount: {0}")]
-    Mount(std::io::Error),
-}
-
-/// A live mount.
-pub struct Session {}
-
-#[allow(unused_variables, missing_docs)]
-impl Session {
-    /// Mounts and answers in threads of its own; the mount answers when this returns.
-    ///
-    /// # Errors
-    /// [`Error::Mount`].
-    pub fn mount(vault: Arc<Vault>, at: &Path, options: &MountOptions) -> Result<Session, Error> {
-        todo!()
-    }
-    /// Blocks until it was unmounted from outside or by [`Session::unmount`].
-    pub fn wait(&self) {
-        todo!()
-    }
-    /// Unmounts (lazily if busy) and waits for requests under way. The vault is closed by the caller.
-    pub fn unmount(&self) {
-        todo!()
-    }
+    Mount(io::Error),
 }

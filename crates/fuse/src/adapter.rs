@@ -1,0 +1,748 @@
+//! One short handler for each kernel call: call the vault, reply or errno.
+
+use std::cell::RefCell;
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use fuser::{
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo,
+    IoctlFlags, KernelConfig, LockOwner, OpenFlags as Flags, PollEvents, PollFlags, PollNotifier,
+    RenameFlags, ReplyAttr, ReplyBmap, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
+    ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite,
+    ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+use runvault_store::backend::Rename;
+use runvault_vault::api::{Allocate, Attr, Caller, Handle, Ino, OpenFlags, Opened, SetAttr};
+use runvault_vault::{Error, Posix, Result, Vault};
+
+use crate::attributes::{bare, file_attr, file_type, generation, node_kind, set_time};
+use crate::errno;
+use crate::options::negotiate;
+use crate::parked::{Nobody, Park, Parked};
+use crate::watchdog::{Outcome, Patience, Refuse, Slot, Watchdog};
+
+/// Only we change what a writing mount shows.
+const WRITER_TTL: Duration = Duration::from_secs(3600);
+
+/// How soon a reading mount sees what a writer did.
+const READER_TTL: Duration = Duration::from_secs(1);
+
+/// Bytes that one copy_file_range may move: an answer must come long before the watchdog does.
+const COPY_AT_ONCE: u64 = 8 << 20;
+
+thread_local! {
+    /// Where a read puts its bytes: one a thread, as large as its largest read.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The vault, as fuser calls it.
+pub(crate) struct Adapter {
+    vault: Arc<Vault>,
+    watchdog: Arc<Watchdog<Parked>>,
+    owed: Arc<Owed>,
+    ttl: Duration,
+    open_flags: FopenFlags,
+}
+
+impl Adapter {
+    pub(crate) fn new(vault: Arc<Vault>, watchdog: Arc<Watchdog<Parked>>, local_store: bool) -> Self {
+        let owed = Arc::new(Owed { vault: Arc::clone(&vault), debts: Mutex::new(Vec::new()) });
+        let ttl = if vault.read_only() { READER_TTL } else { WRITER_TTL };
+        let open_flags = if local_store { FopenFlags::FOPEN_NOFLUSH } else { FopenFlags::empty() };
+        Self { vault, watchdog, owed, ttl, open_flags }
+    }
+
+    /// What the probing thread works off.
+    pub(crate) fn owed(&self) -> Arc<Owed> {
+        Arc::clone(&self.owed)
+    }
+
+    /// Makes `call`; gives what came of it with the reply, or has answered already. `undo` takes back
+    /// what a call did that came too late.
+    fn call<R: Park, T>(
+        &self,
+        reply: R,
+        patience: Patience,
+        call: impl FnOnce(&Vault, &Slot<Parked>) -> Result<T>,
+        undo: impl FnOnce(&Vault, T),
+    ) -> Option<(R, T)> {
+        match self.watchdog.call(reply.park(), patience, |slot| call(&self.vault, slot)) {
+            Outcome::Ended(reply, Ok(value)) => R::unpark(reply).map(|reply| (reply, value)),
+            Outcome::Ended(reply, Err(error)) => {
+                refuse(reply, &error);
+                None
+            }
+            Outcome::Late(Ok(value)) => {
+                undo(&self.vault, value);
+                None
+            }
+            Outcome::Late(Err(_)) | Outcome::Refused | Outcome::Failed => None,
+        }
+    }
+
+    /// Most calls: short, and with nothing to undo.
+    fn ask<R: Park, T>(&self, reply: R, call: impl FnOnce(&Vault) -> Result<T>) -> Option<(R, T)> {
+        self.call(reply, Patience::Short, |vault, _| call(vault), |_, _| {})
+    }
+
+    /// Calls that answer nothing but success.
+    fn done(&self, reply: ReplyEmpty, patience: Patience, call: impl FnOnce(&Vault) -> Result<()>) {
+        if let Some((reply, ())) = self.call(reply, patience, |vault, _| call(vault), |_, ()| {}) {
+            reply.ok();
+        }
+    }
+
+    /// Calls that answer a node, and so take a reference to it.
+    fn entry(&self, reply: ReplyEntry, call: impl FnOnce(&Vault) -> Result<Attr>) {
+        let undo = |vault: &Vault, attr: Attr| vault.forget(attr.ino, 1);
+        if let Some((reply, attr)) = self.call(reply, Patience::Short, |vault, _| call(vault), undo) {
+            reply.entry(&self.ttl, &file_attr(&attr), generation(&attr));
+        }
+    }
+
+    fn flags_of(&self, opened: &Opened) -> FopenFlags {
+        if opened.keep_cache { self.open_flags | FopenFlags::FOPEN_KEEP_CACHE } else { self.open_flags }
+    }
+
+    /// Forgets a node or gives up a handle, now or when the store answers again.
+    fn give_up<R: Park>(&self, reply: R, debt: Debt) -> Option<R> {
+        let outcome = self.watchdog.call(reply.park(), Patience::Long, |_| debt.pay(&self.vault));
+        match outcome {
+            Outcome::Ended(reply, result) => {
+                if let Err(error) = result {
+                    refuse(reply, &error);
+                    return None;
+                }
+                R::unpark(reply)
+            }
+            Outcome::Late(_) | Outcome::Failed => None,
+            Outcome::Refused => {
+                self.owed.add(debt);
+                self.watchdog.want_probe();
+                None
+            }
+        }
+    }
+}
+
+fn refuse(reply: Parked, error: &Error) {
+    if errno::is_trouble(error) {
+        log::warn!("{error}");
+    }
+    reply.refuse(errno::of(error));
+}
+
+fn caller(request: &Request, umask: u32) -> Caller {
+    Caller { uid: request.uid(), gid: request.gid(), pid: request.pid(), umask }
+}
+
+/// Whether a change of contents strips suid and sgid.
+///
+/// The kernel decides by CAP_FSETID and says so in FUSE_OPEN_KILL_SUIDGID and FATTR_KILL_SUIDGID; fuser
+/// 0.18 hands on neither. Root stands for the capability: a capable user who is not root loses a bit
+/// that it could have kept, which is the safe way to be wrong.
+fn strips(request: &Request) -> bool {
+    request.uid() != 0
+}
+
+fn open_flags(request: &Request, flags: i32) -> OpenFlags {
+    let access = flags & libc::O_ACCMODE;
+    let truncate = flags & libc::O_TRUNC != 0;
+    OpenFlags {
+        read: access != libc::O_WRONLY,
+        write: access != libc::O_RDONLY,
+        truncate,
+        append: flags & libc::O_APPEND != 0,
+        kill_suidgid: truncate && strips(request),
+    }
+}
+
+fn allocation(mode: i32) -> Option<Allocate> {
+    const KEEP: i32 = libc::FALLOC_FL_KEEP_SIZE;
+    const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | KEEP;
+    const ZERO: i32 = libc::FALLOC_FL_ZERO_RANGE;
+    const ZERO_KEEP: i32 = ZERO | KEEP;
+    match mode {
+        0 => Some(Allocate::Plain),
+        KEEP => Some(Allocate::KeepSize),
+        PUNCH => Some(Allocate::PunchHole),
+        ZERO => Some(Allocate::ZeroRange { keep_size: false }),
+        ZERO_KEEP => Some(Allocate::ZeroRange { keep_size: true }),
+        _ => None,
+    }
+}
+
+fn rename_how(flags: RenameFlags) -> Option<Rename> {
+    if flags.is_empty() {
+        Some(Rename::Over)
+    } else if flags == RenameFlags::RENAME_NOREPLACE {
+        Some(Rename::NoReplace)
+    } else if flags == RenameFlags::RENAME_EXCHANGE {
+        Some(Rename::Exchange)
+    } else {
+        None
+    }
+}
+
+/// The two steps of getxattr and listxattr: size 0 asks how long the answer would be.
+fn sized(reply: ReplyXattr, size: u32, value: &[u8]) {
+    match u32::try_from(value.len()) {
+        Ok(len) if size == 0 => reply.size(len),
+        Ok(len) if len <= size => reply.data(value),
+        Ok(_) => reply.error(Errno::ERANGE),
+        Err(_) => reply.error(Errno::E2BIG),
+    }
+}
+
+fn copy(vault: &Vault, from: (Handle, u64), to: (Handle, u64), len: u64, strip: bool) -> Result<u64> {
+    with_buffer(1 << 20, |buffer| {
+        let mut done = 0;
+        while done < len {
+            let want = usize::try_from(len - done).unwrap_or(usize::MAX).min(buffer.len());
+            let piece = buffer.get_mut(..want).unwrap_or_default();
+            let got = vault.read(from.0, from.1.saturating_add(done), piece)?;
+            if got == 0 {
+                break;
+            }
+            vault.write(to.0, to.1.saturating_add(done), piece.get(..got).unwrap_or_default(), strip)?;
+            done += got as u64;
+        }
+        Ok(done)
+    })
+}
+
+fn with_buffer<T>(size: usize, work: impl FnOnce(&mut [u8]) -> T) -> T {
+    BUFFER.with_borrow_mut(|buffer| {
+        if buffer.len() < size {
+            buffer.resize(size, 0);
+        }
+        work(buffer.get_mut(..size).unwrap_or_default())
+    })
+}
+
+/// Something that the kernel has let go of.
+#[derive(Clone, Copy)]
+pub(crate) enum Debt {
+    Node(Ino, u64),
+    File(Handle),
+    Directory(Handle),
+}
+
+impl Debt {
+    fn pay(self, vault: &Vault) -> Result<()> {
+        match self {
+            Debt::Node(ino, n) => {
+                vault.forget(ino, n);
+                Ok(())
+            }
+            Debt::File(handle) => vault.release(handle),
+            Debt::Directory(handle) => vault.releasedir(handle),
+        }
+    }
+}
+
+/// What could not be let go of while the breaker was open.
+pub(crate) struct Owed {
+    vault: Arc<Vault>,
+    debts: Mutex<Vec<Debt>>,
+}
+
+impl Owed {
+    fn add(&self, debt: Debt) {
+        self.debts.lock().unwrap_or_else(PoisonError::into_inner).push(debt);
+    }
+
+    /// Asks the store for its space, and pays when it answers. Whether it did.
+    pub(crate) fn settle(&self) -> bool {
+        if self.vault.statfs().is_err() {
+            return false;
+        }
+        let debts = std::mem::take(&mut *self.debts.lock().unwrap_or_else(PoisonError::into_inner));
+        for debt in debts {
+            if let Err(error) = debt.pay(&self.vault) {
+                log::warn!("{error}");
+            }
+        }
+        true
+    }
+}
+
+impl Filesystem for Adapter {
+    fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        negotiate(config, !self.vault.read_only());
+        Ok(())
+    }
+
+    // A name that is not there is not cached: Samba looks names up in other cases than they have, and a
+    // run may appear at any time in a reader's mount.
+    fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        self.entry(reply, |vault| vault.lookup(parent.0, name.as_bytes()));
+    }
+
+    fn forget(&self, _request: &Request, ino: INodeNo, n: u64) {
+        self.give_up(Nobody, Debt::Node(ino.0, n));
+    }
+
+    fn getattr(&self, _request: &Request, ino: INodeNo, handle: Option<FileHandle>, reply: ReplyAttr) {
+        let handle = handle.map(|h| h.0);
+        if let Some((reply, attr)) = self.ask(reply, |vault| vault.getattr(ino.0, handle)) {
+            reply.attr(&self.ttl, &file_attr(&attr));
+        }
+    }
+
+    fn setattr(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        handle: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let change = SetAttr {
+            mode: mode.map(|m| m & 0o7777),
+            uid,
+            gid,
+            size,
+            atime: set_time(atime),
+            mtime: set_time(mtime),
+            // chown strips whoever asks (the vault spares directories), truncate as a write does.
+            kill_suidgid: uid.is_some() || gid.is_some() || (size.is_some() && strips(request)),
+        };
+        let (caller, handle) = (caller(request, 0), handle.map(|h| h.0));
+        if let Some((reply, attr)) = self.ask(reply, |vault| vault.setattr(&caller, ino.0, handle, &change)) {
+            reply.attr(&self.ttl, &file_attr(&attr));
+        }
+    }
+
+    fn readlink(&self, _request: &Request, ino: INodeNo, reply: ReplyData) {
+        if let Some((reply, target)) = self.ask(reply, |vault| vault.readlink(ino.0)) {
+            reply.data(&target);
+        }
+    }
+
+    fn mknod(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        let caller = caller(request, umask);
+        self.entry(reply, |vault| {
+            let kind = node_kind(mode).ok_or(Posix::Invalid)?;
+            vault.mknod(&caller, parent.0, name.as_bytes(), kind, mode & 0o7777, u64::from(rdev))
+        });
+    }
+
+    fn mkdir(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        reply: ReplyEntry,
+    ) {
+        let caller = caller(request, umask);
+        self.entry(reply, |vault| vault.mkdir(&caller, parent.0, name.as_bytes(), mode & 0o7777));
+    }
+
+    fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.done(reply, Patience::Short, |vault| vault.unlink(parent.0, name.as_bytes()));
+    }
+
+    fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.done(reply, Patience::Short, |vault| vault.rmdir(parent.0, name.as_bytes()));
+    }
+
+    fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
+        let (caller, target) = (caller(request, 0), target.as_os_str().as_bytes());
+        self.entry(reply, |vault| vault.symlink(&caller, parent.0, name.as_bytes(), target));
+    }
+
+    fn rename(
+        &self,
+        _request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        to: INodeNo,
+        new: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        self.done(reply, Patience::Short, |vault| {
+            let how = rename_how(flags).ok_or(Posix::Invalid)?;
+            vault.rename(parent.0, name.as_bytes(), to.0, new.as_bytes(), how)
+        });
+    }
+
+    fn link(&self, _request: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        self.entry(reply, |vault| vault.link(ino.0, parent.0, name.as_bytes()));
+    }
+
+    fn create(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let (caller, flags) = (caller(request, umask), open_flags(request, flags));
+        let undo = |vault: &Vault, (attr, opened): (Attr, Opened)| {
+            let _ = vault.release(opened.handle);
+            vault.forget(attr.ino, 1);
+        };
+        let call = |vault: &Vault, _: &Slot<Parked>| {
+            vault.create(&caller, parent.0, name.as_bytes(), mode & 0o7777, flags)
+        };
+        if let Some((reply, (attr, opened))) = self.call(reply, Patience::Short, call, undo) {
+            let (handle, flags) = (FileHandle(opened.handle), self.flags_of(&opened));
+            reply.created(&self.ttl, &file_attr(&attr), generation(&attr), handle, flags);
+        }
+    }
+
+    fn open(&self, request: &Request, ino: INodeNo, flags: Flags, reply: ReplyOpen) {
+        let flags = open_flags(request, flags.0);
+        let undo = |vault: &Vault, opened: Opened| drop(vault.release(opened.handle));
+        let opened = self.call(reply, Patience::Short, |vault, _| vault.open_file(ino.0, flags), undo);
+        if let Some((reply, opened)) = opened {
+            reply.opened(FileHandle(opened.handle), self.flags_of(&opened));
+        }
+    }
+
+    fn read(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: Flags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        with_buffer(size as usize, |buffer| {
+            if let Some((reply, n)) = self.ask(reply, |vault| vault.read(handle.0, offset, buffer)) {
+                reply.data(buffer.get(..n).unwrap_or_default());
+            }
+        });
+    }
+
+    fn write(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        data: &[u8],
+        write_flags: WriteFlags,
+        _flags: Flags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let strip = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        if let Some((reply, ())) = self.ask(reply, |vault| vault.write(handle.0, offset, data, strip)) {
+            // A request is at most 1 MiB.
+            reply.written(data.len() as u32);
+        }
+    }
+
+    fn flush(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        handle: FileHandle,
+        _owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        self.done(reply, Patience::Long, |vault| vault.flush(handle.0));
+    }
+
+    fn release(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        handle: FileHandle,
+        _flags: Flags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        if let Some(reply) = self.give_up(reply, Debt::File(handle.0)) {
+            reply.ok();
+        }
+    }
+
+    fn fsync(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        handle: FileHandle,
+        data_only: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.done(reply, Patience::Long, |vault| vault.fsync(handle.0, data_only));
+    }
+
+    fn opendir(&self, _request: &Request, ino: INodeNo, _flags: Flags, reply: ReplyOpen) {
+        let undo = |vault: &Vault, handle: Handle| drop(vault.releasedir(handle));
+        if let Some((reply, handle)) =
+            self.call(reply, Patience::Short, |vault, _| vault.opendir(ino.0), undo)
+        {
+            reply.opened(FileHandle(handle), FopenFlags::empty());
+        }
+    }
+
+    fn readdir(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        reply: ReplyDirectory,
+    ) {
+        let list = |vault: &Vault, slot: &Slot<Parked>| {
+            vault.readdir(handle.0, offset, false, &mut |entry| {
+                let name = OsStr::from_bytes(&entry.name);
+                slot.with(|parked| match parked {
+                    Parked::Directory(reply) => {
+                        !reply.add(INodeNo(entry.ino), entry.next, file_type(entry.kind), name)
+                    }
+                    _ => false,
+                })
+                .unwrap_or(false)
+            })
+        };
+        if let Some((reply, ())) = self.call(reply, Patience::Short, list, |_, ()| {}) {
+            reply.ok();
+        }
+    }
+
+    fn readdirplus(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        reply: ReplyDirectoryPlus,
+    ) {
+        // The references that the listing took, for the case that nobody will give them back.
+        let mut taken: Vec<Ino> = Vec::new();
+        let list = |vault: &Vault, slot: &Slot<Parked>| {
+            let listed = vault.readdir(handle.0, offset, true, &mut |entry| {
+                let dots = matches!(entry.name.as_slice(), b"." | b"..");
+                let attr = match &entry.attr {
+                    Some(attr) => file_attr(attr),
+                    // Number 0: the kernel takes name and type, and looks the rest up.
+                    None => bare(if dots { entry.ino } else { 0 }, entry.kind),
+                };
+                let generation = fuser::Generation(entry.attr.map_or(0, |attr| attr.generation));
+                let name = OsStr::from_bytes(&entry.name);
+                let added = slot.with(|parked| match parked {
+                    Parked::DirectoryPlus(reply) => {
+                        !reply.add(attr.ino, entry.next, name, &self.ttl, &attr, generation)
+                    }
+                    _ => false,
+                });
+                let added = added.unwrap_or(false);
+                if added && !dots && entry.attr.is_some() {
+                    taken.push(entry.ino);
+                }
+                added
+            });
+            match listed {
+                Ok(()) => Ok(taken),
+                Err(error) => {
+                    taken.iter().for_each(|ino| vault.forget(*ino, 1));
+                    Err(error)
+                }
+            }
+        };
+        let undo = |vault: &Vault, taken: Vec<Ino>| taken.iter().for_each(|ino| vault.forget(*ino, 1));
+        if let Some((reply, _)) = self.call(reply, Patience::Short, list, undo) {
+            reply.ok();
+        }
+    }
+
+    fn releasedir(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        handle: FileHandle,
+        _flags: Flags,
+        reply: ReplyEmpty,
+    ) {
+        if let Some(reply) = self.give_up(reply, Debt::Directory(handle.0)) {
+            reply.ok();
+        }
+    }
+
+    fn fsyncdir(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        handle: FileHandle,
+        _data: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.done(reply, Patience::Long, |vault| vault.fsyncdir(handle.0));
+    }
+
+    fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        if let Some((reply, space)) = self.ask(reply, Vault::statfs) {
+            let block = u32::try_from(space.block).unwrap_or(4096);
+            let (free, available) = (space.free, space.available);
+            reply.statfs(space.blocks, free, available, space.files, space.files_free, block, 255, block);
+        }
+    }
+
+    fn setxattr(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        self.done(reply, Patience::Short, |vault| vault.setxattr(ino.0, name.as_bytes(), value, flags));
+    }
+
+    fn getxattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        if let Some((reply, value)) = self.ask(reply, |vault| vault.getxattr(ino.0, name.as_bytes())) {
+            sized(reply, size, &value);
+        }
+    }
+
+    fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        if let Some((reply, names)) = self.ask(reply, |vault| vault.listxattr(ino.0)) {
+            let mut list = Vec::new();
+            for name in names {
+                list.extend_from_slice(&name);
+                list.push(0);
+            }
+            sized(reply, size, &list);
+        }
+    }
+
+    fn removexattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.done(reply, Patience::Short, |vault| vault.removexattr(ino.0, name.as_bytes()));
+    }
+
+    fn fallocate(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        len: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        self.done(reply, Patience::Long, |vault| {
+            let mode = allocation(mode).ok_or(Posix::Unsupported)?;
+            vault.fallocate(handle.0, offset, len, mode)
+        });
+    }
+
+    fn lseek(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        handle: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        let found = self.ask(reply, |vault| {
+            let data = match whence {
+                libc::SEEK_DATA => true,
+                libc::SEEK_HOLE => false,
+                _ => return Err(Posix::Invalid.into()),
+            };
+            let offset = u64::try_from(offset).map_err(|_| Posix::NoSuchData)?;
+            let found = vault.seek(handle.0, offset, data)?;
+            i64::try_from(found).map_err(|_| Posix::FileTooLarge.into())
+        });
+        if let Some((reply, offset)) = found {
+            reply.offset(offset);
+        }
+    }
+
+    fn copy_file_range(
+        &self,
+        request: &Request,
+        _ino_in: INodeNo,
+        from: FileHandle,
+        from_offset: u64,
+        _ino_out: INodeNo,
+        to: FileHandle,
+        to_offset: u64,
+        len: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        let (from, to, len) = ((from.0, from_offset), (to.0, to_offset), len.min(COPY_AT_ONCE));
+        if let Some((reply, n)) = self.ask(reply, |vault| copy(vault, from, to, len, strips(request))) {
+            reply.written(n as u32);
+        }
+    }
+
+    // default_permissions: the kernel decides alone, and asks once before it learns that.
+    fn access(&self, _request: &Request, _ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn ioctl(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _handle: FileHandle,
+        _flags: IoctlFlags,
+        _cmd: u32,
+        _in_data: &[u8],
+        _out_size: u32,
+        reply: ReplyIoctl,
+    ) {
+        reply.error(Errno::ENOTTY);
+    }
+
+    // ENOSYS: the kernel answers by itself from then on, as for any regular file.
+    fn poll(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _handle: FileHandle,
+        _notifier: PollNotifier,
+        _events: PollEvents,
+        _flags: PollFlags,
+        reply: ReplyPoll,
+    ) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn bmap(&self, _request: &Request, _ino: INodeNo, _block_size: u32, _block: u64, reply: ReplyBmap) {
+        reply.error(Errno::ENOSYS);
+    }
+}

@@ -1,0 +1,519 @@
+//! Answers in the place of a store that does not.
+//!
+//! A call into a store that hangs cannot be taken back, but its application can be answered. Each
+//! session thread therefore parks the reply of the request that it works on in a slot of its own; a
+//! watching thread takes the reply of a call that has lasted too long, and answers EIO with it. What
+//! the call gives in the end, if it ever ends, is dropped by its thread.
+//!
+//! * Time is counted in ticks of the watching thread, so that the usual request reads no clock: it
+//!   costs two uncontended locks and two additions.
+//! * One thread never enters the store. When all others hang it reads on, so that what waits in the
+//!   kernel is answered too.
+//! * Four calls given up open the breaker: from then on requests are refused at once. A probe in a
+//!   thread of its own asks the store something small; when it gets an answer, the breaker closes.
+//! * A *patient* call (fsync and what may wait for one) lasts as long as there is data to write, which
+//!   is no sign of a dead store: while probes are answered it has ten times the time.
+
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+/// Calls given up before the breaker opens.
+const BREAKER: usize = 4;
+
+/// How much longer a patient call may last while probes are answered.
+const PATIENCE: u64 = 10;
+
+/// Ticks in `stuck_after`, unless they would be longer than a second.
+const TICKS: u32 = 16;
+
+/// A reply that can be turned into a refusal.
+pub(crate) trait Refuse: Send + 'static {
+    /// Answers with `errno`.
+    fn refuse(self, errno: i32);
+}
+
+/// See the module. `P` is a parked reply.
+pub(crate) struct Watchdog<P> {
+    id: usize,
+    slots: Box<[Slot<P>]>,
+    /// Slots given to threads.
+    taken: AtomicUsize,
+    /// Calls in the store, and how many there may be.
+    inside: AtomicUsize,
+    room: usize,
+    /// Threads that wait for room, and what they wait on.
+    waiting: AtomicUsize,
+    gate: Mutex<()>,
+    left: Condvar,
+    /// Calls given up that have not come back, and how many of them the breaker has forgiven.
+    stuck: AtomicUsize,
+    forgiven: AtomicUsize,
+    open: AtomicBool,
+    ticks: AtomicU64,
+    /// Tick of the last answered probe.
+    answered: AtomicU64,
+    probe_wanted: AtomicBool,
+    probe_under_way: AtomicBool,
+    tick: Duration,
+    limit: u64,
+    stopped: Mutex<bool>,
+    stop: Condvar,
+}
+
+/// A thread's place; locked by its owner, except when the watching thread looks.
+pub(crate) struct Slot<P>(Mutex<Desk<P>>);
+
+struct Desk<P> {
+    reply: Option<P>,
+    /// Tick at which the call began.
+    since: u64,
+    patient: bool,
+}
+
+/// How long a call may last.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Patience {
+    Short,
+    Long,
+}
+
+/// What became of a call.
+pub(crate) enum Outcome<P, T> {
+    /// The reply is still ours to give.
+    Ended(P, T),
+    /// The application has had its EIO; what the call gave must be undone.
+    Late(T),
+    /// Refused at once, without a call.
+    Refused,
+    /// The call panicked, and was answered.
+    Failed,
+}
+
+thread_local! {
+    /// Of which watchdog this thread has which slot.
+    static PLACE: Cell<(usize, usize)> = const { Cell::new((0, 0)) };
+}
+
+static NEXT_ID: AtomicUsize = AtomicUsize::new(1);
+
+impl<P: Refuse> Watchdog<P> {
+    /// For `threads` session threads, of which all but one may be in the store at the same time.
+    pub(crate) fn new(threads: usize, stuck_after: Duration) -> Arc<Self> {
+        let tick = (stuck_after / TICKS).clamp(Duration::from_millis(1), Duration::from_secs(1));
+        let limit = stuck_after.as_nanos().div_ceil(tick.as_nanos());
+        let slot = || Slot(Mutex::new(Desk { reply: None, since: 0, patient: false }));
+        Arc::new(Self {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            slots: (0..threads).map(|_| slot()).collect(),
+            taken: AtomicUsize::new(0),
+            inside: AtomicUsize::new(0),
+            room: threads.saturating_sub(1).max(1),
+            waiting: AtomicUsize::new(0),
+            gate: Mutex::new(()),
+            left: Condvar::new(),
+            stuck: AtomicUsize::new(0),
+            forgiven: AtomicUsize::new(0),
+            open: AtomicBool::new(false),
+            ticks: AtomicU64::new(1),
+            answered: AtomicU64::new(1),
+            probe_wanted: AtomicBool::new(false),
+            probe_under_way: AtomicBool::new(false),
+            tick,
+            limit: u64::try_from(limit).unwrap_or(u64::MAX),
+            stopped: Mutex::new(false),
+            stop: Condvar::new(),
+        })
+    }
+
+    /// Starts the watching thread and the probing one; `probe` says whether the store answered.
+    ///
+    /// # Errors
+    /// A thread could not be made.
+    pub(crate) fn start(self: &Arc<Self>, probe: impl Fn() -> bool + Send + 'static) -> std::io::Result<()> {
+        let (ask, asked) = channel();
+        let prober = Arc::clone(self);
+        thread::Builder::new().name("store-probe".into()).spawn(move || prober.probing(&asked, &probe))?;
+        let watcher = Arc::clone(self);
+        thread::Builder::new().name("watchdog".into()).spawn(move || watcher.watching(&ask))?;
+        Ok(())
+    }
+
+    /// Ends both threads; a probe that hangs is left behind.
+    pub(crate) fn stop(&self) {
+        *lock(&self.stopped) = true;
+        self.stop.notify_all();
+    }
+
+    /// Makes `call` with `reply` parked. A panic in it is a bug, and costs the application an EIO, but
+    /// not the mount a thread.
+    pub(crate) fn call<T>(
+        &self,
+        reply: P,
+        patience: Patience,
+        call: impl FnOnce(&Slot<P>) -> T,
+    ) -> Outcome<P, T> {
+        let Some(slot) = self.slot() else {
+            log::error!("a request came on a thread that is not the session's");
+            reply.refuse(libc::EIO);
+            return Outcome::Failed;
+        };
+        if !self.enter() {
+            reply.refuse(libc::EIO);
+            return Outcome::Refused;
+        }
+        *lock(&slot.0) = Desk {
+            reply: Some(reply),
+            since: self.ticks.load(Ordering::Relaxed),
+            patient: patience == Patience::Long,
+        };
+        let result = catch_unwind(AssertUnwindSafe(|| call(slot)));
+        let reply = lock(&slot.0).reply.take();
+        if reply.is_none() {
+            self.came_back();
+        }
+        self.leave();
+        match (reply, result) {
+            (Some(reply), Ok(result)) => Outcome::Ended(reply, result),
+            (None, Ok(result)) => Outcome::Late(result),
+            (reply, Err(_)) => {
+                log::error!("a request failed by a bug; its application got EIO");
+                if let Some(reply) = reply {
+                    reply.refuse(libc::EIO);
+                }
+                Outcome::Failed
+            }
+        }
+    }
+
+    /// Has the probing thread run soon.
+    pub(crate) fn want_probe(&self) {
+        self.probe_wanted.store(true, Ordering::Relaxed);
+    }
+
+    /// Calls that are in the store and have not been given up.
+    pub(crate) fn under_way(&self) -> usize {
+        self.inside.load(Ordering::SeqCst).saturating_sub(self.stuck.load(Ordering::SeqCst))
+    }
+
+    /// This thread's slot, taken at its first request.
+    fn slot(&self) -> Option<&Slot<P>> {
+        let (id, index) = PLACE.get();
+        if id == self.id {
+            return self.slots.get(index);
+        }
+        let index = self.taken.fetch_add(1, Ordering::Relaxed);
+        PLACE.set((self.id, index));
+        self.slots.get(index)
+    }
+
+    /// False: the breaker is open.
+    fn enter(&self) -> bool {
+        !self.open.load(Ordering::Relaxed) && (self.take_room() || self.wait_for_room())
+    }
+
+    fn take_room(&self) -> bool {
+        if self.inside.fetch_add(1, Ordering::SeqCst) < self.room {
+            return true;
+        }
+        self.inside.fetch_sub(1, Ordering::SeqCst);
+        false
+    }
+
+    fn wait_for_room(&self) -> bool {
+        let mut gate = lock(&self.gate);
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let entered = loop {
+            if self.open.load(Ordering::SeqCst) {
+                break false;
+            }
+            if self.take_room() {
+                break true;
+            }
+            gate = self.left.wait(gate).unwrap_or_else(PoisonError::into_inner);
+        };
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+        entered
+    }
+
+    fn leave(&self) {
+        self.inside.fetch_sub(1, Ordering::SeqCst);
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            let _gate = lock(&self.gate);
+            self.left.notify_one();
+        }
+    }
+
+    /// A call that was given up ended after all.
+    fn came_back(&self) {
+        let left = self.stuck.fetch_sub(1, Ordering::SeqCst).saturating_sub(1);
+        self.forgiven.fetch_min(left, Ordering::SeqCst);
+    }
+
+    fn watching(&self, ask: &Sender<()>) {
+        let mut opened_at = 0;
+        let mut stopped = lock(&self.stopped);
+        while !*stopped {
+            stopped = self.stop.wait_timeout(stopped, self.tick).unwrap_or_else(PoisonError::into_inner).0;
+            let now = self.ticks.fetch_add(1, Ordering::Relaxed) + 1;
+            self.give_up_old_calls(now);
+            self.move_breaker(now, &mut opened_at);
+            self.ask_probe(ask);
+        }
+    }
+
+    fn give_up_old_calls(&self, now: u64) {
+        for slot in &self.slots {
+            let mut desk = lock(&slot.0);
+            if desk.reply.is_none() {
+                continue;
+            }
+            let age = now.saturating_sub(desk.since);
+            if age.saturating_mul(2) >= self.limit {
+                self.want_probe();
+            }
+            if age < self.limit_of(desk.patient, now) {
+                continue;
+            }
+            if let Some(reply) = desk.reply.take() {
+                self.stuck.fetch_add(1, Ordering::SeqCst);
+                drop(desk);
+                log::warn!("the store has not answered for {:?}: EIO", self.tick * age as u32);
+                reply.refuse(libc::EIO);
+            }
+        }
+    }
+
+    /// Probes begin when a call has reached half of its time, so that an answer newer than that means
+    /// a store that lives.
+    fn limit_of(&self, patient: bool, now: u64) -> u64 {
+        let answered = now.saturating_sub(self.answered.load(Ordering::SeqCst));
+        if patient && answered.saturating_mul(2) < self.limit {
+            self.limit.saturating_mul(PATIENCE)
+        } else {
+            self.limit
+        }
+    }
+
+    fn move_breaker(&self, now: u64, opened_at: &mut u64) {
+        let stuck = self.stuck.load(Ordering::SeqCst);
+        if self.open.load(Ordering::SeqCst) {
+            self.want_probe();
+            if self.answered.load(Ordering::SeqCst) > *opened_at || stuck == 0 {
+                log::warn!("the store answers again");
+                self.forgiven.store(stuck, Ordering::SeqCst);
+                self.open.store(false, Ordering::SeqCst);
+            }
+        } else if stuck.saturating_sub(self.forgiven.load(Ordering::SeqCst)) >= BREAKER.min(self.room) {
+            log::warn!("{stuck} requests hang in the store: refusing all until it answers");
+            *opened_at = now;
+            self.open.store(true, Ordering::SeqCst);
+            let _gate = lock(&self.gate);
+            self.left.notify_all();
+        }
+    }
+
+    fn ask_probe(&self, ask: &Sender<()>) {
+        if self.probe_wanted.load(Ordering::Relaxed) && !self.probe_under_way.swap(true, Ordering::SeqCst) {
+            self.probe_wanted.store(false, Ordering::Relaxed);
+            let _ = ask.send(());
+        }
+    }
+
+    fn probing(&self, asked: &Receiver<()>, probe: &dyn Fn() -> bool) {
+        while asked.recv().is_ok() {
+            if catch_unwind(AssertUnwindSafe(probe)).unwrap_or(false) {
+                // Later than the tick at which it was asked: an answer counts when it comes.
+                self.answered.store(self.ticks.load(Ordering::Relaxed), Ordering::SeqCst);
+            }
+            self.probe_under_way.store(false, Ordering::SeqCst);
+        }
+    }
+}
+
+impl<P> Slot<P> {
+    /// Works on the parked reply; `None` when it has been given up.
+    pub(crate) fn with<T>(&self, work: impl FnOnce(&mut P) -> T) -> Option<T> {
+        lock(&self.0).reply.as_mut().map(work)
+    }
+}
+
+/// A panic elsewhere does not make these few numbers wrong.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Instant;
+
+    use super::*;
+
+    /// Sends the errno that it was refused with.
+    struct Reply(mpsc::Sender<i32>);
+
+    impl Refuse for Reply {
+        fn refuse(self, errno: i32) {
+            let _ = self.0.send(errno);
+        }
+    }
+
+    /// A store whose calls hang while the gate is locked.
+    #[derive(Clone, Default)]
+    struct Store(Arc<(Mutex<bool>, Condvar)>);
+
+    impl Store {
+        fn hang(&self, hang: bool) {
+            *lock(&self.0.0) = hang;
+            self.0.1.notify_all();
+        }
+        fn touch(&self) {
+            drop(self.0.1.wait_while(lock(&self.0.0), |hang| *hang).unwrap());
+        }
+    }
+
+    const STUCK: Duration = Duration::from_millis(160);
+
+    fn watchdog(threads: usize, store: &Store) -> Arc<Watchdog<Reply>> {
+        let watchdog = Watchdog::new(threads, STUCK);
+        let store = store.clone();
+        watchdog
+            .start(move || {
+                store.touch();
+                true
+            })
+            .unwrap();
+        watchdog
+    }
+
+    /// A request on a thread of its own; the errno it was refused with, or 0.
+    fn request(dog: &Arc<Watchdog<Reply>>, store: &Store, patience: Patience) -> mpsc::Receiver<i32> {
+        let (dog, store) = (Arc::clone(dog), store.clone());
+        let (sender, answer) = mpsc::channel();
+        thread::spawn(move || {
+            if let Outcome::Ended(reply, ()) = dog.call(Reply(sender), patience, |_| store.touch()) {
+                reply.refuse(0);
+            }
+        });
+        answer
+    }
+
+    fn eventually(what: impl Fn() -> bool) {
+        let begin = Instant::now();
+        while !what() {
+            assert!(begin.elapsed() < Duration::from_secs(20));
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn a_store_that_answers_is_left_alone() {
+        let store = Store::default();
+        let dog = watchdog(3, &store);
+        for _ in 0..3 {
+            assert_eq!(request(&dog, &store, Patience::Short).recv(), Ok(0));
+        }
+        assert_eq!(dog.under_way(), 0);
+        dog.stop();
+    }
+
+    #[test]
+    fn a_call_that_hangs_is_answered_and_its_late_result_dropped() {
+        let store = Store::default();
+        let dog = watchdog(16, &store);
+        store.hang(true);
+        let begin = Instant::now();
+        let answer = request(&dog, &store, Patience::Short);
+        assert_eq!(answer.recv(), Ok(libc::EIO));
+        assert!(begin.elapsed() >= STUCK);
+        assert_eq!(dog.under_way(), 0);
+        store.hang(false);
+        assert!(answer.recv().is_err(), "answered twice");
+        eventually(|| dog.stuck.load(Ordering::SeqCst) == 0 && dog.inside.load(Ordering::SeqCst) == 0);
+        dog.stop();
+    }
+
+    #[test]
+    fn more_requests_than_threads_are_all_answered_and_the_breaker_closes_again() {
+        let store = Store::default();
+        let dog = watchdog(8, &store);
+        store.hang(true);
+        // The eighth finds no room and waits outside.
+        let answers: Vec<_> = (0..8).map(|_| request(&dog, &store, Patience::Short)).collect();
+        for answer in &answers {
+            assert_eq!(answer.recv_timeout(Duration::from_secs(20)), Ok(libc::EIO));
+        }
+        eventually(|| dog.open.load(Ordering::SeqCst));
+        // The thread that waited reads on, and refuses without entering.
+        let at_once = thread::scope(|scope| {
+            scope
+                .spawn(|| {
+                    PLACE.set((dog.id, 7));
+                    let (sender, answer) = mpsc::channel();
+                    let outcome = dog.call(Reply(sender), Patience::Short, |_| store.touch());
+                    assert!(matches!(outcome, Outcome::Refused));
+                    answer.recv()
+                })
+                .join()
+                .unwrap()
+        });
+        assert_eq!(at_once, Ok(libc::EIO));
+        store.hang(false);
+        eventually(|| !dog.open.load(Ordering::SeqCst));
+        eventually(|| dog.inside.load(Ordering::SeqCst) == 0);
+        dog.stop();
+    }
+
+    #[test]
+    fn a_long_sync_is_awaited_while_the_store_answers_otherwise() {
+        let (store, disk) = (Store::default(), Store::default());
+        let dog = watchdog(4, &store);
+        disk.hang(true);
+        let sync = request(&dog, &disk, Patience::Long);
+        assert!(sync.recv_timeout(STUCK * 4).is_err(), "given up although the store answers");
+        disk.hang(false);
+        assert_eq!(sync.recv_timeout(Duration::from_secs(20)), Ok(0));
+        dog.stop();
+    }
+
+    #[test]
+    fn a_sync_into_a_dead_store_is_given_up() {
+        let store = Store::default();
+        let dog = watchdog(4, &store);
+        store.hang(true);
+        let sync = request(&dog, &store, Patience::Long);
+        assert_eq!(sync.recv_timeout(STUCK * 8), Ok(libc::EIO));
+        store.hang(false);
+        dog.stop();
+    }
+
+    #[test]
+    fn a_panic_costs_an_error_and_no_thread() {
+        let dog = watchdog(2, &Store::default());
+        let (sender, answer) = mpsc::channel();
+        let outcome = dog.call(Reply(sender), Patience::Short, |_| panic!("a bug"));
+        assert!(matches!(outcome, Outcome::Failed));
+        assert_eq!(answer.recv(), Ok(libc::EIO));
+        assert_eq!(dog.inside.load(Ordering::SeqCst), 0);
+        dog.stop();
+    }
+
+    #[test]
+    fn a_reply_that_was_given_up_is_not_there_to_be_filled() {
+        let store = Store::default();
+        let dog = watchdog(2, &store);
+        let (sender, answer) = mpsc::channel();
+        let outcome = dog.call(Reply(sender), Patience::Short, |slot| {
+            assert!(slot.with(|_| ()).is_some());
+            assert_eq!(answer.recv(), Ok(libc::EIO));
+            slot.with(|_| ())
+        });
+        assert!(matches!(outcome, Outcome::Late(None)));
+        dog.stop();
+    }
+}
