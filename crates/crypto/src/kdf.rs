@@ -11,7 +11,7 @@ pub fn hkdf_extract(salt: &[u8], input: &Secret<32>) -> Secret<32> {
     extract(salt, input.expose())
 }
 
-fn extract(salt: &[u8], input: &[u8]) -> Secret<32> {
+pub(crate) fn extract(salt: &[u8], input: &[u8]) -> Secret<32> {
     let mut extract = HkdfExtract::<Sha256>::new(Some(salt));
     extract.input_ikm(input);
     let (mut prk, _) = extract.finalize();

@@ -14,5 +14,7 @@ pub mod random;
 pub mod secrets;
 pub mod signature;
 pub mod siv;
+#[cfg(test)]
+mod wycheproof;
 
 pub use error::{Error, Result};
