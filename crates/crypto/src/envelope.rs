@@ -125,13 +125,18 @@ mod tests {
         assert_eq!(KemPublic::from_bytes(&[0xff; PUBLIC]), Err(Error::PublicKey));
     }
 
-    /// draft-connolly-cfrg-xwing-kem, test vector 1: the public key of its seed.
+    /// The vectors of draft-connolly-cfrg-xwing-kem: public key of the seed, and decapsulation.
     #[test]
-    fn x_wing_public_key_of_the_drafts_first_seed() {
-        let seed = data_encoding::HEXLOWER
-            .decode(b"7f9c2ba4e88f827d616045507605853ed73b8093f6efbc88eb1a6eacfa66ef26")
-            .unwrap();
-        let key = KemPrivate::from_seed(&Secret::copy_from(&seed.try_into().unwrap())).unwrap();
-        assert_eq!(key.public().as_bytes()[..8], [0xe2, 0x23, 0x6b, 0x35, 0xa8, 0xc2, 0x4b, 0x39]);
+    fn x_wing_draft() {
+        let file: serde_json::Value = serde_json::from_str(include_str!("../vectors/x-wing.json")).unwrap();
+        for vector in file["vectors"].as_array().unwrap() {
+            let hex = |name: &str| data_encoding::HEXLOWER.decode(vector[name].as_str().unwrap().as_bytes());
+            let seed = Secret::copy_from(&hex("seed").unwrap().try_into().unwrap());
+            let key = KemPrivate::from_seed(&seed).unwrap();
+            assert_eq!(key.public().as_bytes()[..], hex("pk").unwrap());
+            let enc = <XWing as Kem>::EncappedKey::from_bytes(&hex("ct").unwrap()).unwrap();
+            let shared = XWing::decap(&key.key, None, &enc).unwrap();
+            assert_eq!(shared.0[..], hex("ss").unwrap());
+        }
     }
 }
