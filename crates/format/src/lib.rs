@@ -4,15 +4,25 @@
 //! hostile: bounded before it is allocated, refused by name, never a panic.
 
 pub mod chunk;
+pub mod descriptor;
+pub mod envelope_file;
 pub mod error;
 pub mod header;
 pub mod ids;
+pub mod info;
+mod json;
 pub mod keys;
 pub mod labels;
+pub mod lease;
 pub mod name;
+pub mod note;
 mod reader;
 pub mod redo_record;
+pub mod resume;
+pub mod retired;
 pub mod size;
 pub mod state_slot;
+pub mod time;
+pub mod vault_file;
 
 pub use error::{Error, Result};

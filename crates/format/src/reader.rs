@@ -36,6 +36,11 @@ impl<'a> Reader<'a> {
         self.array().map(u64::from_le_bytes)
     }
 
+    /// All that is left.
+    pub(crate) fn rest(self) -> &'a [u8] {
+        self.0
+    }
+
     /// All that is left must be zeros.
     pub(crate) fn zeros_to_end(self) -> Result<()> {
         if self.0.iter().all(|b| *b == 0) { Ok(()) } else { Err(Error::Reserved) }
