@@ -1,0 +1,142 @@
+//! How fast a vault is, beside the newest gocryptfs, a bare pass-through and the plain directory.
+//!
+//!     cargo build --profile fast -p runvault -p runvault-benches
+//!     target/fast/compare --gocryptfs "$(scripts/gocryptfs-newest.sh target/gocryptfs)"
+//!
+//! Each row is timed on all of them one right after the other, in an order that rotates from round to
+//! round, so that the machine's mood falls on all alike; medians and their ratios are printed. As root
+//! the kernel's caches are dropped before cold rows; without root those rows are warm, and say so.
+
+mod machine;
+mod report;
+mod subjects;
+mod workload;
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Parser;
+
+use report::{Measured, Report};
+use subjects::{Kind, Programs, Subject};
+use workload::{Load, Row};
+
+/// Times runvault beside gocryptfs, a bare pass-through and the plain directory.
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    /// Directories to work in; each gets a table.
+    #[arg(long = "at", value_name = "DIR", default_values_os_t = default_places())]
+    places: Vec<PathBuf>,
+    /// Rounds; medians are taken over them.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Size of the large file, in MiB.
+    #[arg(long, default_value_t = 512)]
+    mib: u64,
+    /// Which to compare.
+    #[arg(long, value_delimiter = ',', value_enum, default_values_t = Kind::ALL)]
+    only: Vec<Kind>,
+    /// The program to measure [default: the one beside this].
+    #[arg(long)]
+    runvault: Option<PathBuf>,
+    /// The yardstick [default: the one beside this].
+    #[arg(long)]
+    passthrough: Option<PathBuf>,
+    /// The peer [default: gocryptfs in PATH; left out where there is none].
+    #[arg(long)]
+    gocryptfs: Option<PathBuf>,
+    /// Rows whose name contains this.
+    #[arg(long)]
+    row: Option<String>,
+    /// Instead: 500,000 names in one directory, a 1 TiB sparse file, and the memory that they cost.
+    #[arg(long)]
+    large: bool,
+    /// Names for --large.
+    #[arg(long, default_value_t = 500_000)]
+    names: u64,
+    /// One JSON object instead of tables.
+    #[arg(long)]
+    json: bool,
+}
+
+fn default_places() -> Vec<PathBuf> {
+    vec!["/dev/shm".into(), "/var/tmp".into()]
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    ensure!(args.rounds > 0 && args.mib > 0 && args.names > 0, "nothing to measure");
+    let programs = Programs::find(&args.runvault, &args.passthrough, &args.gocryptfs)?;
+    let kinds = programs.available(&args.only)?;
+    let load = Load::new(args.mib, args.names)?;
+    let mut rows = if args.large { workload::large() } else { workload::usual() };
+    if let Some(part) = &args.row {
+        rows.iter_mut().for_each(|row| row.shown = row.name.contains(part.as_str()));
+        ensure!(rows.iter().any(|row| row.shown), "no row's name contains {part:?}");
+    }
+    let mut reports = Vec::new();
+    for place in &args.places {
+        let mut report = Report::new(place, &kinds, &rows)?;
+        for round in 0..args.rounds {
+            one_round(place, round, &kinds, &programs, &rows, &load, &mut report)
+                .with_context(|| format!("in {}", place.display()))?;
+        }
+        if !args.json {
+            println!("{}", report.table());
+        }
+        reports.push(report);
+    }
+    if args.json {
+        println!("{}", report::json(&reports)?);
+    } else {
+        println!("{}", machine::describe());
+    }
+    Ok(())
+}
+
+fn one_round(
+    place: &Path,
+    round: usize,
+    kinds: &[Kind],
+    programs: &Programs,
+    rows: &[Row],
+    load: &Load,
+    report: &mut Report,
+) -> Result<()> {
+    let subjects = kinds
+        .iter()
+        .map(|kind| Subject::start(*kind, place, programs).with_context(|| format!("starting {kind}")))
+        .collect::<Result<Vec<_>>>()?;
+    for row in rows {
+        for turn in 0..subjects.len() {
+            let Some(subject) = subjects.get((turn + round) % subjects.len()) else { bail!("no subject") };
+            let rate =
+                timed(row, subject, load).with_context(|| format!("{} on {}", row.name, subject.kind))?;
+            report.add(row.name, subject.kind, Measured::Rate(rate));
+            if let Some(bytes) = subject.memory_now() {
+                report.add(row.name, subject.kind, Measured::Resident(bytes));
+            }
+        }
+        eprintln!("{} round {}: {}", place.display(), round + 1, row.name);
+    }
+    for subject in &subjects {
+        if let Some(bytes) = subject.memory_peak() {
+            report.add("", subject.kind, Measured::Peak(bytes));
+        }
+    }
+    subjects.into_iter().try_for_each(Subject::stop)
+}
+
+fn timed(row: &Row, subject: &Subject, load: &Load) -> Result<f64> {
+    if let Some(prepare) = row.prepare {
+        prepare(&subject.dir)?;
+    }
+    if row.cold {
+        machine::drop_caches();
+    }
+    let begin = Instant::now();
+    let amount = (row.run)(&subject.dir, load)?;
+    Ok(amount / begin.elapsed().as_secs_f64())
+}

@@ -1,0 +1,205 @@
+//! Medians, ratios, a table.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use crate::machine;
+use crate::subjects::Kind;
+use crate::workload::Row;
+
+/// What one subject showed in one row.
+#[derive(Clone, Copy)]
+pub(crate) enum Measured {
+    /// In the row's unit.
+    Rate(f64),
+    /// Bytes in memory after the row.
+    Resident(u64),
+    /// The most bytes ever, at the end.
+    Peak(u64),
+}
+
+/// All rounds in one place.
+pub(crate) struct Report {
+    place: String,
+    kinds: Vec<Kind>,
+    rows: Vec<(&'static str, &'static str)>,
+    rates: BTreeMap<(&'static str, Kind), Vec<f64>>,
+    resident: BTreeMap<(&'static str, Kind), u64>,
+    peak: BTreeMap<Kind, u64>,
+}
+
+impl Report {
+    pub(crate) fn new(place: &Path, kinds: &[Kind], rows: &[Row]) -> Result<Self> {
+        let cold =
+            if rustix::process::geteuid().is_root() { "" } else { "; caches not dropped: run as root" };
+        Ok(Self {
+            place: format!("{} ({}){cold}", place.display(), machine::file_system(place)),
+            kinds: kinds.to_vec(),
+            rows: rows.iter().filter(|row| row.shown).map(|row| (row.name, row.unit)).collect(),
+            rates: BTreeMap::new(),
+            resident: BTreeMap::new(),
+            peak: BTreeMap::new(),
+        })
+    }
+
+    pub(crate) fn add(&mut self, row: &'static str, kind: Kind, measured: Measured) {
+        match measured {
+            Measured::Rate(rate) => self.rates.entry((row, kind)).or_default().push(rate),
+            Measured::Resident(bytes) => {
+                let most = self.resident.entry((row, kind)).or_default();
+                *most = bytes.max(*most);
+            }
+            Measured::Peak(bytes) => {
+                let most = self.peak.entry(kind).or_default();
+                *most = bytes.max(*most);
+            }
+        }
+    }
+
+    fn rate(&self, row: &'static str, kind: Kind) -> Option<f64> {
+        self.rates.get(&(row, kind)).and_then(|rates| median(rates))
+    }
+
+    /// runvault's rate as a share of another's.
+    fn ratio(&self, row: &'static str, of: Kind) -> Option<f64> {
+        Some(self.rate(row, Kind::Runvault)? / self.rate(row, of)?)
+    }
+
+    /// Whom runvault is measured by: those that ran.
+    fn ratios(&self) -> Vec<Kind> {
+        let others = [Kind::Gocryptfs, Kind::Passthrough];
+        let ran = |kind: &Kind| self.kinds.contains(kind) && self.kinds.contains(&Kind::Runvault);
+        others.into_iter().filter(ran).collect()
+    }
+
+    /// Markdown.
+    pub(crate) fn table(&self) -> String {
+        let mut head = vec![self.place.clone(), "unit".into()];
+        head.extend(self.kinds.iter().map(Kind::to_string));
+        head.extend(self.ratios().iter().map(|kind| format!("of {kind}")));
+        head.push("runvault MiB".into());
+        if !self.kinds.contains(&Kind::Runvault) {
+            head.pop();
+        }
+        let mut lines = vec![line(&head), line(&vec!["---".to_owned(); head.len()])];
+        lines.extend(self.rows.iter().map(|(row, unit)| line(&self.cells(row, unit))));
+        lines.push(line(&self.peaks(head.len())));
+        lines.join("\n") + "\n"
+    }
+
+    fn cells(&self, row: &'static str, unit: &str) -> Vec<String> {
+        let mut cells = vec![row.to_owned(), unit.to_owned()];
+        cells.extend(self.kinds.iter().map(|kind| self.rate(row, *kind).map_or("-".into(), grouped)));
+        cells.extend(
+            self.ratios().iter().map(|kind| self.ratio(row, *kind).map_or("-".into(), |r| format!("{r:.2}"))),
+        );
+        if self.kinds.contains(&Kind::Runvault) {
+            cells.push(self.resident.get(&(row, Kind::Runvault)).map_or("-".into(), |b| mib(*b)));
+        }
+        cells
+    }
+
+    fn peaks(&self, width: usize) -> Vec<String> {
+        let mut cells = vec!["memory of the process, peak".to_owned(), "MiB".to_owned()];
+        cells.extend(self.kinds.iter().map(|kind| self.peak.get(kind).map_or("-".into(), |b| mib(*b))));
+        cells.resize(width, String::new());
+        cells
+    }
+
+    fn value(&self) -> Value {
+        let rows: Vec<Value> = self.rows.iter().map(|(row, unit)| self.row_value(row, unit)).collect();
+        let peak: BTreeMap<String, u64> = self.peak.iter().map(|(k, b)| (k.to_string(), *b)).collect();
+        json!({ "place": self.place, "rows": rows, "peak_bytes": peak })
+    }
+
+    fn row_value(&self, row: &'static str, unit: &str) -> Value {
+        let of = |kind: &Kind| {
+            let all = self.rates.get(&(row, *kind));
+            let value = json!({
+                "median": self.rate(row, *kind),
+                "all": all,
+                "resident_bytes": self.resident.get(&(row, *kind)),
+            });
+            (kind.to_string(), value)
+        };
+        let subjects: BTreeMap<String, Value> = self.kinds.iter().map(of).collect();
+        let ratios: BTreeMap<String, Option<f64>> =
+            self.ratios().iter().map(|kind| (kind.to_string(), self.ratio(row, *kind))).collect();
+        json!({ "row": row, "unit": unit, "subjects": subjects, "runvault_of": ratios })
+    }
+}
+
+/// All places as one object.
+pub(crate) fn json(reports: &[Report]) -> Result<String> {
+    let places: Vec<Value> = reports.iter().map(Report::value).collect();
+    Ok(serde_json::to_string_pretty(&json!({ "machine": machine::describe(), "places": places }))?)
+}
+
+fn line(cells: &[String]) -> String {
+    format!("| {} |", cells.join(" | "))
+}
+
+fn mib(bytes: u64) -> String {
+    (bytes >> 20).to_string()
+}
+
+/// 12345.6 as 12,346; small numbers with a decimal.
+fn grouped(number: f64) -> String {
+    if number < 100.0 {
+        return format!("{number:.1}");
+    }
+    let digits = format!("{number:.0}");
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// The lower of the two middle ones for an even count.
+fn median(values: &[f64]) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len().checked_sub(1)? / 2).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workload;
+
+    #[test]
+    fn medians() {
+        assert_eq!(median(&[]), None);
+        assert_eq!(median(&[3.0, 1.0, 2.0]), Some(2.0));
+        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), Some(2.0));
+    }
+
+    #[test]
+    fn numbers_are_grouped() {
+        assert_eq!(grouped(1234567.4), "1,234,567");
+        assert_eq!(grouped(987.0), "987");
+        assert_eq!(grouped(12.34), "12.3");
+    }
+
+    #[test]
+    fn a_table_has_ratios_only_of_what_ran() {
+        let mut report =
+            Report::new(Path::new("/proc"), &[Kind::Passthrough, Kind::Runvault], &workload::usual())
+                .unwrap();
+        report.add("unlink", Kind::Passthrough, Measured::Rate(2000.0));
+        report.add("unlink", Kind::Runvault, Measured::Rate(1500.0));
+        report.add("unlink", Kind::Runvault, Measured::Resident(64 << 20));
+        report.add("", Kind::Runvault, Measured::Peak(65 << 20));
+        let table = report.table();
+        assert!(table.contains("| unlink | file/s | 2,000 | 1,500 | 0.75 | 64 |"), "{table}");
+        assert!(table.contains("| memory of the process, peak | MiB | - | 65 |  |  |"), "{table}");
+        assert!(!table.contains("gocryptfs"));
+    }
+}
