@@ -12,7 +12,7 @@ pub const DIRECTORY: &[u8] = b"journal";
 pub const NAMES: [&[u8]; 2] = [b"0", b"1"];
 /// Records are aligned to it, and the disk keeps one old or new.
 pub const SECTOR: usize = 512;
-const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// Both files, and where the next record goes in each.
 pub struct JournalFiles {

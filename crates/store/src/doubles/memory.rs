@@ -4,7 +4,7 @@
 mod attributes;
 mod dir;
 mod file;
-mod sparse;
+pub(crate) mod sparse;
 pub(crate) mod tree;
 
 use std::collections::HashMap;
@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::backend::Dir;
 
+pub(crate) use self::attributes::{set_mode, set_owner, set_times};
 pub use self::dir::MemoryDir;
 use self::tree::{ROOT, Tree};
 

@@ -7,7 +7,7 @@ use super::Handle;
 use super::tree::{Node, now};
 use crate::backend::{Kind, SetTime, Time, Xattrs};
 
-pub(super) fn set_owner(node: &mut Node, uid: Option<u32>, gid: Option<u32>) {
+pub(crate) fn set_owner(node: &mut Node, uid: Option<u32>, gid: Option<u32>) {
     let given = |id: Option<u32>| id.filter(|id| *id != u32::MAX);
     node.uid = given(uid).unwrap_or(node.uid);
     node.gid = given(gid).unwrap_or(node.gid);
@@ -20,7 +20,7 @@ pub(super) fn set_owner(node: &mut Node, uid: Option<u32>, gid: Option<u32>) {
     node.ctime = now();
 }
 
-pub(super) fn set_times(node: &mut Node, atime: SetTime, mtime: SetTime) -> Result<()> {
+pub(crate) fn set_times(node: &mut Node, atime: SetTime, mtime: SetTime) -> Result<()> {
     for time in [atime, mtime] {
         if let SetTime::At(Time { nsec: 1_000_000_000.., .. }) = time {
             return Err(errno(libc::EINVAL));
@@ -96,7 +96,7 @@ impl Xattrs for Handle {
     }
 }
 
-pub(super) fn set_mode(node: &mut Node, mode: u32) {
+pub(crate) fn set_mode(node: &mut Node, mode: u32) {
     node.mode = mode & 0o7777;
     node.ctime = now();
 }

@@ -31,19 +31,14 @@ impl MemoryDir {
     }
 
     /// A new inode under a free name, owned as a setgid directory wants it.
-    fn make(&self, inner: &mut Inner, name: &[u8], mut node: Node) -> Result<u64> {
+    fn make(&self, inner: &mut Inner, name: &[u8], node: Node) -> Result<u64> {
         let name = component(name)?;
         let parent = inner.tree.node(self.0.ino)?;
         if parent.entries()?.names.contains_key(name) {
             return Err(errno(libc::EEXIST));
         }
         require_alive(parent)?;
-        if parent.mode & 0o2000 != 0 {
-            node.gid = parent.gid;
-            if matches!(node.body, Body::Dir(_)) {
-                node.mode |= 0o2000;
-            }
-        }
+        let node = node.made_in(parent);
         let ino = inner.tree.add(node);
         inner.tree.enter(self.0.ino, name, ino)?;
         Ok(ino)
@@ -74,7 +69,6 @@ impl Dir for MemoryDir {
         let ino = self.lookup(&inner, name)?;
         match inner.tree.node(ino)?.kind() {
             Kind::Dir => Ok(Arc::new(Self(Handle::counted(&mut inner, &self.0.fs, ino)))),
-            Kind::Symlink => Err(errno(libc::ELOOP)),
             _ => Err(errno(libc::ENOTDIR)),
         }
     }
@@ -230,6 +224,7 @@ impl Dir for MemoryDir {
     }
 
     fn entries(&self, cookie: u64, visit: &mut dyn FnMut(Entry) -> bool) -> Result<()> {
+        require_alive(self.0.fs.lock().tree.node(self.0.ino)?)?;
         let mut last = cookie;
         loop {
             let inner = self.0.fs.lock();

@@ -65,6 +65,17 @@ impl Node {
         }
     }
 
+    /// Owned as a setgid directory wants it.
+    pub(crate) fn made_in(mut self, parent: &Self) -> Self {
+        if parent.mode & 0o2000 != 0 {
+            self.gid = parent.gid;
+            if matches!(self.body, Body::Dir(_)) {
+                self.mode |= 0o2000;
+            }
+        }
+        self
+    }
+
     pub(crate) fn kind(&self) -> Kind {
         match &self.body {
             Body::File(_) => Kind::File,
