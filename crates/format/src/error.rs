@@ -48,6 +48,14 @@ pub enum Error {
     Signature,
     #[error("the key file's lock is not known to this program: {0}")]
     Lock(String),
+    #[error("the custody state contradicts itself: {0}")]
+    State(&'static str),
+    #[error("the share is not the one that the custody state names")]
+    Share,
+    #[error("the audit line does not follow from the chain before it: {0}")]
+    Chain(&'static str),
+    #[error("the sealed key is not the one that the key file names")]
+    OtherKey,
     #[error("no random bytes or no memory: {0}")]
     Crypto(runvault_crypto::Error),
 }
