@@ -55,5 +55,14 @@ fn interop_reads_the_metrics_of_every_family() {
             summary.contains(&format!("[({clusters}.0, ")),
             "{family}: {clusters} clusters: {summary:.400}"
         );
+        if family.profile().interop_by_cycle {
+            // What a viewer has while the run goes on: files of single cycles only.
+            for name in family.profile().interop {
+                let whole = run.folder.join(format!("InterOp/{name}MetricsOut.bin"));
+                std::fs::remove_file(whole).expect("a metric of the whole run");
+            }
+            let live = interop_summary(&run.folder);
+            assert!(live.contains(&format!("[({clusters}.0, ")), "{family}: {live:.400}");
+        }
     }
 }

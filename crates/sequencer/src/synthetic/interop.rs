@@ -59,6 +59,12 @@ fn last(qualities: &[u8]) -> u8 {
 /// Bytes of a record that only the instrument reads, after lane, tile and cycle.
 const OTHER: usize = 16;
 
+/// Whether a cycle has any: all metrics but the tiles' have.
+#[must_use]
+pub fn has_records(spec: &RunSpec, metric: &str, cycle: u32) -> bool {
+    metric != "Tile" || !tile_records(spec, 1, 1, cycle).is_empty()
+}
+
 /// All records of a cycle.
 #[must_use]
 pub fn records(spec: &RunSpec, metric: &str, cycle: u32) -> Vec<u8> {
