@@ -150,8 +150,9 @@ impl Plan<'_> {
         self.end_of_read(cycle);
     }
 
-    /// Every metric; in the run's own files, those that need the filter's decision from then on. Where each cycle has files of its own,
-    /// those that grow come once, at the end: readers look at a cycle's only while none of the run is there.
+    /// Every metric; in the run's own files, those that need the filter's decision from then on. Where each cycle
+    /// has files of its own, the run's come once, at the end: readers look at a cycle's only while none of the
+    /// run's is there.
     fn metrics(&self, cycle: u32) -> Vec<File> {
         let spec = self.spec;
         let by_cycle = self.profile.interop_by_cycle;
