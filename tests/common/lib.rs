@@ -2,7 +2,6 @@
 //!
 //! Everything is cleaned up by its id when it is dropped, also when a test fails.
 
-pub mod analysis;
 pub mod image;
 pub mod site;
 pub mod snapshot;

@@ -118,6 +118,16 @@ impl Record {
     }
 }
 
+/// The session that the record at the start of `bytes` says it is of, unverified; `None` where
+/// there is no record.
+pub fn session_claimed(bytes: &[u8]) -> Option<SessionId> {
+    let mut r = Reader::new(bytes);
+    let magic = r.array::<8>().ok()?;
+    r.take(12).ok()?;
+    let session = r.array().ok()?;
+    (magic == *MAGIC).then_some(SessionId(session))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -144,6 +154,15 @@ mod tests {
             path: vec![b'a'; path],
             blob: vec![5; blob],
         }
+    }
+
+    #[test]
+    fn the_session_shows_without_its_key() {
+        let session = SessionId([3; 16]);
+        let bytes = record(3, 5).encode(&key(&session)).unwrap();
+        assert_eq!(session_claimed(&bytes), Some(session));
+        assert_eq!(session_claimed(&bytes[..30]), None);
+        assert_eq!(session_claimed(&[0; 512]), None);
     }
 
     #[test]

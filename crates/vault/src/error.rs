@@ -125,6 +125,11 @@ impl Error {
     pub fn store(operation: &'static str, object: impl Into<String>, source: io::Error) -> Self {
         Error::Store { operation, object: object.into(), source }
     }
+    /// The store is full, or a quota or limit is reached: nothing is wrong with the file.
+    pub fn is_out_of_space(&self) -> bool {
+        let Error::Store { source, .. } = self else { return false };
+        matches!(source.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG))
+    }
     /// Names damage.
     pub fn damaged(object: impl Into<String>, damage: Damage) -> Self {
         Error::Damaged { object: object.into(), damage }

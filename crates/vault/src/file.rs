@@ -7,36 +7,59 @@
 //! * a header copy that is known durable is never written over;
 //! * shrinking and punching wait until the slot that says so is durable; growing waits for nothing.
 
+mod allocate;
+mod batch;
+mod beyond;
 mod context;
 mod extents;
+mod header;
+mod holes;
+mod names;
 mod open;
 mod read;
-mod resize;
+mod registry;
+mod settle;
 mod state;
 mod sync;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+mod times;
+mod truncate;
 mod write;
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use runvault_store::backend::{File, SetTime, Stat};
+use runvault_format::ids::FileId;
+use runvault_store::backend::{File, Stat};
 
-pub use self::context::{Locate, RunContext};
+pub(crate) use self::beyond::Stored;
 pub(crate) use self::context::lock;
+pub use self::context::{Locate, RecordsHeld, RunContext};
+pub(crate) use self::extents::Extents;
+pub(crate) use self::header::{Found, UNRECORDED_LIMIT, Unreadable};
+pub use self::names::Held;
+use self::registry::Residue;
 use self::state::State;
 use crate::{Damage, Error, Result};
 
-/// An open or dirty regular file.
+/// An open or dirty regular file; one object for each inode of a run.
 pub struct FileObject {
     run: Arc<RunContext>,
     pub(crate) ino: u64,
+    /// Tells objects of one inode apart that follow each other.
+    serial: u64,
     file: Arc<dyn File>,
     state: RwLock<State>,
 }
 
 impl FileObject {
     fn new(run: &Arc<RunContext>, ino: u64, file: Arc<dyn File>, state: State) -> Arc<Self> {
-        Arc::new(Self { run: run.clone(), ino, file, state: RwLock::new(state) })
+        static SERIAL: AtomicU64 = AtomicU64::new(0);
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Self { run: run.clone(), ino, serial, file, state: RwLock::new(state) })
     }
 
     fn shared(&self) -> RwLockReadGuard<'_, State> {
@@ -57,14 +80,15 @@ impl FileObject {
 
     /// The plaintext's size in bytes.
     pub fn size(&self) -> u64 {
-        if self.run.read_only() {
-            // The writer may be elsewhere: what is stored now counts.
-            if let Ok(stat) = self.file.stat() {
-                let stored = self.run.geometry.plain_len_floor(stat.size).unwrap_or(0);
-                return stored.max(self.shared().size);
-            }
+        match self.run.read_only().then(|| self.file.stat()) {
+            Some(Ok(stat)) => self.size_beside_a_writer(stat.size),
+            _ => self.shared().size,
         }
-        self.shared().size
+    }
+
+    /// The writer may be elsewhere: what is stored now counts.
+    fn size_beside_a_writer(&self, stored: u64) -> u64 {
+        self.run.geometry.plain_len_floor(stored).unwrap_or(0)
     }
 
     /// `fstat` with the plaintext's size and the application's mtime.
@@ -74,11 +98,7 @@ impl FileObject {
     pub fn attr(&self) -> Result<Stat> {
         let state = self.shared();
         let mut stat = self.file.stat().map_err(self.io("stat"))?;
-        stat.size = if self.run.read_only() {
-            self.run.geometry.plain_len_floor(stat.size).unwrap_or(0).max(state.size)
-        } else {
-            state.size
-        };
+        stat.size = if self.run.read_only() { self.size_beside_a_writer(stat.size) } else { state.size };
         if let Some(mtime) = state.mtime {
             stat.mtime = mtime;
         }
@@ -91,22 +111,9 @@ impl FileObject {
         state.durable > 0 || state.safe.is_some()
     }
 
-    /// utimensat by handle; waiting bytes go out first, so that nothing of ours follows.
-    ///
-    /// # Errors
-    /// Those of [`FileObject::flush`], and the store's.
-    pub fn set_times(self: &Arc<Self>, atime: SetTime, mtime: SetTime) -> Result<()> {
-        let mut state = self.exclusive();
-        if !state.poisoned && self.run.writer.is_some() {
-            self.write_tail(&mut state)?;
-        }
-        self.file.set_times(atime, mtime).map_err(self.io("set times of"))?;
-        if mtime != SetTime::Omit {
-            // An overlay may still wait: its arrival must not move the time just set.
-            let waiting = state.is_waiting();
-            state.mtime = if waiting { Some(self.file.stat().map_err(self.io("stat"))?.mtime) } else { None };
-        }
-        Ok(())
+    /// Its identity; `None` while nothing was ever stored of it.
+    pub fn file_id(&self) -> Option<FileId> {
+        self.shared().header.as_ref().filter(|h| h.written).map(|h| h.clear.file_id)
     }
 
     /// fchmod.
@@ -129,19 +136,46 @@ impl FileObject {
     pub fn stored(&self) -> &Arc<dyn File> {
         &self.file
     }
+
+    /// Something was written that the next sync of the file or the store covers.
+    fn mark_unsynced(&self, state: &mut State) {
+        if !std::mem::replace(&mut state.unsynced, true) {
+            self.note_residue(state);
+        }
+    }
+
+    /// Keeps what a later object of this inode must know up to date.
+    fn note_residue(&self, state: &State) {
+        let (Some(writer), Some(header)) = (&self.run.writer, &state.header) else { return };
+        if state.unsynced && !state.detached {
+            let file_id = header.clear.file_id;
+            let (safe, durable, owner) = (state.safe, state.durable, self.serial);
+            writer.residues.note(self.ino, Residue { file_id, safe, durable, owner });
+        } else {
+            writer.residues.settle(self.ino, self.serial);
+        }
+    }
+
+    /// Has the run hold a reference while bytes or records are on their way, and no longer.
+    fn keep_while_needed(self: &Arc<Self>, state: &mut State) {
+        let Some(writer) = &self.run.writer else { return };
+        match (state.must_stay(), state.kept_alive) {
+            (true, false) => writer.keep_alive(self),
+            (false, true) => writer.let_go(self),
+            _ => return,
+        }
+        state.kept_alive = !state.kept_alive;
+    }
 }
 
 impl Drop for FileObject {
     fn drop(&mut self) {
-        let Some(writer) = &self.run.writer else { return };
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let waiting: usize = state.overlay.values().map(Vec::len).sum();
-        writer.overlay_bytes.fetch_sub(waiting as u64, Ordering::Relaxed);
-        if let Some(header) = &state.header
-            && !state.detached
-            && (state.unsynced || state.unsynced_slot.is_some())
-        {
-            writer.leave_residue(self.ino, header.clear.file_id, state.safe, state.durable);
+        if let Some(writer) = &self.run.writer {
+            let waiting: usize = state.overlay.values().map(Vec::len).sum();
+            writer.overlay_bytes.fetch_sub(waiting as u64, Ordering::Relaxed);
+            writer.residues.orphan(self.ino, self.serial);
         }
+        self.run.files.leave(self);
     }
 }

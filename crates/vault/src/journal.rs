@@ -4,14 +4,16 @@
 //! everything in it durable in place. Bringing records in place happens under [`Journal::enter`],
 //! so that a checkpoint can tell which numbers are settled.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, Instant};
 
 use runvault_format::ids::{FileId, SessionId};
 use runvault_format::keys::JournalKey;
 use runvault_format::redo_record::Record;
 use runvault_store::backend::Dir;
-use runvault_store::journal_files::JournalFiles;
+use runvault_store::journal_files::{self, JournalFiles, SECTOR};
 
 use crate::file::lock;
 use crate::{Error, Result};
@@ -51,8 +53,23 @@ struct Inner {
     /// Last number in each file.
     last_in: [u64; 2],
     current: usize,
+    last_append: Option<Instant>,
+    /// First record that each of these objects could not bring in place.
+    kept: HashMap<u64, u64>,
     /// A sync failed: what was written since may be lost although a later sync succeeds.
     failed: bool,
+}
+
+impl Inner {
+    fn last_in(&self, file: usize) -> u64 {
+        self.last_in.get(file).copied().unwrap_or(u64::MAX)
+    }
+
+    /// The last number that is in place with all before it.
+    fn placed(&self) -> u64 {
+        let first_kept = self.kept.values().min().copied();
+        first_kept.map_or(self.number, |kept| self.number.min(kept.saturating_sub(1)))
+    }
 }
 
 impl Journal {
@@ -75,9 +92,35 @@ impl Journal {
         move |source| Error::store(operation, "the run's journal", source)
     }
 
-    /// Records of this many bytes fit in one append.
+    fn failed(&self) -> Error {
+        self.broken("write")(std::io::Error::from_raw_os_error(libc::EIO))
+    }
+
+    /// Records of this many bytes go in at once.
     pub(crate) fn batch_limit(&self) -> u64 {
         self.bytes / 4
+    }
+
+    /// Makes the files at the first overwrite, so that a full store is known before it is accepted.
+    pub(crate) fn ensure_files(&self) -> Result<()> {
+        self.create_files(&mut lock(&self.inner))
+    }
+
+    fn create_files(&self, inner: &mut Inner) -> Result<()> {
+        if inner.files.is_some() || inner.failed {
+            return Ok(());
+        }
+        match JournalFiles::create(&self.run_dir, self.bytes) {
+            Ok(files) => {
+                inner.files = Some(files);
+                Ok(())
+            }
+            Err(error) => {
+                // Half of it would only take room.
+                let _ = journal_files::remove(&self.run_dir);
+                Err(self.broken("create")(error))
+            }
+        }
     }
 
     /// Announces records that will be brought in place before the guard goes.
@@ -95,14 +138,11 @@ impl Journal {
     ) -> Result<std::result::Result<u64, Full>> {
         let mut inner = lock(&self.inner);
         if inner.failed {
-            return Err(self.broken("write")(std::io::Error::from_raw_os_error(libc::EIO)));
+            return Err(self.failed());
         }
-        if inner.files.is_none() {
-            let files = JournalFiles::create(&self.run_dir, self.bytes).map_err(self.broken("create"))?;
-            inner.files = Some(files);
-        }
+        self.create_files(&mut inner)?;
         let mut number = inner.number;
-        let mut batch = Vec::with_capacity(redos.iter().map(|r| r.stored.len() + 1024).sum());
+        let mut batch = Vec::new();
         for redo in redos {
             number += 1;
             let record = Record {
@@ -122,27 +162,43 @@ impl Journal {
         }
         inner.number = number;
         let current = inner.current;
-        inner.last_in[current] = number;
+        if let Some(last) = inner.last_in.get_mut(current) {
+            *last = number;
+        }
+        inner.last_append = Some(Instant::now());
         Ok(Ok(number))
     }
 
     /// Writes whole batches only, so that a file ends between records; `false`: no room.
     fn write_batch(&self, inner: &mut Inner, batch: &[u8]) -> Result<bool> {
-        let settled = self.settled.load(Ordering::SeqCst);
-        let other = 1 - inner.current;
-        let other_is_free = inner.last_in[other] <= settled;
+        let len = batch.len() as u64;
+        let (current, other) = (inner.current, 1 - inner.current);
+        let other_is_free = inner.last_in(other) <= self.settled.load(Ordering::SeqCst);
         let Some(files) = inner.files.as_mut() else { return Ok(false) };
-        if files.room(inner.current) < batch.len() as u64 {
-            self.wants_checkpoint.store(true, Ordering::SeqCst);
-            if !other_is_free || files.capacity() < batch.len() as u64 {
-                return Ok(false);
-            }
-            files.sync(inner.current).map_err(self.broken("sync"))?;
-            files.rewind(other);
-            inner.current = other;
+        if files.capacity() < len {
+            return Err(self.broken("write")(std::io::Error::from_raw_os_error(libc::ENOSPC)));
         }
-        let current = inner.current;
-        files.append(current, batch).map_err(self.broken("write"))?;
+        if files.room(current) >= len {
+            files.append(current, batch).map_err(self.broken("write"))?;
+            return Ok(true);
+        }
+        self.wants_checkpoint.store(true, Ordering::SeqCst);
+        if !other_is_free {
+            return Ok(false);
+        }
+        // The log ends in this file before it begins in the other, and there it begins with what
+        // is appended now: a first sector that is left from the last lap must not be met again.
+        files.rewind(other);
+        let switched = files
+            .sync(current)
+            .and_then(|()| files.handle(other).write_at(&[0; SECTOR], 0))
+            .and_then(|()| files.sync(other));
+        if let Err(error) = switched {
+            inner.failed = true;
+            return Err(self.broken("sync")(error));
+        }
+        inner.current = other;
+        files.append(other, batch).map_err(self.broken("write"))?;
         Ok(true)
     }
 
@@ -155,8 +211,8 @@ impl Journal {
         let (handle, upto) = {
             let inner = lock(&self.inner);
             match &inner.files {
-                Some(files) => (files.handle(inner.current), inner.number),
-                None => return Ok(()),
+                Some(files) if !inner.failed => (files.handle(inner.current), inner.number),
+                _ => return Err(self.failed()),
             }
         };
         if let Err(error) = handle.sync_data() {
@@ -168,30 +224,43 @@ impl Journal {
         Ok(())
     }
 
+    /// Object `serial` could not bring record `number` in place: it stays unsettled.
+    pub(crate) fn keep_from(&self, serial: u64, number: u64) {
+        let mut inner = lock(&self.inner);
+        let first = inner.kept.entry(serial).or_insert(number);
+        *first = number.min(*first);
+    }
+
+    /// Undoes [`Journal::keep_from`]: everything of the object is in place.
+    pub(crate) fn release(&self, serial: u64) {
+        lock(&self.inner).kept.remove(&serial);
+    }
+
     /// The last number whose chunk is in place (not: durable there) with all before it.
     pub(crate) fn settled_up_to(&self) -> u64 {
-        let _nobody = self.gate.write().unwrap_or_else(PoisonError::into_inner);
-        lock(&self.inner).number
+        self.close_gate().1
+    }
+
+    /// [`Journal::settled_up_to`], and nobody appends while the guard lives.
+    pub(crate) fn close_gate(&self) -> (RwLockWriteGuard<'_, ()>, u64) {
+        let nobody = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+        let placed = lock(&self.inner).placed();
+        (nobody, placed)
     }
 
     /// A sync of the whole store came after [`Journal::settled_up_to`] gave `number`.
     pub(crate) fn checkpointed(&self, number: u64) {
         let mut inner = lock(&self.inner);
         self.settled.fetch_max(number, Ordering::SeqCst);
-        if inner.number == number {
-            self.wants_checkpoint.store(false, Ordering::SeqCst);
-            if inner.failed {
-                // Nothing in the files is needed any more: new ones, whose syncs can be believed.
-                let removed = inner.files.take().map_or(Ok(()), |f| f.remove(&self.run_dir));
-                inner.failed = removed.is_err();
-                inner.last_in = [0; 2];
-                inner.current = 0;
-            }
-        } else {
-            let other = 1 - inner.current;
-            let still_full = inner.last_in[other] > number;
-            self.wants_checkpoint.store(still_full || inner.failed, Ordering::SeqCst);
+        let still_full = inner.last_in(1 - inner.current) > number;
+        if inner.number == number && inner.failed {
+            // Nothing in the files is needed any more: new ones, whose syncs can be believed.
+            inner.files = None;
+            inner.failed = journal_files::remove(&self.run_dir).is_err();
+            inner.last_in = [0; 2];
+            inner.current = 0;
         }
+        self.wants_checkpoint.store(still_full || inner.failed, Ordering::SeqCst);
     }
 
     /// Everything up to this number is durable in place, whichever file it was for.
@@ -199,8 +268,18 @@ impl Journal {
         self.settled.load(Ordering::SeqCst)
     }
 
+    /// The number of the newest record.
+    pub(crate) fn last_number(&self) -> u64 {
+        lock(&self.inner).number
+    }
+
     pub(crate) fn wants_checkpoint(&self) -> bool {
         self.wants_checkpoint.load(Ordering::SeqCst)
+    }
+
+    /// Nothing was appended for so long.
+    pub(crate) fn idle_for(&self, time: Duration) -> bool {
+        lock(&self.inner).last_append.is_none_or(|at| at.elapsed() >= time)
     }
 
     /// Records exist that no checkpoint has covered.
@@ -209,10 +288,14 @@ impl Journal {
     }
 
     /// Clean end: the journal goes. Only after a checkpoint.
+    ///
+    /// # Errors
+    /// EBUSY while a record is not settled; the store's.
     pub(crate) fn remove(&self) -> Result<()> {
-        match lock(&self.inner).files.take() {
-            Some(files) => files.remove(&self.run_dir).map_err(self.broken("remove")),
-            None => Ok(()),
+        if self.has_unsettled() {
+            return Err(self.broken("remove")(std::io::Error::from_raw_os_error(libc::EBUSY)));
         }
+        lock(&self.inner).files = None;
+        journal_files::remove(&self.run_dir).map_err(self.broken("remove"))
     }
 }

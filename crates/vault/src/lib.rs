@@ -5,6 +5,10 @@
 pub mod api;
 pub mod authority;
 pub mod error;
+pub mod file;
+mod journal;
+pub mod record;
+pub mod recovery;
 pub mod vault;
 
 pub use error::{Damage, Error, Posix, Result};

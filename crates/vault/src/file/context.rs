@@ -1,20 +1,23 @@
 //! What all files of one run share.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLockWriteGuard};
 use std::time::Duration;
 
-use runvault_format::ids::{FileId, RunId, SessionId};
+use runvault_format::ids::{RunId, SessionId};
 use runvault_format::keys::RunKeys;
 use runvault_format::size::Geometry;
 use runvault_store::backend::Dir;
 
 use super::FileObject;
+use super::registry::{Registry, Residues};
 use crate::journal::Journal;
 use crate::{Error, Posix, Result};
 
 /// Gives the stored path of a file below `tree/`, `None` when it has no name any more.
+///
+/// It is called while a file is locked: it must not wait for anything that waits for a file.
 pub type Locate = Box<dyn Fn(u64) -> Option<Vec<u8>> + Send + Sync>;
 
 /// Keys, geometry and, for the one writer, the journal of a run.
@@ -27,6 +30,7 @@ pub struct RunContext {
     pub geometry: Geometry,
     /// The run's `tree/`.
     pub tree: Arc<dyn Dir>,
+    pub(super) files: Registry,
     pub(crate) writer: Option<Writer>,
 }
 
@@ -37,30 +41,30 @@ pub(crate) struct Writer {
     pub(crate) locate: Locate,
     /// How long overlay and tail may wait.
     pub(crate) delay: Duration,
-    pub(crate) run_dir: Arc<dyn Dir>,
+    run_dir: Arc<dyn Dir>,
     /// The session before this one ended without a clean unmount.
-    pub(crate) after_crash: AtomicBool,
+    after_crash: AtomicBool,
+    /// Files whose two header copies were compared since then.
+    compared: Mutex<HashSet<u64>>,
     /// Bytes in all overlays of the run.
     pub(crate) overlay_bytes: AtomicU64,
+    /// The store has plainly more room than what may wait in memory.
+    roomy: AtomicBool,
     active: Mutex<HashMap<u64, Arc<FileObject>>>,
-    residue: Mutex<HashMap<u64, Residue>>,
-    /// Counts residues, so that a checkpoint removes only those it has seen.
-    stamp: AtomicU64,
-}
-
-/// What must not be forgotten of a closed file whose last slot is not known durable.
-#[derive(Clone, Copy)]
-pub(crate) struct Residue {
-    pub(crate) file_id: FileId,
-    pub(crate) safe: Option<u8>,
-    pub(crate) durable: u64,
-    stamp: u64,
+    pub(super) residues: Residues,
+    /// Counts checkpoints that began.
+    round: AtomicU64,
+    checkpointing: Mutex<()>,
 }
 
 /// Overlays of a whole run above this are brought in place at once.
 const RUN_OVERLAY_LIMIT: u64 = 64 << 20;
 /// Residues above this make the next tick sync the store.
 const RESIDUE_LIMIT: usize = 200_000;
+/// Free bytes below which nothing waits in memory.
+const PLAINLY_ROOM: u64 = 256 << 20;
+/// A journal that nobody writes to for so long is emptied by a checkpoint.
+const IDLE: Duration = Duration::from_secs(30);
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -69,10 +73,11 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl RunContext {
     /// A run that this machine only reads.
     pub fn reader(id: RunId, keys: RunKeys, geometry: Geometry, tree: Arc<dyn Dir>) -> Arc<Self> {
-        Arc::new(Self { id, keys, geometry, tree, writer: None })
+        Arc::new(Self { id, keys, geometry, tree, files: Registry::default(), writer: None })
     }
 
-    /// A run that this machine writes in `session`.
+    /// A run that this machine writes in `session`, which is fresh and already noted, synced, in
+    /// the state folder. Files are opened for reading and writing, whoever asks.
     #[expect(clippy::too_many_arguments, reason = "one call, at the start of a run")]
     pub fn writer(
         id: RunId,
@@ -86,29 +91,36 @@ impl RunContext {
         locate: Locate,
     ) -> Arc<Self> {
         let journal = Journal::new(run_dir.clone(), keys.journal_key(&session), session, journal_bytes);
-        Arc::new(Self {
-            id,
-            keys,
-            geometry,
-            tree,
-            writer: Some(Writer {
-                session,
-                journal,
-                locate,
-                delay,
-                run_dir,
-                after_crash: AtomicBool::new(false),
-                overlay_bytes: AtomicU64::new(0),
-                active: Mutex::default(),
-                residue: Mutex::default(),
-                stamp: AtomicU64::new(0),
-            }),
-        })
+        let roomy = AtomicBool::new(has_room(&*tree));
+        let writer = Writer {
+            session,
+            journal,
+            locate,
+            delay,
+            run_dir,
+            after_crash: AtomicBool::new(false),
+            compared: Mutex::default(),
+            overlay_bytes: AtomicU64::new(0),
+            roomy,
+            active: Mutex::default(),
+            residues: Residues::default(),
+            round: AtomicU64::new(0),
+            checkpointing: Mutex::default(),
+        };
+        Arc::new(Self { id, keys, geometry, tree, files: Registry::default(), writer: Some(writer) })
     }
 
     /// Whether this machine only reads the run.
     pub fn read_only(&self) -> bool {
         self.writer.is_none()
+    }
+
+    /// Says that the session before this one ended uncleanly (its lease or journal was there): a
+    /// header copy whose sync never completed is then not believed.
+    pub fn assume_crash(&self) {
+        if let Some(writer) = &self.writer {
+            writer.after_crash.store(true, Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn require_writer(&self) -> Result<&Writer> {
@@ -124,12 +136,17 @@ impl RunContext {
         }
     }
 
+    fn sync_error(&self) -> impl FnOnce(std::io::Error) -> Error + '_ {
+        |source| Error::store("sync", format!("runs/{}", self.id), source)
+    }
+
     /// Lets waiting bytes of files go out when their time has come; call it every 250 ms.
     ///
     /// # Errors
     /// The first failure of a file; the others were tried all the same.
     pub fn tick(&self) -> Result<()> {
         let Some(writer) = &self.writer else { return Ok(()) };
+        writer.roomy.store(has_room(&*self.tree), Ordering::Relaxed);
         let mut first = Ok(());
         for file in writer.active_files() {
             if let Err(error) = file.tick(writer.delay) {
@@ -137,7 +154,8 @@ impl RunContext {
                 first = first.and(Err(error));
             }
         }
-        if writer.journal.wants_checkpoint() || lock(&writer.residue).len() > RESIDUE_LIMIT {
+        let idle = writer.journal.has_unsettled() && writer.journal.idle_for(IDLE);
+        if idle || writer.journal.wants_checkpoint() || writer.residues.len() > RESIDUE_LIMIT {
             self.checkpoint()?;
         }
         first
@@ -150,15 +168,43 @@ impl RunContext {
     /// The store's, when syncing.
     pub fn checkpoint(&self) -> Result<()> {
         let Some(writer) = &self.writer else { return Ok(()) };
-        let newest_residue = writer.stamp.load(Ordering::SeqCst);
+        let _one_at_a_time = lock(&writer.checkpointing);
+        let round = writer.round.fetch_add(1, Ordering::SeqCst) + 1;
+        let newest_residue = writer.residues.newest();
         let settled = writer.journal.settled_up_to();
-        self.tree.sync_fs().map_err(|e| Error::store("sync", format!("runs/{}", self.id), e))?;
+        self.tree.sync_fs().map_err(self.sync_error())?;
         for file in writer.active_files() {
-            file.checkpointed(settled);
+            file.checkpointed(settled, round);
         }
         writer.journal.checkpointed(settled);
-        lock(&writer.residue).retain(|_, r| r.stamp > newest_residue);
+        writer.residues.forget_up_to(newest_residue);
         Ok(())
+    }
+
+    /// Before a directory is renamed: every record is durable in place, and while the guard lives
+    /// no record is written that would name an old path.
+    ///
+    /// # Errors
+    /// The first failure to bring a file's bytes in place; the store's, when syncing.
+    pub fn hold_records(&self) -> Result<RecordsHeld<'_>> {
+        let writer = self.require_writer()?;
+        for file in writer.active_files() {
+            match file.settled() {
+                Ok(_) | Err(Error::Poisoned { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let (gate, settled) = writer.journal.close_gate();
+        if writer.journal.has_unsettled() {
+            self.tree.sync_fs().map_err(self.sync_error())?;
+            writer.journal.checkpointed(settled);
+        }
+        if writer.journal.has_unsettled() {
+            // A chunk could not be brought in place: its record must find it by the old path.
+            let failed = std::io::Error::from_raw_os_error(libc::EIO);
+            return Err(Error::store("settle", format!("runs/{}/journal", self.id), failed));
+        }
+        Ok(RecordsHeld { _gate: gate })
     }
 
     /// Ends the session: everything durable in place, the journal gone.
@@ -169,13 +215,23 @@ impl RunContext {
         let Some(writer) = &self.writer else { return Ok(()) };
         let mut first = Ok(());
         for file in writer.active_files() {
-            first = first.and(file.flush());
+            first = first.and(file.finish());
         }
         first?;
         self.checkpoint()?;
         writer.journal.remove()?;
-        writer.run_dir.sync().map_err(|e| Error::store("sync", format!("runs/{}", self.id), e))
+        writer.run_dir.sync().map_err(self.sync_error())
     }
+}
+
+/// While it lives, no record goes into the run's journal.
+#[must_use = "records are held only while this lives"]
+pub struct RecordsHeld<'a> {
+    _gate: RwLockWriteGuard<'a, ()>,
+}
+
+fn has_room(tree: &dyn Dir) -> bool {
+    tree.space().is_ok_and(|space| space.available > PLAINLY_ROOM)
 }
 
 impl Writer {
@@ -184,32 +240,32 @@ impl Writer {
     }
 
     /// Keeps a file in memory while bytes or records of it are on their way.
-    pub(crate) fn retain(&self, file: &Arc<FileObject>) {
+    pub(super) fn keep_alive(&self, file: &Arc<FileObject>) {
         lock(&self.active).entry(file.ino).or_insert_with(|| file.clone());
     }
 
-    pub(crate) fn let_go(&self, file: &FileObject) {
+    /// Undoes [`Writer::keep_alive`]; the caller still holds a reference of its own.
+    pub(super) fn let_go(&self, file: &FileObject) {
         let mut active = lock(&self.active);
         if active.get(&file.ino).is_some_and(|held| std::ptr::eq(&**held, file)) {
             active.remove(&file.ino);
         }
     }
 
-    pub(crate) fn overlay_is_large(&self) -> bool {
+    pub(super) fn overlay_is_large(&self) -> bool {
         self.overlay_bytes.load(Ordering::Relaxed) > RUN_OVERLAY_LIMIT
     }
 
-    pub(crate) fn leave_residue(&self, ino: u64, file_id: FileId, safe: Option<u8>, durable: u64) {
-        let mut residues = lock(&self.residue);
-        let stamp = self.stamp.fetch_add(1, Ordering::SeqCst) + 1;
-        residues.insert(ino, Residue { file_id, safe, durable, stamp });
+    pub(super) fn is_roomy(&self) -> bool {
+        self.roomy.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn take_residue(&self, ino: u64, file_id: &FileId) -> Option<Residue> {
-        lock(&self.residue).remove(&ino).filter(|r| r.file_id == *file_id)
+    pub(super) fn round(&self) -> u64 {
+        self.round.load(Ordering::SeqCst)
     }
 
-    pub(crate) fn after_crash(&self) -> bool {
-        self.after_crash.load(Ordering::Relaxed)
+    /// Whether the two copies of this file's header are still to be compared after a crash.
+    pub(super) fn compare_once(&self, ino: u64) -> bool {
+        self.after_crash.load(Ordering::Relaxed) && lock(&self.compared).insert(ino)
     }
 }

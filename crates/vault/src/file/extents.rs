@@ -22,10 +22,6 @@ impl Extents {
         self.0.is_empty()
     }
 
-    pub(crate) fn clear(&mut self) {
-        self.0.clear();
-    }
-
     pub(crate) fn contains(&self, chunk: u64) -> bool {
         self.covering(chunk).is_some()
     }
@@ -38,8 +34,7 @@ impl Extents {
 
     /// The first extent that ends after `chunk`.
     pub(crate) fn next_from(&self, chunk: u64) -> Option<Range<u64>> {
-        self.covering(chunk)
-            .or_else(|| self.0.range(chunk..).next().map(|(&s, &e)| s..e))
+        self.covering(chunk).or_else(|| self.0.range(chunk..).next().map(|(&s, &e)| s..e))
     }
 
     pub(crate) fn insert(&mut self, range: Range<u64>) {
@@ -88,7 +83,20 @@ impl Extents {
         }
     }
 
-    #[cfg(test)]
+    /// How many extents.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn intersects(&self, other: &Extents) -> bool {
+        other.iter().any(|e| self.next_from(e.start).is_some_and(|own| own.start < e.end))
+    }
+
+    /// Whether all of `range` is in the set.
+    pub(crate) fn covers(&self, range: &Range<u64>) -> bool {
+        self.covering(range.start).is_some_and(|own| range.end <= own.end)
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = Range<u64>> + '_ {
         self.0.iter().map(|(&s, &e)| s..e)
     }
@@ -100,10 +108,11 @@ impl Extents {
     pub(crate) fn to_slot(&self, limit: usize) -> Vec<Extent> {
         let mut list: Vec<(u64, u64)> = self.0.iter().map(|(&s, &e)| (s, e)).collect();
         if list.len() > limit {
-            let mut gaps: Vec<u64> = list.windows(2).map(|w| w[1].0 - w[0].1).collect();
+            let starts = list.iter().skip(1);
+            let mut gaps: Vec<u64> = list.iter().zip(starts).map(|(a, b)| b.0 - a.1).collect();
             let excess = list.len() - limit;
             gaps.sort_unstable();
-            let widest_merged = gaps[excess - 1];
+            let widest_merged = gaps.get(excess - 1).copied().unwrap_or(u64::MAX);
             let mut left = excess;
             let mut merged: Vec<(u64, u64)> = Vec::with_capacity(limit);
             for extent in list {

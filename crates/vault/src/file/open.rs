@@ -3,73 +3,26 @@
 use std::sync::Arc;
 
 use runvault_crypto::random;
-use runvault_format::chunk;
-use runvault_format::header::{self, Clear, CopyOutcome, Kind};
+use runvault_format::header::{Clear, Kind};
 use runvault_format::ids::FileId;
 use runvault_format::keys::Place;
-use runvault_format::size::{COPY, HEADER};
-use runvault_format::state_slot::{SEVERAL_LINKS, SlotState};
+use runvault_format::state_slot::SEVERAL_LINKS;
 use runvault_store::backend::File;
 
+use super::beyond::Stored;
 use super::extents::Extents;
+use super::header::{Found, UNRECORDED_LIMIT};
 use super::state::{Header, State};
 use super::{FileObject, RunContext};
 use crate::{Damage, Error, Result};
 
-/// Chunk writes that may have happened since the slot that was found; see docs/decisions.md.
-pub(super) const UNRECORDED_LIMIT: u32 = 1024;
-
-/// A header as found: the copies that authenticate, newest first.
-pub(crate) struct Found {
-    pub(crate) clear: Clear,
-    /// (copy, state)
-    pub(crate) copies: Vec<(u8, SlotState)>,
-}
-
-/// Reads both header copies of a file whose stored length is at least a header's.
-pub(crate) fn read_header(run: &RunContext, file: &dyn File, kind: Kind) -> std::result::Result<Found, ReadHeader> {
-    let mut bytes = [0u8; HEADER as usize];
-    let got = file.read_at(&mut bytes, 0).map_err(ReadHeader::Store)?;
-    if got < bytes.len() {
-        return Err(ReadHeader::Damage(Damage::Header));
-    }
-    let mut clear: Option<Clear> = None;
-    let mut copies = Vec::with_capacity(2);
-    let mut foreign = false;
-    for (j, sector) in bytes.chunks_exact(COPY as usize).enumerate() {
-        let j = j as u8;
-        let Ok(sector) = <&[u8; COPY as usize]>::try_from(sector) else { continue };
-        let Ok(found) = header::clear_of(sector) else { continue };
-        if found.run_id != run.id || found.log2 != run.geometry.log2() || found.kind != kind {
-            foreign = true;
-            continue;
-        }
-        let key = run.keys.slot_key(&found);
-        let Ok(CopyOutcome::Authentic(state)) = header::open_copy(j, sector, &key) else { continue };
-        match &clear {
-            None => clear = Some(found),
-            // Two authentic copies of two files in one header: nobody with the key wrote this.
-            Some(first) if *first != found => return Err(ReadHeader::Damage(Damage::Foreign)),
-            Some(_) => {}
-        }
-        copies.push((j, state));
-    }
-    let Some(clear) = clear else {
-        return Err(ReadHeader::Damage(if foreign { Damage::Foreign } else { Damage::Header }));
-    };
-    copies.sort_by_key(|(_, state)| std::cmp::Reverse(state.seq));
-    Ok(Found { clear, copies })
-}
-
-pub(crate) enum ReadHeader {
-    Store(std::io::Error),
-    Damage(Damage),
-}
-
 impl FileObject {
-    /// A file that was just made with O_EXCL: nothing is stored yet, not even a header.
+    /// A file that was just made with O_EXCL: nothing is stored yet, not even a header. `place`
+    /// is `None` for one that several names lead to.
     pub fn create(run: &Arc<RunContext>, ino: u64, file: Arc<dyn File>, place: Option<Place>) -> Arc<Self> {
-        Self::new(run, ino, file, State { place: place.unwrap_or_default(), several_links: place.is_none(), ..State::default() })
+        let made = Self::new(run, ino, file, State::empty(place));
+        run.files.enter(&made);
+        made
     }
 
     /// O_TRUNC over a file whose header cannot be read: it starts anew, under a new file id.
@@ -82,14 +35,21 @@ impl FileObject {
         file: Arc<dyn File>,
         place: Option<Place>,
     ) -> Result<Arc<Self>> {
+        run.require_writer()?;
+        let _turn = run.files.opening(ino);
+        if let Some(live) = run.files.find(ino) {
+            live.truncate(0)?;
+            return Ok(live);
+        }
         file.set_len(0).map_err(|e| Error::store("truncate", run.object(ino), e))?;
         let made = Self::create(run, ino, file, place);
         made.exclusive().direct = true;
         Ok(made)
     }
 
-    /// Opens a file of the store. `expected` is the place that its name gives, `None` where the
-    /// name is not known or several lead to it.
+    /// Opens a file of the store, or finds the object that its inode has already; `file` is open
+    /// for writing too where the run is written here. `expected` is the place of the name it was
+    /// reached by, `None` where no name is known.
     ///
     /// # Errors
     /// [`Damage::Header`], [`Damage::Short`], [`Damage::Foreign`], [`Damage::Place`]; the store's.
@@ -99,89 +59,124 @@ impl FileObject {
         file: Arc<dyn File>,
         expected: Option<Place>,
     ) -> Result<Arc<Self>> {
-        let object = || run.object(ino);
-        let stat = file.stat().map_err(|e| Error::store("stat", object(), e))?;
-        if stat.size == 0 {
-            let place = expected.unwrap_or_default();
-            let state = State { place, several_links: expected.is_none(), ..State::default() };
-            return Ok(Self::new(run, ino, file, state));
+        let _turn = run.files.opening(ino);
+        if let Some(live) = run.files.find(ino) {
+            live.stands_at(&live.shared(), expected)?;
+            return Ok(live);
         }
-        let found = read_header(run, &*file, Kind::File).map_err(|e| match e {
-            ReadHeader::Store(e) => Error::store("read", object(), e),
-            ReadHeader::Damage(d) => Error::damaged(object(), d),
-        })?;
-        let stored = run
-            .geometry
-            .plain_len_floor(stat.size)
-            .ok_or_else(|| Error::damaged(object(), Damage::Header))?;
-        let fitting = found.copies.iter().position(|(_, s)| s.size <= stored);
-        let Some(mut chosen) = fitting else {
-            return Err(Error::damaged(object(), Damage::Short));
+        let opened = Self::new(run, ino, file, State::default());
+        let state = opened.load(expected)?;
+        *opened.exclusive() = state;
+        if !run.read_only() {
+            opened.take_over(&mut opened.exclusive())?;
+        }
+        run.files.enter(&opened);
+        Ok(opened)
+    }
+
+    /// A name is right if it matches place or previous place.
+    fn stands_at(&self, state: &State, expected: Option<Place>) -> Result<()> {
+        let Some(place) = expected.filter(|_| !state.several_links && state.header.is_some()) else {
+            return Ok(());
         };
-        if chosen == 0 && run.writer.as_ref().is_some_and(|w| w.after_crash()) {
-            chosen = older_if_never_completed(run, &*file, &found, stored);
+        let right = state.place == place || state.previous == place;
+        if right { Ok(()) } else { Err(self.damaged(Damage::Place)) }
+    }
+
+    /// What the store says of the file now.
+    pub(super) fn load(&self, expected: Option<Place>) -> Result<State> {
+        let (run, file) = (&*self.run, &*self.file);
+        let stat = file.stat().map_err(self.io("stat"))?;
+        if stat.size == 0 {
+            return Ok(State::empty(expected.filter(|_| stat.nlink < 2)));
         }
-        let (copy, slot) = &found.copies[chosen];
-        let newest_seq = found.copies[0].1.seq;
-        if slot.flags & SEVERAL_LINKS == 0
-            && let Some(place) = expected
-            && slot.place != place
-            && slot.previous != place
-        {
-            return Err(Error::damaged(object(), Damage::Place));
-        }
+        let unnamed = |e: super::Unreadable| e.named(run.object(self.ino));
+        let found = Found::read(run, file, Kind::File).map_err(unnamed)?;
+        let stored = run.geometry.plain_len_floor(stat.size);
+        let stored = stored.ok_or_else(|| self.damaged(Damage::Header))?;
+        let (chosen, believed) = self.choose(&found, stored)?;
+        let (copy, slot) = found.copies.get(chosen).ok_or_else(|| self.damaged(Damage::Header))?;
         let file_key = run.keys.file_key(&found.clear, slot.epoch);
-        let mut state = State {
-            size: slot.size,
+        let holes = Extents::from_slot(&slot.holes);
+        let there = Stored { run, file, key: &file_key };
+        let size = if believed {
+            there.authentic_size(slot.size, stored, &holes)
+        } else {
+            there.readable_size(slot.size, stored, &holes)
+        };
+        let size = size.map_err(self.io("read"))?;
+        let written_at_least = slot.writes.max(size / run.geometry.chunk());
+        let state = State {
+            size,
+            durable: size,
             epoch: slot.epoch,
-            seq: newest_seq,
+            seq: found.newest_seq(),
             safe: Some(*copy),
             slot_size: slot.size,
-            holes: Extents::from_slot(&slot.holes),
-            writes: slot.writes.saturating_add(u64::from(UNRECORDED_LIMIT)),
+            acknowledged: holes.clone(),
+            unexamined: holes.clone(),
+            holes,
+            // No object of it is alive: whatever this session recorded of it is durable in place.
+            jskip: run.writer.as_ref().map_or(0, |w| w.journal.last_number()),
+            writes: written_at_least.saturating_add(u64::from(UNRECORDED_LIMIT)),
             place: slot.place,
             previous: slot.previous,
             several_links: slot.flags & SEVERAL_LINKS != 0,
+            stale: !believed,
             header: Some(Header {
                 slot_key: run.keys.slot_key(&found.clear),
-                clear: found.clear.clone(),
+                clear: found.clear,
                 file_key,
                 written: true,
             }),
             ..State::default()
         };
-        state.unexamined = state.holes.clone();
-        let exact = run.geometry.stored_len(stored) == stat.size;
-        let size = authentic_size(run, &*file, &state, stored);
-        state.size = size;
-        state.durable = size;
-        state.acknowledged = state.holes.clone();
-        if let Some(writer) = &run.writer {
-            let session = writer.session.prefix();
-            let same_session = found.copies.iter().filter(|(_, s)| s.jsession == session);
-            state.jskip = same_session.map(|(_, s)| s.jskip).max().unwrap_or(0);
-            if let Some(residue) = writer.take_residue(ino, &found.clear.file_id) {
+        self.stands_at(&state, expected)?;
+        Ok(state)
+    }
+
+    /// Which copy counts, and whether its sync is known to have completed (or need not be asked).
+    fn choose(&self, found: &Found, stored: u64) -> Result<(usize, bool)> {
+        let chosen = found.newest_fitting(stored).ok_or_else(|| self.damaged(Damage::Short))?;
+        let (Some(writer), 0) = (&self.run.writer, chosen) else { return Ok((chosen, true)) };
+        if found.copies.len() < 2 || !writer.compare_once(self.ino) {
+            return Ok((chosen, true));
+        }
+        let epoch = found.copies.first().map_or(0, |(_, slot)| slot.epoch);
+        let key = self.run.keys.file_key(&found.clear, epoch);
+        let there = Stored { run: &self.run, file: &*self.file, key: &key };
+        let missing =
+            there.newer_never_completed(found, stored, &Extents::default()).map_err(self.io("read"))?;
+        Ok((usize::from(missing), !missing))
+    }
+
+    /// The writer's part of opening: what this session knows of the file, and a legal length.
+    fn take_over(&self, state: &mut State) -> Result<()> {
+        let (Some(writer), Some(header)) = (&self.run.writer, &state.header) else { return Ok(()) };
+        let copy = state.safe;
+        if let Some(residue) = writer.residues.adopt(self.ino, &header.clear.file_id, self.serial) {
+            state.unsynced = true;
+            if state.holes.is_empty() {
                 // Written in this session and not synced since.
-                if state.holes.is_empty() {
-                    state.safe = residue.safe;
-                    state.unsynced_slot = (residue.safe != Some(*copy)).then_some(*copy);
-                    state.durable = residue.durable.min(size);
-                    state.unsynced = true;
-                    state.direct = true;
-                } else {
-                    // Which holes got data since is not remembered, and an acknowledged hole must
-                    // stay listed until its data is durable: make all of it durable now.
-                    file.sync_data().map_err(|e| Error::store("sync", object(), e))?;
-                }
-            }
-            if size < stored || !exact {
-                file.set_len(run.geometry.stored_len(size))
-                    .map_err(|e| Error::store("cut", object(), e))?;
-                state.unsynced = true;
+                state.unsynced_slot = copy.filter(|_| residue.safe != copy);
+                state.slot_round = writer.round();
+                state.safe = residue.safe;
+                state.durable = residue.durable.min(state.size);
                 state.direct = true;
+            } else {
+                // Which holes got data since is not remembered, and an acknowledged hole must stay
+                // listed until its data is durable: all of it becomes durable now.
+                self.sync_file(state)?;
             }
         }
-        Ok(Self::new(run, ino, file, state))
+        let legal = self.run.geometry.stored_len_with_header(state.size);
+        if self.file.stat().map_err(self.io("stat"))?.size != legal {
+            self.file.set_len(legal).map_err(self.io("cut"))?;
+            state.direct = true;
+            state.stale = true;
+            self.mark_unsynced(state);
+        }
+        Ok(())
     }
 
     /// Gives the file its identity and keys; nothing is written yet.
@@ -189,69 +184,38 @@ impl FileObject {
         if state.header.is_none() {
             let mut id = [0u8; 32];
             random::fill(&mut id)?;
-            let clear = Clear::new(Kind::File, self.run.geometry, FileId(id), self.run.id);
+            let (geometry, run_id) = (self.run.geometry, self.run.id);
+            let clear = Clear { geometry, kind: Kind::File, file_id: FileId(id), run_id };
             let slot_key = self.run.keys.slot_key(&clear);
             let file_key = self.run.keys.file_key(&clear, state.epoch);
             state.header = Some(Header { clear, slot_key, file_key, written: false });
         }
         state.header.as_mut().ok_or_else(|| self.damaged(Damage::Header))
     }
-}
 
-/// Whether stored chunk `i` of a file of `size` bytes authenticates.
-fn authenticates(run: &RunContext, file: &dyn File, state: &State, i: u64, size: u64) -> bool {
-    let Some(header) = &state.header else { return false };
-    let plain_len = run.geometry.chunk_len(i, size);
-    let mut stored = vec![0u8; plain_len + chunk::OVERHEAD];
-    let mut plain = vec![0u8; plain_len];
-    match file.read_at(&mut stored, run.geometry.chunk_offset(i)) {
-        Ok(got) if got == stored.len() => chunk::open(&header.file_key, i, &stored, &mut plain).is_ok(),
-        _ => false,
-    }
-}
-
-/// A file may be longer than its slot says; what lies beyond counts only if it authenticates.
-fn authentic_size(run: &RunContext, file: &dyn File, state: &State, stored: u64) -> u64 {
-    let (claimed, chunk) = (state.slot_size, run.geometry.chunk());
-    if stored <= claimed {
-        return claimed;
-    }
-    let border = claimed / chunk;
-    let border_is_fine =
-        authenticates(run, file, state, border, stored) || (state.holes.contains(border) && claimed % chunk != 0);
-    if !border_is_fine {
-        return claimed;
-    }
-    let mut size = stored;
-    while size > claimed {
-        let last = (size - 1) / chunk;
-        if state.holes.contains(last) || authenticates(run, file, state, last, size) {
-            break;
+    /// Gives an empty file its header, so that something can be bound to its id.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`] and the store's.
+    pub fn ensure_written_header(self: &Arc<Self>) -> Result<FileId> {
+        if let Some(id) = self.file_id() {
+            return Ok(id);
         }
-        size = claimed.max(last * chunk);
+        let mut state = self.writable()?;
+        self.write_tail(&mut state)?;
+        if !state.header.as_ref().is_some_and(|h| h.written) {
+            let keep = self.mtime_to_keep(&state)?;
+            self.write_slot(&mut state)?;
+            self.restore_mtime(&mut state, keep)?;
+        }
+        self.keep_while_needed(&mut state);
+        Ok(self.ensure_header(&mut state)?.clear.file_id)
     }
-    size
 }
 
-/// After an unclean end: when the newer copy claims chunks that never arrived, its sync never
-/// completed and the older copy tells what was durable.
-fn older_if_never_completed(run: &RunContext, file: &dyn File, found: &Found, stored: u64) -> usize {
-    let [(_, newer), (_, older)] = &found.copies[..] else { return 0 };
-    if newer.epoch != older.epoch || older.size >= newer.size || older.size > stored {
-        return 0;
+impl State {
+    /// Of a file that stores nothing.
+    fn empty(place: Option<Place>) -> Self {
+        Self { place: place.unwrap_or_default(), several_links: place.is_none(), ..Self::default() }
     }
-    let state = State {
-        header: Some(Header {
-            slot_key: run.keys.slot_key(&found.clear),
-            clear: found.clear.clone(),
-            file_key: run.keys.file_key(&found.clear, newer.epoch),
-            written: true,
-        }),
-        ..State::default()
-    };
-    let holes = Extents::from_slot(&newer.holes);
-    let chunk = run.geometry.chunk();
-    let arrived = (older.size / chunk..newer.size.div_ceil(chunk))
-        .all(|i| holes.contains(i) || authenticates(run, file, &state, i, stored));
-    usize::from(!arrived)
 }

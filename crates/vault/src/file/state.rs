@@ -1,6 +1,6 @@
 //! What the engine knows of one file in memory; the names are those of docs/format.md, "Write path".
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use runvault_crypto::aead::AeadKey;
@@ -40,8 +40,12 @@ pub(crate) struct State {
     pub(crate) safe: Option<u8>,
     /// A copy written since the last sync.
     pub(crate) unsynced_slot: Option<u8>,
+    /// Checkpoints that had begun when it was written.
+    pub(crate) slot_round: u64,
     /// Size in the newest slot written.
     pub(crate) slot_size: u64,
+    /// The newest slot written does not tell what is now: size by direct writes, holes, place.
+    pub(crate) stale: bool,
     /// Chunks that read as zeros and have no stored bytes.
     pub(crate) holes: Extents,
     /// Holes that got data since the last sync; still listed if a sync acknowledged the hole.
@@ -50,7 +54,7 @@ pub(crate) struct State {
     pub(crate) acknowledged: Extents,
     /// Listed holes of a file found on disk that nobody has looked into: what authenticates is data.
     pub(crate) unexamined: Extents,
-    /// Something changed that only a slot makes durable (size, holes, epoch, direct writes).
+    /// Something was written that only a sync of the file makes durable: no record has it.
     pub(crate) direct: bool,
     /// Written to since the last fdatasync.
     pub(crate) unsynced: bool,
@@ -69,21 +73,34 @@ pub(crate) struct State {
     pub(crate) several_links: bool,
     /// Durable chunks changed in memory (plaintext): neither in the journal nor in place.
     pub(crate) overlay: BTreeMap<u64, Vec<u8>>,
+    /// Chunks of the overlay whose record is durable while they may be torn in place.
+    pub(crate) unplaced: BTreeSet<u64>,
     pub(crate) tail: Option<Tail>,
     /// Since when overlay or tail hold something.
     pub(crate) waiting_since: Option<Instant>,
+    /// A close came while records were unsynced: the timer writes the slot that it owes.
+    pub(crate) slot_due: bool,
     /// The application's mtime, while the stored one may differ.
     pub(crate) mtime: Option<Time>,
     /// A write or sync failed; refused until the last close.
     pub(crate) poisoned: bool,
     /// The last name is gone: nothing needs to survive a crash.
     pub(crate) detached: bool,
+    /// The run holds a reference, so that nothing is forgotten.
+    pub(crate) kept_alive: bool,
 }
 
 impl State {
     /// A hole that still is one: no data was written into it.
     pub(crate) fn is_bare_hole(&self, chunk: u64) -> bool {
         self.holes.contains(chunk) && !self.filled.contains(chunk)
+    }
+
+    /// Holes that still are.
+    pub(crate) fn bare_holes(&self) -> Extents {
+        let mut bare = self.holes.clone();
+        bare.subtract(&self.filled);
+        bare
     }
 
     /// What a slot must list: an acknowledged hole leaves one sync after its data.
@@ -96,18 +113,25 @@ impl State {
     }
 
     pub(crate) fn forget_holes_from(&mut self, chunk: u64) {
-        for set in
-            [&mut self.holes, &mut self.filled, &mut self.acknowledged, &mut self.unexamined]
-        {
+        for set in [&mut self.holes, &mut self.filled, &mut self.acknowledged, &mut self.unexamined] {
             set.truncate(chunk);
         }
     }
 
-    pub(crate) fn forget_all_holes(&mut self) {
-        self.forget_holes_from(0);
-    }
-
     pub(crate) fn is_waiting(&self) -> bool {
         self.tail.is_some() || !self.overlay.is_empty()
+    }
+
+    /// A slot would say something new.
+    pub(crate) fn wants_slot(&self) -> bool {
+        self.stale || self.size != self.slot_size
+    }
+
+    /// It must not be forgotten while no handle is open.
+    pub(crate) fn must_stay(&self) -> bool {
+        if self.poisoned {
+            return !self.unplaced.is_empty();
+        }
+        self.is_waiting() || self.live || self.slot_due || (self.stale && !self.detached)
     }
 }

@@ -1,25 +1,40 @@
 //! Writing: durable chunks into the overlay, everything else straight to the store.
 
 use std::ops::Range;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, RwLockWriteGuard};
+use std::time::Instant;
 
-use runvault_format::chunk;
-use runvault_format::size::{COPY, HEADER};
-use runvault_store::backend::Time;
-
-use super::open::UNRECORDED_LIMIT;
+use super::FileObject;
+use super::batch::Batch;
+use super::beyond::Stored;
 use super::state::{State, Tail};
-use super::{FileObject, lock};
-use crate::{Error, Posix, Result};
+use crate::{Damage, Error, Posix, Result};
 
 /// An overlay of this many bytes is brought in place at once.
-pub(super) const OVERLAY_LIMIT: u64 = 4 << 20;
+const OVERLAY_LIMIT: u64 = 4 << 20;
 /// No key seals more chunks than this (a quarter of what SP 800-38D allows for random nonces).
-const WRITES_LIMIT: u64 = 1 << 31;
-/// Stored bytes in one backing write.
-const BATCH: usize = 1 << 20;
+pub(super) const WRITES_LIMIT: u64 = 1 << 31;
+
+/// What makes a write that failed not have happened.
+pub(super) struct Undo {
+    before: u64,
+    /// The partial last chunk as it was.
+    tail: Option<Tail>,
+}
+
+impl Undo {
+    pub(super) fn of(state: &State) -> Self {
+        Self { before: state.size, tail: None }
+    }
+
+    /// The chunk that ends the file is about to grow in place.
+    fn remember(&mut self, chunk: u64, plain: &[u8], len: u64) {
+        if self.tail.is_none() {
+            let plain = plain.get(..len as usize).unwrap_or(plain).to_vec();
+            self.tail = Some(Tail { chunk, plain });
+        }
+    }
+}
 
 impl FileObject {
     /// Writes `data` at `offset`; a gap below it becomes a hole.
@@ -28,119 +43,151 @@ impl FileObject {
     /// [`Error::Poisoned`], [`Error::WornOut`], damage of a chunk that is written in part, the
     /// store's (ENOSPC: nothing of `data` counts, the file is as before).
     pub fn write(self: &Arc<Self>, offset: u64, data: &[u8]) -> Result<()> {
-        let mut state = self.writable()?;
+        let mut state = self.accepting()?;
         if data.is_empty() {
             return Ok(());
         }
         let end = offset.checked_add(data.len() as u64).filter(|e| *e <= self.run.geometry.max_size());
-        let end = end.ok_or(Error::Posix(Posix::FileTooLarge))?;
-        if offset > state.size {
-            self.extend(&mut state, offset)?;
-        }
-        let before = state.size;
-        let tail = state.tail.as_ref().map(|t| Tail { chunk: t.chunk, plain: t.plain.clone() });
-        if let Err(error) = self.write_chunks(&mut state, offset, end, data) {
-            state.tail = tail;
-            self.undo_growth(&mut state, before, &error);
+        end.ok_or(Error::Posix(Posix::FileTooLarge))?;
+        let mut undo = Undo::of(&state);
+        let gap = if offset > state.size { self.extend(&mut state, &mut undo, offset) } else { Ok(()) };
+        if let Err(error) = gap.and_then(|()| self.write_range(&mut state, &mut undo, offset, data)) {
+            self.undo(&mut state, undo, offset, &error);
+            self.keep_while_needed(&mut state);
             return Err(error);
         }
         self.note_application_write(&mut state);
         self.wait_or_settle(state)
     }
 
-    /// Locks for a change: refused to readers, after a failure, and when the key is worn out.
-    pub(super) fn writable(&self) -> Result<std::sync::RwLockWriteGuard<'_, State>> {
+    /// Locks for a change: refused to readers and after a failure.
+    pub(super) fn writable(&self) -> Result<RwLockWriteGuard<'_, State>> {
         self.run.require_writer()?;
         let state = self.exclusive();
         if state.poisoned {
             return Err(Error::Poisoned { object: self.run.object(self.ino) });
         }
+        Ok(state)
+    }
+
+    /// Locks for new bytes: refused also when the key is worn out. What was accepted before still
+    /// goes out.
+    pub(super) fn accepting(&self) -> Result<RwLockWriteGuard<'_, State>> {
+        let state = self.writable()?;
         if state.writes >= WRITES_LIMIT {
-            return Err(Error::WornOut { object: self.run.object(self.ino) });
+            return Err(self.worn_out());
         }
         Ok(state)
     }
 
-    fn write_chunks(&self, state: &mut State, offset: u64, end: u64, data: &[u8]) -> Result<()> {
+    /// `offset` is not beyond the end. What may fail comes first, then the overlay.
+    pub(super) fn write_range(
+        &self,
+        state: &mut State,
+        undo: &mut Undo,
+        offset: u64,
+        data: &[u8],
+    ) -> Result<()> {
         let chunk = self.run.geometry.chunk();
-        let mut batch = Batch::default();
-        for i in offset / chunk..=(end - 1) / chunk {
-            let start = i * chunk;
-            let from = offset.max(start);
-            let to = end.min(start + chunk);
-            let piece = &data[(from - offset) as usize..(to - offset) as usize];
-            self.examine(state, i)?;
-            if self.is_durable_chunk(state, i) {
-                self.flush_batch(state, &mut batch)?;
-                self.overlay_write(state, i, from - start, piece)?;
-            } else {
-                self.direct_write(state, &mut batch, i, from - start, piece)?;
+        let all = Pieces { chunk, offset, data };
+        let mut durable = Vec::new();
+        if offset - offset % chunk < state.durable || !state.unexamined.is_empty() {
+            for (i, at, piece) in all.iter() {
+                self.examine(state, i)?;
+                if self.is_durable_chunk(state, i) {
+                    durable.push((i, at, piece, self.before_overlay(state, i, at, piece.len())?));
+                }
             }
-            state.size = state.size.max(to);
         }
-        self.flush_batch(state, &mut batch)
+        if !durable.is_empty() {
+            self.run.require_writer()?.journal.ensure_files()?;
+        }
+        self.write_direct(state, undo, &all)?;
+        for (i, at, piece, before) in durable {
+            self.overlay_write(state, i, at, piece, before);
+        }
+        state.size = state.size.max(offset + data.len() as u64);
+        Ok(())
     }
 
     pub(super) fn is_durable_chunk(&self, state: &State, i: u64) -> bool {
         i * self.run.geometry.chunk() < state.durable && !state.holes.contains(i)
     }
 
+    /// The durable chunk that is written in part; empty where all of it is written over.
+    fn before_overlay(&self, state: &State, i: u64, at: usize, len: usize) -> Result<Vec<u8>> {
+        let covers = at == 0 && len >= self.run.geometry.chunk_len(i, state.size);
+        if covers || state.overlay.contains_key(&i) { Ok(Vec::new()) } else { self.load_chunk(state, i) }
+    }
+
     /// A durable chunk changes in memory only, until its record is durable.
-    fn overlay_write(&self, state: &mut State, i: u64, at: u64, piece: &[u8]) -> Result<()> {
-        let at = at as usize;
-        if !state.overlay.contains_key(&i) {
-            let covers = at == 0 && piece.len() >= self.run.geometry.chunk_len(i, state.size);
-            let plain = if covers { Vec::new() } else { self.load_chunk(state, i)? };
-            self.count_overlay(plain.len() as i64);
-            state.overlay.insert(i, plain);
-        }
-        let Some(plain) = state.overlay.get_mut(&i) else { return Ok(()) };
-        let before = plain.len();
+    fn overlay_write(&self, state: &mut State, i: u64, at: usize, piece: &[u8], before: Vec<u8>) {
+        let mut added = 0;
+        let plain = state.overlay.entry(i).or_insert_with(|| {
+            added = before.len();
+            before
+        });
+        let old = plain.len();
         put(plain, at, piece);
-        self.count_overlay(plain.len() as i64 - before as i64);
+        let grown = (plain.len() - old + added) as i64;
+        self.count_overlay(grown);
         state.waiting_since.get_or_insert_with(Instant::now);
-        Ok(())
     }
 
     pub(super) fn count_overlay(&self, change: i64) {
         if let Some(writer) = &self.run.writer {
-            writer.overlay_bytes.fetch_add(change as u64, Ordering::Relaxed); // wraps for negatives
+            // Wraps for negatives.
+            writer.overlay_bytes.fetch_add(change as u64, std::sync::atomic::Ordering::Relaxed);
         }
+    }
+
+    fn write_direct(&self, state: &mut State, undo: &mut Undo, all: &Pieces<'_>) -> Result<()> {
+        let mut batch = Batch::new();
+        for (i, at, piece) in all.iter() {
+            if !self.is_durable_chunk(state, i) {
+                self.direct_write(state, &mut batch, undo, i, at, piece)?;
+                state.size = state.size.max(i * all.chunk + (at + piece.len()) as u64);
+            }
+        }
+        self.flush_batch(state, &mut batch)
     }
 
     /// A chunk that no sync has acknowledged goes out as it is; a partial last one waits.
-    fn direct_write(&self, state: &mut State, batch: &mut Batch, i: u64, at: u64, piece: &[u8]) -> Result<()> {
-        let chunk = self.run.geometry.chunk();
-        let whole = at == 0 && piece.len() as u64 == chunk;
-        if whole {
-            if state.tail.as_ref().is_some_and(|t| t.chunk == i) {
-                state.tail = None;
+    fn direct_write(
+        &self,
+        state: &mut State,
+        batch: &mut Batch,
+        undo: &mut Undo,
+        i: u64,
+        at: usize,
+        piece: &[u8],
+    ) -> Result<()> {
+        let whole = self.run.geometry.chunk() as usize;
+        let there = self.run.geometry.chunk_len(i, state.size);
+        let ends_file = there > 0 && there < whole;
+        let mut plain = match state.tail.take_if(|t| t.chunk == i) {
+            Some(tail) => tail.plain,
+            None if at == 0 && piece.len() == whole && !ends_file => {
+                return self.batch_chunk(state, batch, i, piece);
             }
-            return self.batch_chunk(state, batch, i, piece);
+            None if there == 0 || (at == 0 && piece.len() >= there && !ends_file) => Vec::new(),
+            None => self.load_chunk_past(state, batch, i)?,
+        };
+        let len = there.max(at + piece.len());
+        let waits = len < whole && self.run.require_writer()?.is_roomy();
+        if ends_file && !waits {
+            undo.remember(i, &plain, undo.before.saturating_sub(i * whole as u64));
         }
-        let start = i * chunk;
-        let new_end = (start + at + piece.len() as u64).max(state.size.min(start + chunk));
-        if let Some(tail) = state.tail.as_mut().filter(|t| t.chunk == i) {
-            put(&mut tail.plain, at as usize, piece);
-        } else {
-            let mut plain = if start < state.size { self.load_chunk_past(state, batch, i)? } else { Vec::new() };
-            put(&mut plain, at as usize, piece);
-            if new_end - start == chunk {
-                return self.batch_chunk(state, batch, i, &plain);
-            }
-            // Another tail can only be one that is full by now, and that went out.
+        put(&mut plain, at, piece);
+        if waits {
             state.tail = Some(Tail { chunk: i, plain });
+            state.waiting_since.get_or_insert_with(Instant::now);
+            return Ok(());
         }
-        state.waiting_since.get_or_insert_with(Instant::now);
-        if new_end - start == chunk
-            && let Some(tail) = state.tail.take()
-        {
-            return self.batch_chunk(state, batch, i, &tail.plain);
-        }
-        Ok(())
+        self.batch_chunk(state, batch, i, &plain)
     }
 
-    /// [`FileObject::load_chunk`] for a chunk that is not in the batch.
+    /// [`FileObject::load_chunk`] for a chunk that may be in the batch.
     fn load_chunk_past(&self, state: &mut State, batch: &mut Batch, i: u64) -> Result<Vec<u8>> {
         if batch.chunks.contains(&i) {
             self.flush_batch(state, batch)?;
@@ -148,70 +195,11 @@ impl FileObject {
         self.load_chunk(state, i)
     }
 
-    /// Seals a chunk into the batch, which goes out when it cannot grow.
-    fn batch_chunk(&self, state: &mut State, batch: &mut Batch, i: u64, plain: &[u8]) -> Result<()> {
-        if !batch.chunks.is_empty() && (batch.chunks.end != i || batch.stored.len() >= BATCH) {
-            self.flush_batch(state, batch)?;
-        }
-        let header = self.ensure_header(state)?;
-        if batch.chunks.is_empty() {
-            batch.chunks = i..i;
-            batch.stored.clear();
-            batch.with_header = i == 0 && !header.written;
-            if batch.with_header {
-                batch.stored.resize(HEADER as usize, 0);
-            }
-        }
-        let from = batch.stored.len();
-        batch.stored.resize(from + plain.len() + chunk::OVERHEAD, 0);
-        chunk::seal(&header.file_key, i, plain, &mut batch.stored[from..])?;
-        batch.chunks.end = i + 1;
-        batch.end = i * self.run.geometry.chunk() + plain.len() as u64;
-        Ok(())
-    }
-
-    /// One backing write for a run of chunks; the first of a file carries its header.
-    fn flush_batch(&self, state: &mut State, batch: &mut Batch) -> Result<()> {
-        if batch.chunks.is_empty() {
-            return Ok(());
-        }
-        let chunks = std::mem::replace(&mut batch.chunks, 0..0);
-        let geometry = &self.run.geometry;
-        let mut offset = geometry.chunk_offset(chunks.start);
-        let claimed = state.size.max(batch.end);
-        if batch.with_header {
-            let sector = self.next_slot(state, 0, claimed)?;
-            batch.stored[..COPY as usize].copy_from_slice(&sector);
-            offset = 0;
-        } else if !state.header.as_ref().is_some_and(|h| h.written) {
-            self.write_slot(state)?;
-        }
-        state.unsynced = true;
-        state.direct = true;
-        self.file.write_at(&batch.stored, offset).map_err(self.io("write"))?;
-        if batch.with_header {
-            self.slot_was_written(state, 0, claimed);
-        }
-        self.count_writes(state, chunks.end - chunks.start);
-        if state.holes.next_from(chunks.start).is_some_and(|h| h.start < chunks.end) {
-            for i in chunks.filter(|i| state.holes.contains(*i)).collect::<Vec<_>>() {
-                state.filled.insert(i..i + 1);
-            }
-        }
-        Ok(())
-    }
-
-    /// Counts chunk writes; a slot notes them before too many are on no record.
-    pub(super) fn count_writes(&self, state: &mut State, n: u64) {
-        state.writes += n;
-        state.unrecorded = state.unrecorded.saturating_add(u32::try_from(n).unwrap_or(u32::MAX));
-    }
-
     /// The partial last chunk goes out.
     pub(super) fn write_tail(&self, state: &mut State) -> Result<()> {
         let Some(tail) = state.tail.take() else { return Ok(()) };
         let keep = self.mtime_to_keep(state)?;
-        let mut batch = Batch::default();
+        let mut batch = Batch::new();
         let written = self
             .batch_chunk(state, &mut batch, tail.chunk, &tail.plain)
             .and_then(|()| self.flush_batch(state, &mut batch));
@@ -226,52 +214,64 @@ impl FileObject {
         self.restore_mtime(state, keep)
     }
 
-    /// A write that failed accepted nothing: the file ends where it did.
-    fn undo_growth(&self, state: &mut State, before: u64, error: &Error) {
-        let full = matches!(error, Error::Store { source, .. }
-            if matches!(source.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG)));
-        let chunk = self.run.geometry.chunk();
-        let border = before / chunk;
-        let lost: Vec<u64> = state.overlay.range(border..).map(|(i, _)| *i).collect();
-        for i in lost {
-            if let Some(plain) = state.overlay.get_mut(&i) {
-                let keep = before.saturating_sub(i * chunk).min(plain.len() as u64) as usize;
-                self.count_overlay(keep as i64 - plain.len() as i64);
-                plain.truncate(keep);
-            }
-        }
-        state.overlay.retain(|i, _| i * chunk < before);
+    /// A write from `offset` on that failed accepted nothing: the file ends where it did.
+    pub(super) fn undo(&self, state: &mut State, undo: Undo, offset: u64, error: &Error) {
+        let (before, chunk) = (undo.before, self.run.geometry.chunk());
+        state.stale |= state.size != before || state.slot_size > before;
         state.size = before;
+        state.direct = true;
         state.forget_holes_from(before.div_ceil(chunk));
-        let restored = match &state.header {
-            Some(header) if header.written => self.file.set_len(self.run.geometry.stored_len(before)),
-            _ => self.file.set_len(0),
-        };
-        if !full || restored.is_err() {
+        if let Some(plain) = state.overlay.get_mut(&(before / chunk)) {
+            let old = plain.len();
+            plain.truncate((before % chunk) as usize);
+            let cut = plain.len() as i64 - old as i64;
+            self.count_overlay(cut);
+        }
+        self.shorten_tail(state, before);
+        if let Some(tail) = undo.tail {
+            // It was in place, or is: its room is its own.
+            state.tail = Some(tail);
+            state.waiting_since.get_or_insert_with(Instant::now);
+        }
+        if self.restore_length(state, offset / chunk..before / chunk).is_err() || !error.is_out_of_space() {
             self.poison(state);
         }
     }
 
-    /// Chunks in memory: the store's mtime lags, so the application's is kept here.
-    pub(super) fn note_application_write(&self, state: &mut State) {
-        state.mtime = state.is_waiting().then(now);
+    /// The stored length that goes with the size; `touched` chunks must have survived.
+    fn restore_length(&self, state: &mut State, touched: Range<u64>) -> Result<()> {
+        if !state.header.as_ref().is_some_and(|h| h.written) {
+            return self.file.set_len(0).map_err(self.io("truncate"));
+        }
+        let length = self.run.geometry.stored_len_with_header(state.size);
+        self.file.set_len(length).map_err(self.io("truncate"))?;
+        if state.slot_size > state.size && state.overlay.is_empty() {
+            self.write_slot(state)?;
+        }
+        let torn = self.stored_chunks(state)?.first_unreadable(touched, state.size, &state.holes);
+        match torn.map_err(self.io("read"))? {
+            Some(i) => Err(self.damaged(Damage::Chunk(i))),
+            None => Ok(()),
+        }
+    }
+
+    fn shorten_tail(&self, state: &mut State, size: u64) {
+        let Some(tail) = &mut state.tail else { return };
+        let keep = size.saturating_sub(tail.chunk * self.run.geometry.chunk());
+        tail.plain.truncate(keep as usize);
+        if tail.plain.is_empty() {
+            state.tail = None;
+        }
     }
 
     /// After a change: kept for the timer, or out at once where much is waiting.
-    pub(super) fn wait_or_settle(
-        self: &Arc<Self>,
-        mut state: std::sync::RwLockWriteGuard<'_, State>,
-    ) -> Result<()> {
+    pub(super) fn wait_or_settle(self: &Arc<Self>, mut state: RwLockWriteGuard<'_, State>) -> Result<()> {
         let writer = self.run.require_writer()?;
-        if state.unrecorded >= UNRECORDED_LIMIT && state.overlay.is_empty() {
+        if state.unrecorded >= super::header::UNRECORDED_LIMIT && state.overlay.is_empty() {
             self.write_tail(&mut state)?;
-            let keep = self.mtime_to_keep(&state)?;
-            self.write_slot(&mut state)?;
-            self.restore_mtime(&mut state, keep)?;
+            self.write_slot_quietly(&mut state)?;
         }
-        if state.is_waiting() {
-            writer.retain(self);
-        }
+        self.keep_while_needed(&mut state);
         let waiting = state.overlay.len() as u64 * self.run.geometry.chunk();
         let limit = OVERLAY_LIMIT.min(writer.journal.batch_limit());
         if waiting >= limit || (waiting > 0 && writer.overlay_is_large()) {
@@ -288,30 +288,35 @@ impl FileObject {
         state.poisoned = true;
     }
 
-    /// The mtime that must stand after a write of ours.
-    pub(super) fn mtime_to_keep(&self, state: &State) -> Result<Time> {
-        match state.mtime {
-            Some(time) => Ok(time),
-            None => Ok(self.file.stat().map_err(self.io("stat"))?.mtime),
-        }
-    }
-
-    pub(super) fn restore_mtime(&self, state: &mut State, keep: Time) -> Result<()> {
-        use runvault_store::backend::SetTime;
-        self.file.set_times(SetTime::Omit, SetTime::At(keep)).map_err(self.io("set times of"))?;
-        state.mtime = state.is_waiting().then_some(keep);
-        Ok(())
+    /// The stored chunks of this file, to look through.
+    pub(super) fn stored_chunks<'a>(&'a self, state: &'a State) -> Result<Stored<'a>> {
+        let header = state.header.as_ref().ok_or_else(|| self.damaged(Damage::Header))?;
+        Ok(Stored { run: &self.run, file: &*self.file, key: &header.file_key })
     }
 }
 
-/// Consecutive chunks on their way to one backing write.
-#[derive(Default)]
-struct Batch {
-    chunks: Range<u64>,
-    stored: Vec<u8>,
-    /// Where their plaintext ends in the file.
-    end: u64,
-    with_header: bool,
+/// A write, cut at chunk borders.
+struct Pieces<'a> {
+    chunk: u64,
+    offset: u64,
+    data: &'a [u8],
+}
+
+impl<'a> Pieces<'a> {
+    /// (chunk, offset in it, bytes)
+    fn iter(&self) -> impl Iterator<Item = (u64, usize, &'a [u8])> + use<'a> {
+        let (chunk, mut at, mut rest) = (self.chunk, self.offset, self.data);
+        std::iter::from_fn(move || {
+            if rest.is_empty() {
+                return None;
+            }
+            let (i, from) = (at / chunk, (at % chunk) as usize);
+            let (piece, others) = rest.split_at(rest.len().min(chunk as usize - from));
+            rest = others;
+            at += piece.len() as u64;
+            Some((i, from, piece))
+        })
+    }
 }
 
 /// Lays `piece` over `plain` at `at`, which grows with zeros where needed.
@@ -320,11 +325,7 @@ fn put(plain: &mut Vec<u8>, at: usize, piece: &[u8]) {
     if plain.len() < end {
         plain.resize(end, 0);
     }
-    plain[at..end].copy_from_slice(piece);
-}
-
-/// The wall clock, which is what an mtime is.
-pub(super) fn now() -> Time {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Time { sec: since.as_secs() as i64, nsec: since.subsec_nanos() }
+    if let Some(place) = plain.get_mut(at..end) {
+        place.copy_from_slice(piece);
+    }
 }

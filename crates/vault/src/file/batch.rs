@@ -1,0 +1,131 @@
+//! Chunks on their way to the store: sealed straight into one buffer, one backing write a run.
+
+use std::cell::Cell;
+use std::ops::Range;
+
+use runvault_format::chunk;
+use runvault_format::size::{COPY, HEADER};
+
+use super::FileObject;
+use super::state::State;
+use crate::{Damage, Result};
+
+/// Stored bytes in one backing write.
+const LIMIT: usize = 1 << 20;
+
+thread_local! {
+    /// Ciphertext only; grows to the largest request of the thread.
+    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Consecutive chunks for one backing write.
+pub(super) struct Batch {
+    pub(super) chunks: Range<u64>,
+    /// The first `used` bytes are to be written.
+    buffer: Vec<u8>,
+    used: usize,
+    /// Where their plaintext ends in the file.
+    end: u64,
+    with_header: bool,
+}
+
+impl Batch {
+    pub(super) fn new() -> Self {
+        Self { chunks: 0..0, buffer: BUFFER.take(), used: 0, end: 0, with_header: false }
+    }
+
+    /// Room for `n` more bytes, their old content undefined.
+    fn room(&mut self, n: usize) -> Option<&mut [u8]> {
+        let start = self.used;
+        self.used += n;
+        if self.buffer.len() < self.used {
+            self.buffer.resize(self.used, 0);
+        }
+        self.buffer.get_mut(start..self.used)
+    }
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        BUFFER.set(std::mem::take(&mut self.buffer));
+    }
+}
+
+impl FileObject {
+    /// Seals a chunk into the batch, which goes out when it cannot grow.
+    pub(super) fn batch_chunk(
+        &self,
+        state: &mut State,
+        batch: &mut Batch,
+        i: u64,
+        plain: &[u8],
+    ) -> Result<()> {
+        if !batch.chunks.is_empty() && (batch.chunks.end != i || batch.used >= LIMIT) {
+            self.flush_batch(state, batch)?;
+        }
+        let header = self.ensure_header(state)?;
+        if batch.chunks.is_empty() {
+            batch.chunks = i..i;
+            batch.used = 0;
+            batch.with_header = i == 0 && !header.written;
+            if batch.with_header
+                && let Some(copies) = batch.room(HEADER as usize)
+            {
+                copies.fill(0);
+            }
+        }
+        let out = batch.room(plain.len() + chunk::OVERHEAD).unwrap_or_default();
+        chunk::seal(&header.file_key, i, plain, out)?;
+        batch.chunks.end = i + 1;
+        batch.end = i * self.run.geometry.chunk() + plain.len() as u64;
+        Ok(())
+    }
+
+    /// One backing write for a run of chunks; the first of a file carries its header.
+    pub(super) fn flush_batch(&self, state: &mut State, batch: &mut Batch) -> Result<()> {
+        if batch.chunks.is_empty() {
+            return Ok(());
+        }
+        let chunks = std::mem::replace(&mut batch.chunks, 0..0);
+        let mut offset = self.run.geometry.chunk_offset(chunks.start);
+        if batch.with_header {
+            let sector = self.next_slot(state, 0, batch.end)?;
+            let copy = batch.buffer.get_mut(..COPY as usize).ok_or_else(|| self.damaged(Damage::Header))?;
+            copy.copy_from_slice(&sector);
+            offset = 0;
+        } else if !state.header.as_ref().is_some_and(|h| h.written) {
+            self.write_first_header(state)?;
+        }
+        self.mark_unsynced(state);
+        state.direct = true;
+        let stored = batch.buffer.get(..batch.used).unwrap_or_default();
+        self.file.write_at(stored, offset).map_err(self.io("write"))?;
+        if batch.with_header {
+            self.slot_was_written(state, 0, batch.end);
+        }
+        state.stale |= batch.end > state.slot_size;
+        self.count_writes(state, chunks.end - chunks.start);
+        if !state.holes.is_empty() {
+            let filled: Vec<u64> = chunks.filter(|i| state.holes.contains(*i)).collect();
+            for i in filled {
+                state.filled.insert(i..i + 1);
+            }
+        }
+        Ok(())
+    }
+
+    /// A header that claims nothing, where data must go out before its size is known.
+    fn write_first_header(&self, state: &mut State) -> Result<()> {
+        let size = std::mem::replace(&mut state.size, 0);
+        let written = self.write_slot(state);
+        state.size = size;
+        state.stale = true;
+        written
+    }
+
+    /// Counts chunk writes; a slot notes them before too many are on no record.
+    pub(super) fn count_writes(&self, state: &mut State, n: u64) {
+        state.writes = state.writes.saturating_add(n);
+        state.unrecorded = state.unrecorded.saturating_add(u32::try_from(n).unwrap_or(u32::MAX));
+    }
+}

@@ -1,0 +1,112 @@
+//! Before a name changes: no record names the old path any more, and the header bears what the
+//! new name will be. The file stays locked until the name has changed.
+
+use std::sync::{Arc, RwLockWriteGuard};
+
+use runvault_format::keys::Place;
+
+use super::FileObject;
+use super::state::State;
+use crate::Result;
+
+/// A file that is locked while one of its names changes.
+#[must_use = "the file must stay locked until its name has changed"]
+pub struct Held<'a> {
+    file: &'a Arc<FileObject>,
+    state: RwLockWriteGuard<'a, State>,
+    /// Places to return to if the change does not happen.
+    before: Option<(Place, Place)>,
+    last_name: bool,
+}
+
+impl Held<'_> {
+    /// The name has changed (or is gone).
+    pub fn done(mut self) {
+        self.before = None;
+        if self.last_name {
+            self.state.detached = true;
+            self.state.durable = 0;
+            self.file.note_residue(&self.state);
+        }
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        if let Some((place, previous)) = self.before.take() {
+            (self.state.place, self.state.previous) = (place, previous);
+            self.state.stale |= self.state.header.as_ref().is_some_and(|h| h.written);
+        }
+        self.file.keep_while_needed(&mut self.state);
+    }
+}
+
+impl FileObject {
+    fn held<'a>(self: &'a Arc<Self>, state: RwLockWriteGuard<'a, State>) -> Held<'a> {
+        Held { file: self, state, before: None, last_name: false }
+    }
+
+    /// Before renameat2: in place, slot{previous = old, place = new}, F where the file (or, with
+    /// `force_sync`, the one that is renamed over) has acknowledged data. Call
+    /// [`Held::done`] once the rename has happened; dropped without, the old place counts again.
+    /// The caller syncs the directories of an earlier rename first if they are not known durable.
+    ///
+    /// # Errors
+    /// [`crate::Error::Poisoned`] and the store's; the rename must not happen then.
+    pub fn prepare_rename(self: &Arc<Self>, new: Place, force_sync: bool) -> Result<Held<'_>> {
+        let mut state = self.settled()?;
+        self.write_tail(&mut state)?;
+        if state.several_links {
+            return Ok(self.held(state));
+        }
+        let before = (state.place, state.previous);
+        let mut held = self.held(state);
+        held.before = Some(before);
+        let state = &mut *held.state;
+        (state.place, state.previous) = (new, before.0);
+        if !state.header.as_ref().is_some_and(|h| h.written) {
+            return Ok(held);
+        }
+        self.write_slot_quietly(state)?;
+        if force_sync || state.durable > 0 || state.safe.is_some() {
+            self.sync_file(state)?;
+        }
+        Ok(held)
+    }
+
+    /// Before linkat: slot{several links}, F. The header no longer binds the file to one name.
+    ///
+    /// # Errors
+    /// [`crate::Error::Poisoned`] and the store's; the link must not be made then.
+    pub fn prepare_link(self: &Arc<Self>) -> Result<Held<'_>> {
+        let mut state = self.settled()?;
+        self.write_tail(&mut state)?;
+        if !state.several_links {
+            state.several_links = true;
+            (state.place, state.previous) = (Place::default(), Place::default());
+            if state.header.as_ref().is_some_and(|h| h.written) {
+                self.write_slot_quietly(&mut state)?;
+                self.sync_file(&mut state)?;
+            }
+        }
+        Ok(self.held(state))
+    }
+
+    /// Before a name goes (unlinkat, or another file is renamed over it). `last`: the file lives on
+    /// only for those who have it open. Call [`Held::done`] once the name is gone.
+    ///
+    /// # Errors
+    /// [`crate::Error::Poisoned`] and the store's, never for the last name.
+    pub fn prepare_unlink(self: &Arc<Self>, last: bool) -> Result<Held<'_>> {
+        if last {
+            let mut held = self.held(self.exclusive());
+            held.last_name = true;
+            return Ok(held);
+        }
+        let mut state = self.settled()?;
+        if state.live {
+            self.sync_file(&mut state)?;
+        }
+        Ok(self.held(state))
+    }
+}

@@ -1,0 +1,161 @@
+//! From the overlay into the journal, and from there into place.
+
+use std::sync::{Arc, RwLockWriteGuard};
+
+use runvault_format::chunk;
+use runvault_format::redo_record::Record;
+
+use super::FileObject;
+use super::state::State;
+use crate::journal::Redo;
+use crate::{Damage, Error, Result};
+
+/// Why a settling stopped half-way: nothing is lost, a checkpoint makes room.
+pub(super) enum Stop {
+    JournalFull,
+    Failed(Error),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Stop::Failed(error)
+    }
+}
+
+impl FileObject {
+    /// Locks with an empty overlay, making room in the journal where needed.
+    pub(super) fn settled(self: &Arc<Self>) -> Result<RwLockWriteGuard<'_, State>> {
+        loop {
+            let mut state = self.writable()?;
+            let stopped = self.settle(&mut state);
+            self.keep_while_needed(&mut state);
+            match stopped {
+                Ok(()) => return Ok(state),
+                Err(Stop::Failed(error)) => return Err(error),
+                Err(Stop::JournalFull) => {
+                    drop(state);
+                    self.run.checkpoint()?;
+                }
+            }
+        }
+    }
+
+    /// J, then in place: the overlay is empty afterwards.
+    fn settle(&self, state: &mut State) -> std::result::Result<(), Stop> {
+        if state.overlay.is_empty() {
+            return Ok(());
+        }
+        let writer = self.run.require_writer()?;
+        let path = if state.detached { None } else { (writer.locate)(self.ino) };
+        let keep = self.mtime_to_keep(state)?;
+        while !state.overlay.is_empty() {
+            let redos = self.next_redos(state, path.as_ref().map_or(0, Vec::len))?;
+            let placed = match &path {
+                Some(path) => self.redo_in_place(state, path, &redos),
+                None => self.in_place(state, &redos).map_err(Stop::Failed),
+            };
+            if let Err(Stop::Failed(error)) = &placed
+                && !error.is_out_of_space()
+            {
+                self.poison(state);
+            }
+            placed?;
+            for redo in &redos {
+                if let Some(plain) = state.overlay.remove(&redo.chunk) {
+                    self.count_overlay(-(plain.len() as i64));
+                }
+            }
+        }
+        if state.tail.is_none() {
+            state.waiting_since = None;
+        }
+        self.restore_mtime(state, keep)?;
+        Ok(())
+    }
+
+    /// As many of the overlay's chunks, from the first on, as go into the journal at once.
+    fn next_redos(&self, state: &State, path: usize) -> Result<Vec<Redo>> {
+        let limit = self.run.require_writer()?.journal.batch_limit();
+        let mut redos = Vec::new();
+        let mut bytes = 0;
+        for (&i, plain) in &state.overlay {
+            let len = Record::encoded_len(path, plain.len() + chunk::OVERHEAD) as u64;
+            if bytes > 0 && bytes + len > limit {
+                break;
+            }
+            bytes += len;
+            redos.push(self.seal_redo(state, i, plain)?);
+        }
+        Ok(redos)
+    }
+
+    pub(super) fn seal_redo(&self, state: &State, i: u64, plain: &[u8]) -> Result<Redo> {
+        let header = state.header.as_ref().ok_or_else(|| self.damaged(Damage::Header))?;
+        let mut stored = vec![0u8; plain.len() + chunk::OVERHEAD];
+        chunk::seal(&header.file_key, i, plain, &mut stored)?;
+        let partial = (plain.len() as u64) < self.run.geometry.chunk();
+        Ok(Redo { chunk: i, size_after: partial.then_some(state.size), stored })
+    }
+
+    /// Records, J, and the chunks to their places, as one act before the eyes of a checkpoint.
+    fn redo_in_place(&self, state: &mut State, path: &[u8], redos: &[Redo]) -> std::result::Result<(), Stop> {
+        let writer = self.run.require_writer()?;
+        let file_id = state.header.as_ref().ok_or_else(|| self.damaged(Damage::Header))?.clear.file_id;
+        let _settling = writer.journal.enter();
+        let Ok(number) = writer.journal.append(file_id, state.epoch, path, redos)? else {
+            return Err(Stop::JournalFull);
+        };
+        writer.journal.sync(number)?;
+        state.live = true;
+        state.last_record = number;
+        let placed = self.in_place(state, redos);
+        if placed.is_err() {
+            // Until its chunks are in place a record must not be forgotten, whoever checkpoints.
+            writer.journal.keep_from(self.serial, number + 1 - redos.len() as u64);
+            state.unplaced.extend(redos.iter().map(|r| r.chunk));
+        }
+        Ok(placed?)
+    }
+
+    /// Chunks to their places; durable ones only under a durable record.
+    fn in_place(&self, state: &mut State, redos: &[Redo]) -> Result<()> {
+        self.mark_unsynced(state);
+        let mut rest = redos;
+        while let Some(first) = rest.first() {
+            let run = rest.iter().zip(first.chunk..).take_while(|(redo, i)| redo.chunk == *i).count();
+            let (together, others) = rest.split_at(run);
+            let stored = together.iter().map(|r| r.stored.as_slice()).collect::<Vec<_>>().concat();
+            let offset = self.run.geometry.chunk_offset(first.chunk);
+            self.file.write_at(&stored, offset).map_err(self.io("write"))?;
+            rest = others;
+        }
+        self.count_writes(state, redos.len() as u64);
+        if !state.unplaced.is_empty() {
+            for redo in redos {
+                state.unplaced.remove(&redo.chunk);
+            }
+            self.release_if_placed(state);
+        }
+        Ok(())
+    }
+
+    pub(super) fn release_if_placed(&self, state: &State) {
+        if let Some(writer) = self.run.writer.as_ref().filter(|_| state.unplaced.is_empty()) {
+            writer.journal.release(self.serial);
+        }
+    }
+
+    /// A poisoned file whose record is durable while its chunk may be torn: tries again to bring
+    /// it in place, so that the journal may be written over one day.
+    pub(super) fn retry_in_place(self: &Arc<Self>) -> Result<()> {
+        let mut state = self.exclusive();
+        let chunks: Vec<u64> = state.unplaced.iter().copied().collect();
+        let mut redos = Vec::with_capacity(chunks.len());
+        for i in chunks {
+            if let Some(plain) = state.overlay.get(&i) {
+                redos.push(self.seal_redo(&state, i, plain)?);
+            }
+        }
+        if redos.is_empty() { Ok(()) } else { self.in_place(&mut state, &redos) }
+    }
+}

@@ -1,0 +1,3 @@
+//! The write path against a plain vector, and every refusal by its name.
+
+mod model;

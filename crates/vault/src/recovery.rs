@@ -1,0 +1,151 @@
+//! Recovery of a run whose session ended without a clean unmount (docs/format.md, "Recovery").
+//!
+//! It may be interrupted at any point and begun again: until the journal is reset, what it writes
+//! says no more than the log says, and every file keeps a header copy that was durable before.
+
+mod log;
+mod replay;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use runvault_format::header::Kind;
+use runvault_format::ids::{FileId, SessionId};
+use runvault_format::redo_record::Record;
+use runvault_store::backend::{Access, Dir, File};
+use runvault_store::journal_files::{DIRECTORY, JournalFiles};
+
+use crate::file::{Found, RunContext, Unreadable};
+use crate::{Error, Result};
+
+/// What a recovery did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Records in the log of the session.
+    pub records: u64,
+    /// Chunks that were brought in place (again).
+    pub replayed: u64,
+    /// Files that they belong to.
+    pub files: u64,
+    /// Records that had nothing to say any more: in place, or of a file that is gone.
+    pub skipped: u64,
+    /// Files whose header could not be read: left as they are.
+    pub left: u64,
+}
+
+/// Makes the run whole after `session`, the one that the state folder remembers, has ended without
+/// a clean unmount; also where it left no journal. Nothing of the run may be open.
+///
+/// # Errors
+/// [`crate::Damage::Run`] for a journal of another session, which a person decides about; the
+/// store's: the journal then stays, and recovery can be tried again.
+pub fn recover(run: &RunContext, run_dir: &Arc<dyn Dir>, session: &SessionId) -> Result<Recovered> {
+    // After kill -9 the page cache holds what nobody has synced.
+    run.tree.sync_fs().map_err(|e| failed(run, "sync", e))?;
+    let opened = JournalFiles::open_existing(run_dir).map_err(|e| failed(run, "open the journal of", e))?;
+    let Some(mut files) = opened else { return Ok(Recovered::default()) };
+    let records = log::read(run, &files, session)?;
+    let recovered = replay_all(run, session, &records)?;
+    files.reset().map_err(|e| failed(run, "reset the journal of", e))?;
+    run_dir
+        .open_dir(DIRECTORY)
+        .and_then(|dir| dir.sync())
+        .map_err(|e| failed(run, "sync the journal of", e))?;
+    Ok(recovered)
+}
+
+fn replay_all(run: &RunContext, session: &SessionId, records: &[Record]) -> Result<Recovered> {
+    let mut done = Recovered { records: records.len() as u64, ..Recovered::default() };
+    let mut targets = Targets::default();
+    let mut work: HashMap<FileId, Vec<&Record>> = HashMap::new();
+    for record in records {
+        if targets.find(run, record)? {
+            work.entry(record.file_id).or_default().push(record);
+        }
+    }
+    for (id, records) in work {
+        let Some(file) = targets.files.get(&id) else { continue };
+        match replay::file(run, &**file, session, &records)? {
+            Some(0) => {}
+            Some(replayed) => {
+                done.files += 1;
+                done.replayed += replayed;
+            }
+            None => done.left += 1,
+        }
+    }
+    done.skipped = done.records - done.replayed;
+    Ok(done)
+}
+
+/// The files that records name, each path looked up once.
+#[derive(Default)]
+struct Targets {
+    paths: HashMap<Vec<u8>, Option<FileId>>,
+    files: HashMap<FileId, Arc<dyn File>>,
+}
+
+impl Targets {
+    /// Whether the record's path leads to the record's file.
+    fn find(&mut self, run: &RunContext, record: &Record) -> Result<bool> {
+        if !self.paths.contains_key(&record.path) {
+            let id = match open(&run.tree, &record.path).map_err(|e| failed(run, "open a file of", e))? {
+                Some(file) => self.identify(run, file, &record.file_id)?,
+                None => None,
+            };
+            self.paths.insert(record.path.clone(), id);
+        }
+        Ok(self.paths.get(&record.path) == Some(&Some(record.file_id)))
+    }
+
+    /// A file whose header cannot be read is taken for the one that is looked for, and left alone.
+    fn identify(&mut self, run: &RunContext, file: Arc<dyn File>, wanted: &FileId) -> Result<Option<FileId>> {
+        let id = match Found::read(run, &*file, Kind::File) {
+            Ok(found) => found.clear.file_id,
+            Err(Unreadable::Damage(_)) => *wanted,
+            Err(Unreadable::Store(e)) => return Err(failed(run, "read a file of", e)),
+        };
+        self.files.entry(id).or_insert(file);
+        Ok(Some(id))
+    }
+}
+
+/// The regular file at a path of encrypted names below `tree/`, component by component.
+fn open(tree: &Arc<dyn Dir>, path: &[u8]) -> std::io::Result<Option<Arc<dyn File>>> {
+    let mut dir = tree.clone();
+    let mut components = path.split(|b| *b == b'/').peekable();
+    while let Some(name) = components.next() {
+        if matches!(name, b"" | b"." | b"..") || name.contains(&0) {
+            return Ok(None);
+        }
+        if components.peek().is_none() {
+            return there(dir.open_file(name, Access::ReadWrite));
+        }
+        match there(dir.open_dir(name))? {
+            Some(next) => dir = next,
+            None => return Ok(None),
+        }
+    }
+    Ok(None)
+}
+
+/// `None` where the name is gone, or leads to something that is no file of ours.
+fn there<T>(outcome: std::io::Result<T>) -> std::io::Result<Option<T>> {
+    match outcome {
+        Ok(found) => Ok(Some(found)),
+        Err(e) if is_not_there(&e) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+fn is_not_there(error: &std::io::Error) -> bool {
+    use libc::{EINVAL, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, ENXIO};
+    matches!(error.raw_os_error(), Some(ENOENT | ENOTDIR | ELOOP | EISDIR | EINVAL | ENXIO | ENAMETOOLONG))
+}
+
+fn failed(run: &RunContext, operation: &'static str, source: std::io::Error) -> Error {
+    Error::store(operation, format!("runs/{}", run.id), source)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,0 @@
-//! Sequencing runs from the instrument to the analysis.
-
-mod mounted;
-mod plain;
