@@ -2,6 +2,7 @@
 //!
 //! Everything is cleaned up by its id when it is dropped, also when a test fails.
 
+pub mod analysis;
 pub mod image;
 pub mod site;
 pub mod snapshot;

@@ -1,1 +1,53 @@
-fn main() {}
+//! `runvault`: arguments, questions, progress, tables. Never knows: policy, bytes, a key that it keeps.
+
+mod args;
+mod commands;
+mod control;
+mod copy;
+mod daemon;
+mod exit;
+mod fuse_ready;
+mod hint;
+mod log;
+mod mount_options;
+mod mount_point;
+mod mount_table;
+mod mounted;
+mod output;
+mod progress;
+mod prompt;
+mod secret_file;
+mod service;
+mod signals;
+mod store;
+mod ticker;
+mod trees;
+mod vault_status;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    runvault_crypto::secrets::harden_process();
+    let typed: Vec<OsString> = std::env::args_os().collect();
+    let called_by_mount = typed.first().is_some_and(|name| mount_options::is_helper(name));
+    let parsed = if called_by_mount {
+        mount_options::parse_helper(typed)
+    } else {
+        args::Cli::try_parse_from(typed).map(|cli| mount_options::Call { cli, fake: false })
+    };
+    match parsed.map(commands::run) {
+        Ok(Ok(code)) => code,
+        Ok(Err(error)) => exit::report(&error).into(),
+        Err(usage) => clap_exit(&usage),
+    }
+}
+
+/// Help and version are no errors; a command line that is not understood is exit 2.
+fn clap_exit(error: &clap::Error) -> ExitCode {
+    // Nothing can be said where neither output is open.
+    let _ = error.print();
+    if error.use_stderr() { exit::Exit::Usage.into() } else { exit::Exit::Done.into() }
+}

@@ -2,7 +2,7 @@
 //!
 //! All context goes into `info`; `aad` stays empty, since the Python peer's interface has none.
 
-use hpke::aead::AesGcm256;
+use hpke::aead::{AeadCtxS, AesGcm256};
 use hpke::kdf::HkdfSha256;
 use hpke::kem::XWing;
 use hpke::{Deserializable, Kem, OpModeR, OpModeS, Serializable, setup_receiver, setup_sender};
@@ -59,12 +59,70 @@ pub struct Sealed {
 /// [`Error::PublicKey`], [`Error::Library`].
 pub fn seal(to: &KemPublic, info: &[u8], plain: &[u8]) -> Result<Sealed> {
     let key = <XWing as Kem>::PublicKey::from_bytes(&to.0[..]).map_err(|_| Error::PublicKey)?;
-    let (enc, mut context) = setup_sender::<AesGcm256, HkdfSha256, XWing>(&OpModeS::Base, &key, info)
+    let (enc, context) = setup_sender::<AesGcm256, HkdfSha256, XWing>(&OpModeS::Base, &key, info)
         .map_err(|_| Error::Library)?;
+    seal_in(&enc, context, plain)
+}
+
+fn seal_in(
+    enc: &<XWing as Kem>::EncappedKey,
+    mut context: AeadCtxS<AesGcm256, HkdfSha256, XWing>,
+    plain: &[u8],
+) -> Result<Sealed> {
     let ciphertext = context.seal(plain, &[]).map_err(|_| Error::Library)?;
     let mut bytes = Box::new([0u8; ENC]);
     enc.write_exact(&mut bytes[..]);
     Ok(Sealed { enc: bytes, ciphertext })
+}
+
+/// For vectors and worked examples only: an encapsulation that repeats gives its messages away.
+#[cfg(any(test, feature = "hazmat"))]
+pub mod hazmat {
+    use std::convert::Infallible;
+
+    use hpke::rand_core::{TryCryptoRng, TryRng};
+    use hpke::setup_sender_with_rng;
+
+    use super::*;
+
+    /// [`super::seal`] with an encapsulation from 64 bytes of the caller's: ML-KEM's message 32,
+    /// the ephemeral X25519 key 32.
+    ///
+    /// # Errors
+    /// [`Error::PublicKey`], [`Error::Library`].
+    pub fn seal(to: &KemPublic, info: &[u8], plain: &[u8], randomness: &[u8; 64]) -> Result<Sealed> {
+        let key = <XWing as Kem>::PublicKey::from_bytes(&to.0[..]).map_err(|_| Error::PublicKey)?;
+        let mut fixed = Fixed { bytes: *randomness, at: 0 };
+        let (enc, context) =
+            setup_sender_with_rng::<AesGcm256, HkdfSha256, XWing>(&OpModeS::Base, &key, info, &mut fixed)
+                .map_err(|_| Error::Library)?;
+        seal_in(&enc, context, plain)
+    }
+
+    struct Fixed {
+        bytes: [u8; 64],
+        at: usize,
+    }
+
+    impl TryRng for Fixed {
+        type Error = Infallible;
+        fn try_next_u32(&mut self) -> std::result::Result<u32, Infallible> {
+            let mut word = [0; 4];
+            self.try_fill_bytes(&mut word).map(|()| u32::from_le_bytes(word))
+        }
+        fn try_next_u64(&mut self) -> std::result::Result<u64, Infallible> {
+            let mut word = [0; 8];
+            self.try_fill_bytes(&mut word).map(|()| u64::from_le_bytes(word))
+        }
+        fn try_fill_bytes(&mut self, out: &mut [u8]) -> std::result::Result<(), Infallible> {
+            for byte in out {
+                *byte = self.bytes[self.at % 64];
+                self.at += 1;
+            }
+            Ok(())
+        }
+    }
+    impl TryCryptoRng for Fixed {}
 }
 
 /// The private half: a 32-byte X-Wing seed, expanded once for many messages.

@@ -2,28 +2,156 @@
 
 use std::sync::Arc;
 
-use runvault_store::backend::Dir;
-use runvault_vault::authority::Authority;
+use runvault_crypto::envelope::{KemPrivate, KemPublic};
+use runvault_crypto::signature::VerifyingKey;
+use runvault_format::envelope_file::{self, EnvelopeName};
+use runvault_format::ids::{IdentityId, RunId, VaultId};
+use runvault_format::keys::RunKey;
+use runvault_vault::authority::{Authority, EnvelopeFile, StateRef};
+use runvault_vault::{Damage, Error as VaultError};
 
-use crate::Result;
 use crate::chain::Chain;
+use crate::epochs::{EpochKeys, wrong_key};
 use crate::identity::Identity;
+use crate::{Error, Result, clock};
 
 /// Who acts on a vault.
-pub struct Acting {}
+#[derive(Debug)]
+pub struct Acting {
+    chain: Chain,
+    keys: Keys,
+}
 
-#[allow(unused_variables)]
+#[derive(Debug)]
+enum Keys {
+    None,
+    /// The vault's own, of every epoch.
+    Vault(EpochKeys),
+    /// A reader's: only what was granted to it.
+    Reader(Box<Identity>),
+}
+
 impl Acting {
-    /// A custodian of a 1-of-1 vault, or a reader.
+    /// A custodian of a vault whose quorum is 1, or a reader.
     ///
     /// # Errors
-    /// [`crate::Error::WrongKey`], [`crate::Error::OtherVault`], [`crate::Error::NeedsQuorum`].
-    pub fn open(chain: Chain, identity: &Identity, root: &Arc<dyn Dir>) -> Result<Arc<dyn Authority>> {
-        todo!()
+    /// [`Error::WrongKey`], [`Error::OtherVault`], [`Error::NeedsQuorum`], [`Error::Damaged`].
+    pub fn open(chain: Chain, identity: &Identity) -> Result<Arc<dyn Authority>> {
+        Ok(Arc::new(Self::opened(chain, identity)?))
+    }
+
+    pub(crate) fn opened(chain: Chain, identity: &Identity) -> Result<Self> {
+        check_bound(&chain, identity)?;
+        let id = identity.id();
+        let keys = if chain.custodians().iter().any(|(_, custodian)| *custodian == id) {
+            Keys::Vault(EpochKeys::open(&chain, identity)?)
+        } else if chain.readers().iter().any(|(_, reader)| *reader == id) {
+            Keys::Reader(Box::new(identity.again()?))
+        } else {
+            return Err(wrong_key(&chain, identity));
+        };
+        Ok(Self { chain, keys })
     }
 
     /// No reader's key: verifies, seals new runs, opens none.
     pub fn gateway_only(chain: Chain) -> Arc<dyn Authority> {
-        todo!()
+        Arc::new(Self { chain, keys: Keys::None })
     }
+
+    /// The key that an envelope of this name is sealed to, where it is ours.
+    fn key_for(&self, name: &EnvelopeName) -> Option<&KemPrivate> {
+        match (&self.keys, name) {
+            (Keys::Vault(epochs), EnvelopeName::Vault(e)) => epochs.get(*e),
+            (Keys::Reader(reader), EnvelopeName::Reader(id)) if *id == reader.id() => Some(&reader.keys.kem),
+            _ => None,
+        }
+    }
+
+    /// Opens one envelope; `None` if it is for somebody else.
+    pub(crate) fn open_one(
+        &self,
+        run: &RunId,
+        envelope: &EnvelopeFile,
+    ) -> Option<runvault_format::Result<RunKey>> {
+        let name: EnvelopeName = envelope.name.parse().ok()?;
+        let key = self.key_for(&name)?;
+        let vault = self.chain.vault_id();
+        Some(envelope_file::open_run_key(key, &vault, run, &name.recipient(), &envelope.bytes))
+    }
+}
+
+/// A key file names the vault it was made for: the first pin.
+pub(crate) fn check_bound(chain: &Chain, identity: &Identity) -> Result<()> {
+    match identity.vault {
+        Some(bound) if bound != chain.vault_id() => Err(Error::OtherVault { bound, found: chain.vault_id() }),
+        _ => Ok(()),
+    }
+}
+
+impl Authority for Acting {
+    fn vault_id(&self) -> VaultId {
+        self.chain.vault_id()
+    }
+
+    fn state(&self) -> StateRef {
+        self.chain.state_ref()
+    }
+
+    fn epoch(&self) -> (u32, KemPublic) {
+        self.chain.sealed_to()
+    }
+
+    fn gateway_key(&self, id: &IdentityId) -> Option<VerifyingKey> {
+        self.chain.gateway_key(id)
+    }
+
+    fn open_run(&self, run: &RunId, envelopes: &[EnvelopeFile]) -> runvault_vault::Result<Option<RunKey>> {
+        let mut refused = None;
+        for envelope in newest_first(envelopes) {
+            match self.open_one(run, envelope) {
+                Some(Ok(key)) => return Ok(Some(key)),
+                Some(Err(e)) => refused = refused.or(Some((envelope, e))),
+                None => {}
+            }
+        }
+        match refused {
+            None => Ok(None),
+            Some((envelope, e)) => {
+                let object = format!("runs/{run}/keys/{}", envelope.name);
+                Err(VaultError::damaged(object, Damage::Run(format!("the envelope does not open: {e}"))))
+            }
+        }
+    }
+
+    fn seal_run(&self, run: &RunId, key: &RunKey) -> runvault_vault::Result<Vec<EnvelopeFile>> {
+        let now = clock::now();
+        let (e, kem) = self.chain.sealed_to();
+        let readers = self.chain.standing_readers(&now);
+        let recipients = std::iter::once((EnvelopeName::Vault(e), kem))
+            .chain(readers.into_iter().map(|(id, kem)| (EnvelopeName::Reader(id), kem)));
+        recipients.map(|(name, kem)| Ok(seal_one(&self.chain.vault_id(), run, &name, &kem, key)?)).collect()
+    }
+}
+
+/// One file of a run's `keys/`.
+pub(crate) fn seal_one(
+    vault: &VaultId,
+    run: &RunId,
+    name: &EnvelopeName,
+    kem: &KemPublic,
+    key: &RunKey,
+) -> runvault_format::Result<EnvelopeFile> {
+    let bytes = envelope_file::seal_run_key(kem, vault, run, &name.recipient(), key)?;
+    Ok(EnvelopeFile { name: name.to_string(), bytes })
+}
+
+/// The envelopes in the order in which they are tried: that of the newest epoch is the likeliest.
+pub(crate) fn newest_first(envelopes: &[EnvelopeFile]) -> Vec<&EnvelopeFile> {
+    let epoch = |file: &EnvelopeFile| match file.name.parse() {
+        Ok(EnvelopeName::Vault(e)) => e,
+        _ => 0,
+    };
+    let mut sorted: Vec<&EnvelopeFile> = envelopes.iter().collect();
+    sorted.sort_by_key(|file| std::cmp::Reverse(epoch(file)));
+    sorted
 }

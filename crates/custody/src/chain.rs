@@ -1,62 +1,125 @@
 //! The chain of custody, verified from the genesis on.
+//!
+//! The vault id is the hash of the genesis; line n of the audit log names the hash of line n-1 (the
+//! vault id for the first) and of state n, and m custodians of the state before signed its request.
+//! So whoever knows the vault id can verify the whole chain, and nothing else in it is trusted.
 
-use std::sync::Arc;
+mod load;
 
-use runvault_format::ids::{IdentityId, VaultId};
-use runvault_store::backend::Dir;
+use runvault_crypto::envelope::KemPublic;
+use runvault_crypto::signature::VerifyingKey;
+use runvault_format::custody_state::{Epoch, State};
+use runvault_format::ids::{Digest, IdentityId, VaultId};
+pub use runvault_format::request::Head;
+use runvault_format::words;
+use runvault_vault::authority::StateRef;
 
-use crate::Result;
-
-/// A chain whose every line and state was verified.
+/// A chain whose every line and state was verified. Only [`Chain::load`] makes one.
 #[derive(Clone, Debug)]
-pub struct Chain {}
-
-/// The last line: its number (0: the genesis alone) and SHA-256 (the vault id for 0).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub struct Head {
-    pub n: u64,
-    pub hash: [u8; 32],
+pub struct Chain {
+    vault: VaultId,
+    /// Hash of each line.
+    lines: Vec<Digest>,
+    /// The log's bytes, which the next line follows.
+    log: Vec<u8>,
+    state: State,
+    state_hash: Digest,
+    /// The state's last epoch.
+    current: Epoch,
 }
 
-#[allow(unused_variables, missing_docs)]
 impl Chain {
-    /// Reads custody/ and verifies everything from the genesis on.
-    ///
-    /// # Errors
-    /// [`crate::Error::NotAVault`], [`crate::Error::KilledInit`], [`crate::Error::UnknownVersion`],
-    /// [`crate::Error::ChainBroken`] with the line, [`crate::Error::Damaged`].
-    pub fn load(root: &Arc<dyn Dir>) -> Result<Chain> {
-        todo!()
-    }
+    /// SHA-256 of the genesis.
     pub fn vault_id(&self) -> VaultId {
-        todo!()
+        self.vault
     }
+
     /// Twelve words of the vault id, separated by spaces.
     pub fn words(&self) -> String {
-        todo!()
+        words::of_vault(&self.vault).join(" ")
     }
+
+    /// The newest line; before the first, 0 and the vault id.
     pub fn head(&self) -> Head {
-        todo!()
+        match self.lines.last() {
+            Some(hash) => Head { n: self.lines.len() as u64, hash: *hash },
+            None => Head::start(&self.vault),
+        }
     }
+
     /// Number of the newest epoch.
     pub fn epoch(&self) -> u32 {
-        todo!()
+        self.current.e
     }
+
     /// m, and how many custodians there are.
     pub fn quorum(&self) -> (u32, usize) {
-        todo!()
+        (self.state.quorum.into(), self.state.custodians.len())
     }
+
     /// Label and id of each custodian.
     pub fn custodians(&self) -> Vec<(String, IdentityId)> {
-        todo!()
+        self.state.custodians.iter().map(|c| (c.label.clone(), c.id)).collect()
     }
-    /// Label and id of each enrolled gateway.
+
+    /// Label and id of each gateway that was ever enrolled.
     pub fn gateways(&self) -> Vec<(String, IdentityId)> {
-        todo!()
+        self.state.gateways.iter().map(|g| (g.label.clone(), g.id)).collect()
     }
+
     /// Label and id of each reader.
     pub fn readers(&self) -> Vec<(String, IdentityId)> {
-        todo!()
+        self.state.readers.iter().map(|r| (r.label.clone(), r.id)).collect()
+    }
+
+    /// The signing key of an enrolled gateway. One whose chain was ended counts as none: how far it
+    /// counts is not looked at by this version.
+    pub fn gateway_key(&self, id: &IdentityId) -> Option<VerifyingKey> {
+        self.state.gateway(id).filter(|g| g.until.is_none()).map(|g| g.sign)
+    }
+
+    /// Number and hash of the newest state.
+    pub fn state_ref(&self) -> StateRef {
+        StateRef { n: self.state.n, hash: self.state_hash.0 }
+    }
+
+    /// The newest epoch and its public key.
+    pub(crate) fn sealed_to(&self) -> (u32, KemPublic) {
+        (self.current.e, self.current.kem.clone())
+    }
+
+    /// Readers of every run, whose time is not over at `now`.
+    pub(crate) fn standing_readers(&self, now: &str) -> Vec<(IdentityId, KemPublic)> {
+        let lasts = |expires: &Option<String>| expires.as_deref().is_none_or(|at| now < at);
+        let standing = self.state.readers.iter().filter(|r| r.standing && lasts(&r.expires));
+        standing.map(|r| (r.id, r.kem.clone())).collect()
+    }
+
+    /// Hash of line `n`, the vault id for 0; `None` past the end.
+    pub(crate) fn line_hash(&self, n: u64) -> Option<Digest> {
+        match n.checked_sub(1) {
+            None => Some(Digest(self.vault.0)),
+            Some(i) => self.lines.get(usize::try_from(i).ok()?).copied(),
+        }
+    }
+
+    /// The newest state.
+    pub(crate) fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Its last epoch.
+    pub(crate) fn current(&self) -> &Epoch {
+        &self.current
+    }
+
+    /// The newest state's place in the store.
+    pub(crate) fn state_object(&self) -> String {
+        format!("custody/state-{}", self.state.n)
+    }
+
+    /// The audit log as it was read.
+    pub(crate) fn log(&self) -> &[u8] {
+        &self.log
     }
 }

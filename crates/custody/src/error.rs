@@ -203,3 +203,18 @@ impl Error {
 fn mounted_at(mountpoint: &Option<PathBuf>) -> String {
     mountpoint.as_ref().map_or(String::new(), |m| format!(", mounted at {}", m.display()))
 }
+
+/// Inside the engine custody's refusals keep their texts; the store's errors keep their errno.
+impl From<Error> for runvault_vault::Error {
+    fn from(error: Error) -> Self {
+        use runvault_vault::{Damage, Error as Engine};
+        match error {
+            Error::Vault(e) => e,
+            Error::Format(e) => Engine::Format(e),
+            Error::Crypto(e) => Engine::Crypto(e),
+            Error::Io { operation, object, source } => Engine::Store { operation, object, source },
+            Error::Damaged { object, why } => Engine::damaged(object, Damage::Run(why)),
+            other => Engine::WrongKey(other.to_string()),
+        }
+    }
+}

@@ -1,85 +1,246 @@
-//! The state folder of a writing machine: its identity, its open runs' keys, its place in its chain.
+//! A writing machine: its identity, its open runs' keys, its place in its own chain of runs.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use runvault_format::ids::{IdentityId, RunId, VaultId};
+use runvault_format::descriptor::RunDescriptor;
+use runvault_format::ids::{Digest, IdentityId, RunId, VaultId};
+use runvault_format::note::{self, Note};
+use runvault_format::retired::Retired;
 use runvault_store::backend::Dir;
 use runvault_vault::authority::{ChainPlace, Gateway, Resume};
+use serde::{Deserialize, Serialize};
 
-use crate::Result;
 use crate::chain::Chain;
 use crate::identity::Identity;
+use crate::resume_entries::ResumeEntries;
+use crate::state_folder::Folder;
+use crate::{Error, Result, enroll, key_files, settle};
+
+const IDENTITY: &str = "identity";
+const HEAD: &str = "head";
+const PENDING: &str = "pending";
 
 /// `<state dir>/<vault id>`, locked for this process.
+pub struct StateFolder {
+    folder: Folder,
+    vault: VaultId,
+    identity: Identity,
+    entries: ResumeEntries,
+    place: Mutex<Place>,
+    /// The store, once [`StateFolder::settle`] was called.
+    root: OnceLock<Arc<dyn Dir>>,
+}
+
+/// Where the gateway stands in its chain of runs.
 #[derive(Debug)]
-pub struct StateFolder {}
+struct Place {
+    head: Option<Head>,
+    pending: Option<Pending>,
+}
+
+/// The file `head`: the newest run of this gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Head {
+    pub(crate) seq: u64,
+    /// SHA-256 of its run.json's text, whatever signature lines that gains.
+    pub(crate) hash: Digest,
+    pub(crate) run: RunId,
+}
+
+/// A run that is being made: its run.json, and what becomes the head.
+#[derive(Clone, Debug)]
+pub(crate) struct Pending {
+    pub(crate) note: Vec<u8>,
+    pub(crate) head: Head,
+    pub(crate) prev: Option<Digest>,
+}
 
 /// What [`StateFolder::settle`] had to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settled {
-    /// A run whose making was cut short is in the store, or got a retired note.
-    pub pending: Option<RunId>,
-    /// The store has runs of this gateway that the folder (restored from a backup?) does not know.
+    /// A run whose making was cut short, and which the store has: it goes on.
+    pub adopted: Option<RunId>,
+    /// A run whose making was cut short before the store had it: a retired note says so.
+    pub retired: Option<RunId>,
+    /// The store has runs of this gateway that the folder (restored from a backup?) did not know.
     pub restored: bool,
 }
 
-#[allow(unused_variables)]
+impl std::fmt::Debug for StateFolder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "StateFolder({:?}, gateway {})", self.folder, self.identity.id())
+    }
+}
+
 impl StateFolder {
     /// Makes or opens the folder (0700) and locks it.
     ///
     /// # Errors
-    /// [`crate::Error::Busy`], [`crate::Error::Damaged`], [`crate::Error::Io`].
+    /// [`Error::Busy`], [`Error::Damaged`], [`Error::Permissions`], [`Error::Io`].
     pub fn open(state_dir: &Path, vault: VaultId) -> Result<StateFolder> {
-        todo!()
+        Self::on(Folder::open(state_dir, &vault)?.locked()?, vault)
     }
 
-    /// The lock file then names the mount point to whoever finds the folder busy.
+    pub(crate) fn on(folder: Folder, vault: VaultId) -> Result<StateFolder> {
+        let identity = open_identity(&folder, vault)?;
+        let entries = ResumeEntries::open(&folder, vault)?;
+        let place = Place { head: read_head(&folder)?, pending: read_pending(&folder, &identity)? };
+        Ok(Self { folder, vault, identity, entries, place: Mutex::new(place), root: OnceLock::new() })
+    }
+
+    /// The lock file then names the mount point, and this process, to whoever finds the folder
+    /// busy. To be called after the last fork.
     ///
     /// # Errors
-    /// [`crate::Error::Io`].
+    /// [`Error::Io`].
     pub fn note_mountpoint(&self, mountpoint: &Path) -> Result<()> {
-        todo!()
+        self.folder.note_holder(Some(mountpoint))
     }
 
-    /// Whether the newest state names this gateway.
+    /// Whether the newest state names this gateway, without an end to its chain.
     pub fn is_enrolled(&self, chain: &Chain) -> bool {
-        todo!()
+        chain.gateway_key(&self.identity.id()).is_some()
     }
 
-    /// [`crate::Error::NotEnrolled`], with the request to propose, unless it is.
+    /// [`Error::NotEnrolled`], with the request to propose, unless it is.
     ///
     /// # Errors
     /// That one.
     pub fn require_enrolled(&self, chain: &Chain) -> Result<()> {
-        todo!()
+        if self.is_enrolled(chain) { Ok(()) } else { Err(enroll::not_enrolled(&self.identity)) }
     }
 
     /// Enrols this gateway: one line of the audit log, signed by the owner. Nothing if it is.
     ///
     /// # Errors
-    /// [`crate::Error::WrongKey`], [`crate::Error::NeedsQuorum`], [`crate::Error::ChangedMeanwhile`].
+    /// [`Error::WrongKey`], [`Error::NeedsQuorum`], [`Error::ChangedMeanwhile`].
     pub fn enroll(&self, root: &Arc<dyn Dir>, chain: &mut Chain, owner: &Identity) -> Result<()> {
-        todo!()
+        if !self.is_enrolled(chain) {
+            *chain = enroll::enroll(root, chain, owner, &self.identity)?;
+        }
+        Ok(())
     }
 
     /// Finishes what a killed process left: a pending run is adopted or retired; runs of this
     /// gateway that the folder does not know are counted. To be called before a writing mount.
     ///
     /// # Errors
-    /// The store's, [`crate::Error::Damaged`].
+    /// The store's, [`Error::Damaged`].
     pub fn settle(&self, root: &Arc<dyn Dir>) -> Result<Settled> {
-        todo!()
+        let _ = self.root.set(root.clone());
+        let mut place = self.place();
+        let mut settled = self.settle_pending(root, &mut place)?;
+        let known = place.head.map_or(0, |head| head.seq);
+        if let Some(newer) = settle::newest_run_above(root, &self.identity, known)? {
+            self.write_head(&mut place, newer)?;
+            settled.restored = true;
+        }
+        Ok(settled)
+    }
+
+    fn settle_pending(&self, root: &Arc<dyn Dir>, place: &mut Place) -> Result<Settled> {
+        let mut settled = Settled::default();
+        let Some(pending) = place.pending.clone() else { return Ok(settled) };
+        let run = pending.head.run;
+        if settle::is_in_store(root, &pending)? {
+            settled.adopted = Some(run);
+        } else {
+            let note = self.retired_note(&run, &pending.note, &crate::clock::now())?;
+            settle::put_retired(root, &run, &note)?;
+            self.entries.remove(&run)?;
+            settled.retired = Some(run);
+        }
+        self.pending_becomes_head(place, &pending)?;
+        Ok(settled)
+    }
+
+    fn pending_becomes_head(&self, place: &mut Place, pending: &Pending) -> Result<()> {
+        self.write_head(place, pending.head)?;
+        self.folder.remove(PENDING)?;
+        place.pending = None;
+        Ok(())
+    }
+
+    fn write_head(&self, place: &mut Place, head: Head) -> Result<()> {
+        let mut text = serde_json::to_vec(&head).map_err(|e| damaged(&self.folder, HEAD, e))?;
+        text.push(b'\n');
+        self.folder.write(HEAD, &text)?;
+        place.head = Some(head);
+        Ok(())
+    }
+
+    fn begin(
+        &self,
+        run: &RunId,
+        resume: &Resume,
+        text: &mut dyn FnMut(ChainPlace) -> runvault_vault::Result<String>,
+    ) -> Result<Vec<u8>> {
+        let mut place = self.place();
+        if place.pending.is_some() {
+            let root = self.root.get().ok_or_else(|| Error::Damaged {
+                object: self.folder.shown(PENDING),
+                why: "an unfinished run is to be settled first".to_owned(),
+            })?;
+            self.settle_pending(root, &mut place)?;
+        }
+        let prev = place.head.map(|head| head.hash);
+        let seq = place.head.map_or(0, |head| head.seq).saturating_add(1);
+        let text = text(ChainPlace { seq, prev: prev.map(|p| p.0) })?;
+        let note = note::sign(&text, &self.identity.id(), &self.identity.keys.sign);
+        let pending = parse_signed(note, &self.identity).map_err(|e| damaged(&self.folder, PENDING, e))?;
+        if pending.head.run != *run || pending.head.seq != seq || pending.prev != prev {
+            return Err(damaged(&self.folder, PENDING, "run.json names another run or place"));
+        }
+        // The pending run first: an entry without one would look like a run that is held.
+        self.folder.write(PENDING, &pending.note)?;
+        place.pending = Some(pending.clone());
+        self.entries.put(run, resume)?;
+        Ok(pending.note)
+    }
+
+    fn commit(&self, run: &RunId) -> Result<()> {
+        let mut place = self.place();
+        match place.pending.clone() {
+            Some(pending) if pending.head.run == *run => self.pending_becomes_head(&mut place, &pending),
+            // Committed before: a repeated call changes nothing.
+            _ if place.head.is_some_and(|head| head.run == *run) => Ok(()),
+            _ => Err(damaged(&self.folder, PENDING, format!("run {run} is not the pending one"))),
+        }
+    }
+
+    /// The text of `retired/<run>`, signed: only for a run that this gateway made.
+    fn retired_note(&self, run: &RunId, run_note: &[u8], time: &str) -> Result<Vec<u8>> {
+        let object = || format!("runs/{run}/run.json");
+        let made =
+            parse_signed(run_note.to_vec(), &self.identity).map_err(|e| Error::damaged(object(), e))?;
+        if made.head.run != *run {
+            return Err(Error::Damaged { object: object(), why: "of another run".to_owned() });
+        }
+        let retired = Retired {
+            vault: self.vault,
+            run: *run,
+            gateway: self.identity.id(),
+            seq: made.head.seq,
+            run_note: made.head.hash,
+            prev: made.prev,
+            time: time.to_owned(),
+        };
+        Ok(note::sign(&retired.to_text()?, &self.identity.id(), &self.identity.keys.sign))
+    }
+
+    fn place(&self) -> MutexGuard<'_, Place> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-#[allow(unused_variables)]
 impl Gateway for StateFolder {
     fn id(&self) -> IdentityId {
-        todo!()
+        self.identity.id()
     }
     fn holder(&self) -> String {
-        todo!()
+        self.identity.id().to_string()
     }
     fn begin_run(
         &self,
@@ -87,24 +248,82 @@ impl Gateway for StateFolder {
         resume: &Resume,
         text: &mut dyn FnMut(ChainPlace) -> runvault_vault::Result<String>,
     ) -> runvault_vault::Result<Vec<u8>> {
-        todo!()
+        Ok(self.begin(run, resume, text)?)
     }
     fn commit_run(&self, run: &RunId) -> runvault_vault::Result<()> {
-        todo!()
+        Ok(self.commit(run)?)
     }
     fn retire_run(&self, run: &RunId, run_note: &[u8], time: &str) -> runvault_vault::Result<Vec<u8>> {
-        todo!()
+        Ok(self.retired_note(run, run_note, time)?)
     }
     fn resume(&self, run: &RunId) -> runvault_vault::Result<Option<Resume>> {
-        todo!()
+        Ok(self.entries.get(run)?)
     }
     fn hold(&self, run: &RunId, resume: &Resume) -> runvault_vault::Result<()> {
-        todo!()
+        Ok(self.entries.put(run, resume)?)
     }
     fn release(&self, run: &RunId) -> runvault_vault::Result<()> {
-        todo!()
+        Ok(self.entries.remove(run)?)
     }
     fn held(&self) -> runvault_vault::Result<Vec<RunId>> {
-        todo!()
+        Ok(self.entries.runs()?)
     }
+}
+
+/// The gateway's identity, made at first use.
+fn open_identity(folder: &Folder, vault: VaultId) -> Result<Identity> {
+    if let Some(bytes) = folder.read_secret(IDENTITY)? {
+        let file = key_files::KeyFile::parse(&bytes).map_err(|e| renamed(folder, e))?;
+        let identity = key_files::unlock(&file, &mut key_files::NoPrompt)?;
+        return match identity.vault {
+            Some(bound) if bound == vault => Ok(identity),
+            _ => Err(damaged(folder, IDENTITY, "of another vault")),
+        };
+    }
+    let mut identity = Identity::generate(&gateway_label())?;
+    identity.vault = Some(vault);
+    let file = key_files::lock(&identity, &key_files::NewLock::None, identity.vault)?;
+    folder.write(IDENTITY, &file.to_bytes()?)?;
+    Ok(identity)
+}
+
+fn renamed(folder: &Folder, error: Error) -> Error {
+    match error {
+        Error::Damaged { why, .. } => damaged(folder, IDENTITY, why),
+        other => other,
+    }
+}
+
+/// The host's name, which custody/ then shows.
+fn gateway_label() -> String {
+    let uname = rustix::system::uname();
+    let host: String =
+        uname.nodename().to_string_lossy().chars().filter(|c| !c.is_control()).take(64).collect();
+    if host.is_empty() { "gateway".to_owned() } else { host }
+}
+
+fn read_head(folder: &Folder) -> Result<Option<Head>> {
+    let Some(bytes) = folder.read(HEAD)? else { return Ok(None) };
+    serde_json::from_slice(&bytes).map(Some).map_err(|e| damaged(folder, HEAD, e))
+}
+
+fn read_pending(folder: &Folder, identity: &Identity) -> Result<Option<Pending>> {
+    let Some(bytes) = folder.read(PENDING)? else { return Ok(None) };
+    parse_signed(bytes, identity).map(Some).map_err(|e| damaged(folder, PENDING, e))
+}
+
+/// A run.json of this gateway's, whose signature holds.
+pub(crate) fn parse_signed(note: Vec<u8>, identity: &Identity) -> runvault_format::Result<Pending> {
+    let parsed = Note::parse(&note)?;
+    let text = parsed.verify(&identity.id(), &identity.keys.sign.public())?;
+    let run = RunDescriptor::parse_text(&text)?;
+    // A replacing run has no number: a worker signs it, not a gateway.
+    let seq = run.seq.ok_or(runvault_format::Error::NotCanonical("seq"))?;
+    let head = Head { seq, hash: note::text_hash(&text), run: run.run };
+    let prev = run.prev;
+    Ok(Pending { note, head, prev })
+}
+
+fn damaged(folder: &Folder, name: &str, why: impl ToString) -> Error {
+    Error::Damaged { object: folder.shown(name), why: why.to_string() }
 }

@@ -45,6 +45,11 @@ impl Identity {
         self.keys.public()
     }
 
+    /// Another handle on the same keys.
+    pub(crate) fn again(&self) -> Result<Self> {
+        Self::from_seed(&self.label, self.vault, self.seed.clone())
+    }
+
     /// For key files, which keep nothing else.
     pub(crate) fn seed(&self) -> &Secret<32> {
         &self.seed

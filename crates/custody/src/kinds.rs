@@ -1,6 +1,14 @@
-//! What can lock a key file: one file and one line each.
+//! What can lock a key file. A kind is one file here and one line in [`KINDS`].
+
+mod none;
+mod passphrase;
 
 use runvault_crypto::passphrase::Params;
+use runvault_crypto::secrets::Secret;
+use runvault_format::key_file::Lock;
+
+use crate::key_files::Prompt;
+use crate::{Error, Result};
 
 /// How a key file is to be locked.
 #[derive(Clone, Copy)]
@@ -23,4 +31,28 @@ impl std::fmt::Debug for NewLock<'_> {
             NewLock::Passphrase { .. } => "Passphrase(..)",
         })
     }
+}
+
+/// One way to lock: from what the holder gives to the key that seals the seed. Each answers `None`
+/// for locks of another kind.
+trait Kind: Sync {
+    /// A lock with fresh parameters, and its key.
+    fn make(&self, new: &NewLock) -> Option<Result<(Lock, Secret<32>)>>;
+
+    /// The key of a lock that exists; `label` tells the holder which one is asked for.
+    fn key(&self, lock: &Lock, label: &str, prompt: &mut dyn Prompt) -> Option<Result<Secret<32>>>;
+}
+
+const KINDS: &[&dyn Kind] = &[&none::Unlocked, &passphrase::Passphrase];
+
+pub(crate) fn make(new: &NewLock) -> Result<(Lock, Secret<32>)> {
+    KINDS.iter().find_map(|kind| kind.make(new)).unwrap_or_else(|| Err(unknown()))
+}
+
+pub(crate) fn key(lock: &Lock, label: &str, prompt: &mut dyn Prompt) -> Result<Secret<32>> {
+    KINDS.iter().find_map(|kind| kind.key(lock, label, prompt)).unwrap_or_else(|| Err(unknown()))
+}
+
+fn unknown() -> Error {
+    Error::Format(runvault_format::Error::Lock("no such kind".to_owned()))
 }

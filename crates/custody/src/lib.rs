@@ -6,14 +6,24 @@
 pub mod authority;
 pub mod chain;
 pub mod clock;
+mod enroll;
+mod epochs;
 pub mod error;
+mod execute;
 pub mod gateway;
 pub mod identity;
 pub mod init;
 pub mod key_files;
 pub mod kinds;
+mod layout;
 pub mod locks;
+mod next_state;
 pub mod pins;
+mod resume_entries;
 pub mod rotate;
+mod settle;
+mod state_folder;
+#[cfg(test)]
+mod testing;
 
 pub use error::{Error, Result};

@@ -39,3 +39,42 @@ pub fn open(key: &AeadKey, i: u64, stored: &[u8], out: &mut [u8]) -> Result<()> 
     let (sealed, tag) = rest.split_last_chunk::<16>().ok_or(Error::Truncated)?;
     Ok(key.open(nonce, &aad(i), sealed, tag, out)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use runvault_crypto::aead::Engine;
+    use runvault_crypto::secrets::Secret;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn what_opens_is_what_was_sealed(
+            plain in prop::collection::vec(any::<u8>(), 0..2000), i in any::<u64>(), other in any::<u64>(), at in any::<u16>(),
+        ) {
+            let key = Engine::Portable.key(&Secret::copy_from(&[1; 32]));
+            let mut stored = vec![0; plain.len() + OVERHEAD];
+            seal(&key, i, &plain, &mut stored).unwrap();
+            let mut back = vec![1; plain.len()];
+            open(&key, i, &stored, &mut back).unwrap();
+            prop_assert_eq!(&back, &plain);
+            if other != i {
+                prop_assert_eq!(open(&key, other, &stored, &mut back), Err(Error::NotAuthentic));
+            }
+            let at = usize::from(at) % stored.len();
+            stored[at] ^= 1;
+            prop_assert_eq!(open(&key, i, &stored, &mut back), Err(Error::NotAuthentic));
+        }
+
+        #[test]
+        fn any_lengths_are_answered(stored in prop::collection::vec(any::<u8>(), 0..100), out in 0usize..100) {
+            let key = Engine::Portable.key(&Secret::copy_from(&[1; 32]));
+            let mut buffer = vec![0; out];
+            prop_assert!(open(&key, 0, &stored, &mut buffer).is_err());
+            if stored.len() + OVERHEAD != out {
+                prop_assert!(seal(&key, 0, &stored, &mut buffer).is_err());
+            }
+        }
+    }
+}

@@ -48,12 +48,55 @@ pub enum Error {
     Signature,
     #[error("the key file's lock is not known to this program: {0}")]
     Lock(String),
+    #[error("the custody state contradicts itself: {0}")]
+    State(&'static str),
+    #[error("the share is not the one that the custody state names")]
+    Share,
+    #[error("the audit line does not follow from the chain before it: {0}")]
+    Chain(&'static str),
+    #[error("the sealed key is not the one that the key file names")]
+    OtherKey,
     #[error("no random bytes or no memory: {0}")]
     Crypto(runvault_crypto::Error),
 }
 
 /// Shorthand of the crate.
 pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// The refusal's name in docs/format.md and in the vectors.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Error::Magic => "magic",
+            Error::Version(_) => "version",
+            Error::Suite(_) => "suite",
+            Error::ChunkSize(_) => "chunk-size",
+            Error::Kind(_) => "kind",
+            Error::Reserved => "reserved",
+            Error::Truncated => "truncated",
+            Error::Trailing => "trailing",
+            Error::TooLong => "too-long",
+            Error::ImpossibleLength => "impossible-length",
+            Error::Holes => "holes",
+            Error::NotAuthentic => "not-authentic",
+            Error::Name => "bad-name",
+            Error::ForeignName => "foreign-name",
+            Error::SideFile => "side-file",
+            Error::NotCanonical(_) => "not-canonical",
+            Error::Json(_) => "json",
+            Error::Note => "note",
+            Error::NoteKind(_) => "note-kind",
+            Error::Unsigned => "unsigned",
+            Error::Signature => "signature",
+            Error::Lock(_) => "lock",
+            Error::State(_) => "state",
+            Error::Share => "share",
+            Error::Chain(_) => "chain",
+            Error::OtherKey => "other-key",
+            Error::Crypto(_) => "crypto",
+        }
+    }
+}
 
 impl From<runvault_crypto::Error> for Error {
     fn from(error: runvault_crypto::Error) -> Self {

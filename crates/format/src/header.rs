@@ -152,3 +152,46 @@ pub fn open_copy(j: u8, copy: &[u8; COPY as usize], key: &AeadKey) -> Result<Slo
     key.open(&nonce, &aad(j), sealed, &tag, &mut plain)?;
     SlotState::decode(&plain)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use runvault_crypto::aead::Engine;
+    use runvault_crypto::secrets::Secret;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn what_opens_is_what_was_sealed(
+            log2 in 9u8..=20, kind in 1u8..=4, ids in any::<([u8; 32], [u8; 16])>(), j in 0u8..2, seq in any::<u64>(), at in 0usize..512,
+        ) {
+            let key = Engine::Portable.key(&Secret::copy_from(&[1; 32]));
+            let clear = Clear::new(Kind::from_byte(kind).unwrap(), Geometry::new(log2).unwrap(), FileId(ids.0), RunId(ids.1));
+            let state = SlotState { seq, ..SlotState::decode(&[0; state_slot::LEN]).unwrap() };
+            let mut copy = seal_copy(j, &clear, &key, &state).unwrap();
+            prop_assert_eq!(clear_of(&copy), Ok(Some(clear.clone())));
+            prop_assert_eq!(open_copy(j, &copy, &key), Ok(state));
+            prop_assert_eq!(open_copy(1 - j, &copy, &key), Err(Error::NotAuthentic));
+            copy[at] ^= 1;
+            // The clear part is authenticated by the slot key, which is expanded from it.
+            if at < CLEAR {
+                prop_assert!(clear_of(&copy) != Ok(Some(clear)));
+            } else {
+                prop_assert_eq!(open_copy(j, &copy, &key), Err(Error::NotAuthentic));
+            }
+        }
+
+        #[test]
+        fn any_clear_part_is_answered(bytes in any::<[u8; 32]>(), rest in any::<[u8; 32]>(), ours in any::<bool>()) {
+            let mut clear: [u8; CLEAR] = [bytes, rest].concat().try_into().unwrap();
+            if ours {
+                clear[..12].copy_from_slice(b"runvault\x01\0\x01\0");
+                (clear[14], clear[15]) = (0, 0);
+            }
+            if let Ok(parsed) = Clear::decode(&clear) {
+                prop_assert_eq!(parsed.encode(), clear);
+            }
+        }
+    }
+}

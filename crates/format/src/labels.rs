@@ -19,6 +19,7 @@ labels! {
     RESUME = "runvault/1 resume";
     APPROVAL = "runvault/1 approval";
     EXECUTED = "runvault/1 executed";
+    SHARE = "runvault/1 share";
 }
 
 /// First associated string of an encrypted name.

@@ -3,14 +3,18 @@
 //! No I/O, no clock, no randomness but what is passed in. Everything that is parsed is taken for
 //! hostile: bounded before it is allocated, refused by name, never a panic.
 
+pub mod audit_entry;
 pub mod chunk;
+pub mod custody_state;
 pub mod descriptor;
 pub mod envelope_file;
 pub mod error;
+pub mod genesis;
 pub mod header;
 pub mod ids;
 pub mod info;
 mod json;
+pub mod key_file;
 pub mod keys;
 pub mod labels;
 pub mod lease;
@@ -18,11 +22,14 @@ pub mod name;
 pub mod note;
 mod reader;
 pub mod redo_record;
+pub mod request;
 pub mod resume;
 pub mod retired;
+pub mod share;
 pub mod size;
 pub mod state_slot;
 pub mod time;
 pub mod vault_file;
+pub mod words;
 
 pub use error::{Error, Result};

@@ -117,3 +117,58 @@ fn check_holes(holes: &[Extent]) -> Result<()> {
     }
     if holes.len() <= HOLES_MAX { Ok(()) } else { Err(Error::Holes) }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    prop_compose! {
+        /// Up to 21 extents with gaps between them.
+        fn holes()(steps in prop::collection::vec((1u64..1 << 40, 1u64..1 << 40), 0..=HOLES_MAX)) -> Vec<Extent> {
+            let mut end = 0;
+            steps.into_iter().map(|(gap, count)| {
+                let first = end + gap;
+                end = first + count;
+                Extent { first, count }
+            }).collect()
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_decodes_encodes_back(
+            words in any::<[u64; 4]>(), jsession in any::<[u8; 8]>(), epoch in any::<u32>(), several in any::<bool>(),
+            places in any::<([u8; 16], [u8; 16])>(), holes in holes(),
+        ) {
+            let [seq, size, jskip, writes] = words;
+            let state = SlotState {
+                seq, size, jskip, jsession, writes, epoch, flags: if several { SEVERAL_LINKS } else { 0 },
+                place: Place(places.0), previous: Place(places.1), holes,
+            };
+            let bytes = state.encode().unwrap();
+            let back = SlotState::decode(&bytes).unwrap();
+            prop_assert_eq!(back.encode().unwrap(), bytes);
+            prop_assert_eq!(back, state);
+        }
+
+        #[test]
+        fn any_bytes_are_answered(bytes in prop::collection::vec(any::<u8>(), LEN), n in 0u8..30, plain in any::<bool>()) {
+            let mut bytes: [u8; LEN] = bytes.try_into().unwrap();
+            if plain {
+                (bytes[44], bytes[45], bytes[46], bytes[47]) = (0, 0, n, 0);
+            }
+            if let Ok(state) = SlotState::decode(&bytes) {
+                prop_assert_eq!(state.encode().unwrap(), bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn more_holes_than_fit() {
+        let holes = (0..22).map(|i| Extent { first: 2 * i, count: 1 }).collect();
+        let none = SlotState::decode(&[0; LEN]).unwrap();
+        assert_eq!(SlotState { holes, ..none }.encode(), Err(Error::Holes));
+    }
+}

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
@@ -15,13 +15,15 @@ use fuser::{
     ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite,
     ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
-use runvault_store::backend::Rename;
-use runvault_vault::api::{Allocate, Attr, Caller, Handle, Ino, OpenFlags, Opened, SetAttr};
+use runvault_vault::api::{Attr, Handle, Ino, Opened, SetAttr};
 use runvault_vault::{Error, Posix, Result, Vault};
 
+use crate::asked::{allocation, caller, open_flags, rename_how, sized, strips};
 use crate::attributes::{bare, file_attr, file_type, generation, node_kind, set_time};
+use crate::complaints;
 use crate::errno;
 use crate::options::negotiate;
+use crate::owed::{Debt, Owed};
 use crate::parked::{Nobody, Park, Parked};
 use crate::watchdog::{Outcome, Patience, Refuse, Slot, Watchdog};
 
@@ -50,7 +52,7 @@ pub(crate) struct Adapter {
 
 impl Adapter {
     pub(crate) fn new(vault: Arc<Vault>, watchdog: Arc<Watchdog<Parked>>, local_store: bool) -> Self {
-        let owed = Arc::new(Owed { vault: Arc::clone(&vault), debts: Mutex::new(Vec::new()) });
+        let owed = Arc::new(Owed::new(Arc::clone(&vault)));
         let ttl = if vault.read_only() { READER_TTL } else { WRITER_TTL };
         let open_flags = if local_store { FopenFlags::FOPEN_NOFLUSH } else { FopenFlags::empty() };
         Self { vault, watchdog, owed, ttl, open_flags }
@@ -131,71 +133,9 @@ impl Adapter {
 
 fn refuse(reply: Parked, error: &Error) {
     if errno::is_trouble(error) {
-        log::warn!("{error}");
+        complaints::log(error);
     }
     reply.refuse(errno::of(error));
-}
-
-fn caller(request: &Request, umask: u32) -> Caller {
-    Caller { uid: request.uid(), gid: request.gid(), pid: request.pid(), umask }
-}
-
-/// Whether a change of contents strips suid and sgid.
-///
-/// The kernel decides by CAP_FSETID and says so in FUSE_OPEN_KILL_SUIDGID and FATTR_KILL_SUIDGID; fuser
-/// 0.18 hands on neither. Root stands for the capability: a capable user who is not root loses a bit
-/// that it could have kept, which is the safe way to be wrong.
-fn strips(request: &Request) -> bool {
-    request.uid() != 0
-}
-
-fn open_flags(request: &Request, flags: i32) -> OpenFlags {
-    let access = flags & libc::O_ACCMODE;
-    let truncate = flags & libc::O_TRUNC != 0;
-    OpenFlags {
-        read: access != libc::O_WRONLY,
-        write: access != libc::O_RDONLY,
-        truncate,
-        append: flags & libc::O_APPEND != 0,
-        kill_suidgid: truncate && strips(request),
-    }
-}
-
-fn allocation(mode: i32) -> Option<Allocate> {
-    const KEEP: i32 = libc::FALLOC_FL_KEEP_SIZE;
-    const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | KEEP;
-    const ZERO: i32 = libc::FALLOC_FL_ZERO_RANGE;
-    const ZERO_KEEP: i32 = ZERO | KEEP;
-    match mode {
-        0 => Some(Allocate::Plain),
-        KEEP => Some(Allocate::KeepSize),
-        PUNCH => Some(Allocate::PunchHole),
-        ZERO => Some(Allocate::ZeroRange { keep_size: false }),
-        ZERO_KEEP => Some(Allocate::ZeroRange { keep_size: true }),
-        _ => None,
-    }
-}
-
-fn rename_how(flags: RenameFlags) -> Option<Rename> {
-    if flags.is_empty() {
-        Some(Rename::Over)
-    } else if flags == RenameFlags::RENAME_NOREPLACE {
-        Some(Rename::NoReplace)
-    } else if flags == RenameFlags::RENAME_EXCHANGE {
-        Some(Rename::Exchange)
-    } else {
-        None
-    }
-}
-
-/// The two steps of getxattr and listxattr: size 0 asks how long the answer would be.
-fn sized(reply: ReplyXattr, size: u32, value: &[u8]) {
-    match u32::try_from(value.len()) {
-        Ok(len) if size == 0 => reply.size(len),
-        Ok(len) if len <= size => reply.data(value),
-        Ok(_) => reply.error(Errno::ERANGE),
-        Err(_) => reply.error(Errno::E2BIG),
-    }
 }
 
 fn copy(vault: &Vault, from: (Handle, u64), to: (Handle, u64), len: u64, strip: bool) -> Result<u64> {
@@ -222,53 +162,6 @@ fn with_buffer<T>(size: usize, work: impl FnOnce(&mut [u8]) -> T) -> T {
         }
         work(buffer.get_mut(..size).unwrap_or_default())
     })
-}
-
-/// Something that the kernel has let go of.
-#[derive(Clone, Copy)]
-pub(crate) enum Debt {
-    Node(Ino, u64),
-    File(Handle),
-    Directory(Handle),
-}
-
-impl Debt {
-    fn pay(self, vault: &Vault) -> Result<()> {
-        match self {
-            Debt::Node(ino, n) => {
-                vault.forget(ino, n);
-                Ok(())
-            }
-            Debt::File(handle) => vault.release(handle),
-            Debt::Directory(handle) => vault.releasedir(handle),
-        }
-    }
-}
-
-/// What could not be let go of while the breaker was open.
-pub(crate) struct Owed {
-    vault: Arc<Vault>,
-    debts: Mutex<Vec<Debt>>,
-}
-
-impl Owed {
-    fn add(&self, debt: Debt) {
-        self.debts.lock().unwrap_or_else(PoisonError::into_inner).push(debt);
-    }
-
-    /// Asks the store for its space, and pays when it answers. Whether it did.
-    pub(crate) fn settle(&self) -> bool {
-        if self.vault.statfs().is_err() {
-            return false;
-        }
-        let debts = std::mem::take(&mut *self.debts.lock().unwrap_or_else(PoisonError::into_inner));
-        for debt in debts {
-            if let Err(error) = debt.pay(&self.vault) {
-                log::warn!("{error}");
-            }
-        }
-        true
-    }
 }
 
 impl Filesystem for Adapter {

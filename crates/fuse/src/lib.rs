@@ -2,13 +2,16 @@
 //!
 //! Read it in the order in which a mount lives: [`MountOptions`] and `options` say what is asked of
 //! the kernel, `mount` attaches, `session` keeps it alive, `adapter` has one short handler for each
-//! kernel call, `attributes` and `errno` translate, `watchdog` answers where the store does not.
+//! kernel call, `asked`, `attributes` and `errno` translate, `watchdog` answers where the store does not.
 
 mod adapter;
+mod asked;
 mod attributes;
+mod complaints;
 mod errno;
 mod mount;
 mod options;
+mod owed;
 mod parked;
 mod session;
 mod watchdog;

@@ -31,8 +31,16 @@ const READ_AHEAD_KIB: &str = "1024";
 /// A place that shows our mount.
 pub(crate) struct Mount {
     path: PathBuf,
-    /// Device number of what we mounted, so that nothing else is ever unmounted.
+    identity: Identity,
+}
+
+/// What the kernel calls a mount, so that nothing else is ever unmounted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Identity {
     device: (u32, u32),
+    id: u64,
+    /// The id is never given again (Linux 6.8 on); else both may be, once the mount has gone.
+    unique: bool,
 }
 
 /// Mounts at `at`. The descriptor is for the session; the mount answers once that has begun.
@@ -47,8 +55,8 @@ pub(crate) fn attach(at: &Path, options: &MountOptions) -> Result<(OwnedFd, Moun
     }
     let fuse =
         if geteuid().is_root() { mount_directly(&path, options) } else { mount_by_helper(&path, options) }?;
-    let device = device_at(&path).map_err(Error::Mount)?;
-    Ok((fuse, Mount { path, device }))
+    let identity = identity_at(&path).map_err(Error::Mount)?;
+    Ok((fuse, Mount { path, identity }))
 }
 
 fn mount_directly(path: &Path, options: &MountOptions) -> Result<OwnedFd, Error> {
@@ -109,8 +117,11 @@ fn mount_by_helper(path: &Path, options: &MountOptions) -> Result<OwnedFd, Error
 fn refusal(said: &str) -> Error {
     if said.contains("user_allow_other") {
         Error::AllowOtherForbidden
-    } else if said.contains("device not found") || said.contains("failed to open /dev/fuse") {
-        Error::NoDevice(io::Error::other(said.trim().to_owned()))
+    } else if said.contains("device not found") {
+        Error::NoDevice(Errno::NOENT.into())
+    } else if said.contains("failed to open /dev/fuse") {
+        // It opens the device as the user.
+        Error::NoDevice(Errno::ACCESS.into())
     } else {
         let said = said.trim().trim_start_matches("fusermount3: ");
         Error::Mount(io::Error::other(if said.is_empty() { "fusermount3 failed" } else { said }.to_owned()))
@@ -133,12 +144,13 @@ fn receive_descriptor(socket: &UnixStream) -> io::Result<Option<OwnedFd>> {
 
 impl Mount {
     /// Takes it off the tree, lazily when something still uses it. Nothing is done when it has gone, or
-    /// something else was mounted over it.
+    /// something else was mounted over it. `ended`: the session has, so that on an older kernel a mount
+    /// that looks like ours is taken for another's.
     ///
     /// # Errors
     /// The kernel or fusermount3 refused.
-    pub(crate) fn detach(&self) -> io::Result<()> {
-        if !self.is_there() {
+    pub(crate) fn detach(&self, ended: bool) -> io::Result<()> {
+        if !self.is_there() || (ended && !self.identity.unique) {
             return Ok(());
         }
         match unmount(&self.path, UnmountFlags::NOFOLLOW) {
@@ -163,12 +175,12 @@ impl Mount {
     }
 
     fn is_there(&self) -> bool {
-        device_at(&self.path).is_ok_and(|device| device == self.device)
+        identity_at(&self.path).is_ok_and(|identity| identity == self.identity)
     }
 
     /// Best effort: the file is root's, and containers mount /sys read-only.
     pub(crate) fn raise_read_ahead(&self) {
-        let (major, minor) = self.device;
+        let (major, minor) = self.identity.device;
         let file = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
         if let Err(e) = std::fs::write(&file, READ_AHEAD_KIB) {
             log::info!("read-ahead stays at the kernel's default: {file}: {e}");
@@ -176,12 +188,17 @@ impl Mount {
     }
 }
 
-/// The device number that the kernel has for a path, without asking the file system, which may be
-/// ours and not answer yet.
-fn device_at(path: &Path) -> io::Result<(u32, u32)> {
+/// Asks the kernel alone, not the file system, which may be ours and not answer yet.
+fn identity_at(path: &Path) -> io::Result<Identity> {
+    /// STATX_MNT_ID_UNIQUE, which rustix 1.1 does not name.
+    const UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
     let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT | AtFlags::SYMLINK_NOFOLLOW;
-    let stat = statx(CWD, path, flags, StatxFlags::empty())?;
-    Ok((stat.stx_dev_major, stat.stx_dev_minor))
+    let stat = statx(CWD, path, flags, StatxFlags::MNT_ID | UNIQUE)?;
+    Ok(Identity {
+        device: (stat.stx_dev_major, stat.stx_dev_minor),
+        id: stat.stx_mnt_id,
+        unique: stat.stx_mask & UNIQUE.bits() != 0,
+    })
 }
 
 #[cfg(test)]
@@ -195,7 +212,11 @@ mod tests {
         assert!(matches!(refusal(forbidden), Error::AllowOtherForbidden));
         assert!(matches!(
             refusal("fusermount3: fuse device not found, try 'modprobe fuse' first"),
-            Error::NoDevice(_)
+            Error::NoDevice(e) if e.kind() == io::ErrorKind::NotFound
+        ));
+        assert!(matches!(
+            refusal("fusermount3: failed to open /dev/fuse: Permission denied"),
+            Error::NoDevice(e) if e.kind() == io::ErrorKind::PermissionDenied
         ));
         let other = refusal("fusermount3: mount failed: Operation not permitted\n");
         assert_eq!(other.to_string(), "mount: mount failed: Operation not permitted");

@@ -59,7 +59,7 @@ impl Session {
                 Ok(Session { mount, ended, watchdog: None })
             }
             Err(e) => {
-                let _ = mount.detach();
+                let _ = mount.detach(false);
                 Err(Error::Mount(e))
             }
         }
@@ -73,7 +73,7 @@ impl Session {
     /// Unmounts (lazily if busy) and waits for requests under way, but not for those that hang in the
     /// store, nor long for programs that keep files open. The vault is closed by the caller.
     pub fn unmount(&self) {
-        if let Err(e) = self.mount.detach() {
+        if let Err(e) = self.mount.detach(self.ended.has()) {
             log::warn!("unmount: {e}");
         }
         let begin = Instant::now();
@@ -89,7 +89,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        let _ = self.mount.detach();
+        let _ = self.mount.detach(self.ended.has());
         if let Some(watchdog) = &self.watchdog {
             watchdog.stop();
         }
@@ -119,6 +119,10 @@ impl Ended {
             told.changed.notify_all();
         })?;
         Ok(ended)
+    }
+
+    fn has(&self) -> bool {
+        *self.lock()
     }
 
     fn wait(&self) {

@@ -3,6 +3,8 @@
 //! A run is open until a marker says that base calling has ended; then it drains, since files are still sent;
 //! then it is complete. A marker that is missing is replaced by silence. What comes after the end does not open a
 //! run again: it only puts off the time from which it was quiet.
+//!
+//! `Analysis/<n>/`, which fills for hours after its run has ended, is observed like a run of no known family.
 
 use std::time::{Duration, SystemTime};
 

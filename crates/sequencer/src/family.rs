@@ -78,7 +78,7 @@ pub struct Profile {
     pub filters: Per,
     /// Quality scores that occur, ascending. A CBCL's bins are these; its bin 0 with base A is a no-call.
     pub qualities: &'static [u8],
-    /// Files InterOp/C<cycle>.1/ beside those that grow.
+    /// Files `InterOp/C<cycle>.1/` beside those that grow.
     pub interop_by_cycle: bool,
     /// Files of InterOp/, without `MetricsOut.bin`.
     pub interop: &'static [&'static str],

@@ -8,7 +8,7 @@ use crate::family::{Family, Profile};
 use crate::layout::{self, File};
 use crate::marker::Marker;
 use crate::spec::RunSpec;
-use crate::synthetic::{FILTER_CYCLE, text};
+use crate::synthetic::{FILTER_CYCLE, interop, text};
 
 /// Which program of the instrument writes a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,19 +150,18 @@ impl Plan<'_> {
         self.end_of_read(cycle);
     }
 
-    /// Every metric; those that need the filter's decision from then on, the tiles' from the template on.
+    /// Every metric; in the run's own files, those that need the filter's decision from then on. Where each cycle
+    /// has files of its own, the run's come once, at the end: readers look at a cycle's only while none of the
+    /// run's is there.
     fn metrics(&self, cycle: u32) -> Vec<File> {
+        let spec = self.spec;
+        let by_cycle = self.profile.interop_by_cycle;
         let late = |metric: &str| matches!(metric, "Q" | "PFGrid" | "Error");
-        let names = self.profile.interop.iter().filter(|name| cycle > FILTER_CYCLE || !late(name));
+        let names =
+            self.profile.interop.iter().filter(|name| by_cycle || cycle > FILTER_CYCLE || !late(name));
         names
-            .flat_map(|name| {
-                let metric = String::from(*name);
-                let in_cycle = self.profile.interop_by_cycle && *name != "Tile";
-                // Where each cycle has its own, the one that grows comes once, at the end.
-                let whole = (!in_cycle).then(|| File::Metric { metric: metric.clone(), cycle: None });
-                let part = in_cycle.then_some(File::Metric { metric, cycle: Some(cycle) });
-                whole.into_iter().chain(part)
-            })
+            .filter(|name| !by_cycle || interop::has_records(spec, name, cycle))
+            .map(|name| File::Metric { metric: (*name).into(), cycle: by_cycle.then_some(cycle) })
             .collect()
     }
 

@@ -52,7 +52,7 @@ pub fn content_after(spec: &RunSpec, file: &File, after: u32) -> Result<Vec<u8>>
         }
         File::Metric { metric, cycle: Some(cycle) } => {
             known.lane_and_cycle(1, *cycle)?;
-            let mut bytes = interop::header(metric);
+            let mut bytes = interop::header(spec, metric);
             bytes.extend(interop::records(spec, metric, *cycle));
             Ok(bytes)
         }
@@ -84,7 +84,7 @@ pub fn grows(file: &File) -> bool {
 pub fn gain(spec: &RunSpec, file: &File, cycle: u32) -> Vec<u8> {
     match file {
         File::Metric { metric, .. } => {
-            let mut bytes = if cycle == 1 { interop::header(metric) } else { Vec::new() };
+            let mut bytes = if cycle == 1 { interop::header(spec, metric) } else { Vec::new() };
             bytes.extend(interop::records(spec, metric, cycle));
             bytes
         }

@@ -101,8 +101,11 @@ mod tests {
 
     const QUALITIES: [u8; 4] = [2, 12, 23, 37];
 
+    /// A tile, and the base and quality of each call.
+    type Decoded = (u32, Vec<(u8, u8)>);
+
     /// A reader of its own: it knows the table above, not the code below it.
-    fn decode(bytes: &[u8]) -> (Vec<(u32, Vec<(u8, u8)>)>, bool) {
+    fn decode(bytes: &[u8]) -> (Vec<Decoded>, bool) {
         let u32_at = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
         assert_eq!((&bytes[..2], &bytes[6..8]), (&[1u8, 0][..], &[2u8, 2][..]));
         let (mut block, bins) = (u32_at(2), u32_at(8));

@@ -169,6 +169,6 @@ mod tests {
         let hiseq = RunSpec::preset(Family::HiSeq, Size::Tiny);
         assert!(expected_fastq(&novaseq, 1).all(|cluster| cluster.passes));
         assert!(!expected_fastq(&hiseq, 1).all(|cluster| cluster.passes));
-        assert_eq!(expected_fastq(&hiseq, 1).count(), 4 * 40);
+        assert_eq!(expected_fastq(&hiseq, 1).count(), 4 * 41);
     }
 }

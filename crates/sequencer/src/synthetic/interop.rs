@@ -7,6 +7,7 @@
 //! | Error | 3, 30 | f32 rate, 5 u32 reads with 0 to 4 errors |
 //! | Extraction | 2, 38 | 4 f32 focus, 4 u16 intensity, u64 time |
 //! | Q | 4, 206 | 50 u32, clusters of each quality from 1 on |
+//! | Q, binned | 6, 6 + 4 n | n u32, clusters of each bin; the header has more: u8 1, u8 n, lowest, highest, value of each |
 //! | Tile | 2, 10 | (no cycle) u16 code, f32 value; once a tile when the filter has decided, and once a read |
 //!
 //! Event, PFGrid and Registration are read by the instrument alone; theirs are records of the right habit only.
@@ -22,23 +23,47 @@ const PHASING: u16 = 200;
 /// Clusters a square millimetre, if a tile had its number on one.
 const TILES_PER_MM2: f32 = 1.0;
 
-/// Version and record length.
+/// Version and record length, and of binned qualities their bins.
 #[must_use]
-pub fn header(metric: &str) -> Vec<u8> {
-    let (version, length) = match metric {
-        "CorrectedInt" => (2, 48),
-        "EmpiricalPhasing" => (1, 14),
-        "Error" => (3, 30),
-        "Extraction" => (2, 38),
-        "Q" => (4, 206),
-        "Tile" => (2, 10),
-        _ => (1, OTHER as u8 + 6),
-    };
-    vec![version, length]
+pub fn header(spec: &RunSpec, metric: &str) -> Vec<u8> {
+    let qualities = spec.family.profile().qualities;
+    let bins = u8::try_from(qualities.len()).unwrap_or(u8::MAX);
+    match metric {
+        "CorrectedInt" => vec![2, 48],
+        "EmpiricalPhasing" => vec![1, 14],
+        "Error" => vec![3, 30],
+        "Extraction" => vec![2, 38],
+        "Q" if binned(spec) => {
+            let highest = qualities.iter().skip(1).map(|next| next - 1).chain([40.max(last(qualities))]);
+            let mut header = vec![6, 6 + 4 * bins, 1, bins];
+            header.extend_from_slice(qualities);
+            header.extend(highest);
+            header.extend_from_slice(qualities);
+            header
+        }
+        "Q" => vec![4, 206],
+        "Tile" => vec![2, 10],
+        _ => vec![1, 6 + OTHER as u8],
+    }
+}
+
+/// Readers take seven qualities or fewer for bins, which a histogram of fifty does not tell apart.
+fn binned(spec: &RunSpec) -> bool {
+    spec.family.profile().qualities.len() <= 7
+}
+
+fn last(qualities: &[u8]) -> u8 {
+    qualities.last().copied().unwrap_or_default()
 }
 
 /// Bytes of a record that only the instrument reads, after lane, tile and cycle.
 const OTHER: usize = 16;
+
+/// Whether a cycle has any: all metrics but the tiles' have.
+#[must_use]
+pub fn has_records(spec: &RunSpec, metric: &str, cycle: u32) -> bool {
+    metric != "Tile" || !tile_records(spec, 1, 1, cycle).is_empty()
+}
 
 /// All records of a cycle.
 #[must_use]
@@ -90,20 +115,22 @@ fn body(bytes: &mut Vec<u8>, spec: &RunSpec, metric: &str, stream: &mut Stream, 
 const TICKS_2020: u64 = 637_134_336_000_000_000 | 1 << 62;
 const TICKS_5_MINUTES: u64 = 3_000_000_000;
 
-/// A quarter of the clusters spread over the lower qualities, the rest at the highest.
-fn histogram(spec: &RunSpec) -> [u32; 50] {
-    let mut counts = [0; 50];
+/// Clusters of each quality: a quarter spread over the lower ones, the rest at the highest.
+fn histogram(spec: &RunSpec) -> Vec<u32> {
     let qualities = spec.family.profile().qualities;
-    let each = spec.clusters_per_tile / 4 / u32::try_from(qualities.len()).unwrap_or(1);
+    let each = (spec.clusters_per_tile / 4 / u32::try_from(qualities.len()).unwrap_or(1)).max(1);
     let mut left = spec.clusters_per_tile;
+    let mut shares = Vec::new();
     for quality in qualities {
-        let share = if Some(quality) == qualities.last() { left } else { each };
+        let share = if *quality == last(qualities) { left } else { each.min(left) };
         left -= share;
-        if let Some(count) = counts.get_mut(usize::from(*quality).saturating_sub(1)) {
-            *count = share;
-        }
+        shares.push((*quality, share));
     }
-    counts
+    if binned(spec) {
+        return shares.into_iter().map(|(_, share)| share).collect();
+    }
+    let of = |quality| shares.iter().find(|(known, _)| *known == quality).map_or(0, |(_, share)| *share);
+    (1..=50).map(of).collect()
 }
 
 fn tile_records(spec: &RunSpec, lane: u32, tile: u32, cycle: u32) -> Vec<u8> {
@@ -149,7 +176,7 @@ mod tests {
             let spec = RunSpec::preset(family, Size::Tiny);
             let tiles = spec.tile_list().len();
             for metric in family.profile().interop {
-                let length = usize::from(header(metric)[1]);
+                let length = usize::from(header(&spec, metric)[1]);
                 let bytes = records(&spec, metric, FILTER_CYCLE);
                 assert_eq!(bytes.len() % length, 0, "{family} {metric}");
                 if *metric != "Tile" {

@@ -1,0 +1,461 @@
+//! What can be typed: the one source of help texts, man pages and completions.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+
+/// What each exit code means: the man pages' EXIT STATUS.
+pub const EXIT_STATUS: [(u8, &str); 6] = [
+    (0, "done"),
+    (1, "failed; the message says why, and what can be done"),
+    (2, "usage: the command line, a mount point, a secret file"),
+    (3, "wrong passphrase or key"),
+    (4, "tampered with or damaged; what is concerned is named"),
+    (5, "busy, or held by another process or host"),
+];
+
+const ABOUT: &str = "\
+A directory that encrypts what a DNA sequencer writes into it, as it is written.
+
+What lies in the store (any directory: a disk, an NFS or SMB share) is only authenticated ciphertext, \
+names included.";
+
+const EXAMPLES: &str = "\
+Examples:
+  runvault demo                              see all of it on a throw-away vault
+  runvault init /srv/store                   make a vault
+  runvault mount /srv/store /mnt/runs        write and read runs in /mnt/runs
+  runvault unmount /mnt/runs                 everything durable, process gone
+  runvault ls -l /srv/store                  look inside without a mount
+
+Exit status: 0 done, 1 failed, 2 usage, 3 wrong key, 4 tampered or damaged, 5 busy or held elsewhere.
+`runvault COMMAND --help` has examples for each command; `runvault man --out DIR` writes man pages.";
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(name = "runvault", version, about = "Encrypts sequencing runs as they are written", long_about = ABOUT)]
+#[command(after_help = EXAMPLES, max_term_width = 100, disable_help_subcommand = true)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// One variant a command; their order is that of a first day.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Init(Init),
+    Key(Key),
+    Mount(Mount),
+    Unmount(Unmount),
+    Status(Status),
+    Ls(Ls),
+    Cat(Cat),
+    Cp(Cp),
+    Check(Check),
+    Passwd(Passwd),
+    Custody(Custody),
+    Takeover(Takeover),
+    Demo(Demo),
+    Completions(Completions),
+    Man(Man),
+}
+
+/// Who acts, and how the lock of that key file opens.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Who acts")]
+pub struct Who {
+    /// Key file of the acting identity [default: the owner's, kept in the store]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub identity: Option<PathBuf>,
+    /// Where this machine keeps its writing identity and what it has seen of vaults
+    /// [default: /var/lib/runvault for root, else $XDG_STATE_HOME/runvault]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub state: Option<PathBuf>,
+    #[command(flatten)]
+    pub unlock: Unlock,
+}
+
+impl Who {
+    /// Whether the command line says which key to use, or where its passphrase is.
+    pub fn names_a_key(&self) -> bool {
+        self.identity.is_some()
+            || self.unlock.passphrase_file.is_some()
+            || self.unlock.passphrase_fd.is_some()
+    }
+}
+
+/// Where the passphrase comes from; never from an argument or the environment.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Who acts")]
+pub struct Unlock {
+    /// Read the passphrase from the first line of FILE [default: systemd's credential
+    /// runvault.passphrase where there is one, else the terminal]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "passphrase_fd")]
+    pub passphrase_file: Option<PathBuf>,
+    /// Read the passphrase from the first line of file descriptor N
+    #[arg(long, value_name = "N")]
+    pub passphrase_fd: Option<u32>,
+    /// Accept secret files that group or others may read
+    #[arg(long)]
+    pub allow_readable_secret: bool,
+}
+
+/// Make a vault in an empty directory
+///
+/// Makes an owner identity, whose key file is locked by a passphrase and kept in the store, or written
+/// to a file outside with --identity. Prints the vault's fingerprint and what to keep a copy of.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  runvault init /srv/store                             asks for a passphrase, twice
+  runvault init /srv/store --passphrase-file pass.txt  for scripts
+  runvault init /srv/store --identity ~/owner.key      no key in the store: keep the file apart from it
+  runvault init /tmp/t --identity t.key --no-lock      an unlocked key, for tests")]
+pub struct Init {
+    /// An empty directory, or one to be made
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub store: PathBuf,
+    /// The owner's label, as others will see it
+    #[arg(long, default_value = "owner")]
+    pub label: String,
+    /// Write the owner's key file here instead of into the store (0600; an existing file is refused)
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub identity: Option<PathBuf>,
+    /// Leave that key file unlocked
+    #[arg(long, requires = "identity", conflicts_with_all = ["passphrase_file", "passphrase_fd"])]
+    pub no_lock: bool,
+    #[command(flatten)]
+    pub unlock: Unlock,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The owner's key file
+#[derive(Args, Debug)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+#[command(after_help = "Examples:\n  runvault key export /srv/store --out owner.key")]
+pub struct Key {
+    #[command(subcommand)]
+    pub command: KeyCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    Export(KeyExport),
+}
+
+/// Copy the owner's key file out of the store, under the same lock
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  runvault key export /srv/store --out owner.key
+  runvault mount /srv/store /mnt/runs --identity owner.key     the copy opens the vault as well")]
+pub struct KeyExport {
+    /// The store
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub store: PathBuf,
+    /// The file to make (0600; an existing file is refused)
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub out: PathBuf,
+}
+
+/// Mount a vault: plaintext in MNT, ciphertext in STORE
+///
+/// Returns when the mount answers. A read-write mount uses a state folder, one writer each, and enrols
+/// itself in the vault at its first use.
+#[derive(Args, Clone, Debug, Default)]
+#[command(after_help = "\
+Examples:
+  runvault mount /srv/store /mnt/runs                        asks for the passphrase
+  runvault mount --read-only /srv/store /mnt/runs            writes nothing, also for a read-only store
+  runvault mount -o allow_other,passphrase-file=/root/pass /srv/store /mnt/runs
+  runvault mount --run-depth 2 /srv/store /mnt/runs          runs are MNT/<instrument>/<run>
+  runvault mount -f --log stderr /srv/store /mnt/runs        in front; for systemd (Type=notify)
+
+In /etc/fstab, once the program is linked to as /sbin/mount.runvault:
+  /srv/store /mnt/runs runvault _netdev,x-systemd.automount,passphrase-file=/root/pass 0 0")]
+pub struct Mount {
+    /// The store
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub store: PathBuf,
+    /// An empty directory, not inside the store
+    #[arg(value_name = "MNT", value_hint = ValueHint::DirPath)]
+    pub mount_point: PathBuf,
+    /// Stay in front; tells systemd when the mount is ready
+    #[arg(short, long)]
+    pub foreground: bool,
+    /// Mount options as in fstab: ro, rw, [no]atime, nodiratime, noexec, nosuid, nodev, allow_other,
+    /// uid=, gid=, umask= (read-only mounts), and this command's own without their dashes: identity=,
+    /// passphrase-file=, state=, run-depth=, log=
+    #[arg(short = 'o', value_name = "OPTIONS", value_delimiter = ',')]
+    pub options: Vec<String>,
+    /// Write nothing, neither to the store nor to a state folder
+    #[arg(long)]
+    pub read_only: bool,
+    /// Let other users in (needs root, or user_allow_other in /etc/fuse.conf)
+    #[arg(long)]
+    pub allow_other: bool,
+    /// Depth at which a directory is a run: 1 for MNT/<run>, 2 for MNT/<instrument>/<run> [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=8))]
+    pub run_depth: Option<u32>,
+    /// Where events go: FILE, journal, syslog or stderr [default: the journal, else syslog]
+    #[arg(long, value_name = "WHERE")]
+    pub log: Option<String>,
+    #[command(flatten)]
+    pub who: Who,
+}
+
+/// Unmount: returns when everything is durable and the process has gone
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  runvault unmount /mnt/runs
+  fuser -vm /mnt/runs                 who still uses it, when this says it is busy")]
+pub struct Unmount {
+    /// The mount point
+    #[arg(value_name = "MNT", value_hint = ValueHint::DirPath)]
+    pub mount_point: PathBuf,
+}
+
+/// Show what is mounted, open runs, cipher engine and its measured speed, last sync, space
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  runvault status                     every mount of this user
+  runvault status /mnt/runs           one mount, from the process that serves it
+  runvault status /srv/store          a store, mounted or not; asks for no passphrase
+  runvault status /srv/store --passphrase-file pass.txt      and names its runs
+  runvault status --json /mnt/runs | jq .bytes_written")]
+pub struct Status {
+    /// A mount point or a store [default: every mount of this user]
+    #[arg(value_name = "MNT|STORE", value_hint = ValueHint::DirPath)]
+    pub target: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub who: Who,
+}
+
+/// List a vault's content without a mount
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  runvault ls /srv/store                                    the runs
+  runvault ls -l /srv/store 240101_NB501/InterOp            modes, sizes, times
+  runvault ls -R --json /srv/store | jq -r .path            every path, one JSON object a line")]
+pub struct Ls {
+    /// The store
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub store: PathBuf,
+    /// A path inside the vault
+    #[arg(default_value = "/", hide_default_value = true)]
+    pub path: OsString,
+    /// Mode, links, owner, group, size and time of each entry
+    #[arg(short, long)]
+    pub long: bool,
+    /// Directories too, all the way down
+    #[arg(short = 'R', long)]
+    pub recursive: bool,
+    /// Print a JSON object a line
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub who: Who,
+}
+
+/// Write a file of a vault to standard output
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  runvault cat /srv/store 240101_NB501/RunInfo.xml
+  runvault cat /srv/store 240101_NB501/reads.bam | samtools view -c")]
+pub struct Cat {
+    /// The store
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub store: PathBuf,
+    /// Files inside the vault
+    #[arg(required = true)]
+    pub paths: Vec<OsString>,
+    #[command(flatten)]
+    pub who: Who,
+}
+
+/// Copy into, out of or between vaults without a mount
+///
+/// A vault's side is STORE:/PATH. Keeps modes and times, and holes. Copying a directory to the top of a
+/// vault makes a run of it, as a mount does. Existing files are overwritten only with --force.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  runvault cp -r 240101_NB501 /srv/store:/              a run into the vault
+  runvault cp -r /srv/store:/240101_NB501 /scratch/     and out of it
+  runvault cp /srv/store:/240101_NB501/RunInfo.xml .    one file
+  runvault cp -r --force Analysis /srv/store:/240101_NB501/")]
+pub struct Cp {
+    /// Sources, then the destination
+    #[arg(required = true, num_args = 2.., value_name = "SRC... DST", value_hint = ValueHint::AnyPath)]
+    pub paths: Vec<OsString>,
+    /// Directories with all that is in them
+    #[arg(short, long)]
+    pub recursive: bool,
+    /// Overwrite existing files
+    #[arg(long)]
+    pub force: bool,
+    /// Depth at which a directory is a run
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=8))]
+    pub run_depth: u32,
+    #[command(flatten)]
+    pub who: Who,
+}
+
+/// Check everything that the key opens: headers, chunks, names, journals, signatures
+///
+/// Names each damaged file and exits with 4 if there is one. Writes nothing.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  runvault check /srv/store
+  runvault check --json /srv/store | jq -r 'select(.damage) | .path'")]
+pub struct Check {
+    /// The store
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub store: PathBuf,
+    /// Print a JSON object a damaged object, and one for the summary
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub who: Who,
+}
+
+/// Change the owner's passphrase; takes as long for ten thousand runs as for one
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  runvault passwd /srv/store
+  runvault passwd /srv/store --passphrase-file old.txt --new-passphrase-file new.txt
+  runvault passwd /srv/store --identity ~/owner.key      a key file that is kept outside
+
+The vault may be mounted meanwhile. It stays the same key: whoever has an old copy of the key file and
+the old passphrase still has it.")]
+pub struct Passwd {
+    /// The store
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub store: PathBuf,
+    /// Read the new passphrase from the first line of FILE [default: the terminal, twice]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "new_passphrase_fd")]
+    pub new_passphrase_file: Option<PathBuf>,
+    /// Read the new passphrase from the first line of file descriptor N
+    #[arg(long, value_name = "N")]
+    pub new_passphrase_fd: Option<u32>,
+    #[command(flatten)]
+    pub who: Who,
+}
+
+/// Who holds the vault's key
+#[derive(Args, Debug)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+#[command(after_help = "Examples:\n  runvault custody rotate /srv/store")]
+pub struct Custody {
+    #[command(subcommand)]
+    pub command: CustodyCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CustodyCommand {
+    Rotate(Rotate),
+}
+
+/// Make a new vault key; every run gets an envelope to it, then the old one goes
+///
+/// Rewrites no data. May be interrupted at any point: the same command goes on where it stopped. The
+/// vault may be mounted meanwhile.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  runvault custody rotate /srv/store
+  runvault custody rotate /srv/store --passphrase-file pass.txt --json")]
+pub struct Rotate {
+    /// The store
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub store: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub who: Who,
+}
+
+/// Take over a run whose writer, on another host, is gone
+///
+/// Two writers of one run destroy what they write. So this asks a person to confirm that the other
+/// host does not write it any more.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  runvault status /srv/store                          which run, and who holds it
+  runvault takeover /srv/store 240101_NB501
+  runvault takeover --yes /srv/store 240101_NB501     in a script: the other host is known to be gone")]
+pub struct Takeover {
+    /// The store
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub store: PathBuf,
+    /// The run's name or id
+    pub run: OsString,
+    /// The other host is known not to write this run any more
+    #[arg(long)]
+    pub yes: bool,
+    #[command(flatten)]
+    pub who: Who,
+}
+
+/// Show all of it on a throw-away vault
+///
+/// Mounts a new vault in a temporary directory, writes a generated run into it as an instrument does,
+/// shows what a thief sees in the store, mounts it again, verifies every file, and cleans up.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  runvault demo
+  runvault demo --size 1024             a larger run, in MiB
+  TMPDIR=/scratch runvault demo         on another disk")]
+pub struct Demo {
+    /// About how much the generated run holds, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 128, value_parser = clap::value_parser!(u64).range(1..=1_048_576))]
+    pub size: u64,
+}
+
+/// Print completions for a shell
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  runvault completions bash > /etc/bash_completion.d/runvault
+  runvault completions zsh > ~/.zfunc/_runvault
+  runvault completions fish > ~/.config/fish/completions/runvault.fish")]
+pub struct Completions {
+    /// The shell
+    pub shell: Shell,
+}
+
+/// Shells that completions exist for.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+}
+
+/// Print the man page, or write one for each command
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  runvault man | man -l -
+  runvault man --out /usr/local/share/man/man1")]
+pub struct Man {
+    /// Write runvault.1, runvault-mount.1, ... into DIR
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub out: Option<PathBuf>,
+}

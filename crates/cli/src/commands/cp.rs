@@ -1,0 +1,191 @@
+//! `cp`: which side of each argument is a vault, and where things go.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Result};
+use runvault_vault::Options;
+
+use crate::args::Cp;
+use crate::copy::{Copy, Job, bytes_below};
+use crate::exit::{Exit, refuse, refuse_with};
+use crate::output::shown;
+use crate::store::{Open, Store};
+use crate::trees::{InVault, Local, Tree, vault_path};
+use crate::{progress, signals};
+
+pub fn run(args: &Cp) -> Result<()> {
+    let sides = args.paths.iter().map(|arg| Side::parse(arg)).collect::<Result<Vec<_>>>()?;
+    let Some((target, sources)) = sides.split_last() else { return Ok(()) };
+    if sides.iter().all(|side| side.store.is_none()) {
+        return Err(refuse_with(
+            Exit::Usage,
+            "neither side is a vault",
+            "a vault's side is STORE:/PATH; cp(1) copies everything else",
+        ));
+    }
+    let vaults = Vaults::open(args, target, sources)?;
+    let copied = copy(args, &vaults, target, sources);
+    // Also after a failure: what was copied must become durable.
+    vaults.close().and(copied)
+}
+
+/// One argument: a path here, or one in a vault.
+struct Side {
+    /// The store, canonical.
+    store: Option<PathBuf>,
+    path: PathBuf,
+    /// As typed, with a slash at its end.
+    slash: bool,
+}
+
+impl Side {
+    /// `STORE:/PATH` where STORE is a vault; a path here otherwise.
+    fn parse(arg: &OsStr) -> Result<Side> {
+        let bytes = arg.as_bytes();
+        let slash = bytes.ends_with(b"/");
+        for (at, _) in bytes.windows(2).enumerate().filter(|(_, pair)| *pair == b":/") {
+            let (store, path) = bytes.split_at(at);
+            let store = Path::new(OsStr::from_bytes(store));
+            if store.join("vault.json").symlink_metadata().is_ok() {
+                let path = path.get(1..).unwrap_or_default();
+                let path = vault_path(Path::new(OsStr::from_bytes(path)))?;
+                return Ok(Side { store: Some(store.canonicalize()?), path, slash });
+            }
+        }
+        refuse_unknown_vault(arg)?;
+        Ok(Side { store: None, path: PathBuf::from(arg), slash })
+    }
+
+    /// What it is called where it arrives; `None` for the top of a vault.
+    fn name(&self) -> Result<Option<std::ffi::OsString>> {
+        if self.store.is_some() {
+            return Ok(self.path.file_name().map(OsStr::to_owned));
+        }
+        match self.path.file_name() {
+            Some(name) => Ok(Some(name.to_owned())),
+            // `.`, `..` and `/`
+            None => Ok(self
+                .path
+                .canonicalize()
+                .with_context(|| shown(&self.path))?
+                .file_name()
+                .map(OsStr::to_owned)),
+        }
+    }
+}
+
+/// `STORE:/PATH` whose STORE is no vault would otherwise become an odd file here.
+fn refuse_unknown_vault(arg: &OsStr) -> Result<()> {
+    let bytes = arg.as_bytes();
+    let Some(at) = bytes.windows(2).position(|pair| pair == b":/") else { return Ok(()) };
+    let path = Path::new(arg);
+    let exists = path.symlink_metadata().is_ok()
+        || path.parent().is_some_and(|p| !p.as_os_str().is_empty() && p.is_dir());
+    if exists {
+        return Ok(());
+    }
+    let store = Path::new(OsStr::from_bytes(bytes.get(..at).unwrap_or_default()));
+    // Says what is there instead of a vault.
+    let root = crate::store::open_root(store)?;
+    runvault_custody::chain::Chain::load(&root)?;
+    Ok(())
+}
+
+/// Every vault that an argument names, opened once; the target's for writing.
+struct Vaults {
+    open: Vec<(PathBuf, Open)>,
+}
+
+impl Vaults {
+    fn open(args: &Cp, target: &Side, sources: &[Side]) -> Result<Vaults> {
+        let mut vaults = Vaults { open: Vec::new() };
+        let options = Options { run_depth: args.run_depth, ..Options::default() };
+        if let Some(path) = &target.store {
+            refuse_into_itself(path, target, sources)?;
+            vaults.open.push((path.clone(), Store::open(path, &args.who)?.write(&args.who, options)?));
+        }
+        for path in sources.iter().filter_map(|source| source.store.as_ref()) {
+            if !vaults.open.iter().any(|(known, _)| known == path) {
+                vaults.open.push((path.clone(), Store::open(path, &args.who)?.read(&args.who, options)?));
+            }
+        }
+        Ok(vaults)
+    }
+
+    fn tree(&self, side: &Side) -> Box<dyn Tree> {
+        let of = |store: &PathBuf| self.open.iter().find(|(path, _)| path == store);
+        match side.store.as_ref().and_then(of) {
+            Some((path, open)) => Box::new(InVault::new(&open.vault, path)),
+            None => Box::new(Local),
+        }
+    }
+
+    /// All of them, also when one fails.
+    fn close(self) -> Result<()> {
+        self.open.into_iter().map(|(_, open)| open.close()).fold(Ok(()), Result::and)
+    }
+}
+
+/// A copy that finds what it writes has no end.
+fn refuse_into_itself(store: &Path, target: &Side, sources: &[Side]) -> Result<()> {
+    for source in sources {
+        let inside = match &source.store {
+            Some(other) => other == store && target.path.starts_with(&source.path),
+            None => source.path.canonicalize().is_ok_and(|path| store.starts_with(path)),
+        };
+        if inside {
+            return Err(refuse(Exit::Usage, format!("{}: the target is inside it", shown(&source.path))));
+        }
+    }
+    Ok(())
+}
+
+fn copy(args: &Cp, vaults: &Vaults, target: &Side, sources: &[Side]) -> Result<()> {
+    let to = vaults.tree(target);
+    let into = to.is_dir(&target.path)? || target.path.as_os_str().is_empty();
+    if !into && (sources.len() > 1 || target.slash && !args.recursive) {
+        return Err(refuse(Exit::Usage, format!("{}: not a directory", to.shown(&target.path))));
+    }
+    let from: Vec<Box<dyn Tree>> = sources.iter().map(|source| vaults.tree(source)).collect();
+    let total =
+        from.iter().zip(sources).map(|(tree, side)| bytes_below(&**tree, &side.path, args.recursive)).sum();
+    let bar = progress::bytes(total, "copy");
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    signals::on_first(move |_| stopped.store(true, Ordering::Relaxed))?;
+    let mut copy = Copy::new(args.recursive, args.force, stop, &bar);
+    for (tree, source) in from.iter().zip(sources) {
+        let path = match source.name()? {
+            Some(name) if into => target.path.join(name),
+            _ => target.path.clone(),
+        };
+        copy.run(&Job { from: &**tree, source: source.path.clone(), to: &*to, target: path })?;
+    }
+    bar.finish_and_clear();
+    copy.outcome()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_side_with_a_vault_is_found_whatever_colons_it_has() {
+        let tmp = tempfile::tempdir().unwrap();
+        let store = tmp.path().join("a:/b").join("store");
+        std::fs::create_dir_all(&store).unwrap();
+        std::fs::write(store.join("vault.json"), b"{}").unwrap();
+        let mut arg = store.clone().into_os_string();
+        arg.push(":/run:/x/");
+        let side = Side::parse(&arg).unwrap();
+        assert_eq!(side.store, Some(store.canonicalize().unwrap()));
+        assert_eq!(side.path, Path::new("run:/x"));
+        assert!(side.slash);
+        let here = Side::parse(tmp.path().join("a:/b").as_os_str()).unwrap();
+        assert_eq!(here.store, None);
+    }
+}

@@ -1,0 +1,67 @@
+//! `custody rotate`: a new vault key under the same runs.
+
+use anyhow::Result;
+use runvault_custody::rotate::{RotateSummary, rotate};
+
+use crate::args::{Custody, CustodyCommand, Rotate};
+use crate::exit::{Exit, refuse_with};
+use crate::output::{self, count, shown};
+use crate::progress;
+use crate::store::Store;
+
+pub fn run(args: &Custody) -> Result<()> {
+    match &args.command {
+        CustodyCommand::Rotate(args) => run_rotate(args),
+    }
+}
+
+fn run_rotate(args: &Rotate) -> Result<()> {
+    let store = Store::open(&args.store, &args.who)?;
+    let owner = store.identity(&args.who)?;
+    let bar = progress::items(0, "runs");
+    let summary = rotate(&store.root, &store.chain, &owner, &mut |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    tell(args, &summary?)
+}
+
+fn tell(args: &Rotate, summary: &RotateSummary) -> Result<()> {
+    if args.json {
+        let failed = summary
+            .failed
+            .iter()
+            .map(|(run, why)| serde_json::json!({ "run": run.to_string(), "why": why }))
+            .collect::<Vec<_>>();
+        output::json(&serde_json::json!({
+            "epoch": summary.epoch,
+            "resumed": summary.resumed,
+            "rotated": summary.rotated,
+            "already": summary.already,
+            "failed": failed,
+        }))?;
+    } else {
+        let how = if summary.resumed { "Finished the interrupted rotation to" } else { "Made" };
+        output::line(&format!(
+            "{how} vault key {}: {} sealed to it, {} before.\n\n\
+             What an old copy of the store still opens: the owner's key opens the runs that are in it, as before.\n\
+             The vault key that was replaced opens them too, for whoever kept it; it opens no run that is made\n\
+             from now on.",
+            summary.epoch,
+            count(summary.rotated, "run"),
+            summary.already,
+        ))?;
+    }
+    if summary.failed.is_empty() {
+        return Ok(());
+    }
+    for (run, why) in &summary.failed {
+        output::warn(&format!("run {run} was left as it was: {why}"));
+    }
+    Err(refuse_with(
+        Exit::Damaged,
+        format!("{} could not be sealed to the new key", count(summary.failed.len() as u64, "run")),
+        format!("they keep their old envelopes; runvault check {} says more", shown(&args.store)),
+    ))
+}

@@ -1,0 +1,157 @@
+//! `init`: an owner, a vault, and what to keep a copy of.
+
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use runvault_crypto::passphrase::Params;
+use runvault_custody::chain::Chain;
+use runvault_custody::identity::Identity;
+use runvault_custody::init::{Found, NewVault, inspect};
+use runvault_custody::key_files::{self, NewLock};
+use runvault_store::backend::Dir;
+use zeroize::Zeroizing;
+
+use crate::args::Init;
+use crate::exit::{Exit, refuse, refuse_with};
+use crate::mount_point::absolute;
+use crate::output::{self, shown};
+use crate::prompt::Source;
+use crate::store::open_root;
+
+/// Nothing is written before everything is known to be usable.
+pub fn run(args: &Init) -> Result<()> {
+    let store = absolute(&args.store)?;
+    refuse_used(&store)?;
+    let outside = args.identity.as_deref().map(|path| key_path(path, &store)).transpose()?;
+    let passphrase = if args.no_lock { None } else { Some(Source::of(&args.unlock).new_one(&args.label)?) };
+    let owner = Identity::generate(&args.label)?;
+    make_directory(&store)?;
+    let root = open_root(&store)?;
+    write(&root, &owner, passphrase.as_ref(), outside.as_deref())?;
+    tell(args, &store, &root, &owner, outside.as_deref())
+}
+
+fn refuse_used(store: &Path) -> Result<()> {
+    if std::fs::symlink_metadata(store).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound) {
+        return Ok(());
+    }
+    let root = open_root(store)?;
+    match inspect(&root)? {
+        Found::Empty => Ok(()),
+        Found::Vault => Err(refuse_with(
+            Exit::Failed,
+            format!("{} is a vault already; nothing was changed", shown(store)),
+            format!("runvault status {}", shown(store)),
+        )),
+        // Loading it is what names the leftovers.
+        Found::KilledInit => match Chain::load(&root) {
+            Err(error) => Err(error.into()),
+            Ok(_) => Err(refuse(Exit::Failed, format!("{} is a vault already", shown(store)))),
+        },
+        Found::NotEmpty(names) => Err(runvault_custody::Error::NotEmpty(names).into()),
+    }
+}
+
+/// The key file's path, which must not lie in the store and must not exist.
+fn key_path(path: &Path, store: &Path) -> Result<PathBuf> {
+    let path = absolute(path)?;
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let real =
+        folder.canonicalize().map_err(|e| refuse(Exit::Usage, format!("key file {}: {e}", shown(&path))))?;
+    if path.starts_with(store) || store.canonicalize().is_ok_and(|store| real.starts_with(store)) {
+        let what = format!("key file {}: inside the store", shown(&path));
+        return Err(refuse_with(Exit::Usage, what, "keep it on another medium than the store"));
+    }
+    if std::fs::symlink_metadata(&path).is_ok() {
+        return Err(runvault_custody::Error::KeyFileExists(path).into());
+    }
+    Ok(path)
+}
+
+fn make_directory(store: &Path) -> Result<()> {
+    match DirBuilder::new().mode(0o755).create(store) {
+        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(e).with_context(|| format!("make {}", shown(store)))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The key file first: a vault whose key is not durable would be lost at once.
+fn write(
+    root: &Arc<dyn Dir>,
+    owner: &Identity,
+    passphrase: Option<&Zeroizing<Vec<u8>>>,
+    outside: Option<&Path>,
+) -> Result<()> {
+    let vault = NewVault::prepare(owner)?;
+    let lock = match passphrase {
+        Some(passphrase) => NewLock::Passphrase { passphrase, params: Params::DEFAULT },
+        None => NewLock::None,
+    };
+    let Some(path) = outside else {
+        return Ok(vault.write(root, owner, Some(&lock))?);
+    };
+    key_files::write_new(path, owner, &lock, Some(vault.vault_id()))?;
+    vault.write(root, owner, None).inspect_err(|_| {
+        // Made a moment ago, for a vault that does not exist.
+        let _ = std::fs::remove_file(path);
+    })?;
+    Ok(())
+}
+
+fn tell(
+    args: &Init,
+    store: &Path,
+    root: &Arc<dyn Dir>,
+    owner: &Identity,
+    outside: Option<&Path>,
+) -> Result<()> {
+    let chain = Chain::load(root)?;
+    if args.json {
+        return output::json(&serde_json::json!({
+            "store": store.to_string_lossy(),
+            "vault": chain.vault_id().to_string(),
+            "words": chain.words(),
+            "owner": { "label": owner.label, "id": owner.id().to_string() },
+            "key_file": outside.map(|path| path.to_string_lossy()),
+            "locked": !args.no_lock,
+        }));
+    }
+    let kept = match (outside, args.no_lock) {
+        (None, _) => "in the store (custody/locks), locked by the passphrase".to_owned(),
+        (Some(path), false) => format!("{}, locked by the passphrase", shown(path)),
+        (Some(path), true) => format!("{}, NOT LOCKED: whoever reads it has the vault", shown(path)),
+    };
+    output::line(&format!("Made a vault in {}\n", shown(store)))?;
+    output::line(&output::pairs(&[
+        ("fingerprint", chain.vault_id().to_string()),
+        ("in words", chain.words()),
+        ("owner", format!("{} ({})", output::visible(owner.label.as_bytes()), owner.id())),
+        ("key file", kept),
+    ]))?;
+    output::line(&format!("Keep, apart from the store:\n{}", to_keep(store, outside, args.no_lock)))
+}
+
+fn to_keep(store: &Path, outside: Option<&Path>, unlocked: bool) -> String {
+    let mut text = String::from("  - the fingerprint, on paper: it tells this vault from every other one\n");
+    match outside {
+        Some(path) => {
+            text +=
+                &format!("  - a copy of {}: without that file nobody opens the vault, ever\n", shown(path));
+        }
+        None => {
+            text += &format!(
+                "  - a copy of the key file, for the day that custody/ is lost:\n      runvault key export {} --out owner.key\n",
+                shown(store)
+            );
+        }
+    }
+    if !unlocked {
+        text += "  - the passphrase: nobody can reset it\n";
+    }
+    text.trim_end().to_owned()
+}

@@ -1,0 +1,29 @@
+//! `key export`: the owner's key file, out of the store.
+
+use anyhow::Result;
+use runvault_custody::{key_files, locks};
+
+use crate::args::{Key, KeyCommand, KeyExport};
+use crate::output::{self, shown, visible};
+use crate::store::open_root;
+
+pub fn run(args: &Key) -> Result<()> {
+    match &args.command {
+        KeyCommand::Export(args) => export(args),
+    }
+}
+
+fn export(args: &KeyExport) -> Result<()> {
+    let root = open_root(&args.store)?;
+    // Says what is wrong with a directory that is no vault.
+    runvault_custody::chain::Chain::load(&root)?;
+    let file = locks::read(&root)?;
+    key_files::write_copy(&args.out, &file)?;
+    output::line(&format!(
+        "{}: the key of {} ({}), under the same passphrase as in the store.\n\
+         It goes on opening by this passphrase when the one in the store is changed.",
+        shown(&args.out),
+        visible(file.label().as_bytes()),
+        file.id()
+    ))
+}

@@ -1,0 +1,161 @@
+//! `mount`: the store and its key opened, the engine under FUSE, until someone ends it.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use runvault_fuse::{MountOptions, Session};
+use runvault_vault::Options as VaultOptions;
+
+use crate::args::Mount;
+use crate::daemon::{self, Readiness, Side};
+use crate::exit::{Exit, refuse};
+use crate::log::{Target, start as start_log};
+use crate::mount_options::{Options, resolve};
+use crate::mounted::{Ending, Mounted};
+use crate::output::shown;
+use crate::store::{Open, Store};
+use crate::{fuse_ready, mount_point, mount_table, service, signals};
+
+/// Threads of the FUSE session: several, since one may hang on a store that does not answer.
+const THREADS: usize = 16;
+/// A call that the store has not answered for so long ends with EIO.
+const STUCK: Duration = Duration::from_secs(45);
+
+/// Mounts; in the background unless told otherwise. `fake` ends after the checks that need no key.
+pub fn run(args: &Mount, fake: bool) -> Result<ExitCode> {
+    let mut options = resolve(args)?;
+    let (at, store) = mount_point::check(&args.mount_point, &args.store)?;
+    fuse_ready::check(options.allow_other)?;
+    make_absolute(&mut options, &at)?;
+    if fake {
+        return Ok(Exit::Done.into());
+    }
+    if args.foreground {
+        return serve(&options, &at, &store, None).map(|()| Exit::Done.into());
+    }
+    match daemon::split()? {
+        Side::Parent(code) => Ok(code),
+        Side::Child(ready) => serve(&options, &at, &store, Some(ready)).map(|()| Exit::Done.into()),
+    }
+}
+
+/// The process leaves its directory, so no path may depend on it; none may lead through the mount.
+fn make_absolute(options: &mut Options, at: &Path) -> Result<()> {
+    let who = &mut options.mount.who;
+    let state = crate::store::state_folder(who.state.as_deref())?;
+    if state.starts_with(at) {
+        return Err(refuse(
+            Exit::Usage,
+            format!("the state folder {} is inside the mount point", shown(&state)),
+        ));
+    }
+    who.state = Some(state);
+    for path in [&mut who.identity, &mut who.unlock.passphrase_file].into_iter().flatten() {
+        *path = mount_point::absolute(path)?;
+    }
+    Ok(())
+}
+
+fn serve(options: &Options, at: &Path, path: &Path, ready: Option<Readiness>) -> Result<()> {
+    start_log(&Target::of(options.mount.log.as_deref()))?;
+    let mut store = Store::open(path, &options.mount.who)?;
+    let open = open(&mut store, options)?;
+    raise_file_limit();
+    std::env::set_current_dir("/").context("leave the directory")?;
+    let ending = Arc::new(Ending::default());
+    let asked = Arc::clone(&ending);
+    signals::on_first(move |signal| {
+        log::info!("{signal}: flushing and unmounting");
+        asked.ask();
+    })?;
+    let served = Mounted::new(at, path, &store, &open);
+    let mounted = mount(options, at, path, &store, &open)
+        .and_then(|session| ending.watch(session))
+        .and_then(|()| announce(&served, at, &open, &store, ready));
+    match mounted {
+        Ok(()) => ending.wait(),
+        Err(_) => ending.ask(),
+    }
+    finish(&served, at, open).and(mounted)
+}
+
+fn open(store: &mut Store, options: &Options) -> Result<Open> {
+    let engine = VaultOptions {
+        run_depth: options.mount.run_depth.unwrap_or(1),
+        owner: options.owner,
+        ..VaultOptions::default()
+    };
+    if options.read_only {
+        store.read(&options.mount.who, engine)
+    } else {
+        store.write(&options.mount.who, engine)
+    }
+}
+
+fn mount(options: &Options, at: &Path, path: &Path, store: &Store, open: &Open) -> Result<Session> {
+    let mut kernel = options.kernel.clone();
+    if options.read_only {
+        kernel.push("ro".to_owned());
+    }
+    let options = MountOptions {
+        source: path.to_string_lossy().into_owned(),
+        allow_other: options.allow_other,
+        options: kernel,
+        threads: THREADS,
+        local_store: is_local(path),
+        stuck_after: STUCK,
+    };
+    let session = Session::mount(Arc::clone(&open.vault), at, &options)
+        .with_context(|| format!("mount vault {} at {}", store.chain.vault_id(), shown(at)))?;
+    Ok(session)
+}
+
+/// Tells everyone who waits for the mount.
+fn announce(
+    served: &Arc<Mounted>,
+    at: &Path,
+    open: &Open,
+    store: &Store,
+    ready: Option<Readiness>,
+) -> Result<()> {
+    if let Some(folder) = &open.folder {
+        folder.note_mountpoint(at)?;
+    }
+    let state = open.folder.as_ref().map(|_| store.state_of_vault());
+    served.listen(state.as_deref(), mount_table::at(at)?.map(|entry| entry.device).as_deref());
+    log::info!("vault {} mounted at {}", store.chain.vault_id(), at.display());
+    service::ready(&format!("mounted at {}", at.display()));
+    ready.map_or(Ok(()), Readiness::tell)
+}
+
+/// It is unmounted: everything durable, then whoever waits is told.
+fn finish(served: &Mounted, at: &Path, open: Open) -> Result<()> {
+    service::stopping();
+    let closed = open.close();
+    match &closed {
+        Ok(()) => log::info!("unmounted {}: everything is durable", at.display()),
+        Err(error) => log::error!("unmounted {}, but: {error:#}", at.display()),
+    }
+    served.closed(&closed);
+    closed
+}
+
+/// Directories of the store stay open while they are in use; the soft limit is made for programs that
+/// call select(2).
+fn raise_file_limit() {
+    let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    limit.current = limit.maximum;
+    // The lower limit works too, for fewer directories.
+    let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, limit);
+}
+
+/// File systems whose errors come with the write, so that close(2) has nothing to add.
+fn is_local(store: &Path) -> bool {
+    /// statfs(2)'s numbers: ext2 to ext4, XFS, btrfs, tmpfs, F2FS, ZFS, bcachefs.
+    const LOCAL: [u64; 7] =
+        [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0xf2f5_2010, 0x2fc1_2fc1, 0xca45_1a4e];
+    rustix::fs::statfs(store).is_ok_and(|found| LOCAL.contains(&(found.f_type as u64 & 0xffff_ffff)))
+}

@@ -1,0 +1,60 @@
+//! `passwd`: the same key under another passphrase.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use runvault_crypto::passphrase::Params;
+use runvault_custody::identity::Identity;
+use runvault_custody::key_files::{self, NewLock};
+use runvault_custody::locks;
+
+use crate::args::{Passwd, Unlock};
+use crate::output::{self, shown};
+use crate::prompt::Source;
+use crate::store::Store;
+
+pub fn run(args: &Passwd) -> Result<()> {
+    let store = Store::open(&args.store, &args.who)?;
+    let owner = store.identity(&args.who)?;
+    let new = new_source(args).new_one(&owner.label)?;
+    let lock = NewLock::Passphrase { passphrase: &new, params: Params::DEFAULT };
+    match &args.who.identity {
+        None => locks::passwd(&store.root, &owner, &lock)?,
+        Some(path) => relock(path, &owner, &lock)?,
+    }
+    let place = args.who.identity.as_deref().map_or("the key file in the store".to_owned(), |p| shown(p));
+    output::line(&format!(
+        "{place} opens by the new passphrase now; nothing else was changed.\n\n\
+         What this does not end: it is the same key. Whoever has an old copy of the key file (a backup or a\n\
+         snapshot of the store, an export) and the old passphrase still opens everything in this vault, also\n\
+         what is written from now on. If that has happened, make a new vault and copy the runs into it:\n  \
+         runvault init NEW && runvault cp -r {}:/ NEW:/",
+        shown(&args.store)
+    ))
+}
+
+/// Without a choice of its own the new passphrase is asked for; a credential holds the old one.
+fn new_source(args: &Passwd) -> Source {
+    match (&args.new_passphrase_file, args.new_passphrase_fd) {
+        (None, None) => Source::Terminal,
+        (file, fd) => Source::of(&Unlock {
+            passphrase_file: file.clone(),
+            passphrase_fd: fd,
+            allow_readable_secret: args.who.unlock.allow_readable_secret,
+        }),
+    }
+}
+
+/// A new file beside the old one, then over it: a crash leaves one of the two, whole.
+fn relock(path: &Path, owner: &Identity, lock: &NewLock) -> Result<()> {
+    let mut name = path.file_name().context("a key file has a name")?.to_owned();
+    name.push(format!(".new-{}", std::process::id()));
+    let new = path.with_file_name(name);
+    key_files::write_new(&new, owner, lock, owner.vault)?;
+    std::fs::rename(&new, path).inspect_err(|_| {
+        // The old file is untouched; the new one would only be in the way.
+        let _ = std::fs::remove_file(&new);
+    })?;
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Ok(std::fs::File::open(folder)?.sync_all()?)
+}

@@ -1,0 +1,88 @@
+//! `status`: from the live mount where there is one, from the store where there is none.
+
+use std::path::Path;
+
+use anyhow::Result;
+use serde_json::{Map, Value};
+
+use crate::args::{Status, Who};
+use crate::control::Client;
+use crate::exit::{Exit, refuse};
+use crate::mount_point::absolute;
+use crate::mount_table::{self, Entry};
+use crate::output::{self, shown, warn};
+use crate::store::Store;
+use crate::vault_status::{add, add_engine, as_text, of_space, of_vault};
+
+pub fn run(args: &Status) -> Result<()> {
+    let Some(target) = &args.target else { return every_mount(args.json) };
+    let path = absolute(target)?;
+    let table = mount_table::read()?;
+    if let Some(entry) = table.iter().rev().find(|entry| entry.is_vault() && entry.at == path) {
+        return tell(args.json, &of_mount(entry)?);
+    }
+    let real = path.canonicalize().unwrap_or_else(|_| path.clone());
+    let served =
+        table.iter().rev().find(|entry| entry.is_vault() && (entry.source == real || entry.at == real));
+    match served {
+        Some(entry) => tell(args.json, &of_mount(entry)?),
+        None => tell(args.json, &of_store(target, &args.who)?),
+    }
+}
+
+fn every_mount(json: bool) -> Result<()> {
+    let vaults: Vec<Entry> = mount_table::read()?.into_iter().filter(Entry::is_vault).collect();
+    if vaults.is_empty() && !json {
+        return output::line("no vault is mounted");
+    }
+    for (n, entry) in vaults.iter().enumerate() {
+        if n > 0 && !json {
+            output::line("")?;
+        }
+        match of_mount(entry) {
+            Ok(status) => tell(json, &status)?,
+            Err(error) => warn(&format!("{error:#}")),
+        }
+    }
+    Ok(())
+}
+
+fn tell(json: bool, status: &Value) -> Result<()> {
+    if json { output::json(status) } else { output::bytes(as_text(status).as_bytes()) }
+}
+
+fn of_mount(entry: &Entry) -> Result<Value> {
+    Client::of_mount(entry).and_then(|mut client| client.ask("status")).map_err(|error| {
+        let what =
+            format!("{}: the process that serves this mount does not answer: {error:#}", shown(&entry.at));
+        refuse(Exit::Failed, what)
+    })
+}
+
+/// A writing mount in another namespace still has its socket in the state folder.
+fn of_store(path: &Path, who: &Who) -> Result<Value> {
+    let store = Store::open(path, who)?;
+    if let Ok(status) = Client::of_state(&store.state_of_vault()).and_then(|mut client| client.ask("status"))
+    {
+        return Ok(status);
+    }
+    let mut object = if who.names_a_key() {
+        let open = store.read(who, runvault_vault::Options::default())?;
+        let object = of_vault(&open.vault);
+        open.close()?;
+        object
+    } else {
+        without_key(&store)?
+    };
+    add(&mut object, "store", path.to_string_lossy());
+    add(&mut object, "vault", store.chain.vault_id().to_string());
+    add(&mut object, "words", store.chain.words());
+    Ok(Value::Object(object))
+}
+
+fn without_key(store: &Store) -> Result<Map<String, Value>> {
+    let mut object = Map::new();
+    add(&mut object, "space", of_space(&store.root.space()?));
+    add_engine(&mut object);
+    Ok(object)
+}

@@ -1,0 +1,104 @@
+//! `unmount`: asks the process that serves the mount, and waits until it has gone.
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use serde_json::Value;
+
+use crate::args::Unmount;
+use crate::control::Client;
+use crate::exit::{Exit, refuse, refuse_with};
+use crate::mount_point::{self, Unmounted, absolute};
+use crate::mount_table::{self, Entry};
+use crate::output::shown;
+
+/// A mount that is in the table may not listen yet.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+pub fn run(args: &Unmount) -> Result<()> {
+    let entry = find(args)?;
+    match connect(&entry) {
+        Some(client) => by_its_process(&entry, client),
+        None => alone(&entry),
+    }
+}
+
+fn find(args: &Unmount) -> Result<Entry> {
+    let name = shown(&args.mount_point);
+    let direct = mount_table::at(&absolute(&args.mount_point)?)?;
+    let entry = match direct {
+        Some(entry) => Some(entry),
+        None => mount_table::at(&args.mount_point.canonicalize().unwrap_or_default())?,
+    };
+    entry.filter(Entry::is_vault).ok_or_else(|| {
+        refuse_with(
+            Exit::Usage,
+            format!("{name}: no vault is mounted there"),
+            "runvault status lists the mounts",
+        )
+    })
+}
+
+fn connect(entry: &Entry) -> Option<Client> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match Client::of_mount(entry) {
+            Ok(client) => return Some(client),
+            Err(_) if Instant::now() < until => sleep(Duration::from_millis(20)),
+            Err(_) => return None,
+        }
+    }
+}
+
+fn by_its_process(entry: &Entry, mut client: Client) -> Result<()> {
+    // Before the request: afterwards the process may have gone already.
+    let process = client.pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok().map(|fd| (pid, fd)));
+    let first = client.ask("unmount")?;
+    if first.get("busy").is_some() {
+        return Err(busy(entry));
+    }
+    refuse_error(&first)?;
+    let last =
+        client.next()?.context("the mount's process ended before it said that everything is durable")?;
+    refuse_error(&last)?;
+    // Its end closes the connection; then the process itself is gone within moments.
+    while client.next()?.is_some() {}
+    if let Some((pid, fd)) = process {
+        wait_gone(pid, &fd)?;
+    }
+    Ok(())
+}
+
+fn wait_gone(pid: Pid, fd: &rustix::fd::OwnedFd) -> Result<()> {
+    let mut watched = [rustix::event::PollFd::new(fd, rustix::event::PollFlags::IN)];
+    let limit = rustix::event::Timespec { tv_sec: 30, tv_nsec: 0 };
+    match rustix::event::poll(&mut watched, Some(&limit))? {
+        0 => Err(refuse(
+            Exit::Failed,
+            format!("unmounted and durable, but process {} does not end", pid.as_raw_nonzero()),
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn refuse_error(answer: &Value) -> Result<()> {
+    match answer.get("error").and_then(Value::as_str) {
+        Some(why) => Err(refuse(Exit::Failed, why)),
+        None => Ok(()),
+    }
+}
+
+fn busy(entry: &Entry) -> anyhow::Error {
+    let at = shown(&entry.at);
+    refuse_with(Exit::Busy, format!("{at} is in use"), format!("who uses it: fuser -vm {at}"))
+}
+
+/// Nobody listens: the process is gone, hung, or runs in another namespace.
+fn alone(entry: &Entry) -> Result<()> {
+    match mount_point::unmount(&entry.at)? {
+        Unmounted::Done => Ok(()),
+        Unmounted::InUse => Err(busy(entry)),
+    }
+}

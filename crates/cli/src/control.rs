@@ -1,0 +1,276 @@
+//! `control.sock`: how `status` and `unmount` reach the process that serves a mount.
+//!
+//! One request a connection, a word on a line; answers are lines of JSON. Only the same user and root
+//! are heard (SO_PEERCRED), on both sides. The socket is in the state folder of a writing mount, and
+//! for every mount in a runtime folder under the mount's device number, where it is found without the
+//! state folder's name.
+
+use std::fs::{DirBuilder, File};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::Builder;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::mount_table::Entry;
+
+/// The socket's name in a state folder.
+pub const NAME: &str = "control.sock";
+/// The longest line that either side reads.
+const LINE: u64 = 16 << 20;
+/// How long a peer may take for its request.
+const REQUEST: Duration = Duration::from_secs(5);
+
+/// What a mount answers with.
+pub trait Service: Send + Sync {
+    /// Everything `status` shows.
+    fn status(&self) -> Value;
+    /// Starts the unmount: `{"stopping": true}`, `{"busy": true}` or `{"error": ...}`. When it has
+    /// started, `wait_closed` gives the outcome.
+    fn unmount(&self) -> Value;
+    /// Blocks until everything is durable, or was found not to be.
+    fn wait_closed(&self) -> Value;
+}
+
+/// Sockets that are served; their names go away when dropped.
+pub struct Server {
+    names: Vec<PathBuf>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        for name in &self.names {
+            // Gone already is as good.
+            let _ = std::fs::remove_file(name);
+        }
+    }
+}
+
+impl Server {
+    /// Listens in the state folder, where there is one, and under the mount's device number. A socket
+    /// that cannot be made is logged: the mount itself works without.
+    pub fn start(state: Option<&Path>, device: Option<&str>, service: &Arc<dyn Service>) -> Server {
+        let mut names: Vec<PathBuf> = state.map(|folder| folder.join(NAME)).into_iter().collect();
+        let runtime = runtime_folders(rustix::process::geteuid().as_raw())
+            .into_iter()
+            .find(|f| make_private(f).is_ok());
+        if let (Some(folder), Some(device)) = (runtime, device) {
+            names.push(folder.join(socket_name(device)));
+        }
+        names.retain(|name| match listen(name, service) {
+            Ok(()) => true,
+            Err(error) => {
+                log::warn!("no control socket {}: {error:#}", name.display());
+                false
+            }
+        });
+        Server { names }
+    }
+}
+
+fn listen(name: &Path, service: &Arc<dyn Service>) -> Result<()> {
+    // A live server of that name cannot be: the state folder is locked, the device number is ours.
+    let _ = std::fs::remove_file(name);
+    let listener = in_folder(name, |short| UnixListener::bind(short))?;
+    std::fs::set_permissions(name, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    let service = Arc::clone(service);
+    Builder::new().name("control".into()).spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let service = Arc::clone(&service);
+            let answering =
+                Builder::new().name("control-peer".into()).spawn(move || answer(stream, &*service));
+            if let Err(error) = answering {
+                log::warn!("control request refused: {error}");
+            }
+        }
+    })?;
+    Ok(())
+}
+
+fn answer(mut stream: UnixStream, service: &dyn Service) {
+    if !allowed(&stream, rustix::process::geteuid().as_raw()) {
+        return;
+    }
+    let _ = stream.set_read_timeout(Some(REQUEST));
+    let _ = stream.set_write_timeout(Some(REQUEST));
+    let Ok(request) = read_line(&mut BufReader::new(&stream)) else { return };
+    let _ = match request.trim() {
+        "status" => send(&mut stream, &service.status()),
+        "unmount" => {
+            let first = service.unmount();
+            let started = first.get("stopping").is_some();
+            let sent = send(&mut stream, &first);
+            if started {
+                let _ = send(&mut stream, &service.wait_closed());
+                // Open until the process ends: its end of file tells the peer that it has gone.
+                std::mem::forget(stream);
+            }
+            sent
+        }
+        _ => send(&mut stream, &serde_json::json!({ "error": "unknown request" })),
+    };
+}
+
+/// Whether the peer is this user or root.
+fn allowed(stream: &UnixStream, user: u32) -> bool {
+    rustix::net::sockopt::socket_peercred(stream)
+        .is_ok_and(|peer| peer.uid.is_root() || peer.uid.as_raw() == user)
+}
+
+fn send(stream: &mut UnixStream, value: &Value) -> std::io::Result<()> {
+    stream.write_all(format!("{value}\n").as_bytes())
+}
+
+fn read_line(reader: &mut impl BufRead) -> std::io::Result<String> {
+    let mut line = String::new();
+    reader.take(LINE).read_line(&mut line)?;
+    Ok(line)
+}
+
+/// A connection to a live mount.
+pub struct Client {
+    stream: BufReader<UnixStream>,
+    /// The process that serves the mount.
+    pub pid: Option<rustix::process::Pid>,
+}
+
+impl Client {
+    /// Connects to whoever serves this mount.
+    ///
+    /// # Errors
+    /// Nobody listens, or someone else's process does.
+    pub fn of_mount(entry: &Entry) -> Result<Client> {
+        let user = entry.user().unwrap_or_else(|| rustix::process::geteuid().as_raw());
+        let mut last = anyhow::anyhow!("no runtime folder");
+        for folder in runtime_folders(user) {
+            match Client::connect(&folder.join(socket_name(&entry.device)), user) {
+                Ok(client) => return Ok(client),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// Connects to the writing mount of a state folder (`<state>/<vault id>`).
+    ///
+    /// # Errors
+    /// As [`Client::of_mount`].
+    pub fn of_state(folder: &Path) -> Result<Client> {
+        let owner = std::fs::metadata(folder)?.uid();
+        Client::connect(&folder.join(NAME), owner)
+    }
+
+    fn connect(name: &Path, user: u32) -> Result<Client> {
+        let stream = in_folder(name, |short| UnixStream::connect(short))?;
+        if !allowed(&stream, user) {
+            bail!("{}: another user's process listens there", name.display());
+        }
+        let pid = rustix::net::sockopt::socket_peercred(&stream).ok().map(|peer| peer.pid);
+        Ok(Client { stream: BufReader::new(stream), pid })
+    }
+
+    /// Sends the request and reads the first answer.
+    ///
+    /// # Errors
+    /// The peer went away or talks nonsense.
+    pub fn ask(&mut self, request: &str) -> Result<Value> {
+        writeln!(self.stream.get_mut(), "{request}")?;
+        self.next()?.context("the mount's process ended without an answer")
+    }
+
+    /// The next answer; `None` once the peer has closed.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub fn next(&mut self) -> Result<Option<Value>> {
+        let line = read_line(&mut self.stream)?;
+        if line.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(serde_json::from_str(&line).context("answer of the mount's process")?))
+    }
+}
+
+fn socket_name(device: &str) -> String {
+    format!("{}.sock", device.replace(':', "-"))
+}
+
+/// Where a user's sockets may lie, the best place first.
+fn runtime_folders(user: u32) -> Vec<PathBuf> {
+    let mut folders = Vec::new();
+    if user == 0 {
+        folders.push(PathBuf::from("/run/runvault"));
+    } else {
+        folders.push(PathBuf::from(format!("/run/user/{user}/runvault")));
+    }
+    folders.push(PathBuf::from(format!("/tmp/runvault-{user}")));
+    folders
+}
+
+/// Makes the folder, or takes one that is this user's alone.
+fn make_private(folder: &Path) -> Result<()> {
+    match DirBuilder::new().mode(0o700).create(folder) {
+        Ok(()) => return Ok(()),
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+        Err(e) => return Err(e.into()),
+    }
+    let meta = std::fs::symlink_metadata(folder)?;
+    let private =
+        meta.is_dir() && meta.uid() == rustix::process::geteuid().as_raw() && meta.mode() & 0o077 == 0;
+    if private { Ok(()) } else { bail!("{}: not a private folder of this user", folder.display()) }
+}
+
+/// Calls with a name short enough for a socket address (108 bytes), whatever the folder's path is.
+fn in_folder<T>(name: &Path, call: impl FnOnce(PathBuf) -> std::io::Result<T>) -> Result<T> {
+    let (folder, base) = name.parent().zip(name.file_name()).context("a socket has a folder and a name")?;
+    let handle = File::open(folder)?;
+    let short = PathBuf::from(format!("/proc/self/fd/{}", handle.as_raw_fd())).join(base);
+    Ok(call(short)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Fixed;
+    impl Service for Fixed {
+        fn status(&self) -> Value {
+            serde_json::json!({ "files": 3 })
+        }
+        fn unmount(&self) -> Value {
+            serde_json::json!({ "busy": true })
+        }
+        fn wait_closed(&self) -> Value {
+            serde_json::json!({ "closed": true })
+        }
+    }
+
+    #[test]
+    fn a_request_is_answered_however_long_the_path() {
+        let tmp = tempfile::tempdir().unwrap();
+        let folder = tmp.path().join("x".repeat(120));
+        std::fs::create_dir(&folder).unwrap();
+        let service: Arc<dyn Service> = Arc::new(Fixed);
+        let server = Server::start(Some(&folder), None, &service);
+        assert_eq!(Client::of_state(&folder).unwrap().ask("status").unwrap()["files"], 3);
+        assert_eq!(Client::of_state(&folder).unwrap().ask("unmount").unwrap()["busy"], true);
+        assert!(Client::of_state(&folder).unwrap().ask("nonsense").unwrap()["error"].is_string());
+        drop(server);
+        assert!(!folder.join(NAME).exists());
+    }
+
+    #[test]
+    fn a_folder_that_others_may_enter_is_not_used() {
+        let tmp = tempfile::tempdir().unwrap();
+        let open = tmp.path().join("open");
+        DirBuilder::new().mode(0o755).create(&open).unwrap();
+        assert!(make_private(&open).is_err());
+        assert!(make_private(&tmp.path().join("new")).is_ok());
+    }
+}

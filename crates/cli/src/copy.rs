@@ -1,0 +1,263 @@
+//! Copying between two trees: contents, holes, modes, times. What cannot be copied is named, and does
+//! not stop the rest.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Result;
+use indicatif::ProgressBar;
+use runvault_store::backend::Kind;
+
+use crate::exit::{self, Exit, refuse, refuse_with};
+use crate::output;
+use crate::trees::{Meta, Sink, Source, Tree};
+
+const PIECE: usize = 1 << 20;
+
+/// What is copied from where to where.
+pub struct Job<'a> {
+    pub from: &'a dyn Tree,
+    pub source: PathBuf,
+    pub to: &'a dyn Tree,
+    pub target: PathBuf,
+}
+
+/// A copy under way.
+pub struct Copy<'a> {
+    pub recursive: bool,
+    pub force: bool,
+    /// Set by Ctrl-C.
+    pub stop: Arc<AtomicBool>,
+    pub bar: &'a ProgressBar,
+    piece: Vec<u8>,
+    failed: u64,
+    worst: Exit,
+}
+
+impl<'a> Copy<'a> {
+    /// Nothing copied yet.
+    pub fn new(recursive: bool, force: bool, stop: Arc<AtomicBool>, bar: &'a ProgressBar) -> Self {
+        Self { recursive, force, stop, bar, piece: vec![0; PIECE], failed: 0, worst: Exit::Done }
+    }
+
+    /// Copies one source.
+    ///
+    /// # Errors
+    /// Only what stops everything: interrupted, or a target that takes nothing any more.
+    pub fn run(&mut self, job: &Job) -> Result<()> {
+        let result = self.any(job, &job.source, &job.target);
+        self.note(result)
+    }
+
+    /// The outcome of all of it.
+    ///
+    /// # Errors
+    /// Something could not be copied; it was named before.
+    pub fn outcome(&self) -> Result<()> {
+        match self.failed {
+            0 => Ok(()),
+            n => Err(refuse(self.worst, format!("{} not copied", output::count(n, "object")))),
+        }
+    }
+
+    /// A failure of one object is told and counted; one of the whole side goes on up.
+    fn note(&mut self, result: Result<()>) -> Result<()> {
+        let Err(error) = result else { return Ok(()) };
+        if is_final(&error) {
+            return Err(error);
+        }
+        self.failed += 1;
+        if self.worst != Exit::Damaged {
+            self.worst = exit::of(&error);
+        }
+        self.bar.suspend(|| exit::report(&error));
+        Ok(())
+    }
+
+    fn any(&mut self, job: &Job, source: &Path, target: &Path) -> Result<()> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(Interrupted.into());
+        }
+        let Some(meta) = job.from.stat(source)? else {
+            return Err(refuse(
+                Exit::Failed,
+                format!("{}: no such file or directory", job.from.shown(source)),
+            ));
+        };
+        match meta.kind {
+            Kind::Dir => self.directory(job, source, target, &meta),
+            Kind::File => self.file(job, source, target, &meta),
+            Kind::Symlink => {
+                self.make_room(job, target)?;
+                job.to.make_link(target, &job.from.read_link(source)?)?;
+                job.to.finish(target, &meta)
+            }
+            _ => {
+                self.make_room(job, target)?;
+                job.to.make_node(target, &meta)?;
+                job.to.finish(target, &meta)
+            }
+        }
+    }
+
+    fn directory(&mut self, job: &Job, source: &Path, target: &Path, meta: &Meta) -> Result<()> {
+        if !self.recursive {
+            let what = format!("{}: a directory", job.from.shown(source));
+            return Err(refuse_with(Exit::Failed, what, "cp -r copies directories"));
+        }
+        let top = target.as_os_str().is_empty();
+        match job.to.stat(target)? {
+            _ if top => {}
+            None => job.to.make_dir(target)?,
+            Some(found) if found.kind == Kind::Dir => {}
+            Some(_) => {
+                let what = format!("{}: exists and is no directory", job.to.shown(target));
+                return Err(refuse(Exit::Failed, what));
+            }
+        }
+        for name in job.from.list(source)? {
+            let result = self.any(job, &source.join(&name), &target.join(&name));
+            self.note(result)?;
+        }
+        // After its entries, which change its times. The top of a vault has its own.
+        if top || source.as_os_str().is_empty() { Ok(()) } else { job.to.finish(target, meta) }
+    }
+
+    fn file(&mut self, job: &Job, source: &Path, target: &Path, meta: &Meta) -> Result<()> {
+        self.make_room(job, target)?;
+        self.bar.set_message(job.from.shown(source));
+        let mut from = job.from.open(source)?;
+        let to = job.to.create(target)?;
+        let copied = self.contents(&mut *from, to, meta.size).and_then(|()| job.to.finish(target, meta));
+        copied.map_err(|error| {
+            // Half a file under the right name would be taken for the whole.
+            let _ = job.to.remove(target);
+            error.context(job.from.shown(source))
+        })
+    }
+
+    fn contents(&mut self, from: &mut dyn Source, mut to: Box<dyn Sink + '_>, size: u64) -> Result<()> {
+        let mut end = 0u64;
+        while let Some(range) = from.next_data(end)? {
+            self.bar.inc(range.start.saturating_sub(end));
+            end = range.start;
+            while end < range.end {
+                if self.stop.load(Ordering::Relaxed) {
+                    return Err(Interrupted.into());
+                }
+                let want = usize::try_from(range.end - end).map_or(PIECE, |left| left.min(PIECE));
+                let piece = self.piece.get_mut(..want).unwrap_or_default();
+                let n = from.read(end, piece)?;
+                if n == 0 {
+                    break;
+                }
+                to.write(end, piece.get(..n).unwrap_or_default())?;
+                end = end.saturating_add(n as u64);
+                self.bar.inc(n as u64);
+            }
+            if end < range.end {
+                // Cut short while it was read: what is there was copied.
+                return to.close(end);
+            }
+        }
+        self.bar.inc(size.saturating_sub(end));
+        to.close(size.max(end))
+    }
+
+    /// Overwrites only when told to, and never through what is no file.
+    fn make_room(&self, job: &Job, target: &Path) -> Result<()> {
+        let Some(found) = job.to.stat(target)? else { return Ok(()) };
+        let name = job.to.shown(target);
+        if found.kind == Kind::Dir {
+            return Err(refuse(Exit::Failed, format!("{name}: a directory is there")));
+        }
+        if !self.force {
+            return Err(refuse_with(Exit::Failed, format!("{name}: exists"), "cp --force overwrites"));
+        }
+        job.to.remove(target)
+    }
+}
+
+/// Bytes below a path, for the progress bar; what cannot be read counts nothing.
+pub fn bytes_below(tree: &dyn Tree, path: &Path, recursive: bool) -> u64 {
+    let Ok(Some(meta)) = tree.stat(path) else { return 0 };
+    match meta.kind {
+        Kind::File => meta.size,
+        Kind::Dir if recursive => {
+            let names = tree.list(path).unwrap_or_default();
+            names.iter().map(|name| bytes_below(tree, &path.join(name), true)).fold(0, u64::saturating_add)
+        }
+        _ => 0,
+    }
+}
+
+/// Ctrl-C, SIGTERM or SIGHUP.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted; what was copied so far is whole")]
+struct Interrupted;
+
+/// Whether nothing more can succeed on the side that is written.
+fn is_final(error: &anyhow::Error) -> bool {
+    let full = |errno: Option<i32>| matches!(errno, Some(libc::ENOSPC | libc::EDQUOT | libc::EROFS));
+    error.chain().any(|cause| {
+        if let Some(vault) = cause.downcast_ref::<runvault_vault::Error>() {
+            return match vault {
+                runvault_vault::Error::Closed => true,
+                runvault_vault::Error::Store { source, .. } => full(source.raw_os_error()),
+                _ => false,
+            };
+        }
+        cause.is::<Interrupted>()
+            || cause.downcast_ref::<std::io::Error>().is_some_and(|e| full(e.raw_os_error()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trees::Local;
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+    fn copy(from: &Path, to: &Path, recursive: bool, force: bool) -> Result<()> {
+        let bar = ProgressBar::hidden();
+        let mut copy = Copy::new(recursive, force, Arc::default(), &bar);
+        copy.run(&Job { from: &Local, source: from.to_owned(), to: &Local, target: to.to_owned() })?;
+        copy.outcome()
+    }
+
+    #[test]
+    fn modes_times_holes_and_links_come_along() {
+        let tmp = tempfile::tempdir().unwrap();
+        let (from, to) = (tmp.path().join("from"), tmp.path().join("to"));
+        fs::create_dir_all(from.join("d")).unwrap();
+        let sparse = fs::File::create(from.join("d/sparse")).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&sparse, b"end", 8 << 20).unwrap();
+        sparse.set_len(16 << 20).unwrap();
+        sparse.set_modified(std::time::UNIX_EPOCH + std::time::Duration::new(1000, 5)).unwrap();
+        fs::set_permissions(from.join("d/sparse"), fs::Permissions::from_mode(0o640)).unwrap();
+        std::os::unix::fs::symlink("nowhere", from.join("link")).unwrap();
+        copy(&from, &to, true, false).unwrap();
+        let meta = fs::metadata(to.join("d/sparse")).unwrap();
+        assert_eq!((meta.mode() & 0o7777, meta.mtime(), meta.mtime_nsec()), (0o640, 1000, 5));
+        assert_eq!(meta.len(), 16 << 20);
+        assert!(meta.blocks() * 512 < 1 << 20, "holes stay holes");
+        assert_eq!(fs::read(to.join("d/sparse")).unwrap(), fs::read(from.join("d/sparse")).unwrap());
+        assert_eq!(fs::read_link(to.join("link")).unwrap(), Path::new("nowhere"));
+    }
+
+    #[test]
+    fn files_are_overwritten_only_by_force_and_directories_only_with_r() {
+        let tmp = tempfile::tempdir().unwrap();
+        let (from, to) = (tmp.path().join("from"), tmp.path().join("to"));
+        fs::write(&from, b"new").unwrap();
+        fs::write(&to, b"old").unwrap();
+        assert!(copy(&from, &to, false, false).is_err());
+        assert_eq!(fs::read(&to).unwrap(), b"old");
+        copy(&from, &to, false, true).unwrap();
+        assert_eq!(fs::read(&to).unwrap(), b"new");
+        assert!(copy(tmp.path(), &tmp.path().join("other"), false, false).is_err());
+        assert!(!tmp.path().join("other").exists());
+    }
+}

@@ -1,0 +1,144 @@
+//! Advice: what a person can do about an error, with the very command.
+
+use runvault_custody::Error as Custody;
+use runvault_fuse::Error as Fuse;
+use runvault_vault::Error as Vault;
+
+use crate::exit::Refusal;
+use crate::output::shown;
+
+/// The advice for the first cause that has one.
+pub fn hint(error: &anyhow::Error) -> Option<String> {
+    error.chain().find_map(|cause| {
+        if let Some(refusal) = cause.downcast_ref::<Refusal>() {
+            return refusal.hint.clone();
+        }
+        if let Some(custody) = cause.downcast_ref::<Custody>() {
+            return of_custody(custody);
+        }
+        if let Some(fuse) = cause.downcast_ref::<Fuse>() {
+            return of_fuse(fuse);
+        }
+        cause.downcast_ref::<Vault>().and_then(of_vault)
+    })
+}
+
+fn of_custody(error: &Custody) -> Option<String> {
+    Some(match error {
+        Custody::WrongPassphrase { .. } => {
+            "try again; if the passphrase was changed lately, the new one is needed.\n\
+             Without it the vault opens by a copy of the key file under a passphrase that is known: --identity FILE"
+                .into()
+        }
+        Custody::WrongKey { .. } => "name the key file of one of those with --identity FILE".into(),
+        Custody::OtherVault { .. } => {
+            "the key file of this store's owner is needed; if this is not the store that you meant, say which".into()
+        }
+        Custody::NoLock => "the key file was made outside the store (init --identity): name it with --identity FILE".into(),
+        Custody::NotAVault { .. } => "make a vault in an empty directory: runvault init DIR".into(),
+        Custody::NotEmpty(_) => "a vault is made in an empty directory, or in one that init makes".into(),
+        Custody::UnknownVersion { .. } | Custody::UnknownSuite { .. } => {
+            "a newer runvault made this; `runvault --version` shows the one that is installed here".into()
+        }
+        Custody::Damaged { .. } | Custody::ChainBroken { .. } => {
+            "someone or something changed custody/: put that file back from a backup; it holds no secret that is not locked"
+                .into()
+        }
+        Custody::Forked { .. } | Custody::CutShort { .. } | Custody::RolledBack { .. } => {
+            "the store is older than this machine has seen it, or another one: put the newest custody/ back".into()
+        }
+        Custody::ChangedMeanwhile => "run the same command again".into(),
+        Custody::Busy { mountpoint: Some(at), .. } => format!(
+            "work in the mount {at}, or end it: runvault unmount {at}\nReading needs no state folder: mount --read-only, ls, cat",
+            at = shown(at)
+        ),
+        Custody::Busy { mountpoint: None, .. } => {
+            "wait until that process has ended, or use another folder: --state DIR".into()
+        }
+        Custody::Permissions { path, .. } => {
+            format!("chmod 600 {}, or accept it with --allow-readable-secret", shown(path))
+        }
+        Custody::KeyFileExists(_) => "name a file that does not exist yet".into(),
+        Custody::UnlockedInStore => "--no-lock needs --identity FILE, outside the store".into(),
+        Custody::Vault(error) => return of_vault(error),
+        _ => return None,
+    })
+}
+
+fn of_vault(error: &Vault) -> Option<String> {
+    match error {
+        Vault::Held { run, .. } => Some(format!(
+            "reading works: mount --read-only, ls, cat. If that machine is gone for good:\nrunvault takeover STORE {run}"
+        )),
+        Vault::Damaged { .. } => Some(
+            "runvault check STORE names everything that is damaged; put those files back from a backup"
+                .into(),
+        ),
+        Vault::Store { source, .. } => of_errno(source.raw_os_error()?),
+        _ => None,
+    }
+}
+
+fn of_errno(errno: i32) -> Option<String> {
+    Some(match errno {
+        libc::ENOSPC | libc::EDQUOT => {
+            "the store is full: make space, then try again; nothing that was accepted is lost".into()
+        }
+        libc::EROFS => "the store is read-only here: mount --read-only, ls, cat and check still work".into(),
+        libc::EACCES | libc::EPERM => {
+            "this user may not do that in the store: check its owner and mode".into()
+        }
+        libc::ESTALE | libc::EIO | libc::ETIMEDOUT => {
+            "the store does not answer as it should: is the disk or share still there?".into()
+        }
+        _ => return None,
+    })
+}
+
+fn of_fuse(error: &Fuse) -> Option<String> {
+    Some(match error {
+        Fuse::NoDevice(_) => "modprobe fuse; in a container: --device /dev/fuse --cap-add SYS_ADMIN.\n\
+                              Without FUSE the vault opens by: runvault ls, cat, cp"
+            .into(),
+        Fuse::NoFusermount => "install the package fuse3: apt install fuse3".into(),
+        Fuse::AllowOtherForbidden => "as root: echo user_allow_other >> /etc/fuse.conf".into(),
+        Fuse::Mount(source) if matches!(source.raw_os_error(), Some(libc::EPERM | libc::EACCES)) => {
+            "this user may not mount here: the mount point must be its own; in a container: --cap-add SYS_ADMIN".into()
+        }
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exit::{Exit, of};
+
+    #[test]
+    fn advice_names_the_command() {
+        let held = Vault::Held { run: "00ff".into(), holder: "gateway ab".into() };
+        let error = anyhow::Error::from(held);
+        assert!(hint(&error).unwrap().contains("runvault takeover STORE 00ff"));
+        assert_eq!(of(&error), Exit::Busy);
+        let busy = anyhow::Error::from(Custody::Busy { pid: 7, mountpoint: Some("/mnt/x".into()) });
+        assert!(hint(&busy).unwrap().contains("runvault unmount /mnt/x"));
+        assert_eq!(of(&busy), Exit::Busy);
+    }
+
+    #[test]
+    fn custody_refusals_have_their_exit_codes() {
+        let wrong = Custody::WrongPassphrase { custodian: "owner".into() };
+        let cut = Custody::CutShort { pinned: 2, found: 1 };
+        for (error, code) in [
+            (wrong, Exit::WrongKey),
+            (cut, Exit::Damaged),
+            (Custody::NoLock, Exit::Usage),
+            (Custody::NotAVault { found: "x".into() }, Exit::Failed),
+            (Custody::NotEmpty(vec!["x".into()]), Exit::Failed),
+        ] {
+            let error = anyhow::Error::from(error);
+            assert_eq!(of(&error), code, "{error}");
+            assert!(hint(&error).is_some(), "{error}");
+        }
+    }
+}

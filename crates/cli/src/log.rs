@@ -1,0 +1,156 @@
+//! Where a mount's events go: one line an event.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use log::{Level, LevelFilter, Log, Metadata, Record};
+
+use crate::output::{utc, visible};
+
+const JOURNAL: &str = "/run/systemd/journal/socket";
+const SYSLOG: &str = "/dev/log";
+/// `LOG_DAEMON`, the facility of syslog(3).
+const DAEMON: u8 = 3;
+
+/// Where to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    File(PathBuf),
+    Journal,
+    Syslog,
+    Stderr,
+}
+
+impl Target {
+    /// What `--log` says; without it the journal where its socket is, else syslog.
+    pub fn of(option: Option<&str>) -> Target {
+        match option {
+            Some("journal") => Target::Journal,
+            Some("syslog") => Target::Syslog,
+            Some("stderr") => Target::Stderr,
+            Some(file) => Target::File(file.into()),
+            None if Path::new(JOURNAL).exists() => Target::Journal,
+            None => Target::Syslog,
+        }
+    }
+}
+
+/// Installs the logger. Opens the file now: a mount must not find out later that it cannot log.
+///
+/// # Errors
+/// The log file cannot be opened.
+pub fn start(target: &Target) -> Result<()> {
+    let sink = match target {
+        Target::File(path) => {
+            let mut options = OpenOptions::new();
+            let file = options.append(true).create(true).mode(0o600).open(path);
+            Sink::File(Mutex::new(file.with_context(|| format!("log file {}", path.display()))?))
+        }
+        Target::Journal => Sink::Datagram(UnixDatagram::unbound()?, JOURNAL, journal_entry),
+        Target::Syslog => Sink::Datagram(UnixDatagram::unbound()?, SYSLOG, syslog_line),
+        Target::Stderr => Sink::Stderr,
+    };
+    // A second start in one process keeps the first logger.
+    if log::set_boxed_logger(Box::new(Logger { sink })).is_ok() {
+        log::set_max_level(LevelFilter::Info);
+    }
+    Ok(())
+}
+
+enum Sink {
+    File(Mutex<File>),
+    Stderr,
+    /// A socket, the address to send to, and how a line looks there.
+    Datagram(UnixDatagram, &'static str, fn(Level, &str) -> Vec<u8>),
+}
+
+struct Logger {
+    sink: Sink,
+}
+
+impl Log for Logger {
+    fn enabled(&self, metadata: &Metadata) -> bool {
+        metadata.level() <= Level::Info
+    }
+
+    fn log(&self, record: &Record) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        let text = visible(record.args().to_string().as_bytes());
+        // Nobody can be told that telling failed.
+        let _ = match &self.sink {
+            Sink::File(file) => file
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .write_all(&file_line(record.level(), &text)),
+            Sink::Stderr => std::io::stderr().lock().write_all(&file_line(record.level(), &text)),
+            Sink::Datagram(socket, address, form) => {
+                socket.send_to(&form(record.level(), &text), address).map(|_| ())
+            }
+        };
+    }
+
+    fn flush(&self) {}
+}
+
+fn file_line(level: Level, text: &str) -> Vec<u8> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let word = level.as_str().to_ascii_lowercase();
+    format!("{} {word} {text}\n", utc(i64::try_from(now).unwrap_or(i64::MAX))).into_bytes()
+}
+
+/// The journal's native protocol; a text without line ends needs its simple form only.
+fn journal_entry(level: Level, text: &str) -> Vec<u8> {
+    format!(
+        "PRIORITY={}\nSYSLOG_IDENTIFIER=runvault\nSYSLOG_PID={}\nMESSAGE={text}\n",
+        priority(level),
+        std::process::id()
+    )
+    .into_bytes()
+}
+
+fn syslog_line(level: Level, text: &str) -> Vec<u8> {
+    format!("<{}>runvault[{}]: {text}", DAEMON * 8 + priority(level), std::process::id()).into_bytes()
+}
+
+/// syslog(3)'s numbers.
+fn priority(level: Level) -> u8 {
+    match level {
+        Level::Error => 3,
+        Level::Warn => 4,
+        Level::Info => 6,
+        Level::Debug | Level::Trace => 7,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_or_a_file() {
+        assert_eq!(Target::of(Some("journal")), Target::Journal);
+        assert_eq!(Target::of(Some("syslog")), Target::Syslog);
+        assert_eq!(Target::of(Some("stderr")), Target::Stderr);
+        assert_eq!(Target::of(Some("/var/log/rv")), Target::File("/var/log/rv".into()));
+    }
+
+    #[test]
+    fn an_event_is_one_line() {
+        let hostile = visible(b"a\nPRIORITY=0");
+        assert_eq!(file_line(Level::Info, &hostile).iter().filter(|b| **b == b'\n').count(), 1);
+        let entry = String::from_utf8(journal_entry(Level::Warn, &hostile)).unwrap();
+        assert!(
+            entry.starts_with("PRIORITY=4\n") && entry.ends_with("MESSAGE=a\\x0aPRIORITY=0\n"),
+            "{entry}"
+        );
+        assert!(syslog_line(Level::Error, "x").starts_with(b"<27>runvault["));
+    }
+}

@@ -1,0 +1,292 @@
+//! What `-o` and mount(8) may say, and what `mount` makes of it.
+
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Parser;
+
+use crate::args::{Cli, Command, Mount};
+use crate::exit::{Exit, refuse, refuse_with};
+
+/// What a mount does, from flags and `-o` together.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Write nothing.
+    pub read_only: bool,
+    /// Other users may use it.
+    pub allow_other: bool,
+    /// Passed on to the kernel.
+    pub kernel: Vec<String>,
+    /// Owner, group and the mode bits kept, shown for everything (`uid=`, `gid=`, `umask=`).
+    pub owner: Option<(u32, u32, u32)>,
+    /// The command line with what `-o` said of it filled in.
+    pub mount: Mount,
+}
+
+/// What mount(8), fstab and systemd write for their own use, what is so anyway, and the times of access
+/// that FUSE leaves to the file system.
+const OTHERS: [&str; 18] = [
+    "defaults",
+    "auto",
+    "noauto",
+    "user",
+    "nouser",
+    "users",
+    "owner",
+    "group",
+    "nofail",
+    "_netdev",
+    "nosuid",
+    "nodev",
+    "silent",
+    "default_permissions",
+    "relatime",
+    "norelatime",
+    "strictatime",
+    "nodiratime",
+];
+
+/// Reads `-o` into the rest of the command line.
+///
+/// # Errors
+/// Exit 2: a name that is unknown here, a value that is missing or wrong.
+pub fn resolve(mount: &Mount) -> Result<Options> {
+    let mut options = Options {
+        read_only: mount.read_only,
+        allow_other: mount.allow_other,
+        mount: mount.clone(),
+        ..Options::default()
+    };
+    let mut shown = Shown::default();
+    for option in mount.options.iter().filter(|option| !option.is_empty()) {
+        let (name, value) = match option.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (option.as_str(), None),
+        };
+        apply(&mut options, &mut shown, name, value)?;
+    }
+    options.owner = shown.owner(options.read_only)?;
+    Ok(options)
+}
+
+fn apply(options: &mut Options, shown: &mut Shown, name: &str, value: Option<&str>) -> Result<()> {
+    let mount = &mut options.mount;
+    match (name, value) {
+        ("ro", None) => options.read_only = true,
+        // fstab's default; `--read-only` on the command line still stands.
+        ("rw", None) => options.read_only = mount.read_only,
+        ("allow_other", None) => options.allow_other = true,
+        ("allow-readable-secret", None) => mount.who.unlock.allow_readable_secret = true,
+        ("suid" | "dev", None) => {
+            return Err(refuse(Exit::Usage, format!("-o {name}: a vault is always mounted nosuid,nodev")));
+        }
+        (name, None) if OTHERS.contains(&name) => {}
+        (name, None) if runvault_fuse::is_kernel_option(name) => options.kernel.push(name.to_owned()),
+        (name, _) if name.starts_with("x-") || name.starts_with("X-") || name == "comment" => {}
+        ("identity", Some(v)) => mount.who.identity = Some(path(name, v)?),
+        ("passphrase-file", Some(v)) => mount.who.unlock.passphrase_file = Some(path(name, v)?),
+        ("passphrase-fd", Some(v)) => mount.who.unlock.passphrase_fd = Some(number(name, v, 10)?),
+        ("state", Some(v)) => mount.who.state = Some(path(name, v)?),
+        ("log", Some(v)) => mount.log = Some(v.to_owned()),
+        ("run-depth", Some(v)) => match number(name, v, 10)? {
+            depth @ 1..=8 => mount.run_depth = Some(depth),
+            _ => return Err(bad_value(name, v)),
+        },
+        ("uid", Some(v)) => shown.uid = Some(number(name, v, 10)?),
+        ("gid", Some(v)) => shown.gid = Some(number(name, v, 10)?),
+        ("umask", Some(v)) => match number(name, v, 8)? {
+            mask @ 0..=0o777 => shown.umask = Some(mask),
+            _ => return Err(bad_value(name, v)),
+        },
+        _ => return Err(unknown(name)),
+    }
+    Ok(())
+}
+
+/// Owner, group and mask that a reader's mount shows.
+#[derive(Default)]
+struct Shown {
+    uid: Option<u32>,
+    gid: Option<u32>,
+    umask: Option<u32>,
+}
+
+impl Shown {
+    fn owner(&self, read_only: bool) -> Result<Option<(u32, u32, u32)>> {
+        if self.uid.is_none() && self.gid.is_none() && self.umask.is_none() {
+            return Ok(None);
+        }
+        if !read_only {
+            return Err(refuse(Exit::Usage, "-o uid=, gid= and umask= are for read-only mounts (-o ro)"));
+        }
+        let uid = self.uid.unwrap_or_else(|| rustix::process::geteuid().as_raw());
+        let gid = self.gid.unwrap_or_else(|| rustix::process::getegid().as_raw());
+        Ok(Some((uid, gid, 0o7777 & !self.umask.unwrap_or(0o022))))
+    }
+}
+
+fn path(name: &str, value: &str) -> Result<PathBuf> {
+    if value.is_empty() { Err(bad_value(name, value)) } else { Ok(PathBuf::from(value)) }
+}
+
+fn number(name: &str, value: &str, radix: u32) -> Result<u32> {
+    u32::from_str_radix(value, radix).map_err(|_| bad_value(name, value))
+}
+
+fn bad_value(name: &str, value: &str) -> anyhow::Error {
+    refuse(Exit::Usage, format!("-o {name}={value}: not a usable value"))
+}
+
+fn unknown(name: &str) -> anyhow::Error {
+    refuse_with(
+        Exit::Usage,
+        format!("-o {name}: unknown mount option"),
+        "runvault mount --help lists those that exist",
+    )
+}
+
+/// Whether the program was called as a mount(8) helper.
+pub fn is_helper(name: &OsStr) -> bool {
+    let base = std::path::Path::new(name).file_name().unwrap_or(name);
+    base == "mount.runvault" || base == "mount.fuse.runvault"
+}
+
+/// mount(8)'s conventions: `SOURCE TARGET [-sfnv] [-N NS] [-t TYPE] [-o OPTIONS]`.
+#[derive(Debug, Parser)]
+#[command(name = "mount.runvault", about = "Helper of mount(8) for runvault", version)]
+#[command(after_help = "Examples:\n  mount -t runvault -o passphrase-file=/root/pass /srv/store /mnt/runs")]
+struct Helper {
+    /// The store
+    source: PathBuf,
+    /// The mount point
+    target: PathBuf,
+    /// Tolerate unknown options
+    #[arg(short)]
+    sloppy: bool,
+    /// Check everything that needs no key, mount nothing
+    #[arg(short)]
+    fake: bool,
+    /// Write no mtab (there is none)
+    #[arg(short)]
+    no_mtab: bool,
+    /// Say what is done
+    #[arg(short)]
+    verbose: bool,
+    /// Read-only
+    #[arg(short = 'r')]
+    read_only: bool,
+    /// Read-write
+    #[arg(short = 'w', conflicts_with = "read_only")]
+    write: bool,
+    /// File system type, as mount(8) passes it on
+    #[arg(short = 't', value_name = "TYPE")]
+    fs_type: Option<String>,
+    /// Mount options
+    #[arg(short = 'o', value_delimiter = ',')]
+    options: Vec<String>,
+}
+
+/// A command line, however it came.
+pub struct Call {
+    /// The same as a `mount` command.
+    pub cli: Cli,
+    /// Check only.
+    pub fake: bool,
+}
+
+/// Reads a helper call.
+///
+/// # Errors
+/// clap's own, for usage, help and version.
+pub fn parse_helper(args: Vec<OsString>) -> std::result::Result<Call, clap::Error> {
+    let helper = Helper::try_parse_from(args)?;
+    let mut mount = Mount {
+        store: helper.source,
+        mount_point: helper.target,
+        read_only: helper.read_only,
+        options: helper.options,
+        ..Mount::default()
+    };
+    if helper.sloppy {
+        mount.options.retain(|option| known(option));
+    }
+    if helper.verbose {
+        // A verbose mount(8) wants to see it; nothing secret is in a command line.
+        eprintln!("runvault mount {} {}", mount.store.display(), mount.mount_point.display());
+    }
+    Ok(Call { cli: Cli { command: Command::Mount(mount) }, fake: helper.fake })
+}
+
+fn known(option: &str) -> bool {
+    let alone = Mount { options: vec![option.to_owned(), "ro".to_owned()], ..Mount::default() };
+    resolve(&alone).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(options: &str) -> Result<Options> {
+        let options = options.split(',').map(str::to_owned).collect();
+        resolve(&Mount { options, ..Mount::default() })
+    }
+
+    #[test]
+    fn an_fstab_line_is_understood() {
+        let o =
+            of("rw,_netdev,x-systemd.automount,noatime,user,noauto,nosuid,nodev,allow_other,identity=/k,\
+                    passphrase-file=/p,state=/s,run-depth=2,log=/l")
+            .unwrap();
+        assert!(o.allow_other && !o.read_only);
+        assert_eq!(o.kernel, ["noatime"]);
+        assert_eq!(o.mount.who.identity.unwrap().to_str(), Some("/k"));
+        assert_eq!(o.mount.who.unlock.passphrase_file.unwrap().to_str(), Some("/p"));
+        assert_eq!(o.mount.who.state.unwrap().to_str(), Some("/s"));
+        assert_eq!((o.mount.run_depth, o.mount.log.as_deref()), (Some(2), Some("/l")));
+    }
+
+    #[test]
+    fn unknown_names_and_bad_values_are_usage_errors() {
+        for bad in [
+            "nonsense",
+            "suid",
+            "dev",
+            "identity",
+            "identity=",
+            "run-depth=0",
+            "run-depth=x",
+            "ro=1",
+            "umask=9,ro",
+            "umask=1000,ro",
+            "uid=-1,ro",
+            "uid=5",
+            "passphrase=secret",
+        ] {
+            let error = of(bad).expect_err(bad);
+            assert_eq!(crate::exit::of(&error), Exit::Usage, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_readers_mount_takes_owner_and_mask_from_its_options() {
+        assert_eq!(of("ro,uid=5,gid=6,umask=027").unwrap().owner, Some((5, 6, 0o7750)));
+        assert_eq!(of("ro").unwrap().owner, None);
+    }
+
+    #[test]
+    fn mount_8_calls_the_helper() {
+        assert!(
+            is_helper(OsStr::new("/sbin/mount.runvault")) && is_helper(OsStr::new("mount.fuse.runvault"))
+        );
+        assert!(!is_helper(OsStr::new("runvault")));
+        let call = |args: &[&str]| parse_helper(args.iter().map(OsString::from).collect());
+        let full =
+            call(&["mount.runvault", "/s", "/m", "-sfn", "-t", "runvault", "-o", "ro,nonsense,noatime"])
+                .unwrap();
+        let Command::Mount(mount) = full.cli.command else { panic!("a mount") };
+        assert!(full.fake);
+        assert_eq!(mount.options, ["ro", "noatime"]);
+        assert!(call(&["mount.runvault", "/s"]).is_err());
+    }
+}

@@ -1,0 +1,190 @@
+//! The mount point: refused unless it is an empty directory apart from the store; unmounted again.
+
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result};
+use rustix::mount::UnmountFlags;
+
+use crate::exit::{Exit, refuse, refuse_with};
+use crate::mount_table;
+use crate::output::shown;
+
+/// Checks the mount point against the store; both come back canonical.
+///
+/// # Errors
+/// Exit 2, saying which: missing, no directory, mounted already, not empty, inside the store, the store
+/// itself, the store inside it.
+pub fn check(mount_point: &Path, store: &Path) -> Result<(PathBuf, PathBuf)> {
+    let name = shown(mount_point);
+    let store = store.canonicalize().map_err(|e| {
+        refuse(Exit::Failed, format!("the store {}: {}", shown(store), crate::store::missing(&e)))
+    })?;
+    refuse_if_mounted(&absolute(mount_point)?, &name)?;
+    let at = mount_point.canonicalize().map_err(|e| missing(&name, &e))?;
+    refuse_if_mounted(&at, &name)?;
+    if !at.is_dir() {
+        return Err(refuse(Exit::Usage, format!("mount point {name}: not a directory")));
+    }
+    refuse_if_nested(&at, &store, &name)?;
+    let mut entries =
+        std::fs::read_dir(&at).map_err(|e| refuse(Exit::Usage, format!("mount point {name}: {e}")))?;
+    if entries.next().is_some() {
+        return Err(refuse_with(
+            Exit::Usage,
+            format!("mount point {name}: not empty"),
+            "what is in it would be hidden: name an empty directory",
+        ));
+    }
+    Ok((at, store))
+}
+
+fn missing(name: &str, error: &io::Error) -> anyhow::Error {
+    match error.raw_os_error() {
+        Some(libc::ENOENT) => {
+            refuse_with(Exit::Usage, format!("mount point {name}: missing"), format!("mkdir -p {name}"))
+        }
+        _ => refuse(Exit::Usage, format!("mount point {name}: {error}")),
+    }
+}
+
+fn refuse_if_mounted(at: &Path, name: &str) -> Result<()> {
+    let Some(entry) = mount_table::at(at)? else { return Ok(()) };
+    let what = if entry.is_vault() {
+        format!("the vault {} is mounted there already", shown(&entry.source))
+    } else {
+        format!("mounted already ({})", entry.fs_type)
+    };
+    let dead = matches!(std::fs::metadata(at), Err(e) if entry.is_vault() && e.raw_os_error() == Some(libc::ENOTCONN));
+    if dead {
+        let advice = format!("its process is gone; clear it away first: umount -l {name}");
+        return Err(refuse_with(Exit::Usage, format!("mount point {name}: a dead mount"), advice));
+    }
+    Err(refuse(Exit::Usage, format!("mount point {name}: {what}")))
+}
+
+/// By device and inode of every ancestor, so that bind mounts and symlinks cannot hide it.
+fn refuse_if_nested(at: &Path, store: &Path, name: &str) -> Result<()> {
+    let of = |path: &Path| std::fs::metadata(path).map(|m| (m.dev(), m.ino()));
+    let (mount_id, store_id) = (of(at)?, of(store)?);
+    if mount_id == store_id {
+        return Err(refuse(Exit::Usage, format!("mount point {name}: this is the store itself")));
+    }
+    let above = |path: &Path, id| path.ancestors().skip(1).any(|p| of(p).is_ok_and(|found| found == id));
+    if above(at, store_id) {
+        return Err(refuse(Exit::Usage, format!("mount point {name}: inside the store {}", shown(store))));
+    }
+    if above(store, mount_id) {
+        let what = format!("mount point {name}: the store {} is inside it and would be hidden", shown(store));
+        return Err(refuse(Exit::Usage, what));
+    }
+    Ok(())
+}
+
+/// The path made absolute by its text alone: canonicalising would already call a hung mount.
+pub fn absolute(path: &Path) -> Result<PathBuf> {
+    let joined = std::path::absolute(path).with_context(|| shown(path))?;
+    let mut clean = PathBuf::new();
+    for part in joined.components() {
+        match part {
+            Component::ParentDir => {
+                clean.pop();
+            }
+            other => clean.push(other),
+        }
+    }
+    Ok(clean)
+}
+
+/// What became of an attempt to unmount.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Unmounted {
+    /// It is gone.
+    Done,
+    /// Someone has a file or directory of it open.
+    InUse,
+}
+
+/// Unmounts, unless it is in use: by the system call for root, by fusermount3 for others.
+///
+/// # Errors
+/// Anything but "in use".
+pub fn unmount(at: &Path) -> Result<Unmounted> {
+    match rustix::mount::unmount(at, UnmountFlags::NOFOLLOW) {
+        Ok(()) => Ok(Unmounted::Done),
+        Err(rustix::io::Errno::BUSY) => Ok(Unmounted::InUse),
+        Err(rustix::io::Errno::PERM) => by_fusermount(at),
+        Err(e) => Err(anyhow::Error::from(io::Error::from(e)).context(format!("unmount {}", shown(at)))),
+    }
+}
+
+fn by_fusermount(at: &Path) -> Result<Unmounted> {
+    let mut command = Command::new("fusermount3");
+    let output = command.arg("-u").arg("--").arg(at).stdin(Stdio::null()).output().map_err(|e| {
+        refuse_with(
+            Exit::Failed,
+            format!("fusermount3 could not be started: {e}"),
+            "install the package fuse3",
+        )
+    })?;
+    if output.status.success() {
+        return Ok(Unmounted::Done);
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    if said.contains("busy") {
+        return Ok(Unmounted::InUse);
+    }
+    Err(refuse(
+        Exit::Failed,
+        format!("unmount {}: {}", shown(at), crate::output::visible(said.trim().as_bytes())),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(mount_point: &Path, store: &Path) -> String {
+        let error = check(mount_point, store).unwrap_err();
+        assert_eq!(crate::exit::of(&error), Exit::Usage);
+        error.to_string()
+    }
+
+    #[test]
+    fn each_unusable_mount_point_is_named() {
+        let tmp = tempfile::tempdir().unwrap();
+        let store = tmp.path().join("store");
+        let inside = store.join("in");
+        let full = tmp.path().join("full");
+        let file = tmp.path().join("file");
+        let good = tmp.path().join("good");
+        for dir in [&inside, &full.join("x"), &good] {
+            std::fs::create_dir_all(dir).unwrap();
+        }
+        std::fs::write(&file, b"").unwrap();
+        assert!(refused(&tmp.path().join("none"), &store).ends_with("missing"));
+        assert!(refused(&file, &store).ends_with("not a directory"));
+        assert!(refused(&full, &store).ends_with("not empty"));
+        assert!(refused(&inside, &store).contains("inside the store"));
+        assert!(refused(&store, &store).ends_with("the store itself"));
+        assert!(refused(tmp.path(), &store).contains("is inside it"));
+        assert!(refused(Path::new("/proc"), &store).contains("mounted already"));
+        std::os::unix::fs::symlink(&inside, tmp.path().join("link")).unwrap();
+        assert!(refused(&tmp.path().join("link"), &store).contains("inside the store"));
+        assert!(check(&good, &store).is_ok());
+    }
+
+    #[test]
+    fn a_missing_store_is_a_failure_not_a_usage_error() {
+        let tmp = tempfile::tempdir().unwrap();
+        let error = check(tmp.path(), &tmp.path().join("none")).unwrap_err();
+        assert_eq!(crate::exit::of(&error), Exit::Failed);
+    }
+
+    #[test]
+    fn dots_go_by_text() {
+        assert_eq!(absolute(Path::new("/a/./b/../c/")).unwrap(), Path::new("/a/c"));
+    }
+}

@@ -1,0 +1,204 @@
+//! What people and scripts read: tables, JSON, sizes, names.
+
+use std::ffi::OsStr;
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Write};
+use std::os::unix::ffi::OsStrExt;
+
+use anyhow::Result;
+
+/// Standard output failed. A broken pipe among these is no error: the reader has seen enough.
+#[derive(Debug, thiserror::Error)]
+#[error("standard output: {0}")]
+pub struct StandardOutput(pub io::Error);
+
+/// Writes bytes to standard output.
+///
+/// # Errors
+/// [`StandardOutput`].
+pub fn bytes(bytes: &[u8]) -> Result<()> {
+    io::stdout().lock().write_all(bytes).map_err(|e| StandardOutput(e).into())
+}
+
+/// Writes a line to standard output.
+///
+/// # Errors
+/// [`StandardOutput`].
+pub fn line(text: &str) -> Result<()> {
+    bytes(format!("{text}\n").as_bytes())
+}
+
+/// Everything out, before the process says it is done.
+///
+/// # Errors
+/// [`StandardOutput`].
+pub fn flush() -> Result<()> {
+    io::stdout().lock().flush().map_err(|e| StandardOutput(e).into())
+}
+
+/// A value as one line of JSON.
+///
+/// # Errors
+/// [`StandardOutput`].
+pub fn json(value: &serde_json::Value) -> Result<()> {
+    line(&value.to_string())
+}
+
+/// A line on standard error.
+///
+/// # Errors
+/// Whatever writing it gave.
+pub fn error_line(text: &str) -> io::Result<()> {
+    writeln!(io::stderr().lock(), "{text}")
+}
+
+/// Something that the person should know and that is no failure.
+pub fn warn(text: &str) {
+    // Nobody listens on a closed standard error.
+    let _ = error_line(&format!("runvault: warning: {text}"));
+}
+
+/// Two columns, the left one padded: `key  value`.
+pub fn pairs(rows: &[(&str, String)]) -> String {
+    let width = rows.iter().map(|(key, _)| key.len()).max().unwrap_or(0);
+    rows.iter().fold(String::new(), |mut text, (key, value)| {
+        let _ = writeln!(text, "{key:width$}  {value}");
+        text
+    })
+}
+
+/// Columns padded to their widest cell; `right` names those that are aligned to the right.
+pub fn table(rows: &[Vec<String>], right: &[usize]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width =
+        |n: usize| rows.iter().filter_map(|row| row.get(n)).map(|c| c.chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let mut cells = String::new();
+        for (n, (cell, width)) in row.iter().zip(&widths).enumerate() {
+            let gap = if n == 0 { "" } else { "  " };
+            let _ = if right.contains(&n) {
+                write!(cells, "{gap}{cell:>width$}")
+            } else {
+                write!(cells, "{gap}{cell:<width$}")
+            };
+        }
+        let _ = writeln!(text, "{}", cells.trim_end());
+    }
+    text
+}
+
+/// `1.4 GiB`, `512 B`.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    let mut value = bytes as f64;
+    let mut unit = "B";
+    for next in UNITS {
+        if value < 1024.0 {
+            break;
+        }
+        value /= 1024.0;
+        unit = next;
+    }
+    if unit == "B" { format!("{bytes} B") } else { format!("{value:.1} {unit}") }
+}
+
+/// `1 file`, `2 files`.
+pub fn count(n: u64, what: &str) -> String {
+    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
+}
+
+/// A name for a terminal: control characters and bytes that are not UTF-8 as `\xNN`, so that a name
+/// cannot move the cursor or colour the line.
+pub fn visible(name: &[u8]) -> String {
+    let mut text = String::new();
+    for chunk in name.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '\\' => text.push_str("\\\\"),
+                c if c.is_control() => c.to_string().bytes().for_each(|b| escape(&mut text, b)),
+                c => text.push(c),
+            }
+        }
+        chunk.invalid().iter().for_each(|b| escape(&mut text, *b));
+    }
+    text
+}
+
+fn escape(text: &mut String, byte: u8) {
+    let _ = write!(text, "\\x{byte:02x}");
+}
+
+/// A name for standard output: made visible on a terminal, byte for byte elsewhere.
+pub fn name_bytes(name: &[u8]) -> Vec<u8> {
+    if io::stdout().is_terminal() { visible(name).into_bytes() } else { name.to_vec() }
+}
+
+/// A path for a message.
+pub fn shown(path: &(impl AsRef<OsStr> + ?Sized)) -> String {
+    visible(path.as_ref().as_bytes())
+}
+
+/// A name as JSON: the text, and where the bytes are not UTF-8, those in hex beside it.
+pub fn json_name(object: &mut serde_json::Map<String, serde_json::Value>, key: &str, name: &[u8]) {
+    object.insert(key.into(), String::from_utf8_lossy(name).into());
+    if std::str::from_utf8(name).is_err() {
+        let hex = name.iter().fold(String::new(), |mut hex, b| {
+            let _ = write!(hex, "{b:02x}");
+            hex
+        });
+        object.insert(format!("{key}_hex"), hex.into());
+    }
+}
+
+/// `2026-11-24T05:56:21Z` of seconds since 1970; RFC 3339, UTC, years 0 to 9999 (clamped).
+pub fn utc(seconds: i64) -> String {
+    let seconds = seconds.clamp(-62_167_219_200, 253_402_300_799);
+    let (days, rest) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    let (year, month, day) = civil(days);
+    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
+}
+
+/// Days since 1970-01-01 to a proleptic Gregorian date (Howard Hinnant's `civil_from_days`).
+fn civil(days: i64) -> (i64, i64, i64) {
+    let days = days + 719_468;
+    let era = days.div_euclid(146_097);
+    let of_era = days.rem_euclid(146_097);
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_dates_read_as_expected() {
+        assert_eq!(size(0), "0 B");
+        assert_eq!(size(1023), "1023 B");
+        assert_eq!(size(1536), "1.5 KiB");
+        assert_eq!(size(u64::MAX), "16384.0 PiB");
+        assert_eq!(utc(0), "1970-01-01T00:00:00Z");
+        assert_eq!(utc(951_827_696), "2000-02-29T12:34:56Z");
+        assert_eq!(utc(-1), "1969-12-31T23:59:59Z");
+        assert_eq!(utc(i64::MAX), "9999-12-31T23:59:59Z");
+        assert_eq!(utc(i64::MIN), "0000-01-01T00:00:00Z");
+    }
+
+    #[test]
+    fn names_cannot_steer_a_terminal() {
+        assert_eq!(visible(b"a\x1b[2Jb\n\xff\\"), "a\\x1b[2Jb\\x0a\\xff\\\\");
+        assert_eq!(visible("größe µ".as_bytes()), "größe µ");
+    }
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let rows = [vec!["a".into(), "1".into(), "x".into()], vec!["long".into(), "100".into(), "".into()]];
+        assert_eq!(table(&rows, &[1]), "a       1  x\nlong  100\n");
+    }
+}

@@ -1,0 +1,31 @@
+//! Progress bars: on standard error, and only where that is a terminal.
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// A bar that counts bytes.
+pub fn bytes(total: u64, what: &str) -> ProgressBar {
+    bar(total, what, "{prefix} [{bar:30}] {bytes}/{total_bytes} {binary_bytes_per_sec} {eta} {wide_msg}")
+}
+
+/// A bar that counts things.
+pub fn items(total: u64, what: &str) -> ProgressBar {
+    bar(total, what, "{prefix} [{bar:30}] {pos}/{len} {eta} {wide_msg}")
+}
+
+/// Something whose length nobody knows yet.
+pub fn spinner(what: &str) -> ProgressBar {
+    let bar = bar(0, what, "{prefix} {spinner} {bytes} {binary_bytes_per_sec} {wide_msg}");
+    bar.enable_steady_tick(Duration::from_millis(120));
+    bar
+}
+
+fn bar(total: u64, what: &str, template: &str) -> ProgressBar {
+    // `stderr()` hides itself where standard error is no terminal.
+    let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    bar.set_style(style.progress_chars("=> "));
+    bar.set_prefix(what.to_owned());
+    bar
+}

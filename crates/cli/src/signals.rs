@@ -1,0 +1,33 @@
+//! SIGTERM, SIGINT and SIGHUP end a mount in order; a second one changes nothing.
+
+use std::io;
+use std::thread;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+/// Calls `stop` once, at the first of the three signals, in a thread of its own. Later ones are taken
+/// and dropped, so that an impatient second Ctrl-C cannot cut the flush short.
+///
+/// # Errors
+/// The handlers could not be installed.
+pub fn on_first(stop: impl FnOnce(&'static str) + Send + 'static) -> io::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    thread::Builder::new().name("signals".into()).spawn(move || {
+        let mut stop = Some(stop);
+        for signal in signals.forever() {
+            if let Some(stop) = stop.take() {
+                stop(name(signal));
+            }
+        }
+    })?;
+    Ok(())
+}
+
+fn name(signal: i32) -> &'static str {
+    match signal {
+        SIGINT => "SIGINT",
+        SIGHUP => "SIGHUP",
+        _ => "SIGTERM",
+    }
+}

@@ -1,0 +1,195 @@
+//! A store on the command line: opened, its chain verified, its owner's key asked for.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Result;
+use runvault_custody::authority::Acting;
+use runvault_custody::chain::Chain;
+use runvault_custody::gateway::StateFolder;
+use runvault_custody::identity::Identity;
+use runvault_custody::{key_files, locks, pins};
+use runvault_store::backend::Dir;
+use runvault_store::posix;
+use runvault_vault::authority::{Authority, Gateway};
+use runvault_vault::{Options, Vault};
+
+use crate::args::Who;
+use crate::exit::{Exit, refuse, refuse_with};
+use crate::output::{shown, warn};
+use crate::prompt::{Asker, Source};
+use crate::ticker::Ticker;
+
+/// A store whose chain of custody was verified.
+pub struct Store {
+    /// Its root directory.
+    pub root: Arc<dyn Dir>,
+    /// The verified chain.
+    pub chain: Chain,
+    /// Where this machine keeps its state.
+    pub state: PathBuf,
+}
+
+impl Store {
+    /// Opens the directory and verifies everything from the genesis on, also against what this machine
+    /// has seen before.
+    ///
+    /// # Errors
+    /// Exit 1: missing, not a vault, unknown version; exit 4: damaged, or older than it was.
+    pub fn open(path: &Path, who: &Who) -> Result<Store> {
+        let root = open_root(path)?;
+        let chain = Chain::load(&root)?;
+        let state = state_folder(who.state.as_deref())?;
+        if let Err(error) = pins::check_and_advance(&state, &root, &chain) {
+            match error {
+                // Reading a vault must not need a place to write to; only rollbacks go unnoticed.
+                runvault_custody::Error::Io { .. } => log::info!("no pin was kept: {error}"),
+                error => return Err(error.into()),
+            }
+        }
+        Ok(Store { root, chain, state })
+    }
+
+    /// The acting identity: the named key file, else the owner's in the store.
+    ///
+    /// # Errors
+    /// Exit 3: the passphrase does not open it; exit 2: no usable file or terminal.
+    pub fn identity(&self, who: &Who) -> Result<Identity> {
+        let mut asker = Asker::new(Source::of(&who.unlock));
+        let opened = match &who.identity {
+            Some(path) => key_files::read(path, who.unlock.allow_readable_secret)
+                .and_then(|file| key_files::unlock(&file, &mut asker)),
+            None => locks::unlock(&self.root, &mut asker),
+        };
+        // Our own refusal says more than custody's "no passphrase".
+        asker.failed.take().map_or_else(|| opened.map_err(anyhow::Error::from), Err)
+    }
+
+    /// What this identity may open.
+    ///
+    /// # Errors
+    /// Exit 3: this key opens nothing here.
+    pub fn acting(&self, who: &Who) -> Result<Arc<dyn Authority>> {
+        Ok(Acting::open(self.chain.clone(), &self.identity(who)?)?)
+    }
+
+    /// Opens the vault for reading; nothing is written.
+    ///
+    /// # Errors
+    /// As [`Store::acting`], and the engine's.
+    pub fn read(&self, who: &Who, options: Options) -> Result<Open> {
+        let vault = Vault::open(Arc::clone(&self.root), self.acting(who)?, None, options)?;
+        Ok(Open { ticker: Ticker::start(&vault)?, vault, folder: None })
+    }
+
+    /// Opens the vault for writing, as this machine's gateway, which is enrolled at its first use.
+    ///
+    /// # Errors
+    /// Exit 5: the state folder is in use; exit 1: a quorum must enrol this machine.
+    pub fn write(&mut self, who: &Who, options: Options) -> Result<Open> {
+        let (folder, authority) = self.gateway(who)?;
+        // The kernel has applied the callers' umask; the engine's modes are meant as they are.
+        rustix::process::umask(rustix::fs::Mode::empty());
+        let gateway = Arc::clone(&folder) as Arc<dyn Gateway>;
+        let vault = Vault::open(Arc::clone(&self.root), authority, Some(gateway), options)?;
+        Ok(Open { ticker: Ticker::start(&vault)?, vault, folder: Some(folder) })
+    }
+
+    /// This machine's state folder, locked, enrolled and settled, and what the identity may open. The
+    /// identity's key is gone when this returns.
+    ///
+    /// # Errors
+    /// As [`Store::write`].
+    pub fn gateway(&mut self, who: &Who) -> Result<(Arc<StateFolder>, Arc<dyn Authority>)> {
+        let folder = Arc::new(StateFolder::open(&self.state, self.chain.vault_id())?);
+        let identity = self.identity(who)?;
+        // Refuses a key that opens nothing here, before anything is written.
+        let mut authority = Acting::open(self.chain.clone(), &identity)?;
+        if !folder.is_enrolled(&self.chain) {
+            folder.enroll(&self.root, &mut self.chain, &identity)?;
+            log::info!("this machine was enrolled as a gateway of vault {}", self.chain.vault_id());
+            authority = Acting::open(self.chain.clone(), &identity)?;
+        }
+        drop(identity);
+        if folder.settle(&self.root)?.restored {
+            warn(
+                "the store has runs of this machine that its state folder does not know (was the folder restored \
+                 from a backup?); they are counted again",
+            );
+        }
+        Ok((folder, authority))
+    }
+
+    /// `<state>/<vault id>`, where a writing mount has its control socket.
+    pub fn state_of_vault(&self) -> PathBuf {
+        self.state.join(self.chain.vault_id().to_string())
+    }
+}
+
+/// An open vault and the thread that ticks it.
+pub struct Open {
+    /// The engine.
+    pub vault: Arc<Vault>,
+    /// This machine's state folder, locked; `None` where nothing is written.
+    pub folder: Option<Arc<StateFolder>>,
+    ticker: Ticker,
+}
+
+impl Open {
+    /// Everything durable, leases given up.
+    ///
+    /// # Errors
+    /// The store's: what is not durable is said by its name.
+    pub fn close(self) -> Result<()> {
+        drop(self.ticker);
+        Ok(self.vault.close()?)
+    }
+}
+
+/// Opens a directory as a store, without looking into it.
+///
+/// # Errors
+/// Exit 1, with what was found.
+pub fn open_root(path: &Path) -> Result<Arc<dyn Dir>> {
+    posix::open_root(path).map_err(|e| {
+        let what = format!("the store {}: {}", shown(path), missing(&e));
+        if e.kind() == io::ErrorKind::NotFound {
+            return refuse_with(
+                Exit::Failed,
+                what,
+                format!("make a vault there: runvault init {}", shown(path)),
+            );
+        }
+        refuse(Exit::Failed, what)
+    })
+}
+
+/// A short word for why a directory does not open.
+pub fn missing(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "there is no such directory".to_owned(),
+        io::ErrorKind::NotADirectory => "not a directory".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// Where this machine keeps its state: the option, else the system's or the user's place.
+///
+/// # Errors
+/// Exit 2: no home to put it in.
+pub fn state_folder(option: Option<&Path>) -> Result<PathBuf> {
+    if let Some(path) = option {
+        return crate::mount_point::absolute(path);
+    }
+    if rustix::process::geteuid().is_root() {
+        return Ok(PathBuf::from("/var/lib/runvault"));
+    }
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+    absolute("XDG_STATE_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
+        .map(|base| base.join("runvault"))
+        .ok_or_else(|| {
+            refuse(Exit::Usage, "neither XDG_STATE_HOME nor HOME is set: name a folder with --state")
+        })
+}

@@ -1,0 +1,116 @@
+//! Files and directories as `ls`, `cat` and `cp` see them: here, and in a vault without a mount.
+
+mod local;
+mod vault;
+
+use std::ffi::OsString;
+use std::ops::Range;
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::Result;
+use runvault_store::backend::{Kind, Time};
+
+use crate::exit::{Exit, refuse};
+use crate::output::shown;
+
+pub use local::Local;
+pub use vault::InVault;
+
+/// What is known of an object without opening it.
+#[derive(Clone, Copy, Debug)]
+pub struct Meta {
+    pub kind: Kind,
+    /// Permission bits, 0o7777.
+    pub mode: u32,
+    pub nlink: u64,
+    pub uid: u32,
+    pub gid: u32,
+    pub rdev: u64,
+    /// Bytes.
+    pub size: u64,
+    pub atime: Time,
+    pub mtime: Time,
+}
+
+/// A file being read.
+pub trait Source {
+    /// The next range that holds data, from `from` on; `None` past the last one.
+    ///
+    /// # Errors
+    /// The file system's or the vault's.
+    fn next_data(&mut self, from: u64) -> Result<Option<Range<u64>>>;
+    /// Bytes read; 0 at the end.
+    ///
+    /// # Errors
+    /// The file system's or the vault's.
+    fn read(&mut self, offset: u64, buf: &mut [u8]) -> Result<usize>;
+}
+
+/// A file being written.
+pub trait Sink {
+    /// All of it.
+    ///
+    /// # Errors
+    /// The file system's or the vault's.
+    fn write(&mut self, offset: u64, data: &[u8]) -> Result<()>;
+    /// Sets the size (a hole at the end is not written) and reports what is still wrong.
+    ///
+    /// # Errors
+    /// The file system's or the vault's.
+    fn close(self: Box<Self>, size: u64) -> Result<()>;
+}
+
+/// One side of a copy. Symbolic links are never followed, but by `is_dir`.
+#[allow(missing_docs)]
+pub trait Tree {
+    fn stat(&self, path: &Path) -> Result<Option<Meta>>;
+    /// Whether it is a directory, or here a link to one.
+    fn is_dir(&self, path: &Path) -> Result<bool>;
+    /// Names, sorted by their bytes.
+    fn list(&self, path: &Path) -> Result<Vec<OsString>>;
+    fn read_link(&self, path: &Path) -> Result<OsString>;
+    fn open<'a>(&'a self, path: &Path) -> Result<Box<dyn Source + 'a>>;
+    /// Makes a file, or empties one that is there; only its owner may read it until `finish`.
+    fn create<'a>(&'a self, path: &Path) -> Result<Box<dyn Sink + 'a>>;
+    fn make_dir(&self, path: &Path) -> Result<()>;
+    fn make_link(&self, path: &Path, target: &OsString) -> Result<()>;
+    /// A fifo, socket or device.
+    fn make_node(&self, path: &Path, meta: &Meta) -> Result<()>;
+    /// Anything but a directory.
+    fn remove(&self, path: &Path) -> Result<()>;
+    /// Mode and times as in `meta`.
+    fn finish(&self, path: &Path, meta: &Meta) -> Result<()>;
+    /// For messages.
+    fn shown(&self, path: &Path) -> String;
+}
+
+/// A path inside a vault: relative, without empty and `.` components.
+///
+/// # Errors
+/// Exit 2 for `..`.
+pub fn vault_path(typed: &Path) -> Result<PathBuf> {
+    let mut clean = PathBuf::new();
+    for part in typed.components() {
+        match part {
+            Component::Normal(name) => clean.push(name),
+            Component::ParentDir => {
+                let what = format!("{}: a path inside a vault has no ..", shown(typed));
+                return Err(refuse(Exit::Usage, what));
+            }
+            _ => {}
+        }
+    }
+    Ok(clean)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vault_paths_stay_inside() {
+        assert_eq!(vault_path(Path::new("//a/./b/")).unwrap(), Path::new("a/b"));
+        assert_eq!(vault_path(Path::new("/")).unwrap(), Path::new(""));
+        assert!(vault_path(Path::new("a/../..")).is_err());
+    }
+}

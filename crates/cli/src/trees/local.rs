@@ -1,0 +1,162 @@
+//! The local side of a copy.
+
+use std::ffi::OsString;
+use std::fs::{self, File, Metadata};
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::{DirBuilderExt, FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use runvault_store::backend::{Kind, Time};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, SeekFrom, Timespec, Timestamps};
+
+use super::{Meta, Sink, Source, Tree};
+use crate::output::shown;
+
+/// Files of this machine.
+pub struct Local;
+
+impl Tree for Local {
+    fn stat(&self, path: &Path) -> Result<Option<Meta>> {
+        match fs::symlink_metadata(path) {
+            Ok(meta) => Ok(Some(of(&meta))),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e).with_context(|| shown(path)),
+        }
+    }
+
+    fn is_dir(&self, path: &Path) -> Result<bool> {
+        Ok(path.is_dir())
+    }
+
+    fn list(&self, path: &Path) -> Result<Vec<OsString>> {
+        let mut names = fs::read_dir(path)
+            .and_then(|entries| entries.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>())
+            .with_context(|| shown(path))?;
+        names.sort();
+        Ok(names)
+    }
+
+    fn read_link(&self, path: &Path) -> Result<OsString> {
+        Ok(fs::read_link(path).with_context(|| shown(path))?.into_os_string())
+    }
+
+    fn open<'a>(&'a self, path: &Path) -> Result<Box<dyn Source + 'a>> {
+        let file = File::options().read(true).custom_flags(libc::O_NOFOLLOW).open(path);
+        Ok(Box::new(Reading(file.with_context(|| shown(path))?)))
+    }
+
+    fn create<'a>(&'a self, path: &Path) -> Result<Box<dyn Sink + 'a>> {
+        let mut options = File::options();
+        options.write(true).create(true).truncate(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+        Ok(Box::new(Writing(options.open(path).with_context(|| shown(path))?)))
+    }
+
+    fn make_dir(&self, path: &Path) -> Result<()> {
+        fs::DirBuilder::new().mode(0o700).create(path).with_context(|| shown(path))
+    }
+
+    fn make_link(&self, path: &Path, target: &OsString) -> Result<()> {
+        std::os::unix::fs::symlink(target, path).with_context(|| shown(path))
+    }
+
+    fn make_node(&self, path: &Path, meta: &Meta) -> Result<()> {
+        let kind = match meta.kind {
+            Kind::Fifo => FileType::Fifo,
+            Kind::Socket => FileType::Socket,
+            Kind::CharDevice => FileType::CharacterDevice,
+            _ => FileType::BlockDevice,
+        };
+        rustix::fs::mknodat(CWD, path, kind, Mode::RUSR | Mode::WUSR, meta.rdev)
+            .map_err(io::Error::from)
+            .with_context(|| shown(path))
+    }
+
+    fn remove(&self, path: &Path) -> Result<()> {
+        fs::remove_file(path).with_context(|| shown(path))
+    }
+
+    /// Without suid and sgid of files: a vault's store does not decide what runs as whom here.
+    fn finish(&self, path: &Path, meta: &Meta) -> Result<()> {
+        if meta.kind != Kind::Symlink {
+            let mode = if meta.kind == Kind::Dir { meta.mode } else { meta.mode & 0o1777 };
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).with_context(|| shown(path))?;
+        }
+        let times = Timestamps { last_access: timespec(meta.atime), last_modification: timespec(meta.mtime) };
+        rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(io::Error::from)
+            .with_context(|| shown(path))
+    }
+
+    fn shown(&self, path: &Path) -> String {
+        shown(path)
+    }
+}
+
+fn timespec(time: Time) -> Timespec {
+    Timespec { tv_sec: time.sec, tv_nsec: time.nsec.into() }
+}
+
+fn of(meta: &Metadata) -> Meta {
+    let kind = meta.file_type();
+    Meta {
+        kind: match () {
+            () if kind.is_dir() => Kind::Dir,
+            () if kind.is_symlink() => Kind::Symlink,
+            () if kind.is_fifo() => Kind::Fifo,
+            () if kind.is_socket() => Kind::Socket,
+            () if kind.is_char_device() => Kind::CharDevice,
+            () if kind.is_block_device() => Kind::BlockDevice,
+            () => Kind::File,
+        },
+        mode: meta.mode() & 0o7777,
+        nlink: meta.nlink(),
+        uid: meta.uid(),
+        gid: meta.gid(),
+        rdev: meta.rdev(),
+        size: meta.size(),
+        atime: time(meta.atime(), meta.atime_nsec()),
+        mtime: time(meta.mtime(), meta.mtime_nsec()),
+    }
+}
+
+fn time(sec: i64, nsec: i64) -> Time {
+    Time { sec, nsec: u32::try_from(nsec).unwrap_or(0) }
+}
+
+struct Reading(File);
+
+impl Source for Reading {
+    fn next_data(&mut self, from: u64) -> Result<Option<Range<u64>>> {
+        match rustix::fs::seek(&self.0, SeekFrom::Data(from)) {
+            Ok(start) => {
+                let end = rustix::fs::seek(&self.0, SeekFrom::Hole(start))?;
+                Ok(Some(start..end))
+            }
+            Err(rustix::io::Errno::NXIO) => Ok(None),
+            // A file system without holes: everything is data.
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::OPNOTSUPP) => {
+                let size = self.0.metadata()?.len();
+                Ok(Some(from..size).filter(|range| !range.is_empty()))
+            }
+            Err(e) => Err(io::Error::from(e).into()),
+        }
+    }
+
+    fn read(&mut self, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        Ok(self.0.read_at(buf, offset)?)
+    }
+}
+
+struct Writing(File);
+
+impl Sink for Writing {
+    fn write(&mut self, offset: u64, data: &[u8]) -> Result<()> {
+        Ok(self.0.write_all_at(data, offset)?)
+    }
+
+    fn close(self: Box<Self>, size: u64) -> Result<()> {
+        Ok(self.0.set_len(size)?)
+    }
+}

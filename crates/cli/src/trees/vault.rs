@@ -1,0 +1,316 @@
+//! A vault's side of a copy: the engine's calls, by path.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::ops::Range;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use runvault_store::backend::{Kind, SetTime};
+use runvault_vault::api::{Attr, Caller, Handle, Ino, OpenFlags, ROOT, SetAttr};
+use runvault_vault::{Error, Posix, Vault};
+
+use super::{Meta, Sink, Source, Tree};
+use crate::output::shown;
+
+/// The most directories that are kept at hand.
+const KEPT: usize = 4096;
+
+/// An open vault, by relative paths.
+pub struct InVault {
+    vault: Arc<Vault>,
+    /// What messages put before a path: the store.
+    store: PathBuf,
+    directories: RefCell<HashMap<PathBuf, Node>>,
+}
+
+/// A node that is held by one lookup reference, given back when dropped.
+pub struct Node {
+    vault: Arc<Vault>,
+    /// As last seen.
+    pub attr: Attr,
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if self.attr.ino != ROOT {
+            self.vault.forget(self.attr.ino, 1);
+        }
+    }
+}
+
+/// One name of a directory.
+pub struct Listed {
+    pub name: OsString,
+    /// `None`: the reason stands beside it.
+    pub meta: Result<Meta>,
+}
+
+impl InVault {
+    /// Names the store in messages.
+    pub fn new(vault: &Arc<Vault>, store: &Path) -> InVault {
+        InVault { vault: Arc::clone(vault), store: store.to_owned(), directories: RefCell::default() }
+    }
+
+    /// A directory's entries with their metadata, sorted by name; one that is damaged does not hide
+    /// the others.
+    ///
+    /// # Errors
+    /// The directory itself cannot be read.
+    pub fn entries(&self, path: &Path) -> Result<Vec<Listed>> {
+        let ino = self.directory(path)?;
+        let names = self.names(ino).with_context(|| self.shown(path))?;
+        let listed = names.into_iter().map(|name| {
+            let found = self.vault.lookup(ino, name.as_bytes()).map_err(anyhow::Error::from);
+            let meta =
+                found.map(|attr| of(&self.node(attr).attr)).with_context(|| self.shown(&path.join(&name)));
+            Listed { meta, name }
+        });
+        Ok(listed.collect())
+    }
+
+    fn names(&self, ino: Ino) -> runvault_vault::Result<Vec<OsString>> {
+        let handle = self.vault.opendir(ino)?;
+        let mut names = Vec::new();
+        let read = self.vault.readdir(handle, 0, false, &mut |entry| {
+            if entry.name != b"." && entry.name != b".." {
+                names.push(OsString::from_vec(entry.name.clone()));
+            }
+            true
+        });
+        let released = self.vault.releasedir(handle);
+        read.and(released)?;
+        names.sort();
+        Ok(names)
+    }
+
+    fn node(&self, attr: Attr) -> Node {
+        Node { vault: Arc::clone(&self.vault), attr }
+    }
+
+    fn lookup(&self, path: &Path) -> Result<Node> {
+        let (Some(name), Some(parent)) = (path.file_name(), path.parent()) else {
+            return Ok(self.node(self.vault.getattr(ROOT, None)?));
+        };
+        let parent = self.directory(parent)?;
+        Ok(self.node(self.vault.lookup(parent, name.as_bytes()).with_context(|| self.shown(path))?))
+    }
+
+    /// The directory's number, held until this is dropped or too many are.
+    fn directory(&self, path: &Path) -> Result<Ino> {
+        if path.as_os_str().is_empty() {
+            return Ok(ROOT);
+        }
+        if let Some(node) = self.directories.borrow().get(path) {
+            return Ok(node.attr.ino);
+        }
+        let node = self.lookup(path)?;
+        if node.attr.kind != Kind::Dir {
+            return Err(Error::Posix(Posix::NotDirectory)).with_context(|| self.shown(path));
+        }
+        Ok(self.keep(path, node))
+    }
+
+    fn keep(&self, path: &Path, node: Node) -> Ino {
+        let ino = node.attr.ino;
+        let mut kept = self.directories.borrow_mut();
+        if kept.len() >= KEPT {
+            // Ancestors of the path in hand are in use no longer than this call: all may go.
+            kept.clear();
+        }
+        kept.insert(path.to_owned(), node);
+        ino
+    }
+
+    /// The directory of a path and the path's last component.
+    fn place<'p>(&self, path: &'p Path) -> Result<(Ino, &'p OsStr)> {
+        let name = path.file_name().context("the top of a vault cannot be replaced")?;
+        Ok((self.directory(path.parent().unwrap_or(Path::new("")))?, name))
+    }
+
+    fn open_file(&self, path: &Path, flags: OpenFlags) -> Result<(Node, Handle)> {
+        let node = self.lookup(path)?;
+        if node.attr.kind != Kind::File {
+            let what = if node.attr.kind == Kind::Dir { Posix::IsDirectory } else { Posix::Invalid };
+            return Err(Error::Posix(what)).with_context(|| self.shown(path));
+        }
+        let opened = self.vault.open_file(node.attr.ino, flags).with_context(|| self.shown(path))?;
+        Ok((node, opened.handle))
+    }
+
+    fn caller() -> Caller {
+        Caller {
+            uid: rustix::process::geteuid().as_raw(),
+            gid: rustix::process::getegid().as_raw(),
+            pid: std::process::id(),
+            umask: 0,
+        }
+    }
+}
+
+const READ: OpenFlags =
+    OpenFlags { read: true, write: false, truncate: false, append: false, kill_suidgid: false };
+const REWRITE: OpenFlags =
+    OpenFlags { read: false, write: true, truncate: true, append: false, kill_suidgid: false };
+const NOTHING: SetAttr = SetAttr {
+    mode: None,
+    uid: None,
+    gid: None,
+    size: None,
+    atime: SetTime::Omit,
+    mtime: SetTime::Omit,
+    kill_suidgid: false,
+};
+
+impl Tree for InVault {
+    fn stat(&self, path: &Path) -> Result<Option<Meta>> {
+        match self.lookup(path) {
+            Ok(node) => Ok(Some(of(&node.attr))),
+            Err(e) if is_posix(&e, Posix::NotFound) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn is_dir(&self, path: &Path) -> Result<bool> {
+        Ok(self.stat(path)?.is_some_and(|meta| meta.kind == Kind::Dir))
+    }
+
+    fn list(&self, path: &Path) -> Result<Vec<OsString>> {
+        self.names(self.directory(path)?).with_context(|| self.shown(path))
+    }
+
+    fn read_link(&self, path: &Path) -> Result<OsString> {
+        let node = self.lookup(path)?;
+        Ok(OsString::from_vec(self.vault.readlink(node.attr.ino).with_context(|| self.shown(path))?))
+    }
+
+    fn open<'a>(&'a self, path: &Path) -> Result<Box<dyn Source + 'a>> {
+        let (node, handle) = self.open_file(path, READ)?;
+        Ok(Box::new(File { node, handle, size: None }))
+    }
+
+    fn create<'a>(&'a self, path: &Path) -> Result<Box<dyn Sink + 'a>> {
+        let (parent, name) = self.place(path)?;
+        let made = self.vault.create(&Self::caller(), parent, name.as_bytes(), 0o600, REWRITE);
+        let (node, handle) = match made {
+            Ok((attr, opened)) => (self.node(attr), opened.handle),
+            Err(Error::Posix(Posix::Exists)) => self.open_file(path, REWRITE)?,
+            Err(e) => return Err(e).with_context(|| self.shown(path)),
+        };
+        Ok(Box::new(File { node, handle, size: Some(0) }))
+    }
+
+    fn make_dir(&self, path: &Path) -> Result<()> {
+        let (parent, name) = self.place(path)?;
+        let made = self.vault.mkdir(&Self::caller(), parent, name.as_bytes(), 0o700);
+        let node = self.node(made.with_context(|| self.shown(path))?);
+        self.keep(path, node);
+        Ok(())
+    }
+
+    fn make_link(&self, path: &Path, target: &OsString) -> Result<()> {
+        let (parent, name) = self.place(path)?;
+        let made = self.vault.symlink(&Self::caller(), parent, name.as_bytes(), target.as_bytes());
+        drop(self.node(made.with_context(|| self.shown(path))?));
+        Ok(())
+    }
+
+    fn make_node(&self, path: &Path, meta: &Meta) -> Result<()> {
+        let (parent, name) = self.place(path)?;
+        let made = self.vault.mknod(&Self::caller(), parent, name.as_bytes(), meta.kind, 0o600, meta.rdev);
+        drop(self.node(made.with_context(|| self.shown(path))?));
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> Result<()> {
+        let (parent, name) = self.place(path)?;
+        self.vault.unlink(parent, name.as_bytes()).with_context(|| self.shown(path))
+    }
+
+    fn finish(&self, path: &Path, meta: &Meta) -> Result<()> {
+        let node = self.lookup(path)?;
+        let mode = (meta.kind != Kind::Symlink).then_some(meta.mode);
+        let (atime, mtime) = (SetTime::At(meta.atime), SetTime::At(meta.mtime));
+        let change = SetAttr { mode, atime, mtime, ..NOTHING };
+        self.vault
+            .setattr(&Self::caller(), node.attr.ino, None, &change)
+            .with_context(|| self.shown(path))?;
+        Ok(())
+    }
+
+    fn shown(&self, path: &Path) -> String {
+        format!("{}:/{}", shown(&self.store), shown(path))
+    }
+}
+
+fn is_posix(error: &anyhow::Error, wanted: Posix) -> bool {
+    matches!(error.downcast_ref::<Error>(), Some(Error::Posix(found)) if *found == wanted)
+}
+
+fn of(attr: &Attr) -> Meta {
+    Meta {
+        kind: attr.kind,
+        mode: attr.mode,
+        nlink: attr.nlink.into(),
+        uid: attr.uid,
+        gid: attr.gid,
+        rdev: attr.rdev,
+        size: attr.size,
+        atime: attr.atime,
+        mtime: attr.mtime,
+    }
+}
+
+/// An open file; released when dropped, flushed when closed.
+struct File {
+    node: Node,
+    handle: Handle,
+    /// The end of what was written, for files being written.
+    size: Option<u64>,
+}
+
+impl File {
+    fn vault(&self) -> &Vault {
+        &self.node.vault
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        // Whoever wanted to know has closed it before.
+        let _ = self.node.vault.release(self.handle);
+    }
+}
+
+impl Source for File {
+    fn next_data(&mut self, from: u64) -> Result<Option<Range<u64>>> {
+        match self.vault().seek(self.handle, from, true) {
+            Ok(start) => Ok(Some(start..self.vault().seek(self.handle, start, false)?)),
+            Err(Error::Posix(Posix::NoSuchData)) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn read(&mut self, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        Ok(self.vault().read(self.handle, offset, buf)?)
+    }
+}
+
+impl Sink for File {
+    fn write(&mut self, offset: u64, data: &[u8]) -> Result<()> {
+        self.vault().write(self.handle, offset, data, false)?;
+        self.size = self.size.max(Some(offset.saturating_add(data.len() as u64)));
+        Ok(())
+    }
+
+    fn close(self: Box<Self>, size: u64) -> Result<()> {
+        if self.size != Some(size) {
+            let change = SetAttr { size: Some(size), ..NOTHING };
+            self.vault().setattr(&InVault::caller(), self.node.attr.ino, Some(self.handle), &change)?;
+        }
+        Ok(self.vault().flush(self.handle)?)
+    }
+}

@@ -1,0 +1,154 @@
+//! What `status` shows, as JSON and as a table; made in the process that has the vault open.
+
+use std::time::Duration;
+
+use runvault_crypto::aead::Engine;
+use runvault_vault::Vault;
+use runvault_vault::vault::RunStatus;
+use serde_json::{Map, Value, json};
+
+use crate::output::{self, json_name, size};
+
+/// How long the cipher engine is measured.
+const MEASURE: Duration = Duration::from_millis(40);
+
+/// The facts of an open vault.
+pub fn of_vault(vault: &Vault) -> Map<String, Value> {
+    let status = vault.status();
+    let mut object = Map::new();
+    add(&mut object, "read_only", vault.read_only());
+    add(&mut object, "runs", status.runs.iter().map(of_run).collect::<Vec<_>>());
+    add(&mut object, "files_written", status.files_written);
+    add(&mut object, "bytes_written", status.bytes_written);
+    add(&mut object, "bytes_read", status.bytes_read);
+    add(&mut object, "open_handles", status.open_handles);
+    add(&mut object, "known_nodes", status.known_nodes);
+    add(&mut object, "foreign_names", status.foreign_names);
+    add(&mut object, "last_sync_seconds", status.last_sync_seconds);
+    if let Ok(space) = vault.statfs() {
+        add(&mut object, "space", of_space(&space));
+    }
+    add_engine(&mut object);
+    object
+}
+
+/// One more fact.
+pub fn add(object: &mut Map<String, Value>, key: &str, value: impl serde::Serialize) {
+    object.insert(key.to_owned(), json!(value));
+}
+
+/// The cipher engine of this machine and what it does on one core, measured now.
+pub fn add_engine(object: &mut Map<String, Value>) {
+    let engine = Engine::fastest();
+    let measured = json!({ "name": engine.name(), "bytes_per_second": engine.measure(MEASURE) as u64 });
+    object.insert("engine".into(), measured);
+    add(object, "memory_locked", runvault_crypto::secrets::memory_locked());
+}
+
+/// Size and room of the file system that holds the store, in bytes.
+pub fn of_space(space: &runvault_store::backend::Space) -> Value {
+    json!({
+        "bytes": space.blocks.saturating_mul(space.block),
+        "available": space.available.saturating_mul(space.block),
+        "files_free": space.files_free,
+    })
+}
+
+fn of_run(run: &RunStatus) -> Value {
+    let mut object = Map::new();
+    add(&mut object, "run", run.run.to_string());
+    match &run.name {
+        Some(name) => json_name(&mut object, "name", name),
+        None => add(&mut object, "name", Value::Null),
+    }
+    add(&mut object, "writing", run.writing);
+    add(&mut object, "holder", &run.holder);
+    add(&mut object, "trouble", &run.trouble);
+    Value::Object(object)
+}
+
+/// The same for people.
+pub fn as_text(status: &Value) -> String {
+    let mut rows = Vec::new();
+    let mut text = |label, key: &str| {
+        if let Some(value) = status.get(key).and_then(Value::as_str) {
+            rows.push((label, output::visible(value.as_bytes())));
+        }
+    };
+    text("mounted at", "mount_point");
+    text("store", "store");
+    text("vault", "vault");
+    text("in words", "words");
+    let number = |key: &str| status.get(key).and_then(Value::as_u64);
+    if let Some(pid) = number("pid") {
+        let mode = if status["read_only"] == true { "read-only" } else { "read-write" };
+        rows.push(("process", format!("{pid}, {mode}")));
+    }
+    if let Some((files, bytes)) = number("files_written").zip(number("bytes_written")) {
+        rows.push(("written", format!("{}, {}", output::count(files, "file"), size(bytes))));
+    }
+    if let Some((bytes, open)) = number("bytes_read").zip(number("open_handles")) {
+        rows.push(("read", format!("{}; {} open now", size(bytes), output::count(open, "file"))));
+    }
+    if let Some(seconds) = number("last_sync_seconds") {
+        rows.push(("last sync", format!("{seconds} s ago")));
+    }
+    if let Some(names) = number("foreign_names").filter(|n| *n > 0) {
+        rows.push((
+            "foreign",
+            format!("{} in the store that are not ours, hidden", output::count(names, "name")),
+        ));
+    }
+    if let Some(space) = status.get("space") {
+        let of = |key: &str| size(space[key].as_u64().unwrap_or(0));
+        rows.push(("space", format!("{} of {} free", of("available"), of("bytes"))));
+    }
+    if let Some(engine) = status.get("engine") {
+        let rate = size(engine["bytes_per_second"].as_u64().unwrap_or(0));
+        rows.push((
+            "cipher",
+            format!("AES-256-GCM by {}, {rate}/s a core", engine["name"].as_str().unwrap_or("?")),
+        ));
+    }
+    if status.get("memory_locked") == Some(&Value::Bool(false)) {
+        rows.push(("memory", "NOT LOCKED: keys may be swapped out; raise RLIMIT_MEMLOCK".to_owned()));
+    }
+    output::pairs(&rows) + &runs_as_text(status)
+}
+
+fn runs_as_text(status: &Value) -> String {
+    let Some(runs) = status.get("runs").and_then(Value::as_array) else { return String::new() };
+    if runs.is_empty() {
+        return "no runs\n".to_owned();
+    }
+    let mut rows = vec![vec!["RUN".to_owned(), "NAME".to_owned(), "STATE".to_owned()]];
+    for run in runs {
+        let text = |key: &str| run.get(key).and_then(Value::as_str).map(|v| output::visible(v.as_bytes()));
+        let state = text("trouble")
+            .or_else(|| text("holder").map(|who| format!("written by {who}")))
+            .unwrap_or_else(|| (if run["writing"] == true { "written here" } else { "open" }).to_owned());
+        rows.push(vec![text("run").unwrap_or_default(), text("name").unwrap_or_else(|| "-".into()), state]);
+    }
+    format!("\n{}", output::table(&rows, &[]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_reads_well() {
+        let status = json!({
+            "mount_point": "/mnt/runs", "store": "/srv/store", "vault": "ab", "pid": 7, "read_only": false,
+            "files_written": 1, "bytes_written": 2048, "bytes_read": 0, "open_handles": 0, "last_sync_seconds": 3,
+            "foreign_names": 0, "space": { "bytes": 1024, "available": 512 },
+            "engine": { "name": "aes-gcm", "bytes_per_second": 1073741824u64 }, "memory_locked": true,
+            "runs": [{ "run": "00", "name": "a\u{1b}", "writing": true, "holder": null, "trouble": null }],
+        });
+        let text = as_text(&status);
+        assert!(text.contains("written     1 file, 2.0 KiB\n"), "{text}");
+        assert!(text.contains("AES-256-GCM by aes-gcm, 1.0 GiB/s a core"), "{text}");
+        assert!(text.contains("00   a\\x1b  written here\n"), "{text}");
+        assert!(!text.contains("NOT LOCKED") && !text.contains("foreign"), "{text}");
+    }
+}

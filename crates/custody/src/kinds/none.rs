@@ -1,0 +1,25 @@
+//! No lock: the key file's mode alone protects it. For gateways, services and tests.
+
+use runvault_crypto::secrets::Secret;
+use runvault_format::key_file::Lock;
+
+use super::{Kind, NewLock};
+use crate::Result;
+use crate::key_files::Prompt;
+
+pub(super) struct Unlocked;
+
+impl Kind for Unlocked {
+    fn make(&self, new: &NewLock) -> Option<Result<(Lock, Secret<32>)>> {
+        matches!(new, NewLock::None).then(|| Ok((Lock::None, public_key())))
+    }
+
+    fn key(&self, lock: &Lock, _label: &str, _prompt: &mut dyn Prompt) -> Option<Result<Secret<32>>> {
+        matches!(lock, Lock::None).then(|| Ok(public_key()))
+    }
+}
+
+/// All zeros, known to everyone: the file is in the same shape as a locked one.
+fn public_key() -> Secret<32> {
+    Secret::from_fn(|key| key.fill(0))
+}

@@ -1,0 +1,103 @@
+//! The keys of open runs in the state folder, sealed under KEK_t: `resume/<t>/<run id>`.
+//!
+//! Where KEK_t is overwritten, every entry under it is gone with it, also from a copy of the folder
+//! that lacks `kek/`.
+
+use runvault_crypto::secrets::Secret;
+use runvault_format::ids::{RunId, VaultId};
+use runvault_format::resume::Entry;
+use runvault_vault::authority::Resume;
+use zeroize::Zeroizing;
+
+use crate::layout;
+use crate::state_folder::Folder;
+use crate::{Error, Result};
+
+const KEK: &str = "kek";
+const RESUME: &str = "resume";
+/// The first t.
+const FIRST: u64 = 1;
+
+/// The entries of the folder's one t.
+#[derive(Debug)]
+pub(crate) struct ResumeEntries {
+    vault: VaultId,
+    t: u64,
+    kek: Secret<32>,
+    folder: Folder,
+}
+
+impl ResumeEntries {
+    /// Opens them; makes KEK_1 in a new folder.
+    pub(crate) fn open(folder: &Folder, vault: VaultId) -> Result<Self> {
+        let keks = folder.subfolder(KEK)?;
+        let resumes = folder.subfolder(RESUME)?;
+        let (t, kek) = match numbers(&keks)?.as_slice() {
+            [] => (FIRST, new_kek(&keks, &resumes)?),
+            [t] => (*t, read_kek(&keks, *t)?),
+            _ => return Err(damaged(&keks, "", "more than one key")),
+        };
+        Ok(Self { vault, t, kek, folder: resumes.subfolder(&t.to_string())? })
+    }
+
+    pub(crate) fn get(&self, run: &RunId) -> Result<Option<Resume>> {
+        let name = run.to_string();
+        let Some(bytes) = self.folder.read(&name)? else { return Ok(None) };
+        let Entry { key, session } = Entry::open(&bytes, &self.kek, self.t, &self.vault, run)
+            .map_err(|e| Error::damaged(self.folder.shown(&name), e))?;
+        Ok(Some(Resume { key, session }))
+    }
+
+    pub(crate) fn put(&self, run: &RunId, resume: &Resume) -> Result<()> {
+        let entry = Entry { key: resume.key.clone(), session: resume.session };
+        self.folder.write(&run.to_string(), &entry.seal(&self.kek, self.t, &self.vault, run)?)
+    }
+
+    pub(crate) fn remove(&self, run: &RunId) -> Result<()> {
+        self.folder.remove(&run.to_string())
+    }
+
+    /// Runs with an entry, in order; what a killed write left is passed over.
+    pub(crate) fn runs(&self) -> Result<Vec<RunId>> {
+        let names = layout::names(self.folder.dir(), &self.folder.shown(""))?;
+        let mut runs: Vec<RunId> =
+            names.iter().filter_map(|name| std::str::from_utf8(name).ok()?.parse().ok()).collect();
+        runs.sort();
+        Ok(runs)
+    }
+}
+
+/// A KEK is made only where no entry could have needed the one that is missing.
+fn new_kek(keks: &Folder, resumes: &Folder) -> Result<Secret<32>> {
+    for t in numbers(resumes)? {
+        let entries = resumes.subfolder(&t.to_string())?;
+        if !layout::names(entries.dir(), &entries.shown(""))?.is_empty() {
+            return Err(damaged(keks, &t.to_string(), "missing: the keys of the open runs are lost with it"));
+        }
+    }
+    let kek = Secret::random()?;
+    keks.write(&FIRST.to_string(), kek.expose())?;
+    Ok(kek)
+}
+
+fn read_kek(keks: &Folder, t: u64) -> Result<Secret<32>> {
+    let name = t.to_string();
+    let bytes = keks.read_secret(&name)?.map(Zeroizing::new);
+    let bytes = bytes.ok_or_else(|| damaged(keks, &name, "missing"))?;
+    let bytes: &[u8; 32] = bytes.as_slice().try_into().map_err(|_| damaged(keks, &name, "not 32 bytes"))?;
+    Ok(Secret::copy_from(bytes))
+}
+
+/// The names that are numbers, as this program writes them.
+fn numbers(folder: &Folder) -> Result<Vec<u64>> {
+    let names = layout::names(folder.dir(), &folder.shown(""))?;
+    let number = |name: &Vec<u8>| {
+        let text = std::str::from_utf8(name).ok()?;
+        text.parse::<u64>().ok().filter(|n| n.to_string() == text)
+    };
+    Ok(names.iter().filter_map(number).collect())
+}
+
+fn damaged(folder: &Folder, name: &str, why: &str) -> Error {
+    Error::Damaged { object: folder.shown(name), why: why.to_owned() }
+}

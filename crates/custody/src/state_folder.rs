@@ -1,0 +1,161 @@
+//! The files of `<state dir>/<vault id>/`, 0700: one per machine and vault that writes.
+//!
+//! ```text
+//! identity      the gateway's key file, no lock but its mode 0600
+//! kek/<t>       KEK_t, 32 bytes, 0600: seals the resume entries; replaced at every seal
+//! resume/<t>/<run id>   key and session of each open run, sealed under KEK_t
+//! head          {seq, hash, run}: the newest run of this gateway
+//! pending       run.json of a run that is being made
+//! pins          what this machine has seen of the vault's chain
+//! lock          flock of the one writing mount: its pid and mount point, a line each
+//! ```
+//! Everything but `lock` is written by temporary, fsync, rename, fsync.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use runvault_format::ids::VaultId;
+use runvault_store::backend::Dir;
+use runvault_store::posix::open_root;
+use runvault_store::replace::replace;
+use rustix::fs::FlockOperation;
+
+use crate::layout::{self, SECRET_MODE};
+use crate::{Error, Result};
+
+/// Larger files were not written by this program.
+const FILE_MAX: usize = 1 << 20;
+/// A path and a number.
+const LOCK_MAX: u64 = 16 << 10;
+
+/// One folder, opened; locked where it was opened so.
+pub(crate) struct Folder {
+    path: PathBuf,
+    dir: Arc<dyn Dir>,
+    lock: Option<Mutex<File>>,
+}
+
+impl Folder {
+    /// Makes or opens the folder of a vault, without its lock.
+    pub(crate) fn open(state_dir: &Path, vault: &VaultId) -> Result<Self> {
+        let path = state_dir.join(vault.to_string());
+        let shown = path.display().to_string();
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&path)
+            .map_err(|e| Error::io("mkdir", shown.clone(), e))?;
+        let dir = open_root(&path).map_err(|e| Error::io("open", shown, e))?;
+        Ok(Self { path, dir, lock: None })
+    }
+
+    /// The folder in any directory: for the doubles of the store.
+    #[cfg(test)]
+    pub(crate) fn on(dir: Arc<dyn Dir>) -> Self {
+        Self { path: PathBuf::from("state"), dir, lock: None }
+    }
+
+    /// Takes the lock of the one writer; it is held until the folder is dropped.
+    pub(crate) fn locked(mut self) -> Result<Self> {
+        let path = self.path.join("lock");
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(SECRET_MODE)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
+            .open(&path)
+            .map_err(|e| Error::io("open", path.display().to_string(), e))?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(busy(&mut file)),
+            Err(e) => return Err(Error::io("lock", path.display().to_string(), e.into())),
+        }
+        self.lock = Some(Mutex::new(file));
+        self.note_holder(None)?;
+        Ok(self)
+    }
+
+    /// Writes who holds the lock: this process, and where it is mounted.
+    pub(crate) fn note_holder(&self, mountpoint: Option<&Path>) -> Result<()> {
+        let Some(lock) = &self.lock else { return Ok(()) };
+        let mut text = format!("{}\n", std::process::id()).into_bytes();
+        if let Some(mountpoint) = mountpoint {
+            text.extend_from_slice(mountpoint.as_os_str().as_bytes());
+            text.push(b'\n');
+        }
+        let mut file = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        file.set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| file.write_all(&text))
+            .map_err(|e| Error::io("write", self.shown("lock"), e))
+    }
+
+    /// How messages name a file of the folder.
+    pub(crate) fn shown(&self, name: &str) -> String {
+        self.path.join(name).display().to_string()
+    }
+
+    /// The folder itself.
+    pub(crate) fn dir(&self) -> &Arc<dyn Dir> {
+        &self.dir
+    }
+
+    /// A subfolder, made if it is missing.
+    pub(crate) fn subfolder(&self, name: &str) -> Result<Self> {
+        let dir = layout::ensure_dir(&self.dir, name, 0o700, &self.shown(name))?;
+        self.dir.sync().map_err(|e| Error::io("sync", self.shown(""), e))?;
+        Ok(Self { path: self.path.join(name), dir, lock: None })
+    }
+
+    pub(crate) fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        layout::read_if_there(&self.dir, name, &self.shown(name), FILE_MAX)
+    }
+
+    /// A file with a secret in the clear: refused where others can read it.
+    pub(crate) fn read_secret(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let Some(bytes) = self.read(name)? else { return Ok(None) };
+        let mode = self.dir.stat(name.as_bytes()).map_err(|e| Error::io("stat", self.shown(name), e))?.mode;
+        if mode & 0o077 != 0 {
+            return Err(Error::Permissions { path: self.path.join(name), mode });
+        }
+        Ok(Some(bytes))
+    }
+
+    /// Durable and whole, or not at all.
+    pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        replace(&*self.dir, name.as_bytes(), bytes, SECRET_MODE)
+            .map_err(|e| Error::io("write", self.shown(name), e))
+    }
+
+    /// Gone, durably; nothing if it was not there.
+    pub(crate) fn remove(&self, name: &str) -> Result<()> {
+        match self.dir.unlink(name.as_bytes()) {
+            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+            Err(e) => Err(Error::io("remove", self.shown(name), e)),
+            Ok(()) => self.dir.sync().map_err(|e| Error::io("sync", self.shown(""), e)),
+        }
+    }
+}
+
+impl std::fmt::Debug for Folder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Folder({})", self.path.display())
+    }
+}
+
+/// Who holds the lock, as the lock file tells.
+fn busy(file: &mut File) -> Error {
+    let mut text = Vec::new();
+    // What cannot be read is told as process 0: busy it is all the same.
+    let _ = file.take(LOCK_MAX).read_to_end(&mut text);
+    let mut lines = text.split(|b| *b == b'\n').filter(|line| !line.is_empty());
+    let pid = lines.next().and_then(|l| std::str::from_utf8(l).ok()?.parse().ok()).unwrap_or(0);
+    let mountpoint = lines.next().map(|l| PathBuf::from(std::ffi::OsString::from_vec(l.to_vec())));
+    Error::Busy { pid, mountpoint }
+}

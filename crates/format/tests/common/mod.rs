@@ -1,0 +1,193 @@
+//! A vault of one custodian, made from fixed seeds: its genesis, an enrolment, a rotation.
+
+#![allow(dead_code, missing_docs)]
+
+use runvault_crypto::envelope::KemPrivate;
+use runvault_crypto::secrets::Secret;
+use runvault_format::audit_entry::{Executed, Line, Outcome};
+use runvault_format::custody_state::{Custodian, Epoch, GatewayEntry, Share, State, Status};
+use runvault_format::genesis::{FirstShare, Genesis};
+use runvault_format::ids::{IdentityId, Salt, VaultId};
+use runvault_format::keys::IdentityKeys;
+use runvault_format::request::{Approval, Executor, Head, Operation, Request};
+use runvault_format::share;
+
+pub const CREATED: &str = "2026-11-24T06:00:00Z";
+pub const EXECUTED: &str = "2026-11-24T06:01:00Z";
+pub const EXPIRES: &str = "2026-11-24T07:00:00Z";
+
+pub fn seed(n: u8) -> Secret<32> {
+    Secret::copy_from(&[n; 32])
+}
+
+pub fn identity(n: u8) -> IdentityKeys {
+    IdentityKeys::from_seed(&seed(n)).unwrap()
+}
+
+/// How envelopes are made: at random, or from a fixed seed for vectors.
+pub trait Sealer {
+    fn share(
+        &self,
+        owner: &IdentityKeys,
+        vault: &VaultId,
+        made: u64,
+        to: &IdentityId,
+        y: &Secret<32>,
+    ) -> Vec<u8>;
+    fn previous(
+        &self,
+        epoch: &KemPrivate,
+        vault: &VaultId,
+        since: u64,
+        e: u32,
+        previous: &Secret<32>,
+    ) -> Vec<u8>;
+}
+
+pub struct Random;
+
+impl Sealer for Random {
+    fn share(
+        &self,
+        owner: &IdentityKeys,
+        vault: &VaultId,
+        made: u64,
+        to: &IdentityId,
+        y: &Secret<32>,
+    ) -> Vec<u8> {
+        share::seal_share(owner.kem.public(), vault, made, to, y).unwrap()
+    }
+    fn previous(
+        &self,
+        epoch: &KemPrivate,
+        vault: &VaultId,
+        since: u64,
+        e: u32,
+        previous: &Secret<32>,
+    ) -> Vec<u8> {
+        share::seal_previous(epoch.public(), vault, since, e, previous).unwrap()
+    }
+}
+
+pub const OWNER: u8 = 1;
+pub const EPOCH_1: u8 = 2;
+pub const EXECUTOR: u8 = 3;
+pub const GATEWAY: u8 = 4;
+pub const EPOCH_2: u8 = 5;
+pub const X: u8 = 1;
+
+pub fn custodian(n: u8) -> Custodian {
+    Custodian::new("owner", &identity(n).public())
+}
+
+pub fn kem(n: u8) -> KemPrivate {
+    KemPrivate::from_seed(&seed(n)).unwrap()
+}
+
+pub fn genesis() -> (Genesis, VaultId) {
+    let owner = custodian(OWNER);
+    let first = FirstShare { to: owner.id, x: X, sha256: share::hash(1, X, &seed(EPOCH_1)) };
+    let genesis = Genesis::new(
+        1,
+        vec![owner],
+        kem(EPOCH_1).public().clone(),
+        vec![first],
+        CREATED.into(),
+        Salt([9; 16]),
+    );
+    let text = genesis.to_text().unwrap();
+    Genesis::parse(text.as_bytes()).unwrap()
+}
+
+/// State 0 with its envelope, as `custody/state-0` has it.
+pub fn state_0(sealer: &dyn Sealer) -> State {
+    let (genesis, vault) = genesis();
+    let mut state = State::zero(&genesis, vault);
+    let owner = identity(OWNER);
+    let share = &mut state.epochs[0].shares[0];
+    share.env = Some(sealer.share(&owner, &vault, 0, &owner.public().id(), &seed(EPOCH_1)));
+    state
+}
+
+pub fn gateway_entry(n: u8) -> GatewayEntry {
+    let keys = identity(n).public();
+    GatewayEntry { id: keys.id(), label: "gateway".into(), sign: keys.sign, until: None }
+}
+
+/// The state that an enrolment makes.
+pub fn enrolled(before: &State, gateway: u8) -> State {
+    let mut state = before.clone();
+    state.n += 1;
+    state.gateways.push(gateway_entry(gateway));
+    state
+}
+
+/// The state that a rotation makes.
+pub fn rotated(before: &State, sealer: &dyn Sealer) -> State {
+    let mut state = before.clone();
+    let (owner, new) = (identity(OWNER), kem(EPOCH_2));
+    state.n += 1;
+    let to = owner.public().id();
+    let old = state.epochs.last_mut().unwrap();
+    old.status = Status::Kept;
+    old.shares.clear();
+    let e = old.e + 1;
+    let env = sealer.share(&owner, &state.vault, state.n, &to, &seed(EPOCH_2));
+    let previous = sealer.previous(&new, &state.vault, state.n, e, &seed(EPOCH_1));
+    state.epochs.push(Epoch {
+        e,
+        since: state.n,
+        kem: new.public().clone(),
+        status: Status::Current,
+        made: state.n,
+        shares: vec![Share { to, x: X, env: Some(env), sha256: share::hash(e, X, &seed(EPOCH_2)) }],
+        previous: Some(previous),
+    });
+    state
+}
+
+pub fn request(head: Head, op: Operation, after: &State) -> Request {
+    let executor = identity(EXECUTOR).public();
+    Request {
+        vault: after.vault,
+        head,
+        releases_share: op.releases_share(),
+        op,
+        reason: "a test".into(),
+        executor: Executor { kem: executor.kem, sign: executor.sign },
+        created: CREATED.into(),
+        expires: EXPIRES.into(),
+        nonce: Salt([8; 16]),
+        state: Some(after.outline()),
+    }
+}
+
+/// The line of a request, before it is signed.
+pub fn executed(request: Request, after: &State, envelope: Option<&[u8]>) -> Executed {
+    let owner = identity(OWNER);
+    let hash = request.hash().unwrap();
+    let approval = Approval::sign(owner.public().id(), &owner.sign, &hash, envelope);
+    Executed {
+        n: after.n,
+        prev: request.head.hash,
+        time: EXECUTED.into(),
+        request,
+        result: Outcome { state: Some(after.hash().unwrap()), runs: Vec::new() },
+        heads: Vec::new(),
+        approvals: vec![approval],
+    }
+}
+
+pub fn enrolment(head: Head, after: &State) -> Executed {
+    let gateway = after.gateways.last().unwrap().id;
+    executed(request(head, Operation::EnrolGateway { gateway }, after), after, None)
+}
+
+pub fn rotation(head: Head, after: &State, envelope: &[u8]) -> Executed {
+    let epoch = after.epochs.last().unwrap().e;
+    executed(request(head, Operation::Rotate { epoch }, after), after, Some(envelope))
+}
+
+pub fn sign(executed: Executed) -> Line {
+    executed.sign(&identity(EXECUTOR).sign).unwrap()
+}

@@ -1,0 +1,169 @@
+//! Sections 4 (vault.json), 6.1 (key files), 13 (lease, retired).
+
+use runvault_crypto::passphrase::Params;
+use runvault_crypto::secrets::Secret;
+use runvault_format::Result;
+use runvault_format::ids::{Digest, Salt, VaultId};
+use runvault_format::key_file::{KeyFile, Lock};
+use runvault_format::lease::Lease;
+use runvault_format::retired::Retired;
+use runvault_format::vault_file;
+use serde_json::{Value, json};
+
+use crate::common::{CREATED, GATEWAY, identity, seed};
+use crate::fixed::{RUN, aead, hex, seal, text};
+use crate::{Outcome, Set, Vector, vector};
+
+pub const SET: Set = Set {
+    file: "texts.json",
+    about: "vault.json (section 4), key files with their passphrase (6.1), leases and retired runs (13).",
+    make,
+    run,
+};
+
+const VAULT: VaultId = VaultId([0x7a; 32]);
+
+fn make() -> Vec<Vector> {
+    [vault_files(), key_files(), others()].into_iter().flatten().collect()
+}
+
+fn vault_files() -> Vec<Vector> {
+    let good = format!("{{\"magic\":\"runvault\",\"version\":1,\"vault\":\"{VAULT}\"}}\n");
+    let input = |text: &str| json!({ "what": "vault.json", "text": text });
+    let with = |name: &str, outcome, from: &str, to: &str| {
+        vector(format!("vault_file_{name}"), outcome, input(&good.replacen(from, to, 1)))
+    };
+    vec![
+        with("good", "ok", "", ""),
+        with("of_another_program", "magic", "\"runvault\"", "\"gocryptfs\""),
+        with("version_of_tomorrow", "version", ":1,", ":2,\"more\":{},"),
+        with("field_unknown", "json", ":1,", ":1,\"more\":0,"),
+        with("white_space", "not-canonical", ":1,", ": 1,"),
+        with("without_newline", "truncated", "\n", ""),
+        vector("vault_file_empty", "json", input("")),
+        vector("vault_file_too_long", "too-long", input(&" ".repeat(4097))),
+    ]
+}
+
+/// The text of a key file, put together by docs/format.md, not by the code under test.
+fn key_file(lock: &str, lock_key: &Secret<32>, vault: bool) -> String {
+    let public = identity(1).public();
+    let base64 = |bytes: &[u8]| data_encoding::BASE64.encode(bytes);
+    let vault = if vault { format!(",\"vault\":\"{VAULT}\"") } else { String::new() };
+    let named = format!(
+        "runvault/1 key\n{{\"id\":\"{}\",\"label\":\"owner\",\"sign\":\"{}\",\"kem\":\"{}\"{vault}",
+        public.id(),
+        base64(&public.sign.to_bytes()),
+        base64(public.kem.as_bytes()),
+    );
+    let sealed = seal(&aead(lock_key), 3, format!("{named}}}\n").as_bytes(), seed(1).expose());
+    format!("{named},\"lock\":{lock},\"sealed\":\"{}\"}}\n", base64(&sealed))
+}
+
+fn key_files() -> Vec<Vector> {
+    let input =
+        |text: &str, passphrase: &str| json!({ "what": "key", "text": text, "passphrase": hex(passphrase) });
+    let zeros = Secret::copy_from(&[0; 32]);
+    let open = key_file("{\"kind\":\"none\"}", &zeros, true);
+    let lock = Lock::argon2id(Salt([0x5a; 16]), Params::FLOOR);
+    let lock_text = |m: u64, t: u32, p: u32| {
+        format!(
+            "{{\"kind\":\"argon2id\",\"salt\":\"{}\",\"m_kib\":{m},\"t\":{t},\"p\":{p}}}",
+            "5a".repeat(16)
+        )
+    };
+    let locked = key_file(&lock_text(65536, 3, 4), &lock.key(b"correct horse battery").unwrap(), false);
+    let id = identity(1).public().id().to_string();
+    let with = |name: &str, outcome, from: &str, to: &str| {
+        assert!(open.contains(from), "{from}");
+        vector(format!("key_file_{name}"), outcome, input(&open.replacen(from, to, 1), ""))
+    };
+    let costs = |name: &str, m, t, p| {
+        let text = key_file(&lock_text(m, t, p), &zeros, false);
+        vector(format!("key_file_{name}"), "crypto", input(&text, "x"))
+    };
+    let sealed = open.split("\"sealed\":\"").nth(1).unwrap().to_owned();
+    vec![
+        vector("key_file_without_lock", "ok", input(&open, "")),
+        vector("key_file_with_passphrase", "ok", input(&locked, "correct horse battery")),
+        vector("key_file_with_wrong_passphrase", "not-authentic", input(&locked, "correct horse batterY")),
+        with("of_another_kind", "note-kind", "1 key", "1 run"),
+        with("version_of_tomorrow", "version", "1 key", "2 key"),
+        with("lock_of_tomorrow", "lock", "\"none\"", "\"tpm2\",\"handle\":1"),
+        with("label_changed", "not-authentic", "\"owner\"", "\"other\""),
+        with("vault_changed", "not-authentic", "7a7a", "7a7b"),
+        with("vault_null", "not-canonical", &format!("\"{VAULT}\""), "null"),
+        with("id_of_another", "other-key", &id, &"00".repeat(16)),
+        with("sealed_cut", "truncated", &sealed, "AAAA\"}\n"),
+        with("sealed_longer", "trailing", "\"sealed\":\"", "\"sealed\":\"AAAA"),
+        with("field_unknown", "json", "\"lock\":", "\"more\":0,\"lock\":"),
+        costs("memory_below_the_floor", 65_535, 3, 4),
+        costs("memory_above_the_bound", 4_194_305, 3, 4),
+        costs("passes_below_the_floor", 65_536, 2, 4),
+        costs("passes_above_the_bound", 65_536, 17, 4),
+        costs("no_lanes", 65_536, 3, 0),
+        costs("too_many_lanes", 65_536, 3, 17),
+    ]
+}
+
+fn others() -> Vec<Vector> {
+    let lease = Lease {
+        holder: identity(GATEWAY).public().id().to_string(),
+        host: Digest([1; 32]),
+        boot: "7d2c3c8e-0f5e-4f3a-9b43-6d5f0a1b2c3d".into(),
+        pid: 4242,
+        start: 1,
+        seq: 3,
+    };
+    let lease = String::from_utf8(lease.to_bytes().unwrap()).unwrap();
+    let retired = Retired {
+        vault: VAULT,
+        run: RUN,
+        gateway: identity(GATEWAY).public().id(),
+        seq: 2,
+        run_note: Digest([2; 32]),
+        prev: Some(Digest([3; 32])),
+        time: CREATED.into(),
+    };
+    let retired = retired.to_text().unwrap();
+    let of = |what: &str, text: &str| json!({ "what": what, "text": text });
+    vec![
+        vector("lease_good", "ok", of("lease", &lease)),
+        vector("lease_cut", "truncated", of("lease", lease.trim_end())),
+        vector("lease_of_zeros", "truncated", of("lease", &"\0".repeat(100))),
+        vector("lease_too_long", "too-long", of("lease", &format!("{lease}{}", " ".repeat(4096)))),
+        vector("lease_label_with_escape", "json", of("lease", &lease.replacen("7d2c", "\\u001b[2J", 1))),
+        vector("retired_good", "ok", of("retired", &retired)),
+        vector("retired_of_another_kind", "note-kind", of("retired", &retired.replacen("retired", "run", 1))),
+    ]
+}
+
+fn run(input: &Value) -> Outcome {
+    let bytes = text(&input["text"]).as_bytes();
+    let read = || -> Result<Value> {
+        Ok(match text(&input["what"]) {
+            "vault.json" => {
+                let vault = vault_file::parse(bytes)?;
+                assert_eq!(vault_file::to_bytes(&vault)?, bytes);
+                json!({ "vault": vault })
+            }
+            "key" => {
+                let file = KeyFile::parse(bytes)?;
+                assert_eq!(file.to_bytes()?, bytes);
+                let key = file.lock.key(&crate::fixed::unhex(&input["passphrase"]))?;
+                json!({ "id": file.public.id(), "seed": hex(file.open(&key)?.expose()) })
+            }
+            "lease" => {
+                let lease = Lease::parse(bytes)?;
+                assert_eq!(lease.to_bytes()?, bytes);
+                json!({ "holder": lease.holder, "seq": lease.seq })
+            }
+            _ => {
+                let retired = Retired::parse_text(text(&input["text"]))?;
+                assert_eq!(retired.to_text()?.as_bytes(), bytes);
+                json!({ "run": retired.run, "seq": retired.seq })
+            }
+        })
+    };
+    read().map_err(|e| e.name())
+}

@@ -1,0 +1,169 @@
+//! The watchdog before a store that hangs when it is told to.
+
+use std::sync::mpsc;
+use std::time::Instant;
+
+use super::*;
+
+/// Sends the errno that it was refused with.
+struct Reply(mpsc::Sender<i32>);
+
+impl Refuse for Reply {
+    fn refuse(self, errno: i32) {
+        let _ = self.0.send(errno);
+    }
+}
+
+/// A store whose calls hang while the gate is locked.
+#[derive(Clone, Default)]
+struct Store(Arc<(Mutex<bool>, Condvar)>);
+
+impl Store {
+    fn hang(&self, hang: bool) {
+        *lock(&self.0.0) = hang;
+        self.0.1.notify_all();
+    }
+    fn touch(&self) {
+        drop(self.0.1.wait_while(lock(&self.0.0), |hang| *hang).unwrap());
+    }
+}
+
+const STUCK: Duration = Duration::from_millis(160);
+
+fn watchdog(threads: usize, store: &Store) -> Arc<Watchdog<Reply>> {
+    let watchdog = Watchdog::new(threads, STUCK);
+    let store = store.clone();
+    watchdog
+        .start(move || {
+            store.touch();
+            true
+        })
+        .unwrap();
+    watchdog
+}
+
+/// A request on a thread of its own; the errno it was refused with, or 0.
+fn request(dog: &Arc<Watchdog<Reply>>, store: &Store, patience: Patience) -> mpsc::Receiver<i32> {
+    let (dog, store) = (Arc::clone(dog), store.clone());
+    let (sender, answer) = mpsc::channel();
+    thread::spawn(move || {
+        if let Outcome::Ended(reply, ()) = dog.call(Reply(sender), patience, |_| store.touch()) {
+            reply.refuse(0);
+        }
+    });
+    answer
+}
+
+fn eventually(what: impl Fn() -> bool) {
+    let begin = Instant::now();
+    while !what() {
+        assert!(begin.elapsed() < Duration::from_secs(20));
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_store_that_answers_is_left_alone() {
+    let store = Store::default();
+    let dog = watchdog(3, &store);
+    for _ in 0..3 {
+        assert_eq!(request(&dog, &store, Patience::Short).recv(), Ok(0));
+    }
+    assert_eq!(dog.under_way(), 0);
+    dog.stop();
+}
+
+#[test]
+fn a_call_that_hangs_is_answered_and_its_late_result_dropped() {
+    let store = Store::default();
+    let dog = watchdog(16, &store);
+    store.hang(true);
+    let begin = Instant::now();
+    let answer = request(&dog, &store, Patience::Short);
+    assert_eq!(answer.recv(), Ok(libc::EIO));
+    assert!(begin.elapsed() >= STUCK);
+    assert_eq!(dog.under_way(), 0);
+    store.hang(false);
+    assert!(answer.recv().is_err(), "answered twice");
+    eventually(|| dog.stuck.load(Ordering::SeqCst) == 0 && dog.inside.load(Ordering::SeqCst) == 0);
+    dog.stop();
+}
+
+#[test]
+fn more_requests_than_threads_are_all_answered_and_the_breaker_closes_again() {
+    let store = Store::default();
+    let dog = watchdog(8, &store);
+    store.hang(true);
+    // The eighth finds no room and waits outside.
+    let answers: Vec<_> = (0..8).map(|_| request(&dog, &store, Patience::Short)).collect();
+    for answer in &answers {
+        assert_eq!(answer.recv_timeout(Duration::from_secs(20)), Ok(libc::EIO));
+    }
+    eventually(|| dog.open.load(Ordering::SeqCst));
+    // The thread that waited reads on, and refuses without entering.
+    let at_once = thread::scope(|scope| {
+        scope
+            .spawn(|| {
+                PLACE.set((dog.id, 7));
+                let (sender, answer) = mpsc::channel();
+                let outcome = dog.call(Reply(sender), Patience::Short, |_| store.touch());
+                assert!(matches!(outcome, Outcome::Refused));
+                answer.recv()
+            })
+            .join()
+            .unwrap()
+    });
+    assert_eq!(at_once, Ok(libc::EIO));
+    store.hang(false);
+    eventually(|| !dog.open.load(Ordering::SeqCst));
+    eventually(|| dog.inside.load(Ordering::SeqCst) == 0);
+    dog.stop();
+}
+
+#[test]
+fn a_long_sync_is_awaited_while_the_store_answers_otherwise() {
+    let (store, disk) = (Store::default(), Store::default());
+    let dog = watchdog(4, &store);
+    disk.hang(true);
+    let sync = request(&dog, &disk, Patience::Long);
+    assert!(sync.recv_timeout(STUCK * 4).is_err(), "given up although the store answers");
+    disk.hang(false);
+    assert_eq!(sync.recv_timeout(Duration::from_secs(20)), Ok(0));
+    dog.stop();
+}
+
+#[test]
+fn a_sync_into_a_dead_store_is_given_up() {
+    let store = Store::default();
+    let dog = watchdog(4, &store);
+    store.hang(true);
+    let sync = request(&dog, &store, Patience::Long);
+    assert_eq!(sync.recv_timeout(STUCK * 8), Ok(libc::EIO));
+    store.hang(false);
+    dog.stop();
+}
+
+#[test]
+fn a_panic_costs_an_error_and_no_thread() {
+    let dog = watchdog(2, &Store::default());
+    let (sender, answer) = mpsc::channel();
+    let outcome = dog.call(Reply(sender), Patience::Short, |_| panic!("a bug"));
+    assert!(matches!(outcome, Outcome::Failed));
+    assert_eq!(answer.recv(), Ok(libc::EIO));
+    assert_eq!(dog.inside.load(Ordering::SeqCst), 0);
+    dog.stop();
+}
+
+#[test]
+fn a_reply_that_was_given_up_is_not_there_to_be_filled() {
+    let store = Store::default();
+    let dog = watchdog(2, &store);
+    let (sender, answer) = mpsc::channel();
+    let outcome = dog.call(Reply(sender), Patience::Short, |slot| {
+        assert!(slot.with(|_| ()).is_some());
+        assert_eq!(answer.recv(), Ok(libc::EIO));
+        slot.with(|_| ())
+    });
+    assert!(matches!(outcome, Outcome::Late(None)));
+    dog.stop();
+}

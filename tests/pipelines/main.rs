@@ -1,0 +1,4 @@
+//! Sequencing runs from the instrument to the analysis.
+
+mod mounted;
+mod plain;
