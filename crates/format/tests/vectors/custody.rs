@@ -17,7 +17,7 @@ use crate::{Outcome, Set, Vector, vector};
 pub const SET: Set = Set {
     file: "custody.json",
     about: "The files of custody/ of a vault of one custodian, whose seed is `seed` (section 7). states: \
-            by their number. output: vault id, words, head, state hash, and the key of each epoch.",
+            by their number; audit_log: its lines with their newlines. output: vault id, words, head, state hash, and the key of each epoch.",
     make,
     run,
 };
@@ -43,7 +43,7 @@ impl Vault {
 
     fn input(&self, lines: &[String], states: &[&State]) -> Value {
         let states: serde_json::Map<_, _> = states.iter().map(|s| (s.n.to_string(), json!(raw(s)))).collect();
-        let log: String = lines.iter().map(|l| format!("{l}\n")).collect();
+        let log: Vec<_> = lines.iter().map(|l| format!("{l}\n")).collect();
         json!({
             "seed": hex(seed(OWNER).expose()), "genesis": genesis().0.to_text().unwrap(),
             "states": states, "audit_log": log,
@@ -99,7 +99,7 @@ fn make() -> Vec<Vector> {
     let mut bare = zero.clone();
     bare.epochs[0].shares[0].env = None;
     let mut cut = vault.input(&both, &[zero, one, two]);
-    cut["audit_log"] = json!(text(&cut["audit_log"]).trim_end());
+    cut["audit_log"] = json!([format!("{first}\n"), second]);
     let mut planted = zero.clone();
     planted.gateways.push(gateway_entry(7));
     let mut all = vec![
@@ -227,7 +227,7 @@ fn follow(input: &Value) -> Result<Value> {
         state = state.take_envelopes(bytes)?;
     }
     let mut head = Head::start(&vault);
-    let log = text(&input["audit_log"]);
+    let log: String = input["audit_log"].as_array().unwrap().iter().map(text).collect();
     if !log.is_empty() && !log.ends_with('\n') {
         return Err(Error::Truncated);
     }

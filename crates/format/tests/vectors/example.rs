@@ -17,7 +17,7 @@ use crate::fixed::{self, FILE, RUN, aead, hex, run_key, run_keys, state};
 const BEGIN: &str = "<!-- example: made by make_vectors, see section 15 -->\n";
 const END: &str = "<!-- end of example -->\n";
 
-fn page() -> PathBuf {
+pub fn page() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/format.md")
 }
 

@@ -198,6 +198,10 @@ fn holes() -> Vec<Vector> {
         vector("hole_at_the_end", "ok", with(&slot(3, 1), 3..4)),
         vector("all_hole", "ok", with(&slot(0, 4), 0..4)),
         vector("hole_longer_than_the_file", "ok", with(&slot(2, 1 << 40), 2..4)),
+        vector("longer_over_a_hole_at_the_end", "ok", {
+            let slot = SlotState { size: 1800, ..slot(3, 1) };
+            with(&slot, 3..4)
+        }),
         vector("zeros_outside_the_hole", "chunk", with(&slot(1, 1), 1..3)),
     ]
 }
@@ -257,7 +261,7 @@ impl Reader<'_> {
     /// Section 10.4, step 3.
     fn size(&self, claimed: u64, longest: u64) -> u64 {
         let c = self.geometry.chunk();
-        if longest <= claimed || !self.fine(claimed / c, longest) {
+        if longest <= claimed || self.chunk(claimed / c, longest).is_none() {
             return claimed;
         }
         if self.fine((longest - 1) / c, longest) {

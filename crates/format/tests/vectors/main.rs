@@ -63,9 +63,13 @@ fn folder() -> PathBuf {
 }
 
 fn made(set: &Set) -> String {
-    let vectors: Vec<Value> = (set.make)().into_iter().map(|v| entry(set, v)).collect();
-    let text = serde_json::to_string_pretty(&json!({ "about": set.about, "vectors": vectors })).unwrap();
-    text + "\n"
+    let mut vectors: Vec<Value> = (set.make)().into_iter().map(|v| entry(set, v)).collect();
+    let texts = pooled(&mut vectors);
+    let mut file = json!({ "about": set.about, "vectors": vectors });
+    if !texts.is_empty() {
+        file["texts"] = texts.into();
+    }
+    serde_json::to_string_pretty(&file).unwrap() + "\n"
 }
 
 fn entry(set: &Set, v: Vector) -> Value {
@@ -81,6 +85,46 @@ fn entry(set: &Set, v: Vector) -> Value {
         Err(refusal) => assert_eq!(v.outcome, refusal, "{}: {}", set.file, v.name),
     }
     entry.into()
+}
+
+/// Long strings that several inputs have, once: in an input `{"text": name}` stands for each.
+fn pooled(vectors: &mut [Value]) -> Map<String, Value> {
+    let mut seen = std::collections::BTreeMap::<String, usize>::new();
+    for v in vectors.iter_mut() {
+        each_string(&mut v["input"], &mut |s| *seen.entry(s.as_str().unwrap().into()).or_default() += 1);
+    }
+    seen.retain(|text, times| text.len() > 1000 && *times > 1);
+    let named: Map<String, Value> =
+        seen.into_keys().enumerate().map(|(i, text)| (format!("text-{i}"), text.into())).collect();
+    for v in vectors {
+        each_string(&mut v["input"], &mut |s| {
+            if let Some((name, _)) = named.iter().find(|(_, text)| *text == s) {
+                *s = json!({ "text": name });
+            }
+        });
+    }
+    named
+}
+
+fn each_string(value: &mut Value, visit: &mut dyn FnMut(&mut Value)) {
+    match value {
+        Value::String(_) => visit(value),
+        Value::Array(all) => all.iter_mut().for_each(|v| each_string(v, visit)),
+        Value::Object(all) => all.values_mut().for_each(|v| each_string(v, visit)),
+        _ => {}
+    }
+}
+
+/// The input with its texts in place.
+fn resolved(input: &Value, texts: &Value) -> Value {
+    match input {
+        Value::Object(all) if all.len() == 1 && all.contains_key("text") && texts.is_object() => {
+            texts[all["text"].as_str().unwrap()].clone()
+        }
+        Value::Object(all) => all.iter().map(|(k, v)| (k.clone(), resolved(v, texts))).collect(),
+        Value::Array(all) => all.iter().map(|v| resolved(v, texts)).collect(),
+        other => other.clone(),
+    }
 }
 
 /// Writes tests/vectors and the example of docs/format.md anew.
@@ -124,10 +168,31 @@ fn outcomes() {
         for v in vectors {
             let name = v["name"].as_str().unwrap();
             assert!(names.insert(name), "{}: {name} twice", set.file);
-            match (set.run)(&v["input"]) {
+            match (set.run)(&resolved(&v["input"], &file["texts"])) {
                 Ok(output) => assert_eq!((&v["outcome"], &v["output"]), (&json!("ok"), &output), "{name}"),
                 Err(refusal) => assert_eq!(v["outcome"], refusal, "{}: {name}", set.file),
             }
         }
     }
+}
+
+/// Section 14 of the page, and what the vectors have: each refusal of a single structure is there.
+#[test]
+fn every_refusal_is_documented_and_has_a_vector() {
+    let page = fs::read_to_string(example::page()).unwrap();
+    let section = page.split("\n## 14.").nth(1).unwrap().split("\n## 15.").next().unwrap();
+    let (single, whole) = section.split_once("Of a file, a directory or a run").unwrap();
+    let names = |text: &str| -> std::collections::BTreeSet<String> {
+        text.lines()
+            .filter_map(|l| l.strip_prefix("| `")?.split_once('`').map(|(name, _)| name.to_owned()))
+            .collect()
+    };
+    let mut shown = std::collections::BTreeSet::new();
+    for set in &SETS {
+        shown.extend((set.make)().into_iter().map(|v| v.outcome.to_owned()).filter(|o| o != "ok"));
+    }
+    let documented: std::collections::BTreeSet<_> = names(single).union(&names(whole)).cloned().collect();
+    assert!(shown.is_subset(&documented), "not on the page: {:?}", shown.difference(&documented));
+    let missing: Vec<_> = names(single).difference(&shown).cloned().collect();
+    assert!(missing.is_empty(), "without a vector: {missing:?}");
 }
