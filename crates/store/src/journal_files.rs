@@ -121,16 +121,20 @@ impl JournalFiles {
         self.handle(i).read_at(buf, offset)
     }
 
-    /// Ends the log for every reader: the first sector of both zeroed, synced.
+    /// Ends the log: the first sector of file `older`, then of the other zeroed, each durable before
+    /// what follows. In the other order a crash could leave the older records alone, and what they
+    /// would bring back has been written over since.
     ///
     /// # Errors
     /// The store's.
-    pub fn reset(&mut self) -> Result<()> {
-        for file in &mut self.files {
+    pub fn reset(&mut self, older: usize) -> Result<()> {
+        for i in [older, older + 1] {
+            let file = self.file_mut(i % 2)?;
             file.file.write_at(&[0; SECTOR], 0)?;
+            file.file.sync_data()?;
             file.next = 0;
         }
-        self.files.iter().try_for_each(|f| f.file.sync_data())
+        Ok(())
     }
 
     /// Removes both files and `journal/`; the caller syncs the run's directory.

@@ -508,7 +508,7 @@ fn journal_files_are_zeros_and_reused(root: Arc<dyn Dir>) {
     let mut bytes = vec![9; 2048];
     assert_eq!(files.read_at(0, &mut bytes, 0).unwrap(), 2048);
     assert_eq!((bytes[511], bytes[512], bytes[1024], bytes[1536]), (4, 1, 2, 0));
-    files.reset().unwrap();
+    files.reset(1).unwrap();
     files.read_at(1, &mut bytes, 0).unwrap();
     assert!(bytes.iter().all(|b| *b == 0));
     files.remove(&root).unwrap();

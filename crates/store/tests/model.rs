@@ -97,9 +97,7 @@ impl Side {
             Step::Write(offset, n) => self.on_file(|f| f.write_at(&vec![content; *n], *offset)),
             Step::SetLen(len) => self.on_file(|f| f.set_len(*len)),
             Step::Punch(offset, n) => self.on_file(|f| untimed(f, f.punch(*offset, *n))),
-            Step::Allocate(offset, n, keep) => {
-                self.on_file(|f| untimed(f, f.allocate(*offset, *n, *keep)))
-            }
+            Step::Allocate(offset, n, keep) => self.on_file(|f| untimed(f, f.allocate(*offset, *n, *keep))),
             Step::Mode(p, n, mode) => self.dir(p)?.set_mode(NAMES[*n], *mode),
             Step::Owner(p, n, id) => self.dir(p)?.set_owner(NAMES[*n], Some(*id), Some(*id + 1)),
             Step::Times(p, n, sec) => {

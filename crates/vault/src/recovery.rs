@@ -44,9 +44,9 @@ pub fn recover(run: &RunContext, run_dir: &Arc<dyn Dir>, session: &SessionId) ->
     run.tree.sync_fs().map_err(|e| failed(run, "sync", e))?;
     let opened = JournalFiles::open_existing(run_dir).map_err(|e| failed(run, "open the journal of", e))?;
     let Some(mut files) = opened else { return Ok(Recovered::default()) };
-    let records = log::read(run, &files, session)?;
+    let (older, records) = log::read(run, &files, session)?;
     let recovered = replay_all(run, session, &records)?;
-    files.reset().map_err(|e| failed(run, "reset the journal of", e))?;
+    files.reset(older).map_err(|e| failed(run, "reset the journal of", e))?;
     run_dir
         .open_dir(DIRECTORY)
         .and_then(|dir| dir.sync())

@@ -18,7 +18,7 @@ use std::io::Result;
 use std::sync::Arc;
 
 use self::apply::{Names, Step};
-pub use self::fate::{Chooser, Draw, Every};
+pub use self::fate::{Chooser, Draw, Every, Stripes};
 use super::errno;
 use super::memory::MemoryDir;
 use super::memory::tree::Tree;

@@ -122,7 +122,8 @@ impl FileObject {
             place: slot.place,
             previous: slot.previous,
             several_links: slot.flags & SEVERAL_LINKS != 0,
-            stale: !believed,
+            // Found beyond the slot: only a slot keeps it when the file grows further.
+            stale: !believed || size != slot.size,
             header: Some(Header {
                 slot_key: run.keys.slot_key(&found.clear),
                 clear: found.clear,

@@ -108,13 +108,26 @@ impl FileObject {
         writer.journal.sync(number)?;
         state.live = true;
         state.last_record = number;
-        let placed = self.in_place(state, redos);
+        let placed = self.in_place(state, redos).and_then(|()| self.tell_last_chunk(state, redos));
         if placed.is_err() {
             // Until its chunks are in place a record must not be forgotten, whoever checkpoints.
             writer.journal.keep_from(self.serial, number + 1 - redos.len() as u64);
             state.unplaced.extend(redos.iter().map(|r| r.chunk));
         }
         Ok(placed?)
+    }
+
+    /// A slot that tells how long a partial last chunk is now, at the latest when a checkpoint lets
+    /// its record go: once the file has grown further nothing else would. It needs no sync of its own.
+    fn tell_last_chunk(&self, state: &mut State, redos: &[Redo]) -> Result<()> {
+        let told = |redo: &Redo| redo.size_after.is_none_or(|size| size == state.slot_size);
+        if redos.iter().all(told) {
+            return Ok(());
+        }
+        let owes_sync = state.direct || state.stale;
+        self.write_slot(state)?;
+        state.direct = owes_sync;
+        Ok(())
     }
 
     /// Chunks to their places; durable ones only under a durable record.

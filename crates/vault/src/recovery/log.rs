@@ -16,16 +16,23 @@ const WINDOW: usize = 4 << 20;
 const LENGTH_MAX: u64 = 1 << 30;
 
 /// The records of `session` in order. The file with the smaller first number comes first, each
-/// from its start to the first record that is not valid or not the successor.
-pub(super) fn read(run: &RunContext, files: &JournalFiles, session: &SessionId) -> Result<Vec<Record>> {
+/// from its start to the first record that is not valid or not the successor. Also tells which file
+/// came first, for the reset.
+pub(super) fn read(
+    run: &RunContext,
+    files: &JournalFiles,
+    session: &SessionId,
+) -> Result<(usize, Vec<Record>)> {
     for i in 0..2 {
         refuse_foreign(run, files, i, session)?;
     }
     let key = run.keys.journal_key(session);
     let (mut older, mut newer) = (read_file(run, files, 0, &key)?, read_file(run, files, 1, &key)?);
+    let mut first_file = 0;
     let first = |records: &[Record]| records.first().map(|r| r.number);
     if first(&newer).is_some_and(|n| first(&older).is_none_or(|o| n < o)) {
         std::mem::swap(&mut older, &mut newer);
+        first_file = 1;
     }
     let goes_on = match (older.last(), newer.first()) {
         (Some(last), Some(next)) => last.number.checked_add(1) == Some(next.number),
@@ -37,7 +44,7 @@ pub(super) fn read(run: &RunContext, files: &JournalFiles, session: &SessionId) 
         older.clear();
     }
     older.append(&mut newer);
-    Ok(older)
+    Ok((first_file, older))
 }
 
 fn refuse_foreign(run: &RunContext, files: &JournalFiles, i: usize, session: &SessionId) -> Result<()> {

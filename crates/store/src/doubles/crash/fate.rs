@@ -20,8 +20,12 @@ pub(super) enum Fate {
     LengthOnly,
 }
 
+/// How many fates a write may have.
+const WRITE_FATES: usize = 5;
+
 pub(super) fn of_write(chooser: &mut dyn Chooser) -> Fate {
-    match chooser.choose(&[55, 25, 7, 3, 10]) {
+    let weights: [u32; WRITE_FATES] = [55, 25, 7, 3, 10];
+    match chooser.choose(&weights) {
         0 => Fate::Full,
         1 => Fate::Lost,
         2 => Fate::TornSectors,
@@ -130,5 +134,33 @@ impl Chooser for Every {
         }
         self.at += 1;
         self.path.get(self.at - 1).map_or(0, |(answer, _)| *answer)
+    }
+}
+
+/// Every change arrives, but of each write only every second sector or page.
+pub struct Stripes {
+    pages: bool,
+    next: bool,
+}
+
+impl Stripes {
+    /// Stripes of 4 KiB or of 512 bytes; `first` says whether the first one arrives.
+    pub fn new(pages: bool, first: bool) -> Self {
+        Self { pages, next: first }
+    }
+}
+
+impl Chooser for Stripes {
+    fn choose(&mut self, weights: &[u32]) -> usize {
+        match (weights.len(), self.pages) {
+            (WRITE_FATES, false) => 2,
+            (WRITE_FATES, true) => 3,
+            _ => 0,
+        }
+    }
+
+    fn coin(&mut self) -> bool {
+        self.next = !self.next;
+        !self.next
     }
 }

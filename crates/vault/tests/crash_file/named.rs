@@ -1,0 +1,63 @@
+//! Workloads that once lost something, shrunk.
+
+use crate::check::{Look, run};
+use crate::engine::{CHUNK, LOG2};
+use crate::workload::Step;
+
+/// Runs the steps with many draws.
+fn survives(steps: &[Step]) {
+    for seed in 0..8 {
+        if let Err(failure) = run(steps, LOG2, seed, Look::Draw(24)) {
+            panic!("{failure}");
+        }
+    }
+}
+
+fn write(file: usize, offset: usize, len: usize) -> Step {
+    Step::Write { file, offset, len }
+}
+
+const SYNC: Step = Step::Fsync { file: 0 };
+
+/// The append's record is gone from the journal, and no slot told of it, when the file grows.
+#[test]
+fn growth_after_a_recorded_append_whose_record_was_overwritten() {
+    let mut steps = vec![write(0, 0, 2 * CHUNK + 76), SYNC, write(0, 2 * CHUNK + 76, 70), SYNC];
+    steps.push(Step::Checkpoint);
+    for _ in 0..8 {
+        steps.extend([write(1, 0, 4 * CHUNK), Step::Fsync { file: 1 }, Step::Checkpoint]);
+    }
+    steps.push(write(0, 3 * CHUNK + 188, 100));
+    survives(&steps);
+}
+
+/// An append within the last chunk, found beyond the slot by the session that acknowledges it.
+#[test]
+fn a_sync_tells_of_bytes_that_were_found_beyond_the_slot() {
+    let cut = |step: Step| Step::Within { step: Box::new(step), power: true };
+    survives(&[write(0, 511, 659), cut(SYNC), SYNC, write(0, 1724, 1092)]);
+    survives(&[write(0, 0, 100), SYNC, write(0, 100, 1000), cut(SYNC), SYNC, write(0, 1724, 1092)]);
+}
+
+/// The last chunk that the newer slot claims need not have grown when the file has.
+#[test]
+fn a_slot_counts_though_the_file_grew_and_its_last_chunk_did_not() {
+    survives(&[write(0, 512, 119), SYNC, write(0, 513, 884), SYNC, write(0, 2047, 1082)]);
+}
+
+/// An append that begins just where the durable bytes end still belongs to their last chunk.
+#[test]
+fn an_append_right_behind_durable_bytes() {
+    survives(&[write(0, 0, 1), SYNC, write(0, 1, 256), SYNC, write(0, 257, 1)]);
+}
+
+/// Recovery ends the log by zeroing the first sector of both files: the older one's goes first.
+#[test]
+fn older_records_never_outlive_newer_ones() {
+    let mut steps = Vec::new();
+    for _ in 0..6 {
+        steps.extend([write(0, 0, 4 * CHUNK), SYNC, Step::Checkpoint]);
+    }
+    steps.push(Step::Kill);
+    survives(&steps);
+}
