@@ -188,9 +188,8 @@ impl Line {
 
     fn verify_state(&self, before: &State, after: Option<&State>) -> Result<()> {
         let e = &self.executed;
-        let Some(after) = after else {
-            return demand(e.result.state.is_none() && e.request.state.is_none(), "state missing");
-        };
+        // Every operation so far makes a state.
+        let after = after.ok_or(Error::Chain("state missing"))?;
         demand(after.n == e.n, "number of the state")?;
         demand(e.result.state == Some(after.hash()?), "hash of the state")?;
         demand(e.request.state == Some(after.outline()), "state of the request")?;

@@ -1,4 +1,6 @@
 //! How plaintext sizes and stored lengths follow from each other.
+//!
+//! Sizes and chunk numbers may come from a store: what would pass 2^64 stays at its end.
 
 use crate::{Error, Result};
 
@@ -64,7 +66,8 @@ impl Geometry {
     /// L(P), where an empty file keeps its header.
     pub fn stored_len_with_header(&self, plain: u64) -> u64 {
         let (whole, rest) = (plain / self.chunk(), plain % self.chunk());
-        HEADER + whole * self.stored_chunk() + if rest > 0 { rest + OVERHEAD } else { 0 }
+        let tail = if rest > 0 { rest + OVERHEAD } else { 0 };
+        whole.saturating_mul(self.stored_chunk()).saturating_add(HEADER + tail)
     }
 
     /// The plaintext size of a stored length.
@@ -90,7 +93,7 @@ impl Geometry {
 
     /// Where chunk `i` is stored.
     pub fn chunk_offset(&self, i: u64) -> u64 {
-        HEADER + i * self.stored_chunk()
+        i.saturating_mul(self.stored_chunk()).saturating_add(HEADER)
     }
 
     /// The chunk that stored offset `at` lies in; 0 within the header.
@@ -100,7 +103,7 @@ impl Geometry {
 
     /// Plaintext bytes of chunk `i` in a file of `size` bytes.
     pub fn chunk_len(&self, i: u64, size: u64) -> usize {
-        size.saturating_sub(i * self.chunk()).min(self.chunk()) as usize
+        size.saturating_sub(i.saturating_mul(self.chunk())).min(self.chunk()) as usize
     }
 }
 
@@ -142,6 +145,10 @@ mod tests {
         fn any_length_is_answered(stored in any::<u64>(), log2 in 9u8..=20) {
             let g = Geometry::new(log2).unwrap();
             let _ = g.plain_len(stored);
+            // Sizes and chunk numbers that a header can name.
+            prop_assert!(g.stored_len(stored) >= stored.min(1));
+            prop_assert!(g.chunk_offset(stored) >= HEADER && g.chunk_at(stored) <= stored);
+            prop_assert!(g.chunk_len(stored, u64::MAX) as u64 <= g.chunk());
         }
     }
 }

@@ -127,6 +127,11 @@ fn lines_that_do_not_follow() {
     assert_eq!(line.verify(&Head::start(&vault), &zero, None), Err(Error::Chain("state missing")));
     line.executor_sig[0] ^= 1;
     assert_eq!(line.verify(&Head::start(&vault), &zero, Some(&one)), Err(Error::Signature));
+    let mut nothing_done = enrolment(Head::start(&vault), &one);
+    (nothing_done.request.state, nothing_done.result.state) = (None, None);
+    approve(&mut nothing_done);
+    let line = sign(nothing_done);
+    assert_eq!(line.verify(&Head::start(&vault), &zero, None), Err(Error::Chain("state missing")));
 }
 
 /// A next state that the owner approved, and what it is refused for.
