@@ -3,13 +3,37 @@
 //! Never knows: FUSE, quorum, instrument families, terminals.
 
 pub mod api;
+mod attributes;
 pub mod authority;
+pub mod check;
+mod create;
+mod directory;
+mod durable;
 pub mod error;
 pub mod file;
+mod files;
+mod handles;
 mod journal;
+mod lease;
+mod listing;
+mod locks;
+mod lookup;
+mod nodes;
+mod outcome;
 pub mod record;
 pub mod recovery;
+mod remove;
+mod rename;
+mod run;
+mod run_life;
+mod run_table;
+pub mod runs;
+mod sys;
+pub mod takeover;
 pub mod vault;
+mod view;
+mod xattr;
 
+pub use check::{CheckEvent, CheckSummary};
 pub use error::{Damage, Error, Posix, Result};
-pub use vault::{Options, Status, Vault};
+pub use vault::{Options, RunStatus, Status, Vault};

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use runvault_format::header::Kind;
 use runvault_format::ids::{FileId, SessionId};
-use runvault_format::redo_record::Record;
+use runvault_format::redo_record::{Record, SECTOR, session_claimed};
 use runvault_store::backend::{Access, Dir, File};
 use runvault_store::journal_files::{DIRECTORY, JournalFiles};
 
@@ -52,6 +52,30 @@ pub fn recover(run: &RunContext, run_dir: &Arc<dyn Dir>, session: &SessionId) ->
         .and_then(|dir| dir.sync())
         .map_err(|e| failed(run, "sync the journal of", e))?;
     Ok(recovered)
+}
+
+/// Records in a run's journal that authenticate, whichever session wrote them.
+///
+/// # Errors
+/// [`crate::Damage::Run`] where its two files are of two sessions; the store's.
+pub fn count(run: &RunContext, run_dir: &Arc<dyn Dir>) -> Result<u64> {
+    let opened = JournalFiles::open_existing(run_dir).map_err(|e| failed(run, "open the journal of", e))?;
+    let Some(files) = opened else { return Ok(0) };
+    let session = session_of(&files).map_err(|e| failed(run, "read the journal of", e))?;
+    let Some(session) = session else { return Ok(0) };
+    log::read(run, &files, &session).map(|(_, records)| records.len() as u64)
+}
+
+/// The session that a journal's records claim to be of; each record proves it when it is read.
+pub(crate) fn session_of(files: &JournalFiles) -> std::io::Result<Option<SessionId>> {
+    for i in 0..2 {
+        let mut sector = [0u8; SECTOR];
+        files.read_at(i, &mut sector, 0)?;
+        if let Some(session) = session_claimed(&sector) {
+            return Ok(Some(session));
+        }
+    }
+    Ok(None)
 }
 
 fn replay_all(run: &RunContext, session: &SessionId, records: &[Record]) -> Result<Recovered> {

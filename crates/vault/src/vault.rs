@@ -1,14 +1,29 @@
 //! A vault that is open: the calls that a mount, or a program without one, makes.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use runvault_format::ids::RunId;
-use runvault_store::backend::{Dir, Kind, Rename, Space};
+use runvault_store::backend::{Dir, Space};
 
-use crate::Result;
-use crate::api::{Allocate, Attr, Caller, DirEntry, Handle, Ino, OpenFlags, Opened, SetAttr};
+use crate::api::Ino;
 use crate::authority::{Authority, Gateway};
+use crate::directory::OpenDirs;
+use crate::durable::Unsynced;
+use crate::files::Files;
+use crate::handles::Handles;
+use crate::locks::NameLocks;
+use crate::nodes::Nodes;
+use crate::run::{Body, Run};
+use crate::run_table::{Entry, RunTable};
+use crate::{Error, Result, runs};
+
+/// How often `runs/` is looked at.
+const LOOK: Duration = Duration::from_secs(2);
+/// How often what could not be opened is tried again.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// How a vault is opened.
 #[derive(Clone, Copy, Debug)]
@@ -61,169 +76,249 @@ pub struct Status {
     pub last_sync_seconds: Option<u64>,
 }
 
+/// Names that are not ours are counted up to here in each directory.
+const FOREIGN_MAX: usize = 10_000;
+
+/// Figures that only grow.
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub(crate) files_written: AtomicU64,
+    pub(crate) bytes_written: AtomicU64,
+    pub(crate) bytes_read: AtomicU64,
+}
+
+/// When `runs/` was looked at last.
+struct Looked {
+    at: Instant,
+    at_all: Instant,
+}
+
 /// An open vault: POSIX calls on plaintext names, ciphertext in the store.
 ///
 /// Read-write exactly when a [`Gateway`] is given. All calls may come from many threads.
-pub struct Vault {}
+///
+/// The calls are in files of their own: `lookup`, `listing`, `create`, `remove`, `rename`,
+/// `attributes`, `xattr`, `handles`.
+pub struct Vault {
+    pub(crate) root: Arc<dyn Dir>,
+    pub(crate) runs_dir: Arc<dyn Dir>,
+    pub(crate) authority: Arc<dyn Authority>,
+    pub(crate) gateway: Option<Arc<dyn Gateway>>,
+    pub(crate) options: Options,
+    pub(crate) nodes: Arc<Nodes>,
+    pub(crate) dirs: OpenDirs,
+    pub(crate) files: Files,
+    pub(crate) handles: Handles,
+    pub(crate) locks: NameLocks,
+    pub(crate) unsynced: Unsynced,
+    pub(crate) counters: Counters,
+    pub(crate) runs: RwLock<Arc<RunTable>>,
+    /// Held while the table of runs is replaced.
+    pub(crate) scanning: Mutex<()>,
+    /// Held while the loose run is made.
+    pub(crate) making: Mutex<()>,
+    /// Held while something goes from one directory to another.
+    pub(crate) moves: Mutex<()>,
+    pub(crate) serials: AtomicU32,
+    looked: Mutex<Looked>,
+    foreign: Mutex<HashMap<Ino, HashSet<u64>>>,
+    synced: Mutex<Option<Instant>>,
+    closed: AtomicBool,
+}
 
-#[allow(unused_variables, missing_docs)]
 impl Vault {
     /// Opens the store's runs, recovers those that this gateway holds (journals), makes or adopts
     /// nothing else. `root` is the store's root directory.
+    ///
+    /// # Errors
+    /// The store's, for `runs/`. A single run's trouble is in [`Vault::status`].
     pub fn open(
         root: Arc<dyn Dir>,
         authority: Arc<dyn Authority>,
         gateway: Option<Arc<dyn Gateway>>,
         options: Options,
     ) -> Result<Arc<Vault>> {
-        todo!()
+        let runs_dir = runs::runs_dir(&root)?;
+        let now = Instant::now();
+        let vault = Arc::new(Vault {
+            root,
+            runs_dir,
+            authority,
+            gateway,
+            options,
+            nodes: Arc::default(),
+            dirs: OpenDirs::default(),
+            files: Files::default(),
+            handles: Handles::default(),
+            locks: NameLocks::default(),
+            unsynced: Unsynced::default(),
+            counters: Counters::default(),
+            runs: RwLock::default(),
+            scanning: Mutex::default(),
+            making: Mutex::default(),
+            moves: Mutex::default(),
+            serials: AtomicU32::new(0),
+            looked: Mutex::new(Looked { at: now, at_all: now }),
+            foreign: Mutex::default(),
+            synced: Mutex::default(),
+            closed: AtomicBool::new(false),
+        });
+        vault.scan(true)?;
+        if vault.gateway.is_some() {
+            vault.clear_passing(&runs::list_all(&vault.root)?.passing);
+            vault.recover_held();
+        }
+        Ok(vault)
     }
-    /// Looks for runs that came since (readers), renews leases (writers), lets waiting bytes out.
+
+    /// What an earlier session left unfinished comes in order before anything is served.
+    fn recover_held(&self) {
+        for run in self.table().runs().filter(|run| run.held && self.has_journal(run)) {
+            if let Err(error) = self.body(run) {
+                log::error!("run {} could not be recovered: {error}", run.id);
+            }
+        }
+    }
+
+    /// Looks for runs that came since, renews leases (writers), lets waiting bytes out.
     /// Called by one thread every 250 ms while the vault is open.
+    ///
+    /// # Errors
+    /// The first failure; all the rest was tried.
     pub fn tick(&self) -> Result<()> {
-        todo!()
+        self.check_open()?;
+        let mut first = Ok(());
+        for (run, body) in self.bodies() {
+            let ticked = body.renew_lease().and_then(|()| body.context.tick());
+            if let Err(error) = ticked {
+                log::warn!("run {}: {error}", run.id);
+                first = first.and(Err(error));
+            }
+        }
+        self.sweep_files();
+        first.and(self.trim_unsynced()).and(self.look_for_runs())
     }
+
+    fn look_for_runs(&self) -> Result<()> {
+        let all = {
+            let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+            if looked.at.elapsed() < LOOK {
+                return Ok(());
+            }
+            looked.at = Instant::now();
+            let all = looked.at_all.elapsed() >= LOOK_AGAIN;
+            if all {
+                looked.at_all = looked.at;
+            }
+            all
+        };
+        self.scan(all)
+    }
+
+    /// Runs something of which was asked for.
+    fn bodies(&self) -> Vec<(Arc<Run>, Arc<Body>)> {
+        let table = self.table();
+        table.runs().filter_map(|run| Some((run.clone(), run.opened_body()?))).collect()
+    }
+
     /// Everything durable, journals removed, leases given up. Later calls fail with `Closed`.
+    ///
+    /// # Errors
+    /// The first failure; that run's journal and lease then stay, for recovery.
     pub fn close(&self) -> Result<()> {
-        todo!()
+        if self.closed.swap(true, Ordering::SeqCst) {
+            return Ok(());
+        }
+        let mut first = Ok(());
+        if self.gateway.is_some() {
+            for file in self.files.all() {
+                if let Err(error) = file.flush()
+                    && !matches!(error, Error::Poisoned { .. })
+                {
+                    first = first.and(Err(error));
+                }
+            }
+            first?;
+            first = Ok(());
+        }
+        for (run, body) in self.bodies() {
+            if let Err(error) = body.close() {
+                log::error!("run {} was not closed cleanly: {error}", run.id);
+                first = first.and(Err(error));
+            }
+        }
+        first
     }
+
+    /// What `status` shows.
     pub fn status(&self) -> Status {
-        todo!()
+        let table = self.table();
+        let runs = table.entries.iter().map(|(id, entry)| self.run_status(*id, entry)).collect();
+        let foreign = self.foreign.lock().unwrap_or_else(PoisonError::into_inner);
+        let synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
+        Status {
+            runs,
+            files_written: self.counters.files_written.load(Ordering::Relaxed),
+            bytes_written: self.counters.bytes_written.load(Ordering::Relaxed),
+            bytes_read: self.counters.bytes_read.load(Ordering::Relaxed),
+            open_handles: self.handles.count(),
+            known_nodes: self.nodes.count(),
+            foreign_names: foreign.values().map(|seen| seen.len() as u64).sum::<u64>() + table.foreign,
+            last_sync_seconds: synced.map(|at| at.elapsed().as_secs()),
+        }
     }
+
+    fn run_status(&self, run: RunId, entry: &Entry) -> RunStatus {
+        let mut status = RunStatus { run, name: None, writing: false, holder: None, trouble: None };
+        match entry {
+            Entry::Closed => {}
+            Entry::Trouble(trouble) => status.trouble = Some(trouble.clone()),
+            Entry::Run(run) => {
+                status.name = Some(run.name());
+                status.holder = self.holder_of(run);
+                status.writing = run.held && status.holder.is_none();
+            }
+        }
+        status
+    }
+
+    /// Whether the vault was opened without a [`Gateway`].
     pub fn read_only(&self) -> bool {
-        todo!()
+        self.gateway.is_none()
     }
 
-    pub fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Attr> {
-        todo!()
-    }
-    /// Takes `n` lookup references of the kernel back.
-    pub fn forget(&self, ino: Ino, n: u64) {
-        todo!()
-    }
-    pub fn getattr(&self, ino: Ino, handle: Option<Handle>) -> Result<Attr> {
-        todo!()
-    }
-    pub fn setattr(
-        &self,
-        caller: &Caller,
-        ino: Ino,
-        handle: Option<Handle>,
-        change: &SetAttr,
-    ) -> Result<Attr> {
-        todo!()
-    }
-    pub fn readlink(&self, ino: Ino) -> Result<Vec<u8>> {
-        todo!()
-    }
-    pub fn mknod(
-        &self,
-        caller: &Caller,
-        parent: Ino,
-        name: &[u8],
-        kind: Kind,
-        mode: u32,
-        rdev: u64,
-    ) -> Result<Attr> {
-        todo!()
-    }
-    /// At run depth this makes a run.
-    pub fn mkdir(&self, caller: &Caller, parent: Ino, name: &[u8], mode: u32) -> Result<Attr> {
-        todo!()
-    }
-    pub fn symlink(&self, caller: &Caller, parent: Ino, name: &[u8], target: &[u8]) -> Result<Attr> {
-        todo!()
-    }
-    pub fn link(&self, ino: Ino, parent: Ino, name: &[u8]) -> Result<Attr> {
-        todo!()
-    }
-    pub fn unlink(&self, parent: Ino, name: &[u8]) -> Result<()> {
-        todo!()
-    }
-    pub fn rmdir(&self, parent: Ino, name: &[u8]) -> Result<()> {
-        todo!()
-    }
-    /// EXDEV (`CrossRun`) between runs.
-    pub fn rename(&self, parent: Ino, name: &[u8], to: Ino, new: &[u8], how: Rename) -> Result<()> {
-        todo!()
-    }
-
-    /// O_CREAT | O_EXCL by the kernel's view: an existing name is `Exists`.
-    pub fn create(
-        &self,
-        caller: &Caller,
-        parent: Ino,
-        name: &[u8],
-        mode: u32,
-        flags: OpenFlags,
-    ) -> Result<(Attr, Opened)> {
-        todo!()
-    }
-    pub fn open_file(&self, ino: Ino, flags: OpenFlags) -> Result<Opened> {
-        todo!()
-    }
-    /// Bytes read; fewer than asked only at the end of the file.
-    pub fn read(&self, handle: Handle, offset: u64, buf: &mut [u8]) -> Result<usize> {
-        todo!()
-    }
-    /// All of `data`. `kill_suidgid`: strip suid and sgid (FUSE_WRITE_KILL_SUIDGID). With an append
-    /// handle the kernel has resolved the offset.
-    pub fn write(&self, handle: Handle, offset: u64, data: &[u8], kill_suidgid: bool) -> Result<()> {
-        todo!()
-    }
-    pub fn flush(&self, handle: Handle) -> Result<()> {
-        todo!()
-    }
-    pub fn release(&self, handle: Handle) -> Result<()> {
-        todo!()
-    }
-    pub fn fsync(&self, handle: Handle, data_only: bool) -> Result<()> {
-        todo!()
-    }
-    pub fn fallocate(&self, handle: Handle, offset: u64, len: u64, mode: Allocate) -> Result<()> {
-        todo!()
-    }
-    /// SEEK_DATA (`data`) or SEEK_HOLE.
-    pub fn seek(&self, handle: Handle, offset: u64, data: bool) -> Result<u64> {
-        todo!()
-    }
-
-    pub fn opendir(&self, ino: Ino) -> Result<Handle> {
-        todo!()
-    }
-    /// Entries after `cookie` (0: the start), `.` and `..` first, until `visit` gives false.
-    /// `plus`: entries carry attributes, and each visited entry took a lookup reference (not `.` and
-    /// `..`); when `visit` gives false the entry that it refused took none.
-    pub fn readdir(
-        &self,
-        handle: Handle,
-        cookie: u64,
-        plus: bool,
-        visit: &mut dyn FnMut(&DirEntry) -> bool,
-    ) -> Result<()> {
-        todo!()
-    }
-    pub fn releasedir(&self, handle: Handle) -> Result<()> {
-        todo!()
-    }
-    pub fn fsyncdir(&self, handle: Handle) -> Result<()> {
-        todo!()
-    }
+    /// The store's space.
+    ///
+    /// # Errors
+    /// The store's.
     pub fn statfs(&self) -> Result<Space> {
-        todo!()
+        self.check_open()?;
+        self.root.space().map_err(|e| Error::store("statfs", "the store", e))
     }
 
-    pub fn getxattr(&self, ino: Ino, name: &[u8]) -> Result<Vec<u8>> {
-        todo!()
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
     }
-    pub fn listxattr(&self, ino: Ino) -> Result<Vec<Vec<u8>>> {
-        todo!()
+
+    pub(crate) fn check_open(&self) -> Result<()> {
+        if self.is_closed() { Err(Error::Closed) } else { Ok(()) }
     }
-    /// `flags` as for setxattr(2).
-    pub fn setxattr(&self, ino: Ino, name: &[u8], value: &[u8], flags: i32) -> Result<()> {
-        todo!()
+
+    pub(crate) fn synced_now(&self) {
+        *self.synced.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
-    pub fn removexattr(&self, ino: Ino, name: &[u8]) -> Result<()> {
-        todo!()
+
+    /// A listing of `dir` met a name that is not ours at that offset; `None`: it begins anew.
+    pub(crate) fn foreign_seen(&self, dir: Ino, at: Option<u64>) {
+        let mut foreign = self.foreign.lock().unwrap_or_else(PoisonError::into_inner);
+        match at {
+            Some(at) => {
+                let seen = foreign.entry(dir).or_default();
+                if seen.len() < FOREIGN_MAX {
+                    seen.insert(at);
+                }
+            }
+            None => drop(foreign.remove(&dir)),
+        }
     }
 }

@@ -1,0 +1,363 @@
+//! Everything that the key opens is read and authenticated: what is damaged is named.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use runvault_crypto::aead::Engine;
+use runvault_crypto::digest::ct_eq;
+use runvault_format::header::Kind as Object;
+use runvault_format::ids::{DirId, FileId, RunId};
+use runvault_format::keys::{RunKeys, place};
+use runvault_format::name::{self, Shape};
+use runvault_store::backend::{Access, Dir, Entry, Kind, Stat};
+use runvault_store::read_whole::read_whole;
+
+use crate::authority::Authority;
+use crate::directory::holds_nothing;
+use crate::file::{FileObject, RunContext};
+use crate::{Damage, Error, Result, record, recovery, runs};
+
+/// Plaintext bytes read at once.
+const PIECE: usize = 1 << 20;
+/// Longest side file.
+const SIDE_MAX: usize = name::PATH_MAX + 64;
+
+/// What a check has met.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CheckEvent {
+    /// A run begins.
+    Run {
+        /// Its id.
+        run: RunId,
+        /// Its plaintext name; `None` where no key that is held opens it: it is left out.
+        name: Option<Vec<u8>>,
+    },
+    /// A file was read, good or bad.
+    File {
+        /// Plaintext path from the mount's root.
+        path: Vec<u8>,
+        /// Its plaintext size.
+        bytes: u64,
+    },
+    /// Something is tampered with or damaged.
+    Damage {
+        /// Its place in the store.
+        object: String,
+        /// Its plaintext path, where that is known.
+        path: Option<Vec<u8>>,
+        /// What was found.
+        what: String,
+    },
+    /// A name in the store that is not ours; mounts hide it.
+    Foreign {
+        /// Its place in the store.
+        object: String,
+    },
+}
+
+/// What a check has counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct CheckSummary {
+    pub runs: u64,
+    /// Runs that no key held here opens.
+    pub closed_runs: u64,
+    pub directories: u64,
+    pub files: u64,
+    /// Plaintext bytes of the files.
+    pub bytes: u64,
+    /// Records in journals that authenticate.
+    pub journal_records: u64,
+    pub foreign_names: u64,
+    pub damages: u64,
+}
+
+/// Checks everything that `authority` opens; writes nothing.
+///
+/// # Errors
+/// The store's, for `runs/` itself. Everything else is reported, and the rest goes on.
+pub fn check(
+    root: &Arc<dyn Dir>,
+    authority: &Arc<dyn Authority>,
+    report: &mut dyn FnMut(CheckEvent),
+) -> Result<CheckSummary> {
+    let listed = runs::list_all(root)?;
+    let mut checker = Checker { root, authority: &**authority, report, summary: CheckSummary::default() };
+    checker.summary.foreign_names = listed.foreign;
+    for run in listed.runs {
+        if let Err(error) = checker.run(run) {
+            checker.damage(format!("runs/{run}"), None, error);
+        }
+    }
+    Ok(checker.summary)
+}
+
+struct Checker<'a> {
+    root: &'a Arc<dyn Dir>,
+    authority: &'a dyn Authority,
+    report: &'a mut dyn FnMut(CheckEvent),
+    summary: CheckSummary,
+}
+
+/// A directory on the way down, and what of it is still to be entered.
+struct Level {
+    dir: Arc<dyn Dir>,
+    id: DirId,
+    path: Vec<u8>,
+    object: String,
+    below: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// What the files of one run have in common.
+struct Walk {
+    context: Arc<RunContext>,
+    /// Inodes with several names that were read already.
+    read: HashSet<u64>,
+}
+
+impl Checker<'_> {
+    fn damage(&mut self, object: String, path: Option<&[u8]>, error: Error) {
+        self.summary.damages += 1;
+        let (object, what) = match error {
+            Error::Damaged { damage, .. } => (object, damage.to_string()),
+            other => (object, other.to_string()),
+        };
+        (self.report)(CheckEvent::Damage { object, path: path.map(<[u8]>::to_vec), what });
+    }
+
+    fn foreign(&mut self, object: String) {
+        self.summary.foreign_names += 1;
+        (self.report)(CheckEvent::Foreign { object });
+    }
+
+    fn run(&mut self, run: RunId) -> Result<()> {
+        let verified = runs::read_descriptor(self.root, &run, self.authority)?;
+        let Some(key) = self.authority.open_run(&run, &runs::envelopes(self.root, &run)?)? else {
+            self.summary.closed_runs += 1;
+            (self.report)(CheckEvent::Run { run, name: None });
+            return Ok(());
+        };
+        let keys = RunKeys::derive(&key, &run, Engine::fastest());
+        if !ct_eq(&keys.commitment(), &verified.descriptor.commitment.0) {
+            let what = Damage::Run("the key is not the one run.json names".into());
+            return Err(Error::damaged(format!("runs/{run}"), what));
+        }
+        let dir = runs::run_dir(self.root, &run)?;
+        let name = match crate::run::read_name(&*dir, &run, &keys) {
+            Ok(name) => name,
+            Err(error) => {
+                self.damage(format!("runs/{run}/name"), None, error);
+                run.to_string().into_bytes()
+            }
+        };
+        self.summary.runs += 1;
+        (self.report)(CheckEvent::Run { run, name: Some(name.clone()) });
+        let tree = dir.open_dir(b"tree").map_err(|e| Error::store("open", format!("runs/{run}/tree"), e))?;
+        let context = RunContext::reader(run, keys, verified.descriptor.geometry, tree.clone());
+        match recovery::count(&context, &dir) {
+            Ok(records) => self.summary.journal_records += records,
+            Err(error) => self.damage(format!("runs/{run}/journal"), None, error),
+        }
+        self.tree(context, tree, name);
+        Ok(())
+    }
+
+    /// Depth first; only the way down is held open.
+    fn tree(&mut self, context: Arc<RunContext>, tree: Arc<dyn Dir>, path: Vec<u8>) {
+        let object = format!("runs/{}/tree", context.id);
+        let mut walk = Walk { context, read: HashSet::new() };
+        let mut levels = Vec::new();
+        let top = Level { dir: tree, id: DirId::ROOT, path, object, below: Vec::new() };
+        levels.push(self.level(&mut walk, top));
+        while let Some(level) = levels.last_mut() {
+            match level.below.pop() {
+                None => drop(levels.pop()),
+                Some((stored, text)) => {
+                    let next = Level {
+                        dir: level.dir.clone(),
+                        id: level.id,
+                        path: [&level.path, &b"/"[..], &text].concat(),
+                        object: format!("{}/{}", level.object, String::from_utf8_lossy(&stored)),
+                        below: Vec::new(),
+                    };
+                    match enter(&walk.context, next, &stored, &text) {
+                        Ok(level) => levels.push(self.level(&mut walk, level)),
+                        Err((level, error)) => self.damage(level.object, Some(&level.path), error),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Everything of one directory but what lies in its subdirectories.
+    fn level(&mut self, walk: &mut Walk, mut level: Level) -> Level {
+        self.summary.directories += 1;
+        let mut entries = Vec::new();
+        let listed = level.dir.entries(0, &mut |entry| {
+            entries.push(entry);
+            true
+        });
+        if let Err(e) = listed {
+            let error = Error::store("list", level.object.clone(), e);
+            self.damage(level.object.clone(), Some(&level.path), error);
+        }
+        let names: HashSet<Vec<u8>> = entries.iter().map(|e| e.name.clone()).collect();
+        for entry in entries {
+            let object = format!("{}/{}", level.object, String::from_utf8_lossy(&entry.name));
+            match name::shape(&entry.name) {
+                Shape::Record => {}
+                Shape::Foreign => self.foreign(object),
+                Shape::SideName | Shape::SideLink => {
+                    if !names.contains(owner_of(&entry.name)) {
+                        self.foreign(object);
+                    }
+                }
+                Shape::Short | Shape::Long => self.entry(walk, &mut level, &entry, object),
+            }
+        }
+        level
+    }
+
+    fn entry(&mut self, walk: &mut Walk, level: &mut Level, entry: &Entry, object: String) {
+        let key = walk.context.keys.name_key();
+        let side = read_whole(&*level.dir, &name::side_name_of(&entry.name), SIDE_MAX).ok();
+        let Ok(text) = name::decrypt_name(key, &level.id, &entry.name, side.as_deref()) else {
+            self.damage(object.clone(), None, Error::damaged(object, Damage::Name));
+            return;
+        };
+        let path = [&level.path, &b"/"[..], &text].concat();
+        let checked = match level.dir.stat(&entry.name) {
+            // Removed meanwhile.
+            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => return,
+            Err(e) => Err(Error::store("stat", object.clone(), e)),
+            Ok(stat) => match stat.kind {
+                Kind::Dir => {
+                    level.below.push((entry.name.clone(), text));
+                    return;
+                }
+                Kind::File => self.file(walk, level, entry, &stat, &text, (&object, &path)),
+                Kind::Symlink => link(walk, &*level.dir, &entry.name),
+                Kind::Fifo | Kind::Socket | Kind::CharDevice | Kind::BlockDevice => Ok(()),
+            },
+        };
+        if let Err(error) = checked {
+            self.damage(object, Some(&path), error);
+        }
+    }
+
+    fn file(
+        &mut self,
+        walk: &mut Walk,
+        level: &Level,
+        entry: &Entry,
+        stat: &Stat,
+        text: &[u8],
+        (object, path): (&str, &[u8]),
+    ) -> Result<()> {
+        let place = place(&level.id, Object::File, text);
+        let stored = level
+            .dir
+            .open_file(&entry.name, Access::Read)
+            .map_err(|e| Error::store("open", object.to_owned(), e))?;
+        let file = FileObject::open(&walk.context, stat.ino, stored, Some(place))?;
+        let bytes = file.size();
+        self.summary.files += 1;
+        if stat.nlink < 2 || walk.read.insert(stat.ino) {
+            self.summary.bytes += bytes;
+            self.chunks(walk, &file, bytes, object, path)?;
+            if let Some(id) = file.file_id() {
+                attributes(walk, &**file.stored(), &id, object)?;
+            }
+        }
+        (self.report)(CheckEvent::File { path: path.to_vec(), bytes });
+        Ok(())
+    }
+
+    fn chunks(&mut self, walk: &Walk, file: &FileObject, size: u64, object: &str, path: &[u8]) -> Result<()> {
+        let chunk = walk.context.geometry.chunk();
+        let mut buf = vec![0u8; PIECE];
+        let mut at = 0u64;
+        while at < size {
+            // What was never written needs no reading.
+            match file.seek(at, true) {
+                Ok(data) => at = data,
+                Err(_) => return Ok(()),
+            }
+            match file.read(at, &mut buf) {
+                Ok(0) => return Ok(()),
+                Ok(n) => at += n as u64,
+                Err(error @ Error::Damaged { damage: Damage::Chunk(i), .. }) => {
+                    self.damage(object.to_owned(), Some(path), error);
+                    at = i.saturating_add(1).saturating_mul(chunk).max(at + 1);
+                }
+                Err(other) => return Err(other),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Opens a subdirectory, whose record must name its place.
+#[expect(clippy::result_large_err, reason = "the level comes back either way")]
+fn enter(
+    context: &RunContext,
+    mut level: Level,
+    stored: &[u8],
+    text: &[u8],
+) -> std::result::Result<Level, (Level, Error)> {
+    let place = place(&level.id, Object::Directory, text);
+    let dir = match level.dir.open_dir(stored) {
+        Ok(dir) => dir,
+        Err(e) => {
+            let error = Error::store("open", level.object.clone(), e);
+            return Err((level, error));
+        }
+    };
+    let id = match record::read(context, &*dir, Some(place)) {
+        Ok(Some(id)) => id,
+        Ok(None) if holds_nothing(&*dir).unwrap_or(false) => DirId::ROOT,
+        Ok(None) => {
+            let error = Error::damaged(level.object.clone(), Damage::DirectoryRecord);
+            return Err((level, error));
+        }
+        Err(error) => return Err((level, error)),
+    };
+    (level.dir, level.id) = (dir, id);
+    Ok(level)
+}
+
+fn owner_of(side: &[u8]) -> &[u8] {
+    side.strip_suffix(b".name").or_else(|| side.strip_suffix(b".link")).unwrap_or(side)
+}
+
+fn link(walk: &Walk, dir: &dyn Dir, stored: &[u8]) -> Result<()> {
+    let object = || format!("runs/{}/tree", walk.context.id);
+    let text = dir.read_link(stored).map_err(|e| Error::store("read the link", object(), e))?;
+    let side = read_whole(dir, &name::side_link_of(stored), SIDE_MAX).ok();
+    let key = walk.context.keys.name_key();
+    let target = name::decrypt_link(key, &text, side.as_deref());
+    target.map(drop).map_err(|_| Error::damaged(object(), Damage::Name))
+}
+
+/// Every attribute that claims to be ours opens.
+fn attributes(
+    walk: &Walk,
+    file: &dyn runvault_store::backend::File,
+    id: &FileId,
+    object: &str,
+) -> Result<()> {
+    let key = walk.context.keys.name_key();
+    let names = match file.xattrs() {
+        Ok(names) => names,
+        Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(()),
+        Err(e) => return Err(Error::store("list the attributes of", object.to_owned(), e)),
+    };
+    for stored in names.iter().filter(|n| n.starts_with(name::XATTR_PREFIX)) {
+        let value =
+            file.xattr(stored).map_err(|e| Error::store("read an attribute of", object.to_owned(), e))?;
+        name::decrypt_xattr_name(key, id, stored)
+            .and_then(|name| name::decrypt_xattr_value(key, id, &name, &value))
+            .map_err(|_| Error::damaged(object.to_owned(), Damage::Name))?;
+    }
+    Ok(())
+}

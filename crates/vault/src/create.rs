@@ -1,0 +1,277 @@
+//! New names: files, directories, symlinks, special files, further links.
+
+use std::sync::Arc;
+
+use runvault_format::name::{self, Stored};
+use runvault_store::backend::{Kind, Stat};
+
+use crate::api::{Attr, Caller, Ino, OpenFlags, Opened, ROOT};
+use crate::directory::OpenDir;
+use crate::file::FileObject;
+use crate::nodes::{Found, Name, number};
+use crate::outcome::{is_not_found, outcome};
+use crate::sys;
+use crate::{Posix, Result, Vault, record};
+
+impl Vault {
+    /// O_CREAT | O_EXCL by the kernel's view: an existing name is `Exists`.
+    ///
+    /// # Errors
+    /// [`Posix::Exists`], [`Posix::ReadOnly`], [`crate::Error::Held`]; the store's.
+    pub fn create(
+        &self,
+        caller: &Caller,
+        parent: Ino,
+        name: &[u8],
+        mode: u32,
+        flags: OpenFlags,
+    ) -> Result<(Attr, Opened)> {
+        let dir = self.directory_to_change(parent)?;
+        let _names = self.locks.alone(&[parent]);
+        let new = self.new_name(&dir, name)?;
+        let wanted = wanted_mode(&dir, caller, mode);
+        let file = match dir.dir.create_file(&new.text, wanted) {
+            Ok(file) => file,
+            Err(e) => {
+                return Err(self.abandon(&dir, &new, false, outcome("create a file in", dir.object(), e)));
+            }
+        };
+        let owned = self.own(&dir, &new.text, caller, wanted);
+        let stat = owned.map_err(|e| self.abandon(&dir, &new, true, e))?;
+        let ino = number(stat.ino);
+        let object = FileObject::create(&dir.body.context, ino, file, Some(dir.place(Kind::File, name)));
+        let generation =
+            self.nodes.register(ino, Kind::File, &dir.run, Name::new(dir.node, name), Found::Made);
+        self.unsynced.names(dir.node);
+        self.counters.files_written.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.keep_live(ino, &object, &dir.body, true);
+        let attr = self.attr(ino, generation, &stat, 0);
+        let opened = self.opened(ino, object, dir.body.clone(), flags.write || flags.truncate);
+        Ok((attr, opened))
+    }
+
+    /// A file without opening it, a fifo, a socket or a device.
+    ///
+    /// # Errors
+    /// As of [`Vault::create`]; [`Posix::Invalid`] for other kinds.
+    pub fn mknod(
+        &self,
+        caller: &Caller,
+        parent: Ino,
+        name: &[u8],
+        kind: Kind,
+        mode: u32,
+        rdev: u64,
+    ) -> Result<Attr> {
+        if matches!(kind, Kind::Dir | Kind::Symlink) {
+            return Err(Posix::Invalid.into());
+        }
+        let dir = self.directory_to_change(parent)?;
+        let _names = self.locks.alone(&[parent]);
+        let new = self.new_name(&dir, name)?;
+        let wanted = wanted_mode(&dir, caller, mode);
+        let made = match kind {
+            Kind::File => dir.dir.create_file(&new.text, wanted).map(drop),
+            _ => dir.dir.create_node(&new.text, kind, wanted, rdev),
+        };
+        made.map_err(|e| self.abandon(&dir, &new, false, outcome("create a node in", dir.object(), e)))?;
+        let stat =
+            self.own(&dir, &new.text, caller, wanted).map_err(|e| self.abandon(&dir, &new, true, e))?;
+        if kind == Kind::File {
+            self.counters.files_written.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+        Ok(self.made(&dir, name, &stat, stat.size))
+    }
+
+    /// At run depth this makes a run.
+    ///
+    /// # Errors
+    /// As of [`Vault::create`].
+    pub fn mkdir(&self, caller: &Caller, parent: Ino, name: &[u8], mode: u32) -> Result<Attr> {
+        if self.is_run_depth(parent) {
+            return self.make_named_run(caller, parent, name, mode);
+        }
+        let dir = self.directory_to_change(parent)?;
+        let _names = self.locks.alone(&[parent]);
+        let new = self.new_name(&dir, name)?;
+        let inherited = if dir.inherited_group().is_some() { 0o2000 } else { 0 };
+        let wanted = wanted_mode(&dir, caller, mode & 0o1777) | inherited;
+        let object = || dir.object();
+        // Open to us until its record is in it, whatever mode it is to have.
+        dir.dir
+            .create_dir(&new.text, wanted | 0o700)
+            .map_err(|e| self.abandon(&dir, &new, false, outcome("make a directory in", object(), e)))?;
+        let place = dir.place(Kind::Dir, name);
+        let recorded =
+            dir.dir.open_dir(&new.text).map_err(|e| outcome("open", object(), e)).and_then(|made| {
+                let id = record::create(&dir.body.context, &*made, place)?;
+                Ok((id, self.own(&dir, &new.text, caller, wanted)?))
+            });
+        let (id, stat) = recorded.map_err(|e| {
+            if let Ok(made) = dir.dir.open_dir(&new.text) {
+                let _ = made.unlink(name::RECORD);
+            }
+            let _ = dir.dir.remove_dir(&new.text);
+            self.abandon(&dir, &new, false, e)
+        })?;
+        let attr = self.made(&dir, name, &stat, stat.size);
+        self.nodes.set_dir_id(attr.ino, id);
+        Ok(attr)
+    }
+
+    /// A symlink; its target is encrypted.
+    ///
+    /// # Errors
+    /// As of [`Vault::create`]; [`Posix::NameTooLong`] for a target over 4,095 bytes.
+    pub fn symlink(&self, caller: &Caller, parent: Ino, name: &[u8], target: &[u8]) -> Result<Attr> {
+        let dir = self.directory_to_change(parent)?;
+        let _names = self.locks.alone(&[parent]);
+        let link = name::encrypt_link(dir.body.context.keys.name_key(), target).map_err(|e| match e {
+            runvault_format::Error::TooLong => Posix::NameTooLong.into(),
+            runvault_format::Error::Name => Posix::NotFound.into(),
+            other => crate::Error::from(other),
+        })?;
+        let new = self.new_name(&dir, name)?;
+        let side = name::side_link_of(&new.text);
+        if let Some(bytes) = &link.side {
+            Self::put_side(&*dir.dir, &side, bytes).map_err(|e| {
+                self.abandon(&dir, &new, false, outcome("write a side file in", dir.object(), e))
+            })?;
+        }
+        let undo = |e| {
+            if link.side.is_some() {
+                let _ = dir.dir.unlink(&side);
+            }
+            e
+        };
+        dir.dir.create_symlink(&new.text, &link.text).map_err(|e| {
+            undo(self.abandon(&dir, &new, false, outcome("make a symlink in", dir.object(), e)))
+        })?;
+        let stat =
+            self.own(&dir, &new.text, caller, 0o777).map_err(|e| undo(self.abandon(&dir, &new, true, e)))?;
+        Ok(self.made(&dir, name, &stat, target.len() as u64))
+    }
+
+    /// A further name of a file.
+    ///
+    /// # Errors
+    /// [`Posix::NotPermitted`] for a directory, [`Posix::CrossRun`], [`Posix::Exists`]; the store's.
+    pub fn link(&self, ino: Ino, parent: Ino, name: &[u8]) -> Result<Attr> {
+        let known = self.nodes.known(ino).ok_or(Posix::Stale)?;
+        if known.kind == Kind::Dir {
+            return Err(Posix::NotPermitted.into());
+        }
+        let dir = self.directory_to_change(parent)?;
+        if !Arc::ptr_eq(&known.run, &dir.run) {
+            return Err(Posix::CrossRun.into());
+        }
+        let from = known.name.ok_or(Posix::NotFound)?.parent;
+        let _names = self.locks.alone(&[from, parent]);
+        let at = self.locate_node(ino)?;
+        let new = self.new_name(&dir, name)?;
+        let link_now =
+            || at.dir.link(&at.stored, &*dir.dir, &new.text).map_err(|e| outcome("link in", dir.object(), e));
+        let linked = if known.kind == Kind::File {
+            self.with_file(ino, |file| {
+                // The header, also of an empty file, must not bind it to one name when it has two.
+                file.ensure_written_header()?;
+                let held = file.prepare_link()?;
+                link_now()?;
+                held.done();
+                Ok(())
+            })
+        } else {
+            self.copy_link_side(&at.dir, &at.stored, &dir, &new.text).and_then(|()| link_now())
+        };
+        linked.map_err(|e| self.abandon(&dir, &new, false, e))?;
+        self.unsynced.names(dir.node);
+        self.nodes.register(ino, known.kind, &dir.run, Name::new(dir.node, name), Found::Linked);
+        let at = self.locate_node(ino)?;
+        self.attr_at(ino, known.generation, &at)
+    }
+
+    /// The open directory of a node, which this process may write; the loose run is made where the
+    /// mount's root has none.
+    pub(crate) fn directory_to_change(&self, ino: Ino) -> Result<Arc<OpenDir>> {
+        self.check_open()?;
+        if self.read_only() {
+            return Err(Posix::ReadOnly.into());
+        }
+        let dir = match self.directory(ino) {
+            Err(e) if ino == ROOT && is_not_found(&e) => {
+                self.make_loose_run()?;
+                self.directory(ino)?
+            }
+            other => other?,
+        };
+        dir.body.check_writer()?;
+        Ok(dir)
+    }
+
+    /// The stored form of a name that is to be made: its side file is durable already.
+    pub(crate) fn new_name(&self, dir: &OpenDir, name: &[u8]) -> Result<Stored> {
+        if self.run_named(dir.node, name).is_some() {
+            return Err(Posix::Exists.into());
+        }
+        let new = dir.stored(name)?;
+        if let Some(side) = &new.side {
+            Self::put_side(&*dir.dir, &name::side_name_of(&new.text), side)
+                .map_err(|e| outcome("write a side file in", dir.object(), e))?;
+        }
+        Ok(new)
+    }
+
+    /// Takes back what a failed creation left; gives the error on.
+    pub(crate) fn abandon(
+        &self,
+        dir: &OpenDir,
+        new: &Stored,
+        made: bool,
+        error: crate::Error,
+    ) -> crate::Error {
+        // The first error is the one to tell; leftovers are found by `check`.
+        if made {
+            let _ = dir.dir.unlink(&new.text);
+        }
+        if new.side.is_some() && dir.dir.stat(&new.text).is_err() {
+            let _ = dir.dir.unlink(&name::side_name_of(&new.text));
+        }
+        error
+    }
+
+    /// Gives a new object its owner and mode, as the kernel would have, had the caller made it.
+    pub(crate) fn own(&self, dir: &OpenDir, stored: &[u8], caller: &Caller, wanted: u32) -> Result<Stat> {
+        let stat = |what| dir.dir.stat(stored).map_err(|e| outcome(what, dir.object(), e));
+        let mut found = stat("stat a new object in")?;
+        if sys::is_root() {
+            let gid = dir.inherited_group().unwrap_or(caller.gid);
+            if (found.uid, found.gid) != (caller.uid, gid) {
+                dir.dir
+                    .set_owner(stored, Some(caller.uid), Some(gid))
+                    .map_err(|e| outcome("change the owner of a new object in", dir.object(), e))?;
+                found = stat("stat a new object in")?;
+            }
+        }
+        if found.kind != Kind::Symlink && found.mode & 0o7777 != wanted && !dir.has_default_acl() {
+            dir.dir
+                .set_mode(stored, wanted)
+                .map_err(|e| outcome("change the mode of a new object in", dir.object(), e))?;
+            found = stat("stat a new object in")?;
+        }
+        Ok(found)
+    }
+
+    fn made(&self, dir: &OpenDir, name: &[u8], stat: &Stat, size: u64) -> Attr {
+        let ino = number(stat.ino);
+        let generation =
+            self.nodes.register(ino, stat.kind, &dir.run, Name::new(dir.node, name), Found::Made);
+        self.unsynced.names(dir.node);
+        self.attr(ino, generation, stat, size)
+    }
+}
+
+/// The mode that a new object is to have; a default ACL takes the umask's place.
+fn wanted_mode(dir: &OpenDir, caller: &Caller, mode: u32) -> u32 {
+    let masked = if caller.umask & mode != 0 && !dir.has_default_acl() { mode & !caller.umask } else { mode };
+    masked & 0o7777
+}

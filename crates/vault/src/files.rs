@@ -1,0 +1,158 @@
+//! Files that are open, or whose bytes are on their way: one object for each, whoever uses it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use runvault_store::backend::Kind;
+
+use crate::api::Ino;
+use crate::file::FileObject;
+use crate::nodes::number;
+use crate::outcome::{is_not_found, outcome};
+use crate::run::Body;
+use crate::{Damage, Error, Posix, Result, Vault};
+
+const STRIPES: usize = 64;
+/// A name may be renamed while it is being opened; so often that is taken in good part.
+const TRIES: u32 = 4;
+
+struct Live {
+    file: Arc<FileObject>,
+    body: Arc<Body>,
+    handles: u32,
+}
+
+/// Every file object there is. The last reference to one is dropped under the lock of its number,
+/// so that nobody opens it again while it leaves its state behind.
+pub(crate) struct Files {
+    live: Mutex<HashMap<Ino, Live>>,
+    opening: Vec<Mutex<()>>,
+}
+
+impl Default for Files {
+    fn default() -> Self {
+        Self { live: Mutex::default(), opening: (0..STRIPES).map(|_| Mutex::new(())).collect() }
+    }
+}
+
+impl Files {
+    fn table(&self) -> MutexGuard<'_, HashMap<Ino, Live>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn opening(&self, ino: Ino) -> Option<MutexGuard<'_, ()>> {
+        let stripe = usize::try_from(ino % STRIPES as u64).unwrap_or(0);
+        self.opening.get(stripe).map(|lock| lock.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The object of a file, if there is one.
+    pub(crate) fn live(&self, ino: Ino) -> Option<Arc<FileObject>> {
+        self.table().get(&ino).map(|live| live.file.clone())
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<FileObject>> {
+        self.table().values().map(|live| live.file.clone()).collect()
+    }
+
+    fn unused(&self) -> Vec<Ino> {
+        let table = self.table();
+        let unused = table.iter().filter(|(_, l)| l.handles == 0 && Arc::strong_count(&l.file) == 1);
+        unused.map(|(ino, _)| *ino).collect()
+    }
+}
+
+impl Vault {
+    /// The object of a regular file, opened where it is not. One handle more is counted when
+    /// `handle`; else [`Vault::let_go`] must follow. `replace`: a file that is damaged starts anew.
+    ///
+    /// # Errors
+    /// Damage; [`Posix::IsDirectory`], [`Posix::Invalid`] for what is no file; the store's.
+    pub(crate) fn file_object(
+        &self,
+        ino: Ino,
+        handle: bool,
+        replace: bool,
+    ) -> Result<(Arc<FileObject>, Arc<Body>)> {
+        let _one = self.files.opening(ino);
+        if let Some(live) = self.files.table().get_mut(&ino) {
+            live.handles += u32::from(handle);
+            return Ok((live.file.clone(), live.body.clone()));
+        }
+        let mut tries = 0;
+        let (file, body) = loop {
+            match self.open_object(ino, replace) {
+                Err(e) if is_not_found(&e) && tries < TRIES => tries += 1,
+                other => break other?,
+            }
+        };
+        self.keep_live(ino, &file, &body, handle);
+        Ok((file, body))
+    }
+
+    fn open_object(&self, ino: Ino, replace: bool) -> Result<(Arc<FileObject>, Arc<Body>)> {
+        let at = self.locate_node(ino)?;
+        match at.stat.kind {
+            Kind::File => {}
+            Kind::Dir => return Err(Posix::IsDirectory.into()),
+            _ => return Err(Posix::Invalid.into()),
+        }
+        let (dir, text) = at.named.ok_or(Posix::IsDirectory)?;
+        let context = &at.body.context;
+        let object = || context.object(ino);
+        let stored = Self::open_stored(&dir, &at.stored).map_err(|e| outcome("open", object(), e))?;
+        let stat = stored.stat().map_err(|e| outcome("stat", object(), e))?;
+        if number(stat.ino) != ino {
+            return Err(Posix::NotFound.into());
+        }
+        let place = Some(dir.place(Kind::File, &text));
+        let file = match FileObject::open(context, ino, stored.clone(), place) {
+            Err(Error::Damaged { damage, .. }) if replace && damage != Damage::Kind => {
+                FileObject::open_for_replacement(context, ino, stored, place)?
+            }
+            other => other?,
+        };
+        Ok((file, at.body))
+    }
+
+    /// Notes an object that was just made or opened.
+    pub(crate) fn keep_live(&self, ino: Ino, file: &Arc<FileObject>, body: &Arc<Body>, handle: bool) {
+        self.nodes.pin(ino);
+        let live = Live { file: file.clone(), body: body.clone(), handles: u32::from(handle) };
+        if self.files.table().insert(ino, live).is_some() {
+            self.nodes.unpin(ino);
+        }
+    }
+
+    /// One handle less.
+    pub(crate) fn drop_handle(&self, ino: Ino) {
+        if let Some(live) = self.files.table().get_mut(&ino) {
+            live.handles = live.handles.saturating_sub(1);
+        }
+        self.let_go(ino);
+    }
+
+    /// Drops the object if nobody uses it and nothing of it is on its way. The caller's own
+    /// reference has gone before.
+    pub(crate) fn let_go(&self, ino: Ino) {
+        let one = self.files.opening(ino);
+        let gone = {
+            let mut table = self.files.table();
+            match table.get(&ino) {
+                Some(live) if live.handles == 0 && Arc::strong_count(&live.file) == 1 => table.remove(&ino),
+                _ => None,
+            }
+        };
+        if let Some(gone) = gone {
+            drop(gone);
+            drop(one);
+            self.nodes.unpin(ino);
+        }
+    }
+
+    /// Drops the objects whose bytes have arrived since their last handle went.
+    pub(crate) fn sweep_files(&self) {
+        for ino in self.files.unused() {
+            self.let_go(ino);
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! Open files: the calls by handle, none of which holds a lock of ours while data moves.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use runvault_store::backend::Time;
+
+use crate::api::{Allocate, Handle, Ino, OpenFlags, Opened};
+use crate::directory::OpenDir;
+use crate::file::FileObject;
+use crate::run::Body;
+use crate::{Error, Posix, Result, Vault};
+
+/// Files whose size and mtime at the last close are remembered.
+const SEEN_MAX: usize = 65_536;
+
+/// An open file.
+pub(crate) struct OpenFile {
+    pub(crate) ino: Ino,
+    pub(crate) file: Arc<FileObject>,
+    body: Arc<Body>,
+    write: bool,
+}
+
+/// An open directory; `None` for the mount's root.
+pub(crate) struct OpenListing {
+    pub(crate) ino: Ino,
+    pub(crate) dir: Option<Arc<OpenDir>>,
+}
+
+#[derive(Clone)]
+enum Open {
+    File(Arc<OpenFile>),
+    Listing(Arc<OpenListing>),
+}
+
+/// What a kernel's cached pages of a file were true for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Seen {
+    size: u64,
+    mtime: Time,
+}
+
+/// All open handles.
+#[derive(Default)]
+pub(crate) struct Handles {
+    open: RwLock<HashMap<Handle, Open>>,
+    next: AtomicU64,
+    seen: RwLock<HashMap<Ino, Seen>>,
+}
+
+impl Handles {
+    fn get(&self, handle: Handle) -> Result<Open> {
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        open.get(&handle).cloned().ok_or(Error::Posix(Posix::BadHandle))
+    }
+
+    fn add(&self, open: Open) -> Handle {
+        let handle = self.next.fetch_add(1, Ordering::Relaxed) + 1;
+        self.open.write().unwrap_or_else(PoisonError::into_inner).insert(handle, open);
+        handle
+    }
+
+    fn remove(&self, handle: Handle) -> Result<Open> {
+        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        open.remove(&handle).ok_or(Error::Posix(Posix::BadHandle))
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.open.read().unwrap_or_else(PoisonError::into_inner).len() as u64
+    }
+
+    pub(crate) fn file(&self, handle: Handle) -> Result<Arc<OpenFile>> {
+        match self.get(handle)? {
+            Open::File(file) => Ok(file),
+            Open::Listing(_) => Err(Posix::IsDirectory.into()),
+        }
+    }
+
+    pub(crate) fn listing(&self, handle: Handle) -> Result<Arc<OpenListing>> {
+        match self.get(handle)? {
+            Open::Listing(listing) => Ok(listing),
+            Open::File(_) => Err(Posix::NotDirectory.into()),
+        }
+    }
+
+    pub(crate) fn add_listing(&self, listing: OpenListing) -> Handle {
+        self.add(Open::Listing(Arc::new(listing)))
+    }
+
+    pub(crate) fn remove_listing(&self, handle: Handle) -> Result<Arc<OpenListing>> {
+        match self.remove(handle)? {
+            Open::Listing(listing) => Ok(listing),
+            Open::File(_) => Err(Posix::NotDirectory.into()),
+        }
+    }
+
+    /// Notes what the kernel's pages of a file are true for; tells whether they still were.
+    fn note_seen(&self, ino: Ino, now: Seen) -> bool {
+        let mut seen = self.seen.write().unwrap_or_else(PoisonError::into_inner);
+        if seen.len() >= SEEN_MAX {
+            seen.clear();
+        }
+        seen.insert(ino, now) == Some(now)
+    }
+}
+
+impl Vault {
+    /// Opens an existing regular file.
+    ///
+    /// # Errors
+    /// [`Posix::ReadOnly`], [`Error::Held`]; damage, unless it is truncated by this very call; the
+    /// store's.
+    pub fn open_file(&self, ino: Ino, flags: OpenFlags) -> Result<Opened> {
+        self.check_open()?;
+        let changes = flags.write || flags.truncate;
+        if changes {
+            self.nodes.known(ino).ok_or(Posix::Stale).map(|known| self.body(&known.run))??.check_writer()?;
+        }
+        let (file, body) = self.file_object(ino, true, flags.truncate)?;
+        let prepared = self.prepare_open(&file, flags);
+        match prepared {
+            Ok(()) => Ok(self.opened(ino, file, body, changes)),
+            Err(error) => {
+                drop(file);
+                self.drop_handle(ino);
+                Err(error)
+            }
+        }
+    }
+
+    fn prepare_open(&self, file: &Arc<FileObject>, flags: OpenFlags) -> Result<()> {
+        if flags.truncate {
+            file.truncate(0)?;
+            if flags.kill_suidgid {
+                strip_suid(file)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A handle for an object whose handle is already counted.
+    pub(crate) fn opened(&self, ino: Ino, file: Arc<FileObject>, body: Arc<Body>, write: bool) -> Opened {
+        // Our own writes go through the kernel's pages; what others wrote shows in size and mtime.
+        let keep_cache = match (body.context.read_only(), file.attr()) {
+            (false, _) => true,
+            (true, Ok(stat)) => self.handles.note_seen(ino, Seen { size: stat.size, mtime: stat.mtime }),
+            (true, Err(_)) => false,
+        };
+        let handle = self.handles.add(Open::File(Arc::new(OpenFile { ino, file, body, write })));
+        Opened { handle, keep_cache }
+    }
+
+    /// Bytes read; fewer than asked only at the end of the file.
+    ///
+    /// # Errors
+    /// Damage of a chunk; the store's.
+    pub fn read(&self, handle: Handle, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        self.check_open()?;
+        let open = self.handles.file(handle)?;
+        let got = open.file.read(offset, buf)?;
+        self.counters.bytes_read.fetch_add(got as u64, Ordering::Relaxed);
+        Ok(got)
+    }
+
+    /// All of `data`. `kill_suidgid`: strip suid and sgid (FUSE_WRITE_KILL_SUIDGID). With an append
+    /// handle the kernel has resolved the offset.
+    ///
+    /// # Errors
+    /// [`Posix::BadHandle`] for a handle that only reads; those of [`FileObject::write`].
+    pub fn write(&self, handle: Handle, offset: u64, data: &[u8], kill_suidgid: bool) -> Result<()> {
+        let open = self.changing(handle)?;
+        if kill_suidgid {
+            strip_suid(&open.file)?;
+        }
+        open.file.write(offset, data)?;
+        self.counters.bytes_written.fetch_add(data.len() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn changing(&self, handle: Handle) -> Result<Arc<OpenFile>> {
+        self.check_open()?;
+        let open = self.handles.file(handle)?;
+        if !open.write {
+            return Err(Posix::BadHandle.into());
+        }
+        open.body.check_writer()?;
+        Ok(open)
+    }
+
+    /// What close(2) reports: waiting bytes go out.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn flush(&self, handle: Handle) -> Result<()> {
+        self.check_open()?;
+        let open = self.handles.file(handle)?;
+        if open.write { open.file.flush() } else { Ok(()) }
+    }
+
+    /// The last reference to a handle went.
+    ///
+    /// # Errors
+    /// As [`Vault::flush`]; the handle is gone all the same.
+    pub fn release(&self, handle: Handle) -> Result<()> {
+        let Open::File(open) = self.handles.remove(handle)? else {
+            return Err(Posix::IsDirectory.into());
+        };
+        let ino = open.ino;
+        let flushed = if open.write && !self.is_closed() { open.file.flush() } else { Ok(()) };
+        drop(open);
+        self.drop_handle(ino);
+        flushed
+    }
+
+    /// The file is durable, and so are its names and attributes (those also for `data_only`: no
+    /// data can be reached without names).
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`]; the store's.
+    pub fn fsync(&self, handle: Handle, data_only: bool) -> Result<()> {
+        self.check_open()?;
+        let open = self.handles.file(handle)?;
+        if open.body.context.read_only() {
+            return Ok(());
+        }
+        open.body.check_writer()?;
+        open.file.fsync()?;
+        if !data_only {
+            self.sync_attributes(open.ino, &open.file)?;
+        }
+        self.sync_names_of(open.ino)?;
+        self.synced_now();
+        Ok(())
+    }
+
+    /// fallocate(2).
+    ///
+    /// # Errors
+    /// [`Posix::Unsupported`] where the store cannot; those of [`FileObject::write`].
+    pub fn fallocate(&self, handle: Handle, offset: u64, len: u64, mode: Allocate) -> Result<()> {
+        self.changing(handle)?.file.allocate(offset, len, mode)
+    }
+
+    /// SEEK_DATA (`data`) or SEEK_HOLE.
+    ///
+    /// # Errors
+    /// [`Posix::NoSuchData`] past the end.
+    pub fn seek(&self, handle: Handle, offset: u64, data: bool) -> Result<u64> {
+        self.check_open()?;
+        self.handles.file(handle)?.file.seek(offset, data)
+    }
+}
+
+/// suid goes; sgid goes where the group may execute (else it means mandatory locking).
+pub(crate) fn without_suid(mode: u32) -> u32 {
+    let sgid = if mode & 0o010 != 0 { 0o2000 } else { 0 };
+    mode & 0o7777 & !(0o4000 | sgid)
+}
+
+pub(crate) fn strip_suid(file: &FileObject) -> Result<()> {
+    let mode = file.attr()?.mode & 0o7777;
+    if without_suid(mode) == mode { Ok(()) } else { file.set_mode(without_suid(mode)) }
+}

@@ -1,0 +1,171 @@
+//! `runs/<id>/lease`: tells a second writer who is there. Advisory: what counts is that a writer
+//! which could not renew stops by its own clock.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use runvault_format::ids::{IdentityId, RunId};
+use runvault_format::lease::{LEN_MAX, Lease};
+use runvault_store::backend::{Dir, Rename};
+use runvault_store::read_whole::read_whole;
+use runvault_store::replace::TEMPORARY;
+
+use crate::sys::{self, Process};
+use crate::{Error, Result};
+
+const NAME: &[u8] = b"lease";
+/// How often a lease is written anew.
+const RENEW: Duration = Duration::from_secs(20);
+/// A writer that could not renew for so long writes no more.
+const FENCE: Duration = Duration::from_secs(60);
+
+/// A lease that this process holds.
+pub(crate) struct Holding {
+    run: RunId,
+    dir: Arc<dyn Dir>,
+    lease: Mutex<Lease>,
+    /// A lease was there: the session before this one ended uncleanly.
+    pub(crate) found_one: bool,
+    /// Milliseconds since boot at the last renewal.
+    renewed: AtomicU64,
+}
+
+/// Who holds a run's lease: `None` where nobody does, or the file says nothing that makes sense.
+pub(crate) fn read(run_dir: &dyn Dir) -> io::Result<Option<Lease>> {
+    match read_whole(run_dir, NAME, LEN_MAX) {
+        Ok(bytes) => Ok(Lease::parse(&bytes).ok()),
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(e)
+            if matches!(e.raw_os_error(), Some(libc::EFBIG | libc::ELOOP | libc::EINVAL | libc::EISDIR)) =>
+        {
+            Ok(None)
+        }
+        Err(e) => Err(e),
+    }
+}
+
+/// How a holder is named to people.
+pub(crate) fn describe(lease: &Lease) -> String {
+    format!("gateway {} (process {}, host {})", lease.holder, lease.pid, short(&lease.host.to_string()))
+}
+
+fn short(text: &str) -> &str {
+    text.get(..8).unwrap_or(text)
+}
+
+/// The lease file that `gateway` writes from this process.
+pub(crate) fn of_this_process(gateway: &IdentityId) -> Lease {
+    let here = Process::this();
+    Lease {
+        holder: gateway.to_string(),
+        host: here.host,
+        boot: here.boot,
+        pid: here.pid,
+        start: here.start,
+        seq: 1,
+    }
+}
+
+/// Whether the holder has certainly gone, or is this process, whose state folder's lock is the guard.
+fn may_be_taken(found: &Lease, ours: &Lease) -> bool {
+    let process = |lease: &Lease| Process {
+        host: lease.host,
+        boot: lease.boot.clone(),
+        pid: lease.pid,
+        start: lease.start,
+    };
+    let (theirs, here) = (process(found), process(ours));
+    (found.holder == ours.holder && theirs == here) || theirs.has_ended(&here)
+}
+
+/// Writes a lease whole; free to be lost, so nothing is synced.
+pub(crate) fn write(dir: &dyn Dir, lease: &Lease) -> io::Result<()> {
+    let temporary = [TEMPORARY, b"lease"].concat();
+    match dir.unlink(&temporary) {
+        Err(e) if e.raw_os_error() != Some(libc::ENOENT) => return Err(e),
+        _ => {}
+    }
+    let bytes = lease.to_bytes().map_err(io::Error::other)?;
+    dir.create_file(&temporary, 0o644)?.write_at(&bytes, 0)?;
+    dir.rename(&temporary, dir, NAME, Rename::Over)
+}
+
+impl Holding {
+    /// Takes the lease of a run, from nobody or from a process of this machine that has ended.
+    ///
+    /// # Errors
+    /// [`Error::Held`], and the store's.
+    pub(crate) fn take(run: RunId, dir: Arc<dyn Dir>, gateway: &IdentityId) -> Result<Self> {
+        let fail = |operation| move |e| Error::store(operation, format!("runs/{run}/lease"), e);
+        let ours = of_this_process(gateway);
+        let found = read(&*dir).map_err(fail("read"))?;
+        if let Some(found) = found.as_ref().filter(|found| !may_be_taken(found, &ours)) {
+            return Err(Error::Held { run: run.to_string(), holder: describe(found) });
+        }
+        write(&*dir, &ours).map_err(fail("write"))?;
+        let (lease, renewed) = (Mutex::new(ours), AtomicU64::new(now()));
+        Ok(Self { run, dir, lease, found_one: found.is_some(), renewed })
+    }
+
+    /// Whether this process may still write.
+    ///
+    /// # Errors
+    /// [`Error::Held`] when another took it over; the store's, when it could not be renewed in time.
+    pub(crate) fn check(&self) -> Result<()> {
+        let age = self.age();
+        if age < FENCE { Ok(()) } else { self.renew() }
+    }
+
+    /// Renews where it is time to.
+    ///
+    /// # Errors
+    /// As [`Holding::check`].
+    pub(crate) fn renew_if_due(&self) -> Result<()> {
+        if self.age() < RENEW { Ok(()) } else { self.renew() }
+    }
+
+    fn age(&self) -> Duration {
+        Duration::from_millis(now().saturating_sub(self.renewed.load(Ordering::Relaxed)))
+    }
+
+    fn renew(&self) -> Result<()> {
+        let fail = |operation| move |e| Error::store(operation, format!("runs/{}/lease", self.run), e);
+        let mut lease = self.lease.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.age() < RENEW {
+            return Ok(());
+        }
+        let started = now();
+        if let Some(found) = read(&*self.dir).map_err(fail("read"))?
+            && !is_ours(&found, &lease)
+        {
+            return Err(Error::Held { run: self.run.to_string(), holder: describe(&found) });
+        }
+        lease.seq += 1;
+        write(&*self.dir, &lease).map_err(fail("renew"))?;
+        self.renewed.store(started, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Removes it, unless someone else's stands there by now.
+    pub(crate) fn give_up(&self) -> io::Result<()> {
+        let lease = self.lease.lock().unwrap_or_else(PoisonError::into_inner);
+        match read(&*self.dir)? {
+            Some(found) if is_ours(&found, &lease) => self.dir.unlink(NAME),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn is_ours(found: &Lease, ours: &Lease) -> bool {
+    found.holder == ours.holder
+        && found.host == ours.host
+        && found.boot == ours.boot
+        && found.pid == ours.pid
+        && found.start == ours.start
+}
+
+fn now() -> u64 {
+    u64::try_from(sys::since_boot().as_millis()).unwrap_or(u64::MAX)
+}

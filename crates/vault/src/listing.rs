@@ -1,0 +1,275 @@
+//! Directory listings: the backing's own offsets passed through, names decrypted on the way.
+//!
+//! Cookies: 0 the start, 1 after `.`, 2 after `..`. Then, in a folder that may hold runs, one for
+//! each run ever met, and behind them the backing's. The greatest offsets (ext4's end of directory)
+//! stay where they are, since a cookie must not become negative.
+
+use std::sync::Arc;
+
+use runvault_format::name::{self, Shape};
+use runvault_store::backend::{Entry, Kind};
+
+use crate::api::{DirEntry, Handle, Ino, ROOT};
+use crate::directory::OpenDir;
+use crate::handles::OpenListing;
+use crate::nodes::number;
+use crate::outcome::{is_not_found, outcome};
+use crate::{Posix, Result, Vault};
+
+/// Cookies of `.` and `..`.
+const DOTS: u64 = 2;
+/// Cookies kept for runs in a folder that may hold some.
+const RUNS: u64 = 1 << 20;
+/// The greatest cookie.
+const END: u64 = i64::MAX as u64;
+/// Entries taken from the backing at a time, so that nothing of ours is locked while they are shown.
+const BATCH: usize = 256;
+
+type Visit<'a> = &'a mut dyn FnMut(&DirEntry) -> bool;
+
+/// Whether a listing goes on.
+#[derive(PartialEq, Eq)]
+enum Flow {
+    On,
+    Stop,
+}
+
+impl Vault {
+    /// Opens a directory for listing.
+    ///
+    /// # Errors
+    /// [`Posix::NotDirectory`]; damage; the store's.
+    pub fn opendir(&self, ino: Ino) -> Result<Handle> {
+        self.check_open()?;
+        let dir = if ino == ROOT { None } else { Some(self.directory(ino)?) };
+        self.nodes.pin(ino);
+        Ok(self.handles.add_listing(OpenListing { ino, dir }))
+    }
+
+    /// Ends a listing.
+    ///
+    /// # Errors
+    /// [`Posix::BadHandle`].
+    pub fn releasedir(&self, handle: Handle) -> Result<()> {
+        let listing = self.handles.remove_listing(handle)?;
+        self.nodes.unpin(listing.ino);
+        Ok(())
+    }
+
+    /// Entries after `cookie` (0: the start), `.` and `..` first, until `visit` gives false.
+    /// `plus`: entries carry attributes, and each visited entry took a lookup reference (not `.` and
+    /// `..`); when `visit` gives false the entry that it refused took none.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn readdir(
+        &self,
+        handle: Handle,
+        cookie: u64,
+        plus: bool,
+        visit: &mut dyn FnMut(&DirEntry) -> bool,
+    ) -> Result<()> {
+        self.check_open()?;
+        let listing = self.handles.listing(handle)?;
+        if self.show_dots(&listing, cookie, visit) == Flow::Stop {
+            return Ok(());
+        }
+        let runs = match self.folder_path(listing.ino) {
+            None => 0,
+            Some(path) => {
+                if self.show_runs(&listing, &path, cookie, plus, visit)? == Flow::Stop {
+                    return Ok(());
+                }
+                RUNS
+            }
+        };
+        let dir = match &listing.dir {
+            Some(dir) => dir.clone(),
+            None => match self.directory(listing.ino) {
+                Ok(dir) => dir,
+                // The mount's root before there is a loose run.
+                Err(e) if is_not_found(&e) => return Ok(()),
+                Err(e) => return Err(e),
+            },
+        };
+        self.show_stored(&dir, DOTS + runs, cookie, plus, visit)
+    }
+
+    fn show_dots(&self, listing: &OpenListing, cookie: u64, visit: Visit<'_>) -> Flow {
+        let parent = self.nodes.known(listing.ino).and_then(|k| k.name).map_or(ROOT, |n| n.parent);
+        for (at, name, ino) in [(0, b".".to_vec(), listing.ino), (1, b"..".to_vec(), parent)] {
+            let entry = DirEntry { name, ino, kind: Kind::Dir, next: at + 1, attr: None };
+            if cookie <= at && !visit(&entry) {
+                return Flow::Stop;
+            }
+        }
+        Flow::On
+    }
+
+    fn show_runs(
+        &self,
+        listing: &OpenListing,
+        path: &[u8],
+        cookie: u64,
+        plus: bool,
+        visit: Visit<'_>,
+    ) -> Result<Flow> {
+        let table = self.table();
+        let Some(folder) = table.folder(path) else { return Ok(Flow::On) };
+        for (serial, (name, run)) in &folder.by_serial {
+            let next = (DOTS + u64::from(*serial) + 1).min(DOTS + RUNS);
+            if next <= cookie {
+                continue;
+            }
+            let attr = match self.lookup_run(listing.ino, name, run) {
+                Ok(attr) => attr,
+                Err(error) => {
+                    log::warn!("run {} cannot be shown: {error}", run.id);
+                    continue;
+                }
+            };
+            let entry = DirEntry {
+                name: name.clone(),
+                ino: attr.ino,
+                kind: Kind::Dir,
+                next,
+                attr: plus.then_some(attr),
+            };
+            let more = visit(&entry);
+            if !more || !plus {
+                self.nodes.forget(entry.ino, 1);
+            }
+            if !more {
+                return Ok(Flow::Stop);
+            }
+        }
+        Ok(Flow::On)
+    }
+
+    fn show_stored(
+        &self,
+        dir: &Arc<OpenDir>,
+        base: u64,
+        cookie: u64,
+        plus: bool,
+        visit: Visit<'_>,
+    ) -> Result<()> {
+        let mut at = cookie.saturating_sub(base);
+        if at == 0 {
+            self.foreign_seen(dir.node, None);
+        }
+        loop {
+            let mut batch = Vec::with_capacity(BATCH);
+            dir.dir
+                .entries(at, &mut |entry| {
+                    batch.push(entry);
+                    batch.len() < BATCH
+                })
+                .map_err(|e| outcome("list", dir.object(), e))?;
+            let full = batch.len() >= BATCH;
+            for entry in batch {
+                at = entry.next;
+                let next = entry.next.saturating_add(base).min(END);
+                if self.show_entry(dir, entry, next, plus, visit)? == Flow::Stop {
+                    return Ok(());
+                }
+            }
+            if !full {
+                return Ok(());
+            }
+        }
+    }
+
+    fn show_entry(
+        &self,
+        dir: &Arc<OpenDir>,
+        entry: Entry,
+        next: u64,
+        plus: bool,
+        visit: Visit<'_>,
+    ) -> Result<Flow> {
+        let Some(name) = self.plain_name(dir, &entry) else { return Ok(Flow::On) };
+        if !plus {
+            let kind = match entry.kind {
+                Some(kind) => kind,
+                None => match dir.dir.stat(&entry.name) {
+                    Ok(stat) => stat.kind,
+                    Err(_) => return Ok(Flow::On),
+                },
+            };
+            let shown = DirEntry { name, ino: number(entry.ino), kind, next, attr: None };
+            return Ok(if visit(&shown) { Flow::On } else { Flow::Stop });
+        }
+        let found = {
+            // The name is looked at again: meanwhile it may lead to another file.
+            let _names = self.locks.shared(dir.node);
+            dir.dir
+                .stat(&entry.name)
+                .map_err(|e| outcome("look up a name in", dir.object(), e))
+                .map(|stat| (stat, self.found(dir, &name, entry.name, stat)))
+        };
+        let (stat, attr) = match found {
+            Ok(found) => found,
+            Err(e) if is_not_found(&e) => return Ok(Flow::On),
+            Err(e) => return Err(e),
+        };
+        // What is damaged is shown without attributes: who looks it up gets the error.
+        let attr = attr.ok();
+        let shown = DirEntry { name, ino: number(stat.ino), kind: stat.kind, next, attr };
+        if visit(&shown) {
+            return Ok(Flow::On);
+        }
+        if shown.attr.is_some() {
+            self.nodes.forget(shown.ino, 1);
+        }
+        Ok(Flow::Stop)
+    }
+
+    /// The name that a stored one stands for; `None` for records, side files and what is not ours.
+    fn plain_name(&self, dir: &OpenDir, entry: &Entry) -> Option<Vec<u8>> {
+        let stored = &entry.name;
+        let side = match name::shape(stored) {
+            Shape::Short => None,
+            Shape::Long => Self::read_side(&*dir.dir, &name::side_name_of(stored)).ok(),
+            Shape::SideName | Shape::SideLink | Shape::Record => return None,
+            Shape::Foreign => {
+                self.foreign_seen(dir.node, Some(entry.next));
+                return None;
+            }
+        };
+        let key = dir.body.context.keys.name_key();
+        match name::decrypt_name(key, &dir.id, stored, side.as_deref()) {
+            Ok(name) => Some(name),
+            Err(_) => {
+                self.foreign_seen(dir.node, Some(entry.next));
+                None
+            }
+        }
+    }
+
+    /// The directory is durable, and the names that lead to it.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn fsyncdir(&self, handle: Handle) -> Result<()> {
+        self.check_open()?;
+        let listing = self.handles.listing(handle)?;
+        let dir = match &listing.dir {
+            Some(dir) => dir.clone(),
+            None => match self.directory(listing.ino) {
+                Ok(dir) => dir,
+                // Runs are made durable one by one.
+                Err(e) if is_not_found(&e) => return Ok(()),
+                Err(e) => return Err(e),
+            },
+        };
+        if dir.body.context.read_only() {
+            return Ok(());
+        }
+        if self.nodes.known(listing.ino).is_some_and(|k| k.name.is_none()) {
+            return Err(Posix::NotFound.into());
+        }
+        dir.dir.sync().map_err(|e| outcome("sync", dir.object(), e))?;
+        self.sync_dir_and_above(listing.ino)
+    }
+}

@@ -1,0 +1,129 @@
+//! From names to nodes.
+
+use std::sync::Arc;
+
+use runvault_format::name;
+use runvault_store::backend::{Kind, Stat};
+
+use crate::api::{Attr, Handle, Ino, ROOT};
+use crate::directory::OpenDir;
+use crate::nodes::{Found, Name, number};
+use crate::outcome::outcome;
+use crate::run::Run;
+use crate::view::At;
+use crate::{Damage, Error, Posix, Result, Vault};
+
+impl Vault {
+    /// The node of a name, with one more lookup reference.
+    ///
+    /// # Errors
+    /// [`Posix::NotFound`]; damage of a directory that does not belong there; the store's.
+    pub fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Attr> {
+        self.check_open()?;
+        if name.len() > name::NAME_MAX {
+            return Err(Posix::NameTooLong.into());
+        }
+        if let Some(run) = self.run_named(parent, name) {
+            return self.lookup_run(parent, name, &run);
+        }
+        let dir = self.directory(parent)?;
+        let _names = self.locks.shared(parent);
+        self.lookup_in(&dir, name)
+    }
+
+    /// The node of a name; the caller has locked the directory's names.
+    pub(crate) fn lookup_in(&self, dir: &Arc<OpenDir>, text: &[u8]) -> Result<Attr> {
+        let stored = dir.stored(text)?.text;
+        let stat = dir.dir.stat(&stored).map_err(|e| outcome("look up a name in", dir.object(), e))?;
+        self.found(dir, text, stored, stat)
+    }
+
+    /// Notes what was found under a name, and shows it. A directory must belong there.
+    pub(crate) fn found(&self, dir: &Arc<OpenDir>, text: &[u8], stored: Vec<u8>, stat: Stat) -> Result<Attr> {
+        let ino = number(stat.ino);
+        let name = Name::new(dir.node, text);
+        let opened = if stat.kind == Kind::Dir { self.verified(dir, ino, &name)? } else { None };
+        let found = Found::There { nlink: stat.nlink };
+        let generation = self.nodes.register(ino, stat.kind, &dir.run, name, found);
+        if let Some(opened) = opened.filter(|d| d.lasts) {
+            self.nodes.set_dir_id(ino, opened.id);
+        }
+        let named = Some((dir.clone(), text.into()));
+        let at = At { dir: dir.dir.clone(), stored, stat, body: dir.body.clone(), named };
+        self.attr_at(ino, generation, &at).inspect_err(|_| self.nodes.forget(ino, 1))
+    }
+
+    /// Opens a directory that was not seen under this name before: its record must name the place.
+    fn verified(&self, parent: &Arc<OpenDir>, ino: Ino, name: &Name) -> Result<Option<Arc<OpenDir>>> {
+        let known = self.nodes.known(ino);
+        if known.is_some_and(|k| k.dir_id.is_some() && k.name.as_ref() == Some(name)) {
+            return Ok(None);
+        }
+        match self.open_child(parent, ino, &name.text, None) {
+            Ok(open) => Ok(Some(open)),
+            // Its mode shuts us out: seen from outside it may be; its place counts when it is opened.
+            Err(Error::Store { source, .. }) if source.raw_os_error() == Some(libc::EACCES) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The top directory of a run.
+    pub(crate) fn lookup_run(&self, parent: Ino, name: &[u8], run: &Arc<Run>) -> Result<Attr> {
+        let body = self.body(run)?;
+        let stat = body.tree.stat_self().map_err(|e| outcome("stat", format!("runs/{}/tree", run.id), e))?;
+        let generation = self.nodes.register_top(body.top, run, Name::new(parent, name));
+        Ok(self.attr(body.top, generation, &stat, stat.size))
+    }
+
+    /// Takes `n` lookup references of the kernel back.
+    pub fn forget(&self, ino: Ino, n: u64) {
+        self.nodes.forget(ino, n);
+    }
+
+    /// Attributes of a node.
+    ///
+    /// # Errors
+    /// [`Posix::Stale`] for a node that was forgotten, [`Posix::NotFound`]; the store's.
+    pub fn getattr(&self, ino: Ino, handle: Option<Handle>) -> Result<Attr> {
+        self.check_open()?;
+        if ino == ROOT {
+            return self.root_attr();
+        }
+        let open = handle.and_then(|h| self.handles.file(h).ok());
+        let generation = self.nodes.known(ino).map_or(0, |k| k.generation);
+        if let Some(file) = open.map(|open| open.file.clone()).or_else(|| self.files.live(ino)) {
+            let stat = file.attr()?;
+            return Ok(self.attr(ino, generation, &stat, stat.size));
+        }
+        match self.locate_node(ino) {
+            Ok(at) => self.attr_at(ino, generation, &at),
+            Err(error) => {
+                // A directory that was removed while someone stands in it.
+                let dir = self.kept_directory(ino).ok_or(error)?;
+                let stat = dir.dir.stat_self().map_err(|e| outcome("stat", dir.object(), e))?;
+                Ok(self.attr(ino, generation, &stat, stat.size))
+            }
+        }
+    }
+
+    /// The target of a symlink.
+    ///
+    /// # Errors
+    /// [`Posix::Invalid`] for anything else; [`Damage::Name`]; the store's.
+    pub fn readlink(&self, ino: Ino) -> Result<Vec<u8>> {
+        self.check_open()?;
+        let at = self.locate_node(ino)?;
+        if at.stat.kind != Kind::Symlink {
+            return Err(Posix::Invalid.into());
+        }
+        let object = || at.body.context.object(ino);
+        let text = at.dir.read_link(&at.stored).map_err(|e| outcome("read the link", object(), e))?;
+        let side = if name::link_is_long(&text) {
+            Self::read_side(&*at.dir, &name::side_link_of(&at.stored)).ok()
+        } else {
+            None
+        };
+        let key = at.body.context.keys.name_key();
+        name::decrypt_link(key, &text, side.as_deref()).map_err(|_| Error::damaged(object(), Damage::Name))
+    }
+}

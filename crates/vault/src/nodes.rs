@@ -1,0 +1,405 @@
+//! The nodes that the kernel knows: which names lead to a number, and in which run it lies.
+//!
+//! A node lives while the kernel holds lookups of it, or while something in here needs it (an open
+//! handle, a child). Its number is the backing inode's. Nothing in here waits for the store.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use runvault_format::ids::DirId;
+use runvault_format::keys::NameKey;
+use runvault_format::name;
+use runvault_store::backend::Kind;
+
+use crate::api::{Ino, ROOT};
+use crate::run::Run;
+
+/// Deeper paths are taken for a cycle; Linux's own limit by PATH_MAX is 2,048 a path.
+const DEPTH_LIMIT: usize = 1 << 20;
+
+/// Where the number 1, which is the mount's root, goes when a backing inode bears it.
+const BACKING_ONE: Ino = u64::MAX - 1;
+
+/// The node number of a backing inode.
+pub(crate) fn number(backing: u64) -> Ino {
+    if backing == ROOT { BACKING_ONE } else { backing }
+}
+
+/// One name of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Name {
+    pub(crate) parent: Ino,
+    /// Plaintext.
+    pub(crate) text: Box<[u8]>,
+}
+
+impl Name {
+    pub(crate) fn new(parent: Ino, text: &[u8]) -> Self {
+        Self { parent, text: text.into() }
+    }
+}
+
+/// What only some nodes have, kept out of the many.
+#[expect(clippy::box_collection, reason = "one word in each of many nodes, for the few that have it")]
+enum Extra {
+    None,
+    /// Further names of a file with several links.
+    Links(Box<Vec<Name>>),
+    /// The id of a directory that was opened.
+    Directory(Box<DirId>),
+}
+
+struct Node {
+    run: Arc<Run>,
+    /// The first name; `None` once the last one is gone.
+    name: Option<Name>,
+    extra: Extra,
+    lookups: u64,
+    /// Names below it, open handles, live files.
+    pins: u32,
+    generation: u32,
+    kind: Kind,
+    /// The top directory of a run.
+    top: bool,
+}
+
+/// A copy of what a node says.
+#[derive(Clone)]
+pub(crate) struct Known {
+    pub(crate) run: Arc<Run>,
+    pub(crate) name: Option<Name>,
+    pub(crate) dir_id: Option<DirId>,
+    pub(crate) generation: u32,
+    pub(crate) kind: Kind,
+    pub(crate) top: bool,
+}
+
+/// How a name was come by.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// It was there; `nlink` names lead to the inode.
+    There { nlink: u32 },
+    /// It was made just now: an inode of that number is a new one.
+    Made,
+    /// A further name, made by link(2).
+    Linked,
+}
+
+/// All nodes of a vault.
+#[derive(Default)]
+pub(crate) struct Nodes(Mutex<Table>);
+
+#[derive(Default)]
+struct Table {
+    nodes: HashMap<Ino, Node>,
+    /// The last generation given to a number that was used again.
+    generations: u32,
+}
+
+impl Nodes {
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.table().nodes.len() as u64
+    }
+
+    pub(crate) fn known(&self, ino: Ino) -> Option<Known> {
+        let table = self.table();
+        let node = table.nodes.get(&ino)?;
+        let dir_id = if let Extra::Directory(id) = &node.extra { Some(**id) } else { None };
+        Some(Known {
+            run: node.run.clone(),
+            name: node.name.clone(),
+            dir_id,
+            generation: node.generation,
+            kind: node.kind,
+            top: node.top,
+        })
+    }
+
+    /// Every name that is known to lead to the node.
+    pub(crate) fn names(&self, ino: Ino) -> Vec<Name> {
+        let table = self.table();
+        let Some(node) = table.nodes.get(&ino) else { return Vec::new() };
+        let more: &[Name] = if let Extra::Links(links) = &node.extra { links } else { &[] };
+        node.name.iter().chain(more).cloned().collect()
+    }
+
+    /// Notes that `name` leads to the node, with one more lookup of the kernel; gives its generation.
+    pub(crate) fn register(&self, ino: Ino, kind: Kind, run: &Arc<Run>, name: Name, found: Found) -> u32 {
+        let mut table = self.table();
+        if let Some(node) = table.nodes.get(&ino) {
+            let replaced = found == Found::Made || node.kind != kind || node.name.is_none();
+            if replaced || !Arc::ptr_eq(&node.run, run) {
+                table.start_anew(ino, kind, run);
+            }
+        }
+        table.nodes.entry(ino).or_insert_with(|| Node {
+            run: run.clone(),
+            name: None,
+            extra: Extra::None,
+            lookups: 0,
+            pins: 0,
+            generation: 0,
+            kind,
+            top: false,
+        });
+        table.add_name(ino, name, found);
+        let Some(node) = table.nodes.get_mut(&ino) else { return 0 };
+        node.lookups += 1;
+        node.generation
+    }
+
+    /// [`Nodes::register`] for the top directory of a run.
+    pub(crate) fn register_top(&self, ino: Ino, run: &Arc<Run>, name: Name) -> u32 {
+        let generation = self.register(ino, Kind::Dir, run, name, Found::There { nlink: 1 });
+        if let Some(node) = self.table().nodes.get_mut(&ino) {
+            node.top = true;
+            node.extra = Extra::Directory(Box::new(DirId::ROOT));
+        }
+        generation
+    }
+
+    /// Takes `n` lookups back.
+    pub(crate) fn forget(&self, ino: Ino, n: u64) {
+        let mut table = self.table();
+        if let Some(node) = table.nodes.get_mut(&ino) {
+            node.lookups = node.lookups.saturating_sub(n);
+        }
+        table.drop_if_unused(ino);
+    }
+
+    /// Keeps the node until [`Nodes::unpin`].
+    pub(crate) fn pin(&self, ino: Ino) {
+        if let Some(node) = self.table().nodes.get_mut(&ino) {
+            node.pins += 1;
+        }
+    }
+
+    pub(crate) fn unpin(&self, ino: Ino) {
+        self.table().unpin(ino);
+    }
+
+    /// The directory was opened, and its record read.
+    pub(crate) fn set_dir_id(&self, ino: Ino, id: DirId) {
+        if let Some(node) = self.table().nodes.get_mut(&ino) {
+            node.extra = Extra::Directory(Box::new(id));
+        }
+    }
+
+    /// The name no longer leads to the node. `last`: none does, whatever is known here.
+    pub(crate) fn remove_name(&self, ino: Ino, name: &Name, last: bool) {
+        let mut table = self.table();
+        table.remove_name(ino, name);
+        if last {
+            table.remove_all_names(ino);
+        }
+        table.drop_if_unused(ino);
+    }
+
+    /// The node has `to` in place of `from`.
+    pub(crate) fn moved(&self, ino: Ino, from: &Name, to: &Name) {
+        let mut table = self.table();
+        if !table.nodes.contains_key(&ino) {
+            return;
+        }
+        table.pin(to.parent);
+        let Some(node) = table.nodes.get_mut(&ino) else { return };
+        let links = if let Extra::Links(links) = &mut node.extra { links.as_mut_slice() } else { &mut [] };
+        match node.name.iter_mut().chain(links).find(|n| *n == from) {
+            Some(place) => {
+                *place = to.clone();
+                table.unpin(from.parent);
+            }
+            // Reached by a name that was not known here: only the new one is certain.
+            None => table.add_pinned_name(ino, to.clone()),
+        }
+    }
+
+    /// Whether `ino` is `ancestor`, or lies below it.
+    pub(crate) fn is_within(&self, ino: Ino, ancestor: Ino) -> bool {
+        let table = self.table();
+        let mut at = ino;
+        for _ in 0..DEPTH_LIMIT {
+            if at == ancestor {
+                return true;
+            }
+            match table.nodes.get(&at).and_then(|n| n.name.as_ref()) {
+                Some(name) => at = name.parent,
+                None => return false,
+            }
+        }
+        true
+    }
+
+    /// The directories above the node, nearest first, up to its run's top (or the mount's root).
+    pub(crate) fn ancestors(&self, ino: Ino) -> Vec<Ino> {
+        let table = self.table();
+        let mut found = Vec::new();
+        let mut at = ino;
+        while let Some(node) = table.nodes.get(&at)
+            && !node.top
+            && let Some(name) = &node.name
+            && found.len() < DEPTH_LIMIT
+        {
+            at = name.parent;
+            found.push(at);
+        }
+        found
+    }
+
+    /// Plaintext components from the mount's root, of a node of at most `limit` of them.
+    pub(crate) fn plain_path(&self, ino: Ino, limit: usize) -> Option<Vec<Box<[u8]>>> {
+        let table = self.table();
+        let mut parts = Vec::new();
+        let mut at = ino;
+        while at != ROOT {
+            let name = table.nodes.get(&at)?.name.as_ref()?;
+            parts.push(name.text.clone());
+            at = name.parent;
+            if parts.len() > limit {
+                return None;
+            }
+        }
+        parts.reverse();
+        Some(parts)
+    }
+
+    /// The node's path below its run's `tree/`, as stored; `None` when it has no name any more.
+    pub(crate) fn stored_path(&self, ino: Ino, key: &NameKey) -> Option<Vec<u8>> {
+        let table = self.table();
+        let mut parts: Vec<Vec<u8>> = Vec::new();
+        let mut at = ino;
+        while parts.len() < DEPTH_LIMIT {
+            let node = table.nodes.get(&at)?;
+            if node.top {
+                break;
+            }
+            let name = node.name.as_ref()?;
+            let dir = match table.nodes.get(&name.parent) {
+                _ if name.parent == ROOT => DirId::ROOT,
+                Some(Node { top: true, .. }) => DirId::ROOT,
+                Some(Node { extra: Extra::Directory(id), .. }) => **id,
+                _ => return None,
+            };
+            parts.push(name::encrypt_name(key, &dir, &name.text).ok()?.text);
+            if name.parent == ROOT {
+                break;
+            }
+            at = name.parent;
+        }
+        parts.reverse();
+        Some(parts.join(&b'/'))
+    }
+}
+
+impl Table {
+    fn pin(&mut self, ino: Ino) {
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            node.pins += 1;
+        }
+    }
+
+    fn unpin(&mut self, ino: Ino) {
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            node.pins = node.pins.saturating_sub(1);
+        }
+        self.drop_if_unused(ino);
+    }
+
+    fn drop_if_unused(&mut self, ino: Ino) {
+        let mut at = ino;
+        // A chain of parents, never a recursion: paths are as deep as anyone likes.
+        while self.nodes.get(&at).is_some_and(|n| n.lookups == 0 && n.pins == 0) {
+            let Some(node) = self.nodes.remove(&at) else { return };
+            if let Extra::Links(links) = node.extra {
+                for name in *links {
+                    if node.name.as_ref().is_none_or(|first| first.parent != name.parent) {
+                        self.unpin(name.parent);
+                    } else if let Some(parent) = self.nodes.get_mut(&name.parent) {
+                        parent.pins = parent.pins.saturating_sub(1);
+                    }
+                }
+            }
+            let Some(name) = node.name else { return };
+            at = name.parent;
+            if let Some(parent) = self.nodes.get_mut(&at) {
+                parent.pins = parent.pins.saturating_sub(1);
+            }
+        }
+    }
+
+    /// The number is another object's now; those who know the old one see another generation.
+    fn start_anew(&mut self, ino: Ino, kind: Kind, run: &Arc<Run>) {
+        self.remove_all_names(ino);
+        self.generations += 1;
+        let generation = self.generations;
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            node.run = run.clone();
+            node.kind = kind;
+            node.extra = Extra::None;
+            node.generation = generation;
+            node.top = false;
+        }
+    }
+
+    fn add_name(&mut self, ino: Ino, name: Name, found: Found) {
+        let Some(node) = self.nodes.get(&ino) else { return };
+        let links: &[Name] = if let Extra::Links(links) = &node.extra { links } else { &[] };
+        if node.name.iter().chain(links).any(|n| *n == name) {
+            return;
+        }
+        let several = match found {
+            Found::There { nlink } => nlink > 1 && node.kind != Kind::Dir,
+            Found::Linked => true,
+            Found::Made => false,
+        };
+        if !several {
+            // Renamed by someone else: an inode with one link has the name just seen.
+            self.remove_all_names(ino);
+        }
+        self.pin(name.parent);
+        self.add_pinned_name(ino, name);
+    }
+
+    fn add_pinned_name(&mut self, ino: Ino, name: Name) {
+        let Some(node) = self.nodes.get_mut(&ino) else { return };
+        match (&node.name, &mut node.extra) {
+            (None, _) => node.name = Some(name),
+            (Some(_), Extra::Links(links)) => links.push(name),
+            (Some(_), Extra::None) => node.extra = Extra::Links(Box::new(vec![name])),
+            (Some(_), Extra::Directory(_)) => {
+                let before = node.name.replace(name);
+                if let Some(before) = before {
+                    self.unpin(before.parent);
+                }
+            }
+        }
+    }
+
+    fn remove_name(&mut self, ino: Ino, name: &Name) {
+        let Some(node) = self.nodes.get_mut(&ino) else { return };
+        if node.name.as_ref() == Some(name) {
+            node.name = if let Extra::Links(links) = &mut node.extra { links.pop() } else { None };
+            self.unpin(name.parent);
+        } else if let Extra::Links(links) = &mut node.extra
+            && let Some(at) = links.iter().position(|n| n == name)
+        {
+            links.swap_remove(at);
+            self.unpin(name.parent);
+        }
+        if let Some(node) = self.nodes.get_mut(&ino)
+            && matches!(&node.extra, Extra::Links(links) if links.is_empty())
+        {
+            node.extra = Extra::None;
+        }
+    }
+
+    fn remove_all_names(&mut self, ino: Ino) {
+        while let Some(name) = self.nodes.get(&ino).and_then(|n| n.name.clone()) {
+            self.remove_name(ino, &name);
+        }
+    }
+}

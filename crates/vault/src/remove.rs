@@ -1,0 +1,178 @@
+//! Names that go.
+
+use std::sync::Arc;
+
+use runvault_format::name::{self, Shape};
+use runvault_store::backend::{Dir, Kind, Stat};
+
+use crate::api::Ino;
+use crate::directory::OpenDir;
+use crate::nodes::{Name, number};
+use crate::outcome::outcome;
+use crate::{Posix, Result, Vault, record};
+
+impl Vault {
+    /// Removes a name of anything but a directory. Who has the file open keeps it.
+    ///
+    /// # Errors
+    /// [`Posix::IsDirectory`], [`Posix::NotFound`], [`Posix::ReadOnly`]; the store's.
+    pub fn unlink(&self, parent: Ino, name: &[u8]) -> Result<()> {
+        let dir = self.present_directory(parent)?;
+        if self.run_named(parent, name).is_some() {
+            return Err(Posix::IsDirectory.into());
+        }
+        dir.body.check_writer()?;
+        let _names = self.locks.alone(&[parent]);
+        let stored = dir.stored(name)?;
+        let stat = dir.dir.stat(&stored.text).map_err(|e| outcome("look up a name in", dir.object(), e))?;
+        if stat.kind == Kind::Dir {
+            return Err(Posix::IsDirectory.into());
+        }
+        let ino = number(stat.ino);
+        let last = stat.nlink <= 1;
+        let act = || -> Result<()> {
+            dir.dir.unlink(&stored.text).map_err(|e| outcome("unlink in", dir.object(), e))?;
+            self.nodes.remove_name(ino, &Name::new(dir.node, name), last);
+            Ok(())
+        };
+        match self.files.live(ino).filter(|_| stat.kind == Kind::File) {
+            None => act()?,
+            Some(file) => {
+                let held = file.prepare_unlink(last)?;
+                act()?;
+                held.done();
+            }
+        }
+        self.unsynced.names(dir.node);
+        remove_sides(&*dir.dir, &stored.text, stored.side.is_some(), &stat);
+        Ok(())
+    }
+
+    /// Removes an empty directory; an empty open run as a whole.
+    ///
+    /// # Errors
+    /// [`Posix::NotEmpty`], [`Posix::NotDirectory`], [`Posix::NotFound`]; the store's.
+    pub fn rmdir(&self, parent: Ino, name: &[u8]) -> Result<()> {
+        self.check_open()?;
+        if let Some(run) = self.run_named(parent, name) {
+            return self.remove_run(parent, name, &run);
+        }
+        let dir = self.present_directory(parent)?;
+        dir.body.check_writer()?;
+        let stored = dir.stored(name)?;
+        let look = || dir.dir.stat(&stored.text).map_err(|e| outcome("look up a name in", dir.object(), e));
+        let (stat, _names) = self.lock_with_child(&[parent], &mut || look().map(Some))?;
+        let stat = stat.ok_or(Posix::NotFound)?;
+        if stat.kind != Kind::Dir {
+            return Err(Posix::NotDirectory.into());
+        }
+        let ino = number(stat.ino);
+        if self.folder_path(ino).is_some_and(|path| self.table().has_runs_below(&path)) {
+            return Err(Posix::NotEmpty.into());
+        }
+        self.remove_empty(&dir, name, || {
+            dir.dir.remove_dir(&stored.text).map_err(|e| outcome("remove a directory in", dir.object(), e))
+        })?;
+        self.directory_gone(ino, &Name::new(dir.node, name));
+        self.unsynced.names(dir.node);
+        remove_sides(&*dir.dir, &stored.text, stored.side.is_some(), &stat);
+        Ok(())
+    }
+
+    /// The open directory of a node, if there is something in it at all.
+    pub(crate) fn present_directory(&self, ino: Ino) -> Result<Arc<OpenDir>> {
+        self.check_open()?;
+        if self.read_only() {
+            return Err(Posix::ReadOnly.into());
+        }
+        self.directory(ino)
+    }
+
+    /// Locks the names of `dirs`, and of the directory that `look` finds, which stays that one.
+    pub(crate) fn lock_with_child(
+        &self,
+        dirs: &[Ino],
+        look: &mut dyn FnMut() -> Result<Option<Stat>>,
+    ) -> Result<(Option<Stat>, Vec<std::sync::RwLockWriteGuard<'_, ()>>)> {
+        loop {
+            let before = look()?;
+            let child = before.filter(|stat| stat.kind == Kind::Dir).map(|stat| number(stat.ino));
+            let all: Vec<Ino> = dirs.iter().copied().chain(child).collect();
+            let guards = self.locks.alone(&all);
+            let now = look()?;
+            if now.map(|s| (s.ino, s.kind)) == before.map(|s| (s.ino, s.kind)) {
+                return Ok((now, guards));
+            }
+        }
+    }
+
+    /// Lets `act` remove or replace the empty directory `text`: its record goes before, and comes
+    /// back with the same id when `act` fails. Its names are locked by the caller.
+    pub(crate) fn remove_empty(
+        &self,
+        parent: &OpenDir,
+        text: &[u8],
+        act: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        let object = || parent.object();
+        let context = &parent.body.context;
+        let dir =
+            parent.dir.open_dir(&parent.stored(text)?.text).map_err(|e| outcome("open", object(), e))?;
+        let leftovers = leftovers(&*dir).map_err(|e| outcome("list", object(), e))?.ok_or(Posix::NotEmpty)?;
+        for side in leftovers {
+            dir.unlink(&side).map_err(|e| outcome("remove a side file in", object(), e))?;
+        }
+        // What is damaged may go too: it holds nothing.
+        let id = record::read(context, &*dir, None).ok().flatten();
+        match dir.unlink(name::RECORD) {
+            Err(e) if e.raw_os_error() != Some(libc::ENOENT) => {
+                return Err(outcome("remove the record of", object(), e));
+            }
+            _ => {}
+        }
+        act().inspect_err(|_| {
+            let place = parent.place(Kind::Dir, text);
+            let back = id.map_or(Ok(()), |id| record::put_back(context, &*dir, id, place));
+            if let Err(error) = back {
+                log::error!("{}: a directory in it lost its record: {error}", object());
+            }
+        })
+    }
+
+    pub(crate) fn directory_gone(&self, ino: Ino, name: &Name) {
+        self.unsynced.forget_dir(ino);
+        self.nodes.remove_name(ino, name, true);
+        self.foreign_seen(ino, None);
+        if self.nodes.known(ino).is_none() {
+            self.dirs.drop_one(ino);
+        }
+    }
+}
+
+/// Orphaned side files of a directory that is empty else; `None` if it is not.
+fn leftovers(dir: &dyn Dir) -> std::io::Result<Option<Vec<Vec<u8>>>> {
+    let mut sides = Some(Vec::new());
+    dir.entries(0, &mut |entry| {
+        match name::shape(&entry.name) {
+            Shape::Record => {}
+            Shape::SideName | Shape::SideLink => {
+                if let Some(sides) = &mut sides {
+                    sides.push(entry.name);
+                }
+            }
+            Shape::Short | Shape::Long | Shape::Foreign => sides = None,
+        }
+        sides.is_some()
+    })?;
+    Ok(sides)
+}
+
+/// The side files of a name that has gone. What stays behind costs room only.
+pub(crate) fn remove_sides(dir: &dyn Dir, stored: &[u8], long: bool, stat: &Stat) {
+    if long {
+        let _ = dir.unlink(&name::side_name_of(stored));
+    }
+    if stat.kind == Kind::Symlink {
+        let _ = dir.unlink(&name::side_link_of(stored));
+    }
+}

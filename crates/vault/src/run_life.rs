@@ -1,0 +1,355 @@
+//! Runs come, are renamed, and go: each whole or not at all.
+
+use std::sync::{Arc, PoisonError};
+
+use runvault_crypto::random;
+use runvault_crypto::secrets::Secret;
+use runvault_format::descriptor::{RunDescriptor, RunKind, Seals, StateRef};
+use runvault_format::ids::{Digest, RunId, SessionId};
+use runvault_format::keys::{RunKey, RunKeys};
+use runvault_format::name;
+use runvault_format::size::Geometry;
+use runvault_store::backend::{Dir, Kind, Rename};
+use runvault_store::replace;
+
+use crate::api::{Attr, Caller, Ino};
+use crate::authority::{ChainPlace, Gateway, Resume};
+use crate::lease;
+use crate::nodes::Name;
+use crate::outcome::outcome;
+use crate::run::Run;
+use crate::run_table::Entry;
+use crate::{Error, Posix, Result, Vault, runs, sys};
+
+/// Directories of a run's own files.
+const DIR_MODE: u32 = 0o755;
+const FILE_MODE: u32 = 0o644;
+/// Levels of a run's directory below which nothing is removed: no path of ours is that deep.
+const REMOVE_DEPTH: usize = 1 << 16;
+
+/// What is drawn and sealed for a run that is to be.
+struct Draft {
+    id: RunId,
+    key: RunKey,
+    session: SessionId,
+    descriptor: RunDescriptor,
+    note: Vec<u8>,
+}
+
+impl Vault {
+    /// mkdir at run depth.
+    pub(crate) fn make_named_run(
+        &self,
+        caller: &Caller,
+        parent: Ino,
+        name: &[u8],
+        mode: u32,
+    ) -> Result<Attr> {
+        self.check_open()?;
+        if self.gateway.is_none() {
+            return Err(Posix::ReadOnly.into());
+        }
+        if name.len() > name::NAME_MAX {
+            return Err(Posix::NameTooLong.into());
+        }
+        let folder = self.folder_path(parent).ok_or(Posix::Invalid)?;
+        let path = if folder.is_empty() { name.to_vec() } else { [&folder, &b"/"[..], name].concat() };
+        let _names = self.locks.alone(&[parent]);
+        if self.table().folder(&folder).is_some_and(|f| f.by_name.contains_key(name)) {
+            return Err(Posix::Exists.into());
+        }
+        if let Ok(dir) = self.directory(parent)
+            && dir.dir.stat(&dir.stored(name)?.text).is_ok()
+        {
+            return Err(Posix::Exists.into());
+        }
+        let run = self.make_run(RunKind::Run, &path)?;
+        let body = self.body(&run)?;
+        let owned = self.own_tree(&body.dir, caller, mode);
+        self.change_table(|entries| {
+            entries.insert(run.id, Entry::Run(run.clone()));
+        });
+        owned?;
+        self.lookup_run(parent, name, &run)
+    }
+
+    /// The top directory belongs to who asked for the run.
+    fn own_tree(&self, run_dir: &Arc<dyn Dir>, caller: &Caller, mode: u32) -> Result<()> {
+        let fail = |e| outcome("set the owner of", "tree", e);
+        if sys::is_root() {
+            run_dir.set_owner(b"tree", Some(caller.uid), Some(caller.gid)).map_err(fail)?;
+        }
+        run_dir.set_mode(b"tree", mode & !caller.umask & 0o1777).map_err(fail)
+    }
+
+    /// The gateway's run for what lies outside any run.
+    pub(crate) fn make_loose_run(&self) -> Result<()> {
+        let _one = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.loose_run().is_some_and(|run| run.held) {
+            return Ok(());
+        }
+        let run = self.make_run(RunKind::Loose, b"loose")?;
+        self.change_table(|entries| {
+            entries.insert(run.id, Entry::Run(run));
+        });
+        Ok(())
+    }
+
+    /// A run, durable in the state folder before the store sees it, whole in the store before it
+    /// has its name there.
+    fn make_run(&self, kind: RunKind, name: &[u8]) -> Result<Arc<Run>> {
+        let gateway = self.gateway.as_deref().ok_or(Posix::ReadOnly)?;
+        let draft = self.draft(gateway, kind)?;
+        let temporary = [b".new-", draft.id.to_string().as_bytes()].concat();
+        let object = || format!("runs/.new-{}", draft.id);
+        if let Err(error) = self.write_run(gateway, &draft, &temporary, name) {
+            // The state folder's pending entry is settled at its next start.
+            if let Ok(dir) = self.runs_dir.open_dir(&temporary) {
+                let _ = remove_all(&dir);
+                drop(dir);
+                let _ = self.runs_dir.remove_dir(&temporary);
+            }
+            return Err(error);
+        }
+        self.runs_dir
+            .rename(&temporary, &*self.runs_dir, draft.id.to_string().as_bytes(), Rename::NoReplace)
+            .or_else(|e| match e.raw_os_error() {
+                // A store that does not know the flag; a random name is free.
+                Some(libc::EINVAL | libc::EOPNOTSUPP) => {
+                    let id = draft.id.to_string();
+                    self.runs_dir.rename(&temporary, &*self.runs_dir, id.as_bytes(), Rename::Over)
+                }
+                _ => Err(e),
+            })
+            .map_err(|e| outcome("put in place", object(), e))?;
+        self.runs_dir.sync().map_err(|e| outcome("sync", "runs", e))?;
+        gateway.commit_run(&draft.id)?;
+        let serial = self.serials.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let dir = runs::run_dir(&self.root, &draft.id)?;
+        let run = Run::new(draft.id, &draft.descriptor, serial, true, draft.key, name.to_vec());
+        self.give_body(&run, dir, draft.session)?;
+        Ok(run)
+    }
+
+    fn draft(&self, gateway: &dyn Gateway, kind: RunKind) -> Result<Draft> {
+        let (mut id, mut session) = ([0u8; 16], [0u8; 16]);
+        random::fill(&mut id)?;
+        random::fill(&mut session)?;
+        let (id, session) = (RunId(id), SessionId(session));
+        let key = RunKey(Secret::random()?);
+        let keys = RunKeys::derive(&key, &id, runvault_crypto::aead::Engine::fastest());
+        let state = self.authority.state();
+        let (epoch, _) = self.authority.epoch();
+        let mut made = None;
+        let resume = Resume { key: key.clone(), session };
+        let note = gateway.begin_run(&id, &resume, &mut |place: ChainPlace| {
+            let descriptor = RunDescriptor {
+                vault: self.authority.vault_id(),
+                run: id,
+                geometry: Geometry::default(),
+                kind,
+                commitment: Digest(keys.commitment()),
+                epoch,
+                state: StateRef { n: state.n, hash: Digest(state.hash) },
+                signer: gateway.id(),
+                seq: Some(place.seq),
+                prev: place.prev.map(Digest),
+                seals: Seals { n: 0, hash: None },
+                after: None,
+                opened: sys::utc_now(),
+            };
+            let text = descriptor.to_text()?;
+            made = Some(descriptor);
+            Ok(text)
+        })?;
+        let descriptor = made.ok_or(Posix::Invalid)?;
+        Ok(Draft { id, key, session, descriptor, note })
+    }
+
+    /// Everything of a run, under its temporary name, synced.
+    fn write_run(&self, gateway: &dyn Gateway, draft: &Draft, temporary: &[u8], name: &[u8]) -> Result<()> {
+        let fail = |e| outcome("write", format!("runs/.new-{}", draft.id), e);
+        let envelopes = self.authority.seal_run(&draft.id, &draft.key)?;
+        let keys = RunKeys::derive(&draft.key, &draft.id, runvault_crypto::aead::Engine::fastest());
+        let name = name::encrypt_run_name(keys.name_key(), &draft.id, name).map_err(|e| match e {
+            runvault_format::Error::TooLong => Error::Posix(Posix::NameTooLong),
+            runvault_format::Error::Name => Error::Posix(Posix::Invalid),
+            other => other.into(),
+        })?;
+        self.runs_dir.create_dir(temporary, DIR_MODE).map_err(fail)?;
+        let dir = self.runs_dir.open_dir(temporary).map_err(fail)?;
+        let put = |dir: &Arc<dyn Dir>, name: &[u8], bytes: &[u8]| {
+            let file = dir.create_file(name, FILE_MODE)?;
+            file.write_at(bytes, 0)?;
+            file.sync_all()
+        };
+        put(&dir, b"run.json", &draft.note).map_err(fail)?;
+        put(&dir, b"name", &name).map_err(fail)?;
+        dir.create_dir(b"keys", DIR_MODE).map_err(fail)?;
+        let keys_dir = dir.open_dir(b"keys").map_err(fail)?;
+        for envelope in &envelopes {
+            put(&keys_dir, envelope.name.as_bytes(), &envelope.bytes).map_err(fail)?;
+        }
+        keys_dir.sync().map_err(fail)?;
+        dir.create_dir(b"tree", DIR_MODE).map_err(fail)?;
+        lease::write(&*dir, &lease::of_this_process(&gateway.id())).map_err(fail)?;
+        dir.sync().map_err(fail)
+    }
+
+    /// Renaming an open run's folder between places of run depth replaces its `name`.
+    pub(crate) fn rename_run(
+        &self,
+        (parent, name): (Ino, &[u8]),
+        run: &Arc<Run>,
+        (to, new): (Ino, &[u8]),
+        how: Rename,
+    ) -> Result<()> {
+        if !self.is_run_depth(to) {
+            return Err(Posix::CrossRun.into());
+        }
+        if how == Rename::Exchange {
+            return Err(Posix::Invalid.into());
+        }
+        let body = self.body(run)?;
+        body.check_writer()?;
+        let folder = self.folder_path(to).ok_or(Posix::CrossRun)?;
+        let path = if folder.is_empty() { new.to_vec() } else { [&folder, &b"/"[..], new].concat() };
+        let keys = &body.context.keys;
+        let sealed = name::encrypt_run_name(keys.name_key(), &run.id, &path).map_err(|e| match e {
+            runvault_format::Error::TooLong => Error::Posix(Posix::NameTooLong),
+            _ => Error::Posix(Posix::Invalid),
+        })?;
+        if let Some(there) = self.run_named(to, new) {
+            if Arc::ptr_eq(&there, run) {
+                return Ok(());
+            }
+            if how == Rename::NoReplace {
+                return Err(Posix::Exists.into());
+            }
+            self.remove_run(to, new, &there)?;
+        }
+        let _names = self.locks.alone(&[parent, to]);
+        if let Ok(dir) = self.directory(to)
+            && let Ok(stat) = dir.dir.stat(&dir.stored(new)?.text)
+        {
+            let there = if stat.kind == Kind::Dir { Posix::Exists } else { Posix::NotDirectory };
+            return Err(if how == Rename::NoReplace { Posix::Exists } else { there }.into());
+        }
+        replace::replace(&*body.dir, b"name", &sealed, FILE_MODE)
+            .map_err(|e| outcome("replace", format!("runs/{}/name", run.id), e))?;
+        run.set_name(&path);
+        self.nodes.moved(body.top, &Name::new(parent, name), &Name::new(to, new));
+        self.change_table(|_| {});
+        Ok(())
+    }
+
+    /// rmdir of an empty open run: signed for, then gone.
+    pub(crate) fn remove_run(&self, parent: Ino, name: &[u8], run: &Arc<Run>) -> Result<()> {
+        let gateway = self.gateway.as_deref().ok_or(Posix::ReadOnly)?;
+        let body = self.body(run)?;
+        body.check_writer()?;
+        let _names = self.locks.alone(&[parent, body.top]);
+        if body.tree_holds_something()? {
+            return Err(Posix::NotEmpty.into());
+        }
+        let verified = runs::read_descriptor(&self.root, &run.id, &*self.authority)?;
+        let note = gateway.retire_run(&run.id, &verified.note, &sys::utc_now())?;
+        self.put_retired(&run.id, &note)?;
+        body.context.close()?;
+        let (id, gone) = (run.id.to_string(), format!(".gone-{}", run.id));
+        self.runs_dir
+            .rename(id.as_bytes(), &*self.runs_dir, gone.as_bytes(), Rename::Over)
+            .map_err(|e| outcome("remove", format!("runs/{id}"), e))?;
+        self.runs_dir.sync().map_err(|e| outcome("sync", "runs", e))?;
+        self.change_table(|entries| {
+            entries.remove(&run.id);
+        });
+        self.dirs.drop_run(run);
+        self.nodes.remove_name(body.top, &Name::new(parent, name), true);
+        run.mark_gone();
+        self.remove_gone(gone.as_bytes())?;
+        gateway.release(&run.id)
+    }
+
+    fn put_retired(&self, run: &RunId, note: &[u8]) -> Result<()> {
+        let fail = |e| outcome("write", format!("retired/{run}"), e);
+        let open = || self.root.open_dir(b"retired");
+        let dir = match open() {
+            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {
+                self.root.create_dir(b"retired", DIR_MODE).map_err(fail)?;
+                self.root.sync().map_err(fail)?;
+                open().map_err(fail)?
+            }
+            other => other.map_err(fail)?,
+        };
+        replace::replace(&*dir, run.to_string().as_bytes(), note, FILE_MODE).map_err(fail)
+    }
+
+    /// Removes what a run on its way out left behind.
+    fn remove_gone(&self, name: &[u8]) -> Result<()> {
+        let object = || format!("runs/{}", String::from_utf8_lossy(name));
+        let fail = |e| outcome("remove", object(), e);
+        let dir = self.runs_dir.open_dir(name).map_err(fail)?;
+        remove_all(&dir).map_err(fail)?;
+        drop(dir);
+        self.runs_dir.remove_dir(name).map_err(fail)
+    }
+
+    /// Clears what this gateway's earlier processes left of runs on their way in or out.
+    pub(crate) fn clear_passing(&self, passing: &[Vec<u8>]) {
+        let Some(gateway) = self.gateway.as_deref() else { return };
+        let ours = gateway.id().to_string();
+        for name in passing {
+            let holder = self.runs_dir.open_dir(name).ok().and_then(|dir| lease::read(&*dir).ok()?);
+            if holder.is_some_and(|lease| lease.holder == ours)
+                && let Err(error) = self.remove_gone(name)
+            {
+                log::warn!("a leftover in runs/ stays: {error}");
+            }
+        }
+    }
+}
+
+/// Empties a directory, following nothing. The lease goes last: it says whose leftovers these are.
+fn remove_all(dir: &Arc<dyn Dir>) -> std::io::Result<()> {
+    let mut stack: Vec<(Arc<dyn Dir>, Vec<u8>)> = Vec::new();
+    let mut here = dir.clone();
+    loop {
+        let mut names = Vec::new();
+        let top = stack.is_empty();
+        here.entries(0, &mut |entry| {
+            if !(top && entry.name == b"lease") {
+                names.push(entry.name);
+            }
+            true
+        })?;
+        let mut below = None;
+        for name in names {
+            match here.unlink(&name) {
+                Err(e) if matches!(e.raw_os_error(), Some(libc::EISDIR | libc::EPERM)) => {
+                    below = Some(name);
+                    break;
+                }
+                other => other?,
+            }
+        }
+        match below {
+            Some(name) if stack.len() < REMOVE_DEPTH => {
+                let child = here.open_dir(&name)?;
+                stack.push((std::mem::replace(&mut here, child), name));
+            }
+            Some(_) => return Err(std::io::Error::from_raw_os_error(libc::ELOOP)),
+            None => match stack.pop() {
+                Some((parent, name)) => {
+                    parent.remove_dir(&name)?;
+                    here = parent;
+                }
+                None => break,
+            },
+        }
+    }
+    match dir.unlink(b"lease") {
+        Err(e) if e.raw_os_error() != Some(libc::ENOENT) => Err(e),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,245 @@
+//! The runs of a vault by name, and the loose run whose files the mount's root shows.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+
+use runvault_format::header::Kind as Object;
+use runvault_format::ids::{DirId, RunId};
+use runvault_format::keys::place;
+use runvault_format::name;
+use runvault_store::backend::Kind;
+
+use crate::api::{Ino, ROOT};
+use crate::run::{Loaded, Run};
+use crate::runs;
+use crate::{Error, Posix, Result, Vault, record};
+
+/// Components of a folder's path above which no run is looked for.
+const DEPTH_MAX: usize = 8;
+
+/// A directory of `runs/`, as it was found.
+#[derive(Clone)]
+pub(crate) enum Entry {
+    Run(Arc<Run>),
+    /// No key of ours opens it.
+    Closed,
+    /// Why it cannot be used.
+    Trouble(String),
+}
+
+/// The runs in one folder.
+#[derive(Default)]
+pub(crate) struct Folder {
+    pub(crate) by_name: HashMap<Vec<u8>, Arc<Run>>,
+    /// In the order of listings.
+    pub(crate) by_serial: BTreeMap<u32, (Vec<u8>, Arc<Run>)>,
+}
+
+/// All runs; replaced as a whole.
+#[derive(Default)]
+pub(crate) struct RunTable {
+    pub(crate) entries: BTreeMap<RunId, Entry>,
+    folders: HashMap<Vec<u8>, Folder>,
+    pub(crate) loose: Option<Arc<Run>>,
+    /// Names in `runs/` that are not ours.
+    pub(crate) foreign: u64,
+}
+
+impl RunTable {
+    /// The runs in the folder of that plaintext path.
+    pub(crate) fn folder(&self, path: &[u8]) -> Option<&Folder> {
+        self.folders.get(path)
+    }
+
+    pub(crate) fn runs(&self) -> impl Iterator<Item = &Arc<Run>> {
+        self.entries.values().filter_map(|entry| if let Entry::Run(run) = entry { Some(run) } else { None })
+    }
+
+    /// Whether a run lies in the folder or below it.
+    pub(crate) fn has_runs_below(&self, path: &[u8]) -> bool {
+        let below = [path, b"/"].concat();
+        self.folders.keys().any(|folder| folder == path || folder.starts_with(&below))
+    }
+
+    fn show(&mut self, folder: &[u8], name: Vec<u8>, run: &Arc<Run>) {
+        let folder = self.folders.entry(folder.to_vec()).or_default();
+        folder.by_serial.insert(run.serial, (name.clone(), run.clone()));
+        folder.by_name.insert(name, run.clone());
+    }
+}
+
+/// Folder and last component of a run's name.
+pub(crate) fn split(name: &[u8]) -> (&[u8], &[u8]) {
+    match name.iter().rposition(|c| *c == b'/') {
+        Some(at) => (name.get(..at).unwrap_or_default(), name.get(at + 1..).unwrap_or_default()),
+        None => (b"", name),
+    }
+}
+
+fn with_id(name: &[u8], run: &Run) -> Vec<u8> {
+    let id = run.id.to_string();
+    [name, b"~", id.get(..8).unwrap_or(&id).as_bytes()].concat()
+}
+
+impl Vault {
+    pub(crate) fn table(&self) -> Arc<RunTable> {
+        self.runs.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The loose run that the mount's root shows.
+    pub(crate) fn loose_run(&self) -> Option<Arc<Run>> {
+        self.table().loose.clone()
+    }
+
+    /// Looks at `runs/` again. `all`: also at what could not be opened before.
+    ///
+    /// # Errors
+    /// The store's, for `runs/` itself; a single run's trouble is noted with it.
+    pub(crate) fn scan(&self, all: bool) -> Result<()> {
+        let _one = self.scanning.lock().unwrap_or_else(PoisonError::into_inner);
+        let listed = runs::list_all(&self.root)?;
+        let before = self.table();
+        let mut entries = BTreeMap::new();
+        let mut changed = listed.runs.len() != before.entries.len() || before.foreign != listed.foreign;
+        for id in listed.runs {
+            let entry = match before.entries.get(&id) {
+                Some(Entry::Run(run)) => Entry::Run(run.clone()),
+                Some(known) if !all => known.clone(),
+                _ => {
+                    changed = true;
+                    self.load(id)
+                }
+            };
+            entries.insert(id, entry);
+        }
+        if changed {
+            self.replace_table(entries, listed.foreign);
+        }
+        Ok(())
+    }
+
+    fn load(&self, id: RunId) -> Entry {
+        let serial = self.serials.fetch_add(1, Ordering::Relaxed);
+        match Run::load(&self.root, id, &*self.authority, self.gateway.as_deref(), serial) {
+            Ok(Loaded::Opens(run)) => Entry::Run(run),
+            Ok(Loaded::Closed) => Entry::Closed,
+            Err(error) => {
+                log::warn!("run {id} is left out: {error}");
+                Entry::Trouble(error.to_string())
+            }
+        }
+    }
+
+    /// Adds, removes or renames one run; the caller holds nothing of the table.
+    pub(crate) fn change_table(&self, change: impl FnOnce(&mut BTreeMap<RunId, Entry>)) {
+        let _one = self.scanning.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.table();
+        let mut entries = before.entries.clone();
+        change(&mut entries);
+        self.replace_table(entries, before.foreign);
+    }
+
+    fn replace_table(&self, entries: BTreeMap<RunId, Entry>, foreign: u64) {
+        let mut table = RunTable { entries, foreign, ..RunTable::default() };
+        let runs: Vec<Arc<Run>> = table.runs().cloned().collect();
+        table.loose = primary_loose(&runs);
+        self.name_runs(&mut table, &runs);
+        *self.runs.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
+    }
+
+    /// Every run gets one name that no other has.
+    fn name_runs(&self, table: &mut RunTable, runs: &[Arc<Run>]) {
+        let loose = table.loose.clone();
+        let mut folders: HashMap<Vec<u8>, bool> = HashMap::new();
+        let mut wanted: BTreeMap<Vec<u8>, Vec<Arc<Run>>> = BTreeMap::new();
+        for run in runs {
+            if loose.as_ref().is_some_and(|l| Arc::ptr_eq(l, run)) {
+                continue;
+            }
+            if run.is_loose() {
+                // Another gateway's: its files stay reachable.
+                table.show(b"", with_id(b"loose", run), run);
+                continue;
+            }
+            let name = run.name();
+            let (folder, last) = split(&name);
+            let there = *folders
+                .entry(folder.to_vec())
+                .or_insert_with(|| folder.is_empty() || self.is_loose_folder(loose.as_ref(), folder));
+            let shown = if there {
+                name.clone()
+            } else {
+                log::warn!("run {}: the folder it lies in is missing; it is shown in the root", run.id);
+                [
+                    folder.iter().map(|c| if *c == b'/' { b'~' } else { *c }).collect(),
+                    vec![b'~'],
+                    last.to_vec(),
+                ]
+                .concat()
+            };
+            wanted.entry(shown).or_default().push(run.clone());
+        }
+        for (name, runs) in wanted {
+            let (folder, last) = split(&name);
+            let ours = runs.iter().filter(|run| run.held).count();
+            for run in &runs {
+                let alone = runs.len() == 1 || (run.held && ours == 1);
+                if !alone {
+                    log::warn!(
+                        "run {}: another run has the same name; both are shown with their ids",
+                        run.id
+                    );
+                }
+                table.show(folder, if alone { last.to_vec() } else { with_id(last, run) }, run);
+            }
+        }
+    }
+
+    fn is_loose_folder(&self, loose: Option<&Arc<Run>>, path: &[u8]) -> bool {
+        let Some(loose) = loose else { return false };
+        let walk = || -> Result<()> {
+            let body = self.body(loose)?;
+            let key = body.context.keys.name_key();
+            let (mut dir, mut id) = (body.tree.clone(), DirId::ROOT);
+            for text in path.split(|c| *c == b'/') {
+                let stored = name::encrypt_name(key, &id, text)?.text;
+                dir = dir.open_dir(&stored).map_err(|_| Error::Posix(Posix::NotFound))?;
+                let place = place(&id, Object::Directory, text);
+                id = record::read(&body.context, &*dir, Some(place))?.ok_or(Posix::NotFound)?;
+            }
+            Ok(())
+        };
+        walk().is_ok()
+    }
+
+    /// The plaintext path of a directory in which runs may lie: the root, and folders of the loose run.
+    pub(crate) fn folder_path(&self, dir: Ino) -> Option<Vec<u8>> {
+        if dir == ROOT {
+            return Some(Vec::new());
+        }
+        let known = self.nodes.known(dir)?;
+        if !known.run.is_loose() || known.top || known.kind != Kind::Dir {
+            return None;
+        }
+        Some(self.nodes.plain_path(dir, DEPTH_MAX)?.join(&b'/'))
+    }
+
+    /// The run that stands under a name.
+    pub(crate) fn run_named(&self, parent: Ino, name: &[u8]) -> Option<Arc<Run>> {
+        let path = self.folder_path(parent)?;
+        self.table().folder(&path)?.by_name.get(name).cloned()
+    }
+
+    /// Whether a directory made in `parent` is a run.
+    pub(crate) fn is_run_depth(&self, parent: Ino) -> bool {
+        let depth = |path: Vec<u8>| if path.is_empty() { 0 } else { path.split(|c| *c == b'/').count() };
+        self.folder_path(parent).map(depth) == usize::try_from(self.options.run_depth.saturating_sub(1)).ok()
+    }
+}
+
+/// The gateway's own, else the one made first.
+fn primary_loose(runs: &[Arc<Run>]) -> Option<Arc<Run>> {
+    let loose = runs.iter().filter(|run| run.is_loose());
+    loose.min_by_key(|run| (!run.held, run.opened.clone(), run.id)).cloned()
+}

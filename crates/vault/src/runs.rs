@@ -1,0 +1,189 @@
+//! The runs of a store, as files: what is there, what is signed, who has envelopes.
+
+use std::sync::Arc;
+
+use runvault_format::descriptor::RunDescriptor;
+use runvault_format::ids::RunId;
+use runvault_format::note::{Note, Verified};
+use runvault_store::backend::{Dir, Kind};
+use runvault_store::read_whole::read_whole;
+use runvault_store::replace;
+
+use crate::authority::{Authority, EnvelopeFile};
+use crate::outcome::{is_not_found, outcome};
+use crate::{Damage, Error, Result};
+
+const RUNS: &[u8] = b"runs";
+const KEYS: &[u8] = b"keys";
+/// run.json is a signed note.
+const DESCRIPTOR: &[u8] = b"run.json";
+const DESCRIPTOR_MAX: usize = 1 << 20;
+const ENVELOPE_MAX: usize = 64 << 10;
+/// Envelopes of one run that are looked at; a store could hold any number of files.
+const ENVELOPES_MAX: usize = 10_000;
+
+/// A run.json that an enrolled gateway signed, for this vault and this directory.
+#[derive(Clone, Debug)]
+pub struct VerifiedRun {
+    /// What it says.
+    pub descriptor: Verified<RunDescriptor>,
+    /// The signed bytes as stored, whose hash the next run of its gateway names.
+    pub note: Vec<u8>,
+}
+
+/// What `runs/` holds.
+#[derive(Clone, Debug, Default)]
+pub struct Listed {
+    /// Directories named like a run, sorted.
+    pub runs: Vec<RunId>,
+    /// Other names.
+    pub foreign: u64,
+    /// Names of runs on their way in (`.new-…`) or out (`.gone-…`).
+    pub(crate) passing: Vec<Vec<u8>>,
+}
+
+/// The store's `runs/`.
+pub(crate) fn runs_dir(root: &Arc<dyn Dir>) -> Result<Arc<dyn Dir>> {
+    root.open_dir(RUNS).map_err(|e| Error::store("open", "runs", e))
+}
+
+/// `runs/<id>`.
+pub(crate) fn run_dir(root: &Arc<dyn Dir>, run: &RunId) -> Result<Arc<dyn Dir>> {
+    let name = run.to_string();
+    runs_dir(root)?.open_dir(name.as_bytes()).map_err(|e| outcome("open", format!("runs/{name}"), e))
+}
+
+/// The names in `runs/`.
+///
+/// # Errors
+/// The store's.
+pub fn list(root: &Arc<dyn Dir>) -> Result<Vec<RunId>> {
+    list_all(root).map(|listed| listed.runs)
+}
+
+/// [`list`], with what else lies there.
+///
+/// # Errors
+/// The store's.
+pub fn list_all(root: &Arc<dyn Dir>) -> Result<Listed> {
+    let runs = runs_dir(root)?;
+    let mut listed = Listed::default();
+    runs.entries(0, &mut |entry| {
+        let id = std::str::from_utf8(&entry.name).ok().and_then(|text| text.parse().ok());
+        match id {
+            Some(id) if matches!(entry.kind, Some(Kind::Dir) | None) => listed.runs.push(id),
+            _ if entry.name.starts_with(b".new-") || entry.name.starts_with(b".gone-") => {
+                listed.passing.push(entry.name);
+            }
+            _ => listed.foreign += 1,
+        }
+        true
+    })
+    .map_err(|e| Error::store("list", "runs", e))?;
+    listed.runs.sort_unstable();
+    Ok(listed)
+}
+
+/// Reads and verifies a run's descriptor: an enrolled gateway of this vault signed it for this run.
+///
+/// # Errors
+/// [`Damage::Run`] with what is wrong; the store's.
+pub fn read_descriptor(root: &Arc<dyn Dir>, run: &RunId, authority: &dyn Authority) -> Result<VerifiedRun> {
+    let object = || format!("runs/{run}/run.json");
+    let bytes = read_whole(&*run_dir(root, run)?, DESCRIPTOR, DESCRIPTOR_MAX)
+        .map_err(|e| outcome("read", object(), e))
+        .map_err(|e| if is_not_found(&e) { refuse(run, "it is missing") } else { e })?;
+    let descriptor = verify_descriptor(run, &bytes, authority)?;
+    Ok(VerifiedRun { descriptor, note: bytes })
+}
+
+fn refuse(run: &RunId, what: impl Into<String>) -> Error {
+    Error::damaged(format!("runs/{run}/run.json"), Damage::Run(what.into()))
+}
+
+fn verify_descriptor(
+    run: &RunId,
+    bytes: &[u8],
+    authority: &dyn Authority,
+) -> Result<Verified<RunDescriptor>> {
+    let named = |e: runvault_format::Error| refuse(run, e.to_string());
+    let note = Note::parse(bytes).map_err(named)?;
+    // The signer's name is read before its signature holds, and only to find the key to check with.
+    let claimed = RunDescriptor::parse_text(note.text).map_err(named)?;
+    let key = authority
+        .gateway_key(&claimed.signer)
+        .ok_or_else(|| refuse(run, format!("its signer {} is no gateway of this vault", claimed.signer)))?;
+    let text = note.verify(&claimed.signer, &key).map_err(named)?;
+    let descriptor = text.parse(RunDescriptor::parse_text).map_err(named)?;
+    if descriptor.vault != authority.vault_id() {
+        return Err(refuse(run, "it belongs to another vault"));
+    }
+    if descriptor.run != *run {
+        return Err(refuse(run, format!("it is that of run {}", descriptor.run)));
+    }
+    Ok(descriptor)
+}
+
+fn keys_dir(root: &Arc<dyn Dir>, run: &RunId) -> Result<Arc<dyn Dir>> {
+    let object = || format!("runs/{run}/keys");
+    run_dir(root, run)?.open_dir(KEYS).map_err(|e| Error::store("open", object(), e))
+}
+
+/// The files of a run's `keys/`, by name; what is no regular file of at most 64 KiB is left out.
+///
+/// # Errors
+/// The store's.
+pub fn envelopes(root: &Arc<dyn Dir>, run: &RunId) -> Result<Vec<EnvelopeFile>> {
+    let keys = keys_dir(root, run)?;
+    let mut names = Vec::new();
+    keys.entries(0, &mut |entry| {
+        if let Ok(name) = String::from_utf8(entry.name)
+            && !name.starts_with('.')
+        {
+            names.push(name);
+        }
+        names.len() < ENVELOPES_MAX
+    })
+    .map_err(|e| Error::store("list", format!("runs/{run}/keys"), e))?;
+    names.sort_unstable();
+    let mut found = Vec::with_capacity(names.len());
+    for name in names {
+        match read_whole(&*keys, name.as_bytes(), ENVELOPE_MAX) {
+            Ok(bytes) => found.push(EnvelopeFile { name, bytes }),
+            Err(e) if is_foreign(&e) => log::warn!("runs/{run}/keys/{name}: not an envelope, ignored"),
+            Err(e) => return Err(Error::store("read", format!("runs/{run}/keys/{name}"), e)),
+        }
+    }
+    Ok(found)
+}
+
+/// Gone meanwhile, too large, or no regular file.
+fn is_foreign(error: &std::io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::ENOENT | libc::EFBIG | libc::ELOOP | libc::EINVAL | libc::EISDIR | libc::ENXIO)
+    )
+}
+
+/// Puts an envelope in place, durable, whole or not at all.
+///
+/// # Errors
+/// The store's.
+pub fn put_envelope(root: &Arc<dyn Dir>, run: &RunId, envelope: &EnvelopeFile) -> Result<()> {
+    replace::replace(&*keys_dir(root, run)?, envelope.name.as_bytes(), &envelope.bytes, 0o644)
+        .map_err(|e| Error::store("write", format!("runs/{run}/keys/{}", envelope.name), e))
+}
+
+/// Removes an envelope, durably. Nothing if there is none.
+///
+/// # Errors
+/// The store's.
+pub fn remove_envelope(root: &Arc<dyn Dir>, run: &RunId, name: &str) -> Result<()> {
+    let keys = keys_dir(root, run)?;
+    let fail = |e| Error::store("remove", format!("runs/{run}/keys/{name}"), e);
+    match keys.unlink(name.as_bytes()) {
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => return Ok(()),
+        other => other.map_err(fail)?,
+    }
+    keys.sync().map_err(fail)
+}

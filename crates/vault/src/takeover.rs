@@ -1,0 +1,71 @@
+//! A run whose writer is gone goes to this machine, when a person has confirmed it.
+
+use std::sync::Arc;
+
+use runvault_crypto::aead::Engine;
+use runvault_crypto::digest::ct_eq;
+use runvault_crypto::random;
+use runvault_format::ids::{RunId, SessionId};
+use runvault_format::keys::RunKeys;
+use runvault_store::backend::Dir;
+use runvault_store::journal_files::JournalFiles;
+
+use crate::authority::{Authority, Gateway, Resume};
+use crate::outcome::outcome;
+use crate::{Damage, Error, Result, lease, recovery, runs};
+
+/// Who holds a run's lease, as a person is shown it; `None` where nobody does.
+///
+/// # Errors
+/// The store's.
+pub fn holder(root: &Arc<dyn Dir>, run: &RunId) -> Result<Option<String>> {
+    let dir = runs::run_dir(root, run)?;
+    let found = lease::read(&*dir).map_err(|e| outcome("read", format!("runs/{run}/lease"), e))?;
+    Ok(found.as_ref().map(lease::describe))
+}
+
+/// Makes `gateway` the run's writer: its key goes into the state folder, the lease to this process,
+/// and the journal that the last writer left counts as ours, so that the next mount replays it.
+///
+/// # Errors
+/// [`Error::WrongKey`] where nothing that is held opens the run; [`Damage::Run`]; the store's.
+pub fn takeover(
+    root: &Arc<dyn Dir>,
+    authority: &dyn Authority,
+    gateway: &dyn Gateway,
+    run: &RunId,
+) -> Result<()> {
+    let verified = runs::read_descriptor(root, run, authority)?;
+    let key = match gateway.resume(run)? {
+        Some(resume) => resume.key,
+        None => authority
+            .open_run(run, &runs::envelopes(root, run)?)?
+            .ok_or_else(|| Error::WrongKey(format!("no key that is held here opens run {run}")))?,
+    };
+    let keys = RunKeys::derive(&key, run, Engine::fastest());
+    if !ct_eq(&keys.commitment(), &verified.descriptor.commitment.0) {
+        let what = Damage::Run("the key is not the one run.json names".into());
+        return Err(Error::damaged(format!("runs/{run}"), what));
+    }
+    let dir = runs::run_dir(root, run)?;
+    let session = match journal_session(&dir, run)? {
+        Some(session) => session,
+        None => fresh_session()?,
+    };
+    gateway.hold(run, &Resume { key, session })?;
+    lease::write(&*dir, &lease::of_this_process(&gateway.id()))
+        .map_err(|e| outcome("write", format!("runs/{run}/lease"), e))
+}
+
+/// The session whose records a run's journal holds; each record proves itself when it is replayed.
+fn journal_session(dir: &Arc<dyn Dir>, run: &RunId) -> Result<Option<SessionId>> {
+    let fail = |e| outcome("read", format!("runs/{run}/journal"), e);
+    let Some(files) = JournalFiles::open_existing(dir).map_err(fail)? else { return Ok(None) };
+    recovery::session_of(&files).map_err(fail)
+}
+
+fn fresh_session() -> Result<SessionId> {
+    let mut session = [0u8; 16];
+    random::fill(&mut session)?;
+    Ok(SessionId(session))
+}

@@ -1,0 +1,137 @@
+//! What `stat` shows: the backing's attributes, with the plaintext's size.
+
+use std::sync::Arc;
+
+use runvault_format::name;
+use runvault_store::backend::{Dir, Kind, Stat};
+
+use crate::api::{Attr, Ino, ROOT};
+use crate::directory::OpenDir;
+use crate::nodes::number;
+use crate::outcome::outcome;
+use crate::run::Body;
+use crate::{Error, Posix, Result, Vault};
+
+/// Bytes that AES-SIV adds to a link's target.
+const SIV: u64 = 16;
+
+/// Where an object of the store stands.
+pub(crate) struct At {
+    pub(crate) dir: Arc<dyn Dir>,
+    pub(crate) stored: Vec<u8>,
+    pub(crate) stat: Stat,
+    pub(crate) body: Arc<Body>,
+    /// Its directory and plaintext name; `None` for the top directory of a run.
+    pub(crate) named: Option<(Arc<OpenDir>, Box<[u8]>)>,
+}
+
+impl Vault {
+    /// Where a node stands, by the first of its names that still leads to it.
+    ///
+    /// # Errors
+    /// [`Posix::NotFound`] where none does; the store's.
+    pub(crate) fn locate_node(&self, ino: Ino) -> Result<At> {
+        let known = self.nodes.known(ino).ok_or(Posix::Stale)?;
+        if known.top {
+            let body = self.body(&known.run)?;
+            let stat = body.dir.stat(b"tree").map_err(|e| outcome("stat", body.context.object(ino), e))?;
+            return Ok(At { dir: body.dir.clone(), stored: b"tree".to_vec(), stat, body, named: None });
+        }
+        let mut last = Error::Posix(Posix::NotFound);
+        for name in self.nodes.names(ino) {
+            match self.look_at(ino, name.parent, &name.text) {
+                Ok(at) => return Ok(at),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    fn look_at(&self, ino: Ino, parent: Ino, text: &[u8]) -> Result<At> {
+        let dir = self.directory(parent)?;
+        let stored = dir.stored(text)?.text;
+        let stat = dir.dir.stat(&stored).map_err(|e| outcome("stat", dir.body.context.object(ino), e))?;
+        if number(stat.ino) != ino {
+            return Err(Posix::NotFound.into());
+        }
+        let (backing, body) = (dir.dir.clone(), dir.body.clone());
+        Ok(At { dir: backing, stored, stat, body, named: Some((dir, text.into())) })
+    }
+
+    /// The plaintext size of what `stat` describes.
+    pub(crate) fn plain_size(&self, body: &Body, dir: &dyn Dir, stored: &[u8], stat: &Stat) -> u64 {
+        match stat.kind {
+            Kind::File => body.context.geometry.plain_len_floor(stat.size).unwrap_or(0),
+            Kind::Symlink => link_size(dir, stored, stat.size),
+            _ => stat.size,
+        }
+    }
+
+    /// Attributes of a node from its backing's, whose size is already the plaintext's.
+    pub(crate) fn attr(&self, ino: Ino, generation: u32, stat: &Stat, size: u64) -> Attr {
+        let (uid, gid, mask) = self.options.owner.unwrap_or((stat.uid, stat.gid, 0o7777));
+        Attr {
+            ino,
+            generation: u64::from(generation),
+            kind: stat.kind,
+            mode: stat.mode & mask & 0o7777,
+            nlink: stat.nlink,
+            uid,
+            gid,
+            rdev: stat.rdev,
+            size,
+            blocks: stat.blocks,
+            blksize: stat.blksize,
+            atime: stat.atime,
+            mtime: stat.mtime,
+            ctime: stat.ctime,
+        }
+    }
+
+    /// Attributes of a node that stands there; an open file's own size and mtime count.
+    pub(crate) fn attr_at(&self, ino: Ino, generation: u32, at: &At) -> Result<Attr> {
+        if at.stat.kind == Kind::File
+            && let Some(file) = self.files.live(ino)
+        {
+            let stat = file.attr()?;
+            return Ok(self.attr(ino, generation, &stat, stat.size));
+        }
+        let size = self.plain_size(&at.body, &*at.dir, &at.stored, &at.stat);
+        let mut attr = self.attr(ino, generation, &at.stat, size);
+        if at.stat.kind == Kind::Dir {
+            attr.nlink = attr.nlink.saturating_add(self.runs_in(ino));
+        }
+        Ok(attr)
+    }
+
+    fn runs_in(&self, dir: Ino) -> u32 {
+        let count = |path: Vec<u8>| self.table().folder(&path).map_or(0, |f| f.by_name.len());
+        self.folder_path(dir).map_or(0, |path| u32::try_from(count(path)).unwrap_or(u32::MAX))
+    }
+
+    /// The mount's root: 0755 of whoever mounts, the times of `runs/`.
+    pub(crate) fn root_attr(&self) -> Result<Attr> {
+        let mut stat = self.runs_dir.stat_self().map_err(|e| outcome("stat", "runs", e))?;
+        stat.mode = 0o755;
+        stat.uid = rustix::process::geteuid().as_raw();
+        stat.gid = rustix::process::getegid().as_raw();
+        stat.nlink = 2u32.saturating_add(self.runs_in(ROOT));
+        if let Some(body) = self.loose_run().and_then(|run| run.opened_body())
+            && let Ok(tree) = body.tree.stat_self()
+        {
+            stat.nlink = stat.nlink.saturating_add(tree.nlink.saturating_sub(2));
+            stat.mtime = stat.mtime.max(tree.mtime);
+            stat.ctime = stat.ctime.max(tree.ctime);
+        }
+        Ok(self.attr(ROOT, 0, &stat, stat.size))
+    }
+}
+
+/// The length of a link's target, from that of its base32 or of its side file.
+fn link_size(dir: &dyn Dir, stored: &[u8], text: u64) -> u64 {
+    // 33 characters are no base32 of whole bytes: they are a hash, with its "0" in front.
+    if text != 33 {
+        return (text.saturating_mul(5) / 8).saturating_sub(SIV);
+    }
+    dir.stat(&name::side_link_of(stored)).map_or(0, |side| side.size.saturating_sub(SIV))
+}

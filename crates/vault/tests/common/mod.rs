@@ -1,0 +1,326 @@
+//! A vault for tests: a chain of one gateway whose keys lie open, on a store in memory or on disk.
+#![allow(dead_code, missing_docs)]
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use runvault_crypto::envelope::{KemPrivate, KemPublic};
+use runvault_crypto::secrets::Secret;
+use runvault_crypto::signature::{SigningKey, VerifyingKey};
+use runvault_format::ids::{IdentityId, RunId, VaultId};
+use runvault_format::keys::RunKey;
+use runvault_format::note;
+use runvault_store::backend::{Dir, Kind};
+use runvault_store::doubles::memory::MemoryDir;
+use runvault_vault::api::{Attr, Caller, DirEntry, Ino, OpenFlags, ROOT};
+use runvault_vault::authority::{Authority, ChainPlace, EnvelopeFile, Gateway, Resume, StateRef};
+use runvault_vault::{Error, Options, Posix, Result, Vault};
+
+pub const CALLER: Caller = Caller { uid: 0, gid: 0, pid: 1, umask: 0o022 };
+pub const READ: OpenFlags =
+    OpenFlags { read: true, write: false, truncate: false, append: false, kill_suidgid: false };
+pub const WRITE: OpenFlags =
+    OpenFlags { read: true, write: true, truncate: false, append: false, kill_suidgid: false };
+
+/// The acting identity: holds the key of every envelope, which is not even sealed.
+pub struct Chain {
+    pub vault: VaultId,
+    pub gateways: Vec<(IdentityId, VerifyingKey)>,
+    epoch: KemPublic,
+    /// Envelopes open for it.
+    pub opens: bool,
+}
+
+impl Authority for Chain {
+    fn vault_id(&self) -> VaultId {
+        self.vault
+    }
+    fn state(&self) -> StateRef {
+        StateRef { n: 1, hash: [9; 32] }
+    }
+    fn epoch(&self) -> (u32, KemPublic) {
+        (1, self.epoch.clone())
+    }
+    fn gateway_key(&self, id: &IdentityId) -> Option<VerifyingKey> {
+        self.gateways.iter().find(|(known, _)| known == id).map(|(_, key)| *key)
+    }
+    fn open_run(&self, _: &RunId, envelopes: &[EnvelopeFile]) -> Result<Option<RunKey>> {
+        let found = envelopes.iter().find(|e| e.name == "vault-1").filter(|_| self.opens);
+        Ok(found.and_then(|e| <&[u8; 32]>::try_from(&e.bytes[..]).ok()).map(|k| RunKey(Secret::copy_from(k))))
+    }
+    fn seal_run(&self, _: &RunId, key: &RunKey) -> Result<Vec<EnvelopeFile>> {
+        Ok(vec![EnvelopeFile { name: "vault-1".into(), bytes: key.0.expose().to_vec() }])
+    }
+}
+
+/// A state folder in memory; cloned for the next mount.
+#[derive(Clone)]
+pub struct State {
+    pub id: IdentityId,
+    key: Arc<SigningKey>,
+    inner: Arc<Mutex<Inner>>,
+}
+
+#[derive(Default)]
+struct Inner {
+    resume: HashMap<RunId, (Secret<32>, runvault_format::ids::SessionId)>,
+    seq: u64,
+    prev: Option<[u8; 32]>,
+    pending: Option<(RunId, [u8; 32])>,
+    retired: Vec<RunId>,
+}
+
+impl State {
+    pub fn new(n: u8) -> Self {
+        let key = Arc::new(SigningKey::from_seed(&Secret::copy_from(&[n; 32])));
+        Self { id: IdentityId([n; 16]), key, inner: Arc::default() }
+    }
+    pub fn public(&self) -> (IdentityId, VerifyingKey) {
+        (self.id, self.key.public())
+    }
+    pub fn retired(&self) -> Vec<RunId> {
+        self.inner.lock().unwrap().retired.clone()
+    }
+}
+
+impl Gateway for State {
+    fn id(&self) -> IdentityId {
+        self.id
+    }
+    fn holder(&self) -> String {
+        self.id.to_string()
+    }
+    fn begin_run(
+        &self,
+        run: &RunId,
+        resume: &Resume,
+        text: &mut dyn FnMut(ChainPlace) -> Result<String>,
+    ) -> Result<Vec<u8>> {
+        let mut inner = self.inner.lock().unwrap();
+        let text = text(ChainPlace { seq: inner.seq + 1, prev: inner.prev })?;
+        inner.pending = Some((*run, note::text_hash(&text).0));
+        inner.resume.insert(*run, (resume.key.0.clone(), resume.session));
+        Ok(note::sign(&text, &self.id, &self.key))
+    }
+    fn commit_run(&self, run: &RunId) -> Result<()> {
+        let mut inner = self.inner.lock().unwrap();
+        let (pending, hash) = inner.pending.take().unwrap();
+        assert_eq!(pending, *run);
+        inner.seq += 1;
+        inner.prev = Some(hash);
+        Ok(())
+    }
+    fn retire_run(&self, run: &RunId, _: &[u8], _: &str) -> Result<Vec<u8>> {
+        self.inner.lock().unwrap().retired.push(*run);
+        Ok(note::sign("runvault/1 retired\n{}\n", &self.id, &self.key))
+    }
+    fn resume(&self, run: &RunId) -> Result<Option<Resume>> {
+        let inner = self.inner.lock().unwrap();
+        Ok(inner.resume.get(run).map(|(key, session)| Resume { key: RunKey(key.clone()), session: *session }))
+    }
+    fn hold(&self, run: &RunId, resume: &Resume) -> Result<()> {
+        self.inner.lock().unwrap().resume.insert(*run, (resume.key.0.clone(), resume.session));
+        Ok(())
+    }
+    fn release(&self, run: &RunId) -> Result<()> {
+        self.inner.lock().unwrap().resume.remove(run);
+        Ok(())
+    }
+    fn held(&self) -> Result<Vec<RunId>> {
+        Ok(self.inner.lock().unwrap().resume.keys().copied().collect())
+    }
+}
+
+/// A store with everything that opens it.
+pub struct Fixture {
+    pub root: Arc<dyn Dir>,
+    pub state: State,
+    pub authority: Arc<Chain>,
+    pub options: Options,
+    disk: Option<tempfile::TempDir>,
+}
+
+impl Fixture {
+    pub fn on(root: Arc<dyn Dir>) -> Self {
+        root.create_dir(b"runs", 0o755).unwrap();
+        let state = State::new(3);
+        let epoch = KemPrivate::from_seed(&Secret::copy_from(&[5; 32])).unwrap().public().clone();
+        let gateways = vec![state.public(), State::new(4).public()];
+        let authority = Arc::new(Chain { vault: VaultId([1; 32]), gateways, epoch, opens: true });
+        Self { root, state, authority, options: Options::default(), disk: None }
+    }
+
+    pub fn in_memory() -> Self {
+        Self::on(MemoryDir::root())
+    }
+
+    pub fn on_disk() -> Self {
+        let disk = tempfile::tempdir().unwrap();
+        let root = runvault_store::posix::open_root(disk.path()).unwrap();
+        Self { disk: Some(disk), ..Self::on(root) }
+    }
+
+    pub fn path(&self) -> &std::path::Path {
+        self.disk.as_ref().unwrap().path()
+    }
+
+    pub fn writer(&self) -> Mount {
+        self.writer_of(&self.state)
+    }
+
+    pub fn writer_of(&self, state: &State) -> Mount {
+        let gateway: Arc<dyn Gateway> = Arc::new(state.clone());
+        let opened = Vault::open(self.root.clone(), self.authority.clone(), Some(gateway), self.options);
+        Mount(opened.unwrap())
+    }
+
+    pub fn reader(&self) -> Mount {
+        Mount(Vault::open(self.root.clone(), self.authority.clone(), None, self.options).unwrap())
+    }
+
+    /// `runs/<the only run of that kind>`.
+    pub fn run_dirs(&self) -> Vec<Vec<u8>> {
+        names(&*self.root.open_dir(b"runs").unwrap())
+    }
+}
+
+pub fn names(dir: &dyn Dir) -> Vec<Vec<u8>> {
+    let mut found = Vec::new();
+    dir.entries(0, &mut |e| {
+        found.push(e.name);
+        true
+    })
+    .unwrap();
+    found.sort();
+    found
+}
+
+/// A vault with calls by path.
+pub struct Mount(pub Arc<Vault>);
+
+impl std::ops::Deref for Mount {
+    type Target = Vault;
+    fn deref(&self) -> &Vault {
+        &self.0
+    }
+}
+
+fn split(path: &str) -> (&str, &str) {
+    path.rsplit_once('/').unwrap_or(("", path))
+}
+
+impl Mount {
+    /// The node of a path; lookups are given back at the end only.
+    pub fn ino(&self, path: &str) -> Result<Ino> {
+        let mut at = ROOT;
+        for part in path.split('/').filter(|p| !p.is_empty()) {
+            at = self.lookup(at, part.as_bytes())?.ino;
+        }
+        Ok(at)
+    }
+
+    pub fn parent<'a>(&self, path: &'a str) -> Result<(Ino, &'a [u8])> {
+        let (dir, name) = split(path);
+        let ino = self.ino(dir)?;
+        match self.getattr(ino, None)?.kind {
+            Kind::Dir => Ok((ino, name.as_bytes())),
+            _ => Err(Posix::NotDirectory.into()),
+        }
+    }
+
+    pub fn attr(&self, path: &str) -> Result<Attr> {
+        self.getattr(self.ino(path)?, None)
+    }
+
+    pub fn make_dir(&self, path: &str) -> Result<Attr> {
+        let (dir, name) = self.parent(path)?;
+        self.mkdir(&CALLER, dir, name, 0o777)
+    }
+
+    /// Creates or overwrites.
+    pub fn put(&self, path: &str, data: &[u8]) -> Result<Ino> {
+        let (dir, name) = self.parent(path)?;
+        let (ino, handle) = match self.create(&CALLER, dir, name, 0o666, WRITE) {
+            Ok((attr, opened)) => (attr.ino, opened.handle),
+            Err(Error::Posix(Posix::Exists)) => {
+                let ino = self.ino(path)?;
+                (ino, self.open_file(ino, OpenFlags { truncate: true, ..WRITE })?.handle)
+            }
+            Err(e) => return Err(e),
+        };
+        let written = self.write(handle, 0, data, false).and_then(|()| self.flush(handle));
+        self.release(handle)?;
+        written.map(|()| ino)
+    }
+
+    pub fn get(&self, path: &str) -> Result<Vec<u8>> {
+        let handle = self.open_file(self.ino(path)?, READ)?.handle;
+        let got = self.read_all(handle);
+        self.release(handle)?;
+        got
+    }
+
+    pub fn read_all(&self, handle: u64) -> Result<Vec<u8>> {
+        let mut all = Vec::new();
+        let mut buf = vec![0; 100_000];
+        loop {
+            let n = self.read(handle, all.len() as u64, &mut buf)?;
+            all.extend_from_slice(&buf[..n]);
+            if n < buf.len() {
+                return Ok(all);
+            }
+        }
+    }
+
+    pub fn remove(&self, path: &str) -> Result<()> {
+        let (dir, name) = self.parent(path)?;
+        self.unlink(dir, name)
+    }
+
+    pub fn remove_dir(&self, path: &str) -> Result<()> {
+        let (dir, name) = self.parent(path)?;
+        self.rmdir(dir, name)
+    }
+
+    pub fn mv(&self, from: &str, to: &str, how: runvault_store::backend::Rename) -> Result<()> {
+        let ((a, b), (c, d)) = (self.parent(from)?, self.parent(to)?);
+        self.rename(a, b, c, d, how)
+    }
+
+    /// Names of a directory without the dots, sorted; read `step` entries at a time.
+    pub fn list_by(&self, path: &str, step: usize) -> Result<Vec<String>> {
+        let handle = self.opendir(self.ino(path)?)?;
+        let mut found = Vec::new();
+        let mut cookie = 0;
+        loop {
+            let mut page: Vec<DirEntry> = Vec::new();
+            self.readdir(handle, cookie, false, &mut |e| {
+                if page.len() == step {
+                    return false;
+                }
+                page.push(e.clone());
+                true
+            })?;
+            let Some(last) = page.last() else { break };
+            assert!(last.next > cookie || step > 1);
+            cookie = last.next;
+            found.extend(page.iter().map(|e| String::from_utf8_lossy(&e.name).into_owned()));
+        }
+        self.releasedir(handle)?;
+        assert_eq!(found[..2], [".", ".."]);
+        let mut found = found.split_off(2);
+        found.sort();
+        Ok(found)
+    }
+
+    pub fn list(&self, path: &str) -> Result<Vec<String>> {
+        self.list_by(path, 1000)
+    }
+}
+
+pub fn posix<T: std::fmt::Debug>(result: Result<T>) -> Posix {
+    match result {
+        Err(Error::Posix(p)) => p,
+        other => panic!("not a POSIX refusal: {other:?}"),
+    }
+}

@@ -1,0 +1,300 @@
+//! A store in the hands of someone without the key: EIO or hidden, named by `check`, never followed.
+
+mod common;
+
+use std::sync::Arc;
+
+use common::{CALLER, Fixture, Mount, READ, State, WRITE, names, posix};
+use runvault_store::backend::{Access, Dir, Kind, Rename};
+use runvault_vault::authority::Authority;
+use runvault_vault::check::check;
+use runvault_vault::{CheckEvent, CheckSummary, Damage, Error, Posix, Result};
+
+fn damage<T: std::fmt::Debug>(result: Result<T>) -> Damage {
+    match result {
+        Err(Error::Damaged { damage, .. }) => damage,
+        other => panic!("not damage: {other:?}"),
+    }
+}
+
+fn tree(fixture: &Fixture) -> Arc<dyn Dir> {
+    let runs = fixture.root.open_dir(b"runs").unwrap();
+    let run = fixture.run_dirs().into_iter().find(|n| n.len() == 32).unwrap();
+    runs.open_dir(&run).unwrap().open_dir(b"tree").unwrap()
+}
+
+/// The stored name of an inode.
+fn stored(dir: &dyn Dir, ino: u64) -> Vec<u8> {
+    let mut found = None;
+    dir.entries(0, &mut |e| {
+        if e.ino == ino {
+            found = Some(e.name.clone());
+        }
+        found.is_none()
+    })
+    .unwrap();
+    found.unwrap()
+}
+
+fn checked(fixture: &Fixture) -> (CheckSummary, Vec<(String, Option<String>, String)>) {
+    let authority: Arc<dyn Authority> = fixture.authority.clone();
+    let mut found = Vec::new();
+    let summary = check(&fixture.root, &authority, &mut |event| match event {
+        CheckEvent::Damage { object, path, what } => {
+            found.push((object, path.map(|p| String::from_utf8_lossy(&p).into_owned()), what));
+        }
+        CheckEvent::Foreign { object } => found.push((object, None, "foreign".into())),
+        CheckEvent::Run { .. } | CheckEvent::File { .. } => {}
+    })
+    .unwrap();
+    (summary, found)
+}
+
+fn written(fixture: &Fixture) -> Mount {
+    let vault = fixture.writer();
+    vault.make_dir("run").unwrap();
+    vault.make_dir("run/a").unwrap();
+    vault.make_dir("run/b").unwrap();
+    for (path, n) in [("run/x", 1u8), ("run/y", 2), ("run/a/f", 3), ("run/b/g", 4)] {
+        vault.put(path, &vec![n; 30_000]).unwrap();
+    }
+    vault.close().unwrap();
+    fixture.reader()
+}
+
+#[test]
+fn an_untouched_store_is_fine() {
+    let fixture = Fixture::in_memory();
+    written(&fixture);
+    let (summary, found) = checked(&fixture);
+    assert!(found.is_empty(), "{found:?}");
+    assert_eq!((summary.runs, summary.files, summary.bytes), (1, 4, 120_000));
+    assert_eq!((summary.directories, summary.damages), (3, 0));
+}
+
+#[test]
+fn swapped_moved_and_copied_files_are_refused() {
+    let fixture = Fixture::in_memory();
+    let vault = written(&fixture);
+    let (x, y) = (vault.ino("run/x").unwrap(), vault.ino("run/y").unwrap());
+    let tree = tree(&fixture);
+    let (sx, sy) = (stored(&*tree, x), stored(&*tree, y));
+    tree.rename(&sx, &*tree, &sy, Rename::Exchange).unwrap();
+    let vault = fixture.reader();
+    assert_eq!(damage(vault.get("run/x")), Damage::Place);
+    assert_eq!(damage(vault.get("run/y")), Damage::Place);
+    assert_eq!(vault.get("run/a/f").unwrap(), vec![3; 30_000]);
+    let (summary, found) = checked(&fixture);
+    assert_eq!(summary.damages, 2);
+    let paths: Vec<_> = found.iter().map(|(_, path, _)| path.clone().unwrap()).collect();
+    assert!(paths.contains(&"run/x".to_owned()) && paths.contains(&"run/y".to_owned()));
+    // O_TRUNC, unlink and a rename over it still work for the writer.
+    let writer = fixture.writer();
+    writer.put("run/x", b"new").unwrap();
+    assert_eq!(writer.get("run/x").unwrap(), b"new");
+    writer.remove("run/y").unwrap();
+    writer.close().unwrap();
+    assert_eq!(checked(&fixture).0.damages, 0);
+}
+
+#[test]
+fn a_file_of_one_directory_in_another_has_no_name_there() {
+    let fixture = Fixture::in_memory();
+    let vault = written(&fixture);
+    let (a, f) = (vault.ino("run/a").unwrap(), vault.ino("run/a/f").unwrap());
+    let b = vault.ino("run/b").unwrap();
+    let tree = tree(&fixture);
+    let (da, db) = (tree.open_dir(&stored(&*tree, a)).unwrap(), tree.open_dir(&stored(&*tree, b)).unwrap());
+    let name = stored(&*da, f);
+    da.link(&name, &*db, &name).unwrap();
+    let vault = fixture.reader();
+    assert_eq!(vault.list("run/b").unwrap(), ["g"]);
+    assert_eq!(vault.status().foreign_names, 1);
+    assert_eq!(posix(vault.attr("run/b/f")), Posix::NotFound);
+    let (summary, found) = checked(&fixture);
+    assert_eq!(summary.damages, 1);
+    assert!(found[0].2.contains("name"));
+}
+
+#[test]
+fn swapped_directories_and_lost_records_are_refused() {
+    let fixture = Fixture::in_memory();
+    let vault = written(&fixture);
+    let (a, b) = (vault.ino("run/a").unwrap(), vault.ino("run/b").unwrap());
+    let tree = tree(&fixture);
+    let (sa, sb) = (stored(&*tree, a), stored(&*tree, b));
+    tree.rename(&sa, &*tree, &sb, Rename::Exchange).unwrap();
+    let vault = fixture.reader();
+    assert_eq!(damage(vault.ino("run/a")), Damage::Place);
+    assert_eq!(vault.list("run").unwrap(), ["a", "b", "x", "y"]);
+    assert_eq!(checked(&fixture).0.damages, 2);
+    tree.rename(&sa, &*tree, &sb, Rename::Exchange).unwrap();
+    tree.open_dir(&sa).unwrap().unlink(b"_dir").unwrap();
+    let vault = fixture.writer();
+    assert_eq!(damage(vault.ino("run/a")), Damage::DirectoryRecord);
+    assert_eq!(vault.get("run/b/g").unwrap(), vec![4; 30_000]);
+    assert_eq!(checked(&fixture).0.damages, 1);
+}
+
+#[test]
+fn planted_names_and_things_are_hidden_or_refused_and_never_followed() {
+    let fixture = Fixture::on_disk();
+    let outside = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(outside.path(), b"secret").unwrap();
+    let vault = written(&fixture);
+    let x = vault.ino("run/x").unwrap();
+    let tree = tree(&fixture);
+    tree.create_file(b"lost+found", 0o644).unwrap();
+    tree.create_file(b".nfs0001", 0o644).unwrap();
+    tree.create_symlink(b"evil", outside.path().as_os_str().as_encoded_bytes()).unwrap();
+    let sx = stored(&*tree, x);
+    tree.unlink(&sx).unwrap();
+    tree.create_symlink(&sx, outside.path().as_os_str().as_encoded_bytes()).unwrap();
+    let vault = fixture.writer();
+    assert_eq!(vault.list("run").unwrap(), ["a", "b", "x", "y"]);
+    assert_eq!(vault.status().foreign_names, 3);
+    let ino = vault.ino("run/x").unwrap();
+    assert_eq!(damage(vault.readlink(ino)), Damage::Name);
+    assert_eq!(posix(vault.open_file(ino, READ)), Posix::Invalid);
+    let (summary, found) = checked(&fixture);
+    assert_eq!((summary.damages, summary.foreign_names), (1, 3), "{found:?}");
+    tree.unlink(&sx).unwrap();
+    tree.create_node(&sx, Kind::Fifo, 0o666, 0).unwrap();
+    assert_eq!(posix(vault.open_file(vault.ino("run/x").unwrap(), WRITE)), Posix::Invalid);
+    assert_eq!(checked(&fixture).0.damages, 0);
+    tree.unlink(&sx).unwrap();
+    let short = tree.create_file(&sx, 0o644).unwrap();
+    short.write_at(&[0; 700], 0).unwrap();
+    assert_eq!(vault.attr("run/x").unwrap().size, 0);
+    assert_eq!(damage(vault.get("run/x")), Damage::Header);
+    assert_eq!(checked(&fixture).0.damages, 1);
+}
+
+#[test]
+fn a_flipped_bit_is_named_by_its_chunk_and_hurts_nothing_else() {
+    let fixture = Fixture::in_memory();
+    let vault = written(&fixture);
+    let y = vault.ino("run/y").unwrap();
+    let tree = tree(&fixture);
+    let file = tree.open_file(&stored(&*tree, y), Access::ReadWrite).unwrap();
+    let mut byte = [0];
+    file.read_at(&mut byte, 1024 + 8220 + 100).unwrap();
+    file.write_at(&[byte[0] ^ 1], 1024 + 8220 + 100).unwrap();
+    let vault = fixture.reader();
+    let handle = vault.open_file(vault.ino("run/y").unwrap(), READ).unwrap().handle;
+    let mut buf = [0; 8192];
+    assert_eq!(vault.read(handle, 0, &mut buf).unwrap(), 8192);
+    assert_eq!(damage(vault.read(handle, 8192, &mut buf)), Damage::Chunk(1));
+    assert_eq!(vault.read(handle, 16384, &mut buf).unwrap(), 8192);
+    vault.release(handle).unwrap();
+    let (summary, found) = checked(&fixture);
+    assert_eq!(summary.damages, 1);
+    assert_eq!(found[0].1.as_deref(), Some("run/y"));
+    assert!(found[0].2.contains("chunk 1"));
+}
+
+#[test]
+fn a_damaged_run_is_left_out_and_the_others_work() {
+    let fixture = Fixture::in_memory();
+    let vault = fixture.writer();
+    for run in ["one", "two", "three", "four"] {
+        vault.make_dir(run).unwrap();
+        vault.put(&format!("{run}/f"), run.as_bytes()).unwrap();
+    }
+    vault.close().unwrap();
+    let runs = fixture.root.open_dir(b"runs").unwrap();
+    let ids = fixture.run_dirs();
+    let dir = |n: usize| runs.open_dir(&ids[n]).unwrap();
+    let note = |n: usize| dir(n).open_file(b"run.json", Access::ReadWrite).unwrap();
+    // Another run's descriptor; a changed byte; an envelope of another run.
+    let mut bytes = vec![0; note(1).stat().unwrap().size as usize];
+    note(1).read_at(&mut bytes, 0).unwrap();
+    note(0).set_len(0).unwrap();
+    note(0).write_at(&bytes, 0).unwrap();
+    note(1).write_at(b"R", 0).unwrap();
+    let keys = dir(2).open_dir(b"keys").unwrap();
+    keys.open_file(b"vault-1", Access::ReadWrite).unwrap().write_at(&[0; 32], 0).unwrap();
+    let vault = fixture.reader();
+    let status = vault.status();
+    let troubled: Vec<_> = status.runs.iter().filter(|r| r.trouble.is_some()).map(|r| r.run).collect();
+    assert_eq!(troubled.len(), 3);
+    let left = vault.list("").unwrap();
+    assert_eq!(left.len(), 1);
+    assert_eq!(vault.get(&format!("{}/f", left[0])).unwrap(), left[0].as_bytes());
+    assert_eq!(checked(&fixture).0.damages, 3);
+    // A run made with public keys alone: its signer is no gateway.
+    let strangers = Fixture::in_memory();
+    let stranger = strangers.writer_of(&State::new(77));
+    assert!(matches!(stranger.make_dir("forged"), Ok(_) | Err(_)));
+    let reader = strangers.reader();
+    assert!(reader.list("").unwrap().is_empty());
+    assert!(reader.status().runs[0].trouble.as_ref().unwrap().contains("no gateway of this vault"));
+}
+
+#[test]
+fn runs_that_no_key_opens_are_hidden_and_counted() {
+    let mut fixture = Fixture::in_memory();
+    written(&fixture);
+    Arc::get_mut(&mut fixture.authority).map(|a| a.opens = false).unwrap();
+    let vault = fixture.reader();
+    assert!(vault.list("").unwrap().is_empty());
+    let status = vault.status();
+    assert_eq!((status.runs.len(), status.runs[0].name.as_ref()), (1, None));
+    assert_eq!(checked(&fixture).0.closed_runs, 1);
+    // The gateway that holds it needs no envelope.
+    assert_eq!(fixture.writer().get("run/x").unwrap(), vec![1; 30_000]);
+}
+
+#[test]
+fn a_lease_of_another_machine_makes_the_run_read_only_until_it_is_taken_over() {
+    let fixture = Fixture::in_memory();
+    written(&fixture);
+    let runs = fixture.root.open_dir(b"runs").unwrap();
+    let dir = runs.open_dir(&fixture.run_dirs()[0]).unwrap();
+    let lease = runvault_format::lease::Lease {
+        holder: State::new(4).id.to_string(),
+        host: runvault_format::ids::Digest([8; 32]),
+        boot: "elsewhere".into(),
+        pid: 1,
+        start: 1,
+        seq: 1,
+    };
+    runvault_store::replace::replace(&*dir, b"lease", &lease.to_bytes().unwrap(), 0o644).unwrap();
+    let vault = fixture.writer();
+    assert_eq!(vault.get("run/x").unwrap(), vec![1; 30_000]);
+    assert!(matches!(vault.put("run/z", b""), Err(Error::Held { .. })));
+    let status = vault.status();
+    assert!(!status.runs[0].writing && status.runs[0].holder.as_ref().unwrap().contains(&lease.holder));
+    vault.close().unwrap();
+    let id = status.runs[0].run;
+    assert!(runvault_vault::takeover::holder(&fixture.root, &id).unwrap().unwrap().contains(&lease.holder));
+    runvault_vault::takeover::takeover(&fixture.root, &*fixture.authority, &fixture.state, &id).unwrap();
+    let vault = fixture.writer();
+    vault.put("run/z", b"mine").unwrap();
+    vault.close().unwrap();
+    assert!(!names(&*dir).contains(&b"lease".to_vec()));
+}
+
+#[test]
+fn an_unclean_end_is_recovered_by_the_next_mount() {
+    let fixture = Fixture::in_memory();
+    let vault = fixture.writer();
+    vault.make_dir("run").unwrap();
+    let ino = vault.put("run/f", &[1; 100_000]).unwrap();
+    let handle = vault.open_file(ino, WRITE).unwrap().handle;
+    vault.fsync(handle, false).unwrap();
+    vault.write(handle, 20_000, &[2; 5000], false).unwrap();
+    vault.fsync(handle, true).unwrap();
+    // Killed here: no close, the lease stays.
+    std::mem::forget(vault);
+    let again = fixture.writer();
+    let mut expected = vec![1; 100_000];
+    expected[20_000..25_000].fill(2);
+    assert_eq!(again.get("run/f").unwrap(), expected);
+    let run = again.ino("run").unwrap();
+    again.mkdir(&CALLER, run, b"d", 0o755).unwrap();
+    again.close().unwrap();
+    let dir = fixture.root.open_dir(b"runs").unwrap().open_dir(&fixture.run_dirs()[0]).unwrap();
+    assert_eq!(names(&*dir), [&b"keys"[..], b"name", b"run.json", b"tree"]);
+    assert_eq!(checked(&fixture).0.damages, 0);
+}

@@ -1,0 +1,423 @@
+//! Names, directories and runs through the facade.
+
+mod common;
+
+use common::{CALLER, Fixture, Mount, READ, WRITE, posix};
+use runvault_store::backend::{Kind, Rename, SetTime, Time};
+use runvault_vault::Posix;
+use runvault_vault::api::{OpenFlags, ROOT, SetAttr};
+
+const NOTHING: SetAttr = SetAttr {
+    mode: None,
+    uid: None,
+    gid: None,
+    size: None,
+    atime: SetTime::Omit,
+    mtime: SetTime::Omit,
+    kill_suidgid: false,
+};
+
+/// The same test on a store in memory and on a real directory.
+fn both(test: impl Fn(&Fixture)) {
+    test(&Fixture::in_memory());
+    test(&Fixture::on_disk());
+}
+
+#[test]
+fn a_run_is_made_written_closed_and_read_by_writer_and_reader() {
+    both(|fixture| {
+        let vault = fixture.writer();
+        vault.make_dir("run").unwrap();
+        vault.make_dir("run/Data").unwrap();
+        let data: Vec<u8> = (0..50_000u32).map(|i| (i % 251) as u8).collect();
+        vault.put("run/Data/a.bcl", &data).unwrap();
+        vault.put("run/empty", b"").unwrap();
+        vault.put("Thumbs.db", b"loose").unwrap();
+        assert_eq!(vault.list("").unwrap(), ["Thumbs.db", "run"]);
+        assert_eq!(vault.list_by("", 1).unwrap(), ["Thumbs.db", "run"]);
+        assert_eq!(vault.list("run").unwrap(), ["Data", "empty"]);
+        assert_eq!(vault.attr("run/Data/a.bcl").unwrap().size, 50_000);
+        let ino = vault.ino("run/Data/a.bcl").unwrap();
+        vault.close().unwrap();
+        assert!(matches!(vault.lookup(ROOT, b"run"), Err(runvault_vault::Error::Closed)));
+        for again in [fixture.reader(), fixture.writer()] {
+            assert_eq!(again.get("run/Data/a.bcl").unwrap(), data);
+            assert_eq!(again.get("Thumbs.db").unwrap(), b"loose");
+            assert_eq!(again.ino("run/Data/a.bcl").unwrap(), ino);
+            assert_eq!(again.attr("run/empty").unwrap().size, 0);
+            assert_eq!(posix(again.attr("run/other")), Posix::NotFound);
+        }
+    });
+}
+
+#[test]
+fn nodes_are_dropped_when_the_kernel_forgets_them() {
+    let fixture = Fixture::in_memory();
+    let vault = fixture.writer();
+    let run = vault.make_dir("run").unwrap().ino;
+    let dir = vault.mkdir(&CALLER, run, b"d", 0o755).unwrap().ino;
+    let (file, opened) = vault.create(&CALLER, dir, b"f", 0o644, WRITE).unwrap();
+    vault.write(opened.handle, 0, b"x", false).unwrap();
+    vault.release(opened.handle).unwrap();
+    vault.forget(run, 1);
+    vault.forget(dir, 1);
+    assert_eq!(vault.status().known_nodes, 3);
+    assert_eq!(vault.getattr(file.ino, None).unwrap().size, 1);
+    vault.forget(file.ino, 1);
+    assert_eq!(vault.status().known_nodes, 0);
+    assert_eq!(posix(vault.getattr(file.ino, None)), Posix::Stale);
+    assert_eq!(vault.get("run/d/f").unwrap(), b"x");
+}
+
+#[test]
+fn a_reader_changes_nothing() {
+    let fixture = Fixture::in_memory();
+    fixture.writer().make_dir("run").map(drop).unwrap();
+    let vault = fixture.reader();
+    let run = vault.ino("run").unwrap();
+    assert_eq!(posix(vault.mkdir(&CALLER, ROOT, b"r2", 0o755)), Posix::ReadOnly);
+    assert_eq!(posix(vault.mkdir(&CALLER, run, b"d", 0o755)), Posix::ReadOnly);
+    assert_eq!(posix(vault.create(&CALLER, run, b"f", 0o644, WRITE)), Posix::ReadOnly);
+    assert_eq!(posix(vault.unlink(run, b"f")), Posix::ReadOnly);
+    assert_eq!(posix(vault.rmdir(ROOT, b"run")), Posix::ReadOnly);
+    assert_eq!(posix(vault.rename(ROOT, b"run", ROOT, b"b", Rename::Over)), Posix::ReadOnly);
+    assert_eq!(posix(vault.setattr(&CALLER, run, None, &NOTHING)), Posix::ReadOnly);
+    assert_eq!(posix(vault.setxattr(run, b"user.a", b"b", 0)), Posix::ReadOnly);
+    vault.tick().unwrap();
+    vault.close().unwrap();
+}
+
+#[test]
+fn long_names_and_targets_have_side_files_that_come_and_go() {
+    both(|fixture| {
+        let vault = fixture.writer();
+        vault.make_dir("run").unwrap();
+        let long = "n".repeat(255);
+        vault.put(&format!("run/{long}"), b"1").unwrap();
+        let run = vault.ino("run").unwrap();
+        let target = vec![b't'; 4000];
+        let link = vault.symlink(&CALLER, run, b"link", &target).unwrap();
+        assert_eq!((link.kind, link.size), (Kind::Symlink, 4000));
+        assert_eq!(vault.readlink(link.ino).unwrap(), target);
+        assert_eq!(vault.list("run").unwrap(), ["link", &long]);
+        let longer = "m".repeat(200);
+        vault.mv(&format!("run/{long}"), &format!("run/{longer}"), Rename::Over).unwrap();
+        vault.mv("run/link", &format!("run/{long}"), Rename::NoReplace).unwrap();
+        assert_eq!(vault.get(&format!("run/{longer}")).unwrap(), b"1");
+        assert_eq!(vault.readlink(link.ino).unwrap(), target);
+        assert_eq!(posix(vault.attr(&format!("run/{}", "x".repeat(256)))), Posix::NameTooLong);
+        vault.remove(&format!("run/{longer}")).unwrap();
+        vault.remove(&format!("run/{long}")).unwrap();
+        let tree = fixture.root.open_dir(b"runs").unwrap().open_dir(&fixture.run_dirs()[0]).unwrap();
+        assert!(common::names(&*tree.open_dir(b"tree").unwrap()).is_empty());
+    });
+}
+
+#[test]
+fn unlinked_and_replaced_files_live_on_for_those_who_have_them_open() {
+    both(|fixture| {
+        let vault = fixture.writer();
+        vault.make_dir("run").unwrap();
+        let a = vault.put("run/a", b"first").unwrap();
+        let handle = vault.open_file(a, WRITE).unwrap().handle;
+        vault.put("run/b", b"second").unwrap();
+        vault.mv("run/b", "run/a", Rename::Over).unwrap();
+        assert_eq!(vault.read_all(handle).unwrap(), b"first");
+        vault.write(handle, 5, b" and more", false).unwrap();
+        assert_eq!(vault.read_all(handle).unwrap(), b"first and more");
+        assert_eq!(vault.getattr(a, Some(handle)).unwrap().nlink, 0);
+        vault.setattr(&CALLER, a, None, &SetAttr { mode: Some(0o600), ..NOTHING }).unwrap();
+        assert_eq!(vault.getattr(a, None).unwrap().mode, 0o600);
+        vault.fsync(handle, false).unwrap();
+        vault.release(handle).unwrap();
+        assert_eq!(vault.get("run/a").unwrap(), b"second");
+        let b = vault.ino("run/a").unwrap();
+        let handle = vault.open_file(b, READ).unwrap().handle;
+        vault.remove("run/a").unwrap();
+        assert_eq!(vault.read_all(handle).unwrap(), b"second");
+        vault.release(handle).unwrap();
+        assert!(vault.list("run").unwrap().is_empty());
+        vault.close().unwrap();
+    });
+}
+
+#[test]
+fn hard_links_are_one_node() {
+    both(|fixture| {
+        let vault = fixture.writer();
+        vault.make_dir("run").unwrap();
+        vault.make_dir("run/d").unwrap();
+        let ino = vault.put("run/a", b"").unwrap();
+        let dir = vault.ino("run/d").unwrap();
+        let linked = vault.link(ino, dir, b"b").unwrap();
+        assert_eq!((linked.ino, linked.nlink), (ino, 2));
+        assert_eq!(posix(vault.link(ino, dir, b"b")), Posix::Exists);
+        assert_eq!(posix(vault.link(dir, dir, b"c")), Posix::NotPermitted);
+        vault.put("run/d/b", b"both").unwrap();
+        assert_eq!(vault.get("run/a").unwrap(), b"both");
+        vault.remove("run/a").unwrap();
+        assert_eq!(vault.getattr(ino, None).unwrap().nlink, 1);
+        vault.close().unwrap();
+        let reader = fixture.reader();
+        assert_eq!(reader.get("run/d/b").unwrap(), b"both");
+    });
+}
+
+#[test]
+fn renames_of_files_directories_and_runs() {
+    both(|fixture| {
+        let vault = fixture.writer();
+        for dir in ["run", "run/a", "run/a/b", "run/c", "other"] {
+            vault.make_dir(dir).unwrap();
+        }
+        vault.put("run/a/b/f", b"deep").unwrap();
+        vault.put("run/f", b"file").unwrap();
+        assert_eq!(posix(vault.mv("run/a", "run/a/b/x", Rename::Over)), Posix::Invalid);
+        assert_eq!(posix(vault.mv("run/c", "run/a", Rename::Over)), Posix::NotEmpty);
+        assert_eq!(posix(vault.mv("run/f", "run/a", Rename::Over)), Posix::IsDirectory);
+        assert_eq!(posix(vault.mv("run/a", "run/f", Rename::Over)), Posix::NotDirectory);
+        assert_eq!(posix(vault.mv("run/a", "run/c", Rename::NoReplace)), Posix::Exists);
+        assert_eq!(posix(vault.mv("run/f", "other/f", Rename::Over)), Posix::CrossRun);
+        assert_eq!(posix(vault.mv("run/a", "a", Rename::Over)), Posix::CrossRun);
+        vault.mv("run/a", "run/c", Rename::Over).unwrap();
+        assert_eq!(vault.get("run/c/b/f").unwrap(), b"deep");
+        vault.mv("run/c/b", "run/f", Rename::Exchange).unwrap();
+        assert_eq!(vault.get("run/f/f").unwrap(), b"deep");
+        assert_eq!(vault.get("run/c/b").unwrap(), b"file");
+        vault.put("run/g", b"g").unwrap();
+        vault.mv("run/g", "run/c/b", Rename::Exchange).unwrap();
+        assert_eq!(vault.get("run/g").unwrap(), b"file");
+        vault.put("other/x", b"x").unwrap();
+        assert_eq!(posix(vault.mv("run", "other", Rename::Over)), Posix::NotEmpty);
+        vault.remove("other/x").unwrap();
+        vault.mv("run", "other", Rename::Over).unwrap();
+        assert_eq!(vault.list("").unwrap(), ["other"]);
+        assert_eq!(fixture.state.retired().len(), 1);
+        vault.close().unwrap();
+        let reader = fixture.reader();
+        assert_eq!(reader.get("other/f/f").unwrap(), b"deep");
+        assert_eq!(reader.get("other/g").unwrap(), b"file");
+        assert_eq!(reader.get("other/c/b").unwrap(), b"g");
+    });
+}
+
+#[test]
+fn an_empty_run_can_be_removed_and_leaves_a_note() {
+    both(|fixture| {
+        let vault = fixture.writer();
+        vault.make_dir("run").unwrap();
+        vault.put("run/f", b"").unwrap();
+        assert_eq!(posix(vault.remove_dir("run")), Posix::NotEmpty);
+        vault.remove("run/f").unwrap();
+        let id = fixture.run_dirs()[0].clone();
+        vault.remove_dir("run").unwrap();
+        assert!(vault.list("").unwrap().is_empty());
+        assert!(fixture.run_dirs().is_empty());
+        assert_eq!(common::names(&*fixture.root.open_dir(b"retired").unwrap()), [id]);
+        vault.make_dir("run").unwrap();
+        assert_eq!(vault.list("").unwrap(), ["run"]);
+    });
+}
+
+#[test]
+fn run_depth_two_puts_runs_into_folders() {
+    let mut fixture = Fixture::in_memory();
+    fixture.options.run_depth = 2;
+    let vault = fixture.writer();
+    vault.make_dir("MiSeq01").unwrap();
+    vault.make_dir("MiSeq01/r1").unwrap();
+    vault.make_dir("MiSeq01/r2").unwrap();
+    vault.put("MiSeq01/r1/f", b"1").unwrap();
+    vault.put("MiSeq01/note", b"n").unwrap();
+    assert_eq!(vault.list("").unwrap(), ["MiSeq01"]);
+    assert_eq!(vault.list_by("MiSeq01", 1).unwrap(), ["note", "r1", "r2"]);
+    assert_eq!(posix(vault.remove_dir("MiSeq01")), Posix::NotEmpty);
+    assert_eq!(posix(vault.mv("MiSeq01", "MiSeq02", Rename::Over)), Posix::Busy);
+    vault.mv("MiSeq01/r2", "MiSeq01/r3", Rename::Over).unwrap();
+    vault.close().unwrap();
+    let reader = fixture.reader();
+    assert_eq!(reader.list("MiSeq01").unwrap(), ["note", "r1", "r3"]);
+    assert_eq!(reader.get("MiSeq01/r1/f").unwrap(), b"1");
+}
+
+#[test]
+fn attributes_in_order_and_times_to_the_nanosecond() {
+    both(|fixture| {
+        let vault = fixture.writer();
+        vault.make_dir("run").unwrap();
+        let ino = vault.put("run/f", &[7; 10_000]).unwrap();
+        let (a, m) = (Time { sec: 1, nsec: 2 }, Time { sec: 1_700_000_000, nsec: 123_456_789 });
+        let change = SetAttr {
+            mode: Some(0o640),
+            size: Some(9000),
+            atime: SetTime::At(a),
+            mtime: SetTime::At(m),
+            ..NOTHING
+        };
+        let attr = vault.setattr(&CALLER, ino, None, &change).unwrap();
+        assert_eq!((attr.size, attr.mode, attr.mtime), (9000, 0o640, m));
+        let dir = vault.ino("run").unwrap();
+        let attr = vault.setattr(&CALLER, dir, None, &SetAttr { mode: Some(0o2770), ..NOTHING }).unwrap();
+        assert_eq!(attr.mode, 0o2770);
+        let link = vault.symlink(&CALLER, dir, b"l", b"f").unwrap().ino;
+        let attr = vault.setattr(&CALLER, link, None, &SetAttr { mtime: SetTime::At(m), ..NOTHING }).unwrap();
+        assert_eq!((attr.mtime, attr.size), (m, 1));
+        // setgid directories hand on their bit; umask counts.
+        assert_eq!(vault.make_dir("run/d").unwrap().mode, 0o2755);
+        vault.close().unwrap();
+        assert_eq!(fixture.reader().attr("run/f").unwrap().mtime, m);
+    });
+}
+
+#[test]
+fn suid_goes_with_a_write_and_with_a_size_change_by_others_than_root() {
+    let fixture = Fixture::in_memory();
+    let vault = fixture.writer();
+    vault.make_dir("run").unwrap();
+    let ino = vault.put("run/f", b"abc").unwrap();
+    let set = || vault.setattr(&CALLER, ino, None, &SetAttr { mode: Some(0o6755), ..NOTHING }).unwrap();
+    assert_eq!(set().mode, 0o6755);
+    let handle = vault.open_file(ino, WRITE).unwrap().handle;
+    vault.write(handle, 0, b"x", false).unwrap();
+    assert_eq!(vault.getattr(ino, None).unwrap().mode, 0o6755);
+    vault.write(handle, 0, b"x", true).unwrap();
+    assert_eq!(vault.getattr(ino, None).unwrap().mode, 0o755);
+    set();
+    let user = runvault_vault::api::Caller { uid: 1000, ..CALLER };
+    let shorter = SetAttr { size: Some(1), ..NOTHING };
+    assert_eq!(vault.setattr(&user, ino, None, &shorter).unwrap().mode, 0o755);
+    set();
+    vault.open_file(ino, OpenFlags { truncate: true, kill_suidgid: true, ..WRITE }).unwrap();
+    assert_eq!(vault.getattr(ino, None).unwrap().mode, 0o755);
+}
+
+#[test]
+fn xattrs_are_encrypted_and_come_back() {
+    both(|fixture| {
+        let vault = fixture.writer();
+        vault.make_dir("run").unwrap();
+        let file = vault.put("run/f", b"").unwrap();
+        let dir = vault.make_dir("run/d").unwrap().ino;
+        for ino in [file, dir, vault.ino("run").unwrap()] {
+            assert_eq!(posix(vault.getxattr(ino, b"user.k")), Posix::NoAttribute);
+            assert!(vault.listxattr(ino).unwrap().is_empty());
+            match vault.setxattr(ino, b"user.k", b"value", 0) {
+                Err(runvault_vault::Error::Posix(Posix::Unsupported)) => return,
+                other => other.unwrap(),
+            }
+            assert_eq!(vault.getxattr(ino, b"user.k").unwrap(), b"value");
+            assert_eq!(vault.listxattr(ino).unwrap(), [b"user.k"]);
+            assert_eq!(posix(vault.setxattr(ino, b"user.k", b"v", libc::XATTR_CREATE)), Posix::Exists);
+        }
+        assert_eq!(posix(vault.setxattr(file, &[b'u'; 131], b"", 0)), Posix::Unsupported);
+        let long = [&b"user."[..], &[b'x'; 126]].concat();
+        assert_eq!(posix(vault.setxattr(file, &long, b"", 0)), Posix::AttributeNameTooLong);
+        assert_eq!(posix(vault.getxattr(file, b"security.capability")), Posix::NoAttribute);
+        assert_eq!(posix(vault.getxattr(file, b"security.selinux")), Posix::NoAttribute);
+        vault.mv("run/f", "run/g", Rename::Over).unwrap();
+        vault.put("run/g", b"content").unwrap();
+        vault.close().unwrap();
+        let reader = fixture.reader();
+        assert_eq!(reader.getxattr(reader.ino("run/g").unwrap(), b"user.k").unwrap(), b"value");
+        let again = fixture.writer();
+        let g = again.ino("run/g").unwrap();
+        again.removexattr(g, b"user.k").unwrap();
+        assert_eq!(posix(again.removexattr(g, b"user.k")), Posix::NoAttribute);
+    });
+}
+
+#[test]
+fn special_files_are_nodes_of_their_kind() {
+    let fixture = Fixture::in_memory();
+    let vault = fixture.writer();
+    vault.make_dir("run").unwrap();
+    let run = vault.ino("run").unwrap();
+    for (name, kind) in [("p", Kind::Fifo), ("s", Kind::Socket), ("c", Kind::CharDevice), ("f", Kind::File)] {
+        let made = vault.mknod(&CALLER, run, name.as_bytes(), kind, 0o666, 0x103).unwrap();
+        assert_eq!((made.kind, made.mode), (kind, 0o644));
+        assert_eq!(vault.attr(&format!("run/{name}")).unwrap().kind, kind);
+    }
+    vault.put("run/f", b"filled").unwrap();
+    assert_eq!(vault.get("run/f").unwrap(), b"filled");
+    assert_eq!(posix(vault.open_file(vault.ino("run/p").unwrap(), READ)), Posix::Invalid);
+    assert_eq!(vault.list("run").unwrap(), ["c", "f", "p", "s"]);
+}
+
+#[test]
+fn readdirplus_takes_a_reference_for_what_it_shows_and_none_for_what_is_refused() {
+    let fixture = Fixture::in_memory();
+    let vault = fixture.writer();
+    vault.make_dir("run").unwrap();
+    vault.make_dir("run/d").unwrap();
+    for n in 0..600 {
+        vault.put(&format!("run/d/{n}"), b"").unwrap();
+    }
+    vault.close().unwrap();
+    let vault = fixture.reader();
+    let dir = vault.ino("run/d").unwrap();
+    let handle = vault.opendir(dir).unwrap();
+    let before = vault.status().known_nodes;
+    let (mut seen, mut cookie) = (Vec::new(), 0);
+    loop {
+        let mut taken = 0;
+        vault
+            .readdir(handle, cookie, true, &mut |e| {
+                if taken == 7 {
+                    return false;
+                }
+                taken += 1;
+                cookie = e.next;
+                if let Some(attr) = e.attr {
+                    assert_eq!((attr.ino, attr.size), (e.ino, 0));
+                    seen.push(e.ino);
+                } else {
+                    assert!(e.name == b"." || e.name == b"..");
+                }
+                true
+            })
+            .unwrap();
+        if taken == 0 {
+            break;
+        }
+    }
+    assert_eq!(seen.len(), 600);
+    assert_eq!(vault.status().known_nodes, before + 600);
+    for ino in seen {
+        vault.forget(ino, 1);
+    }
+    assert_eq!(vault.status().known_nodes, before);
+    vault.releasedir(handle).unwrap();
+}
+
+#[test]
+fn a_reader_sees_runs_that_come_later() {
+    let fixture = Fixture::in_memory();
+    let reader = fixture.reader();
+    assert!(reader.list("").unwrap().is_empty());
+    let vault = fixture.writer();
+    vault.make_dir("run").unwrap();
+    vault.put("run/f", b"f").unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(2100));
+    reader.tick().unwrap();
+    assert_eq!(reader.list("").unwrap(), ["run"]);
+    assert_eq!(reader.get("run/f").unwrap(), b"f");
+}
+
+#[test]
+fn another_gateways_runs_are_read_only_and_equal_names_are_told_apart() {
+    let fixture = Fixture::in_memory();
+    let one = fixture.writer();
+    one.make_dir("run").unwrap();
+    one.put("run/f", b"one").unwrap();
+    let other: Mount = fixture.writer_of(&common::State::new(4));
+    assert_eq!(posix(other.put("run/g", b"")), Posix::ReadOnly);
+    assert_eq!(other.get("run/f").unwrap(), b"one");
+    assert_eq!(posix(other.make_dir("run")), Posix::Exists);
+    other.make_dir("mine").unwrap();
+    other.put("mine/f", b"two").unwrap();
+    other.mv("mine", "ours", Rename::Over).unwrap();
+    one.close().unwrap();
+    let again = fixture.writer();
+    again.mv("run", "ours2", Rename::Over).unwrap();
+    assert_eq!(again.list("").unwrap(), ["ours", "ours2"]);
+}
