@@ -168,6 +168,12 @@ impl FileObject {
     }
 }
 
+impl std::fmt::Debug for FileObject {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "FileObject(inode {})", self.ino)
+    }
+}
+
 impl Drop for FileObject {
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);

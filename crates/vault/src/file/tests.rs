@@ -1,3 +1,6 @@
 //! The write path against a plain vector, and every refusal by its name.
 
+mod costs;
+mod faults;
 mod model;
+mod tamper;

@@ -10,6 +10,14 @@ use super::{FileObject, times};
 use crate::journal::Redo;
 use crate::{Damage, Error, Posix, Result};
 
+/// What remains of the chunk that a cut goes through.
+struct Shortened {
+    plain: Vec<u8>,
+    stored: Vec<u8>,
+    /// Its durable record; `None` where the file has no name any more.
+    record: Option<u64>,
+}
+
 impl FileObject {
     /// ftruncate to `size` bytes.
     ///
@@ -170,20 +178,18 @@ impl FileObject {
         let mut shortened = None;
         if let Some(plain) = kept {
             let redo = [Redo { size_after: Some(size), ..self.seal_redo(state, size / chunk, &plain)? }];
-            let path = (writer.locate)(self.ino).filter(|_| !state.detached);
-            if let Some(path) = path {
+            let mut record = None;
+            if let Some(path) = (writer.locate)(self.ino).filter(|_| !state.detached) {
                 let file_id =
                     state.header.as_ref().ok_or_else(|| self.damaged(Damage::Header))?.clear.file_id;
                 let Ok(number) = writer.journal.append(file_id, state.epoch, &path, &redo)? else {
                     return Err(Stop::JournalFull);
                 };
                 writer.journal.sync(number)?;
-                let [redo] = redo;
-                shortened = Some((redo.stored, Some((number, plain))));
-            } else {
-                let [redo] = redo;
-                shortened = Some((redo.stored, None));
+                record = Some(number);
             }
+            let [redo] = redo;
+            shortened = Some(Shortened { plain, stored: redo.stored, record });
         }
         let cut = self.finish_cut(state, size, shortened);
         if cut.is_err() {
@@ -192,13 +198,8 @@ impl FileObject {
         Ok(cut?)
     }
 
-    /// Slot, F, then the cut itself and the shortened chunk, which may have a record.
-    fn finish_cut(
-        &self,
-        state: &mut State,
-        size: u64,
-        shortened: Option<(Vec<u8>, Option<(u64, Vec<u8>)>)>,
-    ) -> Result<()> {
+    /// Slot, F, then the cut itself and the shortened chunk.
+    fn finish_cut(&self, state: &mut State, size: u64, shortened: Option<Shortened>) -> Result<()> {
         let geometry = &self.run.geometry;
         let i = size / geometry.chunk();
         state.size = size;
@@ -206,20 +207,20 @@ impl FileObject {
         self.write_slot(state)?;
         self.sync_file(state)?;
         state.durable = state.durable.min(size);
-        if let Some((number, plain)) = shortened.as_ref().and_then(|(_, record)| record.as_ref()) {
+        self.mark_unsynced(state);
+        state.direct = true;
+        if let Some(Shortened { plain, record: Some(number), .. }) = &shortened {
             // Should the rest fail: the record must stay until the chunk is in place.
             self.run.require_writer()?.journal.keep_from(self.serial, *number);
             state.unplaced.insert(i);
             self.count_overlay(plain.len() as i64);
             state.overlay.insert(i, plain.clone());
         }
-        self.mark_unsynced(state);
-        state.direct = true;
         self.file.set_len(geometry.stored_len(size)).map_err(self.io("truncate"))?;
-        let Some((stored, record)) = shortened else { return Ok(()) };
+        let Some(Shortened { stored, record, .. }) = shortened else { return Ok(()) };
         self.file.write_at(&stored, geometry.chunk_offset(i)).map_err(self.io("write"))?;
         self.count_writes(state, 1);
-        if let Some((number, _)) = record {
+        if let Some(number) = record {
             state.last_record = number;
             state.live = true;
             if let Some(plain) = state.overlay.remove(&i) {

@@ -246,7 +246,8 @@ impl FileObject {
         let length = self.run.geometry.stored_len_with_header(state.size);
         self.file.set_len(length).map_err(self.io("truncate"))?;
         if state.slot_size > state.size && state.overlay.is_empty() {
-            self.write_slot(state)?;
+            // Where even this finds no room the next close or sync owes it; the safe copy stands.
+            let _ = self.write_slot(state);
         }
         let torn = self.stored_chunks(state)?.first_unreadable(touched, state.size, &state.holes);
         match torn.map_err(self.io("read"))? {

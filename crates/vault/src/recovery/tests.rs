@@ -1,1 +1,164 @@
+//! Kills, journals that were cut or are another session's, and recovery begun again.
 
+use std::sync::Arc;
+
+use runvault_format::ids::SessionId;
+use runvault_store::backend::{Access, Dir, Rename};
+
+use super::{Recovered, recover};
+use crate::file::testing::{Rig, content};
+use crate::{Damage, Error};
+
+/// A run with a durable file "f" of four chunks of ones, the second overwritten with twos, synced.
+fn overwritten() -> Rig {
+    let rig = Rig::new(9);
+    let file = rig.file("f");
+    file.write(0, &[1; 2048]).unwrap();
+    file.fsync().unwrap();
+    file.write(512, &[2; 512]).unwrap();
+    file.fsync().unwrap();
+    rig
+}
+
+/// The second chunk as a torn write leaves it.
+fn tear(rig: &Rig) {
+    let file = rig.run.tree.open_file(b"f", Access::ReadWrite).unwrap();
+    file.write_at(&[0xee; 270], 1024 + 540 + 270).unwrap();
+}
+
+fn journal(rig: &Rig) -> Arc<dyn Dir> {
+    rig.dir.open_dir(b"journal").unwrap()
+}
+
+fn expect_overwritten(rig: &Rig) {
+    let all = content(&rig.open("f").unwrap()).unwrap();
+    assert!(all[..512] == [1; 512] && all[512..1024] == [2; 512] && all[1024..] == [1; 1024]);
+}
+
+#[test]
+fn a_torn_chunk_is_made_good_once() {
+    let rig = overwritten();
+    tear(&rig);
+    let done = recover(&rig.run, &rig.dir, &rig.session).unwrap();
+    assert_eq!(done, Recovered { records: 1, replayed: 1, files: 1, skipped: 0, left: 0 });
+    let again = recover(&rig.run, &rig.dir, &rig.session).unwrap();
+    assert_eq!(again, Recovered::default());
+    expect_overwritten(&rig.killed());
+}
+
+#[test]
+fn begun_again_it_does_the_same() {
+    let rig = overwritten();
+    tear(&rig);
+    let mut saved = vec![0; 256 << 10];
+    let file = journal(&rig).open_file(b"0", Access::ReadWrite).unwrap();
+    file.read_at(&mut saved, 0).unwrap();
+    for _ in 0..3 {
+        file.write_at(&saved, 0).unwrap();
+        tear(&rig);
+        recover(&rig.run, &rig.dir, &rig.session).unwrap();
+    }
+    expect_overwritten(&rig.killed());
+}
+
+#[test]
+fn another_sessions_journal_is_a_persons_decision() {
+    let rig = overwritten();
+    let refused = recover(&rig.run, &rig.dir, &SessionId([9; 16]));
+    assert!(matches!(refused, Err(Error::Damaged { damage: Damage::Run(_), .. })), "{refused:?}");
+}
+
+#[test]
+fn a_damaged_record_ends_the_log() {
+    let rig = overwritten();
+    let file = rig.open("f").unwrap();
+    file.write(1024, &[3; 512]).unwrap();
+    file.fsync().unwrap();
+    drop(file);
+    let stored = journal(&rig).open_file(b"0", Access::ReadWrite).unwrap();
+    stored.write_at(&[0x55], 1024 + 300).unwrap();
+    let done = recover(&rig.run, &rig.dir, &rig.session).unwrap();
+    assert_eq!((done.records, done.replayed), (1, 1));
+}
+
+#[test]
+fn a_file_that_is_gone_or_another_is_passed_over() {
+    let rig = overwritten();
+    rig.run.tree.rename(b"f", &*rig.run.tree, b"away", Rename::Over).unwrap();
+    let done = recover(&rig.run, &rig.dir, &rig.session).unwrap();
+    assert_eq!((done.records, done.replayed, done.skipped), (1, 0, 1));
+    let rig = overwritten();
+    rig.run.tree.unlink(b"f").unwrap();
+    rig.run.tree.create_symlink(b"f", b"/etc/passwd").unwrap();
+    assert_eq!(recover(&rig.run, &rig.dir, &rig.session).unwrap().replayed, 0);
+    let rig = overwritten();
+    rig.run.tree.unlink(b"f").unwrap();
+    let other = rig.file("f");
+    other.write(0, &[5; 1500]).unwrap();
+    other.fsync().unwrap();
+    assert_eq!(recover(&rig.run, &rig.dir, &rig.session).unwrap().replayed, 0);
+    assert_eq!(content(&other).unwrap(), [5; 1500]);
+}
+
+#[test]
+fn records_before_a_truncation_stay_away() {
+    let rig = overwritten();
+    let file = rig.open("f").unwrap();
+    file.truncate(512).unwrap();
+    file.write(512, &[7; 700]).unwrap();
+    file.fsync().unwrap();
+    drop(file);
+    let rig = rig.killed();
+    let all = content(&rig.open("f").unwrap()).unwrap();
+    assert!(all[..512] == [1; 512] && all[512..] == [7; 700]);
+}
+
+#[test]
+fn also_when_the_file_was_closed_in_between() {
+    let rig = Rig::new(9);
+    for (value, len) in [(1u8, 2048usize), (2, 2048)] {
+        let file = rig.file("f");
+        file.write(0, &vec![value; len]).unwrap();
+        file.fsync().unwrap();
+        // Its records are durable in place, and the object goes.
+        file.write(2048, &[value; 600]).unwrap();
+        file.fsync().unwrap();
+        file.flush().unwrap();
+        rig.run.tick().unwrap();
+    }
+    rig.run.checkpoint().unwrap();
+    let file = rig.open("f").unwrap();
+    file.write(512, &[3; 512]).unwrap();
+    file.write(2648, &[3; 600]).unwrap();
+    file.fsync().unwrap();
+    drop(file);
+    rig.run.tick().unwrap();
+    let file = rig.open("f").unwrap();
+    file.truncate(512).unwrap();
+    file.write(512, &[7; 900]).unwrap();
+    file.fsync().unwrap();
+    drop(file);
+    let rig = rig.killed();
+    let all = content(&rig.open("f").unwrap()).unwrap();
+    assert!(all[..512] == [2; 512] && all[512..] == [7; 900], "{:?}", &all[510..520]);
+}
+
+#[test]
+fn a_long_session_laps_the_journal() {
+    let rig = Rig::new(9);
+    let file = rig.file("f");
+    let mut model = vec![0u8; 64 * 512];
+    file.write(0, &model).unwrap();
+    file.fsync().unwrap();
+    for round in 1..40usize {
+        for i in (round % 3..64).step_by(3) {
+            let value = (round * 7 + i) as u8;
+            file.write(i as u64 * 512, &[value; 512]).unwrap();
+            model[i * 512..][..512].fill(value);
+        }
+        file.fsync().unwrap();
+    }
+    drop(file);
+    let rig = rig.killed();
+    assert!(content(&rig.open("f").unwrap()).unwrap() == model);
+}

@@ -1,0 +1,198 @@
+//! A store that fails: nothing is retried into success, nothing accepted is dropped.
+
+use std::sync::Arc;
+
+use runvault_format::ids::RunId;
+use runvault_store::backend::Dir;
+use runvault_store::doubles::faulty::{Fault, Faults, Rule};
+use runvault_store::doubles::memory::MemoryDir;
+use runvault_store::doubles::observe::Op;
+
+use crate::file::testing::{Rig, content};
+use crate::file::write::WRITES_LIMIT;
+use crate::{Error, Result};
+
+fn faulty() -> (Rig, Arc<Faults>, Arc<dyn Dir>) {
+    let beneath = MemoryDir::root();
+    beneath.create_dir(b"tree", 0o755).unwrap();
+    let (dir, faults) = Faults::over(beneath.clone()).unwrap();
+    (Rig::over(dir, 9, RunId([1; 16])), faults, beneath)
+}
+
+fn errno<T: std::fmt::Debug>(outcome: Result<T>) -> i32 {
+    match outcome {
+        Err(Error::Store { source, .. }) => source.raw_os_error().unwrap(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn is_poisoned<T: std::fmt::Debug>(outcome: Result<T>) -> bool {
+    matches!(outcome, Err(Error::Poisoned { .. }))
+}
+
+#[test]
+fn poisoned_after_a_failed_sync_until_the_last_close() {
+    let (rig, faults, _) = faulty();
+    let file = rig.file("f");
+    file.write(0, &[1; 600]).unwrap();
+    faults.add(Rule::next(Op::SyncData, Fault::Fail(libc::EIO)));
+    assert_eq!(errno(file.fsync()), libc::EIO);
+    assert!(is_poisoned(file.fsync()));
+    assert!(is_poisoned(file.write(0, b"x")));
+    assert!(is_poisoned(file.truncate(3)));
+    assert!(is_poisoned(file.flush()));
+    assert_eq!(content(&file).unwrap(), [1; 600]);
+    rig.run.tick().unwrap();
+    drop(file);
+    let file = rig.open("f").unwrap();
+    file.write(0, b"2").unwrap();
+    file.fsync().unwrap();
+    assert_eq!(content(&file).unwrap()[..2], *b"2\x01");
+}
+
+#[test]
+fn poisoned_after_a_failed_write() {
+    let (rig, faults, _) = faulty();
+    let file = rig.file("f");
+    file.write(0, &[1; 600]).unwrap();
+    file.fsync().unwrap();
+    faults.add(Rule::next(Op::Write, Fault::Fail(libc::EIO)));
+    assert_eq!(errno(file.write(600, &[2; 5000])), libc::EIO);
+    assert!(is_poisoned(file.write(0, b"x")));
+    drop(file);
+    rig.run.tick().unwrap();
+    assert_eq!(content(&rig.open("f").unwrap()).unwrap(), [1; 600]);
+}
+
+#[test]
+fn a_full_store_accepts_nothing_and_works_again() {
+    for (before, synced) in [(0usize, false), (512, false), (700, false), (700, true), (1024, true)] {
+        let (rig, faults, _) = faulty();
+        let file = rig.file("f");
+        let old: Vec<u8> = (0..before).map(|i| i as u8).collect();
+        file.write(0, &old).unwrap();
+        if synced {
+            file.fsync().unwrap();
+        }
+        // The journal is made at the first overwrite, and then has its room.
+        let other = rig.file("other");
+        other.write(0, &[1; 10]).unwrap();
+        other.fsync().unwrap();
+        other.write(0, &[2; 10]).unwrap();
+        other.fsync().unwrap();
+        for room in [0u64, 300, 900, 1500, 4000] {
+            faults.set_room(Some(room));
+            assert_eq!(
+                errno(file.write(before as u64, &[9; 9000])),
+                libc::ENOSPC,
+                "{before} {synced} {room}"
+            );
+            assert_eq!(errno(file.write(before as u64 + 3000, &[9; 9000])), libc::ENOSPC);
+            faults.set_room(None);
+            assert_eq!(content(&file).unwrap(), old, "{before} {synced} {room}");
+            assert_eq!(file.size(), before as u64);
+        }
+        file.fsync().unwrap();
+        file.write(before as u64, &[9; 9000]).unwrap();
+        file.fsync().unwrap();
+        drop((file, other));
+        let rig = rig.remounted();
+        let all = content(&rig.open("f").unwrap()).unwrap();
+        assert_eq!((&all[..before], all.len()), (&old[..], before + 9000));
+    }
+}
+
+#[test]
+fn accepted_bytes_wait_while_the_store_is_full() {
+    let (rig, faults, _) = faulty();
+    let file = rig.file("f");
+    file.write(0, &[1; 1500]).unwrap();
+    file.fsync().unwrap();
+    file.write(100, &[2; 100]).unwrap();
+    faults.set_room(Some(0));
+    assert_eq!(errno(file.fsync()), libc::ENOSPC);
+    faults.set_room(None);
+    file.fsync().unwrap();
+    drop(file);
+    let rig = rig.killed();
+    let all = content(&rig.open("f").unwrap()).unwrap();
+    assert_eq!((all[99], all[100], all[199], all[200]), (1, 2, 2, 1));
+}
+
+#[test]
+fn a_chunk_torn_in_place_keeps_its_record() {
+    let (rig, faults, beneath) = faulty();
+    let file = rig.file("f");
+    file.write(0, &[1; 512]).unwrap();
+    file.fsync().unwrap();
+    file.write(0, &[2; 512]).unwrap();
+    // The second write of the sync is the one into place; the first goes into the journal.
+    faults.add(Rule { after: 1, ..Rule::next(Op::Write, Fault::Fail(libc::EIO)) });
+    assert_eq!(errno(file.fsync()), libc::EIO);
+    file.stored().write_at(&[0; 100], 1024).unwrap();
+    rig.run.checkpoint().unwrap();
+    assert!(is_poisoned(file.write(0, b"x")));
+    let (session, id) = (rig.session, rig.id());
+    drop((file, rig, faults));
+    let rig = Rig::recovered(beneath, 9, id, &session).unwrap();
+    assert_eq!(content(&rig.open("f").unwrap()).unwrap(), [2; 512]);
+}
+
+#[test]
+fn a_chunk_torn_in_place_is_made_good_by_the_timer() {
+    let (rig, faults, _) = faulty();
+    let file = rig.file("f");
+    file.write(0, &[1; 512]).unwrap();
+    file.fsync().unwrap();
+    file.write(0, &[2; 512]).unwrap();
+    faults.add(Rule { after: 1, ..Rule::next(Op::Write, Fault::Fail(libc::EIO)) });
+    assert_eq!(errno(file.fsync()), libc::EIO);
+    drop(file);
+    rig.run.tick().unwrap();
+    assert_eq!(content(&rig.open("f").unwrap()).unwrap(), [2; 512]);
+    assert_eq!(content(&rig.remounted().open("f").unwrap()).unwrap(), [2; 512]);
+}
+
+#[test]
+fn a_journal_whose_sync_failed_is_made_anew() {
+    let (rig, faults, _) = faulty();
+    let file = rig.file("f");
+    file.write(0, &[1; 512]).unwrap();
+    file.fsync().unwrap();
+    file.write(0, &[2; 512]).unwrap();
+    faults.add(Rule::next(Op::SyncData, Fault::Fail(libc::EIO)));
+    assert_eq!(errno(file.fsync()), libc::EIO);
+    drop(file);
+    rig.run.tick().unwrap();
+    let file = rig.open("f").unwrap();
+    assert_eq!(content(&file).unwrap(), [1; 512], "what was durable stands");
+    file.write(0, &[3; 512]).unwrap();
+    file.fsync().unwrap();
+    drop(file);
+    assert_eq!(content(&rig.killed().open("f").unwrap()).unwrap(), [3; 512]);
+}
+
+#[test]
+fn a_worn_out_key_refuses_new_bytes_and_lets_accepted_ones_out() {
+    let rig = Rig::new(9);
+    let file = rig.file("f");
+    file.write(0, &[1; 512]).unwrap();
+    file.fsync().unwrap();
+    file.write(0, &[2; 512]).unwrap();
+    file.exclusive().writes = WRITES_LIMIT;
+    assert!(matches!(file.write(0, b"x"), Err(Error::WornOut { .. })));
+    assert!(matches!(file.truncate(5), Err(Error::WornOut { .. })));
+    file.fsync().unwrap();
+    assert_eq!(file.prepare_rename(Rig::place("f"), true).map(|held| held.done()).ok(), Some(()));
+    drop(file);
+    let rig = rig.killed();
+    let file = rig.open("f").unwrap();
+    assert_eq!(content(&file).unwrap(), [2; 512]);
+    assert!(matches!(file.write(0, b"x"), Err(Error::WornOut { .. })), "it is on record");
+    // Truncated to nothing it has a new key.
+    file.truncate(0).unwrap();
+    file.write(0, b"fresh").unwrap();
+    file.fsync().unwrap();
+    drop(file);
+    assert_eq!(content(&rig.remounted().open("f").unwrap()).unwrap(), b"fresh");
+}
