@@ -155,3 +155,68 @@ pub(crate) fn newest_first(envelopes: &[EnvelopeFile]) -> Vec<&EnvelopeFile> {
     sorted.sort_by_key(|file| std::cmp::Reverse(epoch(file)));
     sorted
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::Identity;
+    use crate::testing::{enrolled, envelopes, make_run, vault};
+
+    fn opens(
+        authority: &dyn Authority,
+        run: &RunId,
+        files: &[EnvelopeFile],
+    ) -> std::result::Result<Option<RunKey>, String> {
+        authority.open_run(run, files).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn the_owner_opens_what_a_gateway_sealed() {
+        let (root, owner, mut chain) = vault();
+        let gateway = enrolled(&root, &mut chain, &owner);
+        let (run, key) = make_run(&root, &chain, &gateway);
+        let files = envelopes(&root, &run);
+        assert_eq!(files.iter().map(|f| f.name.as_str()).collect::<Vec<_>>(), ["vault-1"]);
+        let acting = Acting::open(chain.clone(), &owner).unwrap();
+        let opened = opens(&*acting, &run, &files).unwrap().unwrap();
+        assert_eq!(opened.0.expose(), key.0.expose());
+        let blind = Acting::gateway_only(chain.clone());
+        assert!(opens(&*blind, &run, &files).unwrap().is_none());
+        assert_eq!(blind.state(), chain.state_ref());
+        assert_eq!(blind.epoch().0, 1);
+    }
+
+    #[test]
+    fn envelopes_do_not_open_in_another_place() {
+        let (root, owner, mut chain) = vault();
+        let gateway = enrolled(&root, &mut chain, &owner);
+        let (one, _) = make_run(&root, &chain, &gateway);
+        let (two, _) = make_run(&root, &chain, &gateway);
+        let acting = Acting::open(chain.clone(), &owner).unwrap();
+        let refused = opens(&*acting, &two, &envelopes(&root, &one)).unwrap_err();
+        assert!(refused.contains("keys/vault-1") && refused.contains("does not open"), "{refused}");
+        let mut renamed = envelopes(&root, &one);
+        renamed[0].name = "vault-2".to_owned();
+        assert!(opens(&*acting, &one, &renamed).unwrap().is_none(), "an epoch that is not known");
+        let mut torn = envelopes(&root, &one);
+        torn[0].bytes.truncate(100);
+        assert!(opens(&*acting, &one, &torn).is_err());
+        // Another vault's key, under the same run id.
+        let (_, stranger, other) = vault();
+        let acting = Acting::open(other, &stranger).unwrap();
+        assert!(opens(&*acting, &one, &envelopes(&root, &one)).is_err());
+        assert!(opens(&*acting, &one, &[]).unwrap().is_none());
+    }
+
+    #[test]
+    fn wrong_keys_are_told_which_one_is_needed() {
+        let (_, owner, chain) = vault();
+        let stranger = Identity::generate("stranger").unwrap();
+        let refused = Acting::opened(chain.clone(), &stranger).unwrap_err();
+        let Error::WrongKey { needed, given } = refused else { panic!("{refused}") };
+        assert!(needed.contains(&owner.id().to_string()) && given.contains("stranger"));
+        let mut bound = owner.again().unwrap();
+        bound.vault = Some(VaultId([9; 32]));
+        assert!(matches!(Acting::opened(chain, &bound), Err(Error::OtherVault { .. })));
+    }
+}

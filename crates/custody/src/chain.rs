@@ -5,6 +5,8 @@
 //! So whoever knows the vault id can verify the whole chain, and nothing else in it is trusted.
 
 mod load;
+#[cfg(test)]
+mod tests;
 
 use runvault_crypto::envelope::KemPublic;
 use runvault_crypto::signature::VerifyingKey;

@@ -175,3 +175,96 @@ pub fn read_secret(path: &Path, max: usize, allow_readable: bool) -> Result<Zero
     file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(io("read"))?;
     if bytes.len() > max { Err(bad("longer than any secret")) } else { Ok(bytes) }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use runvault_crypto::passphrase::Params;
+
+    use super::*;
+
+    struct Says(&'static [u8]);
+
+    impl Prompt for Says {
+        fn passphrase(&mut self, _label: &str) -> Result<Zeroizing<Vec<u8>>> {
+            Ok(Zeroizing::new(self.0.to_vec()))
+        }
+    }
+
+    #[test]
+    fn an_unlocked_file_comes_back_and_is_never_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("owner.key");
+        let identity = Identity::generate("owner").unwrap();
+        let vault = VaultId([7; 32]);
+        write_new(&path, &identity, &NewLock::None, Some(vault)).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let refused = write_new(&path, &identity, &NewLock::None, None).unwrap_err();
+        assert!(matches!(refused, Error::KeyFileExists(_)), "{refused}");
+        let file = read(&path, false).unwrap();
+        assert!(!file.has_passphrase());
+        let back = unlock(&file, &mut NoPrompt).unwrap();
+        assert_eq!((back.id(), back.label.as_str(), back.vault), (identity.id(), "owner", Some(vault)));
+        let copy = dir.path().join("copy.key");
+        write_copy(&copy, &file).unwrap();
+        assert_eq!(std::fs::read(&copy).unwrap(), std::fs::read(&path).unwrap());
+    }
+
+    #[test]
+    fn readable_absurd_and_odd_secrets_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("owner.key");
+        write_new(&path, &Identity::generate("owner").unwrap(), &NewLock::None, None).unwrap();
+        for mode in [0o640, 0o604, 0o620, 0o601] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            let refused = read(&path, false).unwrap_err();
+            assert!(matches!(refused, Error::Permissions { mode: found, .. } if found == mode), "{refused}");
+            read(&path, true).unwrap();
+        }
+        assert!(matches!(read_secret(&path, 10, true), Err(Error::BadFile { .. })));
+        assert!(matches!(read_secret(dir.path(), 10, true), Err(Error::BadFile { .. })));
+        let missing = dir.path().join("missing");
+        assert!(matches!(read(&missing, false), Err(Error::Io { .. })));
+        let fifo = dir.path().join("fifo");
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0)
+            .unwrap();
+        assert!(matches!(read_secret(&fifo, 10, true), Err(Error::BadFile { .. })));
+    }
+
+    #[test]
+    fn a_changed_byte_opens_nothing() {
+        let identity = Identity::generate("owner").unwrap();
+        let good = lock(&identity, &NewLock::None, Some(VaultId([7; 32]))).unwrap().to_bytes().unwrap();
+        for at in (0..good.len()).step_by(good.len() / 200) {
+            let mut bad = good.clone();
+            bad[at] ^= 0x04;
+            let opened = KeyFile::parse(&bad).and_then(|file| unlock(&file, &mut NoPrompt));
+            assert!(opened.is_err(), "byte {at}");
+        }
+    }
+
+    /// The one test of this file that stretches a passphrase, at the floor of the parameters.
+    #[test]
+    fn a_passphrase_opens_and_another_does_not() {
+        let identity = Identity::generate("owner").unwrap();
+        let new = NewLock::Passphrase { passphrase: b"correct horse", params: Params::FLOOR };
+        let file = lock(&identity, &new, None).unwrap();
+        assert!(file.has_passphrase());
+        assert_eq!(unlock(&file, &mut Says(b"correct horse")).unwrap().id(), identity.id());
+        let refused = unlock(&file, &mut Says(b"battery staple")).unwrap_err();
+        assert!(matches!(&refused, Error::WrongPassphrase { custodian } if custodian.contains("owner")));
+        assert!(matches!(unlock(&file, &mut NoPrompt), Err(Error::NoPassphrase(_))));
+        assert!(matches!(unlock(&file, &mut Says(b"")), Err(Error::NoPassphrase(_))));
+        assert!(!format!("{new:?}").contains("horse"));
+    }
+
+    #[test]
+    fn weak_and_empty_locks_are_not_made() {
+        let identity = Identity::generate("owner").unwrap();
+        let empty = NewLock::Passphrase { passphrase: b"", params: Params::FLOOR };
+        assert!(matches!(lock(&identity, &empty, None), Err(Error::NoPassphrase(_))));
+        let weak = NewLock::Passphrase { passphrase: b"x", params: Params { t: 1, ..Params::FLOOR } };
+        assert!(matches!(lock(&identity, &weak, None), Err(Error::Crypto(_))));
+    }
+}

@@ -123,3 +123,100 @@ impl Prompt for AskOnce<'_> {
         Ok(answer)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use runvault_crypto::passphrase::Params;
+    use runvault_store::doubles::memory::MemoryDir;
+
+    use super::*;
+    use crate::init::init;
+    use crate::testing::{copy, custody, get, killed_at, put, vault};
+
+    struct Says(&'static [u8], u32);
+
+    impl Prompt for Says {
+        fn passphrase(&mut self, _label: &str) -> Result<Zeroizing<Vec<u8>>> {
+            self.1 += 1;
+            Ok(Zeroizing::new(self.0.to_vec()))
+        }
+    }
+
+    fn passphrase(passphrase: &'static [u8]) -> NewLock<'static> {
+        NewLock::Passphrase { passphrase, params: Params::FLOOR }
+    }
+
+    fn locks(root: &Arc<dyn Dir>) -> Arc<dyn Dir> {
+        custody(root).open_dir(b"locks").unwrap()
+    }
+
+    /// Stretches a passphrase a dozen times, at the floor of the parameters.
+    #[test]
+    fn two_copies_one_passphrase() {
+        let (root, owner) = (MemoryDir::root(), Identity::generate("owner").unwrap());
+        let vault = init(&root, &owner, Some(&passphrase(b"first"))).unwrap();
+        for copy in COPIES {
+            assert_eq!(locks(&root).stat(copy.as_bytes()).unwrap().mode & 0o777, 0o600);
+        }
+        let opened = unlock(&root, &mut Says(b"first", 0)).unwrap();
+        assert_eq!((opened.id(), opened.vault), (owner.id(), Some(vault)));
+
+        // One copy suffices, whichever.
+        for lost in COPIES {
+            let store = copy(&root);
+            put(&locks(&store), lost, b"runvault/1 key\n{torn");
+            assert_eq!(read(&store).unwrap().id(), owner.id());
+            locks(&store).unlink(lost.as_bytes()).unwrap();
+            assert_eq!(read(&store).unwrap().id(), owner.id());
+        }
+        let store = copy(&root);
+        COPIES.iter().for_each(|lost| put(&locks(&store), lost, b"torn"));
+        assert!(
+            matches!(read(&store), Err(Error::Damaged { object, .. }) if object == "custody/locks/owner-1")
+        );
+
+        // A passwd that was killed between the copies: both passphrases open, each asked for once.
+        let store = copy(&root);
+        passwd(&store, &opened, &passphrase(b"second")).unwrap();
+        let mut prompt = Says(b"first", 0);
+        let refused = unlock(&store, &mut prompt).unwrap_err();
+        assert!(matches!(refused, Error::WrongPassphrase { .. }) && prompt.1 == 1, "{refused}");
+        put(&locks(&store), "owner-1", &get(&locks(&root), "owner-1"));
+        for passphrase in [&b"first"[..], b"second"] {
+            let mut prompt = Says(passphrase, 0);
+            assert_eq!(unlock(&store, &mut prompt).unwrap().id(), owner.id());
+            assert_eq!(prompt.1, 1);
+        }
+    }
+
+    #[test]
+    fn keys_that_do_not_belong_are_refused() {
+        let (root, owner, _) = vault();
+        assert!(matches!(read(&root), Err(Error::NoLock)));
+        assert!(matches!(unlock(&root, &mut Says(b"", 0)), Err(Error::NoLock)));
+        assert!(matches!(passwd(&root, &owner, &passphrase(b"x")), Err(Error::NoLock)));
+        let unlocked = key_files::lock(&owner, &NewLock::None, None).unwrap();
+        assert!(matches!(write(&root, &unlocked), Err(Error::UnlockedInStore)));
+        // Planted without a lock, it stands in for the owner's: another id than `passwd` was given.
+        put(&locks(&root), "owner-0", &unlocked.to_bytes().unwrap());
+        let other = Identity::generate("other").unwrap();
+        assert!(matches!(passwd(&root, &other, &passphrase(b"x")), Err(Error::WrongKey { .. })));
+    }
+
+    #[test]
+    fn a_write_killed_anywhere_leaves_a_copy_that_parses() {
+        let (start, owner, _) = vault();
+        let mut file = key_files::lock(&owner, &NewLock::None, None).unwrap();
+        let bytes = file.to_bytes().unwrap();
+        COPIES.iter().for_each(|name| put(&locks(&start), name, &bytes));
+        file = key_files::lock(&owner, &passphrase(b"x"), None).unwrap();
+        for n in 0.. {
+            let root = copy(&start);
+            let killed = killed_at(&root, n, |root| write(root, &file));
+            assert_eq!(read(&root).unwrap().id(), owner.id(), "call {n}");
+            if killed.is_none() {
+                break;
+            }
+        }
+    }
+}

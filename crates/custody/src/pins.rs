@@ -92,3 +92,50 @@ fn compare(pinned: &Head, root: &Arc<dyn Dir>, chain: &Chain) -> Result<()> {
 fn later_state_exists(root: &Arc<dyn Dir>, n: u64) -> Result<bool> {
     layout::exists(&layout::custody_dir(root)?, &layout::state_name(n), "custody/")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{copy, custody, enrolled, put, vault};
+
+    #[test]
+    fn less_than_was_seen_is_refused_by_name() {
+        let state = tempfile::tempdir().unwrap();
+        let (root, owner, mut chain) = vault();
+        let check = |root: &Arc<dyn Dir>| check_and_advance(state.path(), root, &Chain::load(root).unwrap());
+        check(&root).unwrap();
+        enrolled(&root, &mut chain, &owner);
+        let one_line = copy(&root);
+        check(&root).unwrap();
+        let other_future = copy(&root);
+        enrolled(&root, &mut chain, &owner);
+        check(&root).unwrap();
+        check(&root).unwrap();
+
+        let refused = check(&one_line).unwrap_err();
+        assert!(matches!(refused, Error::RolledBack { pinned: 2, found: 1 }), "{refused}");
+        let cut = copy(&root);
+        put(&custody(&cut), "audit.log", b"");
+        let refused = check(&cut).unwrap_err();
+        assert!(matches!(refused, Error::CutShort { pinned: 2, found: 0 }), "{refused}");
+        assert!(refused.to_string().contains("audit log cut"));
+        let mut other = Chain::load(&other_future).unwrap();
+        enrolled(&other_future, &mut other, &owner);
+        enrolled(&other_future, &mut other, &owner);
+        let refused = check(&other_future).unwrap_err();
+        assert!(matches!(refused, Error::Forked { line: 2 }), "{refused}");
+        assert!(refused.to_string().contains("forked at line 2"));
+        check(&root).unwrap();
+    }
+
+    #[test]
+    fn a_damaged_pin_is_no_reason_to_trust() {
+        let state = tempfile::tempdir().unwrap();
+        let (root, _, chain) = vault();
+        check_and_advance(state.path(), &root, &chain).unwrap();
+        let pins = state.path().join(chain.vault_id().to_string()).join(PINS);
+        std::fs::write(&pins, b"{}").unwrap();
+        let refused = check_and_advance(state.path(), &root, &chain).unwrap_err();
+        assert!(matches!(&refused, Error::Damaged { object, .. } if object.ends_with("pins")), "{refused}");
+    }
+}

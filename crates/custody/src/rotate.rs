@@ -1,13 +1,35 @@
 //! A new epoch: a new vault key, every run sealed to it, the old envelopes removed.
+//!
+//! Order, so that a kill at any point leaves every run readable: marker, new state, audit line (the
+//! commit: keys of both epochs open from then on, the older through the keyring), then per run the
+//! new envelope, durable, and only then the old one's removal; the marker goes last. What is left of
+//! an interrupted rotation is "runs without `keys/vault-<e>`"; the marker tells that they are to be
+//! finished before a person can mean a *new* epoch by asking again.
 
-use std::sync::Arc;
+mod run;
+#[cfg(test)]
+mod tests;
+
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 
 use runvault_format::ids::RunId;
+use runvault_format::request::Operation;
 use runvault_store::backend::Dir;
+use runvault_store::replace::replace;
 
-use crate::Result;
+use self::run::Outcome;
+use crate::authority::{Acting, check_bound};
 use crate::chain::Chain;
+use crate::epochs::{EpochKeys, NewEpoch};
+use crate::execute::{Act, execute};
 use crate::identity::Identity;
+use crate::layout::{self, PUBLIC_MODE, ROTATING};
+use crate::{Error, Result, next_state};
+
+/// Runs that came while the pass went on are looked for this often at most.
+const PASSES: usize = 3;
 
 /// What a rotation did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,13 +50,130 @@ pub struct RotateSummary {
 /// A kill at any point leaves every run readable; calling it again continues.
 ///
 /// # Errors
-/// [`crate::Error::WrongKey`], [`crate::Error::NeedsQuorum`], [`crate::Error::ChangedMeanwhile`].
-#[allow(unused_variables)]
+/// [`Error::WrongKey`], [`Error::NeedsQuorum`], [`Error::ChangedMeanwhile`]; the store's.
 pub fn rotate(
     root: &Arc<dyn Dir>,
     chain: &Chain,
     owner: &Identity,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<RotateSummary> {
-    todo!()
+    check_bound(chain, owner)?;
+    let custody = layout::custody_dir(root)?;
+    let resumed = marker(&custody)? == Some(chain.epoch());
+    let chain = if resumed { chain.clone() } else { new_epoch(root, &custody, chain, owner)? };
+    let mut summary = RotateSummary { epoch: chain.epoch(), resumed, ..RotateSummary::default() };
+    seal_runs(root, &Acting::opened(chain, owner)?, &mut summary, progress)?;
+    remove_marker(&custody)?;
+    Ok(summary)
+}
+
+/// The state and the line; from then on new runs are sealed to the new epoch.
+fn new_epoch(root: &Arc<dyn Dir>, custody: &Arc<dyn Dir>, chain: &Chain, owner: &Identity) -> Result<Chain> {
+    let keys = EpochKeys::open(chain, owner)?;
+    let new = NewEpoch::draw()?;
+    let state = next_state::with_epoch(chain, &new, keys.newest_seed())?;
+    let e = chain.epoch().saturating_add(1);
+    write_marker(custody, e)?;
+    let act = Act {
+        op: Operation::Rotate { epoch: e },
+        reason: "a new vault key",
+        share: Some(keys.newest_seed()),
+        state,
+    };
+    execute(root, chain, owner, act)
+}
+
+/// Every run gets its envelope, also those that a live mount adds meanwhile.
+fn seal_runs(
+    root: &Arc<dyn Dir>,
+    acting: &Acting,
+    summary: &mut RotateSummary,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<()> {
+    let mut seen: Vec<RunId> = Vec::new();
+    for _ in 0..PASSES {
+        let mut runs = runvault_vault::runs::list(root)?;
+        runs.retain(|run| seen.binary_search(run).is_err());
+        if runs.is_empty() {
+            break;
+        }
+        pass(root, acting, &runs, seen.len(), summary, progress)?;
+        seen.extend(runs);
+        seen.sort_unstable();
+    }
+    summary.failed.sort();
+    Ok(())
+}
+
+/// One pass on every core. The first error of the store's ends it: a full or vanished store would
+/// give the same one for each run.
+fn pass(
+    root: &Arc<dyn Dir>,
+    acting: &Acting,
+    runs: &[RunId],
+    before: usize,
+    summary: &mut RotateSummary,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<()> {
+    let workers = std::thread::available_parallelism().map_or(1, NonZeroUsize::get).min(runs.len().max(1));
+    let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let (results, finished) = mpsc::channel();
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            let results = results.clone();
+            let (next, stop) = (&next, &stop);
+            scope.spawn(move || {
+                while let Some(run) = runs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if stop.load(Ordering::Relaxed)
+                        || results.send((*run, run::seal(root, acting, run))).is_err()
+                    {
+                        break;
+                    }
+                }
+            });
+        }
+        drop(results);
+        let total = (before + runs.len()) as u64;
+        let mut outcome = Ok(());
+        for (i, (run, result)) in finished.iter().enumerate() {
+            match result {
+                Ok(result) => count(summary, run, result),
+                Err(e) => {
+                    stop.store(true, Ordering::Relaxed);
+                    outcome = outcome.and(Err(e));
+                }
+            }
+            progress((before + i + 1) as u64, total);
+        }
+        outcome
+    })
+}
+
+fn count(summary: &mut RotateSummary, run: RunId, outcome: Outcome) {
+    match outcome {
+        Outcome::Rotated => summary.rotated += 1,
+        Outcome::Already => summary.already += 1,
+        Outcome::Gone => {}
+        Outcome::Failed(why) => summary.failed.push((run, why)),
+    }
+}
+
+/// The epoch that a rotation was under way to. Unsigned: who forges it makes one `rotate` finish
+/// nothing instead of making an epoch, and the summary says so.
+fn marker(custody: &Arc<dyn Dir>) -> Result<Option<u32>> {
+    let bytes = layout::read_if_there(custody, ROTATING, "custody/rotating", 64)?;
+    Ok(bytes.and_then(|b| std::str::from_utf8(&b).ok()?.trim_end().parse().ok()))
+}
+
+fn write_marker(custody: &Arc<dyn Dir>, e: u32) -> Result<()> {
+    replace(&**custody, ROTATING.as_bytes(), format!("{e}\n").as_bytes(), PUBLIC_MODE)
+        .map_err(|e| Error::io("write", "custody/rotating", e))
+}
+
+fn remove_marker(custody: &Arc<dyn Dir>) -> Result<()> {
+    match custody.unlink(ROTATING.as_bytes()) {
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        Err(e) => Err(Error::io("remove", "custody/rotating", e)),
+        Ok(()) => custody.sync().map_err(|e| Error::io("sync", "custody", e)),
+    }
 }

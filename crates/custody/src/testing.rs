@@ -2,12 +2,20 @@
 
 use std::sync::Arc;
 
+use runvault_crypto::aead::Engine;
+use runvault_crypto::secrets::Secret;
+use runvault_format::descriptor::{RunDescriptor, RunKind, Seals, StateRef};
+use runvault_format::ids::{Digest, RunId, SessionId};
+use runvault_format::keys::{RunKey, RunKeys};
+use runvault_format::size::Geometry;
 use runvault_store::backend::Dir;
 use runvault_store::doubles::faulty::{Fault, Faults, Rule};
 use runvault_store::doubles::memory::MemoryDir;
 use runvault_store::read_whole::read_whole;
 use runvault_store::replace::replace;
+use runvault_vault::authority::{ChainPlace, EnvelopeFile, Gateway, Resume};
 
+use crate::authority::Acting;
 use crate::chain::Chain;
 use crate::gateway::StateFolder;
 use crate::identity::Identity;
@@ -81,4 +89,82 @@ fn copy_into(from: &Arc<dyn Dir>, to: &Arc<dyn Dir>) {
             }
         }
     }
+}
+
+/// A fresh run's id, key and session.
+pub(crate) fn draw_run() -> (RunId, Resume) {
+    let mut bytes = [0; 32];
+    runvault_crypto::random::fill(&mut bytes).unwrap();
+    let (run, session) = bytes.split_at(16);
+    let key = RunKey(Secret::random().unwrap());
+    (RunId(run.try_into().unwrap()), Resume { key, session: SessionId(session.try_into().unwrap()) })
+}
+
+/// What run.json says of a run at this place of its gateway's chain.
+pub(crate) fn descriptor(
+    chain: &Chain,
+    gateway: &StateFolder,
+    run: &RunId,
+    key: &RunKey,
+    place: ChainPlace,
+) -> RunDescriptor {
+    let state = chain.state_ref();
+    RunDescriptor {
+        vault: chain.vault_id(),
+        run: *run,
+        geometry: Geometry::default(),
+        kind: RunKind::Run,
+        commitment: Digest(RunKeys::derive(key, run, Engine::Portable).commitment()),
+        epoch: chain.epoch(),
+        state: StateRef { n: state.n, hash: Digest(state.hash) },
+        signer: gateway.id(),
+        seq: Some(place.seq),
+        prev: place.prev.map(Digest),
+        seals: Seals { n: 0, hash: None },
+        after: None,
+        opened: crate::clock::now(),
+    }
+}
+
+/// Begins a run: what the engine does before the store sees it.
+pub(crate) fn begin(chain: &Chain, gateway: &StateFolder, run: &RunId, resume: &Resume) -> Vec<u8> {
+    let mut text = |place| Ok(descriptor(chain, gateway, run, &resume.key, place).to_text()?);
+    gateway.begin_run(run, resume, &mut text).unwrap()
+}
+
+/// `runs/<id>` with its run.json and envelopes, as the engine makes it.
+pub(crate) fn store_run(root: &Arc<dyn Dir>, chain: &Chain, run: &RunId, key: &RunKey, note: &[u8]) {
+    let runs = root.open_dir(b"runs").unwrap();
+    let name = run.to_string();
+    runs.create_dir(name.as_bytes(), 0o755).unwrap();
+    let dir = runs.open_dir(name.as_bytes()).unwrap();
+    put(&dir, "run.json", note);
+    dir.create_dir(b"keys", 0o755).unwrap();
+    let keys = dir.open_dir(b"keys").unwrap();
+    for envelope in Acting::gateway_only(chain.clone()).seal_run(run, key).unwrap() {
+        put(&keys, &envelope.name, &envelope.bytes);
+    }
+}
+
+/// A whole run of this gateway.
+pub(crate) fn make_run(root: &Arc<dyn Dir>, chain: &Chain, gateway: &StateFolder) -> (RunId, RunKey) {
+    let (run, resume) = draw_run();
+    let note = begin(chain, gateway, &run, &resume);
+    store_run(root, chain, &run, &resume.key, &note);
+    gateway.commit_run(&run).unwrap();
+    (run, resume.key)
+}
+
+/// The envelopes of a run.
+pub(crate) fn envelopes(root: &Arc<dyn Dir>, run: &RunId) -> Vec<EnvelopeFile> {
+    let runs = root.open_dir(b"runs").unwrap();
+    let keys = runs.open_dir(run.to_string().as_bytes()).unwrap().open_dir(b"keys").unwrap();
+    let mut names: Vec<String> = crate::layout::names(&keys, "keys")
+        .unwrap()
+        .into_iter()
+        .map(|n| String::from_utf8(n).unwrap())
+        .collect();
+    names.retain(|name| !name.starts_with('.'));
+    names.sort();
+    names.into_iter().map(|name| EnvelopeFile { bytes: get(&keys, &name), name }).collect()
 }

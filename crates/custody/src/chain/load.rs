@@ -24,34 +24,42 @@ impl Chain {
     pub fn load(root: &Arc<dyn Dir>) -> Result<Chain> {
         let named = vault_named(root)?;
         let custody = layout::custody_dir(root)?;
-        let mut chain = Self::start(&custody)?;
-        if chain.vault != named {
-            let why = format!("names vault {named}, custody/genesis is that of {}", chain.vault);
+        let zero = genesis_state(&custody)?;
+        if zero.vault != named {
+            let why = format!("names vault {named}, custody/genesis is that of {}", zero.vault);
             return Err(Error::Damaged { object: VAULT_JSON.to_owned(), why });
         }
+        let mut chain = Self::start(zero.clone())?;
         let log = layout::read(&custody, AUDIT_LOG, "custody/audit.log", LOG_MAX)?;
         for line in lines(&log)? {
             chain.follow(&custody, line)?;
         }
+        chain.take_first_envelopes(&custody, &zero)?;
         Ok(chain)
     }
 
-    /// The chain of no line: the state of the genesis.
-    fn start(custody: &Arc<dyn Dir>) -> Result<Chain> {
-        let object = "custody/genesis";
-        let bytes = layout::read(custody, GENESIS, object, OBJECT_MAX)?;
-        let (genesis, vault) = Genesis::parse(&bytes).map_err(|e| Error::damaged(object, e))?;
-        let zero = State::zero(&genesis, vault);
+    /// The chain of no line.
+    fn start(zero: State) -> Result<Chain> {
+        let (state_hash, current) = (zero.hash()?, zero.current()?.clone());
+        let (lines, log) = (Vec::new(), Vec::new());
+        Ok(Chain { vault: zero.vault, lines, log, state: zero, state_hash, current })
+    }
+
+    /// The envelopes of epoch 1 lie in `custody/state-0`, which no line names. Later states carry them
+    /// over, so that its loss matters only before the first line; damage is named all the same.
+    fn take_first_envelopes(&mut self, custody: &Arc<dyn Dir>, zero: &State) -> Result<()> {
         let name = layout::state_name(0);
         let object = format!("custody/{name}");
-        let state = match layout::read_if_there(custody, &name, &object, OBJECT_MAX)? {
-            Some(stored) => zero.take_envelopes(&stored).map_err(|e| Error::damaged(object, e))?,
-            // Later states carry the envelopes over; where they are needed, their absence is named.
-            None => zero,
-        };
-        let state_hash = state.hash()?;
-        let current = state.current()?.clone();
-        Ok(Chain { vault, lines: Vec::new(), log: Vec::new(), state, state_hash, current })
+        let Some(stored) = layout::read_if_there(custody, &name, &object, OBJECT_MAX)? else { return Ok(()) };
+        let stored = zero.take_envelopes(&stored).map_err(|e| Error::damaged(object.clone(), e))?;
+        let first = stored.current()?.clone();
+        if self.state.n == 0 {
+            (self.state, self.current) = (stored, first);
+        } else if self.current.made == first.made && self.current.shares != first.shares {
+            let why = "its envelopes are not those that later states carry".to_owned();
+            return Err(Error::Damaged { object, why });
+        }
+        Ok(())
     }
 
     /// Verifies the next line and takes it, and the state that it names, in.
@@ -81,6 +89,14 @@ impl Chain {
         self.log.push(b'\n');
         Ok(())
     }
+}
+
+/// State 0, computed: without its envelopes.
+fn genesis_state(custody: &Arc<dyn Dir>) -> Result<State> {
+    let object = "custody/genesis";
+    let bytes = layout::read(custody, GENESIS, object, OBJECT_MAX)?;
+    let (genesis, vault) = Genesis::parse(&bytes).map_err(|e| Error::damaged(object, e))?;
+    Ok(State::zero(&genesis, vault))
 }
 
 /// What vault.json says; that it is there tells a vault from anything else.

@@ -1,0 +1,182 @@
+//! A chain of three lines, and everything that can be done to its files.
+
+use std::sync::Arc;
+
+use runvault_store::backend::Dir;
+use runvault_store::doubles::memory::MemoryDir;
+
+use super::Chain;
+use crate::Error;
+use crate::execute::{Act, execute};
+use crate::gateway::StateFolder;
+use crate::identity::Identity;
+use crate::next_state;
+use crate::state_folder::Folder;
+use crate::testing::{copy, custody, enrolled, get, killed_at, put, vault};
+use runvault_format::request::Operation;
+
+fn three_lines() -> (Arc<dyn Dir>, Identity, Chain) {
+    let (root, owner, mut chain) = vault();
+    for _ in 0..3 {
+        enrolled(&root, &mut chain, &owner);
+    }
+    (root, owner, chain)
+}
+
+#[test]
+fn lines_follow_each_other() {
+    let (root, _, chain) = three_lines();
+    let loaded = Chain::load(&root).unwrap();
+    assert_eq!(loaded.head(), chain.head());
+    assert_eq!((loaded.head().n, loaded.gateways().len(), loaded.state_ref().n), (3, 3, 3));
+    assert_eq!(loaded.line_hash(0).unwrap().0, chain.vault_id().0);
+    assert_eq!(loaded.line_hash(3), Some(chain.head().hash));
+    assert_eq!(loaded.line_hash(4), None);
+    assert_eq!(loaded.line_hash(u64::MAX), None);
+}
+
+/// Any byte of any file of custody/: refused, by the object or the line that it is in.
+#[test]
+fn a_changed_byte_is_refused_by_name() {
+    let (root, _, _) = three_lines();
+    for (file, expected) in [
+        ("genesis", "genesis"),
+        ("state-0", "state-0"),
+        ("state-1", "line 1|state-1"),
+        ("state-3", "line 3|state-3"),
+        ("audit.log", "line "),
+    ] {
+        let good = get(&custody(&root), file);
+        let step = (good.len() / 150).max(1);
+        for at in (0..good.len()).step_by(step).chain([good.len() - 1]) {
+            let store = copy(&root);
+            let mut bad = good.clone();
+            bad[at] ^= 0x04;
+            put(&custody(&store), file, &bad);
+            let Err(refused) = Chain::load(&store) else {
+                // The envelopes of state 0 are no part of its hash: they do not open instead.
+                assert_eq!(file, "state-0", "byte {at}");
+                continue;
+            };
+            let text = refused.to_string();
+            let named = expected.split('|').any(|e| text.contains(e)) || text.contains("custody/genesis");
+            assert!(named, "{file} byte {at}: {text}");
+        }
+    }
+}
+
+#[test]
+fn a_changed_line_is_refused_by_its_number() {
+    let (root, _, _) = three_lines();
+    let log = String::from_utf8(get(&custody(&root), "audit.log")).unwrap();
+    let lines: Vec<&str> = log.lines().collect();
+    let with = |lines: &[&str]| {
+        let store = copy(&root);
+        let text: String = lines.iter().map(|l| format!("{l}\n")).collect();
+        put(&custody(&store), "audit.log", text.as_bytes());
+        Chain::load(&store)
+    };
+    assert!(with(&lines).is_ok());
+    for (changed, line) in [
+        (vec![lines[1], lines[2]], 1),
+        (vec![lines[0], lines[2]], 2),
+        (vec![lines[0], lines[0]], 2),
+        (vec![lines[0], lines[1], ""], 3),
+        (vec![""], 1),
+    ] {
+        let refused = with(&changed).unwrap_err();
+        assert!(matches!(refused, Error::ChainBroken { line: found, .. } if found == line), "{refused}");
+    }
+    let store = copy(&root);
+    put(&custody(&store), "audit.log", &log.as_bytes()[..log.len() - 1]);
+    let refused = Chain::load(&store).unwrap_err();
+    assert!(matches!(&refused, Error::ChainBroken { line: 3, why } if why == "cut short"), "{refused}");
+}
+
+/// A line that is right in every signature, in another vault's log.
+#[test]
+fn lines_and_states_of_another_vault_are_refused() {
+    let (root, _, _) = three_lines();
+    let (other, _, _) = three_lines();
+    for file in ["audit.log", "state-2", "state-0"] {
+        let store = copy(&root);
+        put(&custody(&store), file, &get(&custody(&other), file));
+        assert!(Chain::load(&store).is_err(), "{file}");
+    }
+    let store = copy(&root);
+    put(&custody(&store), "genesis", &get(&custody(&other), "genesis"));
+    let refused = Chain::load(&store).unwrap_err();
+    assert!(matches!(&refused, Error::Damaged { object, .. } if object == "vault.json"), "{refused}");
+}
+
+#[test]
+fn nobody_but_a_custodian_executes() {
+    let (root, _, chain) = three_lines();
+    let stranger = Identity::generate("stranger").unwrap();
+    let gateway = Identity::generate("gateway").unwrap();
+    let act = Act {
+        op: Operation::EnrolGateway { gateway: gateway.id() },
+        reason: "",
+        share: None,
+        state: next_state::with_gateway(&chain, &gateway),
+    };
+    let before = get(&custody(&root), "audit.log");
+    let refused = execute(&root, &chain, &stranger, act).unwrap_err();
+    assert!(matches!(refused, Error::ChainBroken { line: 4, .. }), "{refused}");
+    assert_eq!(get(&custody(&root), "audit.log"), before, "nothing was written");
+    assert!(custody(&root).stat(b"state-4").is_err());
+}
+
+#[test]
+fn a_chain_that_grew_meanwhile_is_not_overwritten() {
+    let (root, owner, mut chain) = vault();
+    let stale = chain.clone();
+    enrolled(&root, &mut chain, &owner);
+    let gateway = StateFolder::on(Folder::on(MemoryDir::root()), chain.vault_id()).unwrap();
+    let refused = gateway.enroll(&root, &mut stale.clone(), &owner).unwrap_err();
+    assert!(matches!(refused, Error::ChangedMeanwhile), "{refused}");
+    assert_eq!(Chain::load(&root).unwrap().head(), chain.head());
+}
+
+/// Killed at each of its calls, an enrolment has happened or not; the next one works either way.
+#[test]
+fn an_execute_killed_anywhere_leaves_a_good_chain() {
+    let (start, owner, chain) = vault();
+    let mut kills = 0;
+    for n in 0.. {
+        let root = copy(&start);
+        let folder = MemoryDir::root();
+        let gateway = StateFolder::on(Folder::on(folder), chain.vault_id()).unwrap();
+        let killed = killed_at(&root, n, |root| gateway.enroll(root, &mut chain.clone(), &owner));
+        let mut after = Chain::load(&root).unwrap();
+        assert!(after.head().n <= 1);
+        gateway.enroll(&root, &mut after, &owner).unwrap();
+        assert_eq!(after.head().n, 1, "call {n}");
+        gateway.require_enrolled(&after).unwrap();
+        enrolled(&root, &mut after, &owner);
+        let names = crate::layout::names(&custody(&root), "custody").unwrap();
+        assert!(names.iter().all(|name| !name.starts_with(b".tmp-")), "call {n}: leftovers are removed");
+        if killed.is_none() {
+            break;
+        }
+        kills += 1;
+    }
+    assert!(kills > 10, "{kills} kill points");
+}
+
+#[test]
+fn planted_objects_are_refused_by_name() {
+    let (root, _, _) = three_lines();
+    for file in ["genesis", "audit.log", "state-0", "state-2"] {
+        let store = copy(&root);
+        custody(&store).unlink(file.as_bytes()).unwrap();
+        custody(&store).create_symlink(file.as_bytes(), b"/etc/passwd").unwrap();
+        let refused = Chain::load(&store).unwrap_err();
+        assert!(matches!(&refused, Error::Damaged { why, .. } if why == "not a regular file"), "{refused}");
+        custody(&store).unlink(file.as_bytes()).unwrap();
+        if file != "state-0" {
+            let refused = Chain::load(&store).unwrap_err();
+            assert!(matches!(&refused, Error::Damaged { why, .. } if why == "missing"), "{refused}");
+        }
+    }
+}

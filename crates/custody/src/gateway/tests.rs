@@ -1,0 +1,235 @@
+//! A state folder through restarts, kills and restores.
+
+use runvault_store::doubles::memory::MemoryDir;
+
+use super::*;
+use crate::testing::{begin, copy, draw_run, enrolled, get, killed_at, make_run, put, store_run, vault};
+
+fn reopen(folder: &Arc<dyn Dir>, chain: &Chain) -> Result<StateFolder> {
+    StateFolder::on(Folder::on(folder.clone()), chain.vault_id())
+}
+
+/// An enrolled gateway and the directory that its folder lies in.
+fn gateway() -> (Arc<dyn Dir>, Chain, Arc<dyn Dir>) {
+    let (root, owner, mut chain) = vault();
+    let folder = MemoryDir::root();
+    let gateway = reopen(&folder, &chain).unwrap();
+    let refused = gateway.require_enrolled(&chain).unwrap_err();
+    assert!(matches!(&refused, Error::NotEnrolled { request, .. } if request.starts_with("enrol-gateway")));
+    gateway.enroll(&root, &mut chain, &owner).unwrap();
+    gateway.require_enrolled(&chain).unwrap();
+    (root, chain, folder)
+}
+
+#[test]
+fn one_identity_and_its_runs_survive_a_restart() {
+    let (root, chain, folder) = gateway();
+    let first = reopen(&folder, &chain).unwrap();
+    let (run, key) = make_run(&root, &chain, &first);
+    let second = reopen(&folder, &chain).unwrap();
+    assert_eq!((first.id(), first.holder()), (second.id(), second.id().to_string()));
+    assert_eq!(second.held().unwrap(), [run]);
+    assert_eq!(second.resume(&run).unwrap().unwrap().key.0.expose(), key.0.expose());
+    assert_eq!(second.settle(&root).unwrap(), Settled::default());
+    second.release(&run).unwrap();
+    second.release(&run).unwrap();
+    assert!(second.held().unwrap().is_empty() && second.resume(&run).unwrap().is_none());
+}
+
+#[test]
+fn runs_are_numbered_and_chained() {
+    let (root, chain, folder) = gateway();
+    let gateway = reopen(&folder, &chain).unwrap();
+    let mut prev = None;
+    for seq in 1..4 {
+        let (run, _) = make_run(&root, &chain, &gateway);
+        let dir = root.open_dir(b"runs").unwrap().open_dir(run.to_string().as_bytes()).unwrap();
+        let note = get(&dir, "run.json");
+        let signed = parse_signed(note.clone(), &gateway.identity).unwrap();
+        assert_eq!((signed.head.seq, signed.prev), (seq, prev));
+        prev = Some(signed.head.hash);
+        let other = Identity::generate("other").unwrap();
+        assert_eq!(parse_signed(note, &other).err(), Some(runvault_format::Error::Unsigned));
+    }
+}
+
+/// Killed at each call of its folder while it makes a run, a gateway uses no number twice.
+#[test]
+fn a_run_begun_and_killed_is_adopted_or_retired() {
+    let (start, chain, start_folder) = gateway();
+    for stored in [false, true] {
+        for n in 0.. {
+            let (root, folder) = (copy(&start), copy(&start_folder));
+            fix_modes(&folder);
+            let (run, resume) = draw_run();
+            let killed = killed_at(&folder, n, |folder| {
+                let gateway = reopen(folder, &chain)?;
+                let mut text = |place| {
+                    Ok(crate::testing::descriptor(&chain, &gateway, &run, &resume.key, place).to_text()?)
+                };
+                let note = gateway.begin_run(&run, &resume, &mut text)?;
+                if stored {
+                    store_run(&root, &chain, &run, &resume.key, &note);
+                }
+                Ok(gateway.commit_run(&run)?)
+            });
+            let in_store = root.open_dir(b"runs").unwrap().stat(run.to_string().as_bytes()).is_ok();
+            let again = reopen(&folder, &chain).unwrap();
+            let settled = again.settle(&root).unwrap();
+            if let Some(adopted) = settled.adopted {
+                assert!(in_store && adopted == run);
+            }
+            if let Some(retired) = settled.retired {
+                let note = get(&root.open_dir(b"retired").unwrap(), &retired.to_string());
+                let text = Note::parse(&note).unwrap();
+                let text = text.verify(&again.id(), &again.identity.keys.sign.public()).unwrap();
+                let said = Retired::parse_text(&text).unwrap();
+                assert_eq!((said.run, said.seq, said.prev), (run, 1, None));
+                assert!(!in_store && again.held().unwrap().is_empty());
+            }
+            if in_store {
+                assert_eq!(again.held().unwrap(), [run], "stored {stored}, call {n}");
+            }
+            let used = u64::from(in_store || settled.retired.is_some() || (!stored && killed.is_none()));
+            let (next, resume) = draw_run();
+            let note = begin(&chain, &again, &next, &resume);
+            let seq = parse_signed(note, &again.identity).unwrap().head.seq;
+            assert!(seq > used && seq <= 2, "stored {stored}, call {n}: {seq} after {used}");
+            if killed.is_none() {
+                break;
+            }
+        }
+    }
+}
+
+/// The memory double's copy makes files of mode 0644; secrets have 0600.
+fn fix_modes(folder: &Arc<dyn Dir>) {
+    folder.set_mode(b"identity", 0o600).unwrap();
+    let kek = folder.open_dir(b"kek").unwrap();
+    kek.set_mode(b"1", 0o600).unwrap();
+}
+
+#[test]
+fn a_restored_folder_counts_the_runs_that_it_forgot() {
+    let (root, chain, folder) = gateway();
+    let old = copy(&folder);
+    fix_modes(&old);
+    let first = reopen(&folder, &chain).unwrap();
+    make_run(&root, &chain, &first);
+    make_run(&root, &chain, &first);
+    let restored = reopen(&old, &chain).unwrap();
+    assert!(restored.settle(&root).unwrap().restored);
+    assert!(!restored.settle(&root).unwrap().restored);
+    let (run, resume) = draw_run();
+    let note = begin(&chain, &restored, &run, &resume);
+    assert_eq!(parse_signed(note, &restored.identity).unwrap().head.seq, 3);
+}
+
+#[test]
+fn a_second_begin_settles_the_first_one() {
+    let (root, chain, folder) = gateway();
+    let gateway = reopen(&folder, &chain).unwrap();
+    gateway.settle(&root).unwrap();
+    let (first, resume) = draw_run();
+    begin(&chain, &gateway, &first, &resume);
+    // The store was full: the run never came to be.
+    let (second, resume) = draw_run();
+    let note = begin(&chain, &gateway, &second, &resume);
+    assert_eq!(parse_signed(note, &gateway.identity).unwrap().head.seq, 2);
+    assert!(root.open_dir(b"retired").unwrap().stat(first.to_string().as_bytes()).is_ok());
+    assert!(gateway.commit_run(&first).is_err());
+    gateway.commit_run(&second).unwrap();
+    assert!(gateway.commit_run(&second).is_err());
+}
+
+#[test]
+fn another_runs_text_is_not_signed() {
+    let (root, chain, folder) = gateway();
+    let gateway = reopen(&folder, &chain).unwrap();
+    gateway.settle(&root).unwrap();
+    let ((run, resume), (other, _)) = (draw_run(), draw_run());
+    let mut text =
+        |place| Ok(crate::testing::descriptor(&chain, &gateway, &other, &resume.key, place).to_text()?);
+    assert!(gateway.begin_run(&run, &resume, &mut text).is_err());
+    let (made, _) = make_run(&root, &chain, &gateway);
+    let dir = root.open_dir(b"runs").unwrap().open_dir(made.to_string().as_bytes()).unwrap();
+    let note = get(&dir, "run.json");
+    gateway.retire_run(&made, &note, "2026-01-31T23:59:59Z").unwrap();
+    assert!(gateway.retire_run(&run, &note, "2026-01-31T23:59:59Z").is_err());
+}
+
+#[test]
+fn resume_entries_open_in_their_place_only() {
+    let (root, chain, folder) = gateway();
+    let gateway = reopen(&folder, &chain).unwrap();
+    let (one, _) = make_run(&root, &chain, &gateway);
+    let (two, _) = make_run(&root, &chain, &gateway);
+    let entries = folder.open_dir(b"resume").unwrap().open_dir(b"1").unwrap();
+    let (kept, moved) = (get(&entries, &two.to_string()), get(&entries, &one.to_string()));
+    put(&entries, &two.to_string(), &moved);
+    assert!(gateway.resume(&two).err().unwrap().to_string().contains("does not authenticate"));
+    put(&entries, &two.to_string(), &kept);
+    gateway.resume(&two).unwrap().unwrap();
+    // Without their key the entries are lost, and a new one would hide that.
+    let kek = folder.open_dir(b"kek").unwrap();
+    put(&kek, "1", &[1; 32]);
+    kek.set_mode(b"1", 0o600).unwrap();
+    assert!(reopen(&folder, &chain).unwrap().resume(&one).is_err());
+    kek.unlink(b"1").unwrap();
+    let refused = reopen(&folder, &chain).unwrap_err();
+    assert!(matches!(&refused, Error::Damaged { why, .. } if why.contains("missing")), "{refused}");
+}
+
+#[test]
+fn readable_secrets_and_foreign_folders_are_refused() {
+    let (_, chain, folder) = gateway();
+    folder.set_mode(b"identity", 0o640).unwrap();
+    assert!(matches!(reopen(&folder, &chain), Err(Error::Permissions { mode: 0o640, .. })));
+    folder.set_mode(b"identity", 0o600).unwrap();
+    let kek = folder.open_dir(b"kek").unwrap();
+    kek.set_mode(b"1", 0o604).unwrap();
+    assert!(matches!(reopen(&folder, &chain), Err(Error::Permissions { mode: 0o604, .. })));
+    kek.set_mode(b"1", 0o600).unwrap();
+    let (_, _, other) = vault();
+    let refused = reopen(&folder, &other).unwrap_err();
+    assert!(matches!(&refused, Error::Damaged { why, .. } if why == "of another vault"), "{refused}");
+    for file in ["identity", "head", "pending"] {
+        let store = copy(&folder);
+        fix_modes(&store);
+        put(&store, file, b"{\"seq\":");
+        store.set_mode(file.as_bytes(), 0o600).unwrap();
+        let refused = reopen(&store, &chain).unwrap_err();
+        assert!(
+            matches!(&refused, Error::Damaged { object, .. } if object.ends_with(file)),
+            "{file}: {refused}"
+        );
+    }
+}
+
+#[test]
+fn one_process_at_a_time_and_the_other_is_told_whom() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, _, chain) = vault();
+    let first = StateFolder::open(dir.path(), chain.vault_id()).unwrap();
+    let pid = std::process::id();
+    let refused = StateFolder::open(dir.path(), chain.vault_id()).unwrap_err();
+    assert!(matches!(&refused, Error::Busy { pid: found, mountpoint: None } if *found == pid), "{refused}");
+    first.note_mountpoint(Path::new("/mnt/with a space")).unwrap();
+    let refused = StateFolder::open(dir.path(), chain.vault_id()).unwrap_err();
+    assert!(refused.to_string().ends_with("mounted at /mnt/with a space"), "{refused}");
+    drop(first);
+    StateFolder::open(dir.path(), chain.vault_id()).unwrap();
+}
+
+#[test]
+fn enrolling_twice_adds_no_line() {
+    let (root, owner, mut chain) = vault();
+    let gateway = enrolled(&root, &mut chain, &owner);
+    let head = chain.head();
+    gateway.enroll(&root, &mut chain, &owner).unwrap();
+    assert_eq!(chain.head(), head);
+    let other = StateFolder::on(Folder::on(MemoryDir::root()), chain.vault_id()).unwrap();
+    let stranger = Identity::generate("stranger").unwrap();
+    let refused = other.enroll(&root, &mut chain, &stranger).unwrap_err();
+    assert!(matches!(refused, Error::NotEnrolled { .. }), "{refused}");
+}

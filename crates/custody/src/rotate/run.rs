@@ -1,0 +1,85 @@
+//! One run of a rotation: its key out of an old envelope, into one of the current epoch.
+
+use std::sync::Arc;
+
+use runvault_crypto::aead::Engine;
+use runvault_crypto::digest::ct_eq;
+use runvault_format::envelope_file::EnvelopeName;
+use runvault_format::ids::{Digest, RunId};
+use runvault_format::keys::{RunKey, RunKeys};
+use runvault_store::backend::Dir;
+use runvault_vault::authority::{Authority, EnvelopeFile};
+use runvault_vault::{Error as VaultError, Posix, runs};
+
+use crate::Result;
+use crate::authority::{Acting, newest_first, seal_one};
+
+pub(super) enum Outcome {
+    Rotated,
+    Already,
+    /// Removed by its gateway meanwhile.
+    Gone,
+    Failed(String),
+}
+
+/// Seals the run to the current epoch and removes older envelopes. A second call changes nothing.
+///
+/// # Errors
+/// The store's, but for what concerns this run alone.
+pub(super) fn seal(root: &Arc<dyn Dir>, acting: &Acting, run: &RunId) -> Result<Outcome> {
+    match try_seal(root, acting, run) {
+        Ok(outcome) => Ok(outcome),
+        Err(VaultError::Posix(Posix::NotFound)) => Ok(Outcome::Gone),
+        Err(VaultError::Store { source, .. }) if source.raw_os_error() == Some(libc::ENOENT) => {
+            Ok(Outcome::Gone)
+        }
+        Err(e @ VaultError::Store { .. }) => Err(e.into()),
+        Err(e) => Ok(Outcome::Failed(e.to_string())),
+    }
+}
+
+fn try_seal(root: &Arc<dyn Dir>, acting: &Acting, run: &RunId) -> runvault_vault::Result<Outcome> {
+    let (e, kem) = acting.epoch();
+    let current = EnvelopeName::Vault(e);
+    let envelopes = runs::envelopes(root, run)?;
+    let there = envelopes.iter().any(|file| file.name.parse() == Ok(current));
+    let older: Vec<&EnvelopeFile> = envelopes.iter().filter(|file| is_older(file, e)).collect();
+    if there && older.is_empty() {
+        return Ok(Outcome::Already);
+    }
+    let commitment = runs::read_descriptor(root, run, acting)?.descriptor.commitment;
+    let Some((name, key)) = open(acting, run, &envelopes, &commitment) else {
+        return Ok(Outcome::Failed("no envelope opens to the run's key".to_owned()));
+    };
+    let fine = name.parse() == Ok(current);
+    if !fine {
+        let new = seal_one(&acting.vault_id(), run, &current, &kem, &key)?;
+        // The old envelope goes only after this one was seen to open.
+        if open(acting, run, std::slice::from_ref(&new), &commitment).is_none() {
+            return Ok(Outcome::Failed("the new envelope does not open".to_owned()));
+        }
+        runs::put_envelope(root, run, &new)?;
+    }
+    for file in older {
+        runs::remove_envelope(root, run, &file.name)?;
+    }
+    Ok(if fine { Outcome::Already } else { Outcome::Rotated })
+}
+
+/// The first envelope that opens to the key that run.json commits to, the current epoch's first.
+fn open(
+    acting: &Acting,
+    run: &RunId,
+    envelopes: &[EnvelopeFile],
+    commitment: &Digest,
+) -> Option<(String, RunKey)> {
+    newest_first(envelopes).into_iter().find_map(|file| {
+        let key = acting.open_one(run, file)?.ok()?;
+        let found = RunKeys::derive(&key, run, Engine::Portable).commitment();
+        ct_eq(&found, &commitment.0).then(|| (file.name.clone(), key))
+    })
+}
+
+fn is_older(file: &EnvelopeFile, current: u32) -> bool {
+    matches!(file.name.parse(), Ok(EnvelopeName::Vault(e)) if e < current)
+}

@@ -1,0 +1,153 @@
+//! Rotations that go through, are killed anywhere, meet damage, swaps and new runs.
+
+use super::*;
+use crate::gateway::StateFolder;
+use crate::testing::{copy, custody, enrolled, envelopes, get, killed_at, make_run, put, vault};
+use runvault_format::keys::RunKey;
+
+fn runs(count: usize) -> (Arc<dyn Dir>, Identity, Chain, StateFolder, Vec<(RunId, RunKey)>) {
+    let (root, owner, mut chain) = vault();
+    let gateway = enrolled(&root, &mut chain, &owner);
+    let runs = (0..count).map(|_| make_run(&root, &chain, &gateway)).collect();
+    (root, owner, chain, gateway, runs)
+}
+
+fn quietly(root: &Arc<dyn Dir>, chain: &Chain, owner: &Identity) -> Result<RotateSummary> {
+    rotate(root, chain, owner, &mut |_, _| {})
+}
+
+/// Every run opens for the owner, whatever happened.
+fn all_open(root: &Arc<dyn Dir>, owner: &Identity, runs: &[(RunId, RunKey)]) {
+    let acting = Acting::open(Chain::load(root).unwrap(), owner).unwrap();
+    for (run, key) in runs {
+        let opened = acting.open_run(run, &envelopes(root, run)).unwrap().unwrap();
+        assert_eq!(opened.0.expose(), key.0.expose());
+    }
+}
+
+fn names(root: &Arc<dyn Dir>, run: &RunId) -> Vec<String> {
+    envelopes(root, run).into_iter().map(|file| file.name).collect()
+}
+
+#[test]
+fn every_run_moves_to_the_new_epoch() {
+    let (root, owner, chain, gateway, made) = runs(5);
+    let mut seen = Vec::new();
+    let summary = rotate(&root, &chain, &owner, &mut |done, total| seen.push((done, total))).unwrap();
+    assert_eq!(summary, RotateSummary { epoch: 2, rotated: 5, ..RotateSummary::default() });
+    assert_eq!(seen, (1..=5).map(|done| (done, 5)).collect::<Vec<_>>());
+    made.iter().for_each(|(run, _)| assert_eq!(names(&root, run), ["vault-2"]));
+    all_open(&root, &owner, &made);
+    // A mount that has the old chain goes on sealing to the old epoch; a restored copy does, too.
+    let (late, key) = make_run(&root, &chain, &gateway);
+    all_open(&root, &owner, &[(late, key)]);
+    let chain = Chain::load(&root).unwrap();
+    assert_eq!((chain.epoch(), chain.head().n), (2, 2));
+    let summary = quietly(&root, &chain, &owner).unwrap();
+    assert_eq!((summary.epoch, summary.rotated, summary.resumed), (3, 6, false));
+    assert_eq!(names(&root, &late), ["vault-3"]);
+    assert!(custody(&root).stat(ROTATING.as_bytes()).is_err());
+    // The keyring still opens an envelope of the first epoch, as a tape may hold one.
+    let keys = EpochKeys::open(&Chain::load(&root).unwrap(), &owner).unwrap();
+    assert!((1..=3).all(|e| keys.get(e).is_some()));
+}
+
+/// Killed at each call in turn: every run opens, and one more call finishes the same epoch.
+#[test]
+fn a_rotation_killed_anywhere_is_finished() {
+    let (start, owner, chain, _, made) = runs(2);
+    let mut resumed = 0;
+    for n in (0..).step_by(if cfg!(debug_assertions) { 3 } else { 1 }) {
+        let root = copy(&start);
+        let killed = killed_at(&root, n, |root| quietly(root, &chain, &owner));
+        all_open(&root, &owner, &made);
+        let after = Chain::load(&root).unwrap();
+        assert!(after.epoch() <= 2);
+        let summary = quietly(&root, &after, &owner).unwrap();
+        all_open(&root, &owner, &made);
+        let unfinished = after.epoch() == 2 && summary.resumed;
+        let expected = if after.epoch() == 1 || unfinished { 2 } else { 3 };
+        assert_eq!(summary.epoch, expected, "call {n}");
+        assert_eq!(summary.rotated + summary.already, 2);
+        made.iter().for_each(|(run, _)| assert_eq!(names(&root, run), [format!("vault-{expected}")]));
+        resumed += u64::from(summary.resumed);
+        if killed.is_none() {
+            break;
+        }
+    }
+    assert!(resumed > 3, "{resumed} rotations were resumed");
+}
+
+#[test]
+fn what_does_not_open_is_left_and_named() {
+    let (root, owner, chain, _, made) = runs(4);
+    let run_dir = |i: usize| {
+        let runs = root.open_dir(b"runs").unwrap();
+        runs.open_dir(made[i].0.to_string().as_bytes()).unwrap()
+    };
+    // Swapped between runs; torn; a descriptor that nobody signed.
+    let keys = |i: usize| run_dir(i).open_dir(b"keys").unwrap();
+    put(&keys(0), "vault-1", &get(&keys(1), "vault-1"));
+    put(&keys(2), "vault-1", b"rvkey/1");
+    let note = get(&run_dir(3), "run.json");
+    put(&run_dir(3), "run.json", &note[..note.len() / 2]);
+    let summary = quietly(&root, &chain, &owner).unwrap();
+    assert_eq!((summary.epoch, summary.rotated, summary.failed.len()), (2, 1, 3));
+    let mut named: Vec<RunId> = summary.failed.iter().map(|(run, _)| *run).collect();
+    let mut expected = vec![made[0].0, made[2].0, made[3].0];
+    (named.sort(), expected.sort());
+    assert_eq!(named, expected);
+    for i in [0, 2, 3] {
+        assert_eq!(names(&root, &made[i].0), ["vault-1"], "nothing is removed that was not replaced");
+    }
+    // Repaired, they follow with the next rotation.
+    put(&run_dir(3), "run.json", &note);
+    let summary = quietly(&root, &Chain::load(&root).unwrap(), &owner).unwrap();
+    assert_eq!((summary.epoch, summary.rotated, summary.failed.len()), (3, 2, 2));
+}
+
+/// A torn new envelope beside the old one, as a store that lies about renames may leave it.
+#[test]
+fn an_old_envelope_goes_only_when_the_new_one_opens() {
+    let (root, owner, chain, _, made) = runs(1);
+    let keys = root.open_dir(b"runs").unwrap().open_dir(made[0].0.to_string().as_bytes()).unwrap();
+    let keys = keys.open_dir(b"keys").unwrap();
+    put(&keys, "vault-2", b"rvkey/1");
+    let summary = quietly(&root, &chain, &owner).unwrap();
+    assert_eq!((summary.rotated, summary.already), (1, 0));
+    assert_eq!(names(&root, &made[0].0), ["vault-2"]);
+    all_open(&root, &owner, &made);
+}
+
+#[test]
+fn only_the_owner_rotates() {
+    let (root, _, chain, _, _) = runs(1);
+    let stranger = Identity::generate("stranger").unwrap();
+    let refused = quietly(&root, &chain, &stranger).unwrap_err();
+    assert!(matches!(refused, Error::WrongKey { .. }), "{refused}");
+    assert_eq!(Chain::load(&root).unwrap().epoch(), 1);
+    assert!(custody(&root).stat(ROTATING.as_bytes()).is_err());
+}
+
+/// 10,000 runs on a real directory: `cargo test -p runvault-custody --profile fast -- --ignored
+/// --nocapture ten_thousand`. TMPDIR chooses the file system.
+#[test]
+#[ignore = "a measurement"]
+fn ten_thousand_runs() {
+    const RUNS: u64 = 10_000;
+    let dir = tempfile::tempdir().unwrap();
+    let root = runvault_store::posix::open_root(dir.path()).unwrap();
+    let owner = Identity::generate("owner").unwrap();
+    crate::init::init(&root, &owner, None).unwrap();
+    let mut chain = Chain::load(&root).unwrap();
+    let gateway = enrolled(&root, &mut chain, &owner);
+    (0..RUNS).for_each(|_| drop(make_run(&root, &chain, &gateway)));
+    let cpu = || rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    let (wall, before) = (std::time::Instant::now(), cpu());
+    let summary = quietly(&root, &chain, &owner).unwrap();
+    let (wall, after) = (wall.elapsed(), cpu());
+    assert_eq!(summary.rotated, RUNS);
+    let spent = (after.tv_sec - before.tv_sec) as f64 + (after.tv_nsec - before.tv_nsec) as f64 / 1e9;
+    println!("{RUNS} runs: {:.1} s, {:.2} ms of CPU a run", wall.as_secs_f64(), spent * 1e3 / RUNS as f64);
+    assert!(spent / (RUNS as f64) < 0.005);
+}
