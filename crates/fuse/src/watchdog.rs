@@ -9,8 +9,11 @@
 //!   costs two uncontended locks and two additions.
 //! * One thread never enters the store. When all others hang it reads on, so that what waits in the
 //!   kernel is answered too.
-//! * Four calls given up open the breaker: from then on requests are refused at once. A probe in a
-//!   thread of its own asks the store something small; when it gets an answer, the breaker closes.
+//! * A probe in a thread of its own asks the store something small as soon as a call has taken half of
+//!   its time. One call given up while the probe has no answer either, or four in any case, open the
+//!   breaker: from then on requests are refused at once. (At once, since requests wait for each other
+//!   in the kernel: behind a directory's lock each would begin its time only when the one before was
+//!   answered.) When a probe is answered, the breaker closes.
 //! * A *patient* call (fsync and what may wait for one) lasts as long as there is data to write, which
 //!   is no sign of a dead store: while probes are answered it has ten times the time.
 
@@ -22,7 +25,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-/// Calls given up before the breaker opens.
+/// Calls given up before the breaker opens although probes are answered.
 const BREAKER: usize = 4;
 
 /// How much longer a patient call may last while probes are answered.
@@ -55,7 +58,8 @@ pub(crate) struct Watchdog<P> {
     forgiven: AtomicUsize,
     open: AtomicBool,
     ticks: AtomicU64,
-    /// Tick of the last answered probe.
+    /// Ticks of the last probe, and of the last answer to one.
+    asked: AtomicU64,
     answered: AtomicU64,
     probe_wanted: AtomicBool,
     probe_under_way: AtomicBool,
@@ -120,6 +124,7 @@ impl<P: Refuse> Watchdog<P> {
             forgiven: AtomicUsize::new(0),
             open: AtomicBool::new(false),
             ticks: AtomicU64::new(1),
+            asked: AtomicU64::new(1),
             answered: AtomicU64::new(1),
             probe_wanted: AtomicBool::new(false),
             probe_under_way: AtomicBool::new(false),
@@ -262,7 +267,7 @@ impl<P: Refuse> Watchdog<P> {
             let now = self.ticks.fetch_add(1, Ordering::Relaxed) + 1;
             self.give_up_old_calls(now);
             self.move_breaker(now, &mut opened_at);
-            self.ask_probe(ask);
+            self.ask_probe(now, ask);
         }
     }
 
@@ -308,7 +313,7 @@ impl<P: Refuse> Watchdog<P> {
                 self.forgiven.store(stuck, Ordering::SeqCst);
                 self.open.store(false, Ordering::SeqCst);
             }
-        } else if stuck.saturating_sub(self.forgiven.load(Ordering::SeqCst)) >= BREAKER.min(self.room) {
+        } else if self.is_dead(stuck, now) {
             log::warn!("{stuck} requests hang in the store: refusing all until it answers");
             *opened_at = now;
             self.open.store(true, Ordering::SeqCst);
@@ -317,9 +322,18 @@ impl<P: Refuse> Watchdog<P> {
         }
     }
 
-    fn ask_probe(&self, ask: &Sender<()>) {
+    /// Whether the store as a whole does not answer.
+    fn is_dead(&self, stuck: usize, now: u64) -> bool {
+        let new = stuck.saturating_sub(self.forgiven.load(Ordering::SeqCst));
+        let asked = now.saturating_sub(self.asked.load(Ordering::SeqCst));
+        let unanswered = self.probe_under_way.load(Ordering::SeqCst) && asked >= self.limit / 2;
+        new >= BREAKER.min(self.room) || (new > 0 && unanswered)
+    }
+
+    fn ask_probe(&self, now: u64, ask: &Sender<()>) {
         if self.probe_wanted.load(Ordering::Relaxed) && !self.probe_under_way.swap(true, Ordering::SeqCst) {
             self.probe_wanted.store(false, Ordering::Relaxed);
+            self.asked.store(now, Ordering::SeqCst);
             let _ = ask.send(());
         }
     }

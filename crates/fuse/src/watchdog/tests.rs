@@ -28,7 +28,7 @@ impl Store {
     }
 }
 
-const STUCK: Duration = Duration::from_millis(160);
+const STUCK: Duration = Duration::from_millis(400);
 
 fn watchdog(threads: usize, store: &Store) -> Arc<Watchdog<Reply>> {
     let watchdog = Watchdog::new(threads, STUCK);
@@ -117,6 +117,35 @@ fn more_requests_than_threads_are_all_answered_and_the_breaker_closes_again() {
     store.hang(false);
     eventually(|| !dog.open.load(Ordering::SeqCst));
     eventually(|| dog.inside.load(Ordering::SeqCst) == 0);
+    dog.stop();
+}
+
+#[test]
+fn one_call_given_up_without_an_answer_to_the_probe_opens_the_breaker() {
+    let store = Store::default();
+    let dog = watchdog(16, &store);
+    store.hang(true);
+    assert_eq!(request(&dog, &store, Patience::Short).recv(), Ok(libc::EIO));
+    eventually(|| dog.open.load(Ordering::SeqCst));
+    let begin = Instant::now();
+    assert_eq!(request(&dog, &store, Patience::Short).recv(), Ok(libc::EIO));
+    assert!(begin.elapsed() < STUCK / 2, "it waited although the store is known to be dead");
+    store.hang(false);
+    eventually(|| !dog.open.load(Ordering::SeqCst));
+    assert_eq!(request(&dog, &store, Patience::Short).recv(), Ok(0));
+    dog.stop();
+}
+
+#[test]
+fn one_file_that_hangs_leaves_the_rest_open() {
+    let (store, file) = (Store::default(), Store::default());
+    let dog = watchdog(16, &store);
+    file.hang(true);
+    assert_eq!(request(&dog, &file, Patience::Short).recv(), Ok(libc::EIO));
+    thread::sleep(STUCK);
+    assert!(!dog.open.load(Ordering::SeqCst));
+    assert_eq!(request(&dog, &store, Patience::Short).recv(), Ok(0));
+    file.hang(false);
     dog.stop();
 }
 
