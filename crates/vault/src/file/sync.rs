@@ -16,10 +16,7 @@ impl FileObject {
         }
         state.unsynced = false;
         state.direct = false;
-        if let Some(copy) = state.unsynced_slot.take() {
-            state.safe = Some(copy);
-            state.durable = state.durable.max(state.slot_size.min(state.size));
-        }
+        self.slot_is_safe(state);
         let filled = std::mem::take(&mut state.filled);
         // The newest slot still lists them: the next one will not.
         state.stale |= filled.intersects(&state.acknowledged);
@@ -31,6 +28,22 @@ impl FileObject {
         }
         self.note_residue(state);
         Ok(())
+    }
+
+    /// The newest slot is durable, and with it what it claims: D rises. A tail that waits for a chunk
+    /// below it can no longer go straight out.
+    fn slot_is_safe(&self, state: &mut State) {
+        let Some(copy) = state.unsynced_slot.take() else { return };
+        state.safe = Some(copy);
+        state.durable = state.durable.max(state.slot_size.min(state.size));
+        if let Some(tail) = state.tail.take() {
+            if self.is_durable_chunk(state, tail.chunk) {
+                self.count_overlay(tail.plain.len() as i64);
+                state.overlay.insert(tail.chunk, tail.plain);
+            } else {
+                state.tail = Some(tail);
+            }
+        }
     }
 
     /// What fsync(2) promises for the file itself; its names are the namespace's.
@@ -120,11 +133,8 @@ impl FileObject {
     /// durable in place.
     pub(super) fn checkpointed(self: &Arc<Self>, number: u64, round: u64) {
         let mut state = self.exclusive();
-        if state.slot_round < round
-            && let Some(copy) = state.unsynced_slot.take()
-        {
-            state.safe = Some(copy);
-            state.durable = state.durable.max(state.slot_size.min(state.size));
+        if state.slot_round < round {
+            self.slot_is_safe(&mut state);
         }
         if state.live && state.last_record <= number {
             state.live = false;

@@ -166,8 +166,14 @@ fn run(log2: u8, ops: &[Op]) {
     }
 }
 
+#[test]
+fn a_tail_waits_while_a_checkpoint_makes_its_chunk_durable() {
+    run(9, &[Op::Append(1), Op::Flush, Op::Append(1), Op::Checkpoint, Op::Append(1), Op::Fsync]);
+    run(9, &[Op::Append(1), Op::Reopen, Op::Write(0, 1), Op::Checkpoint, Op::Append(1)]);
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(160))]
+    #![proptest_config(ProptestConfig::default())]
 
     #[test]
     fn small_chunks(ops in prop::collection::vec(op(512), 1..60)) {
