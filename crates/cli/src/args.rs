@@ -29,7 +29,8 @@ Examples:
   runvault unmount /mnt/runs                 everything durable, process gone
   runvault ls -l /srv/store                  look inside without a mount
 
-Exit status: 0 done, 1 failed, 2 usage, 3 wrong key, 4 tampered or damaged, 5 busy or held elsewhere.
+Exit status: 0 done, 1 failed, 2 usage, 3 wrong key, 4 tampered or damaged, 5 busy or held
+elsewhere.
 `runvault COMMAND --help` has examples for each command; `runvault man --out DIR` writes man pages.";
 
 /// The command line.
@@ -111,7 +112,7 @@ pub struct Unlock {
 Examples:
   runvault init /srv/store                             asks for a passphrase, twice
   runvault init /srv/store --passphrase-file pass.txt  for scripts
-  runvault init /srv/store --identity ~/owner.key      no key in the store: keep the file apart from it
+  runvault init /srv/store --identity ~/owner.key      no key in the store: keep it elsewhere
   runvault init /tmp/t --identity t.key --no-lock      an unlocked key, for tests")]
 pub struct Init {
     /// An empty directory, or one to be made
@@ -170,7 +171,7 @@ pub struct KeyExport {
 #[command(after_help = "\
 Examples:
   runvault mount /srv/store /mnt/runs                        asks for the passphrase
-  runvault mount --read-only /srv/store /mnt/runs            writes nothing, also for a read-only store
+  runvault mount --read-only /srv/store /mnt/runs            writes nothing, anywhere
   runvault mount -o allow_other,passphrase-file=/root/pass /srv/store /mnt/runs
   runvault mount --run-depth 2 /srv/store /mnt/runs          runs are MNT/<instrument>/<run>
   runvault mount -f --log stderr /srv/store /mnt/runs        in front; for systemd (Type=notify)
@@ -289,6 +290,7 @@ pub struct Cat {
 /// A vault's side is STORE:/PATH. Keeps modes and times, and holes. Copying a directory to the top of a
 /// vault makes a run of it, as a mount does. Existing files are overwritten only with --force.
 #[derive(Args, Debug)]
+#[command(override_usage = "runvault cp [OPTIONS] SRC... DST")]
 #[command(after_help = "\
 Examples:
   runvault cp -r 240101_NB501 /srv/store:/              a run into the vault
@@ -297,7 +299,7 @@ Examples:
   runvault cp -r --force Analysis /srv/store:/240101_NB501/")]
 pub struct Cp {
     /// Sources, then the destination
-    #[arg(required = true, num_args = 2.., value_name = "SRC... DST", value_hint = ValueHint::AnyPath)]
+    #[arg(required = true, num_args = 2.., value_name = "PATH", value_hint = ValueHint::AnyPath)]
     pub paths: Vec<OsString>,
     /// Directories with all that is in them
     #[arg(short, long)]
@@ -339,8 +341,8 @@ Examples:
   runvault passwd /srv/store --passphrase-file old.txt --new-passphrase-file new.txt
   runvault passwd /srv/store --identity ~/owner.key      a key file that is kept outside
 
-The vault may be mounted meanwhile. It stays the same key: whoever has an old copy of the key file and
-the old passphrase still has it.")]
+The vault may be mounted meanwhile. It stays the same key: whoever has an old copy of the key file
+and the old passphrase still has it.")]
 pub struct Passwd {
     /// The store
     #[arg(value_hint = ValueHint::DirPath)]
@@ -398,7 +400,7 @@ pub struct Rotate {
 Examples:
   runvault status /srv/store                          which run, and who holds it
   runvault takeover /srv/store 240101_NB501
-  runvault takeover --yes /srv/store 240101_NB501     in a script: the other host is known to be gone")]
+  runvault takeover --yes /srv/store 240101_NB501     in a script that knows the host to be gone")]
 pub struct Takeover {
     /// The store
     #[arg(value_hint = ValueHint::DirPath)]

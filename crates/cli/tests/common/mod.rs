@@ -1,0 +1,116 @@
+//! Running the built program: without a terminal, without this process's environment of secrets.
+
+#![allow(dead_code)]
+
+use std::ffi::OsStr;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+/// A passphrase that is strong enough to raise no warning.
+pub const STRONG: &str = "outlet gravel sublime tanker veneer mossy pelican";
+
+/// A folder of its own for each test, and the program run in it.
+pub struct Scratch {
+    folder: TempDir,
+}
+
+impl Scratch {
+    pub fn new() -> Scratch {
+        let folder = tempfile::Builder::new().prefix("runvault-cli-").tempdir().expect("a temporary folder");
+        Scratch { folder }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// A file that only its owner reads.
+    pub fn secret(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        std::fs::write(&path, text).expect("a file");
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).expect("its mode");
+        path
+    }
+
+    pub fn folder(&self, name: &str) -> PathBuf {
+        let path = self.path(name);
+        std::fs::create_dir_all(&path).expect("a folder");
+        path
+    }
+
+    /// The program, with a home, a state folder and a working folder below this one.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_runvault"));
+        command.args(args).current_dir(self.folder.path()).stdin(Stdio::null());
+        command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", self.folder.path());
+        // SAFETY: setsid(2) is async-signal-safe; the child then has no terminal to ask on.
+        unsafe { command.pre_exec(|| rustix::process::setsid().map(|_| ()).map_err(Into::into)) };
+        command
+    }
+
+    /// Runs it to its end; whatever happens it must not panic.
+    pub fn run(&self, args: &[&str]) -> Outcome {
+        Outcome::of(self.command(args))
+    }
+
+    /// A vault in `store` whose unlocked key is `owner.key`.
+    pub fn vault(&self) -> PathBuf {
+        let made = self.run(&["init", "--no-lock", "--identity", "owner.key", "store"]);
+        assert_eq!(made.code, 0, "{}", made.all());
+        self.path("store")
+    }
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct Outcome {
+    pub code: i32,
+    pub stdout: Vec<u8>,
+    pub stderr: String,
+}
+
+impl Outcome {
+    pub fn of(mut command: Command) -> Outcome {
+        let Output { status, stdout, stderr } = command.output().expect("the program starts");
+        let stderr = String::from_utf8_lossy(&stderr).into_owned();
+        assert!(!stderr.contains("panicked"), "{stderr}");
+        Outcome { code: status.code().unwrap_or(-1), stdout, stderr }
+    }
+
+    pub fn out(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).into_owned()
+    }
+
+    pub fn all(&self) -> String {
+        format!("{}{}", self.out(), self.stderr)
+    }
+
+    /// Ends with this code and says this on standard error.
+    #[track_caller]
+    pub fn refused(&self, code: i32, says: &str) -> &Outcome {
+        assert_eq!(self.code, code, "{}", self.all());
+        assert!(self.stderr.contains(says), "{says:?} is not in {}", self.stderr);
+        self
+    }
+
+    #[track_caller]
+    pub fn done(&self) -> &Outcome {
+        assert_eq!(self.code, 0, "{}", self.all());
+        self
+    }
+}
+
+/// A path as an argument.
+pub fn text(path: &Path) -> &str {
+    path.to_str().expect("a path in UTF-8")
+}
+
+/// Whether bytes hold a text.
+pub fn holds(bytes: &[u8], text: impl AsRef<OsStr>) -> bool {
+    let text = text.as_ref().as_encoded_bytes();
+    bytes.windows(text.len()).any(|window| window == text)
+}

@@ -1,0 +1,111 @@
+//! What ends with exit 2 (and 1) before any key is opened; each says which.
+
+mod common;
+
+use common::{Scratch, text};
+use std::os::unix::fs::PermissionsExt;
+
+#[test]
+fn unknown_commands_flags_and_mount_options() {
+    let scratch = Scratch::new();
+    scratch.run(&[]).refused(2, "Usage");
+    scratch.run(&["frobnicate"]).refused(2, "frobnicate");
+    scratch.run(&["ls", "--frobnicate", "x"]).refused(2, "--frobnicate");
+    let (store, at) = (scratch.folder("store"), scratch.folder("mnt"));
+    let mount = |options: &str| scratch.run(&["mount", "-o", options, text(&store), text(&at)]);
+    mount("rw,frobnicate").refused(2, "-o frobnicate: unknown mount option");
+    mount("suid").refused(2, "nosuid,nodev");
+    mount("run-depth=none").refused(2, "run-depth=none");
+    mount("uid=7").refused(2, "read-only");
+}
+
+#[test]
+fn mount_points_that_cannot_be_used() {
+    let scratch = Scratch::new();
+    let store = scratch.folder("store");
+    let (inside, full, file) =
+        (scratch.folder("store/inside"), scratch.folder("full"), scratch.secret("file", ""));
+    scratch.folder("full/x");
+    let mount = |at: &str| scratch.run(&["mount", text(&store), at]);
+    mount("none").refused(2, "mount point none: missing").refused(2, "mkdir -p none");
+    mount(text(&file)).refused(2, "not a directory");
+    mount(text(&full)).refused(2, "not empty");
+    mount(text(&inside)).refused(2, "inside the store");
+    mount(text(&store)).refused(2, "the store itself");
+    mount(".").refused(2, "is inside it and would be hidden");
+    mount("/proc").refused(2, "mounted already");
+    scratch.run(&["unmount", text(&full)]).refused(2, "no vault is mounted there");
+}
+
+#[test]
+fn a_store_that_is_missing_or_no_vault() {
+    let scratch = Scratch::new();
+    let (at, full) = (scratch.folder("mnt"), scratch.folder("full"));
+    scratch.secret("full/holiday.jpg", "x");
+    scratch.secret("file", "x");
+    for command in ["ls", "check", "passwd", "status"] {
+        scratch.run(&[command, "none"]).refused(1, "no such directory").refused(1, "runvault init none");
+        scratch.run(&[command, "file"]).refused(1, "not a directory");
+    }
+    scratch.run(&["mount", "none", text(&at)]).refused(1, "no such directory");
+    scratch.run(&["cp", "file", "none:/x"]).refused(1, "no such directory");
+    scratch.run(&["cp", "file", "other"]).refused(2, "neither side is a vault");
+    scratch.run(&["ls", text(&full)]).refused(1, "not a vault").refused(1, "runvault init DIR");
+}
+
+#[test]
+fn passphrase_files_that_are_none() {
+    let scratch = Scratch::new();
+    scratch.secret("empty", "");
+    scratch.secret("blank", "\nsecond line\n");
+    scratch.secret("giant", vec![b'x'; (1 << 20) + 1]);
+    scratch.folder("folder");
+    let init = |file: &str| scratch.run(&["init", "--passphrase-file", file, "store"]);
+    init("empty").refused(2, "the first line is empty");
+    init("blank").refused(2, "the first line is empty");
+    init("giant").refused(2, "over 1 MiB");
+    init("folder").refused(2, "a directory");
+    init("none").refused(2, "No such file");
+    scratch.run(&["init", "--passphrase-fd", "77", "store"]).refused(2, "file descriptor 77");
+    assert!(!scratch.path("store").exists(), "nothing is written before everything is known to be usable");
+}
+
+#[test]
+fn secrets_that_others_may_read() {
+    let scratch = Scratch::new();
+    let file = scratch.secret("pass", common::STRONG);
+    std::fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).unwrap();
+    let init = ["init", "--passphrase-file", "pass", "store"];
+    scratch.run(&init).refused(2, "mode 0644").refused(2, "--allow-readable-secret");
+    assert!(!scratch.path("store").exists());
+}
+
+#[test]
+fn a_passphrase_is_taken_from_no_argument_and_no_variable() {
+    let scratch = Scratch::new();
+    scratch.run(&["init", "--passphrase", "secret", "store"]).refused(2, "--passphrase");
+    let mut command = scratch.command(&["init", "store"]);
+    for name in ["PASSPHRASE", "RUNVAULT_PASSPHRASE", "RUNVAULT_PASSPHRASE_FILE", "PASSWORD"] {
+        command.env(name, common::STRONG);
+    }
+    common::Outcome::of(command).refused(2, "no terminal").refused(2, "--passphrase-file");
+    assert!(!scratch.path("store").exists());
+}
+
+#[test]
+fn the_helper_of_mount_8_checks_and_mounts_nothing() {
+    let scratch = Scratch::new();
+    let helper = scratch.path("mount.runvault");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_runvault"), &helper).unwrap();
+    let (store, at) = (scratch.folder("store"), scratch.folder("mnt"));
+    let call = |args: &[&str]| {
+        let mut command = std::process::Command::new(&helper);
+        command.args([text(&store), text(&at)]).args(args);
+        common::Outcome::of(command)
+    };
+    call(&["-o", "rw,frobnicate"]).refused(2, "frobnicate");
+    if std::path::Path::new("/dev/fuse").exists() {
+        call(&["-f", "-n", "-t", "runvault", "-o", "rw,_netdev,x-systemd.automount"]).done();
+        call(&["-sf", "-o", "rw,frobnicate"]).done();
+    }
+}
