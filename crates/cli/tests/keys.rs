@@ -1,0 +1,159 @@
+//! init, key, passwd and wrong keys: what is asked, written, refused; no secret where it does not belong.
+
+mod common;
+
+use common::{Outcome, STRONG, Scratch, holds, text};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+
+const OTHER: &str = "another seven words that nobody guesses xylophone";
+
+/// A vault whose owner's key file is in the store, under `STRONG` in the file `pass`.
+fn locked(scratch: &Scratch) {
+    scratch.secret("pass", format!("{STRONG}\n"));
+    scratch.secret("other", OTHER);
+    let made = scratch.run(&["init", "--passphrase-file", "pass", "store"]);
+    let said = made.done().out();
+    for part in ["fingerprint", "in words", "custody/locks", "runvault key export", "nobody can reset it"] {
+        assert!(said.contains(part), "{part} is not in {said}");
+    }
+    assert!(!made.stderr.contains("warning"), "{}", made.stderr);
+}
+
+fn ls(scratch: &Scratch, pass: &str) -> Outcome {
+    scratch.run(&["ls", "--passphrase-file", pass, "store"])
+}
+
+#[test]
+fn a_locked_vault_opens_by_its_passphrase_alone() {
+    let scratch = Scratch::new();
+    locked(&scratch);
+    ls(&scratch, "pass").done();
+    let wrong = ls(&scratch, "other");
+    wrong.refused(3, "passphrase does not open the key of owner");
+    // By file descriptor.
+    let mut command = scratch.command(&["ls", "--passphrase-fd", "0", "store"]);
+    command.stdin(std::fs::File::open(scratch.path("pass")).unwrap());
+    Outcome::of(command).done();
+    // By systemd's credential.
+    let folder = scratch.folder("credentials");
+    std::fs::copy(scratch.path("pass"), folder.join("runvault.passphrase")).unwrap();
+    let mut command = scratch.command(&["ls", "store"]);
+    command.env("CREDENTIALS_DIRECTORY", &folder);
+    Outcome::of(command).done();
+    scratch.run(&["ls", "store"]).refused(2, "no terminal");
+}
+
+#[test]
+fn a_wrong_key_is_exit_3_and_writes_nothing() {
+    let scratch = Scratch::new();
+    let store = scratch.vault();
+    let before = snapshot(&store);
+    scratch.run(&["init", "--no-lock", "--identity", "stranger.key", "elsewhere"]).done();
+    for command in ["ls", "check", "passwd"] {
+        scratch.run(&[command, "--identity", "stranger.key", "store"]).refused(3, "");
+    }
+    scratch.run(&["custody", "rotate", "--identity", "stranger.key", "store"]).refused(3, "");
+    let state = ["--state", "state"];
+    scratch.run(&[&["cp", "--identity", "stranger.key"], &state[..], &["owner.key", "store:/x"]].concat()).refused(3, "");
+    let at = scratch.folder("mnt");
+    let mount = ["mount", "--identity", "stranger.key", "--state", "state", "store", text(&at)];
+    scratch.run(&mount).refused(3, "");
+    assert_eq!(snapshot(&store), before);
+    // The key is outside the store: without it nobody can be asked.
+    scratch.run(&["ls", "store"]).refused(2, "--identity");
+}
+
+#[test]
+fn init_refuses_what_is_not_empty_and_a_key_file_in_the_way() {
+    let scratch = Scratch::new();
+    let store = scratch.vault();
+    let before = snapshot(&store);
+    let key = std::fs::read(scratch.path("owner.key")).unwrap();
+    let init = |key: &str, store: &str| scratch.run(&["init", "--no-lock", "--identity", key, store]);
+    init("second.key", "store").refused(1, "is a vault already");
+    init("owner.key", "second").refused(1, "never overwritten");
+    init("store/owner.key", "store").refused(1, "is a vault already");
+    init("fresh/owner.key", "fresh").refused(2, "");
+    scratch.secret("full.txt", "x");
+    scratch.folder("full/x");
+    init("third.key", "full").refused(1, "not empty");
+    assert_eq!(snapshot(&store), before);
+    assert_eq!(std::fs::read(scratch.path("owner.key")).unwrap(), key);
+    assert!(!scratch.path("second.key").exists() && !scratch.path("third.key").exists());
+    assert_eq!(std::fs::metadata(scratch.path("owner.key")).unwrap().mode() & 0o7777, 0o600);
+    scratch.run(&["init", "--no-lock", "unlocked"]).refused(2, "--identity");
+}
+
+#[test]
+fn a_key_file_that_others_may_read_is_refused_with_its_mode() {
+    let scratch = Scratch::new();
+    scratch.vault();
+    let key = scratch.path("owner.key");
+    std::fs::set_permissions(&key, PermissionsExt::from_mode(0o640)).unwrap();
+    scratch.run(&["ls", "--identity", "owner.key", "store"]).refused(2, "0640");
+    scratch.run(&["ls", "--identity", "owner.key", "--allow-readable-secret", "store"]).done();
+}
+
+#[test]
+fn a_weak_passphrase_is_warned_about() {
+    let scratch = Scratch::new();
+    scratch.secret("weak", "sequencer1");
+    let made = scratch.run(&["init", "--passphrase-file", "weak", "store"]);
+    assert!(made.done().stderr.contains("bits"), "{}", made.stderr);
+}
+
+#[test]
+fn the_exported_key_opens_the_vault_and_keeps_its_passphrase() {
+    let scratch = Scratch::new();
+    locked(&scratch);
+    scratch.run(&["key", "export", "store", "--out", "copy.key"]).done();
+    assert_eq!(std::fs::metadata(scratch.path("copy.key")).unwrap().mode() & 0o7777, 0o600);
+    scratch.run(&["key", "export", "store", "--out", "copy.key"]).refused(1, "never overwritten");
+    let change = ["passwd", "--passphrase-file", "pass", "--new-passphrase-file", "other", "store"];
+    let changed = scratch.run(&change);
+    assert!(changed.done().out().contains("the old passphrase still opens everything"), "{}", changed.all());
+    ls(&scratch, "pass").refused(3, "");
+    ls(&scratch, "other").done();
+    let copy = |pass| scratch.run(&["ls", "--identity", "copy.key", "--passphrase-file", pass, "store"]);
+    copy("pass").done();
+    copy("other").refused(3, "");
+    let change = [&["passwd", "--identity", "copy.key"], &change[1..]].concat();
+    scratch.run(&change).done();
+    copy("other").done();
+    copy("pass").refused(3, "");
+}
+
+#[test]
+fn no_secret_is_printed_or_stored() {
+    let scratch = Scratch::new();
+    locked(&scratch);
+    let change = ["passwd", "--passphrase-file", "pass", "--new-passphrase-file", "other", "store"];
+    let outputs = [ls(&scratch, "pass"), ls(&scratch, "other"), scratch.run(&change)];
+    for outcome in &outputs {
+        assert!(!outcome.all().contains(STRONG) && !outcome.all().contains(OTHER), "{}", outcome.all());
+    }
+    for (name, bytes) in snapshot(scratch.path("").as_path()) {
+        let own = ["pass", "other"].contains(&name.as_str());
+        assert!(own || !holds(&bytes, STRONG) && !holds(&bytes, OTHER), "{name}");
+    }
+}
+
+/// Every file below a folder, by its path.
+fn snapshot(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut files = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(next) = folders.pop() {
+        for entry in std::fs::read_dir(next).unwrap() {
+            let entry = entry.unwrap();
+            if entry.file_type().unwrap().is_dir() {
+                folders.push(entry.path());
+            } else {
+                let name = entry.path().strip_prefix(folder).unwrap().to_str().unwrap().to_owned();
+                files.push((name, std::fs::read(entry.path()).unwrap()));
+            }
+        }
+    }
+    files.sort();
+    files
+}
