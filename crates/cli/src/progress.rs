@@ -1,7 +1,5 @@
 //! Progress bars: on standard error, and only where that is a terminal.
 
-use std::time::Duration;
-
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// A bar that counts bytes.
@@ -12,13 +10,6 @@ pub fn bytes(total: u64, what: &str) -> ProgressBar {
 /// A bar that counts things.
 pub fn items(total: u64, what: &str) -> ProgressBar {
     bar(total, what, "{prefix} [{bar:30}] {pos}/{len} {eta} {wide_msg}")
-}
-
-/// Something whose length nobody knows yet.
-pub fn spinner(what: &str) -> ProgressBar {
-    let bar = bar(0, what, "{prefix} {spinner} {bytes} {binary_bytes_per_sec} {wide_msg}");
-    bar.enable_steady_tick(Duration::from_millis(120));
-    bar
 }
 
 fn bar(total: u64, what: &str, template: &str) -> ProgressBar {

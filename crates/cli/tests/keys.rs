@@ -54,10 +54,9 @@ fn a_wrong_key_is_exit_3_and_writes_nothing() {
         scratch.run(&[command, "--identity", "stranger.key", "store"]).refused(3, "");
     }
     scratch.run(&["custody", "rotate", "--identity", "stranger.key", "store"]).refused(3, "");
-    let state = ["--state", "state"];
-    scratch.run(&[&["cp", "--identity", "stranger.key"], &state[..], &["owner.key", "store:/x"]].concat()).refused(3, "");
+    scratch.run(&["cp", "--identity", "stranger.key", "owner.key", "store:/x"]).refused(3, "");
     let at = scratch.folder("mnt");
-    let mount = ["mount", "--identity", "stranger.key", "--state", "state", "store", text(&at)];
+    let mount = ["mount", "--identity", "stranger.key", "store", text(&at)];
     scratch.run(&mount).refused(3, "");
     assert_eq!(snapshot(&store), before);
     // The key is outside the store: without it nobody can be asked.

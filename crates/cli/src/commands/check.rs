@@ -1,10 +1,126 @@
-//! Comes with the engine's part of it.
+//! `check`: everything that the key opens; damage by file.
+
+use std::path::Path;
 
 use anyhow::Result;
+use indicatif::ProgressBar;
+use runvault_vault::check::{CheckEvent, CheckSummary, check};
+use serde_json::{Map, Value, json};
 
 use crate::args::Check;
-use crate::exit::{Exit, refuse};
+use crate::exit::{Exit, refuse_with};
+use crate::output::{self, count, json_name, shown, size, visible};
+use crate::progress;
+use crate::store::Store;
 
-pub fn run(_: &Check) -> Result<()> {
-    Err(refuse(Exit::Failed, "not there yet"))
+pub fn run(args: &Check) -> Result<()> {
+    let store = Store::open(&args.store, &args.who)?;
+    let authority = store.acting(&args.who)?;
+    let bar = progress::bytes(stored_bytes(&args.store.join("runs")), "check");
+    let mut report = Report { json: args.json, bar: &bar, failed: None };
+    let summary = check(&store.root, &authority, &mut |event| report.event(&event));
+    bar.finish_and_clear();
+    if let Some(error) = report.failed {
+        return Err(error);
+    }
+    tell(args, &summary?)
+}
+
+/// What the bar is measured by; files that cannot be looked at count nothing.
+fn stored_bytes(runs: &Path) -> u64 {
+    let mut bytes = 0u64;
+    let mut folders = vec![runs.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            match entry.metadata() {
+                Ok(meta) if meta.is_dir() => folders.push(entry.path()),
+                Ok(meta) if meta.is_file() => bytes = bytes.saturating_add(meta.len()),
+                _ => {}
+            }
+        }
+    }
+    bytes
+}
+
+struct Report<'a> {
+    json: bool,
+    bar: &'a ProgressBar,
+    /// Standard output could not take it; told when the check is over.
+    failed: Option<anyhow::Error>,
+}
+
+impl Report<'_> {
+    fn event(&mut self, event: &CheckEvent) {
+        match event {
+            CheckEvent::Run { name, .. } => {
+                self.bar.set_message(name.as_deref().map(visible).unwrap_or_default());
+            }
+            CheckEvent::File { bytes, .. } => self.bar.inc(*bytes),
+            CheckEvent::Damage { object, path, what } => {
+                let text = match path {
+                    Some(path) => format!("{}: {what} ({object})", visible(path)),
+                    None => format!("{}: {what}", visible(object.as_bytes())),
+                };
+                let mut fields = Map::new();
+                fields.insert("damage".into(), json!(what));
+                if let Some(path) = path {
+                    json_name(&mut fields, "path", path);
+                }
+                fields.insert("object".into(), json!(object));
+                self.print(&text, fields);
+            }
+            CheckEvent::Foreign { object } => {
+                let text = format!("{}: not ours, hidden in a mount", visible(object.as_bytes()));
+                self.print(&text, Map::from_iter([("foreign".to_owned(), json!(object))]));
+            }
+        }
+    }
+
+    fn print(&mut self, text: &str, fields: Map<String, Value>) {
+        let printed = self.bar.suspend(|| {
+            if self.json { output::json(&Value::Object(fields)) } else { output::line(text) }
+        });
+        self.failed = self.failed.take().or(printed.err());
+    }
+}
+
+fn tell(args: &Check, summary: &CheckSummary) -> Result<()> {
+    if args.json {
+        output::json(&json!({ "summary": {
+            "runs": summary.runs,
+            "closed_runs": summary.closed_runs,
+            "directories": summary.directories,
+            "files": summary.files,
+            "bytes": summary.bytes,
+            "journal_records": summary.journal_records,
+            "foreign_names": summary.foreign_names,
+            "damages": summary.damages,
+        }}))?;
+    } else {
+        output::line(&in_words(summary))?;
+    }
+    if summary.damages == 0 {
+        return Ok(());
+    }
+    Err(refuse_with(
+        Exit::Damaged,
+        format!("{}: {} damaged or tampered with", shown(&args.store), count(summary.damages, "object")),
+        "put the objects named above back from a backup; everything else is as it was written",
+    ))
+}
+
+fn in_words(summary: &CheckSummary) -> String {
+    let mut text = format!(
+        "{}, {}, {} read and authenticated",
+        count(summary.runs, "run"),
+        count(summary.files, "file"),
+        size(summary.bytes)
+    );
+    if summary.journal_records > 0 {
+        text += &format!("; {} in journals", count(summary.journal_records, "record"));
+    }
+    if summary.closed_runs > 0 {
+        text += &format!("; {} not opened by this key", count(summary.closed_runs, "run"));
+    }
+    text
 }

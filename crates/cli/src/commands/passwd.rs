@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use runvault_crypto::passphrase::Params;
+use runvault_custody::authority::Acting;
 use runvault_custody::identity::Identity;
 use runvault_custody::key_files::{self, NewLock};
 use runvault_custody::locks;
@@ -16,6 +17,8 @@ use crate::store::Store;
 pub fn run(args: &Passwd) -> Result<()> {
     let store = Store::open(&args.store, &args.who)?;
     let owner = store.identity(&args.who)?;
+    // Another vault's key is not this command's business.
+    Acting::open(store.chain.clone(), &owner)?;
     let new = new_source(args).new_one(&owner.label)?;
     let lock = NewLock::Passphrase { passphrase: &new, params: Params::DEFAULT };
     match &args.who.identity {

@@ -22,8 +22,7 @@ pub fn run(args: &Status) -> Result<()> {
         return tell(args.json, &of_mount(entry)?);
     }
     let real = path.canonicalize().unwrap_or_else(|_| path.clone());
-    let served =
-        table.iter().rev().find(|entry| entry.is_vault() && (entry.source == real || entry.at == real));
+    let served = table.iter().rev().find(|entry| entry.is_vault() && (entry.source == real || entry.at == real));
     match served {
         Some(entry) => tell(args.json, &of_mount(entry)?),
         None => tell(args.json, &of_store(target, &args.who)?),
@@ -53,8 +52,7 @@ fn tell(json: bool, status: &Value) -> Result<()> {
 
 fn of_mount(entry: &Entry) -> Result<Value> {
     Client::of_mount(entry).and_then(|mut client| client.ask("status")).map_err(|error| {
-        let what =
-            format!("{}: the process that serves this mount does not answer: {error:#}", shown(&entry.at));
+        let what = format!("{}: the process that serves this mount does not answer: {error:#}", shown(&entry.at));
         refuse(Exit::Failed, what)
     })
 }
@@ -62,8 +60,7 @@ fn of_mount(entry: &Entry) -> Result<Value> {
 /// A writing mount in another namespace still has its socket in the state folder.
 fn of_store(path: &Path, who: &Who) -> Result<Value> {
     let store = Store::open(path, who)?;
-    if let Ok(status) = Client::of_state(&store.state_of_vault()).and_then(|mut client| client.ask("status"))
-    {
+    if let Ok(status) = Client::of_state(&store.state_of_vault()).and_then(|mut client| client.ask("status")) {
         return Ok(status);
     }
     let mut object = if who.names_a_key() {
@@ -82,6 +79,18 @@ fn of_store(path: &Path, who: &Who) -> Result<Value> {
 
 fn without_key(store: &Store) -> Result<Map<String, Value>> {
     let mut object = Map::new();
+    let mut runs = Vec::new();
+    for run in runvault_vault::runs::list(&store.root)? {
+        let mut of_run = Map::new();
+        add(&mut of_run, "run", run.to_string());
+        // What cannot be read is the run's own trouble, not this command's.
+        match runvault_vault::takeover::holder(&store.root, &run) {
+            Ok(holder) => add(&mut of_run, "holder", holder),
+            Err(error) => add(&mut of_run, "trouble", error.to_string()),
+        }
+        runs.push(Value::Object(of_run));
+    }
+    add(&mut object, "runs", runs);
     add(&mut object, "space", of_space(&store.root.space()?));
     add_engine(&mut object);
     Ok(object)
