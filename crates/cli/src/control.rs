@@ -31,11 +31,10 @@ const REQUEST: Duration = Duration::from_secs(5);
 pub trait Service: Send + Sync {
     /// Everything `status` shows.
     fn status(&self) -> Value;
-    /// Starts the unmount: `{"stopping": true}`, `{"busy": true}` or `{"error": ...}`. When it has
-    /// started, `wait_closed` gives the outcome.
-    fn unmount(&self) -> Value;
-    /// Blocks until everything is durable, or was found not to be.
-    fn wait_closed(&self) -> Value;
+    /// Unmounts, and replies: `{"busy": true}`, or `{"error": ...}`, or `{"stopping": true}` at once
+    /// and then, when everything is durable or was found not to be, `{"closed": true}` or the error.
+    /// Whether it was unmounted.
+    fn unmount(&self, reply: &mut dyn FnMut(&Value)) -> bool;
 }
 
 /// Sockets that are served; their names go away when dropped.
@@ -77,7 +76,7 @@ impl Server {
 fn listen(name: &Path, service: &Arc<dyn Service>) -> Result<()> {
     // A live server of that name cannot be: the state folder is locked, the device number is ours.
     let _ = std::fs::remove_file(name);
-    let listener = in_folder(name, |short| UnixListener::bind(short))?;
+    let listener = in_folder(name, UnixListener::bind)?;
     std::fs::set_permissions(name, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
     let service = Arc::clone(service);
     Builder::new().name("control".into()).spawn(move || {
@@ -100,21 +99,17 @@ fn answer(mut stream: UnixStream, service: &dyn Service) {
     let _ = stream.set_read_timeout(Some(REQUEST));
     let _ = stream.set_write_timeout(Some(REQUEST));
     let Ok(request) = read_line(&mut BufReader::new(&stream)) else { return };
-    let _ = match request.trim() {
-        "status" => send(&mut stream, &service.status()),
-        "unmount" => {
-            let first = service.unmount();
-            let started = first.get("stopping").is_some();
-            let sent = send(&mut stream, &first);
-            if started {
-                let _ = send(&mut stream, &service.wait_closed());
-                // Open until the process ends: its end of file tells the peer that it has gone.
-                std::mem::forget(stream);
-            }
-            sent
+    // A peer that does not listen any more has its own reasons.
+    let mut reply = |value: &Value| drop(send(&mut stream, value));
+    match request.trim() {
+        "status" => reply(&service.status()),
+        "unmount" if service.unmount(&mut reply) => {
+            // Open until the process ends: its end of file tells the peer that it has gone.
+            std::mem::forget(stream);
         }
-        _ => send(&mut stream, &serde_json::json!({ "error": "unknown request" })),
-    };
+        "unmount" => {}
+        _ => reply(&serde_json::json!({ "error": "unknown request" })),
+    }
 }
 
 /// Whether the peer is this user or root.
@@ -167,7 +162,7 @@ impl Client {
     }
 
     fn connect(name: &Path, user: u32) -> Result<Client> {
-        let stream = in_folder(name, |short| UnixStream::connect(short))?;
+        let stream = in_folder(name, UnixStream::connect)?;
         if !allowed(&stream, user) {
             bail!("{}: another user's process listens there", name.display());
         }
@@ -243,11 +238,9 @@ mod tests {
         fn status(&self) -> Value {
             serde_json::json!({ "files": 3 })
         }
-        fn unmount(&self) -> Value {
-            serde_json::json!({ "busy": true })
-        }
-        fn wait_closed(&self) -> Value {
-            serde_json::json!({ "closed": true })
+        fn unmount(&self, reply: &mut dyn FnMut(&Value)) -> bool {
+            reply(&serde_json::json!({ "busy": true }));
+            false
         }
     }
 

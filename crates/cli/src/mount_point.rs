@@ -59,7 +59,7 @@ fn refuse_if_mounted(at: &Path, name: &str) -> Result<()> {
     };
     let dead = matches!(std::fs::metadata(at), Err(e) if entry.is_vault() && e.raw_os_error() == Some(libc::ENOTCONN));
     if dead {
-        let advice = format!("its process is gone; clear it away first: umount -l {name}");
+        let advice = format!("its process is gone; clear it away first: runvault unmount {name}");
         return Err(refuse_with(Exit::Usage, format!("mount point {name}: a dead mount"), advice));
     }
     Err(refuse(Exit::Usage, format!("mount point {name}: {what}")))

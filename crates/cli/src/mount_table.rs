@@ -29,6 +29,10 @@ impl Entry {
     pub fn user(&self) -> Option<u32> {
         self.options.iter().find_map(|o| o.strip_prefix("user_id=")?.parse().ok())
     }
+    /// Whether it was mounted read-only.
+    pub fn read_only(&self) -> bool {
+        self.options.iter().any(|o| o == "ro")
+    }
     /// Whether it is a vault.
     pub fn is_vault(&self) -> bool {
         self.fs_type == FS_TYPE

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Builder;
+use std::time::Duration;
 
 use anyhow::Result;
 use runvault_fuse::Session;
@@ -81,14 +82,25 @@ impl Ending {
     }
 }
 
+/// How closing went, and who is to be told.
+#[derive(Default)]
+struct Outcome {
+    value: Option<Value>,
+    /// Requests for the unmount that are being answered.
+    listeners: usize,
+}
+
+/// How long the process stays for those who asked for its end.
+const FAREWELL: Duration = Duration::from_secs(5);
+
 /// What `status` and `unmount` ask.
 pub struct Mounted {
     at: PathBuf,
     store: PathBuf,
     vault_id: String,
     vault: Arc<Vault>,
-    outcome: Mutex<Option<Value>>,
-    ended: Condvar,
+    outcome: Mutex<Outcome>,
+    changed: Condvar,
     sockets: OnceLock<Server>,
 }
 
@@ -100,8 +112,8 @@ impl Mounted {
             store: path.to_owned(),
             vault_id: store.chain.vault_id().to_string(),
             vault: Arc::clone(&open.vault),
-            outcome: Mutex::new(None),
-            ended: Condvar::new(),
+            outcome: Mutex::default(),
+            changed: Condvar::new(),
             sockets: OnceLock::new(),
         })
     }
@@ -113,14 +125,21 @@ impl Mounted {
         let _ = self.sockets.set(Server::start(state, device, &service));
     }
 
-    /// What closing gave; whoever asked for the unmount waits for it.
+    /// What closing gave; returns when those who asked for the unmount have been told.
     pub fn closed(&self, result: &Result<()>) {
         let value = match result {
             Ok(()) => json!({ "closed": true }),
             Err(error) => json!({ "error": format!("{error:#}") }),
         };
-        *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
-        self.ended.notify_all();
+        let mut outcome = self.lock();
+        outcome.value = Some(value);
+        self.changed.notify_all();
+        // Whoever does not listen any more is not waited for.
+        drop(self.changed.wait_timeout_while(outcome, FAREWELL, |outcome| outcome.listeners > 0));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Outcome> {
+        self.outcome.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -134,17 +153,22 @@ impl Service for Mounted {
         Value::Object(status)
     }
 
-    fn unmount(&self) -> Value {
-        match mount_point::unmount(&self.at) {
+    fn unmount(&self, reply: &mut dyn FnMut(&Value)) -> bool {
+        self.lock().listeners += 1;
+        let unmounted = mount_point::unmount(&self.at);
+        let done = matches!(unmounted, Ok(Unmounted::Done));
+        reply(&match unmounted {
             Ok(Unmounted::Done) => json!({ "stopping": true }),
             Ok(Unmounted::InUse) => json!({ "busy": true }),
             Err(error) => json!({ "error": format!("{error:#}") }),
+        });
+        if done {
+            let outcome = self.changed.wait_while(self.lock(), |outcome| outcome.value.is_none());
+            let value = outcome.unwrap_or_else(PoisonError::into_inner).value.clone();
+            reply(&value.unwrap_or_default());
         }
-    }
-
-    fn wait_closed(&self) -> Value {
-        let outcome = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
-        let outcome = self.ended.wait_while(outcome, |value| value.is_none());
-        outcome.unwrap_or_else(PoisonError::into_inner).clone().unwrap_or(Value::Null)
+        self.lock().listeners -= 1;
+        self.changed.notify_all();
+        done
     }
 }

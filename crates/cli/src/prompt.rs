@@ -134,13 +134,16 @@ fn part_bits(part: &Match) -> f64 {
 
 /// Bits of a character of a text with at least three kinds of them; else 0.
 fn generated_bits(text: &str) -> f64 {
-    let kinds: [(fn(char) -> bool, f64); 4] = [
-        (|c| c.is_ascii_lowercase(), 26.0),
-        (|c| c.is_ascii_uppercase(), 26.0),
-        (|c| c.is_ascii_digit(), 10.0),
-        (|c| !c.is_ascii_alphanumeric(), 33.0),
-    ];
-    let used: Vec<f64> = kinds.iter().filter(|(of, _)| text.chars().any(of)).map(|(_, size)| *size).collect();
+    let has = |kind: fn(char) -> bool, size: f64| text.chars().any(kind).then_some(size);
+    let used: Vec<f64> = [
+        has(|c| c.is_ascii_lowercase(), 26.0),
+        has(|c| c.is_ascii_uppercase(), 26.0),
+        has(|c| c.is_ascii_digit(), 10.0),
+        has(|c| !c.is_ascii_alphanumeric(), 33.0),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     if used.len() >= 3 { used.iter().sum::<f64>().log2() } else { 0.0 }
 }
 

@@ -70,34 +70,42 @@ fn of_run(run: &RunStatus) -> Value {
 /// The same for people.
 pub fn as_text(status: &Value) -> String {
     let mut rows = Vec::new();
-    let mut text = |label, key: &str| {
+    for (label, key) in
+        [("mounted at", "mount_point"), ("store", "store"), ("vault", "vault"), ("in words", "words")]
+    {
         if let Some(value) = status.get(key).and_then(Value::as_str) {
             rows.push((label, output::visible(value.as_bytes())));
         }
-    };
-    text("mounted at", "mount_point");
-    text("store", "store");
-    text("vault", "vault");
-    text("in words", "words");
+    }
+    rows.extend(of_process(status).unwrap_or_default());
+    rows.extend(of_machine(status));
+    output::pairs(&rows) + &runs_as_text(status)
+}
+
+type Row = (&'static str, String);
+
+/// What only a live mount has.
+fn of_process(status: &Value) -> Option<Vec<Row>> {
     let number = |key: &str| status.get(key).and_then(Value::as_u64);
-    if let Some(pid) = number("pid") {
-        let mode = if status["read_only"] == true { "read-only" } else { "read-write" };
-        rows.push(("process", format!("{pid}, {mode}")));
-    }
-    if let Some((files, bytes)) = number("files_written").zip(number("bytes_written")) {
-        rows.push(("written", format!("{}, {}", output::count(files, "file"), size(bytes))));
-    }
-    if let Some((bytes, open)) = number("bytes_read").zip(number("open_handles")) {
-        rows.push(("read", format!("{}; {} open now", size(bytes), output::count(open, "file"))));
-    }
-    if let Some(seconds) = number("last_sync_seconds") {
-        rows.push(("last sync", format!("{seconds} s ago")));
-    }
-    if let Some(names) = number("foreign_names").filter(|n| *n > 0) {
-        rows.push((
-            "foreign",
-            format!("{} in the store that are not ours, hidden", output::count(names, "name")),
-        ));
+    let pid = number("pid")?;
+    let mode = if status["read_only"] == true { "read-only" } else { "read-write" };
+    let (files, bytes) = (number("files_written")?, number("bytes_written")?);
+    let (read, open) = (number("bytes_read")?, number("open_handles")?);
+    let synced = number("last_sync_seconds").map_or("never".to_owned(), |seconds| format!("{seconds} s ago"));
+    Some(vec![
+        ("process", format!("{pid}, {mode}")),
+        ("written", format!("{}, {}", output::count(files, "file"), size(bytes))),
+        ("read", size(read)),
+        ("in use", format!("{} open", output::count(open, "file"))),
+        ("last sync", synced),
+    ])
+}
+
+fn of_machine(status: &Value) -> Vec<Row> {
+    let mut rows = Vec::new();
+    if let Some(names) = status.get("foreign_names").and_then(Value::as_u64).filter(|n| *n > 0) {
+        let names = output::count(names, "name");
+        rows.push(("foreign", format!("{names} in the store that are not ours, hidden")));
     }
     if let Some(space) = status.get("space") {
         let of = |key: &str| size(space[key].as_u64().unwrap_or(0));
@@ -105,15 +113,13 @@ pub fn as_text(status: &Value) -> String {
     }
     if let Some(engine) = status.get("engine") {
         let rate = size(engine["bytes_per_second"].as_u64().unwrap_or(0));
-        rows.push((
-            "cipher",
-            format!("AES-256-GCM by {}, {rate}/s a core", engine["name"].as_str().unwrap_or("?")),
-        ));
+        let name = engine["name"].as_str().unwrap_or("?");
+        rows.push(("cipher", format!("AES-256-GCM by {name}, {rate}/s a core")));
     }
     if status.get("memory_locked") == Some(&Value::Bool(false)) {
         rows.push(("memory", "NOT LOCKED: keys may be swapped out; raise RLIMIT_MEMLOCK".to_owned()));
     }
-    output::pairs(&rows) + &runs_as_text(status)
+    rows
 }
 
 fn runs_as_text(status: &Value) -> String {

@@ -21,12 +21,15 @@ fn converse(mut command: Command, answers: &[(&str, &str)]) -> (String, i32) {
     grantpt(&master).expect("its access");
     unlockpt(&master).expect("its lock");
     let name = ptsname(&master, Vec::new()).expect("its name");
-    let slave = rustix::fs::open(&name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).expect("its other side");
+    let slave =
+        rustix::fs::open(&name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).expect("its other side");
     command.stdin(slave.try_clone().unwrap()).stdout(slave.try_clone().unwrap()).stderr(slave);
     // SAFETY: open(2) is async-signal-safe; `Scratch::command` has made the child a session leader, so
     // the terminal that it opens first becomes its own.
     unsafe {
-        command.pre_exec(move || rustix::fs::open(&name, OFlags::RDWR, Mode::empty()).map(drop).map_err(Into::into));
+        command.pre_exec(move || {
+            rustix::fs::open(&name, OFlags::RDWR, Mode::empty()).map(drop).map_err(Into::into)
+        });
     }
     let mut child = command.spawn().expect("the program starts");
     drop(command);

@@ -77,9 +77,9 @@ impl Report<'_> {
     }
 
     fn print(&mut self, text: &str, fields: Map<String, Value>) {
-        let printed = self.bar.suspend(|| {
-            if self.json { output::json(&Value::Object(fields)) } else { output::line(text) }
-        });
+        let printed = self
+            .bar
+            .suspend(|| if self.json { output::json(&Value::Object(fields)) } else { output::line(text) });
         self.failed = self.failed.take().or(printed.err());
     }
 }

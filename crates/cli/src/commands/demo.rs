@@ -44,7 +44,7 @@ fn spec(mib: u64) -> RunSpec {
 
 fn play(stage: &Stage, spec: &RunSpec) -> Result<()> {
     say(&format!("A new vault: {}\n{}", shown(&stage.store), stage.init()?))?;
-    say(&format!("Mounted at {}. A {FAMILY} writes a run into it: {}", shown(&stage.at), spec.name))?;
+    say(&format!("Mounted at {}. A NovaSeq X writes a run into it: {}", shown(&stage.at), spec.name))?;
     stage.mount(false)?;
     write(stage, spec)?;
     stage.unmount()?;

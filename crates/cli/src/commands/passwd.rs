@@ -25,7 +25,7 @@ pub fn run(args: &Passwd) -> Result<()> {
         None => locks::passwd(&store.root, &owner, &lock)?,
         Some(path) => relock(path, &owner, &lock)?,
     }
-    let place = args.who.identity.as_deref().map_or("the key file in the store".to_owned(), |p| shown(p));
+    let place = args.who.identity.as_deref().map_or("the key file in the store".to_owned(), shown);
     output::line(&format!(
         "{place} opens by the new passphrase now; nothing else was changed.\n\n\
          What this does not end: it is the same key. Whoever has an old copy of the key file (a backup or a\n\

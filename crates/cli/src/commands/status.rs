@@ -22,8 +22,10 @@ pub fn run(args: &Status) -> Result<()> {
         return tell(args.json, &of_mount(entry)?);
     }
     let real = path.canonicalize().unwrap_or_else(|_| path.clone());
-    let served = table.iter().rev().find(|entry| entry.is_vault() && (entry.source == real || entry.at == real));
-    match served {
+    let of_it: Vec<&Entry> =
+        table.iter().filter(|entry| entry.is_vault() && (entry.source == real || entry.at == real)).collect();
+    // The one that writes knows more.
+    match of_it.iter().find(|entry| !entry.read_only()).or(of_it.last()) {
         Some(entry) => tell(args.json, &of_mount(entry)?),
         None => tell(args.json, &of_store(target, &args.who)?),
     }
@@ -52,7 +54,8 @@ fn tell(json: bool, status: &Value) -> Result<()> {
 
 fn of_mount(entry: &Entry) -> Result<Value> {
     Client::of_mount(entry).and_then(|mut client| client.ask("status")).map_err(|error| {
-        let what = format!("{}: the process that serves this mount does not answer: {error:#}", shown(&entry.at));
+        let what =
+            format!("{}: the process that serves this mount does not answer: {error:#}", shown(&entry.at));
         refuse(Exit::Failed, what)
     })
 }
@@ -60,7 +63,8 @@ fn of_mount(entry: &Entry) -> Result<Value> {
 /// A writing mount in another namespace still has its socket in the state folder.
 fn of_store(path: &Path, who: &Who) -> Result<Value> {
     let store = Store::open(path, who)?;
-    if let Ok(status) = Client::of_state(&store.state_of_vault()).and_then(|mut client| client.ask("status")) {
+    if let Ok(status) = Client::of_state(&store.state_of_vault()).and_then(|mut client| client.ask("status"))
+    {
         return Ok(status);
     }
     let mut object = if who.names_a_key() {

@@ -38,7 +38,12 @@ fn find(store: &Store, authority: &Arc<dyn Authority>, args: &Takeover) -> Resul
     if let Some(id) = args.run.to_str().and_then(|text| text.parse::<RunId>().ok()) {
         return Ok(id);
     }
-    let vault = Vault::open(Arc::clone(&store.root), Arc::clone(authority), None, runvault_vault::Options::default())?;
+    let vault = Vault::open(
+        Arc::clone(&store.root),
+        Arc::clone(authority),
+        None,
+        runvault_vault::Options::default(),
+    )?;
     let wanted = args.run.as_bytes();
     let found: Vec<RunId> = vault
         .status()
@@ -55,6 +60,9 @@ fn find(store: &Store, authority: &Arc<dyn Authority>, args: &Takeover) -> Resul
             format!("there is no run {}", shown(&args.run)),
             format!("runvault ls {} lists them", shown(&args.store)),
         )),
-        _ => Err(refuse(Exit::Usage, format!("several runs are named {}: name one by its id", shown(&args.run)))),
+        _ => Err(refuse(
+            Exit::Usage,
+            format!("several runs are named {}: name one by its id", shown(&args.run)),
+        )),
     }
 }

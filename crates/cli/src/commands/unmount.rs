@@ -46,10 +46,15 @@ fn connect(entry: &Entry) -> Option<Client> {
     loop {
         match Client::of_mount(entry) {
             Ok(client) => return Some(client),
-            Err(_) if Instant::now() < until => sleep(Duration::from_millis(20)),
-            Err(_) => return None,
+            // A socket that nobody serves any more: its process was killed.
+            Err(e) if is_refused(&e) || Instant::now() > until => return None,
+            Err(_) => sleep(Duration::from_millis(20)),
         }
     }
+}
+
+fn is_refused(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::ConnectionRefused)
 }
 
 fn by_its_process(entry: &Entry, mut client: Client) -> Result<()> {
