@@ -106,7 +106,7 @@ impl FileObject {
         };
         let size = size.map_err(self.io("read"))?;
         let written_at_least = slot.writes.max(size / run.geometry.chunk());
-        let state = State {
+        let mut state = State {
             size,
             durable: size,
             epoch: slot.epoch,
@@ -133,6 +133,10 @@ impl FileObject {
             ..State::default()
         };
         self.stands_at(&state, expected)?;
+        if expected.is_some_and(|here| here != state.place && !state.several_links) {
+            // A rename was prepared and never happened: the next one must not forget this name.
+            std::mem::swap(&mut state.place, &mut state.previous);
+        }
         Ok(state)
     }
 

@@ -3,4 +3,5 @@
 mod costs;
 mod faults;
 mod model;
+mod names;
 mod tamper;

@@ -1,0 +1,211 @@
+//! Names that change, holes by the hundred, and many threads at once.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use runvault_format::state_slot::HOLES_MAX;
+use runvault_store::backend::Rename;
+
+use crate::api::Allocate;
+use crate::file::testing::{Rig, content};
+use crate::{Damage, Error};
+
+fn misplaced<T: std::fmt::Debug>(outcome: crate::Result<T>) -> bool {
+    matches!(outcome, Err(Error::Damaged { damage: Damage::Place, .. }))
+}
+
+#[test]
+fn a_rename_is_prepared_and_happens_or_does_not() {
+    let rig = Rig::new(9);
+    let tree = rig.run.tree.clone();
+    let file = rig.file("a");
+    file.write(0, b"bytes").unwrap();
+    file.fsync().unwrap();
+    // Prepared and given up: the old name counts on, also after a restart.
+    drop(file.prepare_rename(Rig::place("b"), false).unwrap());
+    drop(file);
+    let rig = rig.killed();
+    let file = rig.open("a").unwrap();
+    let held = file.prepare_rename(Rig::place("b"), false).unwrap();
+    tree.rename(b"a", &*tree, b"b", Rename::NoReplace).unwrap();
+    held.done();
+    rig.called(file.ino, "b");
+    drop(file);
+    let rig = rig.killed();
+    assert_eq!(content(&rig.open("b").unwrap()).unwrap(), b"bytes");
+    // Back at the place before: a cut inside the rename may leave it there. Elsewhere: never.
+    tree.rename(b"b", &*tree, b"a", Rename::NoReplace).unwrap();
+    rig.open("a").unwrap();
+    tree.rename(b"a", &*tree, b"c", Rename::NoReplace).unwrap();
+    assert!(misplaced(rig.open("c")));
+}
+
+#[test]
+fn records_follow_the_name() {
+    let rig = Rig::new(9);
+    let tree = rig.run.tree.clone();
+    let file = rig.file("a");
+    file.write(0, &[1; 1024]).unwrap();
+    file.fsync().unwrap();
+    file.write(0, &[2; 512]).unwrap();
+    let held = file.prepare_rename(Rig::place("b"), false).unwrap();
+    tree.rename(b"a", &*tree, b"b", Rename::NoReplace).unwrap();
+    rig.called(file.ino, "b");
+    held.done();
+    file.write(512, &[3; 512]).unwrap();
+    file.fsync().unwrap();
+    // Torn in place: the record is found under the new name.
+    file.stored().write_at(&[0; 200], 1024 + 540).unwrap();
+    drop(file);
+    let rig = rig.killed();
+    let all = content(&rig.open("b").unwrap()).unwrap();
+    assert!(all[..512] == [2; 512] && all[512..] == [3; 512]);
+}
+
+#[test]
+fn several_links_carry_no_place() {
+    let rig = Rig::new(9);
+    let tree = rig.run.tree.clone();
+    let file = rig.file("a");
+    file.write(0, b"bytes").unwrap();
+    file.fsync().unwrap();
+    let held = file.prepare_link().unwrap();
+    tree.link(b"a", &*tree, b"b").unwrap();
+    held.done();
+    drop(file);
+    let rig = rig.remounted();
+    assert_eq!(content(&rig.open("b").unwrap()).unwrap(), b"bytes");
+    let file = rig.open("a").unwrap();
+    let held = file.prepare_unlink(false).unwrap();
+    tree.unlink(b"a").unwrap();
+    held.done();
+    drop(file);
+    assert_eq!(content(&rig.remounted().open("b").unwrap()).unwrap(), b"bytes");
+}
+
+#[test]
+fn unlinked_while_open_it_lives_on() {
+    let rig = Rig::new(9);
+    let file = rig.file("a");
+    file.write(0, &[1; 1024]).unwrap();
+    file.fsync().unwrap();
+    file.write(0, &[2; 10]).unwrap();
+    let held = file.prepare_unlink(true).unwrap();
+    rig.run.tree.unlink(b"a").unwrap();
+    held.done();
+    file.write(1000, &[3; 1000]).unwrap();
+    file.fsync().unwrap();
+    file.truncate(1500).unwrap();
+    rig.run.tick().unwrap();
+    let all = content(&file).unwrap();
+    assert!(all[..10] == [2; 10] && all[10..1000] == [1; 990] && all[1000..] == [3; 500]);
+    drop(file);
+    rig.remounted();
+}
+
+#[test]
+fn a_header_for_an_empty_file() {
+    let rig = Rig::new(9);
+    let file = rig.file("a");
+    assert_eq!(file.file_id(), None);
+    let id = file.ensure_written_header().unwrap();
+    assert_eq!(file.file_id(), Some(id));
+    drop(file);
+    let rig = rig.remounted();
+    let file = rig.open("a").unwrap();
+    assert_eq!((file.size(), file.file_id()), (0, Some(id)));
+    file.write(0, b"x").unwrap();
+    assert_eq!(file.ensure_written_header().unwrap(), id);
+}
+
+#[test]
+fn more_holes_than_a_slot_lists() {
+    for synced in [false, true] {
+        let rig = Rig::new(9);
+        let file = rig.file("a");
+        let mut model = vec![7u8; 400 * 512];
+        file.write(0, &model).unwrap();
+        if synced {
+            file.fsync().unwrap();
+        }
+        for i in (0..400usize).step_by(4) {
+            file.allocate(i as u64 * 512, 512, Allocate::PunchHole).unwrap();
+            model[i * 512..][..512].fill(0);
+            if i % 40 == 0 {
+                file.fsync().unwrap();
+                assert!(file.exclusive().listed_holes().to_slot(HOLES_MAX).len() <= HOLES_MAX);
+            }
+        }
+        file.fsync().unwrap();
+        drop(file);
+        let rig = rig.killed();
+        assert!(content(&rig.open("a").unwrap()).unwrap() == model, "synced: {synced}");
+    }
+}
+
+#[test]
+fn a_sparse_file_of_terabytes_costs_nothing() {
+    let rig = Rig::new(13);
+    let file = rig.file("a");
+    file.truncate(8 << 40).unwrap();
+    file.write(5 << 40, b"island").unwrap();
+    file.fsync().unwrap();
+    assert_eq!(file.seek(0, true).unwrap(), 5 << 40);
+    assert_eq!(file.seek(5 << 40, false).unwrap(), (5 << 40) + 8192);
+    drop(file);
+    let rig = rig.remounted();
+    let file = rig.open("a").unwrap();
+    let mut buf = [1; 6];
+    assert_eq!(file.read(5 << 40, &mut buf).unwrap(), 6);
+    assert_eq!(&buf, b"island");
+    assert_eq!(file.size(), 8 << 40);
+}
+
+#[test]
+fn many_threads_on_few_files() {
+    let rig = Rig::new(9);
+    let files: Vec<_> = ["a", "b", "c"].iter().map(|n| rig.file(n)).collect();
+    let stop = AtomicBool::new(false);
+    let regions: Vec<(usize, u64)> = (0..6).map(|t| (t % 3, (t as u64 / 3) * 40_000)).collect();
+    std::thread::scope(|scope| {
+        let house = scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                rig.run.tick().unwrap();
+                rig.run.checkpoint().unwrap();
+                drop(rig.run.hold_records().unwrap());
+            }
+        });
+        let writers: Vec<_> = regions
+            .iter()
+            .map(|(f, base)| {
+                let file = Arc::clone(&files[*f]);
+                scope.spawn(move || {
+                    for round in 1..40u8 {
+                        for piece in 0..20u64 {
+                            file.write(base + piece * 1900, &[round; 1900]).unwrap();
+                        }
+                        if round % 4 == 0 {
+                            file.fsync().unwrap();
+                        }
+                        let mut got = [0; 1900];
+                        file.read(base + 3800, &mut got).unwrap();
+                        assert_eq!(got, [round; 1900]);
+                    }
+                    file.flush().unwrap();
+                })
+            })
+            .collect();
+        for writer in writers {
+            writer.join().unwrap();
+        }
+        stop.store(true, Ordering::Relaxed);
+        house.join().unwrap();
+    });
+    drop(files);
+    let rig = rig.remounted();
+    for (f, base) in regions {
+        let mut got = [0; 38_000];
+        rig.open(["a", "b", "c"][f]).unwrap().read(base, &mut got).unwrap();
+        assert!(got == [39; 38_000]);
+    }
+}
