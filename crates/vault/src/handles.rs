@@ -143,11 +143,10 @@ impl Vault {
     /// A handle for an object whose handle is already counted.
     pub(crate) fn opened(&self, ino: Ino, file: Arc<FileObject>, body: Arc<Body>, write: bool) -> Opened {
         // Our own writes go through the kernel's pages; what others wrote shows in size and mtime.
-        let keep_cache = match (body.context.read_only(), file.attr()) {
-            (false, _) => true,
-            (true, Ok(stat)) => self.handles.note_seen(ino, Seen { size: stat.size, mtime: stat.mtime }),
-            (true, Err(_)) => false,
-        };
+        let keep_cache = !body.context.read_only()
+            || file
+                .attr()
+                .is_ok_and(|stat| self.handles.note_seen(ino, Seen { size: stat.size, mtime: stat.mtime }));
         let handle = self.handles.add(Open::File(Arc::new(OpenFile { ino, file, body, write })));
         Opened { handle, keep_cache }
     }

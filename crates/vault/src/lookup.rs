@@ -11,7 +11,7 @@ use crate::nodes::{Found, Name, number};
 use crate::outcome::outcome;
 use crate::run::Run;
 use crate::view::At;
-use crate::{Damage, Error, Posix, Result, Vault};
+use crate::{Damage, Error, Posix, Result, Vault, runs};
 
 impl Vault {
     /// The node of a name, with one more lookup reference.
@@ -67,12 +67,23 @@ impl Vault {
         }
     }
 
-    /// The top directory of a run.
+    /// The top directory of a run, which is only looked at: its journal and lease are touched when
+    /// something in it is asked for.
     pub(crate) fn lookup_run(&self, parent: Ino, name: &[u8], run: &Arc<Run>) -> Result<Attr> {
-        let body = self.body(run)?;
-        let stat = body.tree.stat_self().map_err(|e| outcome("stat", format!("runs/{}/tree", run.id), e))?;
-        let generation = self.nodes.register_top(body.top, run, Name::new(parent, name));
-        Ok(self.attr(body.top, generation, &stat, stat.size))
+        let stat = self.top_stat(run)?;
+        let ino = number(stat.ino);
+        let generation = self.nodes.register_top(ino, run, Name::new(parent, name));
+        Ok(self.attr(ino, generation, &stat, stat.size))
+    }
+
+    fn top_stat(&self, run: &Run) -> Result<Stat> {
+        let object = || format!("runs/{}/tree", run.id);
+        let stat = match run.opened_body() {
+            Some(body) => body.tree.stat_self(),
+            None => runs::run_dir(&self.root, &run.id)?.stat(b"tree"),
+        };
+        let stat = stat.map_err(|e| outcome("stat", object(), e))?;
+        if stat.kind == Kind::Dir { Ok(stat) } else { Err(Error::damaged(object(), Damage::Kind)) }
     }
 
     /// Takes `n` lookup references of the kernel back.
@@ -90,7 +101,12 @@ impl Vault {
             return self.root_attr();
         }
         let open = handle.and_then(|h| self.handles.file(h).ok());
-        let generation = self.nodes.known(ino).map_or(0, |k| k.generation);
+        let known = self.nodes.known(ino);
+        let generation = known.as_ref().map_or(0, |k| k.generation);
+        if let Some(known) = known.filter(|k| k.top && k.name.is_some()) {
+            let stat = self.top_stat(&known.run)?;
+            return Ok(self.attr(ino, generation, &stat, stat.size));
+        }
         if let Some(file) = open.map(|open| open.file.clone()).or_else(|| self.files.live(ino)) {
             let stat = file.attr()?;
             return Ok(self.attr(ino, generation, &stat, stat.size));

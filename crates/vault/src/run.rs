@@ -179,6 +179,14 @@ impl Run {
         self.body.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Drops the body of a run that is only read, if nobody uses it; it is opened again when asked for.
+    pub(crate) fn close_body_if_unused(&self) {
+        let mut body = self.body.lock().unwrap_or_else(PoisonError::into_inner);
+        if body.as_ref().is_some_and(|body| Arc::strong_count(body) == 1) {
+            body.take();
+        }
+    }
+
     /// It was removed: nothing of it is opened again.
     pub(crate) fn mark_gone(&self) {
         self.gone.store(true, Ordering::SeqCst);

@@ -76,6 +76,8 @@ pub struct Status {
     pub last_sync_seconds: Option<u64>,
 }
 
+/// Runs of others of which directories are kept open.
+const BODIES_MAX: usize = 128;
 /// Names that are not ours are counted up to here in each directory.
 const FOREIGN_MAX: usize = 10_000;
 
@@ -196,6 +198,7 @@ impl Vault {
             }
         }
         self.sweep_files();
+        self.close_idle_bodies();
         first.and(self.trim_unsynced()).and(self.look_for_runs())
     }
 
@@ -221,6 +224,15 @@ impl Vault {
         table.runs().filter_map(|run| Some((run.clone(), run.opened_body()?))).collect()
     }
 
+    /// Descriptors stay bounded, however many runs are looked into.
+    fn close_idle_bodies(&self) {
+        let table = self.table();
+        let open: Vec<_> = table.runs().filter(|run| !run.held && run.opened_body().is_some()).collect();
+        for run in open.iter().take(open.len().saturating_sub(BODIES_MAX)) {
+            run.close_body_if_unused();
+        }
+    }
+
     /// Everything durable, journals removed, leases given up. Later calls fail with `Closed`.
     ///
     /// # Errors
@@ -232,14 +244,11 @@ impl Vault {
         let mut first = Ok(());
         if self.gateway.is_some() {
             for file in self.files.all() {
-                if let Err(error) = file.flush()
-                    && !matches!(error, Error::Poisoned { .. })
-                {
+                // What its run cannot bring in order either keeps that run's journal and lease.
+                if let Err(error) = file.flush() {
                     first = first.and(Err(error));
                 }
             }
-            first?;
-            first = Ok(());
         }
         for (run, body) in self.bodies() {
             if let Err(error) = body.close() {

@@ -9,7 +9,7 @@ use crate::api::{Ino, ROOT};
 use crate::outcome::outcome;
 use crate::run::Body;
 use crate::sys;
-use crate::{Damage, Error, Posix, Result, Vault};
+use crate::{Damage, Error, Posix, Result, Vault, runs};
 
 const ACLS: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix_acl_default"];
 
@@ -172,6 +172,12 @@ impl Vault {
     fn on_stored<T>(&self, ino: Ino, act: impl FnOnce(&dyn Xattrs, &str) -> Result<T>) -> Result<T> {
         if let Some(file) = self.files.live(ino) {
             return act(&**file.stored(), &format!("inode {ino}"));
+        }
+        if let Some(known) = self.nodes.known(ino).filter(|k| k.top && k.run.opened_body().is_none()) {
+            let object = format!("runs/{}/tree", known.run.id);
+            let dir = runs::run_dir(&self.root, &known.run.id)?;
+            let xattrs = dir.entry_xattrs(b"tree").map_err(|e| outcome("open", &object, e))?;
+            return act(&*xattrs, &object);
         }
         let at = self.locate_node(ino)?;
         let object = at.body.context.object(ino);

@@ -1,0 +1,138 @@
+//! Many threads on one vault: every file ends up whole, every count at zero.
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use common::{CALLER, Fixture, READ, WRITE};
+use runvault_store::backend::Rename;
+use runvault_vault::api::{Ino, ROOT};
+use runvault_vault::{Error, Posix, Vault};
+
+/// xorshift: the same at each run.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % n
+    }
+}
+
+/// A POSIX outcome of a race, or success; anything else fails the test.
+fn may_fail<T>(result: Result<T, Error>) -> Option<T> {
+    match result {
+        Ok(value) => Some(value),
+        Err(Error::Posix(Posix::BadHandle | Posix::ReadOnly)) => panic!("not the outcome of a race"),
+        Err(Error::Posix(_)) => None,
+        Err(other) => panic!("{other}"),
+    }
+}
+
+fn act(vault: &Vault, dirs: &[Ino], dice: &mut Dice, me: u64) {
+    let dir = |dice: &mut Dice| dirs[dice.below(dirs.len() as u64) as usize];
+    let name = |dice: &mut Dice| format!("n{}", dice.below(6)).into_bytes();
+    let (from, to) = (dir(dice), dir(dice));
+    let (a, b) = (name(dice), name(dice));
+    match dice.below(9) {
+        0..=2 => {
+            let Some((attr, opened)) = may_fail(vault.create(&CALLER, from, &a, 0o644, WRITE)) else {
+                return;
+            };
+            let data = vec![me as u8; 9000];
+            vault.write(opened.handle, 0, &data, false).unwrap();
+            if dice.below(3) == 0 {
+                vault.fsync(opened.handle, false).unwrap();
+            }
+            vault.release(opened.handle).unwrap();
+            vault.forget(attr.ino, 1);
+        }
+        3 => {
+            let Some(attr) = may_fail(vault.lookup(from, &a)) else { return };
+            if let Some(opened) = may_fail(vault.open_file(attr.ino, READ)) {
+                let mut buf = vec![0; 10_000];
+                let n = vault.read(opened.handle, 0, &mut buf).unwrap();
+                assert!(buf[..n].iter().all(|byte| *byte == buf[0]));
+                vault.release(opened.handle).unwrap();
+            }
+            may_fail(vault.getattr(attr.ino, None));
+            vault.forget(attr.ino, 1);
+        }
+        4 => drop(may_fail(vault.unlink(from, &a))),
+        5 => drop(may_fail(vault.rename(from, &a, to, &b, Rename::Over))),
+        6 => drop(may_fail(vault.rename(from, &a, to, &b, Rename::Exchange))),
+        7 => {
+            let Some(attr) = may_fail(vault.lookup(from, &a)) else { return };
+            if let Some(linked) = may_fail(vault.link(attr.ino, to, &b)) {
+                vault.forget(linked.ino, 1);
+            }
+            vault.forget(attr.ino, 1);
+        }
+        _ => {
+            let handle = vault.opendir(from).unwrap();
+            let mut seen = Vec::new();
+            vault
+                .readdir(handle, 0, true, &mut |entry| {
+                    seen.extend(entry.attr.map(|attr| attr.ino));
+                    true
+                })
+                .unwrap();
+            vault.releasedir(handle).unwrap();
+            seen.into_iter().for_each(|ino| vault.forget(ino, 1));
+        }
+    }
+}
+
+#[test]
+fn sixteen_threads_and_a_timer() {
+    let fixture = Fixture::in_memory();
+    let mount = fixture.writer();
+    let run = mount.make_dir("run").unwrap().ino;
+    let dirs: Vec<Ino> =
+        (0..4).map(|n| mount.mkdir(&CALLER, run, format!("d{n}").as_bytes(), 0o755).unwrap().ino).collect();
+    let vault = mount.0.clone();
+    let done = Arc::new(AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let timer = scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                vault.tick().unwrap();
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+        });
+        let workers: Vec<_> = (1..=16u64)
+            .map(|me| {
+                let (vault, dirs) = (&vault, &dirs);
+                scope.spawn(move || {
+                    let mut dice = Dice(me.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+                    (0..2000).for_each(|_| act(vault, dirs, &mut dice, me));
+                })
+            })
+            .collect();
+        let failed = workers.into_iter().filter_map(|worker| worker.join().err()).count();
+        done.store(true, Ordering::Relaxed);
+        timer.join().unwrap();
+        assert_eq!(failed, 0);
+    });
+    for dir in &dirs {
+        vault.forget(*dir, 1);
+    }
+    vault.forget(run, 1);
+    vault.tick().unwrap();
+    let status = vault.status();
+    assert_eq!(status.open_handles, 0);
+    vault.close().unwrap();
+    let reader = fixture.reader();
+    for n in 0..4 {
+        for name in reader.list(&format!("run/d{n}")).unwrap() {
+            let data = reader.get(&format!("run/d{n}/{name}")).unwrap();
+            assert!(data.len() == 9000 && data.iter().all(|byte| *byte == data[0]));
+        }
+    }
+    let authority: Arc<dyn runvault_vault::authority::Authority> = fixture.authority.clone();
+    let summary = runvault_vault::check::check(&fixture.root, &authority, &mut |_| {}).unwrap();
+    assert_eq!(summary.damages, 0);
+    assert!(matches!(vault.lookup(ROOT, b"run"), Err(Error::Closed)));
+}
