@@ -61,7 +61,7 @@ pub struct State {
     inner: Arc<Mutex<Inner>>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Inner {
     resume: HashMap<RunId, (Secret<32>, runvault_format::ids::SessionId)>,
     seq: u64,
@@ -77,6 +77,11 @@ impl State {
     }
     pub fn public(&self) -> (IdentityId, VerifyingKey) {
         (self.id, self.key.public())
+    }
+    /// A copy that goes its own way.
+    pub fn apart(&self) -> Self {
+        let inner = self.inner.lock().unwrap().clone();
+        Self { id: self.id, key: self.key.clone(), inner: Arc::new(Mutex::new(inner)) }
     }
     pub fn retired(&self) -> Vec<RunId> {
         self.inner.lock().unwrap().retired.clone()

@@ -1,0 +1,283 @@
+//! Names under power cuts: what fsync acknowledged is found again, under a name it had or was given.
+
+mod common;
+
+use std::sync::Arc;
+
+use common::{CALLER, Fixture, Mount, WRITE};
+use runvault_store::backend::{Dir, Rename};
+use runvault_store::doubles::crash::{Disk, Draw};
+use runvault_store::doubles::memory::MemoryDir;
+use runvault_store::doubles::recording::Recording;
+use runvault_vault::Vault;
+use runvault_vault::authority::Gateway;
+
+/// A file whose content was acknowledged.
+#[derive(Clone, Debug, PartialEq)]
+struct Acknowledged {
+    content: Vec<u8>,
+    /// Names of which one must lead to it.
+    paths: Vec<String>,
+    /// Its last name was taken away.
+    gone: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Mkdir(String),
+    Put(String),
+    Rename(String, String, Rename),
+    Unlink(String),
+    Link(String, String),
+    SyncDir(String),
+}
+
+fn path(draw: &mut Draw) -> String {
+    let dirs = ["", "d/", "e/", "d/e/"];
+    let long = "l".repeat(180);
+    let names = ["a", "b", "d", "e", &long];
+    let (dir, name) = (draw.below(4) as usize, draw.below(5) as usize);
+    format!("run/{}{}", dirs[dir], names[name])
+}
+
+/// Mostly what is there: a file that is owed, or a directory above one.
+fn known(draw: &mut Draw, owed: &[Acknowledged]) -> String {
+    let file = owed.get(draw.below(owed.len() as u64 + 1) as usize);
+    let Some(mut path) = file.and_then(|f| f.paths.last()).map(String::as_str) else { return path(draw) };
+    if draw.below(3) == 0
+        && let Some((above, _)) = path.rsplit_once('/').filter(|(above, _)| *above != "run")
+    {
+        path = above;
+    }
+    path.to_owned()
+}
+
+fn op(draw: &mut Draw, owed: &[Acknowledged]) -> Op {
+    let how = |n| [Rename::Over, Rename::Over, Rename::Exchange][n as usize];
+    match draw.below(12) {
+        0 | 1 => Op::Mkdir(path(draw)),
+        2 | 3 => Op::Put(path(draw)),
+        4 => Op::Put(known(draw, owed)),
+        5..=8 => Op::Rename(known(draw, owed), path(draw), how(draw.below(3))),
+        9 => Op::Unlink(known(draw, owed)),
+        10 => Op::Link(known(draw, owed), path(draw)),
+        _ => {
+            let path = known(draw, owed);
+            Op::SyncDir(path.rsplit_once('/').map_or("run", |(above, _)| above).to_owned())
+        }
+    }
+}
+
+/// New content for a path, acknowledged: a new file, or one chunk of an old one changed.
+fn put(vault: &Mount, path: &str, mark: u8) -> Option<Vec<u8>> {
+    let (dir, name) = vault.parent(path).ok()?;
+    let handle = match vault.create(&CALLER, dir, name, 0o644, WRITE) {
+        Ok((_, opened)) => {
+            vault.write(opened.handle, 0, &vec![mark; 20_000], false).unwrap();
+            opened.handle
+        }
+        Err(_) => {
+            let opened = vault.open_file(vault.ino(path).ok()?, WRITE).ok()?;
+            vault.write(opened.handle, 9000, &[mark; 500], false).unwrap();
+            opened.handle
+        }
+    };
+    vault.fsync(handle, false).unwrap();
+    let content = vault.read_all(handle).unwrap();
+    vault.release(handle).unwrap();
+    Some(content)
+}
+
+fn below<'a>(path: &'a str, dir: &str) -> Option<&'a str> {
+    path.strip_prefix(dir).filter(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Does the operation; tells what is owed afterwards.
+fn act(vault: &Mount, op: &Op, mark: u8, owed: &mut Vec<Acknowledged>) {
+    match op {
+        Op::Mkdir(path) => drop(vault.make_dir(path)),
+        Op::Put(path) => {
+            let before = vault.get(path).ok();
+            let Some(content) = put(vault, path, mark) else { return };
+            match owed.iter_mut().find(|o| Some(&o.content) == before.as_ref() && !o.gone) {
+                Some(old) => old.content = content,
+                None => owed.push(Acknowledged { content, paths: vec![path.clone()], gone: false }),
+            }
+        }
+        Op::Rename(from, to, how) => {
+            let replaced = vault.get(to).ok();
+            let moved = vault.get(from).ok();
+            if replaced.is_some() && replaced == moved || vault.mv(from, to, *how).is_err() {
+                return;
+            }
+            for file in owed.iter_mut() {
+                let mut more = Vec::new();
+                for path in &file.paths {
+                    more.extend(below(path, from).map(|rest| format!("{to}{rest}")));
+                    if *how == Rename::Exchange {
+                        more.extend(below(path, to).map(|rest| format!("{from}{rest}")));
+                    }
+                }
+                file.paths.extend(more);
+                file.gone |= *how == Rename::Over && Some(&file.content) == replaced.as_ref();
+            }
+        }
+        Op::Unlink(path) => {
+            let Ok(content) = vault.get(path) else { return };
+            if vault.remove(path).is_ok() {
+                owed.iter_mut().filter(|o| o.content == content).for_each(|o| o.gone = true);
+            }
+        }
+        Op::Link(from, to) => {
+            let Ok(content) = vault.get(from) else { return };
+            let Ok((dir, name)) = vault.parent(to) else { return };
+            if vault.link(vault.ino(from).unwrap(), dir, name).is_ok() {
+                owed.iter_mut().filter(|o| o.content == content).for_each(|o| o.paths.push(to.clone()));
+            }
+        }
+        Op::SyncDir(path) => {
+            let Ok(handle) = vault.ino(path).and_then(|ino| vault.opendir(ino)) else { return };
+            vault.fsyncdir(handle).unwrap();
+            vault.releasedir(handle).unwrap();
+        }
+    }
+}
+
+fn holds(vault: &Mount, owed: &Acknowledged) -> bool {
+    owed.gone || owed.paths.iter().any(|path| vault.get(path).is_ok_and(|found| found == owed.content))
+}
+
+fn mount(root: Arc<dyn Dir>, fixture: &Fixture, state: &common::State) -> Mount {
+    let gateway: Arc<dyn Gateway> = Arc::new(state.clone());
+    Mount(Vault::open(root, fixture.authority.clone(), Some(gateway), fixture.options).unwrap())
+}
+
+/// A vault whose store is recorded, and the disk beneath it.
+struct Session {
+    fixture: Fixture,
+    state: common::State,
+    vault: Mount,
+    disk: Disk,
+    recording: Arc<Recording>,
+    draw: Draw,
+    owed: Vec<Acknowledged>,
+    history: Vec<Op>,
+}
+
+impl Session {
+    fn begin(seed: u64) -> Self {
+        let memory = MemoryDir::root();
+        let mut fixture = Fixture::on(memory.clone());
+        fixture.options.journal_bytes = 64 << 10;
+        let first = fixture.writer();
+        first.make_dir("run").unwrap();
+        first.close().unwrap();
+        let disk = Disk::of(&*memory).unwrap();
+        let (root, recording) = Recording::over(memory).unwrap();
+        let vault = mount(root, &fixture, &fixture.state);
+        // The session of the run begins here: what recovers it later must know it.
+        vault.ino("run").and_then(|run| vault.opendir(run)).and_then(|h| vault.releasedir(h)).unwrap();
+        let state = fixture.state.apart();
+        let (owed, history, draw) = (Vec::new(), Vec::new(), Draw::new(seed));
+        Self { fixture, state, vault, disk, recording, draw, owed, history }
+    }
+
+    /// Does one operation, with power cuts after each change that it made and behind it.
+    fn step(&mut self, op: Op, cuts: usize) {
+        let before = self.owed.clone();
+        act(&self.vault, &op, self.history.len() as u8, &mut self.owed);
+        self.history.push(op);
+        for change in self.recording.take() {
+            self.disk.advance(&change).unwrap();
+            for _ in 0..cuts {
+                self.cut(&before);
+            }
+        }
+        let owed = self.owed.clone();
+        for _ in 0..cuts {
+            self.cut(&owed);
+        }
+    }
+
+    fn cut(&mut self, before: &[Acknowledged]) {
+        let store = self.disk.cut(&mut Draw::new(self.draw.below(1 << 60))).unwrap();
+        let again = mount(store, &self.fixture, &self.state.apart());
+        for (file, after) in before.iter().zip(&self.owed) {
+            let kept = holds(&again, file) || holds(&again, after);
+            assert!(kept, "lost {:?} after {:?}", file.paths, self.history);
+        }
+    }
+}
+
+#[test]
+fn acknowledged_files_survive_power_cuts_under_one_of_their_names() {
+    for seed in 0..60 {
+        let mut session = Session::begin(seed);
+        for _ in 0..14 {
+            let op = op(&mut session.draw, &session.owed);
+            session.step(op, 2);
+        }
+    }
+}
+
+fn named(ops: &[Op]) {
+    for seed in 0..6 {
+        let mut session = Session::begin(seed);
+        for op in ops {
+            session.step(op.clone(), 12);
+        }
+    }
+}
+
+fn run(path: &str) -> String {
+    format!("run/{path}")
+}
+
+#[test]
+fn a_directory_renamed_over_records_that_name_its_old_path() {
+    let (a, b) = (run("d/a"), run("e/a"));
+    named(&[
+        Op::Mkdir(run("d")),
+        Op::Put(a.clone()),
+        Op::Put(a),
+        Op::Rename(run("d"), run("e"), Rename::Over),
+        Op::SyncDir("run".into()),
+        Op::Put(b),
+        Op::Rename(run("e"), run("d"), Rename::Over),
+        Op::SyncDir("run".into()),
+    ]);
+}
+
+#[test]
+fn two_renames_of_one_file_and_of_one_directory_without_a_sync_between() {
+    let over = Rename::Over;
+    named(&[
+        Op::Put(run("a")),
+        Op::Rename(run("a"), run("b"), over),
+        Op::Rename(run("b"), run("c"), over),
+        Op::Rename(run("c"), run("a"), over),
+        Op::Mkdir(run("d")),
+        Op::Put(run("d/x")),
+        Op::Rename(run("d"), run("e"), over),
+        Op::Rename(run("e"), run("f"), over),
+    ]);
+}
+
+#[test]
+fn exchanges_and_renames_over_linked_files_with_records() {
+    named(&[
+        Op::Put(run("a")),
+        Op::Put(run("b")),
+        Op::Put(run("a")),
+        Op::Put(run("b")),
+        Op::Rename(run("a"), run("b"), Rename::Exchange),
+        Op::SyncDir("run".into()),
+        Op::Put(run("a")),
+        Op::Link(run("a"), run("c")),
+        Op::Put(run("b")),
+        Op::Rename(run("b"), run("c"), Rename::Over),
+        Op::SyncDir("run".into()),
+        Op::Put(run("a")),
+        Op::Unlink(run("c")),
+    ]);
+}
