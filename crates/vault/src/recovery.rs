@@ -6,7 +6,7 @@
 mod log;
 mod replay;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use runvault_format::header::Kind;
@@ -82,10 +82,16 @@ fn replay_all(run: &RunContext, session: &SessionId, records: &[Record]) -> Resu
     let mut done = Recovered { records: records.len() as u64, ..Recovered::default() };
     let mut targets = Targets::default();
     let mut work: HashMap<FileId, Vec<&Record>> = HashMap::new();
+    let mut reached = HashSet::new();
     for record in records {
         if targets.find(run, record)? {
-            work.entry(record.file_id).or_default().push(record);
+            reached.insert(record.file_id);
         }
+    }
+    // All records of a file, whichever of their paths leads to it: an older record, whose path a second
+    // rename has brought back, must not undo a newer one under the path in between.
+    for record in records.iter().filter(|r| reached.contains(&r.file_id)) {
+        work.entry(record.file_id).or_default().push(record);
     }
     for (id, records) in work {
         let Some(file) = targets.files.get(&id) else { continue };
