@@ -13,7 +13,8 @@
 //!   its time. One call given up while the probe has no answer either, or four in any case, open the
 //!   breaker: from then on requests are refused at once. (At once, since requests wait for each other
 //!   in the kernel: behind a directory's lock each would begin its time only when the one before was
-//!   answered.) When a probe is answered, the breaker closes.
+//!   answered.) Calls under way in a store that answers no probe are given up with the first. When a
+//!   probe is answered, the breaker closes.
 //! * A *patient* call (fsync and what may wait for one) lasts as long as there is data to write, which
 //!   is no sign of a dead store: while probes are answered it has ten times the time.
 
@@ -265,13 +266,19 @@ impl<P: Refuse> Watchdog<P> {
         while !*stopped {
             stopped = self.stop.wait_timeout(stopped, self.tick).unwrap_or_else(PoisonError::into_inner).0;
             let now = self.ticks.fetch_add(1, Ordering::Relaxed) + 1;
-            self.give_up_old_calls(now);
-            self.move_breaker(now, &mut opened_at);
+            // Refused last: an answer lets the next request in that waited for it in the kernel.
+            let mut given_up = self.give_up(now);
+            if self.move_breaker(now, &mut opened_at) {
+                given_up.append(&mut self.give_up(now));
+            }
+            given_up.into_iter().for_each(|reply| reply.refuse(libc::EIO));
             self.ask_probe(now, ask);
         }
     }
 
-    fn give_up_old_calls(&self, now: u64) {
+    /// The replies of the calls that have had their time.
+    fn give_up(&self, now: u64) -> Vec<P> {
+        let mut given_up = Vec::new();
         for slot in &self.slots {
             let mut desk = lock(&slot.0);
             if desk.reply.is_none() {
@@ -281,30 +288,32 @@ impl<P: Refuse> Watchdog<P> {
             if age.saturating_mul(2) >= self.limit {
                 self.want_probe();
             }
-            if age < self.limit_of(desk.patient, now) {
-                continue;
-            }
-            if let Some(reply) = desk.reply.take() {
+            if age >= self.limit_of(desk.patient, now) {
                 self.stuck.fetch_add(1, Ordering::SeqCst);
-                drop(desk);
-                log::warn!("the store has not answered for {:?}: EIO", self.tick * age as u32);
-                reply.refuse(libc::EIO);
+                given_up.extend(desk.reply.take());
             }
         }
+        if !given_up.is_empty() {
+            log::warn!("the store does not answer: EIO for {} requests", given_up.len());
+        }
+        given_up
     }
 
     /// Probes begin when a call has reached half of its time, so that an answer newer than that means
-    /// a store that lives.
+    /// a store that lives. In one that is known to be dead no call waits any longer.
     fn limit_of(&self, patient: bool, now: u64) -> u64 {
         let answered = now.saturating_sub(self.answered.load(Ordering::SeqCst));
-        if patient && answered.saturating_mul(2) < self.limit {
+        if self.open.load(Ordering::SeqCst) && self.probe_is_unanswered(now) {
+            0
+        } else if patient && answered.saturating_mul(2) < self.limit {
             self.limit.saturating_mul(PATIENCE)
         } else {
             self.limit
         }
     }
 
-    fn move_breaker(&self, now: u64, opened_at: &mut u64) {
+    /// Whether the breaker was opened.
+    fn move_breaker(&self, now: u64, opened_at: &mut u64) -> bool {
         let stuck = self.stuck.load(Ordering::SeqCst);
         if self.open.load(Ordering::SeqCst) {
             self.want_probe();
@@ -313,21 +322,24 @@ impl<P: Refuse> Watchdog<P> {
                 self.forgiven.store(stuck, Ordering::SeqCst);
                 self.open.store(false, Ordering::SeqCst);
             }
-        } else if self.is_dead(stuck, now) {
-            log::warn!("{stuck} requests hang in the store: refusing all until it answers");
+            return false;
+        }
+        let new = stuck.saturating_sub(self.forgiven.load(Ordering::SeqCst));
+        let dead = new >= BREAKER.min(self.room) || (new > 0 && self.probe_is_unanswered(now));
+        if dead {
+            log::warn!("refusing all requests until the store answers");
             *opened_at = now;
             self.open.store(true, Ordering::SeqCst);
             let _gate = lock(&self.gate);
             self.left.notify_all();
         }
+        dead
     }
 
-    /// Whether the store as a whole does not answer.
-    fn is_dead(&self, stuck: usize, now: u64) -> bool {
-        let new = stuck.saturating_sub(self.forgiven.load(Ordering::SeqCst));
+    /// Whether a probe has had no answer for half of a call's time.
+    fn probe_is_unanswered(&self, now: u64) -> bool {
         let asked = now.saturating_sub(self.asked.load(Ordering::SeqCst));
-        let unanswered = self.probe_under_way.load(Ordering::SeqCst) && asked >= self.limit / 2;
-        new >= BREAKER.min(self.room) || (new > 0 && unanswered)
+        self.probe_under_way.load(Ordering::SeqCst) && asked >= self.limit / 2
     }
 
     fn ask_probe(&self, now: u64, ask: &Sender<()>) {

@@ -137,6 +137,22 @@ fn one_call_given_up_without_an_answer_to_the_probe_opens_the_breaker() {
 }
 
 #[test]
+fn a_dead_store_holds_nobody_who_came_later() {
+    let store = Store::default();
+    let dog = watchdog(16, &store);
+    store.hang(true);
+    let begin = Instant::now();
+    let first = request(&dog, &store, Patience::Short);
+    thread::sleep(STUCK * 3 / 4);
+    let later = request(&dog, &store, Patience::Short);
+    assert_eq!(first.recv(), Ok(libc::EIO));
+    assert_eq!(later.recv(), Ok(libc::EIO));
+    assert!(begin.elapsed() < STUCK * 3 / 2, "the later one had its full time");
+    store.hang(false);
+    dog.stop();
+}
+
+#[test]
 fn one_file_that_hangs_leaves_the_rest_open() {
     let (store, file) = (Store::default(), Store::default());
     let dog = watchdog(16, &store);
