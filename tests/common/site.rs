@@ -87,8 +87,8 @@ impl Site {
 
     /// A mount to be described further.
     pub fn builder(&self) -> MountBuilder {
-        let mut command = self.command(&["mount", "-f", "--log", "stderr", "--state"]);
-        command.arg(&self.state);
+        let mut command = self.command(&["mount", "-f", "--log", "stderr"]);
+        command.arg("--state").arg(&self.state);
         MountBuilder {
             command,
             store: self.store.clone(),
