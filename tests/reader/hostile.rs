@@ -75,7 +75,8 @@ fn a_header_of_zeros_is_refused() {
 #[test]
 fn a_directory_without_its_record_is_refused() {
     let (site, tree) = vault();
-    let folder = fs::read_dir(&tree).expect("a tree").flatten().find(|e| e.path().is_dir()).expect("a folder");
+    let folder =
+        fs::read_dir(&tree).expect("a tree").flatten().find(|e| e.path().is_dir()).expect("a folder");
     fs::remove_file(folder.path().join("_dir")).expect("a record");
     assert_refused(&site, "directory-record", 2);
 }
@@ -84,7 +85,7 @@ fn a_directory_without_its_record_is_refused() {
 fn an_unsigned_run_is_refused() {
     let (site, tree) = vault();
     let run = tree.parent().expect("a run").join("run.json");
-    let changed = fs::read_to_string(&run).expect("run.json").replacen("\"seq\":", "\"seq\":1", 1);
+    let changed = fs::read_to_string(&run).expect("run.json").replacen("\"opened\":\"2", "\"opened\":\"3", 1);
     fs::write(&run, changed).expect("written");
     assert_refused(&site, "signature", 0);
 }
@@ -95,7 +96,8 @@ fn nothing_is_followed_out_of_the_store_and_nothing_special_opened() {
     let outside = site.dir().join("outside");
     fs::create_dir(&outside).expect("a directory");
     fs::write(outside.join("secret"), b"secret").expect("a file");
-    let folder = fs::read_dir(&tree).expect("a tree").flatten().find(|e| e.path().is_dir()).expect("a folder");
+    let folder =
+        fs::read_dir(&tree).expect("a tree").flatten().find(|e| e.path().is_dir()).expect("a folder");
     fs::remove_dir_all(folder.path()).expect("removed");
     symlink(&outside, folder.path()).expect("a symlink");
     let keys = tree.parent().expect("a run").join("lease");

@@ -46,7 +46,11 @@ pub fn plain_tree(at: &Path, random: &mut Random) {
         if level % 7 == 0 {
             file(&deep.join("file"), random.bytes(level * 100), random);
         }
-        deep = deep.join(if level % 10 == 3 { named(200, random) } else { PathBuf::from(format!("level {level}")) });
+        deep = deep.join(if level % 10 == 3 {
+            named(200, random)
+        } else {
+            PathBuf::from(format!("level {level}"))
+        });
     }
     fs::create_dir(at.join("empty")).expect("a directory");
     fs::set_permissions(at.join("empty"), Permissions::from_mode(0o750)).expect("a mode");
@@ -119,7 +123,7 @@ fn changed(at: &Path, random: &mut Random) {
     for _ in 0..30 {
         let at = random.below(9 * CHUNK as u64);
         patched.write_all_at(&random.bytes(1 + (at % 3000) as usize), at).expect("written");
-        if at % 4 == 0 {
+        if at.is_multiple_of(4) {
             patched.sync_all().expect("synced");
         }
     }
@@ -150,7 +154,11 @@ fn sparse(path: &Path, random: &mut Random) {
 }
 
 fn named(length: usize, random: &mut Random) -> PathBuf {
-    PathBuf::from(OsStr::from_bytes(&named_bytes(length, b"abcdefghijklmnopqrstuvwxyz0123456789-_ +", random)))
+    PathBuf::from(OsStr::from_bytes(&named_bytes(
+        length,
+        b"abcdefghijklmnopqrstuvwxyz0123456789-_ +",
+        random,
+    )))
 }
 
 fn named_bytes(length: usize, of: &[u8], random: &mut Random) -> Vec<u8> {

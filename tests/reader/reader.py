@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """A second reader of runvault stores, written from docs/format.md alone. Sections are numbered as there.
 
-It reads what lies in a store: it replays no journal, writes nothing there, and asks the program runvault
-nothing. It opens vaults whose quorum is one custodian, for that custodian or for a reader.
+It reads what lies in a store that nobody is writing: it replays no journal, writes nothing there, and asks the
+program runvault nothing. It opens vaults whose quorum is one custodian, for that custodian or for a reader. Owners,
+ACLs, devices and set-id bits are left out: they are the store's own, and nothing binds them.
 
     reader.py [--identity KEYFILE] [--passphrase-file F] [--fingerprint HEX] STORE list
     reader.py [--identity KEYFILE] [--passphrase-file F] [--fingerprint HEX] STORE extract DIR
@@ -777,6 +778,10 @@ def parse_run_text(data):
     return run
 
 
+class Closed(Exception):
+    """A genuine run that holds no envelope for this identity."""
+
+
 class Run:
     """A run that was opened: its descriptor, keys and name."""
 
@@ -794,11 +799,11 @@ class Run:
             note = Note(self.dir.read("run.json", 1 << 20))
         except FileNotFoundError:
             raise Refusal("run", "no run.json") from None
-        names = {name for name, _, _ in note.lines}
-        gateway = next((g for g in state["gateways"] if g["id"] in names), None)
+        # The signer's name is read before its signature holds, and only to find the key to verify with.
+        signer = parse_run_text(note.text)["signer"]
+        gateway = next((g for g in state["gateways"] if g["id"] == signer), None)
         demand(gateway, "run", "signed by no gateway of the vault")
-        run = parse_run_text(note.signed_by(gateway["id"], un64(gateway["sign"])))
-        demand(run["signer"] == gateway["id"], "run", "signed by another gateway")
+        run = parse_run_text(note.signed_by(signer, un64(gateway["sign"])))
         demand(run["vault"] == vault.hex(), "run", "of another vault")
         demand(run["run"] == self.id.hex(), "run", "of another run")
         until = gateway["until"]
@@ -807,7 +812,7 @@ class Run:
 
     def open_key(self, vault, identity, epochs):
         mine = {f"vault-{e}": key for e, key in epochs.items()} | {f"reader-{identity.id}": identity.kem}
-        trouble = Refusal("run", "no envelope for this identity")
+        trouble = Closed()
         with self.dir.dir("keys") as keys:
             for name in keys.names():
                 name = os.fsdecode(name)
@@ -1120,7 +1125,7 @@ class Vault:
             self.identity = self.open_identity(custody, options)
         custodian = self.identity.id in [c["id"] for c in self.state["custodians"]]
         self.epochs = open_epochs(self.identity, self.state) if custodian else {}
-        self.foreign = 0
+        self.foreign = self.closed = 0
 
     def open_identity(self, custody, options):
         if options.identity:
@@ -1143,6 +1148,8 @@ class Vault:
                 try:
                     with self.run(name) as run:
                         yield run
+                except Closed:
+                    self.closed += 1
                 except (Refusal, OSError) as refusal:
                     refuse(f"runs/{name}", refusal)
 
@@ -1267,8 +1274,9 @@ class Extraction:
                 try:
                     name = decrypt_xattr_name(run.keys.name, file_id, attribute)
                     value = os.getxattr(stored, attribute)
-                    demand(name.startswith(b"user."), "foreign-name", "an attribute that is not a user's")
-                    os.setxattr(fd, name, decrypt_xattr_value(run.keys.name, file_id, name, value))
+                    value = decrypt_xattr_value(run.keys.name, file_id, name, value)
+                    if name.startswith(b"user."):
+                        os.setxattr(fd, name, value)
                 except (Refusal, OSError) as refusal:
                     self.refuse(b"an attribute", refusal)
         os.fchmod(fd, status.st_mode & 0o1777)
@@ -1314,8 +1322,9 @@ def main():
     except (Refusal, OSError) as refusal:
         print(f"{options.store}: {refusal}", file=sys.stderr)
         return 2
-    if vault.foreign:
-        print(f"{vault.foreign} foreign names left out", file=sys.stderr)
+    for count, what in ((vault.foreign, "foreign names left out"), (vault.closed, "runs closed to this identity")):
+        if count:
+            print(f"{count} {what}", file=sys.stderr)
     return 1 if refused else 0
 
 
