@@ -1,9 +1,13 @@
 //! What can be typed: the one source of help texts, man pages and completions.
 
+mod keys;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+
+pub use keys::{Custody, CustodyCommand, Init, Key, KeyCommand, KeyExport, Passwd, Rotate};
 
 /// What each exit code means: the man pages' EXIT STATUS.
 pub const EXIT_STATUS: [(u8, &str); 6] = [
@@ -103,66 +107,6 @@ pub struct Unlock {
     pub allow_readable_secret: bool,
 }
 
-/// Make a vault in an empty directory
-///
-/// Makes an owner identity, whose key file is locked by a passphrase and kept in the store, or written
-/// to a file outside with --identity. Prints the vault's fingerprint and what to keep a copy of.
-#[derive(Args, Debug)]
-#[command(after_help = "\
-Examples:
-  runvault init /srv/store                             asks for a passphrase, twice
-  runvault init /srv/store --passphrase-file pass.txt  for scripts
-  runvault init /srv/store --identity ~/owner.key      no key in the store: keep it elsewhere
-  runvault init /tmp/t --identity t.key --no-lock      an unlocked key, for tests")]
-pub struct Init {
-    /// An empty directory, or one to be made
-    #[arg(value_hint = ValueHint::DirPath)]
-    pub store: PathBuf,
-    /// The owner's label, as others will see it
-    #[arg(long, default_value = "owner")]
-    pub label: String,
-    /// Write the owner's key file here instead of into the store (0600; an existing file is refused)
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub identity: Option<PathBuf>,
-    /// Leave that key file unlocked
-    #[arg(long, requires = "identity", conflicts_with_all = ["passphrase_file", "passphrase_fd"])]
-    pub no_lock: bool,
-    #[command(flatten)]
-    pub unlock: Unlock,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// The owner's key file
-#[derive(Args, Debug)]
-#[command(subcommand_required = true, arg_required_else_help = true)]
-#[command(after_help = "Examples:\n  runvault key export /srv/store --out owner.key")]
-pub struct Key {
-    #[command(subcommand)]
-    pub command: KeyCommand,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum KeyCommand {
-    Export(KeyExport),
-}
-
-/// Copy the owner's key file out of the store, under the same lock
-#[derive(Args, Debug)]
-#[command(after_help = "\
-Examples:
-  runvault key export /srv/store --out owner.key
-  runvault mount /srv/store /mnt/runs --identity owner.key     the copy opens the vault as well")]
-pub struct KeyExport {
-    /// The store
-    #[arg(value_hint = ValueHint::DirPath)]
-    pub store: PathBuf,
-    /// The file to make (0600; an existing file is refused)
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub out: PathBuf,
-}
-
 /// Mount a vault: plaintext in MNT, ciphertext in STORE
 ///
 /// Returns when the mount answers. A read-write mount uses a state folder, one writer each, and enrols
@@ -171,7 +115,7 @@ pub struct KeyExport {
 #[command(after_help = "\
 Examples:
   runvault mount /srv/store /mnt/runs                        asks for the passphrase
-  runvault mount --read-only /srv/store /mnt/runs            writes nothing, anywhere
+  runvault mount --read-only /srv/store /mnt/runs            also for a read-only store
   runvault mount -o allow_other,passphrase-file=/root/pass /srv/store /mnt/runs
   runvault mount --run-depth 2 /srv/store /mnt/runs          runs are MNT/<instrument>/<run>
   runvault mount -f --log stderr /srv/store /mnt/runs        in front; for systemd (Type=notify)
@@ -193,7 +137,7 @@ pub struct Mount {
     /// passphrase-file=, state=, run-depth=, log=
     #[arg(short = 'o', value_name = "OPTIONS", value_delimiter = ',')]
     pub options: Vec<String>,
-    /// Write nothing, neither to the store nor to a state folder
+    /// Write nothing to the store; any number of these at a time
     #[arg(long)]
     pub read_only: bool,
     /// Let other users in (needs root, or user_allow_other in /etc/fuse.conf)
@@ -316,7 +260,7 @@ pub struct Cp {
 
 /// Check everything that the key opens: headers, chunks, names, journals, signatures
 ///
-/// Names each damaged file and exits with 4 if there is one. Writes nothing.
+/// Names each damaged file and exits with 4 if there is one. Writes nothing to the store.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -327,64 +271,6 @@ pub struct Check {
     #[arg(value_hint = ValueHint::DirPath)]
     pub store: PathBuf,
     /// Print a JSON object a damaged object, and one for the summary
-    #[arg(long)]
-    pub json: bool,
-    #[command(flatten)]
-    pub who: Who,
-}
-
-/// Change the owner's passphrase; takes as long for ten thousand runs as for one
-#[derive(Args, Debug)]
-#[command(after_help = "\
-Examples:
-  runvault passwd /srv/store
-  runvault passwd /srv/store --passphrase-file old.txt --new-passphrase-file new.txt
-  runvault passwd /srv/store --identity ~/owner.key      a key file that is kept outside
-
-The vault may be mounted meanwhile. It stays the same key: whoever has an old copy of the key file
-and the old passphrase still has it.")]
-pub struct Passwd {
-    /// The store
-    #[arg(value_hint = ValueHint::DirPath)]
-    pub store: PathBuf,
-    /// Read the new passphrase from the first line of FILE [default: the terminal, twice]
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "new_passphrase_fd")]
-    pub new_passphrase_file: Option<PathBuf>,
-    /// Read the new passphrase from the first line of file descriptor N
-    #[arg(long, value_name = "N")]
-    pub new_passphrase_fd: Option<u32>,
-    #[command(flatten)]
-    pub who: Who,
-}
-
-/// Who holds the vault's key
-#[derive(Args, Debug)]
-#[command(subcommand_required = true, arg_required_else_help = true)]
-#[command(after_help = "Examples:\n  runvault custody rotate /srv/store")]
-pub struct Custody {
-    #[command(subcommand)]
-    pub command: CustodyCommand,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum CustodyCommand {
-    Rotate(Rotate),
-}
-
-/// Make a new vault key; every run gets an envelope to it, then the old one goes
-///
-/// Rewrites no data. May be interrupted at any point: the same command goes on where it stopped. The
-/// vault may be mounted meanwhile.
-#[derive(Args, Debug)]
-#[command(after_help = "\
-Examples:
-  runvault custody rotate /srv/store
-  runvault custody rotate /srv/store --passphrase-file pass.txt --json")]
-pub struct Rotate {
-    /// The store
-    #[arg(value_hint = ValueHint::DirPath)]
-    pub store: PathBuf,
-    /// Print JSON
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]

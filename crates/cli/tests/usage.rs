@@ -34,6 +34,10 @@ fn mount_points_that_cannot_be_used() {
     mount(text(&store)).refused(2, "the store itself");
     mount(".").refused(2, "is inside it and would be hidden");
     mount("/proc").refused(2, "mounted already");
+    let at = scratch.folder("mnt");
+    let mut state_inside = scratch.command(&["mount", text(&store), text(&at)]);
+    state_inside.args(["-o", &format!("state={}/state", text(&store))]);
+    common::Outcome::of(state_inside).refused(2, "is inside the store");
     scratch.run(&["unmount", text(&full)]).refused(2, "no vault is mounted there");
 }
 

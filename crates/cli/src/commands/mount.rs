@@ -29,7 +29,7 @@ pub fn run(args: &Mount, fake: bool) -> Result<ExitCode> {
     let mut options = resolve(args)?;
     let (at, store) = mount_point::check(&args.mount_point, &args.store)?;
     fuse_ready::check(options.allow_other)?;
-    make_absolute(&mut options, &at)?;
+    make_absolute(&mut options, &at, &store)?;
     if fake {
         return Ok(Exit::Done.into());
     }
@@ -42,15 +42,16 @@ pub fn run(args: &Mount, fake: bool) -> Result<ExitCode> {
     }
 }
 
-/// The process leaves its directory, so no path may depend on it; none may lead through the mount.
-fn make_absolute(options: &mut Options, at: &Path) -> Result<()> {
+/// The process leaves its directory, so no path may depend on it; the state folder lies neither below the
+/// mount nor where the ciphertext goes.
+fn make_absolute(options: &mut Options, at: &Path, store: &Path) -> Result<()> {
     let who = &mut options.mount.who;
     let state = crate::store::state_folder(who.state.as_deref())?;
-    if state.starts_with(at) {
-        return Err(refuse(
-            Exit::Usage,
-            format!("the state folder {} is inside the mount point", shown(&state)),
-        ));
+    for (place, what) in [(at, "mount point"), (store, "store")] {
+        if state.starts_with(place) {
+            let text = format!("the state folder {} is inside the {what}: it holds keys", shown(&state));
+            return Err(refuse(Exit::Usage, text));
+        }
     }
     who.state = Some(state);
     for path in [&mut who.identity, &mut who.unlock.passphrase_file].into_iter().flatten() {

@@ -1,0 +1,125 @@
+//! Arguments of the commands that make, lock and rotate keys.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueHint};
+
+use super::{Unlock, Who};
+
+/// Make a vault in an empty directory
+///
+/// Makes an owner identity, whose key file is locked by a passphrase and kept in the store, or written
+/// to a file outside with --identity. Prints the vault's fingerprint and what to keep a copy of.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  runvault init /srv/store                             asks for a passphrase, twice
+  runvault init /srv/store --passphrase-file pass.txt  for scripts
+  runvault init /srv/store --identity ~/owner.key      no key in the store: keep it elsewhere
+  runvault init /tmp/t --identity t.key --no-lock      an unlocked key, for tests")]
+pub struct Init {
+    /// An empty directory, or one to be made
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub store: PathBuf,
+    /// The owner's label, as others will see it
+    #[arg(long, default_value = "owner")]
+    pub label: String,
+    /// Write the owner's key file here instead of into the store (0600; an existing file is refused)
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub identity: Option<PathBuf>,
+    /// Leave that key file unlocked
+    #[arg(long, requires = "identity", conflicts_with_all = ["passphrase_file", "passphrase_fd"])]
+    pub no_lock: bool,
+    #[command(flatten)]
+    pub unlock: Unlock,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The owner's key file
+#[derive(Args, Debug)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+#[command(after_help = "Examples:\n  runvault key export /srv/store --out owner.key")]
+pub struct Key {
+    #[command(subcommand)]
+    pub command: KeyCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    Export(KeyExport),
+}
+
+/// Copy the owner's key file out of the store, under the same lock
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  runvault key export /srv/store --out owner.key
+  runvault mount /srv/store /mnt/runs --identity owner.key     the copy opens the vault as well")]
+pub struct KeyExport {
+    /// The store
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub store: PathBuf,
+    /// The file to make (0600; an existing file is refused)
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub out: PathBuf,
+}
+
+/// Change the owner's passphrase; takes as long for ten thousand runs as for one
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  runvault passwd /srv/store
+  runvault passwd /srv/store --passphrase-file old.txt --new-passphrase-file new.txt
+  runvault passwd /srv/store --identity ~/owner.key      a key file that is kept outside
+
+The vault may be mounted meanwhile. It stays the same key: whoever has an old copy of the key file
+and the old passphrase still has it.")]
+pub struct Passwd {
+    /// The store
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub store: PathBuf,
+    /// Read the new passphrase from the first line of FILE [default: the terminal, twice]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "new_passphrase_fd")]
+    pub new_passphrase_file: Option<PathBuf>,
+    /// Read the new passphrase from the first line of file descriptor N
+    #[arg(long, value_name = "N")]
+    pub new_passphrase_fd: Option<u32>,
+    #[command(flatten)]
+    pub who: Who,
+}
+
+/// Who holds the vault's key
+#[derive(Args, Debug)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+#[command(after_help = "Examples:\n  runvault custody rotate /srv/store")]
+pub struct Custody {
+    #[command(subcommand)]
+    pub command: CustodyCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CustodyCommand {
+    Rotate(Rotate),
+}
+
+/// Make a new vault key; every run gets an envelope to it, then the old one goes
+///
+/// Rewrites no data. May be interrupted at any point: the same command goes on where it stopped. The
+/// vault may be mounted meanwhile.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  runvault custody rotate /srv/store
+  runvault custody rotate /srv/store --passphrase-file pass.txt --json")]
+pub struct Rotate {
+    /// The store
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub store: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub who: Who,
+}

@@ -1,0 +1,55 @@
+//! A run that another host holds: named, and taken over only by a person's word.
+
+mod common;
+
+use common::Scratch;
+use runvault_format::ids::Digest;
+use runvault_format::lease::Lease;
+
+/// A vault with the run `run`, whose lease says that another host writes it.
+fn held_elsewhere(scratch: &Scratch) {
+    scratch.vault();
+    scratch.folder("run");
+    scratch.secret("run/RunInfo.xml", "<RunInfo/>");
+    scratch.run(&["cp", "-r", "--identity", "owner.key", "run", "store:/"]).done();
+    let lease = Lease {
+        holder: "0123456789abcdef0123456789abcdef".into(),
+        host: Digest([7; 32]),
+        boot: "11111111-2222-3333-4444-555555555555".into(),
+        pid: 4711,
+        start: 1,
+        seq: 9,
+    };
+    let runs = std::fs::read_dir(scratch.path("store/runs")).unwrap();
+    for run in runs {
+        std::fs::write(run.unwrap().path().join("lease"), lease.to_bytes().unwrap()).unwrap();
+    }
+}
+
+#[test]
+fn without_a_terminal_it_fails_and_names_what_yes_accepts() {
+    let scratch = Scratch::new();
+    held_elsewhere(&scratch);
+    let status = scratch.run(&["status", "store"]);
+    assert!(status.done().out().contains("process 4711"), "{}", status.all());
+    let write = ["cp", "--identity", "owner.key", "owner.key", "store:/run/new"];
+    scratch.run(&write).refused(5, "process 4711").refused(5, "runvault takeover STORE");
+    let takeover = ["takeover", "--identity", "owner.key", "store", "run"];
+    scratch
+        .run(&takeover)
+        .refused(1, "no terminal")
+        .refused(1, "--yes accepts: that the machine which holds");
+    scratch.run(&write).refused(5, "process 4711");
+    scratch.run(&[&takeover[..], &["--yes"]].concat()).done();
+    scratch.run(&write).done();
+    scratch.run(&["cat", "--identity", "owner.key", "store", "run/RunInfo.xml"]).done();
+}
+
+#[test]
+fn a_run_that_is_not_there() {
+    let scratch = Scratch::new();
+    scratch.vault();
+    let takeover = |run| scratch.run(&["takeover", "--yes", "--identity", "owner.key", "store", run]);
+    takeover("none").refused(1, "there is no run none").refused(1, "runvault ls store");
+    takeover("00112233445566778899aabbccddeeff").refused(1, "");
+}
