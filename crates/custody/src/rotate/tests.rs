@@ -5,7 +5,9 @@ use crate::gateway::StateFolder;
 use crate::testing::{copy, custody, enrolled, envelopes, get, killed_at, make_run, put, vault};
 use runvault_format::keys::RunKey;
 
-fn runs(count: usize) -> (Arc<dyn Dir>, Identity, Chain, StateFolder, Vec<(RunId, RunKey)>) {
+type Made = Vec<(RunId, RunKey)>;
+
+fn runs(count: usize) -> (Arc<dyn Dir>, Identity, Chain, StateFolder, Made) {
     let (root, owner, mut chain) = vault();
     let gateway = enrolled(&root, &mut chain, &owner);
     let runs = (0..count).map(|_| make_run(&root, &chain, &gateway)).collect();
@@ -95,7 +97,8 @@ fn what_does_not_open_is_left_and_named() {
     assert_eq!((summary.epoch, summary.rotated, summary.failed.len()), (2, 1, 3));
     let mut named: Vec<RunId> = summary.failed.iter().map(|(run, _)| *run).collect();
     let mut expected = vec![made[0].0, made[2].0, made[3].0];
-    (named.sort(), expected.sort());
+    named.sort();
+    expected.sort();
     assert_eq!(named, expected);
     for i in [0, 2, 3] {
         assert_eq!(names(&root, &made[i].0), ["vault-1"], "nothing is removed that was not replaced");
