@@ -41,7 +41,7 @@ fn secret<const N: usize>(random: &mut Random) -> Secret<N> {
 
 #[test]
 fn what_we_seal_to_an_x_wing_key_opens_in_python() {
-    let mut random = Random(1);
+    let mut random = Random::of(1);
     let (mut requests, mut wanted) = (Vec::new(), Vec::new());
     for len in LENGTHS {
         let (seed, info, plain) = (secret::<32>(&mut random), random.bytes(len / 2), random.bytes(len));
@@ -59,7 +59,7 @@ fn what_we_seal_to_an_x_wing_key_opens_in_python() {
 
 #[test]
 fn what_python_seals_to_an_x_wing_key_opens_here() {
-    let mut random = Random(2);
+    let mut random = Random::of(2);
     let cases: Vec<_> = LENGTHS
         .map(|len| (secret::<32>(&mut random), random.bytes(len / 2), random.bytes(len)))
         .into_iter()
@@ -81,7 +81,7 @@ fn what_python_seals_to_an_x_wing_key_opens_here() {
 
 #[test]
 fn signatures_are_the_same_and_verify_both_ways() {
-    let mut random = Random(3);
+    let mut random = Random::of(3);
     let (mut requests, mut wanted) = (Vec::new(), Vec::new());
     for len in LENGTHS {
         let (seed, message) = (secret::<32>(&mut random), random.bytes(len));
@@ -111,7 +111,7 @@ fn changed(mut signature: [u8; 64]) -> [u8; 64] {
 
 #[test]
 fn names_are_sealed_alike() {
-    let mut random = Random(4);
+    let mut random = Random::of(4);
     let (mut requests, mut wanted) = (Vec::new(), Vec::new());
     for len in LENGTHS {
         let key = secret::<64>(&mut random);
@@ -131,7 +131,7 @@ fn names_are_sealed_alike() {
 
 #[test]
 fn chunks_that_python_seals_open_here() {
-    let mut random = Random(6);
+    let mut random = Random::of(6);
     let cases = LENGTHS.map(|len| (secret::<32>(&mut random), random.bytes(12), random.bytes(len)));
     let requests = cases.each_ref().map(|(key, nonce, plain)| {
         let [key, nonce, plain] = [hex(key.expose()), hex(nonce), hex(plain)];
@@ -148,7 +148,7 @@ fn chunks_that_python_seals_open_here() {
 
 #[test]
 fn keys_are_derived_alike() {
-    let mut random = Random(5);
+    let mut random = Random::of(5);
     let (salt, key, info) = (random.bytes(16), secret::<32>(&mut random), random.bytes(40));
     let ours: Secret<64> = hkdf_expand(&hkdf_extract(&salt, &key), &[&info]);
     let passphrase = "correct horse, batterie d'\u{e9}t\u{e9}".as_bytes();

@@ -15,7 +15,7 @@ fn vault() -> (Site, PathBuf) {
     let tree = site.dir().join("run");
     fs::create_dir_all(tree.join("folder")).expect("a directory");
     for name in ["first", "second", "folder/third"] {
-        fs::write(tree.join(name), Random(name.len() as u64).bytes(30_000)).expect("a file");
+        fs::write(tree.join(name), Random::of(name.len() as u64).bytes(30_000)).expect("a file");
     }
     let mut target = site.store.clone().into_os_string();
     target.push(":/");
@@ -42,7 +42,7 @@ fn assert_refused(site: &Site, refusal: &str, whole: usize) {
     assert!(text.contains(refusal) && !text.contains("Traceback"), "{text}");
     let read = |name: &str| fs::read(out.join("run").join(name)).unwrap_or_default();
     let names = ["first", "second", "folder/third"];
-    let found = names.iter().filter(|name| read(name) == Random(name.len() as u64).bytes(30_000)).count();
+    let found = names.iter().filter(|name| read(name) == Random::of(name.len() as u64).bytes(30_000)).count();
     assert_eq!(found, whole, "{text}");
 }
 
@@ -110,7 +110,7 @@ fn nothing_is_followed_out_of_the_store_and_nothing_special_opened() {
 #[test]
 fn random_damage_is_refused_and_never_believed() {
     let (site, tree) = vault();
-    let mut random = Random(41);
+    let mut random = Random::of(41);
     let mut all = Vec::new();
     files_below(&site.store, &mut all);
     let copies: Vec<_> = all.iter().map(|path| fs::read(path).expect("a file")).collect();
@@ -134,7 +134,7 @@ fn random_damage_is_refused_and_never_believed() {
         let text = printed(&done);
         assert!(!text.contains("Traceback"), "{text}");
         for name in ["first", "second", "folder/third"] {
-            let wanted = Random(name.len() as u64).bytes(30_000);
+            let wanted = Random::of(name.len() as u64).bytes(30_000);
             let got = fs::read(out.join("run").join(name)).unwrap_or_default();
             for (got, wanted) in got.chunks(8192).zip(wanted.chunks(8192)) {
                 let hole = got.iter().all(|b| *b == 0);

@@ -13,9 +13,15 @@ use runvault_tests::Site;
 use runvault_tests::tools::{output, printed, tool};
 
 /// A small generator: tests must repeat by their seed alone.
-pub struct Random(pub u64);
+pub struct Random(u64);
 
 impl Random {
+    /// The seed of a case; RUNVAULT_READER_SEED makes others of all of them.
+    pub fn of(case: u64) -> Self {
+        let other = std::env::var("RUNVAULT_READER_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(0u64);
+        Self(case + 1000 * other)
+    }
+
     /// A number below `n`.
     pub fn below(&mut self, n: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

@@ -16,7 +16,7 @@ fn a_tree_written_through_a_mount_is_read_without_runvault() {
     let site = Site::new();
     let mount = site.mount();
     for (name, seed) in [("240101_A00001_0001_AHXXXXXXXX", 11), ("a second run", 12)] {
-        full_tree(&mount.path(name), &mut Random(seed));
+        full_tree(&mount.path(name), &mut Random::of(seed));
     }
     fs::write(mount.path("beside the runs"), b"of the loose run").expect("a file");
     let before = snapshot(&mount.at, true);
@@ -38,7 +38,7 @@ fn a_tree_written_through_a_mount_is_read_without_runvault() {
 fn a_tree_that_cp_wrote_is_read_without_runvault() {
     let site = Site::new();
     let tree = site.dir().join("a run");
-    plain_tree(&tree, &mut Random(21));
+    plain_tree(&tree, &mut Random::of(21));
     let mut target = site.store.clone().into_os_string();
     target.push(":/");
     run(site.command(&["cp", "-r"]).arg("--state").arg(&site.state).arg(&tree).arg(target));
@@ -67,6 +67,25 @@ fn a_locked_vault_opens_with_its_passphrase_and_no_other() {
     assert!(printed(&refused).contains("not-authentic"), "{}", printed(&refused));
 }
 
+#[test]
+fn runs_of_every_vault_key_are_read_after_rotations() {
+    let site = Site::new();
+    let trees = ["one", "two", "three"].map(|name| site.dir().join(name));
+    let mut target = site.store.clone().into_os_string();
+    target.push(":/");
+    for (i, tree) in trees.iter().enumerate() {
+        fs::create_dir(tree).expect("a directory");
+        fs::write(tree.join("file"), Random::of(51 + i as u64).bytes(20_000)).expect("a file");
+        run(site.command(&["cp", "-r"]).arg("--state").arg(&site.state).arg(tree).arg(&target));
+        run(site.command(&["custody", "rotate"]).arg("--state").arg(&site.state).arg(&site.store));
+    }
+    let out = extract(&site);
+    for tree in &trees {
+        let name = tree.file_name().expect("a name");
+        assert_same(&snapshot(tree, true), &snapshot(&out.join(name), true), "extracted");
+    }
+}
+
 /// A killed mount leaves its journal behind. A reader does not replay it: each chunk is as some fsync left it.
 #[test]
 fn a_store_with_an_unclean_end_is_read_as_it_lies() {
@@ -74,7 +93,7 @@ fn a_store_with_an_unclean_end_is_read_as_it_lies() {
     let mount = site.mount();
     let run = mount.path("run");
     fs::create_dir(&run).expect("a run");
-    let mut random = Random(31);
+    let mut random = Random::of(31);
     let mut versions = Vec::new();
     for i in 0..6 {
         let file = File::create(run.join(format!("file {i}"))).expect("a file");
