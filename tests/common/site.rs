@@ -68,10 +68,10 @@ impl Site {
         self.dir.path()
     }
 
-    /// `runvault ARGS --identity F`, to its end.
+    /// `runvault ARGS --identity F --state DIR`, to be completed.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(runvault());
-        command.args(args).arg("--identity").arg(&self.identity);
+        command.args(args).arg("--identity").arg(&self.identity).arg("--state").arg(&self.state);
         command
     }
 
@@ -87,8 +87,7 @@ impl Site {
 
     /// A mount to be described further.
     pub fn builder(&self) -> MountBuilder {
-        let mut command = self.command(&["mount", "-f", "--log", "stderr"]);
-        command.arg("--state").arg(&self.state);
+        let command = self.command(&["mount", "-f", "--log", "stderr"]);
         MountBuilder {
             command,
             store: self.store.clone(),
