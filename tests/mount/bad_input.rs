@@ -167,6 +167,7 @@ fn a_flipped_bit_is_eio_for_its_chunk_alone() {
             assert_eq!(piece[..], bytes[chunk as usize * 8192..][..piece.len()]);
         }
     }
+    drop(open);
     mount.unmount();
 }
 

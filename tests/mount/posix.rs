@@ -75,18 +75,31 @@ fn names_of_255_bytes_and_of_any_byte() {
 #[test]
 fn deep_paths_up_to_path_max() {
     let (_site, mount, run) = run();
-    let mut dir =
-        rustix::fs::open(&run, rustix::fs::OFlags::DIRECTORY, rustix::fs::Mode::empty()).expect("a run");
+    let mut dir = rustix::fs::open(
+        &run,
+        rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    )
+    .expect("a run");
     // Far deeper than one path can name: 60 levels of 200 bytes.
     for level in 0..60 {
         let name = format!("{level:0200}");
         rustix::fs::mkdirat(&dir, &name, 0o755.into()).expect("a directory");
-        dir = rustix::fs::openat(&dir, &name, rustix::fs::OFlags::DIRECTORY, rustix::fs::Mode::empty())
-            .expect("it");
+        dir = rustix::fs::openat(
+            &dir,
+            &name,
+            rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC,
+            rustix::fs::Mode::empty(),
+        )
+        .expect("it");
     }
-    let file =
-        rustix::fs::openat(&dir, "file", rustix::fs::OFlags::CREATE | rustix::fs::OFlags::RDWR, 0o644.into())
-            .expect("a file");
+    let file = rustix::fs::openat(
+        &dir,
+        "file",
+        rustix::fs::OFlags::CREATE | rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC,
+        0o644.into(),
+    )
+    .expect("a file");
     rustix::io::write(&file, b"deep").expect("write");
     rustix::fs::fsync(&file).expect("sync");
     // A rewrite of durable bytes at that depth goes through the journal with its long path.
@@ -121,6 +134,7 @@ fn o_append_o_trunc_o_excl_and_o_direct() {
     let mut back = vec![1u8; 8192];
     direct.read_exact_at(&mut back, 0).expect("read");
     assert!(back[..4096].iter().all(|b| *b == 0) && back[4096..] == block[..]);
+    drop((writers, direct));
     mount.unmount();
 }
 
@@ -144,6 +158,7 @@ fn unlinked_and_replaced_files_live_on_while_open() {
     assert_eq!(text, "NEW a");
     assert_eq!(open_a.metadata().expect("metadata").nlink(), 0);
     assert_eq!(fs::read_dir(&run).expect("a run").count(), 0);
+    drop((open_a, open_b));
     mount.unmount();
 }
 
@@ -169,6 +184,7 @@ fn an_8_tib_sparse_file() {
         file.read_exact_at(&mut got, at).expect("read");
         assert_eq!(got, want);
     }
+    drop(file);
     again.unmount();
 }
 
@@ -229,6 +245,7 @@ fn locks_hold_between_processes() {
         )
     };
     assert_eq!((first, other), (0, -1), "an open-file-description lock is held");
+    drop((file, second));
     mount.unmount();
 }
 
