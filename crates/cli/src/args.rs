@@ -132,7 +132,7 @@ pub struct Mount {
     /// Stay in front; tells systemd when the mount is ready
     #[arg(short, long)]
     pub foreground: bool,
-    /// Mount options as in fstab: ro, rw, [no]atime, nodiratime, noexec, nosuid, nodev, allow_other,
+    /// Mount options as in fstab: ro, rw, `[no]atime`, nodiratime, noexec, nosuid, nodev, allow_other,
     /// uid=, gid=, umask= (read-only mounts), and this command's own without their dashes: identity=,
     /// passphrase-file=, state=, run-depth=, log=
     #[arg(short = 'o', value_name = "OPTIONS", value_delimiter = ',')]
@@ -143,7 +143,7 @@ pub struct Mount {
     /// Let other users in (needs root, or user_allow_other in /etc/fuse.conf)
     #[arg(long)]
     pub allow_other: bool,
-    /// Depth at which a directory is a run: 1 for MNT/<run>, 2 for MNT/<instrument>/<run> [default: 1]
+    /// Depth at which a directory is a run: 1 for `MNT/<run>`, 2 for `MNT/<instrument>/<run>` [default: 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=8))]
     pub run_depth: Option<u32>,
     /// Where events go: FILE, journal, syslog or stderr [default: the journal, else syslog]

@@ -1,4 +1,4 @@
-//! What can lock a key file. A kind is one file here and one line in [`KINDS`].
+//! What can lock a key file. A kind is one file here and one line in `KINDS`.
 
 mod none;
 mod passphrase;

@@ -54,7 +54,7 @@ impl Process {
     }
 }
 
-/// Field 22 of /proc/<pid>/stat; the name in field 2 may contain anything.
+/// Field 22 of `/proc/<pid>/stat`; the name in field 2 may contain anything.
 fn start_of(pid: u32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, after_name) = stat.rsplit_once(')')?;
