@@ -358,3 +358,25 @@ fn write_shrink_write_shrink() {
     assert!(fs::read(again.path("run/file")).expect("read") == want);
     again.unmount();
 }
+
+/// A write of our own (the header that a rename needs) strips nothing that only a program's may.
+#[test]
+fn a_rename_keeps_set_id_bits() {
+    use std::os::unix::fs::PermissionsExt;
+    let (_site, mount, run) = run();
+    let (a, b) = (run.join("a"), run.join("b"));
+    fs::write(&a, b"x").expect("a file");
+    File::open(&a).and_then(|f| f.sync_all()).expect("sync");
+    fs::set_permissions(&a, fs::Permissions::from_mode(0o6755)).expect("chmod");
+    fs::rename(&a, &b).expect("rename");
+    fs::hard_link(&b, &a).expect("a second name");
+    assert_eq!(fs::metadata(&b).expect("metadata").mode() & 0o7777, 0o6755);
+    mount.unmount();
+}
+
+#[test]
+fn a_rename_keeps_set_id_bits_for_an_ordinary_user() {
+    if runvault_tests::tools::is_root() {
+        runvault_tests::tools::again_as(65534, 65534, "posix::a_rename_keeps_set_id_bits");
+    }
+}

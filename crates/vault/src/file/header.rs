@@ -164,8 +164,8 @@ impl FileObject {
 
     /// [`FileObject::write_slot`] that leaves the application's mtime.
     pub(super) fn write_slot_quietly(&self, state: &mut State) -> Result<()> {
-        let keep = self.mtime_to_keep(state)?;
+        let keep = self.what_to_keep(state)?;
         self.write_slot(state)?;
-        self.restore_mtime(state, keep)
+        self.restore(state, keep)
     }
 }

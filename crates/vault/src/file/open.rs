@@ -209,9 +209,9 @@ impl FileObject {
         let mut state = self.writable()?;
         self.write_tail(&mut state)?;
         if !state.header.as_ref().is_some_and(|h| h.written) {
-            let keep = self.mtime_to_keep(&state)?;
+            let keep = self.what_to_keep(&state)?;
             self.write_slot(&mut state)?;
-            self.restore_mtime(&mut state, keep)?;
+            self.restore(&mut state, keep)?;
         }
         self.keep_while_needed(&mut state);
         Ok(self.ensure_header(&mut state)?.clear.file_id)

@@ -47,7 +47,7 @@ impl FileObject {
         }
         let writer = self.run.require_writer()?;
         let path = if state.detached { None } else { (writer.locate)(self.ino) };
-        let keep = self.mtime_to_keep(state)?;
+        let keep = self.what_to_keep(state)?;
         while !state.overlay.is_empty() {
             let redos = self.next_redos(state, path.as_ref().map_or(0, Vec::len))?;
             let placed = match &path {
@@ -69,7 +69,7 @@ impl FileObject {
         if state.tail.is_none() {
             state.waiting_since = None;
         }
-        self.restore_mtime(state, keep)?;
+        self.restore(state, keep)?;
         Ok(())
     }
 

@@ -44,11 +44,33 @@ impl FileObject {
         }
     }
 
+    /// Before a write of ours that the application has not asked for.
+    pub(super) fn what_to_keep(&self, state: &State) -> Result<Kept> {
+        // Root's writes leave suid and sgid alone; anyone else's strip them.
+        let mode = if crate::sys::is_root() { 0 } else { self.file.stat().map_err(self.io("stat"))?.mode };
+        Ok(Kept { mtime: self.mtime_to_keep(state)?, set_id_mode: (mode & 0o6000 != 0).then_some(mode) })
+    }
+
+    /// After it.
+    pub(super) fn restore(&self, state: &mut State, kept: Kept) -> Result<()> {
+        if let Some(mode) = kept.set_id_mode {
+            self.file.set_mode(mode).map_err(self.io("change the mode of"))?;
+        }
+        self.restore_mtime(state, kept.mtime)
+    }
+
     pub(super) fn restore_mtime(&self, state: &mut State, keep: Time) -> Result<()> {
         self.file.set_times(SetTime::Omit, SetTime::At(keep)).map_err(self.io("set times of"))?;
         state.mtime = state.is_waiting().then_some(keep);
         Ok(())
     }
+}
+
+/// What a write of ours must leave as it was.
+pub(super) struct Kept {
+    mtime: Time,
+    /// Suid or sgid with the rest of the mode, where a write of this process would strip them.
+    set_id_mode: Option<u32>,
 }
 
 /// The wall clock, which is what an mtime is.

@@ -198,7 +198,7 @@ impl FileObject {
     /// The partial last chunk goes out.
     pub(super) fn write_tail(&self, state: &mut State) -> Result<()> {
         let Some(tail) = state.tail.take() else { return Ok(()) };
-        let keep = self.mtime_to_keep(state)?;
+        let keep = self.what_to_keep(state)?;
         let mut batch = Batch::new();
         let written = self
             .batch_chunk(state, &mut batch, tail.chunk, &tail.plain)
@@ -211,7 +211,7 @@ impl FileObject {
         if state.overlay.is_empty() {
             state.waiting_since = None;
         }
-        self.restore_mtime(state, keep)
+        self.restore(state, keep)
     }
 
     /// A write from `offset` on that failed accepted nothing: the file ends where it did.
