@@ -2,4 +2,5 @@
 
 mod copying;
 mod pipelines;
+mod sharing;
 mod stress;
