@@ -124,6 +124,12 @@ impl MountBuilder {
         self
     }
 
+    /// One more variable of its environment.
+    pub fn env(mut self, name: &str, value: impl AsRef<std::ffi::OsStr>) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
     /// Another mount point (made if missing).
     ///
     /// # Panics
@@ -203,6 +209,11 @@ impl Mount {
     /// What it has logged.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Where its log is; it stays when the mount goes.
+    pub fn log_path(&self) -> PathBuf {
+        self.log.clone()
     }
 
     /// `runvault unmount`: everything durable, the process gone.

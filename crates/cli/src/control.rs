@@ -3,11 +3,13 @@
 //! One request a connection, a word on a line; answers are lines of JSON. Only the same user and root
 //! are heard (SO_PEERCRED), on both sides. The socket is in the state folder of a writing mount, and
 //! for every mount in a runtime folder under the mount's device number, where it is found without the
-//! state folder's name.
+//! state folder's name. The kernel gives a device number again as soon as a mount is gone, when its
+//! process may still be closing: so the process's number is in the socket's name too, a request to
+//! unmount says where, and a mount that is gone says so.
 
 use std::fs::{DirBuilder, File};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -16,6 +18,7 @@ use std::thread::Builder;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde_json::Value;
 
 use crate::mount_table::Entry;
@@ -31,10 +34,13 @@ const REQUEST: Duration = Duration::from_secs(5);
 pub trait Service: Send + Sync {
     /// Everything `status` shows.
     fn status(&self) -> Value;
-    /// Unmounts, and replies: `{"busy": true}`, or `{"error": ...}`, or `{"stopping": true}` at once
+    /// Whether a request that comes now is too late: the mount is gone, the process ends.
+    fn is_gone(&self) -> bool;
+    /// Unmounts what is mounted at `at`, and replies: `{"gone": true}` where that is not this mount, or
+    /// no longer; `{"busy": true}`, or `{"error": ...}`, or `{"stopping": true}` at once
     /// and then, when everything is durable or was found not to be, `{"closed": true}` or the error.
     /// Whether it was unmounted.
-    fn unmount(&self, reply: &mut dyn FnMut(&Value)) -> bool;
+    fn unmount(&self, at: &str, reply: &mut dyn FnMut(&Value)) -> bool;
 }
 
 /// Sockets that are served; their names go away when dropped.
@@ -60,7 +66,8 @@ impl Server {
             .into_iter()
             .find(|f| make_private(f).is_ok());
         if let (Some(folder), Some(device)) = (runtime, device) {
-            names.push(folder.join(socket_name(device)));
+            remove_dead(&folder, device);
+            names.push(folder.join(format!("{}{}.sock", prefix(device), std::process::id())));
         }
         names.retain(|name| match listen(name, service) {
             Ok(()) => true,
@@ -74,7 +81,7 @@ impl Server {
 }
 
 fn listen(name: &Path, service: &Arc<dyn Service>) -> Result<()> {
-    // A live server of that name cannot be: the state folder is locked, the device number is ours.
+    // A live server of that name cannot be: the state folder is locked, the process's number is ours.
     let _ = std::fs::remove_file(name);
     let listener = in_folder(name, UnixListener::bind)?;
     std::fs::set_permissions(name, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
@@ -101,13 +108,16 @@ fn answer(mut stream: UnixStream, service: &dyn Service) {
     let Ok(request) = read_line(&mut BufReader::new(&stream)) else { return };
     // A peer that does not listen any more has its own reasons.
     let mut reply = |value: &Value| drop(send(&mut stream, value));
-    match request.trim() {
-        "status" => reply(&service.status()),
-        "unmount" if service.unmount(&mut reply) => {
-            // Open until the process ends: its end of file tells the peer that it has gone.
-            std::mem::forget(stream);
+    let (word, at) = request.trim().split_once(' ').unwrap_or((request.trim(), ""));
+    match (word, serde_json::from_str::<String>(at)) {
+        ("status", _) if service.is_gone() => reply(&serde_json::json!({ "gone": true })),
+        ("status", _) => reply(&service.status()),
+        ("unmount", Ok(at)) => {
+            if service.unmount(&at, &mut reply) {
+                // Open until the process ends: its end of file tells the peer that it has gone.
+                std::mem::forget(stream);
+            }
         }
-        "unmount" => {}
         _ => reply(&serde_json::json!({ "error": "unknown request" })),
     }
 }
@@ -131,21 +141,26 @@ fn read_line(reader: &mut impl BufRead) -> std::io::Result<String> {
 /// A connection to a live mount.
 pub struct Client {
     stream: BufReader<UnixStream>,
-    /// The process that serves the mount.
-    pub pid: Option<rustix::process::Pid>,
+    /// The process that serves the mount, to wait for its end.
+    pub process: Option<(Pid, OwnedFd)>,
 }
 
 impl Client {
-    /// Connects to whoever serves this mount.
+    /// Asks whoever serves this mount: the connection, and the first answer.
     ///
     /// # Errors
-    /// Nobody listens, or someone else's process does.
-    pub fn of_mount(entry: &Entry) -> Result<Client> {
+    /// Nobody answers, or someone else's process does, or that of a mount that is gone.
+    pub fn ask_mount(entry: &Entry, request: &str) -> Result<(Client, Value)> {
         let user = entry.user().unwrap_or_else(|| rustix::process::geteuid().as_raw());
-        let mut last = anyhow::anyhow!("no runtime folder");
-        for folder in runtime_folders(user) {
-            match Client::connect(&folder.join(socket_name(&entry.device)), user) {
-                Ok(client) => return Ok(client),
+        let mut last = anyhow::anyhow!("it has no control socket");
+        for name in runtime_folders(user).iter().flat_map(|folder| sockets(folder, &entry.device)) {
+            let asked = Client::connect(&name, user).and_then(|mut client| {
+                let answer = client.ask(request)?;
+                Ok((client, answer))
+            });
+            match asked {
+                Ok((_, answer)) if answer.get("gone").is_some() => {}
+                Ok(asked) => return Ok(asked),
                 Err(error) => last = error,
             }
         }
@@ -155,7 +170,7 @@ impl Client {
     /// Connects to the writing mount of a state folder (`<state>/<vault id>`).
     ///
     /// # Errors
-    /// As [`Client::of_mount`].
+    /// As [`Client::ask_mount`].
     pub fn of_state(folder: &Path) -> Result<Client> {
         let owner = std::fs::metadata(folder)?.uid();
         Client::connect(&folder.join(NAME), owner)
@@ -166,8 +181,11 @@ impl Client {
         if !allowed(&stream, user) {
             bail!("{}: another user's process listens there", name.display());
         }
-        let pid = rustix::net::sockopt::socket_peercred(&stream).ok().map(|peer| peer.pid);
-        Ok(Client { stream: BufReader::new(stream), pid })
+        // Before any request: after one the process may have gone.
+        let process = rustix::net::sockopt::socket_peercred(&stream)
+            .ok()
+            .and_then(|peer| Some((peer.pid, pidfd_open(peer.pid, PidfdFlags::empty()).ok()?)));
+        Ok(Client { stream: BufReader::new(stream), process })
     }
 
     /// Sends the request and reads the first answer.
@@ -192,8 +210,35 @@ impl Client {
     }
 }
 
-fn socket_name(device: &str) -> String {
-    format!("{}.sock", device.replace(':', "-"))
+/// What the names of a device number's sockets begin with.
+fn prefix(device: &str) -> String {
+    format!("{}.", device.replace(':', "-"))
+}
+
+/// The sockets of a device number; mostly one.
+fn sockets(folder: &Path, device: &str) -> Vec<PathBuf> {
+    let prefix = prefix(device);
+    let names = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    names
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix))
+        .map(|entry| entry.path())
+        .collect()
+}
+
+/// What killed processes left under a number that is now another mount's.
+fn remove_dead(folder: &Path, device: &str) {
+    for name in sockets(folder, device) {
+        let refused = in_folder(&name, UnixStream::connect)
+            .is_err_and(|e| io_kind(&e) == Some(std::io::ErrorKind::ConnectionRefused));
+        if refused {
+            // Gone already is as good.
+            let _ = std::fs::remove_file(name);
+        }
+    }
+}
+
+fn io_kind(error: &anyhow::Error) -> Option<std::io::ErrorKind> {
+    error.downcast_ref::<std::io::Error>().map(std::io::Error::kind)
 }
 
 /// Where a user's sockets may lie, the best place first.
@@ -238,8 +283,11 @@ mod tests {
         fn status(&self) -> Value {
             serde_json::json!({ "files": 3 })
         }
-        fn unmount(&self, reply: &mut dyn FnMut(&Value)) -> bool {
-            reply(&serde_json::json!({ "busy": true }));
+        fn is_gone(&self) -> bool {
+            false
+        }
+        fn unmount(&self, at: &str, reply: &mut dyn FnMut(&Value)) -> bool {
+            reply(&serde_json::json!({ "busy": at }));
             false
         }
     }
@@ -252,10 +300,23 @@ mod tests {
         let service: Arc<dyn Service> = Arc::new(Fixed);
         let server = Server::start(Some(&folder), None, &service);
         assert_eq!(Client::of_state(&folder).unwrap().ask("status").unwrap()["files"], 3);
-        assert_eq!(Client::of_state(&folder).unwrap().ask("unmount").unwrap()["busy"], true);
+        assert_eq!(Client::of_state(&folder).unwrap().ask("unmount \"/mnt\"").unwrap()["busy"], "/mnt");
+        assert!(Client::of_state(&folder).unwrap().ask("unmount").unwrap()["error"].is_string());
         assert!(Client::of_state(&folder).unwrap().ask("nonsense").unwrap()["error"].is_string());
         drop(server);
         assert!(!folder.join(NAME).exists());
+    }
+
+    #[test]
+    fn dead_sockets_of_a_number_go_and_live_ones_stay() {
+        let tmp = tempfile::tempdir().unwrap();
+        let (dead, live, other) = ("0-52.1.sock", "0-52.2.sock", "0-5.1.sock");
+        drop(UnixListener::bind(tmp.path().join(dead)).unwrap());
+        drop(UnixListener::bind(tmp.path().join(other)).unwrap());
+        let _live = UnixListener::bind(tmp.path().join(live)).unwrap();
+        remove_dead(tmp.path(), "0:52");
+        assert_eq!(sockets(tmp.path(), "0:52"), [tmp.path().join(live)]);
+        assert_eq!(sockets(tmp.path(), "0:5"), [tmp.path().join(other)]);
     }
 
     #[test]

@@ -8,9 +8,10 @@ const CONFIGURATION: &str = "/etc/fuse.conf";
 /// Refuses where the mount is bound to fail.
 ///
 /// # Errors
-/// Exit 1: no /dev/fuse, no fusermount3, `allow_other` that is not allowed.
+/// Exit 1: no /dev/fuse, or not for this user, no fusermount3, `allow_other` that is not allowed.
 pub fn check(allow_other: bool) -> Result<(), Error> {
-    std::fs::metadata(DEVICE).map_err(Error::NoDevice)?;
+    // fusermount3 opens it as the user who calls it.
+    std::fs::File::options().read(true).write(true).open(DEVICE).map_err(Error::NoDevice)?;
     // Root mounts by itself.
     if rustix::process::geteuid().is_root() {
         return Ok(());

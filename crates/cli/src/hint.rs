@@ -97,6 +97,11 @@ fn of_errno(errno: i32) -> Option<String> {
 
 fn of_fuse(error: &Fuse) -> Option<String> {
     Some(match error {
+        Fuse::NoDevice(source) if matches!(source.raw_os_error(), Some(libc::EPERM | libc::EACCES)) => {
+            "this user may not open it: as root, chmod 666 /dev/fuse (udev's usual mode); in a container: --device /dev/fuse.\n\
+             Without FUSE the vault opens by: runvault ls, cat, cp"
+                .into()
+        }
         Fuse::NoDevice(_) => "modprobe fuse; in a container: --device /dev/fuse --cap-add SYS_ADMIN.\n\
                               Without FUSE the vault opens by: runvault ls, cat, cp"
             .into(),
@@ -123,6 +128,16 @@ mod tests {
         let busy = anyhow::Error::from(Custody::Busy { pid: 7, mountpoint: Some("/mnt/x".into()) });
         assert!(hint(&busy).unwrap().contains("runvault unmount /mnt/x"));
         assert_eq!(of(&busy), Exit::Busy);
+    }
+
+    #[test]
+    fn a_device_that_is_closed_to_this_user_is_told_from_a_missing_one() {
+        let advice = |errno| {
+            let source = std::io::Error::from_raw_os_error(errno);
+            hint(&Fuse::NoDevice(source).into()).unwrap()
+        };
+        assert!(advice(libc::EACCES).contains("chmod 666 /dev/fuse"));
+        assert!(advice(libc::ENOENT).contains("modprobe fuse"));
     }
 
     #[test]

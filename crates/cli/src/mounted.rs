@@ -85,6 +85,8 @@ impl Ending {
 /// How closing went, and who is to be told.
 #[derive(Default)]
 struct Outcome {
+    /// The mount is gone; whoever asks from now on means another one.
+    gone: bool,
     value: Option<Value>,
     /// Requests for the unmount that are being answered.
     listeners: usize,
@@ -125,6 +127,11 @@ impl Mounted {
         let _ = self.sockets.set(Server::start(state, device, &service));
     }
 
+    /// It is unmounted, and closing begins.
+    pub fn gone(&self) {
+        self.lock().gone = true;
+    }
+
     /// What closing gave; returns when those who asked for the unmount have been told.
     pub fn closed(&self, result: &Result<()>) {
         let value = match result {
@@ -136,6 +143,15 @@ impl Mounted {
         self.changed.notify_all();
         // Whoever does not listen any more is not waited for.
         drop(self.changed.wait_timeout_while(outcome, FAREWELL, |outcome| outcome.listeners > 0));
+    }
+
+    /// Counts one who is to be told, unless it is too late for that.
+    fn heard(&self) -> bool {
+        let mut outcome = self.lock();
+        if !outcome.gone {
+            outcome.listeners += 1;
+        }
+        !outcome.gone
     }
 
     fn lock(&self) -> MutexGuard<'_, Outcome> {
@@ -153,8 +169,15 @@ impl Service for Mounted {
         Value::Object(status)
     }
 
-    fn unmount(&self, reply: &mut dyn FnMut(&Value)) -> bool {
-        self.lock().listeners += 1;
+    fn is_gone(&self) -> bool {
+        self.lock().gone
+    }
+
+    fn unmount(&self, at: &str, reply: &mut dyn FnMut(&Value)) -> bool {
+        if self.at.to_string_lossy() != at || !self.heard() {
+            reply(&json!({ "gone": true }));
+            return false;
+        }
         let unmounted = mount_point::unmount(&self.at);
         let done = matches!(unmounted, Ok(Unmounted::Done));
         reply(&match unmounted {

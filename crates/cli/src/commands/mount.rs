@@ -134,6 +134,7 @@ fn announce(
 
 /// It is unmounted: everything durable, then whoever waits is told.
 fn finish(served: &Mounted, at: &Path, open: Open) -> Result<()> {
+    served.gone();
     service::stopping();
     let closed = open.close();
     match &closed {

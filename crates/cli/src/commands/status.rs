@@ -53,7 +53,7 @@ fn tell(json: bool, status: &Value) -> Result<()> {
 }
 
 fn of_mount(entry: &Entry) -> Result<Value> {
-    Client::of_mount(entry).and_then(|mut client| client.ask("status")).map_err(|error| {
+    Client::ask_mount(entry, "status").map(|(_, status)| status).map_err(|error| {
         let what =
             format!("{}: the process that serves this mount does not answer: {error:#}", shown(&entry.at));
         refuse(Exit::Failed, what)

@@ -4,7 +4,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::Pid;
 use serde_json::Value;
 
 use crate::args::Unmount;
@@ -19,8 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 pub fn run(args: &Unmount) -> Result<()> {
     let entry = find(args)?;
-    match connect(&entry) {
-        Some(client) => by_its_process(&entry, client),
+    match ask(&entry) {
+        Some((client, first)) => by_its_process(&entry, client, &first),
         None => alone(&entry),
     }
 }
@@ -41,30 +41,30 @@ fn find(args: &Unmount) -> Result<Entry> {
     })
 }
 
-fn connect(entry: &Entry) -> Option<Client> {
+/// The process that serves the mount, and what it answered; `None` where nobody does.
+fn ask(entry: &Entry) -> Option<(Client, Value)> {
+    let request = format!("unmount {}", Value::from(entry.at.to_string_lossy()));
     let until = Instant::now() + PATIENCE;
     loop {
-        match Client::of_mount(entry) {
-            Ok(client) => return Some(client),
-            // A socket that nobody serves any more: its process was killed.
-            Err(e) if is_refused(&e) || Instant::now() > until => return None,
+        match Client::ask_mount(entry, &request) {
+            Ok(asked) => return Some(asked),
+            Err(_) if is_dead(entry) || Instant::now() > until => return None,
             Err(_) => sleep(Duration::from_millis(20)),
         }
     }
 }
 
-fn is_refused(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::ConnectionRefused)
+/// The kernel's own word for a FUSE mount whose process has gone.
+fn is_dead(entry: &Entry) -> bool {
+    std::fs::metadata(&entry.at).is_err_and(|e| e.raw_os_error() == Some(libc::ENOTCONN))
 }
 
-fn by_its_process(entry: &Entry, mut client: Client) -> Result<()> {
-    // Before the request: afterwards the process may have gone already.
-    let process = client.pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok().map(|fd| (pid, fd)));
-    let first = client.ask("unmount")?;
+fn by_its_process(entry: &Entry, mut client: Client, first: &Value) -> Result<()> {
+    let process = client.process.take();
     if first.get("busy").is_some() {
         return Err(busy(entry));
     }
-    refuse_error(&first)?;
+    refuse_error(first)?;
     let last =
         client.next()?.context("the mount's process ended before it said that everything is durable")?;
     refuse_error(&last)?;

@@ -1,0 +1,146 @@
+//! A store that hangs: on sshfs, whose server is stopped. EIO within 60 s, work again when the server
+//! goes on; kill -9 of a mount that hangs can be cleared away.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use runvault_tests::Site;
+use runvault_tests::site::{detach, is_mounted};
+use rustix::process::{Pid, Signal, kill_process};
+
+const SERVERS: [&str; 2] = ["/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server"];
+/// What a request may take at most: the promise.
+const PROMISE: Duration = Duration::from_secs(60);
+
+/// A directory seen through sshfs, and the two processes behind it.
+struct Share {
+    at: PathBuf,
+    server: Child,
+    client: Child,
+}
+
+impl Share {
+    /// `None`, and says so, without sshfs.
+    fn new(dir: &Path, at: &Path) -> Option<Self> {
+        let Some(server) = SERVERS.iter().find(|path| Path::new(path).exists()) else {
+            println!("left out: no sftp-server");
+            return None;
+        };
+        let mut server = Command::new(server);
+        server.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut server = server.spawn().expect("sftp-server starts");
+        let (input, output) = (server.stdin.take().expect("piped"), server.stdout.take().expect("piped"));
+        let mut client = Command::new("sshfs");
+        client.args(["-f", "-o", "passive"]).arg(format!(":{}", dir.display())).arg(at);
+        match client.stdin(output).stdout(input).stderr(Stdio::null()).spawn() {
+            Ok(client) => {
+                let share = Self { at: at.to_owned(), server, client };
+                let until = Instant::now() + Duration::from_secs(10);
+                while !is_mounted(at) {
+                    assert!(Instant::now() < until, "sshfs does not mount");
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                Some(share)
+            }
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                println!("left out: no sshfs");
+                let _ = server.kill();
+                let _ = server.wait();
+                None
+            }
+            Err(e) => panic!("sshfs: {e}"),
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_raw(self.server.id() as i32).expect("a pid"), signal).expect("a signal");
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.signal(Signal::CONT);
+        detach(&self.at);
+        for process in [&mut self.server, &mut self.client] {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}
+
+/// Looks at a path in a process of its own, as one that hangs cannot be waited for.
+fn probe(path: PathBuf) -> std::sync::mpsc::Receiver<std::io::Result<Vec<u8>>> {
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || tell.send(fs::read(path)));
+    told
+}
+
+#[test]
+fn a_store_that_hangs_is_eio_and_works_again_when_it_is_back() {
+    let site = Site::new();
+    let remote = site.dir().join("remote");
+    fs::create_dir(&remote).expect("a directory");
+    let Some(share) = Share::new(&site.store, &remote) else { return };
+    let mount = site.builder().store(&remote).mount();
+    fs::create_dir(mount.path("run")).expect("a run");
+    for name in ["read", "other"] {
+        fs::write(mount.path("run").join(name), vec![7; 300_000]).expect("a file");
+    }
+    fs::File::open(mount.path("run/read")).and_then(|file| file.sync_all()).expect("sync");
+    mount.unmount();
+    let mount = site.builder().store(&remote).mount();
+    assert_eq!(fs::read(mount.path("run/other")).expect("read").len(), 300_000);
+
+    share.signal(Signal::STOP);
+    let begin = Instant::now();
+    let (read, make) = (probe(mount.path("run/read")), {
+        let (tell, told) = std::sync::mpsc::channel();
+        let path = mount.path("run/new");
+        std::thread::spawn(move || tell.send(fs::write(path, b"x")));
+        told
+    });
+    let error = read.recv_timeout(PROMISE).expect("an answer within 60 s").expect_err("the store hangs");
+    assert_eq!(error.raw_os_error(), Some(libc::EIO), "read");
+    let rest = PROMISE.saturating_sub(begin.elapsed());
+    let error = make.recv_timeout(rest).expect("an answer within 60 s").expect_err("the store hangs");
+    assert_eq!(error.raw_os_error(), Some(libc::EIO), "create");
+
+    share.signal(Signal::CONT);
+    let until = Instant::now() + Duration::from_secs(8);
+    while let Err(error) = fs::read(mount.path("run/read")) {
+        assert!(Instant::now() < until, "it does not work again: {error}\n{}", mount.log());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    fs::write(mount.path("run/again"), b"again").expect("it works again");
+    mount.unmount();
+    let mount = site.builder().store(&remote).mount();
+    assert_eq!(fs::read(mount.path("run/again")).expect("read"), b"again");
+    mount.unmount();
+}
+
+#[test]
+fn a_hanging_mount_that_was_killed_is_cleared_away() {
+    let site = Site::new();
+    let remote = site.dir().join("remote");
+    fs::create_dir(&remote).expect("a directory");
+    let Some(share) = Share::new(&site.store, &remote) else { return };
+    let mount = site.builder().store(&remote).mount();
+    fs::create_dir(mount.path("run")).expect("a run");
+    let file = fs::File::create(mount.path("run/file")).expect("a file");
+    std::io::Write::write_all(&mut &file, b"synced").expect("write");
+    file.sync_all().expect("sync");
+    share.signal(Signal::STOP);
+    let hangs = probe(mount.path("run/none"));
+    std::thread::sleep(Duration::from_millis(300));
+    kill_process(Pid::from_raw(mount.pid() as i32).expect("a pid"), Signal::KILL).expect("a signal");
+    std::thread::sleep(Duration::from_millis(200));
+    share.signal(Signal::CONT);
+    mount.kill();
+    let _ = hangs.recv_timeout(Duration::from_secs(10)).expect("whoever waited was answered");
+    let mount = site.builder().store(&remote).mount();
+    assert_eq!(fs::read(mount.path("run/file")).expect("read"), b"synced");
+    mount.unmount();
+}
