@@ -231,7 +231,7 @@ pub struct RecordsHeld<'a> {
 }
 
 fn has_room(tree: &dyn Dir) -> bool {
-    tree.space().is_ok_and(|space| space.available > PLAINLY_ROOM)
+    tree.space().is_ok_and(|space| space.available.saturating_mul(space.block) > PLAINLY_ROOM)
 }
 
 impl Writer {
