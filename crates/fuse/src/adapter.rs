@@ -1,6 +1,5 @@
 //! One short handler for each kernel call: call the vault, reply or errno.
 
-use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -16,6 +15,7 @@ use fuser::{
     ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use runvault_vault::api::{Attr, Handle, Ino, Opened, SetAttr};
+use runvault_vault::buffers::Pool;
 use runvault_vault::{Error, Posix, Result, Vault};
 
 use crate::asked::{allocation, caller, open_flags, rename_how, sized, strips};
@@ -36,10 +36,8 @@ const READER_TTL: Duration = Duration::from_secs(1);
 /// Bytes that one copy_file_range may move: an answer must come long before the watchdog does.
 const COPY_AT_ONCE: u64 = 8 << 20;
 
-thread_local! {
-    /// Where a read puts its bytes: one a thread, as large as its largest read.
-    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
+/// Where reads put their bytes.
+static BUFFERS: Pool = Pool::new();
 
 /// The vault, as fuser calls it.
 pub(crate) struct Adapter {
@@ -156,12 +154,7 @@ fn copy(vault: &Vault, from: (Handle, u64), to: (Handle, u64), len: u64, strip: 
 }
 
 fn with_buffer<T>(size: usize, work: impl FnOnce(&mut [u8]) -> T) -> T {
-    BUFFER.with_borrow_mut(|buffer| {
-        if buffer.len() < size {
-            buffer.resize(size, 0);
-        }
-        work(buffer.get_mut(..size).unwrap_or_default())
-    })
+    work(BUFFERS.take(size).get_mut(..size).unwrap_or_default())
 }
 
 impl Filesystem for Adapter {

@@ -5,6 +5,7 @@
 pub mod api;
 mod attributes;
 pub mod authority;
+pub mod buffers;
 pub mod check;
 mod create;
 mod directory;

@@ -1,6 +1,5 @@
 //! Chunks on their way to the store: sealed straight into one buffer, one backing write a run.
 
-use std::cell::Cell;
 use std::ops::Range;
 
 use runvault_format::chunk;
@@ -8,21 +7,20 @@ use runvault_format::size::{COPY, HEADER};
 
 use super::FileObject;
 use super::state::State;
+use crate::buffers::{Buffer, Pool};
 use crate::{Damage, Result};
 
 /// Stored bytes in one backing write.
 const LIMIT: usize = 1 << 20;
 
-thread_local! {
-    /// Ciphertext only; grows to the largest request of the thread.
-    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-}
+/// Ciphertext only.
+static BUFFERS: Pool = Pool::new();
 
 /// Consecutive chunks for one backing write.
 pub(super) struct Batch {
     pub(super) chunks: Range<u64>,
     /// The first `used` bytes are to be written.
-    buffer: Vec<u8>,
+    buffer: Buffer,
     used: usize,
     /// Where their plaintext ends in the file.
     end: u64,
@@ -31,7 +29,7 @@ pub(super) struct Batch {
 
 impl Batch {
     pub(super) fn new() -> Self {
-        Self { chunks: 0..0, buffer: BUFFER.take(), used: 0, end: 0, with_header: false }
+        Self { chunks: 0..0, buffer: BUFFERS.take(0), used: 0, end: 0, with_header: false }
     }
 
     /// Room for `n` more bytes, their old content undefined.
@@ -42,12 +40,6 @@ impl Batch {
             self.buffer.resize(self.used, 0);
         }
         self.buffer.get_mut(start..self.used)
-    }
-}
-
-impl Drop for Batch {
-    fn drop(&mut self) {
-        BUFFER.set(std::mem::take(&mut self.buffer));
     }
 }
 

@@ -8,14 +8,16 @@ use runvault_format::chunk;
 
 use super::FileObject;
 use super::state::{Header, State};
+use crate::buffers::Pool;
 use crate::{Damage, Result};
 
 thread_local! {
-    /// Ciphertext on its way; grows to the largest request of the thread.
-    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
     /// A chunk of which only a part is wanted.
     static PART: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
+
+/// Ciphertext on its way.
+static STORED: Pool = Pool::new();
 
 /// A reader elsewhere may meet the last chunk while it is being written.
 const RETRIES: u32 = 20;
@@ -105,27 +107,23 @@ impl FileObject {
         let start = geometry.chunk_offset(chunks.start);
         let end = geometry.chunk_offset(last) + (geometry.chunk_len(last, size) + chunk::OVERHEAD) as u64;
         let want = (end - start) as usize;
-        SCRATCH.with_borrow_mut(|scratch| {
-            if scratch.len() < want {
-                scratch.resize(want, 0);
+        let mut buffer = STORED.take(want);
+        let stored = buffer.get_mut(..want).unwrap_or_default();
+        let got = self.file.read_at(stored, start).map_err(self.io("read"))?;
+        stored.get_mut(got..).unwrap_or_default().fill(0);
+        let (mut rest, mut skip) = (out, skip);
+        for (i, stored) in chunks.zip(stored.chunks(geometry.stored_chunk() as usize)) {
+            let len = stored.len().saturating_sub(chunk::OVERHEAD);
+            let piece = take(&mut rest, len.saturating_sub(skip) as u64);
+            if piece.len() == len {
+                self.open_or_hole(state, header, i, stored, piece)?;
+            } else {
+                self.open_part(state, header, i, stored, skip, piece)?;
             }
-            let stored = scratch.get_mut(..want).unwrap_or_default();
-            let got = self.file.read_at(stored, start).map_err(self.io("read"))?;
-            stored.get_mut(got..).unwrap_or_default().fill(0);
-            let (mut rest, mut skip) = (out, skip);
-            for (i, stored) in chunks.zip(stored.chunks(geometry.stored_chunk() as usize)) {
-                let len = stored.len().saturating_sub(chunk::OVERHEAD);
-                let piece = take(&mut rest, len.saturating_sub(skip) as u64);
-                if piece.len() == len {
-                    self.open_or_hole(state, header, i, stored, piece)?;
-                } else {
-                    self.open_part(state, header, i, stored, skip, piece)?;
-                }
-                skip = 0;
-            }
-            rest.fill(0);
-            Ok(())
-        })
+            skip = 0;
+        }
+        rest.fill(0);
+        Ok(())
     }
 
     /// The bytes of a chunk from `skip` on, as many as `piece` takes.
