@@ -2,6 +2,10 @@
 
 mod bad_input;
 mod model;
+mod owner;
 mod plaintext;
 mod posix;
+mod service;
 mod signals;
+mod stores;
+mod unmounting;

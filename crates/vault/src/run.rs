@@ -205,6 +205,10 @@ pub(crate) fn read_name(dir: &dyn Dir, id: &RunId, keys: &RunKeys) -> Result<Vec
     name::decrypt_run_name(keys.name_key(), id, &stored).map_err(|_| Error::damaged(object(), Damage::Name))
 }
 
+fn is_read_only_store(error: &Error) -> bool {
+    matches!(error, Error::Store { source, .. } if source.raw_os_error() == Some(libc::EROFS))
+}
+
 impl Vault {
     /// A run's body; the first call recovers what an earlier session left, and takes the lease.
     ///
@@ -238,6 +242,11 @@ impl Vault {
                 Err(Error::Held { holder, .. }) => {
                     let context = RunContext::reader(run.id, run.keys(), run.geometry, tree.clone());
                     (context, None, Some(holder))
+                }
+                // Nobody can write there, and reading needs no lease.
+                Err(error) if is_read_only_store(&error) => {
+                    let context = RunContext::reader(run.id, run.keys(), run.geometry, tree.clone());
+                    (context, None, None)
                 }
                 Err(other) => return Err(other),
             },

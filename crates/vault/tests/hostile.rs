@@ -276,6 +276,28 @@ fn a_lease_of_another_machine_makes_the_run_read_only_until_it_is_taken_over() {
 }
 
 #[test]
+fn a_store_that_is_read_only_is_read_by_its_writer_too() {
+    use runvault_store::doubles::observe::Op;
+    use runvault_store::doubles::faulty::{Fault, Faults, Rule};
+    let mut fixture = Fixture::in_memory();
+    written(&fixture);
+    let (root, faults) = Faults::over(fixture.root.clone()).unwrap();
+    fixture.root = root;
+    for op in [Op::CreateFile, Op::CreateDir, Op::Unlink, Op::Rename, Op::Write] {
+        faults.add(Rule::every(op, Fault::Fail(libc::EROFS)));
+    }
+    let vault = fixture.writer();
+    assert_eq!(vault.get("run/x").unwrap(), vec![1; 30_000]);
+    assert_eq!(posix(vault.put("run/z", b"")), Posix::ReadOnly);
+    assert!(matches!(vault.make_dir("second"), Err(Error::Store { .. })));
+    vault.close().unwrap();
+    faults.clear();
+    let vault = fixture.writer();
+    vault.put("run/z", b"again").unwrap();
+    vault.close().unwrap();
+}
+
+#[test]
 fn an_unclean_end_is_recovered_by_the_next_mount() {
     let fixture = Fixture::in_memory();
     let vault = fixture.writer();

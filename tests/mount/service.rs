@@ -1,0 +1,135 @@
+//! Mounts as a service manager and mount(8) ask for them.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use runvault_tests::Site;
+use runvault_tests::site::{detach, is_mounted};
+use runvault_tests::tools::{is_root, output, printed, run, runvault};
+
+/// A passphrase that raises no warning.
+const PASSPHRASE: &str = "outlet gravel sublime tanker veneer mossy pelican";
+
+fn secret(path: &Path, text: &str) {
+    fs::write(path, text).expect("a file");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("a mode");
+}
+
+#[test]
+fn systemd_is_told_when_the_mount_answers_and_when_it_ends() {
+    let site = Site::new();
+    let name = site.dir().join("notify");
+    let socket = UnixDatagram::bind(&name).expect("a socket");
+    socket.set_read_timeout(Some(Duration::from_secs(10))).expect("a time");
+    let heard = |word: &str| {
+        let mut bytes = [0; 4096];
+        let n = socket.recv(&mut bytes).unwrap_or_else(|e| panic!("waiting for {word}: {e}"));
+        let said = String::from_utf8_lossy(&bytes[..n]).into_owned();
+        assert!(said.lines().any(|line| line == word), "{said}");
+    };
+    let mount = site.builder().env("NOTIFY_SOCKET", &name).mount();
+    heard("READY=1");
+    fs::create_dir(mount.path("run")).expect("it answers");
+    mount.unmount();
+    heard("STOPPING=1");
+}
+
+#[test]
+fn a_credential_opens_the_owners_key() {
+    let site = Site::uninitialised(&std::env::temp_dir());
+    let credentials = site.dir().join("credentials");
+    fs::create_dir(&credentials).expect("a directory");
+    let file = credentials.join("runvault.passphrase");
+    secret(&file, &format!("{PASSPHRASE}\n"));
+    run(Command::new(runvault()).arg("init").arg(&site.store).arg("--passphrase-file").arg(&file));
+    let mount = |folder: &Path| {
+        let mut command = Command::new(runvault());
+        command.args(["mount", "--log", "stderr", "--state"]).arg(&site.state).arg(&site.store);
+        output(command.arg(&site.at).env("CREDENTIALS_DIRECTORY", folder))
+    };
+    let done = mount(&credentials);
+    let mounted = is_mounted(&site.at);
+    let unmounted = output(Command::new(runvault()).arg("unmount").arg(&site.at));
+    assert!(done.status.success() && mounted, "{}", printed(&done));
+    assert!(unmounted.status.success(), "{}", printed(&unmounted));
+    secret(&file, "another seven words that nobody guesses xylophone");
+    let refused = mount(&credentials);
+    assert_eq!(refused.status.code(), Some(3), "{}", printed(&refused));
+    assert!(!is_mounted(&site.at));
+}
+
+/// The program under the name by which mount(8) looks for it.
+fn helper(site: &Site, name: &str) -> PathBuf {
+    let link = site.dir().join(name);
+    symlink(runvault(), &link).expect("a link");
+    link
+}
+
+fn options(site: &Site, more: &str) -> String {
+    format!("{more}identity={},state={}", site.identity.display(), site.state.display())
+}
+
+fn work_and_unmount(site: &Site, mounted: &Output) {
+    assert!(mounted.status.success(), "{}", printed(mounted));
+    fs::create_dir_all(site.at.join("run")).expect("a run");
+    run(Command::new(runvault()).arg("unmount").arg(&site.at));
+}
+
+#[test]
+fn the_helper_mounts_by_either_name() {
+    for name in ["mount.runvault", "mount.fuse.runvault"] {
+        let site = Site::new();
+        let mut command = Command::new(helper(&site, name));
+        command.arg(&site.store).arg(&site.at).arg("-o").arg(options(&site, "rw,noatime,_netdev,"));
+        work_and_unmount(&site, &output(&mut command));
+    }
+}
+
+#[test]
+fn the_helper_refuses_unknown_options_and_tolerates_them_with_s() {
+    let site = Site::new();
+    let helper = helper(&site, "mount.runvault");
+    let call = |args: &[&str], wish: &str| {
+        let mut command = Command::new(&helper);
+        output(command.arg(&site.store).arg(&site.at).args(args).arg("-o").arg(options(&site, wish)))
+    };
+    let refused = call(&[], "frobnicate,");
+    assert_eq!(refused.status.code(), Some(2), "{}", printed(&refused));
+    assert!(printed(&refused).contains("frobnicate"));
+    assert!(!is_mounted(&site.at));
+    let fake = call(&["-f"], "");
+    assert!(fake.status.success() && !is_mounted(&site.at), "{}", printed(&fake));
+    work_and_unmount(&site, &call(&["-s", "-n"], "frobnicate,"));
+    let reader = call(&["-r"], "");
+    let refused = fs::write(site.at.join("run/x"), b"x");
+    run(Command::new(runvault()).arg("unmount").arg(&site.at));
+    assert!(reader.status.success(), "{}", printed(&reader));
+    assert_eq!(refused.expect_err("read-only").raw_os_error(), Some(libc::EROFS));
+}
+
+#[test]
+fn mount_8_finds_the_helper_as_mount_t() {
+    // In a mount namespace of its own: the name in /sbin goes with it.
+    if !is_root() {
+        println!("left out: mount(8) needs root");
+        return;
+    }
+    let site = Site::new();
+    let script = r#"set -e
+mkdir "$DIR/sbin" && cp -a /sbin/. "$DIR/sbin/" && ln -s "$PROGRAM" "$DIR/sbin/mount.runvault"
+mount --bind "$DIR/sbin" "$(readlink -f /sbin)"
+mount -t runvault -o "$OPTIONS" "$DIR/store" "$DIR/mnt"
+mkdir "$DIR/mnt/run" && echo written > "$DIR/mnt/run/file"
+"$PROGRAM" unmount "$DIR/mnt""#;
+    let mut command = Command::new("unshare");
+    command.args(["-m", "--propagation", "private", "sh", "-c", script]);
+    command.env("DIR", site.dir()).env("PROGRAM", runvault()).env("OPTIONS", options(&site, ""));
+    run(&mut command);
+    let cat = run(site.command(&["cat"]).arg(&site.store).arg("run/file"));
+    assert_eq!(cat.stdout, b"written\n");
+    detach(&site.at);
+}

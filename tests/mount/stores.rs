@@ -1,0 +1,139 @@
+//! Stores that cannot be written, are gone, or were left half made.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use runvault_tests::Site;
+use runvault_tests::image::Image;
+use runvault_tests::tools::{is_root, output, printed, run, runvault};
+
+fn remount(at: &Path, how: &str) {
+    run(Command::new("mount").arg("-o").arg(format!("remount,{how}")).arg(at));
+}
+
+#[test]
+fn a_read_only_store_is_read_and_not_written() {
+    if !is_root() {
+        println!("left out: loop images need root");
+        return;
+    }
+    let image = Image::new("ext4", 64);
+    let site = Site::new();
+    let store = image.path().join("store");
+    run(Command::new("cp").arg("-a").arg(&site.store).arg(&store));
+    let mount = site.builder().store(&store).mount();
+    fs::create_dir(mount.path("run")).expect("a run");
+    fs::write(mount.path("run/file"), b"kept").expect("a file");
+    // Not unmounted: a journal is left for a reader to look through.
+    mount.kill();
+    let mount = site.builder().store(&store).mount();
+    mount.unmount();
+    remount(image.path(), "ro");
+
+    let reader = site.builder().store(&store).arg("--read-only").mount();
+    assert_eq!(fs::read(reader.path("run/file")).expect("read").len(), 4);
+    let refused = fs::write(reader.path("run/new"), b"x").expect_err("read-only");
+    assert_eq!(refused.raw_os_error(), Some(libc::EROFS));
+    reader.unmount();
+
+    match site.builder().store(&store).try_mount() {
+        Ok(mount) => {
+            for refused in [fs::write(mount.path("run/new"), b"x"), fs::create_dir(mount.path("second"))] {
+                assert_eq!(refused.expect_err("read-only").raw_os_error(), Some(libc::EROFS));
+            }
+            fs::read(mount.path("run/file"))
+                .unwrap_or_else(|e| panic!("reading goes on: {e}\n{}", mount.log()));
+            mount.unmount();
+        }
+        Err(said) => assert!(said.to_lowercase().contains("read-only"), "{said}"),
+    }
+    remount(image.path(), "rw");
+    let mount = site.builder().store(&store).mount();
+    fs::write(mount.path("run/new"), b"again").expect("works again");
+    mount.unmount();
+}
+
+#[test]
+fn a_store_that_turns_read_only_says_so_and_works_again() {
+    if !is_root() {
+        println!("left out: loop images need root");
+        return;
+    }
+    let image = Image::new("ext4", 64);
+    let site = Site::new();
+    let bind = image.path().join("store");
+    run(Command::new("cp").arg("-a").arg(&site.store).arg(&bind));
+    let mount = site.builder().store(&bind).mount();
+    fs::create_dir(mount.path("run")).expect("a run");
+    fs::write(mount.path("run/file"), b"before").expect("a file");
+    mount.unmount();
+    // A bind mount: the kernel refuses to make a file system read-only that is being written.
+    let at = site.dir().join("bound");
+    fs::create_dir(&at).expect("a directory");
+    run(Command::new("mount").arg("--bind").arg(&bind).arg(&at));
+    let mount = site.builder().store(&at).mount();
+    run(Command::new("mount").args(["-o", "remount,bind,ro"]).arg(&at));
+    let refused = fs::create_dir(mount.path("run/new"));
+    run(Command::new("mount").args(["-o", "remount,bind,rw"]).arg(&at));
+    let works = fs::create_dir(mount.path("run/again"));
+    let read = fs::read(mount.path("run/file"));
+    mount.unmount();
+    run(Command::new("umount").arg(&at));
+    assert_eq!(refused.expect_err("read-only").raw_os_error(), Some(libc::EROFS));
+    works.expect("works again");
+    assert_eq!(read.expect("read"), b"before");
+}
+
+#[test]
+fn a_store_that_is_gone_is_an_error_and_no_hang() {
+    let site = Site::new();
+    let mount = site.mount();
+    fs::create_dir(mount.path("run")).expect("a run");
+    fs::write(mount.path("run/file"), vec![3; 100_000]).expect("a file");
+    fs::File::open(mount.path("run/file")).and_then(|file| file.sync_all()).expect("sync");
+    fs::remove_dir_all(&site.store).expect("the store goes");
+    for refused in [fs::write(mount.path("run/new"), b"x"), fs::create_dir(mount.path("second"))] {
+        let number = refused.expect_err("gone").raw_os_error();
+        assert!(matches!(number, Some(libc::EIO | libc::ENOENT | libc::ESTALE)), "{number:?}");
+    }
+    let unmount = output(Command::new(runvault()).arg("unmount").arg(&mount.at));
+    assert!(!printed(&unmount).contains("panicked"), "{}", printed(&unmount));
+    assert!(mount.wait().code().is_some_and(|code| code <= 1));
+    let ls = output(site.command(&["ls"]).arg(&site.store));
+    assert_eq!(ls.status.code(), Some(1), "{}", printed(&ls));
+    assert!(printed(&ls).contains("no such directory"), "{}", printed(&ls));
+}
+
+#[test]
+fn what_a_killed_init_left_is_named() {
+    let (mut killed, mut whole) = (0, 0);
+    for micros in (0..24).map(|n| 500 + n * 1500) {
+        let site = Site::uninitialised(&std::env::temp_dir());
+        let init = || {
+            let mut command = Command::new(runvault());
+            command.args(["init", "--no-lock", "--identity"]).arg(&site.identity).arg(&site.store);
+            command
+        };
+        let mut child = init().stdout(std::process::Stdio::null()).spawn().expect("init starts");
+        std::thread::sleep(std::time::Duration::from_micros(micros));
+        let _ = child.kill();
+        child.wait().expect("a child");
+        let _ = fs::remove_file(&site.identity);
+        let left = fs::read_dir(&site.store).expect("the store").count();
+        let again = output(&mut init());
+        let text = printed(&again);
+        assert!(!text.contains("panicked"), "{text}");
+        if site.store.join("vault.json").exists() && again.status.code() != Some(0) {
+            whole += 1;
+            assert!(text.contains("is a vault already"), "{text}");
+        } else if left > 0 {
+            killed += 1;
+            assert_eq!(again.status.code(), Some(1), "{text}");
+            assert!(text.contains("init"), "a killed init is not recognised:\n{text}");
+        } else {
+            assert_eq!(again.status.code(), Some(0), "{text}");
+        }
+    }
+    println!("{killed} killed half way, {whole} after the end");
+}

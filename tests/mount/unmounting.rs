@@ -1,0 +1,50 @@
+//! `unmount` and mounts that come and go at the same time: device numbers are given again at once, and
+//! what a killed process left must not be taken for the one that serves the mount.
+
+use std::fs;
+
+use runvault_tests::Site;
+
+const ROUNDS: usize = 12;
+const AT_A_TIME: usize = 4;
+
+fn come_and_go(seed: usize) {
+    let site = Site::in_memory();
+    for round in 0..ROUNDS {
+        let mount = site.mount();
+        if (round + seed) % 3 == 0 {
+            mount.kill();
+            continue;
+        }
+        // No pause: the table shows the mount before its process listens.
+        let written = (round + seed) % 3 == 1;
+        if written {
+            let _ = fs::create_dir(mount.path("run"));
+            fs::write(mount.path("run/file"), vec![round as u8; 1 << 20]).expect("a file");
+        }
+        let log = mount.log_path();
+        mount.unmount();
+        let said = fs::read_to_string(log).expect("the log");
+        assert!(said.contains("everything is durable"), "round {round}: unmount did not wait:\n{said}");
+    }
+}
+
+#[test]
+fn fifty_unmounts_beside_each_other_and_beside_killed_ones() {
+    std::thread::scope(|scope| {
+        for seed in 0..AT_A_TIME {
+            scope.spawn(move || come_and_go(seed));
+        }
+    });
+}
+
+#[test]
+fn a_mount_that_somebody_else_unmounted_is_none() {
+    let site = Site::new();
+    let mount = site.mount();
+    runvault_tests::site::detach(&mount.at);
+    assert_eq!(mount.wait().code(), Some(0));
+    let mut again = std::process::Command::new(runvault_tests::tools::runvault());
+    let done = runvault_tests::tools::output(again.arg("unmount").arg(&site.at));
+    assert_eq!(done.status.code(), Some(2), "{}", runvault_tests::tools::printed(&done));
+}
