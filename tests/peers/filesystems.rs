@@ -17,7 +17,8 @@ fn on(kind: &str) {
 }
 
 fn suites(site: &Site) {
-    pjdfstest::on(site);
+    // Some file systems fail cases themselves: btrfs counts no subdirectories.
+    pjdfstest::on(site, false);
     let mount = site.mount();
     fsx::fsx(site, &mount, "everything", fsx::EVERYTHING, 1..=1);
     mount.unmount();
