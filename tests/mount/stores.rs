@@ -76,6 +76,8 @@ fn a_store_that_turns_read_only_says_so_and_works_again() {
     run(Command::new("mount").args(["-o", "remount,bind,ro"]).arg(&at));
     let refused = fs::create_dir(mount.path("run/new"));
     run(Command::new("mount").args(["-o", "remount,bind,rw"]).arg(&at));
+    // The store is asked again a moment later.
+    std::thread::sleep(std::time::Duration::from_millis(4000));
     let works = fs::create_dir(mount.path("run/again"));
     let read = fs::read(mount.path("run/file"));
     mount.unmount();

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use runvault_crypto::aead::Engine;
 use runvault_crypto::digest::ct_eq;
@@ -52,8 +53,13 @@ pub(crate) struct Body {
     holding: Option<Holding>,
     /// Who writes it, where this machine would but may not.
     holder: Option<String>,
+    /// When its store refused the lease as a read-only one.
+    refused: Option<Instant>,
     run: RunId,
 }
+
+/// How long a store that was read-only is taken for one.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 impl Body {
     /// Whether this process may write now.
@@ -66,6 +72,11 @@ impl Body {
             (None, Some(holder)) => Err(Error::Held { run: self.run.to_string(), holder: holder.clone() }),
             (None, None) => Err(Posix::ReadOnly.into()),
         }
+    }
+
+    /// Its store was read-only a while ago, and may not be any more.
+    pub(crate) fn may_be_writable_now(&self) -> bool {
+        self.refused.is_some_and(|at| at.elapsed() >= ASK_AGAIN)
     }
 
     pub(crate) fn holder(&self) -> Option<&str> {
@@ -232,6 +243,7 @@ impl Vault {
         let dir = runs::run_dir(&self.root, &run.id)?;
         let tree = dir.open_dir(b"tree").map_err(|e| Error::store("open", object(), e))?;
         let top = number(tree.stat_self().map_err(|e| Error::store("stat", object(), e))?.ino);
+        let mut refused = None;
         let (context, holding, holder) = match self.gateway.as_deref().filter(|_| run.held) {
             None => (RunContext::reader(run.id, run.keys(), run.geometry, tree.clone()), None, None),
             Some(gateway) => match Holding::take(run.id, dir.clone(), &gateway.id()) {
@@ -245,13 +257,14 @@ impl Vault {
                 }
                 // Nobody can write there, and reading needs no lease.
                 Err(error) if is_read_only_store(&error) => {
+                    refused = Some(Instant::now());
                     let context = RunContext::reader(run.id, run.keys(), run.geometry, tree.clone());
                     (context, None, None)
                 }
                 Err(other) => return Err(other),
             },
         };
-        Ok(Body { dir, tree, top, context, holding, holder, run: run.id })
+        Ok(Body { dir, tree, top, context, holding, holder, refused, run: run.id })
     }
 
     /// Begins a new session, after what the last one left, if it ended `uncleanly`, was put in order.
@@ -317,7 +330,16 @@ impl Vault {
         let top = number(tree.stat_self().map_err(|e| Error::store("stat", object(), e))?.ino);
         let holding = Holding::take(run.id, dir.clone(), &gateway.id())?;
         let context = self.new_context(run, &dir, &tree, top, session);
-        let body = Body { dir, tree, top, context, holding: Some(holding), holder: None, run: run.id };
+        let body = Body {
+            dir,
+            tree,
+            top,
+            context,
+            holding: Some(holding),
+            holder: None,
+            refused: None,
+            run: run.id,
+        };
         *run.body.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(body));
         Ok(())
     }

@@ -231,6 +231,14 @@ impl Vault {
         for run in open.iter().take(open.len().saturating_sub(BODIES_MAX)) {
             run.close_body_if_unused();
         }
+        for (run, body) in self.bodies() {
+            if body.may_be_writable_now() {
+                drop(body);
+                // Not while a file is open: a writer's context beside it would have bytes that it lacks.
+                self.dirs.drop_run(&run);
+                run.close_body_if_unused();
+            }
+        }
     }
 
     /// Everything durable, journals removed, leases given up. Later calls fail with `Closed`.

@@ -277,8 +277,8 @@ fn a_lease_of_another_machine_makes_the_run_read_only_until_it_is_taken_over() {
 
 #[test]
 fn a_store_that_is_read_only_is_read_by_its_writer_too() {
-    use runvault_store::doubles::observe::Op;
     use runvault_store::doubles::faulty::{Fault, Faults, Rule};
+    use runvault_store::doubles::observe::Op;
     let mut fixture = Fixture::in_memory();
     written(&fixture);
     let (root, faults) = Faults::over(fixture.root.clone()).unwrap();
@@ -290,10 +290,12 @@ fn a_store_that_is_read_only_is_read_by_its_writer_too() {
     assert_eq!(vault.get("run/x").unwrap(), vec![1; 30_000]);
     assert_eq!(posix(vault.put("run/z", b"")), Posix::ReadOnly);
     assert!(matches!(vault.make_dir("second"), Err(Error::Store { .. })));
-    vault.close().unwrap();
     faults.clear();
-    let vault = fixture.writer();
+    // The store is asked again a second later.
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    vault.tick().unwrap();
     vault.put("run/z", b"again").unwrap();
+    assert_eq!(vault.get("run/z").unwrap(), b"again");
     vault.close().unwrap();
 }
 
