@@ -1,4 +1,4 @@
-//! A file system of a chosen kind and size in a file, mounted by loop. Needs root.
+//! A file system of a chosen kind and size in a file in memory, mounted by loop. Needs root.
 
 use std::path::Path;
 use std::process::Command;
@@ -20,7 +20,7 @@ impl Image {
     /// # Panics
     /// If it cannot be made or mounted.
     pub fn new(kind: &str, mib: u64) -> Self {
-        let file = NamedTempFile::with_prefix("runvault-image-").expect("a temporary file");
+        let file = NamedTempFile::with_prefix_in("runvault-image-", "/dev/shm").expect("a temporary file");
         let at = TempDir::with_prefix("rv-").expect("a temporary directory");
         file.as_file().set_len(mib << 20).expect("a sparse file");
         let force = if kind == "ext4" { "-qF" } else { "-qf" };
