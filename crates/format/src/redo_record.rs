@@ -55,30 +55,22 @@ impl Record {
     /// # Errors
     /// [`Error::TooLong`] for a path or blob over its bound.
     pub fn encode(&self, key: &JournalKey) -> Result<Vec<u8>> {
-        if self.path.len() > PATH_MAX || self.blob.len() > BLOB_MAX || self.size_after == Some(u64::MAX) {
-            return Err(Error::TooLong);
-        }
-        let len = Self::encoded_len(self.path.len(), self.blob.len());
-        let mut fields = Vec::with_capacity(len);
-        fields.extend_from_slice(MAGIC);
-        fields.extend_from_slice(&(len as u32).to_le_bytes());
-        fields.extend_from_slice(&self.number.to_le_bytes());
-        fields.extend_from_slice(&self.session.0);
-        fields.extend_from_slice(&self.file_id.0);
-        fields.extend_from_slice(&self.epoch.to_le_bytes());
-        fields.extend_from_slice(&self.chunk.to_le_bytes());
-        fields.extend_from_slice(&self.size_after.unwrap_or(u64::MAX).to_le_bytes());
-        fields.extend_from_slice(&(self.path.len() as u16).to_le_bytes());
-        fields.extend_from_slice(&(self.blob.len() as u32).to_le_bytes());
-        let padding = [0; SECTOR];
-        let padding = padding.get(..len - HEAD - self.path.len() - self.blob.len()).unwrap_or_default();
-        let tag = key.tag(&[&fields, &self.path, &self.blob, padding]);
-        let mut out = fields;
-        out.extend_from_slice(&tag);
-        out.extend_from_slice(&self.path);
-        out.extend_from_slice(&self.blob);
-        out.resize(len, 0);
+        let mut out = Vec::new();
+        self.borrowed().encode_into(key, &mut out)?;
         Ok(out)
+    }
+
+    fn borrowed(&self) -> RecordRef<'_> {
+        RecordRef {
+            number: self.number,
+            session: self.session,
+            file_id: self.file_id,
+            epoch: self.epoch,
+            chunk: self.chunk,
+            size_after: self.size_after,
+            path: &self.path,
+            blob: &self.blob,
+        }
     }
 
     /// The record at the start of `bytes`, and how many of them are its own.
@@ -115,6 +107,51 @@ impl Record {
         r.zeros_to_end()?;
         let size_after = (size_after != u64::MAX).then_some(size_after);
         Ok((Self { number, session, file_id, epoch, chunk, size_after, path, blob }, len))
+    }
+}
+
+/// A [`Record`] whose path and chunk are someone else's.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub struct RecordRef<'a> {
+    pub number: u64,
+    pub session: SessionId,
+    pub file_id: FileId,
+    pub epoch: u32,
+    pub chunk: u64,
+    pub size_after: Option<u64>,
+    pub path: &'a [u8],
+    pub blob: &'a [u8],
+}
+
+impl RecordRef<'_> {
+    /// Appends what [`Record::encode`] gives; nothing is appended on an error.
+    ///
+    /// # Errors
+    /// As of [`Record::encode`].
+    pub fn encode_into(&self, key: &JournalKey, out: &mut Vec<u8>) -> Result<()> {
+        if self.path.len() > PATH_MAX || self.blob.len() > BLOB_MAX || self.size_after == Some(u64::MAX) {
+            return Err(Error::TooLong);
+        }
+        let len = Record::encoded_len(self.path.len(), self.blob.len());
+        let mut fields = Vec::with_capacity(FIELDS);
+        fields.extend_from_slice(MAGIC);
+        fields.extend_from_slice(&(len as u32).to_le_bytes());
+        fields.extend_from_slice(&self.number.to_le_bytes());
+        fields.extend_from_slice(&self.session.0);
+        fields.extend_from_slice(&self.file_id.0);
+        fields.extend_from_slice(&self.epoch.to_le_bytes());
+        fields.extend_from_slice(&self.chunk.to_le_bytes());
+        fields.extend_from_slice(&self.size_after.unwrap_or(u64::MAX).to_le_bytes());
+        fields.extend_from_slice(&(self.path.len() as u16).to_le_bytes());
+        fields.extend_from_slice(&(self.blob.len() as u32).to_le_bytes());
+        let padding = [0; SECTOR];
+        let padding = padding.get(..len - HEAD - self.path.len() - self.blob.len()).unwrap_or_default();
+        let tag = key.tag(&[&fields, self.path, self.blob, padding]);
+        for part in [&fields, tag.as_slice(), self.path, self.blob, padding] {
+            out.extend_from_slice(part);
+        }
+        Ok(())
     }
 }
 

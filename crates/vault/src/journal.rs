@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use runvault_format::ids::{FileId, SessionId};
 use runvault_format::keys::JournalKey;
-use runvault_format::redo_record::Record;
+use runvault_format::redo_record::{Record, RecordRef};
 use runvault_store::backend::Dir;
 use runvault_store::journal_files::{self, JournalFiles, SECTOR};
 
@@ -142,20 +142,21 @@ impl Journal {
         }
         self.create_files(&mut inner)?;
         let mut number = inner.number;
-        let mut batch = Vec::new();
+        let len = |redo: &Redo| Record::encoded_len(path.len(), redo.stored.len());
+        let mut batch = Vec::with_capacity(redos.iter().map(len).sum());
         for redo in redos {
             number += 1;
-            let record = Record {
+            let record = RecordRef {
                 number,
                 session: self.session,
                 file_id,
                 epoch,
                 chunk: redo.chunk,
                 size_after: redo.size_after,
-                path: path.to_vec(),
-                blob: redo.stored.clone(),
+                path,
+                blob: &redo.stored,
             };
-            batch.extend_from_slice(&record.encode(&self.key)?);
+            record.encode_into(&self.key, &mut batch)?;
         }
         if !self.write_batch(&mut inner, &batch)? {
             return Ok(Err(Full));

@@ -1,5 +1,6 @@
 //! From the overlay into the journal, and from there into place.
 
+use std::borrow::Cow;
 use std::sync::{Arc, RwLockWriteGuard};
 
 use runvault_format::chunk;
@@ -137,7 +138,10 @@ impl FileObject {
         while let Some(first) = rest.first() {
             let run = rest.iter().zip(first.chunk..).take_while(|(redo, i)| redo.chunk == *i).count();
             let (together, others) = rest.split_at(run);
-            let stored = together.iter().map(|r| r.stored.as_slice()).collect::<Vec<_>>().concat();
+            let stored = match together {
+                [alone] => Cow::Borrowed(alone.stored.as_slice()),
+                several => several.iter().map(|r| r.stored.as_slice()).collect::<Vec<_>>().concat().into(),
+            };
             let offset = self.run.geometry.chunk_offset(first.chunk);
             self.file.write_at(&stored, offset).map_err(self.io("write"))?;
             rest = others;
