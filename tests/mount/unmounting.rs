@@ -12,7 +12,7 @@ fn come_and_go(seed: usize) {
     let site = Site::in_memory();
     for round in 0..ROUNDS {
         let mount = site.mount();
-        if (round + seed) % 3 == 0 {
+        if (round + seed).is_multiple_of(3) {
             mount.kill();
             continue;
         }
