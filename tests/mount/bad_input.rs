@@ -301,3 +301,24 @@ fn a_run_made_with_public_keys_alone_is_refused() {
     assert_eq!(names, ["run"]);
     mount.unmount();
 }
+
+/// A damaged directory stays in the listing, so that a copy of the tree fails instead of leaving it out.
+#[test]
+fn a_damaged_directory_is_listed_and_refused() {
+    let site = Site::new();
+    let mount = site.mount();
+    fs::create_dir_all(mount.path("run/dir")).expect("a run");
+    fs::write(mount.path("run/dir/file"), b"x").expect("a file");
+    mount.unmount();
+    let run =
+        fs::read_dir(site.store.join("runs")).expect("runs").next().expect("a run").expect("an entry").path();
+    let dir = fs::read_dir(run.join("tree")).expect("a tree").next().expect("dir").expect("an entry").path();
+    fs::remove_file(dir.join("_dir")).expect("its record");
+    let mount = damaged(&site, "a missing record");
+    let names: Vec<_> =
+        fs::read_dir(mount.path("run")).expect("a run").map(|e| e.expect("an entry").file_name()).collect();
+    assert_eq!(names, ["dir"]);
+    let copied = output(Command::new("cp").arg("-a").arg(mount.path("run")).arg(site.dir().join("copy")));
+    assert!(!copied.status.success(), "{}", printed(&copied));
+    mount.unmount();
+}

@@ -200,3 +200,50 @@ fn what_cp_takes_in_and_out_is_the_same_tree() {
     assert_eq!(json_lines(&ls).len(), 6, "{}", printed(&ls));
     expect(on_store(&site, &["cat"]).arg("in/none"), 1, "no such file");
 }
+
+/// An older audit.log put back right after a rotation is refused by the machine that rotated.
+#[test]
+fn a_rotation_is_pinned_at_once() {
+    let site = Site::new();
+    let mount = site.mount();
+    std::fs::create_dir(mount.path("run")).expect("a run");
+    mount.unmount();
+    let log = site.store.join("custody/audit.log");
+    let older = std::fs::read(&log).expect("the log");
+    run(site.command(&["custody", "rotate"]).arg(&site.store));
+    std::fs::write(&log, older).expect("put back");
+    let done = output(site.command(&["ls"]).arg(&site.store));
+    assert_eq!(done.status.code(), Some(4), "{}", printed(&done));
+}
+
+/// What a store says of modes and devices does not reach the machine that copies out of it, and a copy
+/// never takes the place of what is no file.
+#[test]
+fn copies_out_make_no_devices_and_no_set_id_directories() {
+    use std::os::unix::fs::PermissionsExt;
+    if !runvault_tests::tools::is_root() {
+        println!("left out: making a device needs root");
+        return;
+    }
+    let site = Site::new();
+    let mount = site.mount();
+    std::fs::create_dir_all(mount.path("run/dir")).expect("a run");
+    std::fs::set_permissions(mount.path("run/dir"), std::fs::Permissions::from_mode(0o6777)).expect("chmod");
+    std::fs::write(mount.path("run/file"), b"x").expect("a file");
+    run(Command::new("mknod").arg(mount.path("run/device")).args(["b", "7", "200"]));
+    mount.unmount();
+    let out = site.dir().join("out");
+    let mut source = site.store.as_os_str().to_owned();
+    source.push(":/run");
+    let done = output(site.command(&["cp", "-r"]).arg(&source).arg(&out));
+    assert_eq!(done.status.code(), Some(1), "{}", printed(&done));
+    assert!(!out.join("device").exists() && out.join("file").exists(), "{}", printed(&done));
+    let mode = std::fs::metadata(out.join("dir")).expect("a directory").permissions().mode();
+    assert_eq!(mode & 0o7777, 0o777);
+    let pipe = site.dir().join("pipe");
+    run(Command::new("mkfifo").arg(&pipe));
+    source.push("/file");
+    let refused = output(site.command(&["cp", "--force"]).arg(&source).arg(&pipe));
+    assert_eq!(refused.status.code(), Some(1), "{}", printed(&refused));
+    assert!(!std::fs::metadata(&pipe).expect("still there").is_file());
+}

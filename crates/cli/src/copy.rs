@@ -172,6 +172,9 @@ impl<'a> Copy<'a> {
         if found.kind == Kind::Dir {
             return Err(refuse(Exit::Failed, format!("{name}: a directory is there")));
         }
+        if !matches!(found.kind, Kind::File | Kind::Symlink) {
+            return Err(refuse(Exit::Failed, format!("{name}: exists and is no file")));
+        }
         if !self.force {
             return Err(refuse_with(Exit::Failed, format!("{name}: exists"), "cp --force overwrites"));
         }

@@ -41,14 +41,22 @@ impl Store {
         let root = open_root(path)?;
         let chain = Chain::load(&root)?;
         let state = state_folder(who.state.as_deref())?;
-        if let Err(error) = pins::check_and_advance(&state, &root, &chain) {
-            match error {
-                // Reading a vault must not need a place to write to; only rollbacks go unnoticed.
-                runvault_custody::Error::Io { .. } => log::info!("no pin was kept: {error}"),
-                error => return Err(error.into()),
-            }
+        let store = Store { root, chain, state };
+        store.pin(&store.chain)?;
+        Ok(store)
+    }
+
+    /// Notes the newest state that this machine has seen, so that an older one is refused from here on.
+    ///
+    /// # Errors
+    /// Exit 4: the store is older than this machine has seen it.
+    pub fn pin(&self, chain: &Chain) -> Result<()> {
+        match pins::check_and_advance(&self.state, &self.root, chain) {
+            // Reading a vault must not need a place to write to; only rollbacks go unnoticed.
+            Err(error @ runvault_custody::Error::Io { .. }) => log::info!("no pin was kept: {error}"),
+            other => other?,
         }
-        Ok(Store { root, chain, state })
+        Ok(())
     }
 
     /// The acting identity: the named key file, else the owner's in the store.
@@ -108,6 +116,7 @@ impl Store {
         let mut authority = Acting::open(self.chain.clone(), &identity)?;
         if !folder.is_enrolled(&self.chain) {
             folder.enroll(&self.root, &mut self.chain, &identity)?;
+            self.pin(&self.chain)?;
             log::info!("this machine was enrolled as a gateway of vault {}", self.chain.vault_id());
             authority = Acting::open(self.chain.clone(), &identity)?;
         }

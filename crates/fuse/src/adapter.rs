@@ -439,14 +439,16 @@ impl Filesystem for Adapter {
                 let dots = matches!(entry.name.as_slice(), b"." | b"..");
                 let attr = match &entry.attr {
                     Some(attr) => file_attr(attr),
-                    // Number 0: the kernel takes name and type, and looks the rest up.
-                    None => bare(if dots { entry.ino } else { 0 }, entry.kind),
+                    // Damaged: listed all the same, so that no copy leaves it out unseen. The kernel may
+                    // keep nothing of it, so whoever looks it up gets the error.
+                    None => bare(entry.ino, entry.kind),
                 };
+                let ttl = if entry.attr.is_some() { self.ttl } else { Duration::ZERO };
                 let generation = fuser::Generation(entry.attr.map_or(0, |attr| attr.generation));
                 let name = OsStr::from_bytes(&entry.name);
                 let added = slot.with(|parked| match parked {
                     Parked::DirectoryPlus(reply) => {
-                        !reply.add(attr.ino, entry.next, name, &self.ttl, &attr, generation)
+                        !reply.add(attr.ino, entry.next, name, &ttl, &attr, generation)
                     }
                     _ => false,
                 });

@@ -28,8 +28,8 @@ pub(crate) fn file_attr(attr: &Attr) -> FileAttr {
     }
 }
 
-/// For a name whose attributes a listing does not carry: `.` and `..`. The kernel takes number and
-/// type, and no reference.
+/// For a name whose attributes a listing does not carry: `.` and `..`, of which the kernel takes number
+/// and type and no reference, and what is damaged.
 pub(crate) fn bare(ino: Ino, kind: Kind) -> FileAttr {
     FileAttr {
         ino: INodeNo(ino),

@@ -1,6 +1,7 @@
 //! `custody rotate`: a new vault key under the same runs.
 
 use anyhow::Result;
+use runvault_custody::chain::Chain;
 use runvault_custody::rotate::{RotateSummary, rotate};
 
 use crate::args::{Custody, CustodyCommand, Rotate};
@@ -24,6 +25,8 @@ fn run_rotate(args: &Rotate) -> Result<()> {
         bar.set_position(done);
     });
     bar.finish_and_clear();
+    // Also after a failure: the new state may stand, and must not be taken back unseen.
+    store.pin(&Chain::load(&store.root)?)?;
     tell(args, &summary?)
 }
 

@@ -65,10 +65,10 @@ impl Tree for Local {
         let kind = match meta.kind {
             Kind::Fifo => FileType::Fifo,
             Kind::Socket => FileType::Socket,
-            Kind::CharDevice => FileType::CharacterDevice,
-            _ => FileType::BlockDevice,
+            // A store does not decide what devices there are here.
+            _ => anyhow::bail!("{}: a device in the vault is not made here; left out", shown(path)),
         };
-        rustix::fs::mknodat(CWD, path, kind, Mode::RUSR | Mode::WUSR, meta.rdev)
+        rustix::fs::mknodat(CWD, path, kind, Mode::RUSR | Mode::WUSR, 0)
             .map_err(io::Error::from)
             .with_context(|| shown(path))
     }
@@ -77,11 +77,11 @@ impl Tree for Local {
         fs::remove_file(path).with_context(|| shown(path))
     }
 
-    /// Without suid and sgid of files: a vault's store does not decide what runs as whom here.
+    /// Without suid and sgid: a vault's store does not decide what runs as whom here.
     fn finish(&self, path: &Path, meta: &Meta) -> Result<()> {
         if meta.kind != Kind::Symlink {
-            let mode = if meta.kind == Kind::Dir { meta.mode } else { meta.mode & 0o1777 };
-            fs::set_permissions(path, fs::Permissions::from_mode(mode)).with_context(|| shown(path))?;
+            fs::set_permissions(path, fs::Permissions::from_mode(meta.mode & 0o1777))
+                .with_context(|| shown(path))?;
         }
         let times = Timestamps { last_access: timespec(meta.atime), last_modification: timespec(meta.mtime) };
         rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)
