@@ -19,7 +19,7 @@ fn vault() -> (Site, PathBuf) {
     }
     let mut target = site.store.clone().into_os_string();
     target.push(":/");
-    run(site.command(&["cp", "-r"]).arg("--state").arg(&site.state).arg(&tree).arg(target));
+    run(site.command(&["cp", "-r"]).arg(&tree).arg(target));
     let runs: Vec<_> = fs::read_dir(site.store.join("runs")).expect("runs").flatten().collect();
     let tree = runs.iter().map(|run| run.path().join("tree"));
     let tree = tree.max_by_key(|tree| fs::read_dir(tree).map_or(0, Iterator::count)).expect("a run");

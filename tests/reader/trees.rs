@@ -41,7 +41,7 @@ fn a_tree_that_cp_wrote_is_read_without_runvault() {
     plain_tree(&tree, &mut Random::of(21));
     let mut target = site.store.clone().into_os_string();
     target.push(":/");
-    run(site.command(&["cp", "-r"]).arg("--state").arg(&site.state).arg(&tree).arg(target));
+    run(site.command(&["cp", "-r"]).arg(&tree).arg(target));
     assert_same(&snapshot(&tree, true), &snapshot(&extract(&site).join("a run"), true), "extracted");
 }
 
@@ -76,8 +76,8 @@ fn runs_of_every_vault_key_are_read_after_rotations() {
     for (i, tree) in trees.iter().enumerate() {
         fs::create_dir(tree).expect("a directory");
         fs::write(tree.join("file"), Random::of(51 + i as u64).bytes(20_000)).expect("a file");
-        run(site.command(&["cp", "-r"]).arg("--state").arg(&site.state).arg(tree).arg(&target));
-        run(site.command(&["custody", "rotate"]).arg("--state").arg(&site.state).arg(&site.store));
+        run(site.command(&["cp", "-r"]).arg(tree).arg(&target));
+        run(site.command(&["custody", "rotate"]).arg(&site.store));
     }
     let out = extract(&site);
     for tree in &trees {
