@@ -19,6 +19,7 @@ mod lease;
 mod listing;
 mod locks;
 mod lookup;
+mod node_map;
 mod nodes;
 mod outcome;
 pub mod record;

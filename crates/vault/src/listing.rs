@@ -206,7 +206,7 @@ impl Vault {
             dir.dir
                 .stat(&entry.name)
                 .map_err(|e| outcome("look up a name in", dir.object(), e))
-                .map(|stat| (stat, self.found(dir, &name, entry.name, stat)))
+                .map(|stat| (stat, self.found(dir, &name, &entry.name, stat)))
         };
         let (stat, attr) = match found {
             Ok(found) => found,

@@ -10,7 +10,6 @@ use crate::directory::OpenDir;
 use crate::nodes::{Found, Name, number};
 use crate::outcome::outcome;
 use crate::run::Run;
-use crate::view::At;
 use crate::{Damage, Error, Posix, Result, Vault, runs};
 
 impl Vault {
@@ -35,11 +34,11 @@ impl Vault {
     pub(crate) fn lookup_in(&self, dir: &Arc<OpenDir>, text: &[u8]) -> Result<Attr> {
         let stored = dir.stored(text)?.text;
         let stat = dir.dir.stat(&stored).map_err(|e| outcome("look up a name in", dir.object(), e))?;
-        self.found(dir, text, stored, stat)
+        self.found(dir, text, &stored, stat)
     }
 
     /// Notes what was found under a name, and shows it. A directory must belong there.
-    pub(crate) fn found(&self, dir: &Arc<OpenDir>, text: &[u8], stored: Vec<u8>, stat: Stat) -> Result<Attr> {
+    pub(crate) fn found(&self, dir: &Arc<OpenDir>, text: &[u8], stored: &[u8], stat: Stat) -> Result<Attr> {
         let ino = number(stat.ino);
         let name = Name::new(dir.node, text);
         let opened = if stat.kind == Kind::Dir { self.verified(dir, ino, &name)? } else { None };
@@ -48,9 +47,8 @@ impl Vault {
         if let Some(opened) = opened.filter(|d| d.lasts) {
             self.nodes.set_dir_id(ino, opened.id);
         }
-        let named = Some((dir.clone(), text.into()));
-        let at = At { dir: dir.dir.clone(), stored, stat, body: dir.body.clone(), named };
-        self.attr_at(ino, generation, &at).inspect_err(|_| self.nodes.forget(ino, 1))
+        self.attr_of(ino, generation, &dir.body, &*dir.dir, stored, &stat)
+            .inspect_err(|_| self.nodes.forget(ino, 1))
     }
 
     /// Opens a directory that was not seen under this name before: its record must name the place.
@@ -101,15 +99,23 @@ impl Vault {
             return self.root_attr();
         }
         let open = handle.and_then(|h| self.handles.file(h).ok());
-        let known = self.nodes.known(ino);
-        let generation = known.as_ref().map_or(0, |k| k.generation);
-        if let Some(known) = known.filter(|k| k.top && k.name.is_some()) {
-            let stat = self.top_stat(&known.run)?;
+        let node = self.nodes.sight(ino);
+        let generation = node.generation;
+        if let Some(run) = node.top_of {
+            let stat = self.top_stat(&run)?;
             return Ok(self.attr(ino, generation, &stat, stat.size));
         }
         if let Some(file) = open.map(|open| open.file.clone()).or_else(|| self.files.live(ino)) {
             let stat = file.attr()?;
             return Ok(self.attr(ino, generation, &stat, stat.size));
+        }
+        // A directory that is open anyway need not be looked for, unless it was removed.
+        if node.kind == Some(Kind::Dir)
+            && let Some(dir) = self.kept_directory(ino)
+            && let Ok(stat) = dir.dir.stat_self()
+            && stat.nlink > 0
+        {
+            return Ok(self.dir_attr(ino, generation, &stat));
         }
         match self.locate_node(ino) {
             Ok(at) => self.attr_at(ino, generation, &at),

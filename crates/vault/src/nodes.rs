@@ -3,7 +3,6 @@
 //! A node lives while the kernel holds lookups of it, or while something in here needs it (an open
 //! handle, a child). Its number is the backing inode's. Nothing in here waits for the store.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use runvault_format::ids::DirId;
@@ -12,6 +11,7 @@ use runvault_format::name;
 use runvault_store::backend::Kind;
 
 use crate::api::{Ino, ROOT};
+use crate::node_map::{NodeMap, Numbered};
 use crate::run::Run;
 
 /// Deeper paths are taken for a cycle; Linux's own limit by PATH_MAX is 2,048 a path.
@@ -40,27 +40,68 @@ impl Name {
 }
 
 /// What only some nodes have, kept out of the many.
-#[expect(clippy::box_collection, reason = "one word in each of many nodes, for the few that have it")]
 enum Extra {
-    None,
     /// Further names of a file with several links.
-    Links(Box<Vec<Name>>),
+    Links(Vec<Name>),
     /// The id of a directory that was opened.
-    Directory(Box<DirId>),
+    Directory(DirId),
 }
 
 struct Node {
+    ino: Ino,
     run: Arc<Run>,
     /// The first name; `None` once the last one is gone.
     name: Option<Name>,
-    extra: Extra,
-    lookups: u64,
+    extra: Option<Box<Extra>>,
+    /// The kernel's, which it gives back all at once.
+    lookups: u32,
     /// Names below it, open handles, live files.
     pins: u32,
     generation: u32,
     kind: Kind,
     /// The top directory of a run.
     top: bool,
+}
+
+// The kernel caches millions: what a node grows by, the mount grows by a million times.
+const _: () = assert!(size_of::<Node>() <= 64);
+
+impl Node {
+    fn new(ino: Ino, kind: Kind, run: &Arc<Run>) -> Self {
+        Self {
+            ino,
+            run: run.clone(),
+            name: None,
+            extra: None,
+            lookups: 0,
+            pins: 0,
+            generation: 0,
+            kind,
+            top: false,
+        }
+    }
+
+    fn dir_id(&self) -> Option<DirId> {
+        if let Some(Extra::Directory(id)) = self.extra.as_deref() { Some(*id) } else { None }
+    }
+
+    fn set_dir_id(&mut self, id: DirId) {
+        self.extra = Some(Box::new(Extra::Directory(id)));
+    }
+
+    fn links(&self) -> &[Name] {
+        if let Some(Extra::Links(links)) = self.extra.as_deref() { links } else { &[] }
+    }
+
+    fn links_mut(&mut self) -> Option<&mut Vec<Name>> {
+        if let Some(Extra::Links(links)) = self.extra.as_deref_mut() { Some(links) } else { None }
+    }
+}
+
+impl Numbered for Node {
+    fn ino(&self) -> Ino {
+        self.ino
+    }
 }
 
 /// A copy of what a node says.
@@ -72,6 +113,15 @@ pub(crate) struct Known {
     pub(crate) generation: u32,
     pub(crate) kind: Kind,
     pub(crate) top: bool,
+}
+
+/// What attributes are looked for by, without a copy of the name.
+#[derive(Default)]
+pub(crate) struct Sight {
+    pub(crate) generation: u32,
+    pub(crate) kind: Option<Kind>,
+    /// The run whose top directory it is, unless it was removed.
+    pub(crate) top_of: Option<Arc<Run>>,
 }
 
 /// How a name was come by.
@@ -91,7 +141,7 @@ pub(crate) struct Nodes(Mutex<Table>);
 
 #[derive(Default)]
 struct Table {
-    nodes: HashMap<Ino, Node>,
+    nodes: NodeMap<Node>,
     /// The last generation given to a number that was used again.
     generations: u32,
 }
@@ -107,57 +157,56 @@ impl Nodes {
 
     pub(crate) fn known(&self, ino: Ino) -> Option<Known> {
         let table = self.table();
-        let node = table.nodes.get(&ino)?;
-        let dir_id = if let Extra::Directory(id) = &node.extra { Some(**id) } else { None };
+        let node = table.nodes.get(ino)?;
         Some(Known {
             run: node.run.clone(),
             name: node.name.clone(),
-            dir_id,
+            dir_id: node.dir_id(),
             generation: node.generation,
             kind: node.kind,
             top: node.top,
         })
     }
 
+    pub(crate) fn sight(&self, ino: Ino) -> Sight {
+        let table = self.table();
+        table.nodes.get(ino).map_or_else(Sight::default, |node| Sight {
+            generation: node.generation,
+            kind: Some(node.kind),
+            top_of: (node.top && node.name.is_some()).then(|| node.run.clone()),
+        })
+    }
+
     /// Every name that is known to lead to the node.
     pub(crate) fn names(&self, ino: Ino) -> Vec<Name> {
         let table = self.table();
-        let Some(node) = table.nodes.get(&ino) else { return Vec::new() };
-        let more: &[Name] = if let Extra::Links(links) = &node.extra { links } else { &[] };
-        node.name.iter().chain(more).cloned().collect()
+        table.nodes.get(ino).map_or_else(Vec::new, |n| n.name.iter().chain(n.links()).cloned().collect())
     }
 
     /// Notes that `name` leads to the node, with one more lookup of the kernel; gives its generation.
     pub(crate) fn register(&self, ino: Ino, kind: Kind, run: &Arc<Run>, name: Name, found: Found) -> u32 {
         let mut table = self.table();
-        if let Some(node) = table.nodes.get(&ino) {
-            let replaced = found == Found::Made || node.kind != kind || node.name.is_none();
-            if replaced || !Arc::ptr_eq(&node.run, run) {
-                table.start_anew(ino, kind, run);
+        match table.nodes.get(ino) {
+            None => table.nodes.insert(Node::new(ino, kind, run)),
+            Some(node) => {
+                let replaced = found == Found::Made || node.kind != kind || node.name.is_none();
+                if replaced || !Arc::ptr_eq(&node.run, run) {
+                    table.start_anew(ino, kind, run);
+                }
             }
         }
-        table.nodes.entry(ino).or_insert_with(|| Node {
-            run: run.clone(),
-            name: None,
-            extra: Extra::None,
-            lookups: 0,
-            pins: 0,
-            generation: 0,
-            kind,
-            top: false,
-        });
         table.add_name(ino, name, found);
-        let Some(node) = table.nodes.get_mut(&ino) else { return 0 };
-        node.lookups += 1;
+        let Some(node) = table.nodes.get_mut(ino) else { return 0 };
+        node.lookups = node.lookups.saturating_add(1);
         node.generation
     }
 
     /// [`Nodes::register`] for the top directory of a run.
     pub(crate) fn register_top(&self, ino: Ino, run: &Arc<Run>, name: Name) -> u32 {
         let generation = self.register(ino, Kind::Dir, run, name, Found::There { nlink: 1 });
-        if let Some(node) = self.table().nodes.get_mut(&ino) {
+        if let Some(node) = self.table().nodes.get_mut(ino) {
             node.top = true;
-            node.extra = Extra::Directory(Box::new(DirId::ROOT));
+            node.set_dir_id(DirId::ROOT);
         }
         generation
     }
@@ -165,15 +214,15 @@ impl Nodes {
     /// Takes `n` lookups back.
     pub(crate) fn forget(&self, ino: Ino, n: u64) {
         let mut table = self.table();
-        if let Some(node) = table.nodes.get_mut(&ino) {
-            node.lookups = node.lookups.saturating_sub(n);
+        if let Some(node) = table.nodes.get_mut(ino) {
+            node.lookups = node.lookups.saturating_sub(u32::try_from(n).unwrap_or(u32::MAX));
         }
         table.drop_if_unused(ino);
     }
 
     /// Keeps the node until [`Nodes::unpin`].
     pub(crate) fn pin(&self, ino: Ino) {
-        if let Some(node) = self.table().nodes.get_mut(&ino) {
+        if let Some(node) = self.table().nodes.get_mut(ino) {
             node.pins += 1;
         }
     }
@@ -184,8 +233,8 @@ impl Nodes {
 
     /// The directory was opened, and its record read.
     pub(crate) fn set_dir_id(&self, ino: Ino, id: DirId) {
-        if let Some(node) = self.table().nodes.get_mut(&ino) {
-            node.extra = Extra::Directory(Box::new(id));
+        if let Some(node) = self.table().nodes.get_mut(ino) {
+            node.set_dir_id(id);
         }
     }
 
@@ -202,12 +251,15 @@ impl Nodes {
     /// The node has `to` in place of `from`.
     pub(crate) fn moved(&self, ino: Ino, from: &Name, to: &Name) {
         let mut table = self.table();
-        if !table.nodes.contains_key(&ino) {
+        if table.nodes.get(ino).is_none() {
             return;
         }
         table.pin(to.parent);
-        let Some(node) = table.nodes.get_mut(&ino) else { return };
-        let links = if let Extra::Links(links) = &mut node.extra { links.as_mut_slice() } else { &mut [] };
+        let Some(node) = table.nodes.get_mut(ino) else { return };
+        let links = match node.extra.as_deref_mut() {
+            Some(Extra::Links(links)) => links.as_mut_slice(),
+            _ => &mut [],
+        };
         match node.name.iter_mut().chain(links).find(|n| *n == from) {
             Some(place) => {
                 *place = to.clone();
@@ -226,7 +278,7 @@ impl Nodes {
             if at == ancestor {
                 return true;
             }
-            match table.nodes.get(&at).and_then(|n| n.name.as_ref()) {
+            match table.nodes.get(at).and_then(|n| n.name.as_ref()) {
                 Some(name) => at = name.parent,
                 None => return false,
             }
@@ -239,7 +291,7 @@ impl Nodes {
         let table = self.table();
         let mut found = Vec::new();
         let mut at = ino;
-        while let Some(node) = table.nodes.get(&at)
+        while let Some(node) = table.nodes.get(at)
             && !node.top
             && let Some(name) = &node.name
             && found.len() < DEPTH_LIMIT
@@ -256,7 +308,7 @@ impl Nodes {
         let mut parts = Vec::new();
         let mut at = ino;
         while at != ROOT {
-            let name = table.nodes.get(&at)?.name.as_ref()?;
+            let name = table.nodes.get(at)?.name.as_ref()?;
             parts.push(name.text.clone());
             at = name.parent;
             if parts.len() > limit {
@@ -273,16 +325,15 @@ impl Nodes {
         let mut parts: Vec<Vec<u8>> = Vec::new();
         let mut at = ino;
         while parts.len() < DEPTH_LIMIT {
-            let node = table.nodes.get(&at)?;
+            let node = table.nodes.get(at)?;
             if node.top {
                 break;
             }
             let name = node.name.as_ref()?;
-            let dir = match table.nodes.get(&name.parent) {
+            let dir = match table.nodes.get(name.parent) {
                 _ if name.parent == ROOT => DirId::ROOT,
                 Some(Node { top: true, .. }) => DirId::ROOT,
-                Some(Node { extra: Extra::Directory(id), .. }) => **id,
-                _ => return None,
+                node => node?.dir_id()?,
             };
             parts.push(name::encrypt_name(key, &dir, &name.text).ok()?.text);
             if name.parent == ROOT {
@@ -297,13 +348,13 @@ impl Nodes {
 
 impl Table {
     fn pin(&mut self, ino: Ino) {
-        if let Some(node) = self.nodes.get_mut(&ino) {
+        if let Some(node) = self.nodes.get_mut(ino) {
             node.pins += 1;
         }
     }
 
     fn unpin(&mut self, ino: Ino) {
-        if let Some(node) = self.nodes.get_mut(&ino) {
+        if let Some(node) = self.nodes.get_mut(ino) {
             node.pins = node.pins.saturating_sub(1);
         }
         self.drop_if_unused(ino);
@@ -312,20 +363,18 @@ impl Table {
     fn drop_if_unused(&mut self, ino: Ino) {
         let mut at = ino;
         // A chain of parents, never a recursion: paths are as deep as anyone likes.
-        while self.nodes.get(&at).is_some_and(|n| n.lookups == 0 && n.pins == 0) {
-            let Some(node) = self.nodes.remove(&at) else { return };
-            if let Extra::Links(links) = node.extra {
-                for name in *links {
-                    if node.name.as_ref().is_none_or(|first| first.parent != name.parent) {
-                        self.unpin(name.parent);
-                    } else if let Some(parent) = self.nodes.get_mut(&name.parent) {
-                        parent.pins = parent.pins.saturating_sub(1);
-                    }
+        while self.nodes.get(at).is_some_and(|n| n.lookups == 0 && n.pins == 0) {
+            let Some(node) = self.nodes.remove(at) else { return };
+            for name in node.links() {
+                if node.name.as_ref().is_none_or(|first| first.parent != name.parent) {
+                    self.unpin(name.parent);
+                } else if let Some(parent) = self.nodes.get_mut(name.parent) {
+                    parent.pins = parent.pins.saturating_sub(1);
                 }
             }
             let Some(name) = node.name else { return };
             at = name.parent;
-            if let Some(parent) = self.nodes.get_mut(&at) {
+            if let Some(parent) = self.nodes.get_mut(at) {
                 parent.pins = parent.pins.saturating_sub(1);
             }
         }
@@ -336,19 +385,18 @@ impl Table {
         self.remove_all_names(ino);
         self.generations += 1;
         let generation = self.generations;
-        if let Some(node) = self.nodes.get_mut(&ino) {
+        if let Some(node) = self.nodes.get_mut(ino) {
             node.run = run.clone();
             node.kind = kind;
-            node.extra = Extra::None;
+            node.extra = None;
             node.generation = generation;
             node.top = false;
         }
     }
 
     fn add_name(&mut self, ino: Ino, name: Name, found: Found) {
-        let Some(node) = self.nodes.get(&ino) else { return };
-        let links: &[Name] = if let Extra::Links(links) = &node.extra { links } else { &[] };
-        if node.name.iter().chain(links).any(|n| *n == name) {
+        let Some(node) = self.nodes.get(ino) else { return };
+        if node.name.iter().chain(node.links()).any(|n| *n == name) {
             return;
         }
         let several = match found {
@@ -365,12 +413,12 @@ impl Table {
     }
 
     fn add_pinned_name(&mut self, ino: Ino, name: Name) {
-        let Some(node) = self.nodes.get_mut(&ino) else { return };
-        match (&node.name, &mut node.extra) {
+        let Some(node) = self.nodes.get_mut(ino) else { return };
+        match (&node.name, node.extra.as_deref_mut()) {
             (None, _) => node.name = Some(name),
-            (Some(_), Extra::Links(links)) => links.push(name),
-            (Some(_), Extra::None) => node.extra = Extra::Links(Box::new(vec![name])),
-            (Some(_), Extra::Directory(_)) => {
+            (Some(_), Some(Extra::Links(links))) => links.push(name),
+            (Some(_), None) => node.extra = Some(Box::new(Extra::Links(vec![name]))),
+            (Some(_), Some(Extra::Directory(_))) => {
                 let before = node.name.replace(name);
                 if let Some(before) = before {
                     self.unpin(before.parent);
@@ -380,25 +428,24 @@ impl Table {
     }
 
     fn remove_name(&mut self, ino: Ino, name: &Name) {
-        let Some(node) = self.nodes.get_mut(&ino) else { return };
+        let Some(node) = self.nodes.get_mut(ino) else { return };
         if node.name.as_ref() == Some(name) {
-            node.name = if let Extra::Links(links) = &mut node.extra { links.pop() } else { None };
-            self.unpin(name.parent);
-        } else if let Extra::Links(links) = &mut node.extra
+            node.name = node.links_mut().and_then(Vec::pop);
+        } else if let Some(links) = node.links_mut()
             && let Some(at) = links.iter().position(|n| n == name)
         {
             links.swap_remove(at);
-            self.unpin(name.parent);
+        } else {
+            return;
         }
-        if let Some(node) = self.nodes.get_mut(&ino)
-            && matches!(&node.extra, Extra::Links(links) if links.is_empty())
-        {
-            node.extra = Extra::None;
+        if node.links_mut().is_some_and(|links| links.is_empty()) {
+            node.extra = None;
         }
+        self.unpin(name.parent);
     }
 
     fn remove_all_names(&mut self, ino: Ino) {
-        while let Some(name) = self.nodes.get(&ino).and_then(|n| n.name.clone()) {
+        while let Some(name) = self.nodes.get(ino).and_then(|n| n.name.clone()) {
             self.remove_name(ino, &name);
         }
     }

@@ -85,7 +85,7 @@ impl Vault {
     /// Notes what stands there, until it is forgotten once: nobody need have looked it up before.
     fn make_known(&self, end: &End) -> Result<Ino> {
         let stat = end.stat.ok_or(Posix::NotFound)?;
-        self.found(&end.dir, &end.name.text, end.stored.text.clone(), stat).map(|attr| attr.ino)
+        self.found(&end.dir, &end.name.text, &end.stored.text, stat).map(|attr| attr.ino)
     }
 
     fn rename_over(&self, source: &End, target: &End) -> Result<()> {

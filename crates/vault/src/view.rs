@@ -88,20 +88,38 @@ impl Vault {
         }
     }
 
-    /// Attributes of a node that stands there; an open file's own size and mtime count.
+    /// Attributes of a node that stands there.
     pub(crate) fn attr_at(&self, ino: Ino, generation: u32, at: &At) -> Result<Attr> {
-        if at.stat.kind == Kind::File
+        self.attr_of(ino, generation, &at.body, &*at.dir, &at.stored, &at.stat)
+    }
+
+    /// Attributes of the node `stored` in `dir`; an open file's own size and mtime count.
+    pub(crate) fn attr_of(
+        &self,
+        ino: Ino,
+        generation: u32,
+        body: &Body,
+        dir: &dyn Dir,
+        stored: &[u8],
+        stat: &Stat,
+    ) -> Result<Attr> {
+        if stat.kind == Kind::Dir {
+            return Ok(self.dir_attr(ino, generation, stat));
+        }
+        if stat.kind == Kind::File
             && let Some(file) = self.files.live(ino)
         {
             let stat = file.attr()?;
             return Ok(self.attr(ino, generation, &stat, stat.size));
         }
-        let size = self.plain_size(&at.body, &*at.dir, &at.stored, &at.stat);
-        let mut attr = self.attr(ino, generation, &at.stat, size);
-        if at.stat.kind == Kind::Dir {
-            attr.nlink = attr.nlink.saturating_add(self.runs_in(ino));
-        }
-        Ok(attr)
+        Ok(self.attr(ino, generation, stat, self.plain_size(body, dir, stored, stat)))
+    }
+
+    /// Attributes of a directory: the runs in it are links to it.
+    pub(crate) fn dir_attr(&self, ino: Ino, generation: u32, stat: &Stat) -> Attr {
+        let mut attr = self.attr(ino, generation, stat, stat.size);
+        attr.nlink = attr.nlink.saturating_add(self.runs_in(ino));
+        attr
     }
 
     fn runs_in(&self, dir: Ino) -> u32 {
