@@ -9,6 +9,7 @@ mod exit;
 mod fuse_ready;
 mod hint;
 mod log;
+mod memory;
 mod mount_options;
 mod mount_point;
 mod mount_table;

@@ -17,7 +17,7 @@ use crate::mount_options::{Options, resolve};
 use crate::mounted::{Ending, Mounted};
 use crate::output::shown;
 use crate::store::{Open, Store};
-use crate::{fuse_ready, mount_point, mount_table, service, signals};
+use crate::{fuse_ready, memory, mount_point, mount_table, service, signals};
 
 /// Threads of the FUSE session: several, since one may hang on a store that does not answer.
 const THREADS: usize = 16;
@@ -62,6 +62,7 @@ fn make_absolute(options: &mut Options, at: &Path, store: &Path) -> Result<()> {
 
 fn serve(options: &Options, at: &Path, path: &Path, ready: Option<Readiness>) -> Result<()> {
     start_log(&Target::of(options.mount.log.as_deref()))?;
+    memory::few_heaps();
     let mut store = Store::open(path, &options.mount.who)?;
     let open = open(&mut store, options)?;
     raise_file_limit();
