@@ -16,14 +16,14 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM, AESSIV
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-import reader
+from sections import suite
 
 SUITE = hpke.Suite(hpke.KEM.MLKEM768_X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM)
 un = bytes.fromhex
 
 
 def kem_public(seed):
-    return reader.XWing(un(seed)).public
+    return suite.XWing(un(seed)).public
 
 
 def hpke_seal(public, info, plain):
@@ -34,9 +34,9 @@ def hpke_seal(public, info, plain):
 
 
 def hpke_open(seed, info, sealed):
-    private, sealed = reader.XWing(un(seed)), un(sealed)
+    private, sealed = suite.XWing(un(seed)), un(sealed)
     plain = SUITE.decrypt(sealed, hpke.MLKEM768X25519PrivateKey(private.pq, private.x), un(info))
-    assert plain == reader.hpke_open(private, sealed[:1120], un(info), sealed[1120:])
+    assert plain == suite.hpke_open(private, sealed[:1120], un(info), sealed[1120:])
     return plain
 
 

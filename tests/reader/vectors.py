@@ -6,8 +6,15 @@ import os
 import struct
 import sys
 
-import reader as r
-from reader import demand, sha256
+from sections.conventions import Refusal, demand, sha256
+from sections.suite import XWing, open_envelope
+from sections.texts import Note, parse_text, parse_vault_json, table
+from sections.identities import HEX32, INT, Identity, LABEL, U32, open_key_file
+from sections.custody import RETIRED, follow, open_epochs, parse_genesis, share_hash, state_zero
+from sections.runs import RunKeys, parse_run_text
+from sections.files import FILE, File, open_chunk, open_copy, parse_clear, stored_size
+from sections.names import (
+    decrypt_link, decrypt_name, decrypt_run_name, decrypt_xattr_name, decrypt_xattr_value, place_of)
 
 un = bytes.fromhex
 
@@ -26,13 +33,13 @@ class Bytes:
 
 
 def chunks(v):
-    return {"plain": r.open_chunk(un(v["file_key"]), v["i"], un(v["stored"])).hex()}
+    return {"plain": open_chunk(un(v["file_key"]), v["i"], un(v["stored"])).hex()}
 
 
 def headers(v):
     copy = un(v["copy"])
-    clear = r.parse_clear(copy)
-    slot = r.open_copy(copy, v["j"], un(v["slot_key"]))
+    clear = parse_clear(copy)
+    slot = open_copy(copy, v["j"], un(v["slot_key"]))
     return {"kind": clear.kind, "log2": clear.log2, "file_id": clear.file_id.hex(), "run_id": clear.run_id.hex(),
             "seq": slot.seq, "size": slot.size, "jskip": slot.jskip, "jsession": slot.jsession.hex(),
             "writes": slot.writes, "epoch": slot.epoch, "flags": slot.flags, "place": slot.place.hex(),
@@ -40,12 +47,12 @@ def headers(v):
 
 
 def files(v):
-    run, keys = un(v["run"]), r.RunKeys(un(v["run"]), un(v["rk"]))
-    place = r.place_of(un(v["dir"]), r.FILE, un(v["name"]))
-    file = r.File(Bytes(un(v["stored"])), 1 << v["chunk_log2"], run, keys, place)
+    run, keys = un(v["run"]), RunKeys(un(v["run"]), un(v["rk"]))
+    place = place_of(un(v["dir"]), FILE, un(v["name"]))
+    file = File(Bytes(un(v["stored"])), 1 << v["chunk_log2"], run, keys, place)
     plain = bytearray(file.size)
     for i, piece in file.chunks():
-        if isinstance(piece, r.Refusal):
+        if isinstance(piece, Refusal):
             raise piece
         plain[i * file.c:i * file.c + len(piece)] = piece
     return {"size": len(plain), "sha256": sha256(plain).hex()}
@@ -53,7 +60,7 @@ def files(v):
 
 def lengths(v):
     demand(9 <= v["log2"] <= 20, "chunk-size")
-    size, clean = r.stored_size(v["stored"], 1 << v["log2"])
+    size, clean = stored_size(v["stored"], 1 << v["log2"])
     demand(clean, "impossible-length")
     return {"size": size}
 
@@ -62,67 +69,67 @@ def names(v):
     key, id_, stored = un(v["key"]), un(v["id"]), un(v["stored"])
     side = un(v["side"]) if v["side"] is not None else None
     plain = {
-        "name": lambda: r.decrypt_name(key, id_, stored, side),
-        "link": lambda: r.decrypt_link(key, stored, side),
-        "xattr-name": lambda: r.decrypt_xattr_name(key, id_, stored),
-        "xattr-value": lambda: r.decrypt_xattr_value(key, id_, un(v["name"]), stored),
-        "run-name": lambda: r.decrypt_run_name(key, id_, stored),
+        "name": lambda: decrypt_name(key, id_, stored, side),
+        "link": lambda: decrypt_link(key, stored, side),
+        "xattr-name": lambda: decrypt_xattr_name(key, id_, stored),
+        "xattr-value": lambda: decrypt_xattr_value(key, id_, un(v["name"]), stored),
+        "run-name": lambda: decrypt_run_name(key, id_, stored),
     }[v["what"]]()
     return {"plain": plain.hex()}
 
 
 def keys(v):
     if "rk" in v:
-        keys, clear = r.RunKeys(un(v["run"]), un(v["rk"])), un(v["clear"])
+        keys, clear = RunKeys(un(v["run"]), un(v["rk"])), un(v["clear"])
         return {"prk": keys.prk.hex(), "commitment": keys.commitment.hex(), "name_key": keys.name.hex(),
                 "slot_key": keys.slot_key(clear).hex(), "file_key": keys.file_key(clear, v["epoch"]).hex(),
                 "journal_key": keys.journal_key(un(v["session"])).hex()}
     if "seed" in v:
-        identity = r.Identity(un(v["seed"]))
+        identity = Identity(un(v["seed"]))
         return {"id": identity.id, "sign": identity.sign.hex(), "kem": identity.kem.public.hex()}
     if "x" in v:
-        return {"sha256": r.share_hash(v["epoch"], v["x"], un(v["y"])).hex()}
-    return {"place": r.place_of(un(v["dir"]), v["kind"], un(v["name"])).hex()}
+        return {"sha256": share_hash(v["epoch"], v["x"], un(v["y"])).hex()}
+    return {"place": place_of(un(v["dir"]), v["kind"], un(v["name"])).hex()}
 
 
 def envelopes(v):
-    return {"secret": r.open_envelope(un(v["envelope"]), r.XWing(un(v["seed"])), v["info"].encode()).hex()}
+    return {"secret": open_envelope(un(v["envelope"]), XWing(un(v["seed"])), v["info"].encode()).hex()}
 
 
 def notes(v):
-    signed = r.Note(v["note"].encode()).signed_by(v["id"], un(v["sign"]))
-    run = r.parse_run_text(signed)
+    signed = Note(v["note"].encode()).signed_by(v["id"], un(v["sign"]))
+    run = parse_run_text(signed)
     return {"hash": sha256(signed).hex(), "run": run["run"], "chunk": run["chunk"]}
 
 
 def texts(v):
     text = v["text"].encode()
     if v["what"] == "vault.json":
-        return {"vault": r.parse_vault_json(text).hex()}
+        return {"vault": parse_vault_json(text).hex()}
     if v["what"] == "key":
-        identity, _, seed = r.open_key_file(text, lambda: un(v["passphrase"]))
+        identity, _, seed = open_key_file(text, lambda: un(v["passphrase"]))
         return {"id": identity.id, "seed": seed.hex()}
     if v["what"] == "lease":
-        fields = r.table(holder=r.LABEL, host=r.HEX32, boot=r.LABEL, pid=r.U32, start=r.INT, seq=r.INT)
-        lease = r.parse_text("lease", text, fields, 4096)
+        fields = table(holder=LABEL, host=HEX32, boot=LABEL, pid=U32, start=INT, seq=INT)
+        lease = parse_text("lease", text, fields, 4096)
         return {"holder": lease["holder"], "seq": lease["seq"]}
-    retired = r.parse_text("retired", text, r.RETIRED)
+    retired = parse_text("retired", text, RETIRED)
     return {"run": retired["run"], "seq": retired["seq"]}
 
 
 def custody(v):
-    genesis, vault = r.parse_genesis(v["genesis"].encode())
+    genesis, vault = parse_genesis(v["genesis"].encode())
     states = {int(n): text.encode() for n, text in v["states"].items()}
-    state, head, state_hash = r.follow(r.state_zero(genesis, vault), states.get(0),
-                                       "".join(v["audit_log"]).encode(), states.get)
-    epochs = r.open_epochs(r.Identity(un(v["seed"])), state)
+    state, head, state_hash = follow(state_zero(genesis, vault), states.get(0),
+                                     "".join(v["audit_log"]).encode(), states.get)
+    epochs = open_epochs(Identity(un(v["seed"])), state)
     return {"vault": vault.hex(), "head": head, "state": state_hash,
             "epochs": [key.seed.hex() for key in epochs.values()]}
 
 
 def records(v):
     """Section 12. Readers replay nothing; that the page is enough to read a record, this shows."""
-    data, key = un(v["bytes"]), r.RunKeys(un(v["run"]), un(v["rk"])).journal_key(un(v["session"]))
+    data, key = un(v["bytes"]), RunKeys(un(v["run"]), un(v["rk"])).journal_key(un(v["session"]))
     demand(data[:8] == b"rvredo/1", "magic")
     demand(len(data) >= 110, "truncated")
     length, number, session, file_id, epoch, chunk, size, path, blob = struct.unpack("<IQ16s32sIQQHI", data[8:94])
@@ -165,7 +172,7 @@ def main(arguments):
         for vector in suite["vectors"]:
             try:
                 output, outcome = check(resolve(vector["input"], suite.get("texts", {}))), "ok"
-            except r.Refusal as refusal:
+            except Refusal as refusal:
                 output, outcome = None, refusal.name
             wanted = {k: v for k, v in vector.get("output", {}).items() if k not in NOT_CHECKED}
             counted += 1

@@ -1,0 +1,1 @@
+"""docs/format.md in Python, a module a section. Sections are numbered as there."""

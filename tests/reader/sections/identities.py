@@ -1,0 +1,72 @@
+"""6. Identities and their key files."""
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+
+from .conventions import Refusal, demand, lb, sha256
+from .suite import XWing, expand, extract, gcm_open, is_kem_key, is_sign_key
+from .texts import (
+    b64, b64_key, clean_text, hex_of, int_to, left_out, line_of, loads, parse_line, table, text, un64, word)
+
+HEX16, HEX32, INT = hex_of(16), hex_of(32), int_to(1 << 53)
+U8, U16, U32 = int_to(0xff), int_to(0xffff), int_to(0xffff_ffff)
+LABEL, SIGN, KEM = clean_text(1, 128), b64_key(is_sign_key), b64_key(is_kem_key)
+
+
+def id_of(sign, kem):
+    return sha256(lb("runvault/1 id"), sign, kem)[:16].hex()
+
+
+class Identity:
+    """A custodian or a reader, from its seed."""
+
+    def __init__(self, seed):
+        prk = extract(b"", seed)
+        self.kem = XWing(expand(prk, lb("runvault/1 kem")))
+        private = Ed25519PrivateKey.from_private_bytes(expand(prk, lb("runvault/1 sign")))
+        self.sign = private.public_key().public_bytes_raw()
+        self.id = id_of(self.sign, self.kem.public)
+
+
+# 6.1 Key files
+
+LOCKS = {
+    "none": table(kind=word("none")),
+    "argon2id": table(kind=word("argon2id"), salt=HEX16, m_kib=U32, t=U32, p=U32),
+}
+KEY_FILE = table(id=HEX16, label=LABEL, sign=SIGN, kem=KEM, vault=left_out(HEX32),
+                 lock=lambda lock: LOCKS[lock["kind"]](lock), sealed=b64)
+
+
+def parse_key_file(data):
+    line = line_of("key", data, 16 << 10)
+    loose = loads(line)
+    demand(type(loose) is dict and type(loose.get("lock")) is dict, "json", "no lock")
+    demand(loose["lock"].get("kind") in LOCKS, "lock" if type(loose["lock"].get("kind")) is str else "json")
+    return parse_line(line, KEY_FILE)
+
+
+def lock_key(lock, passphrase):
+    if lock["kind"] == "none":
+        return bytes(32)
+    m, t, p = lock["m_kib"], lock["t"], lock["p"]
+    demand(1 << 16 <= m <= 1 << 22 and 3 <= t <= 16 and 1 <= p <= 16, "crypto", "costs of the lock")
+    argon = Argon2id(salt=bytes.fromhex(lock["salt"]), length=32, iterations=t, lanes=p, memory_cost=m)
+    try:
+        return argon.derive(passphrase())
+    except MemoryError:
+        raise Refusal("crypto", "not enough memory") from None
+
+
+def open_key_file(data, passphrase):
+    """The identity in a key file, and the vault that it names or None. `passphrase` is called if needed."""
+    key = parse_key_file(data)
+    demand(id_of(un64(key["sign"]), un64(key["kem"])) == key["id"], "other-key", "id")
+    sealed = un64(key["sealed"])
+    demand(len(sealed) >= 60, "truncated", "sealed")
+    demand(len(sealed) <= 60, "trailing", "sealed")
+    clear = {name: key[name] for name in ("id", "label", "sign", "kem", "vault") if name in key}
+    seed = gcm_open(lock_key(key["lock"], passphrase), sealed[:12], text("key", clear), sealed[12:])
+    identity = Identity(seed)
+    demand(identity.id == key["id"], "other-key", "seed")
+    return identity, key.get("vault"), seed

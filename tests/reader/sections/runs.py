@@ -1,0 +1,101 @@
+"""8. Runs, and 9. their keys."""
+
+import hmac
+import os
+
+from .conventions import Refusal, demand, lb, u
+from .suite import expand, extract, info, open_envelope
+from .texts import Note, or_null, parse_text, table, time, un64, word
+from .identities import HEX16, HEX32, INT, U16, U32
+from .names import decrypt_run_name
+
+# 8. Runs
+
+def chunk_size(value):
+    demand(512 <= INT(value) <= 1 << 20 and value & (value - 1) == 0, "chunk-size")
+    return value
+
+
+RUN = table(vault=HEX32, run=HEX16, suite=U16, chunk=INT, kind=word("run", "loose"), commitment=HEX32, epoch=U32,
+            state=table(n=INT, hash=HEX32), signer=HEX16, seq=or_null(INT), prev=or_null(HEX32),
+            seals=table(n=INT, hash=or_null(HEX32)),
+            after=or_null(table(run=HEX16, how=word("continues", "replaces"), seal=HEX32)), opened=time)
+
+
+def parse_run_text(data):
+    run = parse_text("run", data, RUN)
+    demand(run["suite"] == 1, "suite")
+    chunk_size(run["chunk"])
+    replaces = run["after"] is not None and run["after"]["how"] == "replaces"
+    demand((run["seq"] is None) == replaces and run["epoch"] > 0 and run["seq"] != 0, "not-canonical", "run.json")
+    demand((run["prev"] is None) == (replaces or run["seq"] == 1), "not-canonical", "prev")
+    demand((run["seals"]["hash"] is None) == (run["seals"]["n"] == 0), "not-canonical", "seals")
+    return run
+
+
+class Closed(Exception):
+    """A genuine run that holds no envelope for this identity."""
+
+
+class Run:
+    """A run that was opened: its descriptor, keys and name."""
+
+    def __init__(self, directory, run_id, vault, state, identity, epochs):
+        self.dir, self.id = directory, bytes.fromhex(run_id)
+        self.descriptor = self.verified(vault, state)
+        self.chunk = self.descriptor["chunk"]
+        self.keys = RunKeys(self.id, self.open_key(vault, identity, epochs))
+        same = hmac.compare_digest(self.keys.commitment.hex(), self.descriptor["commitment"])
+        demand(same, "run", "the key is not the one that run.json commits to")
+        self.name = decrypt_run_name(self.keys.name, self.id, directory.read("name", 4095 + 64))
+
+    def verified(self, vault, state):
+        try:
+            note = Note(self.dir.read("run.json", 1 << 20))
+        except FileNotFoundError:
+            raise Refusal("run", "no run.json") from None
+        # The signer's name is read before its signature holds, and only to find the key to verify with.
+        signer = parse_run_text(note.text)["signer"]
+        gateway = next((g for g in state["gateways"] if g["id"] == signer), None)
+        demand(gateway, "run", "signed by no gateway of the vault")
+        run = parse_run_text(note.signed_by(signer, un64(gateway["sign"])))
+        demand(run["vault"] == vault.hex(), "run", "of another vault")
+        demand(run["run"] == self.id.hex(), "run", "of another run")
+        until = gateway["until"]
+        demand(until is None or run["seq"] is None or run["seq"] <= until["seq"], "run", "the gateway's time is over")
+        return run
+
+    def open_key(self, vault, identity, epochs):
+        mine = {f"vault-{e}": key for e, key in epochs.items()} | {f"reader-{identity.id}": identity.kem}
+        trouble = Closed()
+        with self.dir.dir("keys") as keys:
+            for name in keys.names():
+                name = os.fsdecode(name)
+                if name in mine:
+                    about = info("run-key", vault, f"run {self.id.hex()}", name.removeprefix("reader-"))
+                    try:
+                        return open_envelope(keys.read(name, 1210), mine[name], about)
+                    except Refusal as refusal:
+                        trouble = refusal
+        raise trouble
+
+
+# 9. Keys of a run
+
+class RunKeys:
+    def __init__(self, run_id, rk):
+        self.prk = extract(run_id, rk)
+        self.commitment = self.expand("commit")
+        self.name = self.expand("names", length=64)
+
+    def expand(self, label, *rest, length=32):
+        return expand(self.prk, lb(f"runvault/1 {label}") + b"".join(rest), length)
+
+    def slot_key(self, clear):
+        return self.expand("slot", clear)
+
+    def file_key(self, clear, epoch):
+        return self.expand("file", clear, u(32, epoch))
+
+    def journal_key(self, session):
+        return self.expand("journal", session)
