@@ -6,12 +6,11 @@ use std::io::Write;
 
 use runvault_tests::Site;
 use runvault_tests::image::Image;
-use runvault_tests::tools::is_root;
+use runvault_tests::tools::root_for;
 
 #[test]
 fn a_full_store_keeps_what_it_accepted() {
-    if !is_root() {
-        println!("left out: loop images need root");
+    if !root_for("a loop image") {
         return;
     }
     let image = Image::new("ext4", 96);

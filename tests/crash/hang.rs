@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use runvault_tests::Site;
 use runvault_tests::site::{detach, is_mounted};
+use runvault_tests::tools::leave_out;
 use rustix::process::{Pid, Signal, kill_process};
 
 const SERVERS: [&str; 2] = ["/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server"];
@@ -23,10 +24,10 @@ struct Share {
 }
 
 impl Share {
-    /// `None`, and says so, without sshfs.
+    /// `None` leaves a test out, and says so: there is no sshfs.
     fn new(dir: &Path, at: &Path) -> Option<Self> {
         let Some(server) = SERVERS.iter().find(|path| Path::new(path).exists()) else {
-            println!("left out: no sftp-server");
+            leave_out("there is no sftp-server");
             return None;
         };
         let mut server = Command::new(server);
@@ -46,9 +47,9 @@ impl Share {
                 Some(share)
             }
             Err(e) if e.kind() == ErrorKind::NotFound => {
-                println!("left out: no sshfs");
                 let _ = server.kill();
                 let _ = server.wait();
+                leave_out("there is no sshfs");
                 None
             }
             Err(e) => panic!("sshfs: {e}"),

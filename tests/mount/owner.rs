@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 
 use runvault_tests::Site;
 use runvault_tests::snapshot::{assert_same, snapshot};
-use runvault_tests::tools::{output, printed, run, runvault};
+use runvault_tests::tools::{output, printed, root_for, run, runvault};
 use serde_json::Value;
 
 const PASSPHRASES: [&str; 2] = [
@@ -221,8 +221,7 @@ fn a_rotation_is_pinned_at_once() {
 #[test]
 fn copies_out_make_no_devices_and_no_set_id_directories() {
     use std::os::unix::fs::PermissionsExt;
-    if !runvault_tests::tools::is_root() {
-        println!("left out: making a device needs root");
+    if !root_for("making a device") {
         return;
     }
     let site = Site::new();

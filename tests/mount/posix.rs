@@ -376,7 +376,7 @@ fn a_rename_keeps_set_id_bits() {
 
 #[test]
 fn a_rename_keeps_set_id_bits_for_an_ordinary_user() {
-    if runvault_tests::tools::is_root() {
+    if runvault_tests::tools::root_for("becoming another user") {
         runvault_tests::tools::again_as(65534, 65534, "posix::a_rename_keeps_set_id_bits");
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use runvault_tests::Site;
 use runvault_tests::site::{detach, is_mounted};
-use runvault_tests::tools::{is_root, output, printed, run, runvault};
+use runvault_tests::tools::{output, printed, root_for, run, runvault};
 
 /// A passphrase that raises no warning.
 const PASSPHRASE: &str = "outlet gravel sublime tanker veneer mossy pelican";
@@ -114,8 +114,7 @@ fn the_helper_refuses_unknown_options_and_tolerates_them_with_s() {
 #[test]
 fn mount_8_finds_the_helper_as_mount_t() {
     // In a mount namespace of its own: the name in /sbin goes with it.
-    if !is_root() {
-        println!("left out: mount(8) needs root");
+    if !root_for("mount(8)") {
         return;
     }
     let site = Site::new();

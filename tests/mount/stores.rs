@@ -6,7 +6,7 @@ use std::process::Command;
 
 use runvault_tests::Site;
 use runvault_tests::image::Image;
-use runvault_tests::tools::{is_root, output, printed, run, runvault};
+use runvault_tests::tools::{output, printed, root_for, run, runvault};
 
 fn remount(at: &Path, how: &str) {
     run(Command::new("mount").arg("-o").arg(format!("remount,{how}")).arg(at));
@@ -14,8 +14,7 @@ fn remount(at: &Path, how: &str) {
 
 #[test]
 fn a_read_only_store_is_read_and_not_written() {
-    if !is_root() {
-        println!("left out: loop images need root");
+    if !root_for("a loop image") {
         return;
     }
     let image = Image::new("ext4", 64);
@@ -56,8 +55,7 @@ fn a_read_only_store_is_read_and_not_written() {
 
 #[test]
 fn a_store_that_turns_read_only_says_so_and_works_again() {
-    if !is_root() {
-        println!("left out: loop images need root");
+    if !root_for("a loop image") {
         return;
     }
     let image = Image::new("ext4", 64);

@@ -2,13 +2,12 @@
 
 use runvault_tests::Site;
 use runvault_tests::image::Image;
-use runvault_tests::tools::is_root;
+use runvault_tests::tools::root_for;
 
 use crate::{fsx, pjdfstest};
 
 fn on(kind: &str) {
-    if !is_root() {
-        println!("left out: loop images need root");
+    if !root_for("a loop image") {
         return;
     }
     let image = Image::new(kind, 512);
@@ -41,7 +40,7 @@ fn ext4() {
 
 #[test]
 fn tmpfs() {
-    if is_root() {
+    if root_for("pjdfstest") {
         suites(&Site::in_memory());
     }
 }

@@ -1,6 +1,6 @@
 //! Mounting and unmounting, with a file system that has one file and needs no engine.
 //!
-//! Needs /dev/fuse, and root or fusermount3; says so and passes where they are missing.
+//! Needs /dev/fuse, and root or fusermount3; says so where they are missing and nothing demands all tests.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -86,7 +86,8 @@ impl Place {
         match Session::serve(OneFile, &self.0, &options()) {
             Ok(session) => Some(session),
             Err(e @ (Error::NoDevice(_) | Error::NoFusermount)) => {
-                eprintln!("not tested: {e}");
+                assert!(std::env::var_os("RUNVAULT_REQUIRE_ALL").is_none(), "may not be left out: {e}");
+                println!("left out: {e}");
                 None
             }
             Err(e) => panic!("{e}"),
