@@ -139,8 +139,8 @@ pub trait File: Xattrs + Send + Sync {
     fn set_owner(&self, uid: Option<u32>, gid: Option<u32>) -> Result<()>;
     /// futimens.
     fn set_times(&self, atime: SetTime, mtime: SetTime) -> Result<()>;
-    /// posix_fadvise: the pattern is random (`true`) or sequential again.
-    fn advise_random(&self, random: bool);
+    /// posix_fadvise: the first `len` bytes will be read soon, all of them.
+    fn will_read(&self, len: u64);
     /// SEEK_DATA / SEEK_HOLE: the next offset >= `offset` that holds data (`data`) or a hole;
     /// ENXIO past the end.
     fn seek(&self, offset: u64, data: bool) -> Result<u64>;

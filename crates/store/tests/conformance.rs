@@ -138,7 +138,7 @@ fn files_keep_what_is_written(root: Arc<dyn Dir>) {
     let stat = root.stat(b"f").unwrap();
     assert_eq!((stat.kind, stat.size, stat.nlink, stat.mode), (Kind::File, 7, 1, 0o644));
     assert_eq!(stat, file.stat().unwrap());
-    file.advise_random(true);
+    file.will_read(5);
     root.sync().unwrap();
     root.sync_fs().unwrap();
     let space = root.space().unwrap();

@@ -1,6 +1,7 @@
 //! An open regular file.
 
 use std::io::Result;
+use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 
 use rustix::fs::{Advice, FallocateFlags, Mode, SeekFrom};
@@ -82,10 +83,9 @@ impl File for PosixFile {
         Ok(rustix::fs::futimens(&self.0, &attributes::timestamps(atime, mtime))?)
     }
 
-    fn advise_random(&self, random: bool) {
-        let advice = if random { Advice::Random } else { Advice::Normal };
+    fn will_read(&self, len: u64) {
         // A hint: file systems that know nothing of it do as well without.
-        let _ = rustix::fs::fadvise(&self.0, 0, None, advice);
+        let _ = rustix::fs::fadvise(&self.0, 0, NonZeroU64::new(len), Advice::WillNeed);
     }
 
     fn seek(&self, offset: u64, data: bool) -> Result<u64> {

@@ -16,6 +16,10 @@ use super::state::{Header, State};
 use super::{FileObject, RunContext};
 use crate::{Damage, Error, Result};
 
+/// Stored bytes up to which a file comes from the disk at once, when its header is read: who opens
+/// such a file reads it, and would wait for the disk a second time.
+const SMALL: u64 = 256 << 10;
+
 impl FileObject {
     /// A file that was just made with O_EXCL: nothing is stored yet, not even a header. `place`
     /// is `None` for one that several names lead to.
@@ -89,6 +93,9 @@ impl FileObject {
         let stat = file.stat().map_err(self.io("stat"))?;
         if stat.size == 0 {
             return Ok(State::empty(expected.filter(|_| stat.nlink < 2)));
+        }
+        if stat.size <= SMALL {
+            file.will_read(stat.size);
         }
         let unnamed = |e: super::Unreadable| e.named(run.object(self.ino));
         let found = Found::read(run, file, Kind::File).map_err(unnamed)?;

@@ -127,7 +127,7 @@ impl File for MemoryFile {
         self.change(|node| attributes::set_times(node, atime, mtime))
     }
 
-    fn advise_random(&self, _random: bool) {}
+    fn will_read(&self, _len: u64) {}
 
     fn seek(&self, offset: u64, data: bool) -> Result<u64> {
         self.look(|node| {

@@ -107,10 +107,10 @@ impl File for ObservedFile {
         let change = Change::Times { ino: self.watch.ino, name: None, atime, mtime };
         self.change(Op::SetTimes, change, || self.inner.set_times(atime, mtime))
     }
-    fn advise_random(&self, random: bool) {
+    fn will_read(&self, len: u64) {
         // It cannot fail: an observer's error is nobody's.
         let _ = self.watch.call(Op::Advise, b"", None, || {
-            self.inner.advise_random(random);
+            self.inner.will_read(len);
             Ok(())
         });
     }
