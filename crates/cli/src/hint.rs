@@ -88,6 +88,11 @@ fn of_errno(errno: i32) -> Option<String> {
         libc::EACCES | libc::EPERM => {
             "this user may not do that in the store: check its owner and mode".into()
         }
+        libc::EXDEV => {
+            "another file system is mounted there: a store lies on one file system, so that renames and syncs reach\n\
+             all of it. Unmount that one, or move the whole store to it"
+                .into()
+        }
         libc::ESTALE | libc::EIO | libc::ETIMEDOUT => {
             "the store does not answer as it should: is the disk or share still there?".into()
         }

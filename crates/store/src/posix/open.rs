@@ -19,7 +19,7 @@ pub(super) fn component(name: &[u8]) -> Result<&[u8]> {
     if bad { Err(Errno::INVAL.into()) } else { Ok(name) }
 }
 
-/// openat2 of one component, never following a symlink.
+/// openat2 of one component, never following a symlink, nor into another file system: EXDEV.
 pub(super) fn beneath(
     dir: BorrowedFd<'_>,
     name: &[u8],
@@ -31,9 +31,10 @@ pub(super) fn beneath(
     let flags = flags | terminal | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mode = Mode::from_raw_mode(mode);
     if !NO_OPENAT2.load(Ordering::Relaxed) {
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        let within = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV;
         // O_PATH | O_NOFOLLOW asks for the symlink itself, which NO_SYMLINKS would refuse.
-        let resolve = if flags.contains(OFlags::PATH) { ResolveFlags::BENEATH } else { resolve };
+        let nofollow = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        let resolve = if flags.contains(OFlags::PATH) { within } else { within | nofollow };
         match retry_on_intr(|| rustix::fs::openat2(dir, name, flags, mode, resolve)) {
             Err(Errno::NOSYS | Errno::PERM) => NO_OPENAT2.store(true, Ordering::Relaxed),
             // A rename elsewhere made the kernel unsure that this stayed beneath.

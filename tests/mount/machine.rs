@@ -1,0 +1,90 @@
+//! What a machine lacks is said before anything is made, with what to install or to write where.
+
+use std::fs;
+use std::process::Command;
+
+use runvault_tests::Site;
+use runvault_tests::tools::{output, printed, root_for, run, runvault};
+
+/// A shell in a mount namespace of its own, in which `prepare` was done; then `mount` with `options`
+/// as `user`. Gives the exit code and what was printed.
+fn mount_where(site: &Site, prepare: &str, user: u32, options: &[&str]) -> (Option<i32>, String) {
+    let mut shell = Command::new("unshare");
+    shell.args(["--mount", "--propagation", "private", "sh", "-ec"]);
+    shell.arg(format!("{prepare}; exec setpriv --reuid {user} --clear-groups \"$@\"")).arg("sh");
+    shell.arg(runvault()).args(["mount", "--allow-readable-secret"]).args(options);
+    shell.arg("--identity").arg(&site.identity).arg("--state").arg(&site.state);
+    let done = output(shell.arg(&site.store).arg(&site.at));
+    (done.status.code(), printed(&done))
+}
+
+/// A vault whose every part an ordinary user may reach.
+fn open_to_all() -> Site {
+    let site = Site::new();
+    run(Command::new("chmod").args(["-R", "a+rwX"]).arg(site.dir()));
+    site
+}
+
+#[test]
+fn without_dev_fuse_it_names_the_device() {
+    if !root_for("a machine without /dev/fuse") {
+        return;
+    }
+    let (code, says) = mount_where(&open_to_all(), "mount -t tmpfs none /dev", 0, &[]);
+    assert_eq!(code, Some(1), "{says}");
+    assert!(says.contains("/dev/fuse") && says.contains("modprobe fuse"), "{says}");
+}
+
+#[test]
+fn without_fusermount3_it_names_the_package() {
+    if !root_for("a machine without fusermount3") {
+        return;
+    }
+    let prepare = "mount --bind /dev/null \"$(command -v fusermount3)\"";
+    let (code, says) = mount_where(&open_to_all(), prepare, 65534, &[]);
+    assert_eq!(code, Some(1), "{says}");
+    assert!(says.contains("fusermount3") && says.contains("fuse3"), "{says}");
+}
+
+#[test]
+fn allow_other_that_is_not_allowed_names_the_line() {
+    if !root_for("another /etc/fuse.conf") {
+        return;
+    }
+    let prepare = "mount --bind /dev/null /etc/fuse.conf";
+    let (code, says) = mount_where(&open_to_all(), prepare, 65534, &["--allow-other"]);
+    assert_eq!(code, Some(1), "{says}");
+    assert!(says.contains("user_allow_other") && says.contains("/etc/fuse.conf"), "{says}");
+}
+
+/// A rename, a link and a sync of the whole store would each stop at the border.
+#[test]
+fn a_store_across_two_file_systems_is_refused_where_it_is_entered() {
+    if !root_for("a file system within a store") {
+        return;
+    }
+    let site = Site::new();
+    let mount = site.mount();
+    fs::create_dir(mount.path("run")).expect("a run");
+    fs::create_dir(mount.path("run/below")).expect("a directory");
+    mount.unmount();
+    let mut shell = Command::new("unshare");
+    shell.args(["--mount", "--propagation", "private", "sh", "-ec"]);
+    shell.arg("mount --bind \"$1/runs\" \"$1/runs\"; exec \"$2\" ls --identity \"$3\" \"$1\"").arg("sh");
+    let done = output(shell.arg(&site.store).arg(runvault()).arg(&site.identity));
+    let says = printed(&done);
+    assert_eq!(done.status.code(), Some(1), "{says}");
+    assert!(says.contains("open runs") && says.contains("one file system"), "{says}");
+}
+
+#[test]
+fn the_demo_shows_the_main_job_and_leaves_nothing() {
+    let home = tempfile::TempDir::with_prefix("runvault-test-").expect("a temporary directory");
+    let demo = run(Command::new(runvault()).args(["demo", "--size", "8"]).env("TMPDIR", home.path()));
+    let says = printed(&demo);
+    for word in ["fingerprint", "NovaSeq X", "thief", "/s through the mount", "all as written", "Cleaned up"]
+    {
+        assert!(says.contains(word), "the demo does not say {word:?}:\n{says}");
+    }
+    assert_eq!(fs::read_dir(home.path()).expect("a directory").count(), 0, "something stays");
+}
