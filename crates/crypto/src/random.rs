@@ -1,7 +1,5 @@
 //! Random bytes from getrandom(2), which reseeds after a virtual machine was cloned.
 
-use std::cell::RefCell;
-
 use crate::{Error, Result};
 
 /// Fills `buf`.
@@ -12,37 +10,51 @@ pub fn fill(buf: &mut [u8]) -> Result<()> {
     getrandom::fill(buf).map_err(|_| Error::Random)
 }
 
-const BATCH: usize = 256 * 12;
+/// Bytes of a nonce of AES-GCM.
+const NONCE: usize = 12;
+/// Nonces drawn at a time, at most.
+const AHEAD: usize = 256;
 
-/// Nonces drawn ahead by one thread, and the process that drew them.
-struct Batch {
-    bytes: [u8; BATCH],
-    used: usize,
-    process: u32,
+/// The 96-bit nonces of one request, drawn together when the first is needed: a system call for each
+/// would cost more than the sealing of a small chunk. They must not outlive the request: a machine
+/// that is cloned, or set back to a snapshot, would use those that waited a second time.
+pub struct Nonces {
+    ahead: usize,
+    /// Those not used yet.
+    drawn: Vec<u8>,
 }
 
-thread_local! {
-    static NONCES: RefCell<Batch> = const { RefCell::new(Batch { bytes: [0; BATCH], used: BATCH, process: 0 }) };
-}
+impl Nonces {
+    /// For a request that needs about `ahead`.
+    pub fn new(ahead: usize) -> Self {
+        Self { ahead: ahead.clamp(1, AHEAD), drawn: Vec::new() }
+    }
 
-/// A fresh 96-bit nonce. Batches are at most 3 KiB, never survive a fork, and each nonce is
-/// handed out once.
-///
-/// # Errors
-/// [`Error::Random`].
-pub fn nonce() -> Result<[u8; 12]> {
-    NONCES.with_borrow_mut(|batch| {
-        let process = std::process::id();
-        if batch.used == BATCH || batch.process != process {
-            fill(&mut batch.bytes)?;
-            batch.used = 0;
-            batch.process = process;
+    /// The next one; each is handed out once.
+    ///
+    /// # Errors
+    /// [`Error::Random`].
+    pub(crate) fn draw(&mut self) -> Result<[u8; NONCE]> {
+        if self.drawn.is_empty() {
+            self.drawn.resize(self.ahead * NONCE, 0);
+            fill(&mut self.drawn).inspect_err(|_| self.drawn.clear())?;
         }
-        let mut nonce = [0; 12];
-        let drawn = &mut batch.bytes[batch.used..batch.used + 12];
-        nonce.copy_from_slice(drawn);
-        drawn.fill(0);
-        batch.used += 12;
+        let nonce = *self.drawn.last_chunk().ok_or(Error::Random)?;
+        self.drawn.truncate(self.drawn.len() - NONCE);
         Ok(nonce)
-    })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nonces_do_not_repeat() {
+        let mut seen = std::collections::HashSet::new();
+        for ahead in [0, 1, 7, AHEAD, AHEAD + 1] {
+            let mut nonces = Nonces::new(ahead);
+            assert!((0..2_000).all(|_| seen.insert(nonces.draw().unwrap())), "{ahead} ahead");
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! A chunk as stored: nonce 12 | ciphertext | tag 16; associated data 0x01 ‖ chunk number u64.
 
 use runvault_crypto::aead::AeadKey;
+use runvault_crypto::random::Nonces;
 
 use crate::{Error, Result};
 
@@ -14,14 +15,14 @@ fn aad(i: u64) -> [u8; 9] {
     aad
 }
 
-/// Seals chunk `i` into `out`, which is 28 bytes longer than `plain`.
+/// Seals chunk `i` under a fresh nonce into `out`, which is 28 bytes longer than `plain`.
 ///
 /// # Errors
 /// [`Error::Crypto`].
-pub fn seal(key: &AeadKey, i: u64, plain: &[u8], out: &mut [u8]) -> Result<()> {
+pub fn seal(key: &AeadKey, nonces: &mut Nonces, i: u64, plain: &[u8], out: &mut [u8]) -> Result<()> {
     let (nonce_out, rest) = out.split_at_mut_checked(12).ok_or(Error::Truncated)?;
     let (sealed, tag_out) = rest.split_at_mut_checked(plain.len()).ok_or(Error::Truncated)?;
-    let (nonce, tag) = key.seal(&aad(i), plain, sealed)?;
+    let (nonce, tag) = key.seal_drawing(nonces, &aad(i), plain, sealed)?;
     nonce_out.copy_from_slice(&nonce);
     if tag_out.len() != tag.len() {
         return Err(Error::Truncated);
@@ -55,7 +56,7 @@ mod tests {
         ) {
             let key = Engine::Portable.key(&Secret::copy_from(&[1; 32]));
             let mut stored = vec![0; plain.len() + OVERHEAD];
-            seal(&key, i, &plain, &mut stored).unwrap();
+            seal(&key, &mut Nonces::new(1), i, &plain, &mut stored).unwrap();
             let mut back = vec![1; plain.len()];
             open(&key, i, &stored, &mut back).unwrap();
             prop_assert_eq!(&back, &plain);
@@ -73,7 +74,7 @@ mod tests {
             let mut buffer = vec![0; out];
             prop_assert!(open(&key, 0, &stored, &mut buffer).is_err());
             if stored.len() + OVERHEAD != out {
-                prop_assert!(seal(&key, 0, &stored, &mut buffer).is_err());
+                prop_assert!(seal(&key, &mut Nonces::new(1), 0, &stored, &mut buffer).is_err());
             }
         }
     }

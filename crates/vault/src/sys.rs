@@ -1,5 +1,6 @@
 //! What the engine asks of the machine: clocks, and who this process is.
 
+use std::sync::LazyLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use runvault_crypto::digest::sha256;
@@ -61,9 +62,10 @@ fn start_of(pid: u32) -> Option<u64> {
     after_name.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
-/// Whether this process may change owners.
+/// Whether this process may change owners. Asked for at every creation: it never changes.
 pub(crate) fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
+    static ROOT: LazyLock<bool> = LazyLock::new(|| rustix::process::geteuid().is_root());
+    *ROOT
 }
 
 #[cfg(test)]

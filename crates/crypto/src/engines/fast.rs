@@ -7,7 +7,7 @@ use crate::secrets::Secret;
 use crate::{Error, Result};
 
 /// An expanded key. "Less safe" is the library's word for nonces chosen by the caller; ours come
-/// from [`crate::random::nonce`] alone.
+/// from [`crate::random::Nonces`] alone.
 pub struct Key(LessSafeKey);
 
 impl Key {

@@ -1,6 +1,7 @@
 //! Sections 6 and 9.
 
 use runvault_crypto::kdf::{hkdf_expand, hkdf_extract};
+use runvault_crypto::random::Nonces;
 use runvault_crypto::secrets::Secret;
 use runvault_crypto::siv::SivKey;
 use runvault_format::header::Clear;
@@ -86,7 +87,7 @@ fn run_keys(input: &Value) -> Value {
     let sealed = header::seal_copy(0, &parsed, &keys.slot_key(&parsed), &state(1, 0)).unwrap();
     assert!(header::open_copy(0, &sealed, &aead(&slot_key)).is_ok());
     let mut stored = [0; 32];
-    chunk::seal(&keys.file_key(&parsed, epoch), 0, b"data", &mut stored).unwrap();
+    chunk::seal(&keys.file_key(&parsed, epoch), &mut Nonces::new(1), 0, b"data", &mut stored).unwrap();
     assert!(chunk::open(&aead(&file_key), 0, &stored, &mut [0; 4]).is_ok());
 
     json!({

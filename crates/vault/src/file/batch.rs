@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use runvault_crypto::random::Nonces;
 use runvault_format::chunk;
 use runvault_format::size::{COPY, HEADER};
 
@@ -21,6 +22,7 @@ pub(super) struct Batch {
     pub(super) chunks: Range<u64>,
     /// The first `used` bytes are to be written.
     buffer: Buffer,
+    nonces: Nonces,
     used: usize,
     /// Where their plaintext ends in the file.
     end: u64,
@@ -28,18 +30,20 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    pub(super) fn new() -> Self {
-        Self { chunks: 0..0, buffer: BUFFERS.take(0), used: 0, end: 0, with_header: false }
+    /// For a request that seals about so many chunks.
+    pub(super) fn of(chunks: usize) -> Self {
+        let (buffer, nonces) = (BUFFERS.take(0), Nonces::new(chunks));
+        Self { chunks: 0..0, buffer, nonces, used: 0, end: 0, with_header: false }
     }
 
     /// Room for `n` more bytes, their old content undefined.
-    fn room(&mut self, n: usize) -> Option<&mut [u8]> {
+    fn room(&mut self, n: usize) -> Option<(&mut [u8], &mut Nonces)> {
         let start = self.used;
         self.used += n;
         if self.buffer.len() < self.used {
             self.buffer.resize(self.used, 0);
         }
-        self.buffer.get_mut(start..self.used)
+        Some((self.buffer.get_mut(start..self.used)?, &mut self.nonces))
     }
 }
 
@@ -61,13 +65,14 @@ impl FileObject {
             batch.used = 0;
             batch.with_header = i == 0 && !header.written;
             if batch.with_header
-                && let Some(copies) = batch.room(HEADER as usize)
+                && let Some((copies, _)) = batch.room(HEADER as usize)
             {
                 copies.fill(0);
             }
         }
-        let out = batch.room(plain.len() + chunk::OVERHEAD).unwrap_or_default();
-        chunk::seal(&header.file_key, i, plain, out)?;
+        let room = batch.room(plain.len() + chunk::OVERHEAD);
+        let (out, nonces) = room.ok_or_else(|| self.damaged(Damage::Header))?;
+        chunk::seal(&header.file_key, nonces, i, plain, out)?;
         batch.chunks.end = i + 1;
         batch.end = i * self.run.geometry.chunk() + plain.len() as u64;
         Ok(())

@@ -44,7 +44,7 @@ impl FileObject {
 
     fn fill(&self, state: &mut State, hole: Range<u64>) -> Result<()> {
         let zeros = vec![0u8; self.run.geometry.chunk() as usize];
-        let mut batch = Batch::new();
+        let mut batch = Batch::of(usize::try_from(hole.end - hole.start).unwrap_or(1));
         for i in hole {
             self.examine(state, i)?;
             if state.is_bare_hole(i) {

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::sync::{Arc, RwLockWriteGuard};
 
+use runvault_crypto::random::Nonces;
 use runvault_format::chunk;
 use runvault_format::redo_record::Record;
 
@@ -77,7 +78,7 @@ impl FileObject {
     /// As many of the overlay's chunks, from the first on, as go into the journal at once.
     fn next_redos(&self, state: &State, path: usize) -> Result<Vec<Redo>> {
         let limit = self.run.require_writer()?.journal.batch_limit();
-        let mut redos = Vec::new();
+        let (mut redos, mut nonces) = (Vec::new(), Nonces::new(state.overlay.len()));
         let mut bytes = 0;
         for (&i, plain) in &state.overlay {
             let len = Record::encoded_len(path, plain.len() + chunk::OVERHEAD) as u64;
@@ -85,15 +86,15 @@ impl FileObject {
                 break;
             }
             bytes += len;
-            redos.push(self.seal_redo(state, i, plain)?);
+            redos.push(self.seal_redo(state, &mut nonces, i, plain)?);
         }
         Ok(redos)
     }
 
-    pub(super) fn seal_redo(&self, state: &State, i: u64, plain: &[u8]) -> Result<Redo> {
+    pub(super) fn seal_redo(&self, state: &State, nonces: &mut Nonces, i: u64, plain: &[u8]) -> Result<Redo> {
         let header = state.header.as_ref().ok_or_else(|| self.damaged(Damage::Header))?;
         let mut stored = vec![0u8; plain.len() + chunk::OVERHEAD];
-        chunk::seal(&header.file_key, i, plain, &mut stored)?;
+        chunk::seal(&header.file_key, nonces, i, plain, &mut stored)?;
         let partial = (plain.len() as u64) < self.run.geometry.chunk();
         Ok(Redo { chunk: i, size_after: partial.then_some(state.size), stored })
     }
@@ -168,9 +169,10 @@ impl FileObject {
         let mut state = self.exclusive();
         let chunks: Vec<u64> = state.unplaced.iter().copied().collect();
         let mut redos = Vec::with_capacity(chunks.len());
+        let mut nonces = Nonces::new(chunks.len());
         for i in chunks {
             if let Some(plain) = state.overlay.get(&i) {
-                redos.push(self.seal_redo(&state, i, plain)?);
+                redos.push(self.seal_redo(&state, &mut nonces, i, plain)?);
             }
         }
         if redos.is_empty() { Ok(()) } else { self.in_place(&mut state, &redos) }

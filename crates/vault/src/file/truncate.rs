@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use runvault_crypto::random::Nonces;
+
 use super::settle::Stop;
 use super::state::{State, Tail};
 use super::write::Undo;
@@ -177,7 +179,8 @@ impl FileObject {
         let _settling = writer.journal.enter();
         let mut shortened = None;
         if let Some(plain) = kept {
-            let redo = [Redo { size_after: Some(size), ..self.seal_redo(state, size / chunk, &plain)? }];
+            let sealed = self.seal_redo(state, &mut Nonces::new(1), size / chunk, &plain)?;
+            let redo = [Redo { size_after: Some(size), ..sealed }];
             let mut record = None;
             if let Some(path) = (writer.locate)(self.ino).filter(|_| !state.detached) {
                 let file_id =

@@ -142,7 +142,7 @@ impl FileObject {
     }
 
     fn write_direct(&self, state: &mut State, undo: &mut Undo, all: &Pieces<'_>) -> Result<()> {
-        let mut batch = Batch::new();
+        let mut batch = Batch::of(all.count());
         for (i, at, piece) in all.iter() {
             if !self.is_durable_chunk(state, i) {
                 self.direct_write(state, &mut batch, undo, i, at, piece)?;
@@ -199,7 +199,7 @@ impl FileObject {
     pub(super) fn write_tail(&self, state: &mut State) -> Result<()> {
         let Some(tail) = state.tail.take() else { return Ok(()) };
         let keep = self.what_to_keep(state)?;
-        let mut batch = Batch::new();
+        let mut batch = Batch::of(1);
         let written = self
             .batch_chunk(state, &mut batch, tail.chunk, &tail.plain)
             .and_then(|()| self.flush_batch(state, &mut batch));
@@ -304,6 +304,11 @@ struct Pieces<'a> {
 }
 
 impl<'a> Pieces<'a> {
+    fn count(&self) -> usize {
+        let first = self.offset % self.chunk;
+        (first + self.data.len() as u64).div_ceil(self.chunk) as usize
+    }
+
     /// (chunk, offset in it, bytes)
     fn iter(&self) -> impl Iterator<Item = (u64, usize, &'a [u8])> + use<'a> {
         let (chunk, mut at, mut rest) = (self.chunk, self.offset, self.data);
