@@ -1,20 +1,23 @@
 """The vectors of tests/vectors (docs/format.md, section 15), checked by the second reader: `reader.py vectors DIR`."""
 
+import base64
+import contextlib
 import hmac
 import json
 import os
 import struct
 import sys
+from types import SimpleNamespace
 
 from sections.conventions import Refusal, demand, sha256
 from sections.suite import XWing, open_envelope
 from sections.texts import Note, parse_text, parse_vault_json, table
 from sections.identities import HEX32, INT, Identity, LABEL, U32, open_key_file
 from sections.custody import RETIRED, follow, open_epochs, parse_genesis, share_hash, state_zero
-from sections.runs import RunKeys, parse_run_text
-from sections.files import FILE, File, open_chunk, open_copy, parse_clear, stored_size
+from sections.runs import RunKeys, keys_of, parse_run_text, verify_run
+from sections.files import DIRECTORY, FILE, File, open_chunk, open_copy, parse_clear, stored_size
 from sections.names import (
-    decrypt_link, decrypt_name, decrypt_run_name, decrypt_xattr_name, decrypt_xattr_value, place_of)
+    decrypt_link, decrypt_name, decrypt_run_name, decrypt_xattr_name, decrypt_xattr_value, place_of, read_record)
 
 un = bytes.fromhex
 
@@ -56,6 +59,30 @@ def files(v):
             raise piece
         plain[i * file.c:i * file.c + len(piece)] = piece
     return {"size": len(plain), "sha256": sha256(plain).hex()}
+
+
+class Directory:
+    """A directory of the store that is in memory: its record, and perhaps something else."""
+
+    def __init__(self, record, holds_more):
+        self.record, self.more = record, ["else"] if holds_more else []
+
+    @contextlib.contextmanager
+    def file(self, _name):
+        if self.record is None:
+            raise FileNotFoundError
+        yield Bytes(un(self.record))
+
+    def names(self):
+        return self.more
+
+
+def directories(v):
+    run_id = un(v["run"])
+    run = SimpleNamespace(id=run_id, keys=RunKeys(run_id, un(v["rk"])), chunk=1 << v["chunk_log2"])
+    place = place_of(un(v["dir"]), DIRECTORY, un(v["name"]))
+    found = read_record(Directory(v["record"], v["holds_more"]), run, place)
+    return {"id": found and found.hex()}
 
 
 def lengths(v):
@@ -102,6 +129,13 @@ def notes(v):
     return {"hash": sha256(signed).hex(), "run": run["run"], "chunk": run["chunk"]}
 
 
+def runs(v):
+    gateways = [{"id": g["id"], "sign": base64.b64encode(un(g["sign"])), "until": None} for g in v["gateways"]]
+    run = verify_run(None if v["note"] is None else v["note"].encode(), un(v["run"]), un(v["vault"]), gateways)
+    keys_of(run, un(v["rk"]))
+    return {"epoch": run["epoch"], "opened": run["opened"]}
+
+
 def texts(v):
     text = v["text"].encode()
     if v["what"] == "vault.json":
@@ -145,8 +179,8 @@ def records(v):
             "blob": body[110 + path:110 + path + blob].hex(), "used": length}
 
 
-CHECKS = {check.__name__: check for check in (chunks, headers, files, lengths, names, keys, envelopes, notes, texts,
-                                              custody, records)}
+CHECKS = {check.__name__: check for check in (
+    chunks, headers, files, directories, lengths, names, keys, envelopes, notes, runs, texts, custody, records)}
 # The word list of BIP-39 is not on the page; the reader shows vault ids in hex.
 NOT_CHECKED = {"words"}
 

@@ -3,7 +3,7 @@
 import hmac
 import os
 
-from .conventions import Refusal, demand, lb, u
+from .conventions import Refusal, demand, lb, read_if, u
 from .suite import expand, extract, info, open_envelope
 from .texts import Note, or_null, parse_text, table, time, un64, word
 from .identities import HEX16, HEX32, INT, U16, U32
@@ -33,6 +33,30 @@ def parse_run_text(data):
     return run
 
 
+def verify_run(data, run_id, vault, gateways):
+    """The fields of a run.json that one of the vault's gateways signed for this run; `data` is None without one."""
+    demand(data is not None, "run", "no run.json")
+    note = Note(data)
+    # The signer's name is read before its signature holds, and only to find the key to verify with.
+    signer = parse_run_text(note.text)["signer"]
+    gateway = next((g for g in gateways if g["id"] == signer), None)
+    demand(gateway, "run", "signed by no gateway of the vault")
+    run = parse_run_text(note.signed_by(signer, un64(gateway["sign"])))
+    demand(run["vault"] == vault.hex(), "run", "of another vault")
+    demand(run["run"] == run_id.hex(), "run", "of another run")
+    until = gateway["until"]
+    demand(until is None or run["seq"] is None or run["seq"] <= until["seq"], "run", "the gateway's time is over")
+    return run
+
+
+def keys_of(run, rk):
+    """The keys of a run, whose run.json commits to the opened key."""
+    keys = RunKeys(bytes.fromhex(run["run"]), rk)
+    same = hmac.compare_digest(keys.commitment.hex(), run["commitment"])
+    demand(same, "run", "the key is not the one that run.json commits to")
+    return keys
+
+
 class Closed(Exception):
     """A genuine run that holds no envelope for this identity."""
 
@@ -42,28 +66,10 @@ class Run:
 
     def __init__(self, directory, run_id, vault, state, identity, epochs):
         self.dir, self.id = directory, bytes.fromhex(run_id)
-        self.descriptor = self.verified(vault, state)
+        self.descriptor = verify_run(read_if(directory, "run.json"), self.id, vault, state["gateways"])
         self.chunk = self.descriptor["chunk"]
-        self.keys = RunKeys(self.id, self.open_key(vault, identity, epochs))
-        same = hmac.compare_digest(self.keys.commitment.hex(), self.descriptor["commitment"])
-        demand(same, "run", "the key is not the one that run.json commits to")
+        self.keys = keys_of(self.descriptor, self.open_key(vault, identity, epochs))
         self.name = decrypt_run_name(self.keys.name, self.id, directory.read("name", 4095 + 64))
-
-    def verified(self, vault, state):
-        try:
-            note = Note(self.dir.read("run.json", 1 << 20))
-        except FileNotFoundError:
-            raise Refusal("run", "no run.json") from None
-        # The signer's name is read before its signature holds, and only to find the key to verify with.
-        signer = parse_run_text(note.text)["signer"]
-        gateway = next((g for g in state["gateways"] if g["id"] == signer), None)
-        demand(gateway, "run", "signed by no gateway of the vault")
-        run = parse_run_text(note.signed_by(signer, un64(gateway["sign"])))
-        demand(run["vault"] == vault.hex(), "run", "of another vault")
-        demand(run["run"] == self.id.hex(), "run", "of another run")
-        until = gateway["until"]
-        demand(until is None or run["seq"] is None or run["seq"] <= until["seq"], "run", "the gateway's time is over")
-        return run
 
     def open_key(self, vault, identity, epochs):
         mine = {f"vault-{e}": key for e, key in epochs.items()} | {f"reader-{identity.id}": identity.kem}

@@ -301,7 +301,7 @@ fn read(
     input: &Value,
 ) -> Result<Vec<u8>, &'static str> {
     let longest = geometry.plain_len_floor(stored.len() as u64).ok_or("header")?;
-    let (clear, mut states) = states(stored, keys, run, geometry)?;
+    let (clear, mut states) = states(stored, keys, run, geometry, Kind::File)?;
     states.sort_by_key(|s| std::cmp::Reverse(s.seq));
     let slot = states.into_iter().find(|s| s.size <= longest).ok_or("short")?;
     let here = place(&FileId(array(&input["dir"])), Kind::File, &unhex(&input["name"]));
@@ -314,19 +314,18 @@ fn read(
 }
 
 /// The copies that count.
-fn states(
+pub fn states(
     stored: &[u8],
     keys: &RunKeys,
     run: RunId,
     geometry: Geometry,
+    kind: Kind,
 ) -> Result<(Clear, Vec<SlotState>), &'static str> {
     let (mut states, mut clear, mut foreign) = (Vec::new(), None, false);
     for j in 0..2u8 {
         let copy: [u8; 512] = stored[usize::from(j) * 512..][..512].try_into().unwrap();
         let found = match header::clear_of(&copy) {
-            Ok(Some(found)) if (found.run_id, found.geometry, found.kind) == (run, geometry, Kind::File) => {
-                found
-            }
+            Ok(Some(found)) if (found.run_id, found.geometry, found.kind) == (run, geometry, kind) => found,
             Ok(None) | Err(runvault_format::Error::Magic) => continue,
             _ => {
                 foreign = true;

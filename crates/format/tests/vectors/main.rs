@@ -5,6 +5,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod custody;
+mod directories;
 mod envelopes;
 mod example;
 mod files;
@@ -15,6 +16,7 @@ mod lengths;
 mod names;
 mod notes;
 mod records;
+mod runs;
 mod texts;
 
 use std::fs;
@@ -44,15 +46,17 @@ fn vector(name: impl Into<String>, outcome: &'static str, input: Value) -> Vecto
     Vector { name: name.into(), outcome, input }
 }
 
-const SETS: [Set; 11] = [
+const SETS: [Set; 13] = [
     lengths::SET,
     keys::SET,
     names::SET,
     headers::SET,
     headers::CHUNKS,
     files::SET,
+    directories::SET,
     records::SET,
     notes::SET,
+    runs::SET,
     texts::SET,
     envelopes::SET,
     custody::SET,

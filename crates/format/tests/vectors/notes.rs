@@ -85,6 +85,9 @@ fn texts(text: &str) -> Vec<Vector> {
         assert!(text.contains(from), "{from}");
         vector(name, outcome, input(&signed(&text.replacen(from, to, 1))))
     };
+    let hash = format!("\"{}\"", "5a".repeat(32));
+    let run = format!("\"{}\"", "5b".repeat(16));
+    let after = |how: &str| format!("\"after\":{{\"run\":{run},\"how\":\"{how}\",\"seal\":{hash}}}");
     vec![
         with("of_another_kind", "note-kind", "runvault/1 run", "runvault/1 seal"),
         with("version_of_tomorrow", "version", "runvault/1 run", "runvault/2 run"),
@@ -116,6 +119,40 @@ fn texts(text: &str) -> Vec<Vector> {
         with("no_seq", "not-canonical", "\"seq\":1", "\"seq\":null"),
         with("seals_without_hash", "not-canonical", "\"seals\":{\"n\":0", "\"seals\":{\"n\":1"),
         with("epoch_zero", "not-canonical", "\"epoch\":1", "\"epoch\":0"),
+        with("kind_unknown", "json", "\"kind\":\"run\"", "\"kind\":\"walk\""),
+        with("seq_zero", "not-canonical", "\"seq\":1", "\"seq\":0"),
+        with("first_run_with_prev", "not-canonical", "\"prev\":null", &format!("\"prev\":{hash}")),
+        with(
+            "no_seals_with_a_hash",
+            "not-canonical",
+            "\"n\":0,\"hash\":null",
+            &format!("\"n\":0,\"hash\":{hash}"),
+        ),
+        with("epoch_over_32_bits", "json", "\"epoch\":1", "\"epoch\":4294967296"),
+        with(
+            "after_without_seal",
+            "json",
+            "\"after\":null",
+            &format!("\"after\":{{\"run\":{run},\"how\":\"continues\"}}"),
+        ),
+        with("after_unknown_how", "json", "\"after\":null", &after("follows")),
+        with("replaces_with_seq", "not-canonical", "\"after\":null", &after("replaces")),
+        with("continues", "ok", "\"after\":null", &after("continues")),
+        with(
+            "replaces",
+            "ok",
+            "\"seq\":1,\"prev\":null,\"seals\":{\"n\":0,\"hash\":null},\"after\":null",
+            &{
+                format!(
+                    "\"seq\":null,\"prev\":null,\"seals\":{{\"n\":0,\"hash\":null}},{}",
+                    after("replaces")
+                )
+            },
+        ),
+        with("second_run", "ok", "\"seq\":1,\"prev\":null", &format!("\"seq\":2,\"prev\":{hash}")),
+        with("loose_files", "ok", "\"kind\":\"run\"", "\"kind\":\"loose\""),
+        with("chunks_of_512", "ok", "8192", "512"),
+        with("without_last_brace", "json", "}\n", "\n"),
         with("third_line", "trailing", "}\n", "}\n{}\n"),
     ]
 }

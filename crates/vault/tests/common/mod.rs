@@ -31,6 +31,13 @@ pub struct Chain {
     pub opens: bool,
 }
 
+impl Chain {
+    pub fn of(vault: VaultId, gateways: Vec<(IdentityId, VerifyingKey)>) -> Self {
+        let epoch = KemPrivate::from_seed(&Secret::copy_from(&[5; 32])).unwrap().public().clone();
+        Self { vault, gateways, epoch, opens: true }
+    }
+}
+
 impl Authority for Chain {
     fn vault_id(&self) -> VaultId {
         self.vault
@@ -149,9 +156,8 @@ impl Fixture {
     pub fn on(root: Arc<dyn Dir>) -> Self {
         root.create_dir(b"runs", 0o755).unwrap();
         let state = State::new(3);
-        let epoch = KemPrivate::from_seed(&Secret::copy_from(&[5; 32])).unwrap().public().clone();
         let gateways = vec![state.public(), State::new(4).public()];
-        let authority = Arc::new(Chain { vault: VaultId([1; 32]), gateways, epoch, opens: true });
+        let authority = Arc::new(Chain::of(VaultId([1; 32]), gateways));
         Self { root, state, authority, options: Options::default(), disk: None }
     }
 

@@ -1,0 +1,93 @@
+//! Section 8: whether a directory of `runs/` is a run of the vault.
+
+use runvault_crypto::aead::Engine;
+use runvault_crypto::signature::VerifyingKey;
+use runvault_format::Error;
+use runvault_format::descriptor::RunDescriptor;
+use runvault_format::ids::{Digest, IdentityId, RunId, VaultId};
+use runvault_format::keys::{RunKey, RunKeys};
+use runvault_format::note::{self, Note};
+use serde_json::{Value, json};
+
+use crate::common::{GATEWAY, OWNER, identity};
+use crate::fixed::{RUN, array, hex, run_key, secret, text};
+use crate::notes::descriptor;
+use crate::{Outcome, Set, Vector, vector};
+
+pub const SET: Set = Set {
+    file: "runs.json",
+    about: "The directory `run` of a vault with these gateways (section 8): its run.json, or null, and the key `rk` that \
+            an envelope of it gave. output: two fields of run.json.",
+    make,
+    run,
+};
+
+/// A second gateway of the vault.
+const OTHER: u8 = 7;
+
+fn input(note: Option<&str>) -> Value {
+    let gateways = [GATEWAY, OTHER].map(|n| {
+        let keys = identity(n).public();
+        json!({ "id": keys.id(), "sign": hex(keys.sign.to_bytes()) })
+    });
+    json!({
+        "vault": descriptor().vault, "run": RUN, "gateways": gateways, "rk": hex(run_key().0.expose()), "note": note,
+    })
+}
+
+/// A run.json that names `signer`, signed by `by`.
+fn note_of(signer: u8, by: u8, change: impl FnOnce(&mut RunDescriptor)) -> String {
+    let mut descriptor = descriptor();
+    descriptor.signer = identity(signer).public().id();
+    change(&mut descriptor);
+    let text = descriptor.to_text().unwrap();
+    String::from_utf8(note::sign(&text, &identity(by).public().id(), &identity(by).sign)).unwrap()
+}
+
+fn make() -> Vec<Vector> {
+    let of = |name: &str, outcome, note: String| vector(name, outcome, input(Some(&note)));
+    let with = |change: fn(&mut RunDescriptor)| note_of(GATEWAY, GATEWAY, change);
+    let good = with(|_| ());
+    vec![
+        of("of_the_first_gateway", "ok", good.clone()),
+        of("of_the_second_gateway", "ok", note_of(OTHER, OTHER, |_| ())),
+        vector("missing", "run", input(None)),
+        of("of_another_vault", "run", with(|d| d.vault = VaultId([0x7b; 32]))),
+        of("of_another_run", "run", with(|d| d.run = RunId([0x53; 16]))),
+        of("signed_by_the_owner", "run", note_of(OWNER, OWNER, |_| ())),
+        of("signed_by_a_stranger", "run", note_of(99, 99, |_| ())),
+        of("commitment_changed", "run", with(|d| d.commitment = Digest([0; 32]))),
+        vector("key_of_another_run", "run", {
+            let mut input = input(Some(&good));
+            input["rk"] = json!(hex([0x4c; 32]));
+            input
+        }),
+        of("signed_by_another_gateway", "unsigned", note_of(GATEWAY, OTHER, |_| ())),
+        of("text_changed", "signature", good.replacen("T06", "T07", 1)),
+        of("of_another_kind", "note-kind", {
+            let keys = identity(GATEWAY);
+            let text = descriptor().to_text().unwrap().replacen("runvault/1 run", "runvault/1 seal", 1);
+            String::from_utf8(note::sign(&text, &keys.public().id(), &keys.sign)).unwrap()
+        }),
+        of("empty", "note", String::new()),
+    ]
+}
+
+fn run(input: &Value) -> Outcome {
+    let found = input["note"].as_str().ok_or("run")?;
+    let refused = |e: Error| e.name();
+    let note = Note::parse(found.as_bytes()).map_err(refused)?;
+    let signer = RunDescriptor::parse_text(note.text).map_err(refused)?.signer;
+    let id = |value: &Value| text(value).parse::<IdentityId>().unwrap();
+    let gateway =
+        input["gateways"].as_array().unwrap().iter().find(|g| id(&g["id"]) == signer).ok_or("run")?;
+    let key = VerifyingKey::from_bytes(&array(&gateway["sign"])).unwrap();
+    let verified =
+        note.verify(&signer, &key).and_then(|t| t.parse(RunDescriptor::parse_text)).map_err(refused)?;
+    let descriptor = verified.into_inner();
+    let keys = RunKeys::derive(&RunKey(secret(&input["rk"])), &descriptor.run, Engine::Portable);
+    let right = json!(descriptor.vault) == input["vault"]
+        && json!(descriptor.run) == input["run"]
+        && keys.commitment() == descriptor.commitment.0;
+    if right { Ok(json!({ "epoch": descriptor.epoch, "opened": descriptor.opened })) } else { Err("run") }
+}
