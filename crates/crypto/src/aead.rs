@@ -44,20 +44,25 @@ impl Engine {
         })
     }
 
-    /// Bytes a second that one core seals in messages of 8 KiB.
+    /// Bytes a second that one core seals in messages of 8 KiB: the best of many short timings, since
+    /// whatever else the machine does meanwhile says nothing of the engine.
     pub fn measure(self, time: Duration) -> f64 {
+        const TOGETHER: usize = 8;
         let key = self.key(&Secret::from_fn(|bytes| bytes.fill(7)));
         let plain = [0u8; 8192];
         let mut out = [0u8; 8192];
-        let start = Instant::now();
-        let mut bytes = 0.0;
-        while start.elapsed() < time {
-            if key.seal(&[0; 9], &plain, &mut out).is_err() {
-                return 0.0;
+        let (start, mut best) = (Instant::now(), Duration::MAX);
+        while best == Duration::MAX || start.elapsed() < time {
+            let mut nonces = Nonces::new(TOGETHER);
+            let begin = Instant::now();
+            for _ in 0..TOGETHER {
+                if key.seal_drawing(&mut nonces, &[0; 9], &plain, &mut out).is_err() {
+                    return 0.0;
+                }
             }
-            bytes += 8192.0;
+            best = best.min(begin.elapsed());
         }
-        bytes / start.elapsed().as_secs_f64()
+        (TOGETHER * plain.len()) as f64 / best.as_secs_f64()
     }
 
     /// Expands a key for this engine.
