@@ -18,7 +18,7 @@ use runvault_format::share;
 fn from_genesis_over_an_enrolment_to_a_rotation() {
     let (genesis, vault) = genesis();
     let computed = State::zero(&genesis, vault);
-    let zero = computed.take_envelopes(state_0(&Random).to_text().unwrap().as_bytes()).unwrap();
+    let zero = computed.take_envelopes(state_0().to_text().unwrap().as_bytes()).unwrap();
     assert_eq!(zero.hash(), computed.hash());
     let owner = identity(OWNER);
     let epoch = zero.current().unwrap();
@@ -30,7 +30,7 @@ fn from_genesis_over_an_enrolment_to_a_rotation() {
     let head = line.verify(&Head::start(&vault), &computed, Some(&one)).unwrap();
     assert_eq!(head.n, 1);
 
-    let two = rotated(&one, &Random);
+    let two = rotated(&one);
     let line = sign(rotation(head, &two, b"the share"));
     let head = line.verify(&head, &one, Some(&two)).unwrap();
     assert_eq!(head.n, 2);
@@ -46,11 +46,11 @@ fn texts_come_back() {
     let (genesis, vault) = genesis();
     let text = genesis.to_text().unwrap();
     assert_eq!(Genesis::parse(text.as_bytes()), Ok((genesis.clone(), vault)));
-    for state in [State::zero(&genesis, vault), state_0(&Random), enrolled(&state_0(&Random), GATEWAY)] {
+    for state in [State::zero(&genesis, vault), state_0(), enrolled(&state_0(), GATEWAY)] {
         let text = state.to_text().unwrap();
         assert_eq!(State::parse(text.as_bytes()), Ok(state));
     }
-    let one = enrolled(&state_0(&Random), GATEWAY);
+    let one = enrolled(&state_0(), GATEWAY);
     let line = sign(enrolment(Head::start(&vault), &one));
     let text = line.to_line().unwrap();
     assert!(!text.contains('\n'));
@@ -62,7 +62,7 @@ fn texts_come_back() {
 /// A line that was changed before the executor signed it, and what it is refused for.
 fn enrolment_with(change: impl FnOnce(&mut Executed)) -> Result<Head, Error> {
     let (_, vault) = genesis();
-    let zero = state_0(&Random);
+    let zero = state_0();
     let one = enrolled(&zero, GATEWAY);
     let mut executed = enrolment(Head::start(&vault), &one);
     change(&mut executed);
@@ -121,7 +121,7 @@ fn lines_that_do_not_follow() {
         Error::Chain("enrolment")
     );
     let (_, vault) = genesis();
-    let zero = state_0(&Random);
+    let zero = state_0();
     let one = enrolled(&zero, GATEWAY);
     let mut line = sign(enrolment(Head::start(&vault), &one));
     assert_eq!(line.verify(&Head::start(&vault), &zero, None), Err(Error::Chain("state missing")));
@@ -137,7 +137,7 @@ fn lines_that_do_not_follow() {
 /// A next state that the owner approved, and what it is refused for.
 fn state_with(change: impl FnOnce(&mut State)) -> Result<Head, Error> {
     let (_, vault) = genesis();
-    let zero = state_0(&Random);
+    let zero = state_0();
     let mut one = enrolled(&zero, GATEWAY);
     change(&mut one);
     sign(enrolment(Head::start(&vault), &one)).verify(&Head::start(&vault), &zero, Some(&one))
@@ -156,18 +156,18 @@ fn states_that_do_not_follow() {
     );
     assert_eq!(refused(|s| s.epochs[0].made = 1), Error::Chain("enrolment"));
     let (_, vault) = genesis();
-    let one = enrolled(&state_0(&Random), GATEWAY);
+    let one = enrolled(&state_0(), GATEWAY);
     let mut again = one.clone();
     again.n = 2;
     let head = Head { n: 1, hash: Digest([1; 32]) };
     let line = sign(enrolment(head, &again));
     assert_eq!(line.verify(&head, &one, Some(&again)), Err(Error::Chain("enrolled before")));
 
-    let mut two = rotated(&one, &Random);
+    let mut two = rotated(&one);
     two.epochs[1].since = 1;
     let line = sign(rotation(head, &two, b""));
     assert_eq!(line.verify(&head, &one, Some(&two)), Err(Error::Chain("new epoch")));
-    let two = rotated(&one, &Random);
+    let two = rotated(&one);
     let line = sign(executed(request(head, Operation::Rotate { epoch: 3 }, &two), &two, Some(b"")));
     assert_eq!(line.verify(&head, &one, Some(&two)), Err(Error::Chain("number of the epoch")));
     assert_eq!(two.vault, vault);
@@ -175,10 +175,10 @@ fn states_that_do_not_follow() {
 
 #[test]
 fn states_that_contradict_themselves() {
-    let zero = state_0(&Random);
+    let zero = state_0();
     let one = enrolled(&zero, GATEWAY);
     let refused = |change: fn(&mut State)| {
-        let mut state = enrolled(&state_0(&Random), GATEWAY);
+        let mut state = enrolled(&state_0(), GATEWAY);
         change(&mut state);
         state.to_text().unwrap_err()
     };
@@ -220,7 +220,7 @@ fn states_that_contradict_themselves() {
 #[test]
 fn a_share_that_is_not_the_one() {
     let (_, vault) = genesis();
-    let zero = state_0(&Random);
+    let zero = state_0();
     let owner = identity(OWNER);
     let epoch = zero.current().unwrap();
     let mut share = epoch.shares[0].clone();
@@ -253,7 +253,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
     #[test]
     fn a_changed_byte_is_refused_or_is_one_form(at in any::<u32>(), byte in 0x20u8..0x7f) {
-        let zero = state_0(&Random);
+        let zero = state_0();
         let one = enrolled(&zero, GATEWAY);
         let (genesis, vault) = genesis();
         let line = sign(enrolment(Head::start(&vault), &one));
@@ -283,7 +283,7 @@ proptest! {
         labels in prop::collection::vec("[a-zé ]{1,40}", 1..6), until in any::<Option<(u32, [u8; 32])>>(),
         standing in any::<bool>(), at in prop::option::of(0u64..253_402_300_800),
     ) {
-        let mut state = state_0(&Random);
+        let mut state = state_0();
         for (i, label) in labels.into_iter().enumerate() {
             let mut gateway = gateway_entry(100 + i as u8);
             gateway.label = label.clone();

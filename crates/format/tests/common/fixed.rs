@@ -7,14 +7,12 @@ use runvault_crypto::envelope::{self, KemPrivate, KemPublic};
 use runvault_crypto::secrets::Secret;
 use runvault_format::envelope_file;
 use runvault_format::header::{Clear, Kind};
-use runvault_format::ids::{FileId, IdentityId, RunId, VaultId};
+use runvault_format::ids::{FileId, RunId, VaultId};
 use runvault_format::info::{Purpose, Recipient, Scope, info};
 use runvault_format::keys::{IdentityKeys, Place, RunKey, RunKeys};
 use runvault_format::size::Geometry;
 use runvault_format::state_slot::SlotState;
 use serde_json::Value;
-
-use crate::common::Sealer;
 
 pub const RUN: RunId = RunId([0x52; 16]);
 pub const FILE: FileId = FileId([0xf1; 32]);
@@ -104,30 +102,14 @@ pub fn envelope(to: &KemPublic, info: &[u8], plain: &[u8]) -> Vec<u8> {
     envelope_file::encode(&envelope::hazmat::seal(to, info, plain, &randomness).unwrap())
 }
 
-pub struct Fixed;
+/// A share of the owner's, made for state `made`.
+pub fn share(owner: &IdentityKeys, vault: &VaultId, made: u64, y: &Secret<32>) -> Vec<u8> {
+    let info = info(Purpose::Share, vault, &Scope::State(made), &Recipient::Identity(owner.public().id()));
+    envelope(owner.kem.public(), &info, y.expose())
+}
 
-impl Sealer for Fixed {
-    fn share(
-        &self,
-        owner: &IdentityKeys,
-        vault: &VaultId,
-        made: u64,
-        to: &IdentityId,
-        y: &Secret<32>,
-    ) -> Vec<u8> {
-        let info = info(Purpose::Share, vault, &Scope::State(made), &Recipient::Identity(*to));
-        envelope(owner.kem.public(), &info, y.expose())
-    }
-
-    fn previous(
-        &self,
-        epoch: &KemPrivate,
-        vault: &VaultId,
-        since: u64,
-        e: u32,
-        previous: &Secret<32>,
-    ) -> Vec<u8> {
-        let info = info(Purpose::Previous, vault, &Scope::State(since), &Recipient::Epoch(e));
-        envelope(epoch.public(), &info, previous.expose())
-    }
+/// The key of the epoch before `e`.
+pub fn previous(epoch: &KemPrivate, vault: &VaultId, since: u64, e: u32, key: &Secret<32>) -> Vec<u8> {
+    let info = info(Purpose::Previous, vault, &Scope::State(since), &Recipient::Epoch(e));
+    envelope(epoch.public(), &info, key.expose())
 }

@@ -2,12 +2,14 @@
 
 #![allow(dead_code, missing_docs)]
 
+pub mod fixed;
+
 use runvault_crypto::envelope::KemPrivate;
 use runvault_crypto::secrets::Secret;
 use runvault_format::audit_entry::{Executed, Line, Outcome};
 use runvault_format::custody_state::{Custodian, Epoch, GatewayEntry, Share, State, Status};
 use runvault_format::genesis::{FirstShare, Genesis};
-use runvault_format::ids::{IdentityId, Salt, VaultId};
+use runvault_format::ids::{Salt, VaultId};
 use runvault_format::keys::IdentityKeys;
 use runvault_format::request::{Approval, Executor, Head, Operation, Request};
 use runvault_format::share;
@@ -22,51 +24,6 @@ pub fn seed(n: u8) -> Secret<32> {
 
 pub fn identity(n: u8) -> IdentityKeys {
     IdentityKeys::from_seed(&seed(n)).unwrap()
-}
-
-/// How envelopes are made: at random, or from a fixed seed for vectors.
-pub trait Sealer {
-    fn share(
-        &self,
-        owner: &IdentityKeys,
-        vault: &VaultId,
-        made: u64,
-        to: &IdentityId,
-        y: &Secret<32>,
-    ) -> Vec<u8>;
-    fn previous(
-        &self,
-        epoch: &KemPrivate,
-        vault: &VaultId,
-        since: u64,
-        e: u32,
-        previous: &Secret<32>,
-    ) -> Vec<u8>;
-}
-
-pub struct Random;
-
-impl Sealer for Random {
-    fn share(
-        &self,
-        owner: &IdentityKeys,
-        vault: &VaultId,
-        made: u64,
-        to: &IdentityId,
-        y: &Secret<32>,
-    ) -> Vec<u8> {
-        share::seal_share(owner.kem.public(), vault, made, to, y).unwrap()
-    }
-    fn previous(
-        &self,
-        epoch: &KemPrivate,
-        vault: &VaultId,
-        since: u64,
-        e: u32,
-        previous: &Secret<32>,
-    ) -> Vec<u8> {
-        share::seal_previous(epoch.public(), vault, since, e, previous).unwrap()
-    }
 }
 
 pub const OWNER: u8 = 1;
@@ -100,12 +57,12 @@ pub fn genesis() -> (Genesis, VaultId) {
 }
 
 /// State 0 with its envelope, as `custody/state-0` has it.
-pub fn state_0(sealer: &dyn Sealer) -> State {
+pub fn state_0() -> State {
     let (genesis, vault) = genesis();
     let mut state = State::zero(&genesis, vault);
     let owner = identity(OWNER);
     let share = &mut state.epochs[0].shares[0];
-    share.env = Some(sealer.share(&owner, &vault, 0, &owner.public().id(), &seed(EPOCH_1)));
+    share.env = Some(fixed::share(&owner, &vault, 0, &seed(EPOCH_1)));
     state
 }
 
@@ -123,7 +80,7 @@ pub fn enrolled(before: &State, gateway: u8) -> State {
 }
 
 /// The state that a rotation makes.
-pub fn rotated(before: &State, sealer: &dyn Sealer) -> State {
+pub fn rotated(before: &State) -> State {
     let mut state = before.clone();
     let (owner, new) = (identity(OWNER), kem(EPOCH_2));
     state.n += 1;
@@ -132,8 +89,8 @@ pub fn rotated(before: &State, sealer: &dyn Sealer) -> State {
     old.status = Status::Kept;
     old.shares.clear();
     let e = old.e + 1;
-    let env = sealer.share(&owner, &state.vault, state.n, &to, &seed(EPOCH_2));
-    let previous = sealer.previous(&new, &state.vault, state.n, e, &seed(EPOCH_1));
+    let env = fixed::share(&owner, &state.vault, state.n, &seed(EPOCH_2));
+    let previous = fixed::previous(&new, &state.vault, state.n, e, &seed(EPOCH_1));
     state.epochs.push(Epoch {
         e,
         since: state.n,

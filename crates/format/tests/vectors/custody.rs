@@ -10,8 +10,8 @@ use runvault_format::request::{Approval, Head};
 use runvault_format::{Error, Result, share, words};
 use serde_json::{Value, json};
 
+use crate::common::fixed::{envelope, hex, secret, text};
 use crate::common::*;
-use crate::fixed::{Fixed, envelope, hex, secret, text};
 use crate::{Outcome, Set, Vector, vector};
 
 pub const SET: Set = Set {
@@ -31,12 +31,12 @@ struct Vault {
 
 impl Vault {
     fn new() -> Self {
-        let zero = state_0(&Fixed);
+        let zero = state_0();
         let one = enrolled(&zero, GATEWAY);
         let start = Head::start(&zero.vault);
         let first = sign(enrolment(start, &one));
         let head = first.verify(&start, &zero, Some(&one)).unwrap();
-        let two = rotated(&one, &Fixed);
+        let two = rotated(&one);
         let second = sign(rotation(head, &two, &released(&head, &two)));
         Self { zero, one, two, lines: [first, second] }
     }

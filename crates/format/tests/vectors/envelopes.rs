@@ -5,8 +5,8 @@ use runvault_format::ids::VaultId;
 use runvault_format::info::{Purpose, Recipient, Scope, info};
 use serde_json::{Value, json};
 
+use crate::common::fixed::{RUN, envelope, hex, run_key, secret, text, unhex};
 use crate::common::{EPOCH_1, EPOCH_2, OWNER, identity, kem, seed};
-use crate::fixed::{RUN, envelope, hex, run_key, secret, text, unhex};
 use crate::{Outcome, Set, Vector, vector};
 
 pub const SET: Set = Set {

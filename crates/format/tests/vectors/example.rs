@@ -12,7 +12,7 @@ use runvault_format::keys::place;
 use runvault_format::name;
 use runvault_format::size::Geometry;
 
-use crate::fixed::{self, FILE, RUN, aead, hex, run_key, run_keys, state};
+use crate::common::fixed::{self, FILE, RUN, aead, hex, run_key, run_keys, state};
 
 const BEGIN: &str = "<!-- example: made by make_vectors, see section 15 -->\n";
 const END: &str = "<!-- end of example -->\n";

@@ -9,7 +9,6 @@ mod directories;
 mod envelopes;
 mod example;
 mod files;
-mod fixed;
 mod headers;
 mod keys;
 mod lengths;

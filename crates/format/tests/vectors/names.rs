@@ -7,7 +7,7 @@ use runvault_format::keys::NameKey;
 use runvault_format::{Result, name};
 use serde_json::{Value, json};
 
-use crate::fixed::{array, hex, pattern, secret, unhex};
+use crate::common::fixed::{array, hex, pattern, secret, unhex};
 use crate::{Outcome, Set, Vector, vector};
 
 pub const SET: Set = Set {

@@ -6,7 +6,7 @@ use runvault_format::keys::{RunKey, RunKeys};
 use runvault_format::redo_record::Record;
 use serde_json::{Value, json};
 
-use crate::fixed::{FILE, RUN, array, hex, pattern, run_key, run_keys, secret, unhex};
+use crate::common::fixed::{FILE, RUN, array, hex, pattern, run_key, run_keys, secret, unhex};
 use crate::{Outcome, Set, Vector, vector};
 
 pub const SET: Set = Set {

@@ -9,8 +9,8 @@ use runvault_format::keys::{RunKey, RunKeys};
 use runvault_format::note::{self, Note};
 use serde_json::{Value, json};
 
+use crate::common::fixed::{RUN, array, hex, run_key, secret, text};
 use crate::common::{GATEWAY, OWNER, identity};
-use crate::fixed::{RUN, array, hex, run_key, secret, text};
 use crate::notes::descriptor;
 use crate::{Outcome, Set, Vector, vector};
 

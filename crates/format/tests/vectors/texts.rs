@@ -10,8 +10,8 @@ use runvault_format::retired::Retired;
 use runvault_format::vault_file;
 use serde_json::{Value, json};
 
+use crate::common::fixed::{RUN, aead, hex, seal, text};
 use crate::common::{CREATED, GATEWAY, identity, seed};
-use crate::fixed::{RUN, aead, hex, seal, text};
 use crate::{Outcome, Set, Vector, vector};
 
 pub const SET: Set = Set {
@@ -150,7 +150,7 @@ fn run(input: &Value) -> Outcome {
             "key" => {
                 let file = KeyFile::parse(bytes)?;
                 assert_eq!(file.to_bytes()?, bytes);
-                let key = file.lock.key(&crate::fixed::unhex(&input["passphrase"]))?;
+                let key = file.lock.key(&crate::common::fixed::unhex(&input["passphrase"]))?;
                 json!({ "id": file.public.id(), "seed": hex(file.open(&key)?.expose()) })
             }
             "lease" => {

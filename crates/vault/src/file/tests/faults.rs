@@ -8,6 +8,7 @@ use runvault_store::doubles::faulty::{Fault, Faults, Rule};
 use runvault_store::doubles::memory::MemoryDir;
 use runvault_store::doubles::observe::Op;
 
+use crate::file::FileObject;
 use crate::file::testing::{Rig, content};
 use crate::file::write::WRITES_LIMIT;
 use crate::{Error, Result};
@@ -17,6 +18,15 @@ fn faulty() -> (Rig, Arc<Faults>, Arc<dyn Dir>) {
     beneath.create_dir(b"tree", 0o755).unwrap();
     let (dir, faults) = Faults::over(beneath.clone()).unwrap();
     (Rig::over(dir, 9, RunId([1; 16])), faults, beneath)
+}
+
+/// One file `f` on such a store, whose bytes are durable.
+fn durable(bytes: &[u8]) -> (Rig, Arc<Faults>, Arc<dyn Dir>, Arc<FileObject>) {
+    let (rig, faults, beneath) = faulty();
+    let file = rig.file("f");
+    file.write(0, bytes).unwrap();
+    file.fsync().unwrap();
+    (rig, faults, beneath, file)
 }
 
 fn errno<T: std::fmt::Debug>(outcome: Result<T>) -> i32 {
@@ -52,10 +62,7 @@ fn poisoned_after_a_failed_sync_until_the_last_close() {
 
 #[test]
 fn poisoned_after_a_failed_write() {
-    let (rig, faults, _) = faulty();
-    let file = rig.file("f");
-    file.write(0, &[1; 600]).unwrap();
-    file.fsync().unwrap();
+    let (rig, faults, _, file) = durable(&[1; 600]);
     faults.add(Rule::next(Op::Write, Fault::Fail(libc::EIO)));
     assert_eq!(errno(file.write(600, &[2; 5000])), libc::EIO);
     assert!(is_poisoned(file.write(0, b"x")));
@@ -104,10 +111,7 @@ fn a_full_store_accepts_nothing_and_works_again() {
 
 #[test]
 fn accepted_bytes_wait_while_the_store_is_full() {
-    let (rig, faults, _) = faulty();
-    let file = rig.file("f");
-    file.write(0, &[1; 1500]).unwrap();
-    file.fsync().unwrap();
+    let (rig, faults, _, file) = durable(&[1; 1500]);
     file.write(100, &[2; 100]).unwrap();
     faults.set_room(Some(0));
     assert_eq!(errno(file.fsync()), libc::ENOSPC);
@@ -121,10 +125,7 @@ fn accepted_bytes_wait_while_the_store_is_full() {
 
 #[test]
 fn a_chunk_torn_in_place_keeps_its_record() {
-    let (rig, faults, beneath) = faulty();
-    let file = rig.file("f");
-    file.write(0, &[1; 512]).unwrap();
-    file.fsync().unwrap();
+    let (rig, faults, beneath, file) = durable(&[1; 512]);
     file.write(0, &[2; 512]).unwrap();
     // The second write of the sync is the one into place; the first goes into the journal.
     faults.add(Rule { after: 1, ..Rule::next(Op::Write, Fault::Fail(libc::EIO)) });
@@ -140,10 +141,7 @@ fn a_chunk_torn_in_place_keeps_its_record() {
 
 #[test]
 fn a_chunk_torn_in_place_is_made_good_by_the_timer() {
-    let (rig, faults, _) = faulty();
-    let file = rig.file("f");
-    file.write(0, &[1; 512]).unwrap();
-    file.fsync().unwrap();
+    let (rig, faults, _, file) = durable(&[1; 512]);
     file.write(0, &[2; 512]).unwrap();
     faults.add(Rule { after: 1, ..Rule::next(Op::Write, Fault::Fail(libc::EIO)) });
     assert_eq!(errno(file.fsync()), libc::EIO);
@@ -155,10 +153,7 @@ fn a_chunk_torn_in_place_is_made_good_by_the_timer() {
 
 #[test]
 fn a_journal_whose_sync_failed_is_made_anew() {
-    let (rig, faults, _) = faulty();
-    let file = rig.file("f");
-    file.write(0, &[1; 512]).unwrap();
-    file.fsync().unwrap();
+    let (rig, faults, _, file) = durable(&[1; 512]);
     file.write(0, &[2; 512]).unwrap();
     faults.add(Rule::next(Op::SyncData, Fault::Fail(libc::EIO)));
     assert_eq!(errno(file.fsync()), libc::EIO);

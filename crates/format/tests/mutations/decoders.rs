@@ -1,0 +1,340 @@
+//! The table of all decoders, each with what is right for it.
+
+use crate::common::fixed::{self, RUN, aead, clear, pattern, run_key, run_keys, state};
+use crate::common::{
+    CREATED, EPOCH_1, EPOCH_2, GATEWAY, OWNER, enrolled, enrolment, genesis, identity, kem, rotated, seed,
+    sign, state_0,
+};
+use runvault_crypto::secrets::Secret;
+use runvault_format::audit_entry::Line;
+use runvault_format::custody_state::State;
+use runvault_format::descriptor::{RunDescriptor, RunKind, Seals, StateRef};
+use runvault_format::envelope_file::{self, EnvelopeName};
+use runvault_format::genesis::Genesis;
+use runvault_format::header::{self, Clear};
+use runvault_format::ids::{Digest, FileId, SessionId, VaultId};
+use runvault_format::info::{Purpose, Recipient, Scope, info};
+use runvault_format::key_file::{KeyFile, Lock};
+use runvault_format::lease::Lease;
+use runvault_format::note::{self, Note};
+use runvault_format::redo_record::{self, Record};
+use runvault_format::request::{Head, Request};
+use runvault_format::retired::Retired;
+use runvault_format::size::Geometry;
+use runvault_format::state_slot::{Extent, SlotState};
+use runvault_format::{chunk, name, resume, share, time, vault_file};
+
+/// A decoder: the functions it is, encodings that are right, and the bytes that what it decodes encodes back to.
+pub struct Decoder {
+    pub of: &'static [&'static str],
+    pub right: Vec<Vec<u8>>,
+    pub back: fn(&[u8]) -> Option<Vec<u8>>,
+    /// Of a thousand cases, for those that cost much.
+    pub share: usize,
+}
+
+const VAULT: VaultId = VaultId([0x7a; 32]);
+const SESSION: SessionId = SessionId([0x5e; 16]);
+const KEY: [u8; 32] = [0x51; 32];
+
+fn key() -> runvault_crypto::aead::AeadKey {
+    aead(&Secret::copy_from(&KEY))
+}
+
+fn text(bytes: &[u8]) -> Option<&str> {
+    std::str::from_utf8(bytes).ok()
+}
+
+fn zero() -> State {
+    let (genesis, vault) = genesis();
+    State::zero(&genesis, vault)
+}
+
+fn descriptor() -> RunDescriptor {
+    RunDescriptor {
+        vault: VAULT,
+        run: RUN,
+        geometry: Geometry::default(),
+        kind: RunKind::Run,
+        commitment: Digest([2; 32]),
+        epoch: 1,
+        state: StateRef { n: 1, hash: Digest([3; 32]) },
+        signer: identity(GATEWAY).public().id(),
+        seq: Some(2),
+        prev: Some(Digest([4; 32])),
+        seals: Seals { n: 0, hash: None },
+        after: None,
+        opened: CREATED.into(),
+    }
+}
+
+fn signed() -> Vec<u8> {
+    let keys = identity(GATEWAY);
+    note::sign(&descriptor().to_text().unwrap(), &keys.public().id(), &keys.sign)
+}
+
+fn slots() -> Vec<SlotState> {
+    let holes = |n| (0..n).map(|i| Extent { first: 3 * i, count: 2 }).collect();
+    vec![
+        state(1, 0),
+        SlotState { flags: 1, holes: holes(3), ..state(9, 70_000) },
+        SlotState { jskip: 5, holes: holes(21), ..state(u64::MAX, 1 << 40) },
+    ]
+}
+
+fn record(blob: usize) -> Record {
+    let path = vec![b'a'; 57];
+    Record {
+        number: 7,
+        session: SESSION,
+        file_id: FileId([9; 32]),
+        epoch: 2,
+        chunk: 3,
+        size_after: None,
+        path,
+        blob: pattern(blob),
+    }
+}
+
+fn run_info() -> Vec<u8> {
+    info(Purpose::RunKey, &VAULT, &Scope::Run(RUN), &Recipient::Epoch(1))
+}
+
+fn run_envelope() -> Vec<u8> {
+    fixed::envelope(kem(EPOCH_1).public(), &run_info(), run_key().0.expose())
+}
+
+fn key_file() -> Vec<u8> {
+    let lock = Lock::None.key(b"").unwrap();
+    static FILE: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
+    FILE.get_or_init(|| {
+        KeyFile::seal(&seed(1), "owner", Some(VAULT), Lock::None, &lock).unwrap().to_bytes().unwrap()
+    })
+    .clone()
+}
+
+fn resume_entry() -> Vec<u8> {
+    static ENTRY: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
+    let entry =
+        || resume::Entry { key: run_key(), session: SESSION }.seal(&Secret::copy_from(&KEY), 3, &VAULT, &RUN);
+    ENTRY.get_or_init(|| entry().unwrap()).clone()
+}
+
+const NAME: &[u8] = b"s_1_1101.bcl.bgzf";
+
+fn long() -> (Vec<u8>, Vec<u8>) {
+    let stored = name::encrypt_name(run_keys().name_key(), &FileId::ROOT, &[b'n'; 200]).unwrap();
+    (stored.text, stored.side.unwrap())
+}
+
+fn long_link() -> (Vec<u8>, Vec<u8>) {
+    let stored = name::encrypt_link(run_keys().name_key(), &[b't'; 900]).unwrap();
+    (stored.text, stored.side.unwrap())
+}
+
+/// All of them. `every_decoder_is_in_the_table` fails where one is missing.
+pub fn decoders() -> Vec<Decoder> {
+    let one = enrolled(&state_0(), GATEWAY);
+    let line = sign(enrolment(Head::start(&one.vault), &one));
+    let states = [state_0(), one.clone(), rotated(&one)].map(|s| s.to_text().unwrap().into_bytes());
+    let copies = |j: u8| slots().into_iter().map(move |s| fixed::copy(j, &clear(13), &key(), &s));
+    let lease = Lease {
+        holder: "a".repeat(32),
+        host: Digest([1; 32]),
+        boot: "7d2c3c8e".into(),
+        pid: 4242,
+        start: 1,
+        seq: 3,
+    };
+    let retired = Retired {
+        vault: VAULT,
+        run: RUN,
+        gateway: identity(GATEWAY).public().id(),
+        seq: 2,
+        run_note: Digest([2; 32]),
+        prev: None,
+        time: CREATED.into(),
+    };
+    let lock =
+        Lock::argon2id(runvault_format::ids::Salt([1; 16]), runvault_crypto::passphrase::Params::FLOOR);
+    let locked = KeyFile::seal(&seed(1), "owner", None, lock, &Secret::copy_from(&KEY)).unwrap();
+    vec![
+        of(&["vault_file::parse"], vec![vault_file::to_bytes(&VAULT).unwrap()], |b| {
+            vault_file::to_bytes(&vault_file::parse(b).ok()?).ok()
+        }),
+        of(&["genesis::parse"], vec![genesis().0.to_text().unwrap().into_bytes()], |b| {
+            Some(Genesis::parse(b).ok()?.0.to_text().unwrap().into_bytes())
+        }),
+        of(&["custody_state::parse"], states.to_vec(), |b| {
+            Some(State::parse(b).ok()?.to_text().unwrap().into_bytes())
+        }),
+        of(&["custody_state::take_envelopes"], states[..1].to_vec(), |b| {
+            Some(zero().take_envelopes(b).ok()?.to_text().unwrap().into_bytes())
+        }),
+        of(&["audit_entry::parse"], vec![line.to_line().unwrap().into_bytes()], |b| {
+            Some(Line::parse(b).ok()?.to_line().unwrap().into_bytes())
+        }),
+        of(&["request::parse"], vec![line.executed.request.to_text().unwrap().into_bytes()], |b| {
+            Some(Request::parse(b).ok()?.to_text().unwrap().into_bytes())
+        }),
+        of(&["key_file::parse"], vec![key_file(), locked.to_bytes().unwrap()], |b| {
+            Some(KeyFile::parse(b).ok()?.to_bytes().unwrap())
+        }),
+        of(&["key_file::open"], vec![key_file()], |b| {
+            KeyFile::parse(b).ok()?.open(&Lock::None.key(b"").unwrap()).ok().map(|_| key_file())
+        }),
+        of(&["note::parse"], vec![signed()], |b| Some(Note::parse(b).ok()?.encode())),
+        of(&["note::verify"], vec![descriptor().to_text().unwrap().into_bytes()], |b| {
+            // The signature lines stay; whatever else the text says, they are not for it.
+            let whole = signed();
+            let lines = &whole[descriptor().to_text().unwrap().len()..];
+            let (bytes, keys) = ([b, lines].concat(), identity(GATEWAY).public());
+            let note = Note::parse(&bytes).ok()?;
+            note.verify(&keys.id(), &keys.sign).ok().map(|t| t.as_bytes().to_vec())
+        }),
+        of(&["descriptor::parse_text"], vec![descriptor().to_text().unwrap().into_bytes()], |b| {
+            Some(RunDescriptor::parse_text(text(b)?).ok()?.to_text().unwrap().into_bytes())
+        }),
+        of(&["retired::parse_text"], vec![retired.to_text().unwrap().into_bytes()], |b| {
+            Some(Retired::parse_text(text(b)?).ok()?.to_text().unwrap().into_bytes())
+        }),
+        of(&["lease::parse"], vec![lease.to_bytes().unwrap()], |b| Lease::parse(b).ok()?.to_bytes().ok()),
+        of(&["envelope_file::parse"], vec![run_envelope()], |b| {
+            Some(envelope_file::encode(&envelope_file::parse(b).ok()?))
+        }),
+        Decoder {
+            share: 50,
+            ..of(&["envelope_file::open", "envelope_file::open_run_key"], vec![run_envelope()], |b| {
+                let opened = envelope_file::open(&kem(EPOCH_1), &run_info(), b).ok();
+                let key =
+                    envelope_file::open_run_key(&kem(EPOCH_1), &VAULT, &RUN, &Recipient::Epoch(1), b).ok();
+                assert_eq!(opened.is_some(), key.is_some());
+                key.map(|_| run_envelope())
+            })
+        },
+        Decoder {
+            share: 50,
+            ..of(&["share::open_share"], vec![rotated(&one).epochs[1].shares[0].env.clone().unwrap()], |b| {
+                let state = rotated(&enrolled(&state_0(), GATEWAY));
+                let mut share = state.epochs[1].shares[0].clone();
+                share.env = Some(b.to_vec());
+                let opened = share::open_share(&identity(OWNER).kem, &state.vault, &state.epochs[1], &share);
+                opened.ok().and_then(|_| state.epochs[1].shares[0].env.clone())
+            })
+        },
+        Decoder {
+            share: 50,
+            ..of(&["share::open_previous"], vec![rotated(&one).epochs[1].previous.clone().unwrap()], |b| {
+                let state = rotated(&enrolled(&state_0(), GATEWAY));
+                let mut epoch = state.epochs[1].clone();
+                epoch.previous = Some(b.to_vec());
+                let opened = share::open_previous(&kem(EPOCH_2), &state.vault, &epoch, &state.epochs[0]);
+                opened.ok().and_then(|_| state.epochs[1].previous.clone())
+            })
+        },
+        of(&["envelope_file::secret_of"], vec![KEY.to_vec()], |b| {
+            Some(envelope_file::secret_of(b).ok()?.expose().to_vec())
+        }),
+        of(
+            &["envelope_file::from_str"],
+            vec![b"vault-12".to_vec(), format!("reader-{RUN}").into_bytes()],
+            |b| Some(text(b)?.parse::<EnvelopeName>().ok()?.to_string().into_bytes()),
+        ),
+        of(&["ids::from_str"], vec![RUN.to_string().into_bytes()], |b| {
+            Some(text(b)?.parse::<runvault_format::ids::RunId>().ok()?.to_string().into_bytes())
+        }),
+        of(&["time::seconds"], vec![CREATED.into(), b"1970-01-01T00:00:00Z".to_vec()], |b| {
+            let seconds = time::seconds(text(b)?)?;
+            Some(time::text(seconds).into_bytes())
+        }),
+        of(
+            &["header::decode", "header::clear_of"],
+            [9, 13, 20].map(|l| clear(l).encode().to_vec()).into(),
+            |b| {
+                let clear = Clear::decode(b.try_into().ok()?).ok();
+                let copy: [u8; 512] = [b, &[7; 448]].concat().try_into().unwrap();
+                assert_eq!(header::clear_of(&copy).ok().flatten(), clear);
+                clear.map(|c| c.encode().to_vec())
+            },
+        ),
+        of(&["header::open_copy"], copies(1).collect(), |b| {
+            let state = header::open_copy(1, b.try_into().ok()?, &key()).ok()?;
+            Some(fixed::copy_of(1, b.get(..64)?, &key(), &state.encode().unwrap()))
+        }),
+        of(&["state_slot::decode"], slots().iter().map(|s| s.encode().unwrap().to_vec()).collect(), |b| {
+            Some(SlotState::decode(b.try_into().ok()?).ok()?.encode().unwrap().to_vec())
+        }),
+        of(&["chunk::open"], [1, 511, 512].map(|n| fixed::chunk(5, &key(), &pattern(n))).into(), |b| {
+            let mut plain = vec![0; b.len().saturating_sub(chunk::OVERHEAD)];
+            chunk::open(&key(), 5, b, &mut plain).ok()?;
+            Some(fixed::chunk(5, &key(), &plain))
+        }),
+        of(&["redo_record::decode", "redo_record::session_claimed"], records(), |b| {
+            let claimed = redo_record::session_claimed(b);
+            let (record, used) = Record::decode(b, &run_keys().journal_key(&SESSION)).ok()?;
+            assert_eq!(claimed, Some(record.session));
+            Some([&record.encode(&run_keys().journal_key(&SESSION)).unwrap()[..], b.get(used..)?].concat())
+        }),
+        of(&["resume::open"], vec![resume_entry()], |b| {
+            resume::Entry::open(b, &Secret::copy_from(&KEY), 3, &VAULT, &RUN).ok().map(|_| resume_entry())
+        }),
+        of(&["name::decrypt_name"], short_names(), |b| {
+            let (text, side) = b.split_first_chunk::<33>().map_or((b, None), |(t, s)| (&t[..], Some(s)));
+            let side = side.filter(|_| text[0] == b'0');
+            let stored = if side.is_some() { text } else { b };
+            let plain = name::decrypt_name(run_keys().name_key(), &FileId::ROOT, stored, side).ok()?;
+            let again = name::encrypt_name(run_keys().name_key(), &FileId::ROOT, &plain).unwrap();
+            Some([again.text, again.side.unwrap_or_default()].concat())
+        }),
+        of(&["name::decrypt_link"], vec![long_link().1], |b| {
+            let target = name::decrypt_link(run_keys().name_key(), &long_link().0, Some(b)).ok()?;
+            name::encrypt_link(run_keys().name_key(), &target).unwrap().side
+        }),
+        of(
+            &["name::decrypt_link"],
+            vec![name::encrypt_link(run_keys().name_key(), NAME).unwrap().text],
+            |b| {
+                let target = name::decrypt_link(run_keys().name_key(), b, None).ok()?;
+                Some(name::encrypt_link(run_keys().name_key(), &target).unwrap().text)
+            },
+        ),
+        of(&["name::decrypt_xattr_name"], vec![xattr_name()], |b| {
+            let plain = name::decrypt_xattr_name(run_keys().name_key(), &FileId::ROOT, b).ok()?;
+            Some(name::encrypt_xattr_name(run_keys().name_key(), &FileId::ROOT, &plain).unwrap())
+        }),
+        of(&["name::decrypt_xattr_value"], vec![xattr_value(b""), xattr_value(NAME)], |b| {
+            let plain = name::decrypt_xattr_value(run_keys().name_key(), &FileId::ROOT, NAME, b).ok()?;
+            Some(xattr_value(&plain))
+        }),
+        of(&["name::decrypt_run_name"], vec![run_name(NAME), run_name(b"a/b")], |b| {
+            Some(run_name(&name::decrypt_run_name(run_keys().name_key(), &RUN, b).ok()?))
+        }),
+    ]
+}
+
+fn of(of: &'static [&'static str], right: Vec<Vec<u8>>, back: fn(&[u8]) -> Option<Vec<u8>>) -> Decoder {
+    Decoder { of, right, back, share: 1000 }
+}
+
+fn records() -> Vec<Vec<u8>> {
+    let key = run_keys().journal_key(&SESSION);
+    [1, 300, 345, 900].map(|blob| record(blob).encode(&key).unwrap()).into()
+}
+
+fn short_names() -> Vec<Vec<u8>> {
+    let short = name::encrypt_name(run_keys().name_key(), &FileId::ROOT, NAME).unwrap().text;
+    let (text, side) = long();
+    vec![short, [text, side].concat()]
+}
+
+fn xattr_name() -> Vec<u8> {
+    name::encrypt_xattr_name(run_keys().name_key(), &FileId::ROOT, b"user.comment").unwrap()
+}
+
+fn xattr_value(value: &[u8]) -> Vec<u8> {
+    name::encrypt_xattr_value(run_keys().name_key(), &FileId::ROOT, NAME, value).unwrap()
+}
+
+fn run_name(plain: &[u8]) -> Vec<u8> {
+    name::encrypt_run_name(run_keys().name_key(), &RUN, plain).unwrap()
+}
