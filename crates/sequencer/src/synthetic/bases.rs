@@ -14,11 +14,11 @@ pub fn calls(spec: &RunSpec, lane: u32, tile: u32, cycle: u32) -> Vec<u8> {
     let place = [CALLS, lane.into(), tile.into(), cycle.into()];
     let raw = Stream::new(spec.seed, &place).bytes(spec.clusters_per_tile as usize);
     let table = call_table(spec.family.profile().qualities);
-    raw.into_iter().map(|byte| table.get(usize::from(byte)).copied().unwrap_or(0)).collect()
+    raw.iter().map(|byte| table[usize::from(*byte)]).collect()
 }
 
 /// Of 256 draws: one is no call, a quarter has a lower quality, the rest the highest.
-fn call_table(qualities: &[u8]) -> Vec<u8> {
+fn call_table(qualities: &[u8]) -> [u8; 256] {
     let highest = qualities.last().copied().unwrap_or(2);
     let low = 16;
     let quality = |draw: usize| {
@@ -26,7 +26,7 @@ fn call_table(qualities: &[u8]) -> Vec<u8> {
         if draw < low { qualities.get(below).copied().unwrap_or(highest) } else { highest }
     };
     let call = |byte: u8| quality(usize::from(byte >> 2)) << 2 | (byte & 3);
-    (0..=u8::MAX).map(|byte| if byte == 0 { 0 } else { call(byte) }).collect()
+    std::array::from_fn(|byte| if byte == 0 { 0 } else { call(byte as u8) })
 }
 
 /// Which clusters of a tile pass the filter: about four of five, the first always.
@@ -34,7 +34,11 @@ fn call_table(qualities: &[u8]) -> Vec<u8> {
 pub fn passes(spec: &RunSpec, lane: u32, tile: u32) -> Vec<bool> {
     let raw =
         Stream::new(spec.seed, &[PASSES, lane.into(), tile.into()]).bytes(spec.clusters_per_tile as usize);
-    raw.into_iter().enumerate().map(|(i, byte)| i == 0 || byte < 205).collect()
+    let mut passes: Vec<bool> = raw.iter().map(|byte| *byte < 205).collect();
+    if let Some(first) = passes.first_mut() {
+        *first = true;
+    }
+    passes
 }
 
 /// Positions of a tile's clusters, in tenths of a pixel from 1000 on, as read names show them; all different.
