@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use runvault_crypto::envelope::{KemPrivate, KemPublic};
-use runvault_crypto::signature::VerifyingKey;
 use runvault_format::envelope_file::{self, EnvelopeName};
 use runvault_format::ids::{IdentityId, RunId, VaultId};
 use runvault_format::keys::RunKey;
-use runvault_vault::authority::{Authority, EnvelopeFile, StateRef};
+use runvault_vault::authority::{Authority, EnvelopeFile, GatewayKey, StateRef};
 use runvault_vault::{Damage, Error as VaultError};
 
 use crate::chain::Chain;
@@ -101,8 +100,18 @@ impl Authority for Acting {
         self.chain.sealed_to()
     }
 
-    fn gateway_key(&self, id: &IdentityId) -> Option<VerifyingKey> {
+    fn gateway_key(&self, id: &IdentityId) -> Option<GatewayKey> {
         self.chain.gateway_key(id)
+    }
+
+    fn envelope_names(&self) -> Vec<String> {
+        match &self.keys {
+            Keys::None => Vec::new(),
+            Keys::Vault(epochs) => {
+                epochs.newest_first().map(|e| EnvelopeName::Vault(e).to_string()).collect()
+            }
+            Keys::Reader(reader) => vec![EnvelopeName::Reader(reader.id()).to_string()],
+        }
     }
 
     fn open_run(&self, run: &RunId, envelopes: &[EnvelopeFile]) -> runvault_vault::Result<Option<RunKey>> {

@@ -9,12 +9,11 @@ mod load;
 mod tests;
 
 use runvault_crypto::envelope::KemPublic;
-use runvault_crypto::signature::VerifyingKey;
 use runvault_format::custody_state::{Epoch, State};
 use runvault_format::ids::{Digest, IdentityId, VaultId};
 pub use runvault_format::request::Head;
 use runvault_format::words;
-use runvault_vault::authority::StateRef;
+use runvault_vault::authority::{GatewayKey, StateRef};
 
 /// A chain whose every line and state was verified. Only [`Chain::load`] makes one.
 #[derive(Clone, Debug)]
@@ -74,10 +73,10 @@ impl Chain {
         self.state.readers.iter().map(|r| (r.label.clone(), r.id)).collect()
     }
 
-    /// The signing key of an enrolled gateway. One whose chain was ended counts as none: how far it
-    /// counts is not looked at by this version.
-    pub fn gateway_key(&self, id: &IdentityId) -> Option<VerifyingKey> {
-        self.state.gateway(id).filter(|g| g.until.is_none()).map(|g| g.sign)
+    /// An enrolled gateway, and up to which run it counts where it was ended.
+    pub fn gateway_key(&self, id: &IdentityId) -> Option<GatewayKey> {
+        let gateway = self.state.gateway(id)?;
+        Some(GatewayKey { sign: gateway.sign, last_run: gateway.until.as_ref().map(|until| until.seq) })
     }
 
     /// Number and hash of the newest state.

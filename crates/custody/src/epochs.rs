@@ -49,6 +49,11 @@ impl EpochKeys {
         self.keys.get(&e)
     }
 
+    /// The numbers of all epochs.
+    pub(crate) fn newest_first(&self) -> impl Iterator<Item = u32> {
+        self.keys.keys().rev().copied()
+    }
+
     /// The seed of the newest epoch: what custodians hold shares of.
     pub(crate) fn newest_seed(&self) -> &Secret<32> {
         &self.newest

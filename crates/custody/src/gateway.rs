@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use runvault_format::descriptor::RunDescriptor;
-use runvault_format::ids::{Digest, IdentityId, RunId, VaultId};
+use runvault_format::ids::{Digest, IdentityId, RunId, SessionId, VaultId};
 use runvault_format::note::{self, Note};
 use runvault_format::retired::Retired;
 use runvault_store::backend::Dir;
@@ -93,6 +93,22 @@ impl StateFolder {
         Ok(Self { folder, vault, identity, entries, place: Mutex::new(place), root: OnceLock::new() })
     }
 
+    /// The sessions of the runs that the folder holds, without its lock: what `check` compares journals
+    /// with. `None` for each where there is no folder.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`], [`Error::Permissions`], [`Error::Io`].
+    pub fn sessions(state_dir: &Path, vault: VaultId) -> Result<impl Fn(&RunId) -> Option<SessionId>> {
+        let path = state_dir.join(vault.to_string());
+        let entries = if path.is_dir() {
+            ResumeEntries::existing(&Folder::open(state_dir, &vault)?, vault)?
+        } else {
+            None
+        };
+        // An entry that does not open says nothing about the journal.
+        Ok(move |run: &RunId| Some(entries.as_ref()?.get(run).ok().flatten()?.session))
+    }
+
     /// The lock file then names the mount point, and this process, to whoever finds the folder
     /// busy. To be called after the last fork.
     ///
@@ -104,7 +120,7 @@ impl StateFolder {
 
     /// Whether the newest state names this gateway, without an end to its chain.
     pub fn is_enrolled(&self, chain: &Chain) -> bool {
-        chain.gateway_key(&self.identity.id()).is_some()
+        chain.gateway_key(&self.identity.id()).is_some_and(|gateway| gateway.last_run.is_none())
     }
 
     /// [`Error::NotEnrolled`], with the request to propose, unless it is.

@@ -40,6 +40,14 @@ impl ResumeEntries {
         Ok(Self { vault, t, kek, folder: resumes.subfolder(&t.to_string())? })
     }
 
+    /// Opens them where a writer has made them; makes nothing.
+    pub(crate) fn existing(folder: &Folder, vault: VaultId) -> Result<Option<Self>> {
+        let made = layout::exists(folder.dir(), KEK, &folder.shown(KEK))?
+            && layout::exists(folder.dir(), RESUME, &folder.shown(RESUME))?
+            && !numbers(&folder.subfolder(KEK)?)?.is_empty();
+        if made { Self::open(folder, vault).map(Some) } else { Ok(None) }
+    }
+
     pub(crate) fn get(&self, run: &RunId) -> Result<Option<Resume>> {
         let name = run.to_string();
         let Some(bytes) = self.folder.read(&name)? else { return Ok(None) };

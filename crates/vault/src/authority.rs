@@ -28,6 +28,15 @@ pub struct EnvelopeFile {
     pub bytes: Vec<u8>,
 }
 
+/// An enrolled gateway, as the newest state names it.
+#[derive(Clone, Copy, Debug)]
+pub struct GatewayKey {
+    /// Verifies its runs.
+    pub sign: VerifyingKey,
+    /// Number of its last run that counts, where its chain was ended (`until`).
+    pub last_run: Option<u64>,
+}
+
 /// The verified chain, as the acting identity sees it.
 pub trait Authority: Send + Sync {
     /// SHA-256 of the genesis.
@@ -36,8 +45,10 @@ pub trait Authority: Send + Sync {
     fn state(&self) -> StateRef;
     /// The current epoch and its public key: what new runs are sealed to.
     fn epoch(&self) -> (u32, KemPublic);
-    /// The signing key of an enrolled gateway; `None` for anyone else.
-    fn gateway_key(&self, id: &IdentityId) -> Option<VerifyingKey>;
+    /// An enrolled gateway, ended or not; `None` for anyone else.
+    fn gateway_key(&self, id: &IdentityId) -> Option<GatewayKey>;
+    /// File names of the envelopes that this identity could open, the likeliest first.
+    fn envelope_names(&self) -> Vec<String>;
     /// Opens the run's key with whatever this identity holds; `None` if no envelope is for it.
     /// A wrong or damaged envelope that *is* for it is an error.
     fn open_run(&self, run: &RunId, envelopes: &[EnvelopeFile]) -> Result<Option<RunKey>>;

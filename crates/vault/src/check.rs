@@ -6,7 +6,7 @@ use std::sync::Arc;
 use runvault_crypto::aead::Engine;
 use runvault_crypto::digest::ct_eq;
 use runvault_format::header::Kind as Object;
-use runvault_format::ids::{DirId, FileId, RunId};
+use runvault_format::ids::{DirId, FileId, RunId, SessionId};
 use runvault_format::keys::{RunKeys, place};
 use runvault_format::name::{self, Shape};
 use runvault_store::backend::{Access, Dir, Entry, Kind, Stat};
@@ -15,6 +15,7 @@ use runvault_store::read_whole::read_whole;
 use crate::authority::Authority;
 use crate::directory::holds_nothing;
 use crate::file::{FileObject, RunContext};
+use crate::outcome::part_opened;
 use crate::{Damage, Error, Result, record, recovery, runs};
 
 /// Plaintext bytes read at once.
@@ -36,7 +37,7 @@ pub enum CheckEvent {
     File {
         /// Plaintext path from the mount's root.
         path: Vec<u8>,
-        /// Its plaintext size.
+        /// Plaintext bytes that were read; short holes between them count. none in holes, nor where another of its names came first.
         bytes: u64,
     },
     /// Something is tampered with or damaged.
@@ -64,7 +65,7 @@ pub struct CheckSummary {
     pub closed_runs: u64,
     pub directories: u64,
     pub files: u64,
-    /// Plaintext bytes of the files.
+    /// Plaintext bytes that were read; short holes between them count.
     pub bytes: u64,
     /// Records in journals that authenticate.
     pub journal_records: u64,
@@ -72,21 +73,25 @@ pub struct CheckSummary {
     pub damages: u64,
 }
 
-/// Checks everything that `authority` opens; writes nothing.
+/// Checks everything that `authority` opens; writes nothing. `held` gives the session that this machine's
+/// state folder names for a run that it holds.
 ///
 /// # Errors
 /// The store's, for `runs/` itself. Everything else is reported, and the rest goes on.
 pub fn check(
     root: &Arc<dyn Dir>,
     authority: &Arc<dyn Authority>,
+    held: &dyn Fn(&RunId) -> Option<SessionId>,
     report: &mut dyn FnMut(CheckEvent),
 ) -> Result<CheckSummary> {
     let listed = runs::list_all(root)?;
-    let mut checker = Checker { root, authority: &**authority, report, summary: CheckSummary::default() };
+    let mut checker =
+        Checker { root, authority: &**authority, held, report, summary: CheckSummary::default() };
     checker.summary.foreign_names = listed.foreign;
     for run in listed.runs {
         if let Err(error) = checker.run(run) {
-            checker.damage(format!("runs/{run}"), None, error);
+            let object = error.object().map_or_else(|| format!("runs/{run}"), ToOwned::to_owned);
+            checker.damage(object, None, error);
         }
     }
     Ok(checker.summary)
@@ -95,6 +100,7 @@ pub fn check(
 struct Checker<'a> {
     root: &'a Arc<dyn Dir>,
     authority: &'a dyn Authority,
+    held: &'a dyn Fn(&RunId) -> Option<SessionId>,
     report: &'a mut dyn FnMut(CheckEvent),
     summary: CheckSummary,
 }
@@ -132,7 +138,13 @@ impl Checker<'_> {
 
     fn run(&mut self, run: RunId) -> Result<()> {
         let verified = runs::read_descriptor(self.root, &run, self.authority)?;
-        let Some(key) = self.authority.open_run(&run, &runs::envelopes(self.root, &run)?)? else {
+        let mut envelopes = runs::envelopes(self.root, &run, self.authority)?;
+        let opened = envelopes.open(&run, self.authority);
+        for error in envelopes.refused {
+            let object = error.object().unwrap_or_default().to_owned();
+            self.damage(object, None, error);
+        }
+        let Some(key) = opened? else {
             self.summary.closed_runs += 1;
             (self.report)(CheckEvent::Run { run, name: None });
             return Ok(());
@@ -152,9 +164,9 @@ impl Checker<'_> {
         };
         self.summary.runs += 1;
         (self.report)(CheckEvent::Run { run, name: Some(name.clone()) });
-        let tree = dir.open_dir(b"tree").map_err(|e| Error::store("open", format!("runs/{run}/tree"), e))?;
+        let tree = dir.open_dir(b"tree").map_err(|e| part_opened("open", format!("runs/{run}/tree"), e))?;
         let context = RunContext::reader(run, keys, verified.descriptor.geometry, tree.clone());
-        match recovery::count(&context, &dir) {
+        match recovery::count(&context, &dir, (self.held)(&run)) {
             Ok(records) => self.summary.journal_records += records,
             Err(error) => self.damage(format!("runs/{run}/journal"), None, error),
         }
@@ -258,13 +270,12 @@ impl Checker<'_> {
         let stored = level
             .dir
             .open_file(&entry.name, Access::Read)
-            .map_err(|e| Error::store("open", object.to_owned(), e))?;
+            .map_err(|e| part_opened("open", object.to_owned(), e))?;
         let file = FileObject::open(&walk.context, stat.ino, stored, Some(place))?;
-        let bytes = file.size();
+        let mut bytes = 0;
         self.summary.files += 1;
         if stat.nlink < 2 || walk.read.insert(stat.ino) {
-            self.summary.bytes += bytes;
-            self.chunks(walk, &file, bytes, object, path)?;
+            bytes = self.chunks(walk, &file, object, path)?;
             if let Some(id) = file.file_id() {
                 attributes(walk, &**file.stored(), &id, object)?;
             }
@@ -273,7 +284,10 @@ impl Checker<'_> {
         Ok(())
     }
 
-    fn chunks(&mut self, walk: &Walk, file: &FileObject, size: u64, object: &str, path: &[u8]) -> Result<()> {
+    /// Reads all of a file's data; gives the bytes that were read.
+    fn chunks(&mut self, walk: &Walk, file: &FileObject, object: &str, path: &[u8]) -> Result<u64> {
+        let size = file.size();
+        let before = self.summary.bytes;
         let chunk = walk.context.geometry.chunk();
         let mut buf = vec![0u8; PIECE];
         let mut at = 0u64;
@@ -281,11 +295,14 @@ impl Checker<'_> {
             // What was never written needs no reading.
             match file.seek(at, true) {
                 Ok(data) => at = data,
-                Err(_) => return Ok(()),
+                Err(_) => break,
             }
             match file.read(at, &mut buf) {
-                Ok(0) => return Ok(()),
-                Ok(n) => at += n as u64,
+                Ok(0) => break,
+                Ok(n) => {
+                    self.summary.bytes += n as u64;
+                    at += n as u64;
+                }
                 Err(error @ Error::Damaged { damage: Damage::Chunk(i), .. }) => {
                     self.damage(object.to_owned(), Some(path), error);
                     at = i.saturating_add(1).saturating_mul(chunk).max(at + 1);
@@ -293,7 +310,7 @@ impl Checker<'_> {
                 Err(other) => return Err(other),
             }
         }
-        Ok(())
+        Ok(self.summary.bytes - before)
     }
 }
 
@@ -309,7 +326,7 @@ fn enter(
     let dir = match level.dir.open_dir(stored) {
         Ok(dir) => dir,
         Err(e) => {
-            let error = Error::store("open", level.object.clone(), e);
+            let error = part_opened("open", level.object.clone(), e);
             return Err((level, error));
         }
     };

@@ -14,7 +14,7 @@ use runvault_store::backend::{Access, Dir, Kind};
 use crate::api::{Ino, ROOT};
 use crate::file::RunContext;
 use crate::nodes::{Name, number};
-use crate::outcome::outcome;
+use crate::outcome::{opened, outcome};
 use crate::run::{Body, Run};
 use crate::{Damage, Error, Posix, Result, Vault, record};
 
@@ -190,7 +190,7 @@ impl Vault {
     ) -> Result<Arc<OpenDir>> {
         let stored = parent.stored(text)?.text;
         let object = || parent.body.context.object(ino);
-        let dir = parent.dir.open_dir(&stored).map_err(|e| outcome("open", object(), e))?;
+        let dir = parent.dir.open_dir(&stored).map_err(|e| opened("open", object(), e))?;
         let stat = dir.stat_self().map_err(|e| outcome("stat", object(), e))?;
         if number(stat.ino) != ino {
             return Err(Posix::Stale.into());

@@ -49,7 +49,7 @@ pub enum Damage {
     Name,
     #[error("{0}")]
     Run(String),
-    #[error("not a regular file")]
+    #[error("another kind of object than belongs there")]
     Kind,
 }
 
@@ -129,6 +129,10 @@ impl Error {
     pub fn is_out_of_space(&self) -> bool {
         let Error::Store { source, .. } = self else { return false };
         matches!(source.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG))
+    }
+    /// The place in the store of what is damaged.
+    pub fn object(&self) -> Option<&str> {
+        if let Error::Damaged { object, .. } = self { Some(object) } else { None }
     }
     /// Names damage.
     pub fn damaged(object: impl Into<String>, damage: Damage) -> Self {

@@ -8,7 +8,7 @@ use runvault_store::backend::Kind;
 use crate::api::Ino;
 use crate::file::FileObject;
 use crate::nodes::number;
-use crate::outcome::{is_not_found, outcome};
+use crate::outcome::{is_not_found, opened, outcome};
 use crate::run::Body;
 use crate::{Damage, Error, Posix, Result, Vault};
 
@@ -99,7 +99,7 @@ impl Vault {
         let (dir, text) = at.named.ok_or(Posix::IsDirectory)?;
         let context = &at.body.context;
         let object = || context.object(ino);
-        let stored = Self::open_stored(&dir, &at.stored).map_err(|e| outcome("open", object(), e))?;
+        let stored = Self::open_stored(&dir, &at.stored).map_err(|e| opened("open", object(), e))?;
         let stat = stored.stat().map_err(|e| outcome("stat", object(), e))?;
         if number(stat.ino) != ino {
             return Err(Posix::NotFound.into());

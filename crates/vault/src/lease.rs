@@ -12,6 +12,7 @@ use runvault_store::backend::{Dir, Rename};
 use runvault_store::read_whole::read_whole;
 use runvault_store::replace::TEMPORARY;
 
+use crate::outcome::part_opened;
 use crate::sys::{self, Process};
 use crate::{Error, Result};
 
@@ -98,7 +99,7 @@ impl Holding {
     /// # Errors
     /// [`Error::Held`], and the store's.
     pub(crate) fn take(run: RunId, dir: Arc<dyn Dir>, gateway: &IdentityId) -> Result<Self> {
-        let fail = |operation| move |e| Error::store(operation, format!("runs/{run}/lease"), e);
+        let fail = |operation| move |e| part_opened(operation, format!("runs/{run}/lease"), e);
         let ours = of_this_process(gateway);
         let found = read(&*dir).map_err(fail("read"))?;
         if let Some(found) = found.as_ref().filter(|found| !may_be_taken(found, &ours)) {

@@ -2,13 +2,39 @@
 
 use std::io;
 
-use crate::{Error, Posix};
+use crate::{Damage, Error, Posix};
 
 /// An error of the store, met while doing `operation` on `object`.
 pub(crate) fn outcome(operation: &'static str, object: impl Into<String>, error: io::Error) -> Error {
     match error.raw_os_error().and_then(posix) {
         Some(posix) => Error::Posix(posix),
         None => Error::store(operation, object, error),
+    }
+}
+
+/// [`outcome`] of opening what must be a file or a directory of ours. Another kind of object under its
+/// name is nothing that the caller did wrong: someone else put it there.
+pub(crate) fn opened(operation: &'static str, object: impl Into<String>, error: io::Error) -> Error {
+    match planted(&error) {
+        Some(damage) => Error::damaged(object, damage),
+        None => outcome(operation, object, error),
+    }
+}
+
+/// [`opened`] for what a run is never without: where it is missing, that is the store's error.
+pub(crate) fn part_opened(operation: &'static str, object: impl Into<String>, error: io::Error) -> Error {
+    match planted(&error) {
+        Some(damage) => Error::damaged(object, damage),
+        None => Error::store(operation, object, error),
+    }
+}
+
+/// What the errno of opening, or of reading a small file whole, tells of the object found there.
+fn planted(error: &io::Error) -> Option<Damage> {
+    match error.raw_os_error()? {
+        libc::ENOTDIR | libc::EISDIR | libc::ELOOP | libc::EINVAL | libc::ENXIO => Some(Damage::Kind),
+        libc::EFBIG => Some(Damage::Run("longer than is allowed".to_owned())),
+        _ => None,
     }
 }
 

@@ -11,6 +11,7 @@ use runvault_format::state_slot::SlotState;
 use runvault_store::backend::{Access, Dir, File};
 
 use crate::file::{Found, RunContext};
+use crate::outcome::part_opened;
 use crate::{Damage, Error, Result};
 
 /// Anyone who reads the store may read it: it is sealed.
@@ -67,8 +68,7 @@ pub fn read(run: &RunContext, dir: &dyn Dir, expected: Option<Place>) -> Result<
     let file = match dir.open_file(RECORD, Access::Read) {
         Ok(file) => file,
         Err(e) if e.raw_os_error() == Some(libc::ENOENT) => return Ok(None),
-        Err(e) if is_no_file(&e) => return Err(Error::damaged(object(run), Damage::Kind)),
-        Err(e) => return Err(failed(run, "open", e)),
+        Err(e) => return Err(part_opened("open", object(run), e)),
     };
     let found = find(run, &*file)?;
     let slot = newest(run, &found)?;
@@ -87,7 +87,7 @@ pub fn read(run: &RunContext, dir: &dyn Dir, expected: Option<Place>) -> Result<
 /// # Errors
 /// Those of [`read`]; the rename must not happen then.
 pub fn rename(run: &RunContext, dir: &dyn Dir, old: Place, new: Place) -> Result<()> {
-    let file = dir.open_file(RECORD, Access::ReadWrite).map_err(|e| failed(run, "open", e))?;
+    let file = dir.open_file(RECORD, Access::ReadWrite).map_err(|e| part_opened("open", object(run), e))?;
     let found = find(run, &*file)?;
     let slot = newest(run, &found)?;
     let next = SlotState { seq: found.newest_seq() + 1, place: new, previous: old, ..slot.clone() };
@@ -114,10 +114,6 @@ fn object(run: &RunContext) -> String {
 
 fn failed(run: &RunContext, operation: &'static str, source: std::io::Error) -> Error {
     Error::store(operation, object(run), source)
-}
-
-fn is_no_file(error: &std::io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ELOOP | libc::EINVAL | libc::EISDIR | libc::ENXIO))
 }
 
 #[cfg(test)]

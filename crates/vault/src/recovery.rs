@@ -16,7 +16,8 @@ use runvault_store::backend::{Access, Dir, File};
 use runvault_store::journal_files::{DIRECTORY, JournalFiles};
 
 use crate::file::{Found, RunContext, Unreadable};
-use crate::{Error, Result};
+use crate::outcome::part_opened;
+use crate::{Damage, Error, Result};
 
 /// What a recovery did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,7 +43,7 @@ pub struct Recovered {
 pub fn recover(run: &RunContext, run_dir: &Arc<dyn Dir>, session: &SessionId) -> Result<Recovered> {
     // After kill -9 the page cache holds what nobody has synced.
     run.tree.sync_fs().map_err(|e| failed(run, "sync", e))?;
-    let opened = JournalFiles::open_existing(run_dir).map_err(|e| failed(run, "open the journal of", e))?;
+    let opened = JournalFiles::open_existing(run_dir).map_err(|e| journal(run, e))?;
     let Some(mut files) = opened else { return Ok(Recovered::default()) };
     let (older, records) = log::read(run, &files, session)?;
     let recovered = replay_all(run, session, &records)?;
@@ -54,16 +55,24 @@ pub fn recover(run: &RunContext, run_dir: &Arc<dyn Dir>, session: &SessionId) ->
     Ok(recovered)
 }
 
-/// Records in a run's journal that authenticate, whichever session wrote them.
+/// Records in a run's journal that authenticate. `session`: the one that this machine's state folder
+/// names; where it does not hold the run, whichever the journal claims.
 ///
 /// # Errors
-/// [`crate::Damage::Run`] where its two files are of two sessions; the store's.
-pub fn count(run: &RunContext, run_dir: &Arc<dyn Dir>) -> Result<u64> {
-    let opened = JournalFiles::open_existing(run_dir).map_err(|e| failed(run, "open the journal of", e))?;
+/// [`Damage::Run`] for a journal of another session, of two sessions, or of one that no record proves;
+/// the store's.
+pub fn count(run: &RunContext, run_dir: &Arc<dyn Dir>, session: Option<SessionId>) -> Result<u64> {
+    let opened = JournalFiles::open_existing(run_dir).map_err(|e| journal(run, e))?;
     let Some(files) = opened else { return Ok(0) };
-    let session = session_of(&files).map_err(|e| failed(run, "read the journal of", e))?;
-    let Some(session) = session else { return Ok(0) };
-    log::read(run, &files, &session).map(|(_, records)| records.len() as u64)
+    let claimed = session_of(&files).map_err(|e| failed(run, "read the journal of", e))?;
+    let Some(claimed) = claimed else { return Ok(0) };
+    let (_, records) = log::read(run, &files, &session.unwrap_or(claimed))?;
+    if records.is_empty() && session.is_none() {
+        let what = "no record of its journal authenticates: a stranger made it, or its writer's power went \
+                    with the first one";
+        return Err(Error::damaged(format!("runs/{}/journal", run.id), Damage::Run(what.to_owned())));
+    }
+    Ok(records.len() as u64)
 }
 
 /// The session that a journal's records claim to be of; each record proves it when it is read.
@@ -171,6 +180,10 @@ fn there<T>(outcome: std::io::Result<T>) -> std::io::Result<Option<T>> {
 fn is_not_there(error: &std::io::Error) -> bool {
     use libc::{EINVAL, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, ENXIO};
     matches!(error.raw_os_error(), Some(ENOENT | ENOTDIR | ELOOP | EISDIR | EINVAL | ENXIO | ENAMETOOLONG))
+}
+
+fn journal(run: &RunContext, error: std::io::Error) -> Error {
+    part_opened("open", format!("runs/{}/journal", run.id), error)
 }
 
 fn failed(run: &RunContext, operation: &'static str, source: std::io::Error) -> Error {

@@ -8,7 +8,7 @@ use runvault_store::backend::{Dir, Kind, Stat};
 use crate::api::Ino;
 use crate::directory::OpenDir;
 use crate::nodes::{Name, number};
-use crate::outcome::outcome;
+use crate::outcome::{opened, outcome};
 use crate::{Posix, Result, Vault, record};
 
 impl Vault {
@@ -116,8 +116,7 @@ impl Vault {
     ) -> Result<()> {
         let object = || parent.object();
         let context = &parent.body.context;
-        let dir =
-            parent.dir.open_dir(&parent.stored(text)?.text).map_err(|e| outcome("open", object(), e))?;
+        let dir = parent.dir.open_dir(&parent.stored(text)?.text).map_err(|e| opened("open", object(), e))?;
         let leftovers = leftovers(&*dir).map_err(|e| outcome("list", object(), e))?.ok_or(Posix::NotEmpty)?;
         for side in leftovers {
             dir.unlink(&side).map_err(|e| outcome("remove a side file in", object(), e))?;

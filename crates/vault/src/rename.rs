@@ -9,7 +9,7 @@ use crate::api::{Ino, ROOT};
 use crate::directory::{OpenDir, holds_nothing, new_record};
 use crate::file::FileObject;
 use crate::nodes::{Name, number};
-use crate::outcome::{is_not_found, outcome};
+use crate::outcome::{is_not_found, opened, outcome};
 use crate::remove::remove_sides;
 use crate::{Damage, Error, Posix, Result, Vault, record};
 
@@ -252,7 +252,7 @@ impl Vault {
     /// The record of the directory `source` names the place of `target` too.
     fn relocate(&self, source: &End, target: &End) -> Result<()> {
         let object = || source.dir.object();
-        let dir = source.dir.dir.open_dir(&source.stored.text).map_err(|e| outcome("open", object(), e))?;
+        let dir = source.dir.dir.open_dir(&source.stored.text).map_err(|e| opened("open", object(), e))?;
         let context = &source.dir.body.context;
         let old = source.dir.place(Kind::Dir, &source.name.text);
         let new = target.dir.place(Kind::Dir, &target.name.text);

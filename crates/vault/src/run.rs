@@ -20,7 +20,7 @@ use crate::authority::{Authority, Gateway, Resume};
 use crate::file::{Locate, RunContext};
 use crate::lease::{self, Holding};
 use crate::nodes::number;
-use crate::outcome::outcome;
+use crate::outcome::{outcome, part_opened};
 use crate::runs;
 use crate::{Damage, Error, Posix, Result, Vault, recovery};
 
@@ -55,6 +55,8 @@ pub(crate) struct Body {
     holder: Option<String>,
     /// When its store refused the lease as a read-only one.
     refused: Option<Instant>,
+    /// Why this machine, which holds the run, only reads it.
+    blocked: Option<String>,
     run: RunId,
 }
 
@@ -81,6 +83,10 @@ impl Body {
 
     pub(crate) fn holder(&self) -> Option<&str> {
         self.holder.as_deref()
+    }
+
+    pub(crate) fn blocked(&self) -> Option<&str> {
+        self.blocked.as_deref()
     }
 
     pub(crate) fn renew_lease(&self) -> Result<()> {
@@ -128,11 +134,11 @@ impl Run {
         serial: u32,
     ) -> Result<Loaded> {
         let verified = runs::read_descriptor(store, &id, authority)?;
-        let resume = gateway.map(|g| g.resume(&id)).transpose()?.flatten();
+        let resume = gateway.and_then(|g| held_by(g, &id));
         let held = resume.is_some();
         let key = match resume {
             Some(resume) => resume.key,
-            None => match authority.open_run(&id, &runs::envelopes(store, &id)?)? {
+            None => match runs::envelopes(store, &id, authority)?.open(&id, authority)? {
                 Some(key) => key,
                 None => return Ok(Loaded::Closed),
             },
@@ -209,10 +215,19 @@ impl Run {
     }
 }
 
+/// The gateway's entry of a run. One that is lost counts as none: an envelope still opens the run for
+/// reading, and `takeover` makes a new entry.
+fn held_by(gateway: &dyn Gateway, run: &RunId) -> Option<Resume> {
+    gateway.resume(run).unwrap_or_else(|error| {
+        log::warn!("run {run}: not held here, since its entry in the state folder does not open: {error}");
+        None
+    })
+}
+
 pub(crate) fn read_name(dir: &dyn Dir, id: &RunId, keys: &RunKeys) -> Result<Vec<u8>> {
     let object = || format!("runs/{id}/name");
     let stored =
-        read_whole(dir, b"name", name::PATH_MAX + 64).map_err(|e| Error::store("read", object(), e))?;
+        read_whole(dir, b"name", name::PATH_MAX + 64).map_err(|e| part_opened("read", object(), e))?;
     name::decrypt_run_name(keys.name_key(), id, &stored).map_err(|_| Error::damaged(object(), Damage::Name))
 }
 
@@ -241,30 +256,51 @@ impl Vault {
     fn open_body(&self, run: &Arc<Run>) -> Result<Body> {
         let object = || format!("runs/{}/tree", run.id);
         let dir = runs::run_dir(&self.root, &run.id)?;
-        let tree = dir.open_dir(b"tree").map_err(|e| Error::store("open", object(), e))?;
+        let tree = dir.open_dir(b"tree").map_err(|e| part_opened("open", object(), e))?;
         let top = number(tree.stat_self().map_err(|e| Error::store("stat", object(), e))?.ino);
-        let mut refused = None;
-        let (context, holding, holder) = match self.gateway.as_deref().filter(|_| run.held) {
-            None => (RunContext::reader(run.id, run.keys(), run.geometry, tree.clone()), None, None),
-            Some(gateway) => match Holding::take(run.id, dir.clone(), &gateway.id()) {
-                Ok(holding) => {
-                    let context = self.writing_context(gateway, run, &dir, &tree, top, holding.found_one)?;
-                    (context, Some(holding), None)
-                }
-                Err(Error::Held { holder, .. }) => {
-                    let context = RunContext::reader(run.id, run.keys(), run.geometry, tree.clone());
-                    (context, None, Some(holder))
-                }
-                // Nobody can write there, and reading needs no lease.
-                Err(error) if is_read_only_store(&error) => {
-                    refused = Some(Instant::now());
-                    let context = RunContext::reader(run.id, run.keys(), run.geometry, tree.clone());
-                    (context, None, None)
-                }
-                Err(other) => return Err(other),
-            },
+        let reader = || RunContext::reader(run.id, run.keys(), run.geometry, tree.clone());
+        let only_read = |context| Body {
+            dir: dir.clone(),
+            tree: tree.clone(),
+            top,
+            context,
+            holding: None,
+            holder: None,
+            refused: None,
+            blocked: None,
+            run: run.id,
         };
-        Ok(Body { dir, tree, top, context, holding, holder, refused, run: run.id })
+        let Some(gateway) = self.gateway.as_deref().filter(|_| run.held) else {
+            return Ok(only_read(reader()));
+        };
+        match self.begin_writing(gateway, run, &dir, &tree, top) {
+            Ok((context, holding)) => Ok(Body { holding: Some(holding), ..only_read(context) }),
+            Err(Error::Held { holder, .. }) => Ok(Body { holder: Some(holder), ..only_read(reader()) }),
+            // Nobody can write there, and reading needs no lease.
+            Err(error) if is_read_only_store(&error) => {
+                Ok(Body { refused: Some(Instant::now()), ..only_read(reader()) })
+            }
+            // A journal that is not ours, or something in the place of lease or journal: what is in the
+            // tree proves itself all the same.
+            Err(error @ Error::Damaged { .. }) => {
+                log::error!("run {} is read-only until a person has looked at it: {error}", run.id);
+                Ok(Body { blocked: Some(error.to_string()), ..only_read(reader()) })
+            }
+            Err(other) => Err(other),
+        }
+    }
+
+    fn begin_writing(
+        &self,
+        gateway: &dyn Gateway,
+        run: &Arc<Run>,
+        dir: &Arc<dyn Dir>,
+        tree: &Arc<dyn Dir>,
+        top: Ino,
+    ) -> Result<(Arc<RunContext>, Holding)> {
+        let holding = Holding::take(run.id, dir.clone(), &gateway.id())?;
+        let context = self.writing_context(gateway, run, dir, tree, top, holding.found_one)?;
+        Ok((context, holding))
     }
 
     /// Begins a new session, after what the last one left, if it ended `uncleanly`, was put in order.
@@ -326,7 +362,7 @@ impl Vault {
     pub(crate) fn give_body(&self, run: &Arc<Run>, dir: Arc<dyn Dir>, session: SessionId) -> Result<()> {
         let gateway = self.gateway.as_deref().ok_or(Posix::ReadOnly)?;
         let object = || format!("runs/{}/tree", run.id);
-        let tree = dir.open_dir(b"tree").map_err(|e| Error::store("open", object(), e))?;
+        let tree = dir.open_dir(b"tree").map_err(|e| part_opened("open", object(), e))?;
         let top = number(tree.stat_self().map_err(|e| Error::store("stat", object(), e))?.ino);
         let holding = Holding::take(run.id, dir.clone(), &gateway.id())?;
         let context = self.new_context(run, &dir, &tree, top, session);
@@ -338,6 +374,7 @@ impl Vault {
             holding: Some(holding),
             holder: None,
             refused: None,
+            blocked: None,
             run: run.id,
         };
         *run.body.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(body));

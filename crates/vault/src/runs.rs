@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use runvault_format::descriptor::RunDescriptor;
 use runvault_format::ids::RunId;
+use runvault_format::keys::RunKey;
 use runvault_format::note::{Note, Verified};
-use runvault_store::backend::{Dir, Kind};
+use runvault_store::backend::Dir;
 use runvault_store::read_whole::read_whole;
 use runvault_store::replace;
 
 use crate::authority::{Authority, EnvelopeFile};
-use crate::outcome::{is_not_found, outcome};
+use crate::outcome::{is_not_found, opened, part_opened};
 use crate::{Damage, Error, Result};
 
 const RUNS: &[u8] = b"runs";
@@ -19,8 +20,6 @@ const KEYS: &[u8] = b"keys";
 const DESCRIPTOR: &[u8] = b"run.json";
 const DESCRIPTOR_MAX: usize = 1 << 20;
 const ENVELOPE_MAX: usize = 64 << 10;
-/// Envelopes of one run that are looked at; a store could hold any number of files.
-const ENVELOPES_MAX: usize = 10_000;
 
 /// A run.json that an enrolled gateway signed, for this vault and this directory.
 #[derive(Clone, Debug)]
@@ -34,7 +33,7 @@ pub struct VerifiedRun {
 /// What `runs/` holds.
 #[derive(Clone, Debug, Default)]
 pub struct Listed {
-    /// Directories named like a run, sorted.
+    /// Names of runs, sorted.
     pub runs: Vec<RunId>,
     /// Other names.
     pub foreign: u64,
@@ -44,13 +43,13 @@ pub struct Listed {
 
 /// The store's `runs/`.
 pub(crate) fn runs_dir(root: &Arc<dyn Dir>) -> Result<Arc<dyn Dir>> {
-    root.open_dir(RUNS).map_err(|e| Error::store("open", "runs", e))
+    root.open_dir(RUNS).map_err(|e| part_opened("open", "runs", e))
 }
 
 /// `runs/<id>`.
 pub(crate) fn run_dir(root: &Arc<dyn Dir>, run: &RunId) -> Result<Arc<dyn Dir>> {
     let name = run.to_string();
-    runs_dir(root)?.open_dir(name.as_bytes()).map_err(|e| outcome("open", format!("runs/{name}"), e))
+    runs_dir(root)?.open_dir(name.as_bytes()).map_err(|e| opened("open", format!("runs/{name}"), e))
 }
 
 /// The names in `runs/`.
@@ -71,7 +70,8 @@ pub fn list_all(root: &Arc<dyn Dir>) -> Result<Listed> {
     runs.entries(0, &mut |entry| {
         let id = std::str::from_utf8(&entry.name).ok().and_then(|text| text.parse().ok());
         match id {
-            Some(id) if matches!(entry.kind, Some(Kind::Dir) | None) => listed.runs.push(id),
+            // Whatever it is: what bears a run's name and is no directory is refused when it is opened.
+            Some(id) => listed.runs.push(id),
             _ if entry.name.starts_with(b".new-") || entry.name.starts_with(b".gone-") => {
                 listed.passing.push(entry.name);
             }
@@ -91,7 +91,7 @@ pub fn list_all(root: &Arc<dyn Dir>) -> Result<Listed> {
 pub fn read_descriptor(root: &Arc<dyn Dir>, run: &RunId, authority: &dyn Authority) -> Result<VerifiedRun> {
     let object = || format!("runs/{run}/run.json");
     let bytes = read_whole(&*run_dir(root, run)?, DESCRIPTOR, DESCRIPTOR_MAX)
-        .map_err(|e| outcome("read", object(), e))
+        .map_err(|e| opened("read", object(), e))
         .map_err(|e| if is_not_found(&e) { refuse(run, "it is missing") } else { e })?;
     let descriptor = verify_descriptor(run, &bytes, authority)?;
     Ok(VerifiedRun { descriptor, note: bytes })
@@ -113,8 +113,14 @@ fn verify_descriptor(
     let key = authority
         .gateway_key(&claimed.signer)
         .ok_or_else(|| refuse(run, format!("its signer {} is no gateway of this vault", claimed.signer)))?;
-    let text = note.verify(&claimed.signer, &key).map_err(named)?;
+    let text = note.verify(&claimed.signer, &key.sign).map_err(named)?;
     let descriptor = text.parse(RunDescriptor::parse_text).map_err(named)?;
+    // A run without a number cannot show that it was made before the end.
+    if let Some(last) = key.last_run
+        && descriptor.seq.is_none_or(|seq| seq > last)
+    {
+        return Err(refuse(run, format!("the runs of its signer {} end at number {last}", claimed.signer)));
+    }
     if descriptor.vault != authority.vault_id() {
         return Err(refuse(run, "it belongs to another vault"));
     }
@@ -126,43 +132,49 @@ fn verify_descriptor(
 
 fn keys_dir(root: &Arc<dyn Dir>, run: &RunId) -> Result<Arc<dyn Dir>> {
     let object = || format!("runs/{run}/keys");
-    run_dir(root, run)?.open_dir(KEYS).map_err(|e| Error::store("open", object(), e))
+    run_dir(root, run)?.open_dir(KEYS).map_err(|e| part_opened("open", object(), e))
 }
 
-/// The files of a run's `keys/`, by name; what is no regular file of at most 64 KiB is left out.
+/// The envelopes of a run that an identity could open, and what was found in the place of others.
+#[derive(Debug, Default)]
+pub struct Envelopes {
+    /// Those that are files of at most 64 KiB, in the order of [`Authority::envelope_names`].
+    pub files: Vec<EnvelopeFile>,
+    /// [`Damage`] in the place of an envelope.
+    pub refused: Vec<Error>,
+}
+
+impl Envelopes {
+    /// The run's key; `None` where no envelope is for this identity.
+    ///
+    /// # Errors
+    /// The authority's; the first refusal where nothing opens.
+    pub fn open(&mut self, run: &RunId, authority: &dyn Authority) -> Result<Option<RunKey>> {
+        match authority.open_run(run, &self.files)? {
+            None if !self.refused.is_empty() => Err(self.refused.remove(0)),
+            opened => Ok(opened),
+        }
+    }
+}
+
+/// Reads the envelopes that `authority` could open, each by its name: what else lies in `keys/`, and how
+/// much of it, is without effect.
 ///
 /// # Errors
-/// The store's.
-pub fn envelopes(root: &Arc<dyn Dir>, run: &RunId) -> Result<Vec<EnvelopeFile>> {
+/// The store's; [`Damage::Kind`] for `keys` itself.
+pub fn envelopes(root: &Arc<dyn Dir>, run: &RunId, authority: &dyn Authority) -> Result<Envelopes> {
     let keys = keys_dir(root, run)?;
-    let mut names = Vec::new();
-    keys.entries(0, &mut |entry| {
-        if let Ok(name) = String::from_utf8(entry.name)
-            && !name.starts_with('.')
-        {
-            names.push(name);
-        }
-        names.len() < ENVELOPES_MAX
-    })
-    .map_err(|e| Error::store("list", format!("runs/{run}/keys"), e))?;
-    names.sort_unstable();
-    let mut found = Vec::with_capacity(names.len());
-    for name in names {
-        match read_whole(&*keys, name.as_bytes(), ENVELOPE_MAX) {
-            Ok(bytes) => found.push(EnvelopeFile { name, bytes }),
-            Err(e) if is_foreign(&e) => log::warn!("runs/{run}/keys/{name}: not an envelope, ignored"),
-            Err(e) => return Err(Error::store("read", format!("runs/{run}/keys/{name}"), e)),
+    let mut found = Envelopes::default();
+    for name in authority.envelope_names() {
+        let object = || format!("runs/{run}/keys/{name}");
+        match read_whole(&*keys, name.as_bytes(), ENVELOPE_MAX).map_err(|e| opened("read", object(), e)) {
+            Ok(bytes) => found.files.push(EnvelopeFile { name, bytes }),
+            Err(e) if is_not_found(&e) => {}
+            Err(e @ Error::Damaged { .. }) => found.refused.push(e),
+            Err(e) => return Err(e),
         }
     }
     Ok(found)
-}
-
-/// Gone meanwhile, too large, or no regular file.
-fn is_foreign(error: &std::io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::ENOENT | libc::EFBIG | libc::ELOOP | libc::EINVAL | libc::EISDIR | libc::ENXIO)
-    )
 }
 
 /// Puts an envelope in place, durable, whole or not at all.

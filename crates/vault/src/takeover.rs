@@ -11,7 +11,7 @@ use runvault_store::backend::Dir;
 use runvault_store::journal_files::JournalFiles;
 
 use crate::authority::{Authority, Gateway, Resume};
-use crate::outcome::outcome;
+use crate::outcome::{opened, outcome};
 use crate::{Damage, Error, Result, lease, recovery, runs};
 
 /// Who holds a run's lease, as a person is shown it; `None` where nobody does.
@@ -36,10 +36,11 @@ pub fn takeover(
     run: &RunId,
 ) -> Result<()> {
     let verified = runs::read_descriptor(root, run, authority)?;
-    let key = match gateway.resume(run)? {
+    // An entry that does not open is what this makes good.
+    let key = match gateway.resume(run).ok().flatten() {
         Some(resume) => resume.key,
-        None => authority
-            .open_run(run, &runs::envelopes(root, run)?)?
+        None => runs::envelopes(root, run, authority)?
+            .open(run, authority)?
             .ok_or_else(|| Error::WrongKey(format!("no key that is held here opens run {run}")))?,
     };
     let keys = RunKeys::derive(&key, run, Engine::fastest());
@@ -59,7 +60,7 @@ pub fn takeover(
 
 /// The session whose records a run's journal holds; each record proves itself when it is replayed.
 fn journal_session(dir: &Arc<dyn Dir>, run: &RunId) -> Result<Option<SessionId>> {
-    let fail = |e| outcome("read", format!("runs/{run}/journal"), e);
+    let fail = |e| opened("read", format!("runs/{run}/journal"), e);
     let Some(files) = JournalFiles::open_existing(dir).map_err(fail)? else { return Ok(None) };
     recovery::session_of(&files).map_err(fail)
 }

@@ -56,7 +56,7 @@ pub struct RunStatus {
     pub writing: bool,
     /// Who writes it, where that is someone else.
     pub holder: Option<String>,
-    /// Why it cannot be used, where that is so.
+    /// Why it cannot be used, or only be read, where that is so.
     pub trouble: Option<String>,
 }
 
@@ -293,7 +293,10 @@ impl Vault {
             Entry::Run(run) => {
                 status.name = Some(run.name());
                 status.holder = self.holder_of(run);
-                status.writing = run.held && status.holder.is_none();
+                let body = run.opened_body();
+                let blocked = body.as_ref().and_then(|body| body.blocked());
+                status.trouble = blocked.map(|why| format!("read-only: {why}"));
+                status.writing = run.held && status.holder.is_none() && blocked.is_none();
             }
         }
         status

@@ -39,14 +39,15 @@ fn stored(dir: &dyn Dir, ino: u64) -> Vec<u8> {
 fn checked(fixture: &Fixture) -> (CheckSummary, Vec<(String, Option<String>, String)>) {
     let authority: Arc<dyn Authority> = fixture.authority.clone();
     let mut found = Vec::new();
-    let summary = check(&fixture.root, &authority, &mut |event| match event {
-        CheckEvent::Damage { object, path, what } => {
-            found.push((object, path.map(|p| String::from_utf8_lossy(&p).into_owned()), what));
-        }
-        CheckEvent::Foreign { object } => found.push((object, None, "foreign".into())),
-        CheckEvent::Run { .. } | CheckEvent::File { .. } => {}
-    })
-    .unwrap();
+    let summary =
+        check(&fixture.root, &authority, &|run| fixture.state.session(run), &mut |event| match event {
+            CheckEvent::Damage { object, path, what } => {
+                found.push((object, path.map(|p| String::from_utf8_lossy(&p).into_owned()), what));
+            }
+            CheckEvent::Foreign { object } => found.push((object, None, "foreign".into())),
+            CheckEvent::Run { .. } | CheckEvent::File { .. } => {}
+        })
+        .unwrap();
     (summary, found)
 }
 
@@ -229,6 +230,158 @@ fn a_damaged_run_is_left_out_and_the_others_work() {
     let reader = strangers.reader();
     assert!(reader.list("").unwrap().is_empty());
     assert!(reader.status().runs[0].trouble.as_ref().unwrap().contains("no gateway of this vault"));
+}
+
+#[test]
+fn the_runs_of_an_ended_gateway_count_up_to_its_end() {
+    let mut fixture = Fixture::in_memory();
+    let vault = fixture.writer();
+    for run in ["one", "two", "three"] {
+        vault.make_dir(run).unwrap();
+    }
+    vault.close().unwrap();
+    drop(vault);
+    Arc::get_mut(&mut fixture.authority).unwrap().last_run = Some(2);
+    assert_eq!(fixture.reader().list("").unwrap(), ["one", "two"]);
+    let (summary, found) = checked(&fixture);
+    assert_eq!((summary.runs, summary.damages), (2, 1));
+    assert!(found[0].2.contains("end at number 2"), "{found:?}");
+}
+
+/// `runs/<id>` of the only run.
+fn run_dir(fixture: &Fixture) -> Arc<dyn Dir> {
+    fixture.root.open_dir(b"runs").unwrap().open_dir(&fixture.run_dirs()[0]).unwrap()
+}
+
+#[test]
+fn things_named_like_a_run_that_are_none_are_named() {
+    let fixture = Fixture::on_disk();
+    written(&fixture);
+    let runs = fixture.root.open_dir(b"runs").unwrap();
+    runs.create_symlink(&[b'a'; 32], b"/").unwrap();
+    runs.create_node(&[b'b'; 32], Kind::Fifo, 0o666, 0).unwrap();
+    runs.create_file(&[b'c'; 32], 0o644).unwrap();
+    let vault = fixture.writer();
+    assert_eq!(vault.list("").unwrap(), ["run"]);
+    assert_eq!(vault.status().runs.iter().filter(|run| run.trouble.is_some()).count(), 3);
+    let (summary, found) = checked(&fixture);
+    assert_eq!((summary.runs, summary.damages), (1, 3), "{found:?}");
+    assert!(found.iter().all(|(object, _, what)| object.starts_with("runs/") && what.contains("kind")));
+}
+
+#[test]
+fn another_kind_of_object_in_the_place_of_a_runs_parts_is_damage() {
+    for part in ["run.json", "name", "keys", "tree", "keys/vault-1"] {
+        let fixture = Fixture::on_disk();
+        written(&fixture);
+        let run = std::str::from_utf8(&fixture.run_dirs()[0]).unwrap().to_owned();
+        let path = fixture.path().join("runs").join(&run).join(part);
+        std::fs::rename(&path, fixture.path().join("aside")).unwrap();
+        for planted in ["fifo", "link", "directory"] {
+            let there = |what| part.starts_with(what) && planted == "directory";
+            if there("keys") && part == "keys" || there("tree") {
+                continue;
+            }
+            match planted {
+                "fifo" => {
+                    let mode = rustix::fs::Mode::from_raw_mode(0o666);
+                    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+                }
+                "link" => std::os::unix::fs::symlink("/dev/zero", &path).unwrap(),
+                _ => std::fs::create_dir(&path).unwrap(),
+            }
+            let (summary, found) = checked(&fixture);
+            assert_eq!(summary.damages, 1, "{part} as a {planted}: {found:?}");
+            assert!(found[0].0.contains(&run) && found[0].2.contains("kind"), "{part}: {found:?}");
+            let vault = fixture.reader();
+            assert!(!matches!(vault.get("run/x"), Err(Error::Store { .. })), "{part} as a {planted}");
+            drop(vault);
+            if planted == "directory" { std::fs::remove_dir(&path) } else { std::fs::remove_file(&path) }
+                .unwrap();
+        }
+    }
+}
+
+#[test]
+fn decoys_do_not_hide_the_envelope() {
+    let fixture = Fixture::in_memory();
+    written(&fixture);
+    let keys = run_dir(&fixture).open_dir(b"keys").unwrap();
+    for n in 0..10_001 {
+        keys.create_file(format!("decoy-{n}").as_bytes(), 0o644).unwrap();
+    }
+    assert_eq!(fixture.reader().get("run/x").unwrap(), vec![1; 30_000]);
+    assert_eq!(checked(&fixture).0.damages, 0);
+}
+
+#[test]
+fn a_planted_journal_leaves_the_run_readable_and_is_named() {
+    for planted in ["session", "fifo", "file"] {
+        let fixture = Fixture::on_disk();
+        written(&fixture);
+        let dir = run_dir(&fixture);
+        if planted == "file" {
+            dir.create_file(b"journal", 0o644).unwrap();
+        } else {
+            dir.create_dir(b"journal", 0o755).unwrap();
+            let journal = dir.open_dir(b"journal").unwrap();
+            let mut sector = [0u8; 512];
+            sector[..8].copy_from_slice(b"rvredo/1");
+            sector[8..12].copy_from_slice(&512u32.to_le_bytes());
+            sector[12] = 1;
+            sector[20..36].fill(0x66);
+            for name in [b"0", b"1"] {
+                if planted == "fifo" {
+                    journal.create_node(name, Kind::Fifo, 0o666, 0).unwrap();
+                } else {
+                    journal.create_file(name, 0o644).unwrap().write_at(&sector, 0).unwrap();
+                }
+            }
+        }
+        let (summary, found) = checked(&fixture);
+        assert_eq!(summary.damages, 1, "{planted}: {found:?}");
+        assert!(found[0].0.ends_with("/journal"), "{found:?}");
+        // Also where nothing is known of the run's sessions.
+        let authority: Arc<dyn Authority> = fixture.authority.clone();
+        assert_eq!(check(&fixture.root, &authority, &|_| None, &mut |_| {}).unwrap().damages, 1, "{planted}");
+
+        let vault = fixture.writer();
+        assert_eq!(vault.get("run/x").unwrap(), vec![1; 30_000], "{planted}");
+        assert_eq!(posix(vault.put("run/z", b"")), Posix::ReadOnly);
+        assert_eq!(posix(vault.put("run/x", b"")), Posix::ReadOnly);
+        let run = vault.status().runs[0].clone();
+        assert!(!run.writing && run.trouble.unwrap().contains("read-only"), "{planted}");
+        vault.make_dir("second").unwrap();
+        vault.put("second/f", b"others are written").unwrap();
+        vault.close().unwrap();
+    }
+}
+
+#[test]
+fn a_lost_entry_of_the_state_folder_leaves_the_run_readable() {
+    let fixture = Fixture::in_memory();
+    written(&fixture);
+    let state = fixture.state.apart();
+    state.damage();
+    let vault = fixture.writer_of(&state);
+    assert_eq!(vault.get("run/x").unwrap(), vec![1; 30_000]);
+    assert_eq!(posix(vault.put("run/z", b"")), Posix::ReadOnly);
+    assert!(!vault.status().runs[0].writing);
+}
+
+#[test]
+fn check_counts_what_it_read() {
+    let fixture = Fixture::in_memory();
+    let vault = fixture.writer();
+    vault.make_dir("run").unwrap();
+    let ino = vault.put("run/f", &[1; 8192]).unwrap();
+    let handle = vault.open_file(ino, WRITE).unwrap().handle;
+    vault.write(handle, 1 << 40, b"far", false).unwrap();
+    vault.release(handle).unwrap();
+    vault.close().unwrap();
+    let (summary, found) = checked(&fixture);
+    assert!(found.is_empty(), "{found:?}");
+    assert!(summary.bytes < 4 << 20, "{}", summary.bytes);
 }
 
 #[test]

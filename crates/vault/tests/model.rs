@@ -363,7 +363,8 @@ fn run(ops: &[Op], fixture: &Fixture) {
     let authority: std::sync::Arc<dyn runvault_vault::authority::Authority> = fixture.authority.clone();
     let mut events = Vec::new();
     let summary =
-        runvault_vault::check::check(&fixture.root, &authority, &mut |event| events.push(event)).unwrap();
+        runvault_vault::check::check(&fixture.root, &authority, &|_| None, &mut |event| events.push(event))
+            .unwrap();
     assert_eq!((summary.damages, summary.foreign_names), (0, 0), "{events:?}");
 }
 

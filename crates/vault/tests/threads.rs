@@ -132,7 +132,7 @@ fn sixteen_threads_and_a_timer() {
         }
     }
     let authority: Arc<dyn runvault_vault::authority::Authority> = fixture.authority.clone();
-    let summary = runvault_vault::check::check(&fixture.root, &authority, &mut |_| {}).unwrap();
+    let summary = runvault_vault::check::check(&fixture.root, &authority, &|_| None, &mut |_| {}).unwrap();
     assert_eq!(summary.damages, 0);
     assert!(matches!(vault.lookup(ROOT, b"run"), Err(Error::Closed)));
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use indicatif::ProgressBar;
+use runvault_custody::gateway::StateFolder;
 use runvault_vault::check::{CheckEvent, CheckSummary, check};
 use serde_json::{Map, Value, json};
 
@@ -16,9 +17,10 @@ use crate::store::Store;
 pub fn run(args: &Check) -> Result<()> {
     let store = Store::open(&args.store, &args.who)?;
     let authority = store.acting(&args.who)?;
+    let held = StateFolder::sessions(&store.state, store.chain.vault_id())?;
     let bar = progress::bytes(stored_bytes(&args.store.join("runs")), "check");
     let mut report = Report { json: args.json, bar: &bar, failed: None };
-    let summary = check(&store.root, &authority, &mut |event| report.event(&event));
+    let summary = check(&store.root, &authority, &held, &mut |event| report.event(&event));
     bar.finish_and_clear();
     if let Some(error) = report.failed {
         return Err(error);

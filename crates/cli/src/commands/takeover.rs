@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use runvault_format::ids::RunId;
-use runvault_vault::authority::Authority;
+use runvault_vault::authority::{Authority, Gateway};
 use runvault_vault::{Vault, takeover};
 
 use crate::args::Takeover;
@@ -19,10 +19,12 @@ pub fn run(args: &Takeover) -> Result<()> {
     let (folder, authority) = store.gateway(&args.who)?;
     let run = find(&store, &authority, args)?;
     let name = visible(args.run.as_bytes());
-    let Some(holder) = takeover::holder(&store.root, &run)? else {
+    let holder = takeover::holder(&store.root, &run)?;
+    // A lost entry of the state folder is made anew, also where nobody holds the run.
+    if holder.is_none() && folder.resume(&run).is_ok() {
         return output::line(&format!("run {name} is held by nobody; a mount takes it by itself"));
-    };
-    if !args.yes {
+    }
+    if let Some(holder) = holder.filter(|_| !args.yes) {
         let question = format!(
             "Run {name} ({run}) is held by {holder}.\n\
              If that machine still writes it, both destroy what they write. Is it gone, or its mount ended?"

@@ -41,7 +41,7 @@ pub(super) fn seal(root: &Arc<dyn Dir>, acting: &Acting, run: &RunId) -> Result<
 fn try_seal(root: &Arc<dyn Dir>, acting: &Acting, run: &RunId) -> runvault_vault::Result<Outcome> {
     let (e, kem) = acting.epoch();
     let current = EnvelopeName::Vault(e);
-    let envelopes = runs::envelopes(root, run)?;
+    let envelopes = runs::envelopes(root, run, acting)?.files;
     let there = envelopes.iter().any(|file| file.name.parse() == Ok(current));
     let older: Vec<&EnvelopeFile> = envelopes.iter().filter(|file| is_older(file, e)).collect();
     if there && older.is_empty() {

@@ -13,7 +13,7 @@ use runvault_format::note;
 use runvault_store::backend::{Dir, Kind};
 use runvault_store::doubles::memory::MemoryDir;
 use runvault_vault::api::{Attr, Caller, DirEntry, Ino, OpenFlags, ROOT};
-use runvault_vault::authority::{Authority, ChainPlace, EnvelopeFile, Gateway, Resume, StateRef};
+use runvault_vault::authority::{Authority, ChainPlace, EnvelopeFile, Gateway, GatewayKey, Resume, StateRef};
 use runvault_vault::{Error, Options, Posix, Result, Vault};
 
 pub const CALLER: Caller = Caller { uid: 0, gid: 0, pid: 1, umask: 0o022 };
@@ -27,6 +27,8 @@ pub struct Chain {
     pub vault: VaultId,
     pub gateways: Vec<(IdentityId, VerifyingKey)>,
     epoch: KemPublic,
+    /// Where the gateways were ended: their last run that counts.
+    pub last_run: Option<u64>,
     /// Envelopes open for it.
     pub opens: bool,
 }
@@ -34,7 +36,7 @@ pub struct Chain {
 impl Chain {
     pub fn of(vault: VaultId, gateways: Vec<(IdentityId, VerifyingKey)>) -> Self {
         let epoch = KemPrivate::from_seed(&Secret::copy_from(&[5; 32])).unwrap().public().clone();
-        Self { vault, gateways, epoch, opens: true }
+        Self { vault, gateways, last_run: None, epoch, opens: true }
     }
 }
 
@@ -48,8 +50,12 @@ impl Authority for Chain {
     fn epoch(&self) -> (u32, KemPublic) {
         (1, self.epoch.clone())
     }
-    fn gateway_key(&self, id: &IdentityId) -> Option<VerifyingKey> {
-        self.gateways.iter().find(|(known, _)| known == id).map(|(_, key)| *key)
+    fn gateway_key(&self, id: &IdentityId) -> Option<GatewayKey> {
+        let (_, sign) = self.gateways.iter().find(|(known, _)| known == id)?;
+        Some(GatewayKey { sign: *sign, last_run: self.last_run })
+    }
+    fn envelope_names(&self) -> Vec<String> {
+        vec!["vault-1".into()]
     }
     fn open_run(&self, _: &RunId, envelopes: &[EnvelopeFile]) -> Result<Option<RunKey>> {
         let found = envelopes.iter().find(|e| e.name == "vault-1").filter(|_| self.opens);
@@ -75,6 +81,8 @@ struct Inner {
     prev: Option<[u8; 32]>,
     pending: Option<(RunId, [u8; 32])>,
     retired: Vec<RunId>,
+    /// Its entries do not open any more.
+    damaged: bool,
 }
 
 impl State {
@@ -89,6 +97,12 @@ impl State {
     pub fn apart(&self) -> Self {
         let inner = self.inner.lock().unwrap().clone();
         Self { id: self.id, key: self.key.clone(), inner: Arc::new(Mutex::new(inner)) }
+    }
+    pub fn damage(&self) {
+        self.inner.lock().unwrap().damaged = true;
+    }
+    pub fn session(&self, run: &RunId) -> Option<runvault_format::ids::SessionId> {
+        self.inner.lock().unwrap().resume.get(run).map(|(_, session)| *session)
     }
     pub fn retired(&self) -> Vec<RunId> {
         self.inner.lock().unwrap().retired.clone()
@@ -128,6 +142,9 @@ impl Gateway for State {
     }
     fn resume(&self, run: &RunId) -> Result<Option<Resume>> {
         let inner = self.inner.lock().unwrap();
+        if inner.damaged {
+            return Err(Error::damaged("state/resume", runvault_vault::Damage::Run("not authentic".into())));
+        }
         Ok(inner.resume.get(run).map(|(key, session)| Resume { key: RunKey(key.clone()), session: *session }))
     }
     fn hold(&self, run: &RunId, resume: &Resume) -> Result<()> {
