@@ -1,9 +1,9 @@
 //! Files that hold secrets: passphrase files, key files, systemd's credential.
 
-use std::fs::{File, Metadata};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::Read;
 use std::os::fd::BorrowedFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use anyhow::Result;
@@ -21,9 +21,12 @@ const LIMIT: u64 = 1 << 20;
 /// Exit 2: missing, a directory, empty, over 1 MiB, or readable by others and not `allow_readable`.
 pub fn passphrase_from_file(path: &Path, allow_readable: bool) -> Result<Zeroizing<Vec<u8>>> {
     let name = shown(path);
-    let file = File::open(path).map_err(|e| refuse(Exit::Usage, format!("passphrase file {name}: {e}")))?;
-    let meta = file.metadata()?;
-    check_kind(&meta, &name)?;
+    // A fifo would wait for its writer, and some devices act on being opened: looked at before and after.
+    let failed = |e: std::io::Error| refuse(Exit::Usage, format!("passphrase file {name}: {e}"));
+    require_file(&std::fs::metadata(path).map_err(failed)?, &name)?;
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(failed)?;
+    let meta = file.metadata().map_err(failed)?;
+    require_file(&meta, &name)?;
     if !allow_readable {
         check_mode(&meta, path)?;
     }
@@ -44,6 +47,18 @@ pub fn passphrase_from_fd(fd: u32) -> Result<Zeroizing<Vec<u8>>> {
     let file = File::from(ours);
     check_kind(&file.metadata()?, &name)?;
     first_line(file, &name)
+}
+
+fn require_file(meta: &Metadata, name: &str) -> Result<()> {
+    check_kind(meta, name)?;
+    if meta.is_file() {
+        return Ok(());
+    }
+    Err(refuse_with(
+        Exit::Usage,
+        format!("passphrase file {name}: not a regular file"),
+        "what a pipe gives is taken by --passphrase-fd N",
+    ))
 }
 
 fn check_kind(meta: &Metadata, name: &str) -> Result<()> {
@@ -97,6 +112,18 @@ mod tests {
             assert_eq!(*first_line(text.as_bytes(), "t").unwrap(), b"word");
         }
         assert_eq!(*first_line(&b" \xff \n"[..], "t").unwrap(), b" \xff ");
+    }
+
+    #[test]
+    fn what_is_no_file_is_refused_without_waiting() {
+        let dir = tempfile::tempdir().unwrap();
+        let fifo = dir.path().join("fifo");
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        for path in [fifo.as_path(), dir.path(), Path::new("/dev/zero")] {
+            let error = passphrase_from_file(path, true).unwrap_err();
+            assert_eq!(crate::exit::of(&error), Exit::Usage, "{error}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
+use runvault_crypto::passphrase::Params;
 use runvault_format::ids::{IdentityId, VaultId};
 use runvault_format::key_file::{self, Lock};
 use zeroize::Zeroizing;
@@ -42,7 +43,18 @@ impl KeyFile {
     /// # Errors
     /// [`Error::Damaged`], [`Error::UnknownVersion`].
     pub fn parse(bytes: &[u8]) -> Result<Self> {
-        key_file::KeyFile::parse(bytes).map(Self).map_err(|e| Error::damaged("key file", e))
+        Self::parse_named(bytes, "key file")
+    }
+
+    /// Costs that no lock of ours has are refused with the rest: before anyone is asked for a passphrase,
+    /// and where another copy can still be used.
+    fn parse_named(bytes: &[u8], object: &str) -> Result<Self> {
+        let file = key_file::KeyFile::parse(bytes).map_err(|e| Error::damaged(object, e))?;
+        if let Lock::Argon2id { m_kib, t, p, .. } = file.lock {
+            let costs = Params { m_kib, t, p }.checked();
+            costs.map_err(|e| Error::Damaged { object: object.to_owned(), why: e.to_string() })?;
+        }
+        Ok(Self(file))
     }
 
     /// What people call the identity. Not proven before the file is unlocked.
@@ -145,7 +157,7 @@ pub fn write_copy(path: &Path, file: &KeyFile) -> Result<()> {
 /// [`Error::Permissions`], [`Error::BadFile`], [`Error::Damaged`].
 pub fn read(path: &Path, allow_readable: bool) -> Result<KeyFile> {
     let bytes = read_secret(path, key_file::LEN_MAX, allow_readable)?;
-    key_file::KeyFile::parse(&bytes).map(KeyFile).map_err(|e| Error::damaged(path.display().to_string(), e))
+    KeyFile::parse_named(&bytes, &path.display().to_string())
 }
 
 /// Reads a file that holds a secret: a regular file of at most `max` bytes, that group and others
@@ -179,8 +191,6 @@ pub fn read_secret(path: &Path, max: usize, allow_readable: bool) -> Result<Zero
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
-
-    use runvault_crypto::passphrase::Params;
 
     use super::*;
 
@@ -257,6 +267,26 @@ mod tests {
         assert!(matches!(unlock(&file, &mut NoPrompt), Err(Error::NoPassphrase(_))));
         assert!(matches!(unlock(&file, &mut Says(b"")), Err(Error::NoPassphrase(_))));
         assert!(!format!("{new:?}").contains("horse"));
+    }
+
+    #[test]
+    fn costs_out_of_bounds_are_damage_of_the_named_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("owner.key");
+        let new = NewLock::Passphrase { passphrase: b"x", params: Params::FLOOR };
+        let good = lock(&Identity::generate("owner").unwrap(), &new, None).unwrap().to_bytes().unwrap();
+        let good = String::from_utf8(good).unwrap();
+        for (of, cost) in
+            [("\"m_kib\":65536", "\"m_kib\":4294967295"), ("\"t\":3", "\"t\":2"), ("\"p\":4", "\"p\":17")]
+        {
+            assert!(good.contains(of), "{of}");
+            std::fs::write(&path, good.replace(of, cost)).unwrap();
+            let refused = read(&path, true).unwrap_err();
+            assert!(
+                matches!(&refused, Error::Damaged { object, .. } if object.ends_with("owner.key")),
+                "{refused}"
+            );
+        }
     }
 
     #[test]

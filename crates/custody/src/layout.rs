@@ -46,7 +46,12 @@ pub(crate) fn custody_dir(root: &Arc<dyn Dir>) -> Result<Arc<dyn Dir>> {
 }
 
 pub(crate) fn open_dir(parent: &Arc<dyn Dir>, name: &str, object: &str) -> Result<Arc<dyn Dir>> {
-    parent.open_dir(name.as_bytes()).map_err(|e| Error::io("open", object, e))
+    parent.open_dir(name.as_bytes()).map_err(|e| match e.raw_os_error() {
+        Some(libc::ENOTDIR | libc::ELOOP) => {
+            Error::Damaged { object: object.to_owned(), why: "not a directory".to_owned() }
+        }
+        _ => Error::io("open", object, e),
+    })
 }
 
 /// The bytes of `name`, `object` in messages.
@@ -73,7 +78,7 @@ pub(crate) fn read_if_there(
 fn refused_or_io(object: &str, error: io::Error) -> Error {
     let why = match error.raw_os_error() {
         Some(libc::EFBIG) => "longer than is allowed",
-        Some(libc::ELOOP | libc::EINVAL | libc::EISDIR | libc::ENOTDIR) => "not a regular file",
+        Some(libc::ELOOP | libc::EINVAL | libc::EISDIR | libc::ENOTDIR | libc::ENXIO) => "not a regular file",
         _ => return Error::io("read", object, error),
     };
     Error::Damaged { object: object.to_owned(), why: why.to_owned() }

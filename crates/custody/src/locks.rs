@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use runvault_format::key_file::LEN_MAX;
-use runvault_store::backend::Dir;
+use runvault_store::backend::{Dir, Kind};
 use runvault_store::replace::replace;
 use zeroize::Zeroizing;
 
@@ -60,34 +60,58 @@ pub fn write(root: &Arc<dyn Dir>, file: &KeyFile) -> Result<()> {
     Ok(())
 }
 
-/// Locks the owner's key anew: O(1), nothing else of the store changes.
+/// Locks the owner's key anew: O(1), nothing else of the store changes. A copy that was damaged or
+/// missing is written like the other; gives what was wrong with it.
 ///
 /// # Errors
-/// The store's; [`Error::UnlockedInStore`]; [`Error::NoLock`] where the key is kept elsewhere.
-pub fn passwd(root: &Arc<dyn Dir>, owner: &Identity, new: &NewLock) -> Result<()> {
-    let kept = read(root)?;
+/// The store's; [`Error::UnlockedInStore`]; [`Error::NoLock`] where the key is kept elsewhere;
+/// [`Error::Damaged`] where a directory is in a copy's place: nothing was changed then.
+pub fn passwd(root: &Arc<dyn Dir>, owner: &Identity, new: &NewLock) -> Result<Vec<String>> {
+    let (kept, broken) = read_both(root)?;
+    let kept = kept.into_iter().next().ok_or(Error::NoLock)?;
     if kept.id() != owner.id() {
         let given = key_files::shown(&owner.label, &owner.id());
         return Err(Error::WrongKey { needed: kept.shown(), given });
     }
-    write(root, &key_files::lock(owner, new, owner.vault.or(kept.vault()))?)
+    let locks = locks_dir(root)?;
+    for copy in COPIES {
+        match locks.stat(copy.as_bytes()) {
+            // A rename replaces anything else.
+            Ok(stat) if stat.kind == Kind::Dir => {
+                return Err(Error::Damaged { object: object(copy), why: "a directory".to_owned() });
+            }
+            Err(e) if e.raw_os_error() != Some(libc::ENOENT) => {
+                return Err(Error::io("stat", object(copy), e));
+            }
+            _ => {}
+        }
+    }
+    write(root, &key_files::lock(owner, new, owner.vault.or(kept.vault()))?)?;
+    Ok(broken.iter().map(ToString::to_string).collect())
 }
 
 /// Both copies that parse, in order. A damaged one is told only where it was the last hope.
 fn read_good(root: &Arc<dyn Dir>) -> Result<Vec<KeyFile>> {
+    read_both(root).map(|(good, _)| good)
+}
+
+/// The copies that parse, and why others do not; the last of those where none does.
+fn read_both(root: &Arc<dyn Dir>) -> Result<(Vec<KeyFile>, Vec<Error>)> {
     let locks = locks_dir(root)?;
-    let mut good = Vec::new();
-    let mut damage = None;
+    let (mut good, mut broken, mut missing) = (Vec::new(), Vec::new(), Vec::new());
     for copy in COPIES {
         match read_copy(&locks, copy) {
-            Ok(file) => good.extend(file),
-            Err(e) => damage = Some(e),
+            Ok(Some(file)) => good.push(file),
+            Ok(None) => missing.push(Error::Damaged { object: object(copy), why: "missing".to_owned() }),
+            Err(e) => broken.push(e),
         }
     }
-    match damage {
-        Some(damage) if good.is_empty() => Err(damage),
-        _ => Ok(good),
+    if good.is_empty() {
+        // Two that are missing are kept elsewhere.
+        return broken.pop().map_or(Ok((good, missing)), Err);
     }
+    broken.append(&mut missing);
+    Ok((good, broken))
 }
 
 fn read_copy(locks: &Arc<dyn Dir>, copy: &str) -> Result<Option<KeyFile>> {
@@ -186,6 +210,31 @@ mod tests {
             let mut prompt = Says(passphrase, 0);
             assert_eq!(unlock(&store, &mut prompt).unwrap().id(), owner.id());
             assert_eq!(prompt.1, 1);
+        }
+    }
+
+    /// Stretches a passphrase four times, at the floor of the parameters.
+    #[test]
+    fn a_broken_copy_is_repaired_or_nothing_is_changed() {
+        for broken in COPIES {
+            let (root, owner) = (MemoryDir::root(), Identity::generate("owner").unwrap());
+            init(&root, &owner, Some(&passphrase(b"first"))).unwrap();
+            put(&locks(&root), broken, b"runvault/1 key\n{torn");
+            let repaired = passwd(&root, &owner, &passphrase(b"second")).unwrap();
+            assert!(repaired.len() == 1 && repaired[0].contains(broken), "{repaired:?}");
+            assert_eq!(get(&locks(&root), "owner-0"), get(&locks(&root), "owner-1"));
+            assert!(passwd(&root, &owner, &passphrase(b"third")).unwrap().is_empty());
+
+            locks(&root).unlink(broken.as_bytes()).unwrap();
+            locks(&root).create_dir(broken.as_bytes(), 0o755).unwrap();
+            let other = if broken == COPIES[0] { COPIES[1] } else { COPIES[0] };
+            let before = get(&locks(&root), other);
+            let refused = passwd(&root, &owner, &passphrase(b"fourth")).unwrap_err();
+            assert!(
+                matches!(&refused, Error::Damaged { object, .. } if object.ends_with(broken)),
+                "{refused}"
+            );
+            assert_eq!(get(&locks(&root), other), before);
         }
     }
 

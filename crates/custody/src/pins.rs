@@ -33,21 +33,14 @@ struct Pins {
 pub fn check_and_advance(state_dir: &Path, root: &Arc<dyn Dir>, chain: &Chain) -> Result<()> {
     let folder = Folder::open(state_dir, &chain.vault_id())?;
     // Two commands that advance at once must not leave the lower pin.
-    let _lock = lock(state_dir, chain, &folder)?;
+    let _lock = lock(&folder)?;
     advance(&folder, root, chain)
 }
 
-fn lock(state_dir: &Path, chain: &Chain, folder: &Folder) -> Result<std::fs::File> {
-    let shown = || folder.shown(PINS_LOCK);
-    let path = state_dir.join(chain.vault_id().to_string()).join(PINS_LOCK);
-    let file = std::fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)
-        .map_err(|e| Error::io("open", shown(), e))?;
+fn lock(folder: &Folder) -> Result<std::fs::File> {
+    let file = folder.lock_file(PINS_LOCK)?;
     rustix::fs::flock(&file, FlockOperation::LockExclusive)
-        .map_err(|e| Error::io("lock", shown(), e.into()))?;
+        .map_err(|e| Error::io("lock", folder.shown(PINS_LOCK), e.into()))?;
     Ok(file)
 }
 
@@ -126,6 +119,41 @@ mod tests {
         assert!(matches!(refused, Error::Forked { line: 2 }), "{refused}");
         assert!(refused.to_string().contains("forked at line 2"));
         check(&root).unwrap();
+    }
+
+    #[test]
+    fn what_is_no_file_in_the_state_folder_is_refused_without_waiting() {
+        use std::os::unix::fs::PermissionsExt;
+        let state = tempfile::tempdir().unwrap();
+        let (root, _, chain) = vault();
+        check_and_advance(state.path(), &root, &chain).unwrap();
+        let folder = state.path().join(chain.vault_id().to_string());
+        let mode = std::fs::metadata(folder.join(PINS_LOCK)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        for name in [PINS, PINS_LOCK] {
+            let path = folder.join(name);
+            for planted in ["fifo", "link", "directory"] {
+                std::fs::remove_file(&path).unwrap();
+                match planted {
+                    "fifo" => {
+                        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+                        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0)
+                            .unwrap();
+                    }
+                    "link" => std::os::unix::fs::symlink("/dev/zero", &path).unwrap(),
+                    _ => std::fs::create_dir(&path).unwrap(),
+                }
+                let refused = check_and_advance(state.path(), &root, &chain).unwrap_err();
+                let named = matches!(&refused, Error::Damaged { object, .. } if object.ends_with(name));
+                assert!(named, "{name} as a {planted}: {refused}");
+                if planted == "directory" {
+                    std::fs::remove_dir(&path).unwrap();
+                    std::fs::write(&path, b"").unwrap();
+                }
+            }
+            std::fs::remove_file(&path).unwrap();
+        }
+        check_and_advance(state.path(), &root, &chain).unwrap();
     }
 
     #[test]

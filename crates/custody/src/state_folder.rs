@@ -61,24 +61,37 @@ impl Folder {
 
     /// Takes the lock of the one writer; it is held until the folder is dropped.
     pub(crate) fn locked(mut self) -> Result<Self> {
-        let path = self.path.join("lock");
-        let mut file = OpenOptions::new()
+        let mut file = self.lock_file("lock")?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(busy(&mut file)),
+            Err(e) => return Err(Error::io("lock", self.shown("lock"), e.into())),
+        }
+        self.lock = Some(Mutex::new(file));
+        self.note_holder(None)?;
+        Ok(self)
+    }
+
+    /// Opens or makes a file that is locked. What is no regular file is refused, and a fifo does not make
+    /// this wait.
+    pub(crate) fn lock_file(&self, name: &str) -> Result<File> {
+        let file = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
             .mode(SECRET_MODE)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
-            .open(&path)
-            .map_err(|e| Error::io("open", path.display().to_string(), e))?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(busy(&mut file)),
-            Err(e) => return Err(Error::io("lock", path.display().to_string(), e.into())),
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC)
+            .open(self.path.join(name));
+        let odd = || Error::Damaged { object: self.shown(name), why: "not a regular file".to_owned() };
+        match file {
+            Ok(file) if file.metadata().is_ok_and(|meta| meta.is_file()) => Ok(file),
+            Ok(_) => Err(odd()),
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ELOOP | libc::EISDIR | libc::ENXIO)) => {
+                Err(odd())
+            }
+            Err(e) => Err(Error::io("open", self.shown(name), e)),
         }
-        self.lock = Some(Mutex::new(file));
-        self.note_holder(None)?;
-        Ok(self)
     }
 
     /// Writes who holds the lock: this process, and where it is mounted.

@@ -22,7 +22,11 @@ pub fn run(args: &Passwd) -> Result<()> {
     let new = new_source(args).new_one(&owner.label)?;
     let lock = NewLock::Passphrase { passphrase: &new, params: Params::DEFAULT };
     match &args.who.identity {
-        None => locks::passwd(&store.root, &owner, &lock)?,
+        None => {
+            for broken in locks::passwd(&store.root, &owner, &lock)? {
+                output::warn(&format!("one copy of the key file was broken ({broken}); it is written anew"));
+            }
+        }
         Some(path) => relock(path, &owner, &lock)?,
     }
     let place = args.who.identity.as_deref().map_or("the key file in the store".to_owned(), shown);
