@@ -130,7 +130,8 @@ def notes(v):
 
 
 def runs(v):
-    gateways = [{"id": g["id"], "sign": base64.b64encode(un(g["sign"])), "until": None} for g in v["gateways"]]
+    until = lambda g: None if g["until"] is None else {"seq": g["until"]}
+    gateways = [{"id": g["id"], "sign": base64.b64encode(un(g["sign"])), "until": until(g)} for g in v["gateways"]]
     run = verify_run(None if v["note"] is None else v["note"].encode(), un(v["run"]), un(v["vault"]), gateways)
     keys_of(run, un(v["rk"]))
     return {"epoch": run["epoch"], "opened": run["opened"]}

@@ -142,7 +142,8 @@ fn descriptors_of_runs() {
             (g["id"].as_str().unwrap().parse().unwrap(), key)
         });
         let vault = v["vault"].as_str().unwrap().parse().unwrap();
-        let chain = Chain::of(vault, gateways.collect());
+        let mut chain = Chain::of(vault, gateways.collect());
+        chain.last_run = v["gateways"][0]["until"].as_u64();
         let found = runs::read_descriptor(&root, &run, &chain)?.descriptor;
         let keys = RunKeys::derive(&RunKey(Secret::copy_from(&array(&v["rk"]))), &run, Engine::fastest());
         if keys.commitment() != found.commitment.0 {

@@ -45,7 +45,8 @@ def verify_run(data, run_id, vault, gateways):
     demand(run["vault"] == vault.hex(), "run", "of another vault")
     demand(run["run"] == run_id.hex(), "run", "of another run")
     until = gateway["until"]
-    demand(until is None or (run["seq"] is not None and run["seq"] <= until["seq"]), "run", "the gateway's time is over")
+    counts = until is None or (run["seq"] is not None and run["seq"] <= until["seq"])
+    demand(counts, "run", "the gateway's time is over")
     return run
 
 

@@ -3,7 +3,7 @@
 use runvault_crypto::aead::Engine;
 use runvault_crypto::signature::VerifyingKey;
 use runvault_format::Error;
-use runvault_format::descriptor::RunDescriptor;
+use runvault_format::descriptor::{After, How, RunDescriptor};
 use runvault_format::ids::{Digest, IdentityId, RunId, VaultId};
 use runvault_format::keys::{RunKey, RunKeys};
 use runvault_format::note::{self, Note};
@@ -16,7 +16,8 @@ use crate::{Outcome, Set, Vector, vector};
 
 pub const SET: Set = Set {
     file: "runs.json",
-    about: "The directory `run` of a vault with these gateways (section 8): its run.json, or null, and the key `rk` that \
+    about: "The directory `run` of a vault with these gateways (`until`: number of the last run that \
+            counts, or null; section 8): its run.json, or null, and the key `rk` that \
             an envelope of it gave. output: two fields of run.json.",
     make,
     run,
@@ -28,7 +29,7 @@ const OTHER: u8 = 7;
 fn input(note: Option<&str>) -> Value {
     let gateways = [GATEWAY, OTHER].map(|n| {
         let keys = identity(n).public();
-        json!({ "id": keys.id(), "sign": hex(keys.sign.to_bytes()) })
+        json!({ "id": keys.id(), "sign": hex(keys.sign.to_bytes()), "until": null })
     });
     json!({
         "vault": descriptor().vault, "run": RUN, "gateways": gateways, "rk": hex(run_key().0.expose()), "note": note,
@@ -44,10 +45,22 @@ fn note_of(signer: u8, by: u8, change: impl FnOnce(&mut RunDescriptor)) -> Strin
     String::from_utf8(note::sign(&text, &identity(by).public().id(), &identity(by).sign)).unwrap()
 }
 
+/// A run that replaces another has no number in its gateway's chain.
+fn replacing(d: &mut RunDescriptor) {
+    (d.seq, d.prev) = (None, None);
+    d.after = Some(After { run: RunId([0x54; 16]), how: How::Replaces, seal: Digest([9; 32]) });
+}
+
 fn make() -> Vec<Vector> {
     let of = |name: &str, outcome, note: String| vector(name, outcome, input(Some(&note)));
     let with = |change: fn(&mut RunDescriptor)| note_of(GATEWAY, GATEWAY, change);
     let good = with(|_| ());
+    // The number of the last run of GATEWAY that counts: `until.seq`.
+    let ended = |name: &str, outcome, seq: u64, note: String| {
+        let mut input = input(Some(&note));
+        input["gateways"][0]["until"] = json!(seq);
+        vector(name, outcome, input)
+    };
     vec![
         of("of_the_first_gateway", "ok", good.clone()),
         of("of_the_second_gateway", "ok", note_of(OTHER, OTHER, |_| ())),
@@ -69,6 +82,15 @@ fn make() -> Vec<Vector> {
             let text = descriptor().to_text().unwrap().replacen("runvault/1 run", "runvault/1 seal", 1);
             String::from_utf8(note::sign(&text, &keys.public().id(), &keys.sign)).unwrap()
         }),
+        ended("last_run_of_an_ended_gateway", "ok", 1, good.clone()),
+        ended(
+            "after_the_end_of_its_gateway",
+            "run",
+            1,
+            with(|d| (d.seq, d.prev) = (Some(2), Some(Digest([8; 32])))),
+        ),
+        ended("without_a_number_of_an_ended_gateway", "run", 7, with(replacing)),
+        of("without_a_number", "ok", with(replacing)),
         of("empty", "note", String::new()),
     ]
 }
@@ -86,7 +108,9 @@ fn run(input: &Value) -> Outcome {
         note.verify(&signer, &key).and_then(|t| t.parse(RunDescriptor::parse_text)).map_err(refused)?;
     let descriptor = verified.into_inner();
     let keys = RunKeys::derive(&RunKey(secret(&input["rk"])), &descriptor.run, Engine::Portable);
-    let right = json!(descriptor.vault) == input["vault"]
+    let counts = gateway["until"].as_u64().is_none_or(|last| descriptor.seq.is_some_and(|seq| seq <= last));
+    let right = counts
+        && json!(descriptor.vault) == input["vault"]
         && json!(descriptor.run) == input["run"]
         && keys.commitment() == descriptor.commitment.0;
     if right { Ok(json!({ "epoch": descriptor.epoch, "opened": descriptor.opened })) } else { Err("run") }
