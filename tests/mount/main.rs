@@ -1,6 +1,7 @@
 //! What POSIX programs do, on a real mount.
 
 mod bad_input;
+mod contained;
 mod machine;
 mod model;
 mod owner;

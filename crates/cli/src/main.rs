@@ -15,6 +15,7 @@ mod mount_point;
 mod mount_table;
 mod mounted;
 mod output;
+mod panics;
 mod progress;
 mod prompt;
 mod secret_file;

@@ -11,6 +11,7 @@ use runvault_vault::Vault;
 use serde_json::{Value, json};
 
 use crate::control::{Server, Service};
+use crate::exit::{Exit, refuse_with};
 use crate::mount_point::{self, Unmounted};
 use crate::store::{Open, Store};
 use crate::vault_status;
@@ -26,6 +27,7 @@ pub struct Ending {
 #[derive(Default)]
 struct State {
     asked: bool,
+    failed: bool,
     over: bool,
     session: Option<Arc<Session>>,
 }
@@ -42,6 +44,14 @@ impl Ending {
             session.unmount();
             self.over();
         }
+    }
+
+    /// A thread of the mount is lost: it ends, and stays behind as a dead one.
+    pub fn fail(&self) {
+        let mut state = self.lock();
+        state.failed = true;
+        state.over = true;
+        self.changed.notify_all();
     }
 
     /// The mount is there; someone else may unmount it too.
@@ -70,6 +80,25 @@ impl Ending {
     pub fn wait(&self) {
         let state = self.lock();
         drop(self.changed.wait_while(state, |state| !state.over).unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// How it ended. After a failure no request is under way, and none will be.
+    ///
+    /// # Errors
+    /// Exit 1: it failed.
+    pub fn outcome(&self) -> Result<()> {
+        let (failed, session) = {
+            let state = self.lock();
+            (state.failed, state.session.clone())
+        };
+        if !failed {
+            return Ok(());
+        }
+        if let Some(session) = session {
+            session.refuse_all();
+        }
+        let advice = "its mount point stays closed: runvault unmount clears it away, then mount again";
+        Err(refuse_with(Exit::Failed, "a thread of the mount failed by a bug", advice))
     }
 
     fn over(&self) {

@@ -2,13 +2,15 @@
 //!
 //! Read it in the order in which a mount lives: [`MountOptions`] and `options` say what is asked of
 //! the kernel, `mount` attaches, `session` keeps it alive, `adapter` has one short handler for each
-//! kernel call, `asked`, `attributes` and `errno` translate, `watchdog` answers where the store does not.
+//! kernel call, `asked`, `attributes` and `errno` translate, `watchdog` answers where the store does not,
+//! `lost` tells a panic that costs a thread.
 
 mod adapter;
 mod asked;
 mod attributes;
 mod complaints;
 mod errno;
+mod lost;
 mod mount;
 mod options;
 mod owed;
@@ -20,6 +22,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use lost::loses_a_thread;
 pub use options::{is_kernel_option, negotiate};
 pub use session::Session;
 

@@ -70,6 +70,14 @@ impl Session {
         self.ended.wait();
     }
 
+    /// For a session that has lost a thread: every request from now on gets EIO, and none is under way when
+    /// this returns. The mount stays, so that nothing is written below it; it dies with the process.
+    pub fn refuse_all(&self) {
+        if let Some(watchdog) = &self.watchdog {
+            watchdog.shut();
+        }
+    }
+
     /// Unmounts (lazily if busy) and waits for requests under way, but not for those that hang in the
     /// store, nor long for programs that keep files open. The vault is closed by the caller.
     pub fn unmount(&self) {

@@ -26,6 +26,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use crate::lost::catch;
+
 /// Calls given up before the breaker opens although probes are answered.
 const BREAKER: usize = 4;
 
@@ -58,6 +60,8 @@ pub(crate) struct Watchdog<P> {
     stuck: AtomicUsize,
     forgiven: AtomicUsize,
     open: AtomicBool,
+    /// The breaker stays open.
+    shut: AtomicBool,
     ticks: AtomicU64,
     /// Ticks of the last probe, and of the last answer to one.
     asked: AtomicU64,
@@ -124,6 +128,7 @@ impl<P: Refuse> Watchdog<P> {
             stuck: AtomicUsize::new(0),
             forgiven: AtomicUsize::new(0),
             open: AtomicBool::new(false),
+            shut: AtomicBool::new(false),
             ticks: AtomicU64::new(1),
             asked: AtomicU64::new(1),
             answered: AtomicU64::new(1),
@@ -177,7 +182,7 @@ impl<P: Refuse> Watchdog<P> {
             since: self.ticks.load(Ordering::Relaxed),
             patient: patience == Patience::Long,
         };
-        let result = catch_unwind(AssertUnwindSafe(|| call(slot)));
+        let result = catch(|| call(slot));
         let reply = lock(&slot.0).reply.take();
         if reply.is_none() {
             self.came_back();
@@ -193,6 +198,15 @@ impl<P: Refuse> Watchdog<P> {
                 }
                 Outcome::Failed
             }
+        }
+    }
+
+    /// Refuses all requests from now on; returns when none is under way.
+    pub(crate) fn shut(&self) {
+        self.shut.store(true, Ordering::SeqCst);
+        self.open_breaker();
+        while self.under_way() > 0 {
+            thread::sleep(Duration::from_millis(1));
         }
     }
 
@@ -219,7 +233,15 @@ impl<P: Refuse> Watchdog<P> {
 
     /// False: the breaker is open.
     fn enter(&self) -> bool {
-        !self.open.load(Ordering::Relaxed) && (self.take_room() || self.wait_for_room())
+        if self.open.load(Ordering::Relaxed) || !(self.take_room() || self.wait_for_room()) {
+            return false;
+        }
+        // Only now is this call one that `shut` waits for.
+        let shut = self.shut.load(Ordering::SeqCst);
+        if shut {
+            self.leave();
+        }
+        !shut
     }
 
     fn take_room(&self) -> bool {
@@ -317,7 +339,8 @@ impl<P: Refuse> Watchdog<P> {
         let stuck = self.stuck.load(Ordering::SeqCst);
         if self.open.load(Ordering::SeqCst) {
             self.want_probe();
-            if self.answered.load(Ordering::SeqCst) > *opened_at || stuck == 0 {
+            let answers = self.answered.load(Ordering::SeqCst) > *opened_at || stuck == 0;
+            if answers && !self.shut.load(Ordering::SeqCst) {
                 log::warn!("the store answers again");
                 self.forgiven.store(stuck, Ordering::SeqCst);
                 self.open.store(false, Ordering::SeqCst);
@@ -329,11 +352,15 @@ impl<P: Refuse> Watchdog<P> {
         if dead {
             log::warn!("refusing all requests until the store answers");
             *opened_at = now;
-            self.open.store(true, Ordering::SeqCst);
-            let _gate = lock(&self.gate);
-            self.left.notify_all();
+            self.open_breaker();
         }
         dead
+    }
+
+    fn open_breaker(&self) {
+        self.open.store(true, Ordering::SeqCst);
+        let _gate = lock(&self.gate);
+        self.left.notify_all();
     }
 
     /// Whether a probe has had no answer for half of a call's time.

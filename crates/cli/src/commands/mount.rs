@@ -17,7 +17,7 @@ use crate::mount_options::{Options, resolve};
 use crate::mounted::{Ending, Mounted};
 use crate::output::shown;
 use crate::store::{Open, Store};
-use crate::{fuse_ready, memory, mount_point, mount_table, service, signals};
+use crate::{fuse_ready, memory, mount_point, mount_table, panics, service, signals};
 
 /// Threads of the FUSE session: several, since one may hang on a store that does not answer.
 const THREADS: usize = 16;
@@ -73,6 +73,8 @@ fn serve(options: &Options, at: &Path, path: &Path, ready: Option<Readiness>) ->
         log::info!("{signal}: flushing and unmounting");
         asked.ask();
     })?;
+    let failing = Arc::clone(&ending);
+    panics::on_lost_thread(move || failing.fail());
     let served = Mounted::new(at, path, &store, &open);
     let mounted = mount(options, at, path, &store, &open)
         .and_then(|session| ending.watch(session))
@@ -81,7 +83,9 @@ fn serve(options: &Options, at: &Path, path: &Path, ready: Option<Readiness>) ->
         Ok(()) => ending.wait(),
         Err(_) => ending.ask(),
     }
-    finish(&served, at, open).and(mounted)
+    let ended = ending.outcome();
+    let how = if ended.is_ok() { "unmounted" } else { "gave up" };
+    finish(&served, at, open, how).and(mounted).and(ended)
 }
 
 fn open(store: &mut Store, options: &Options) -> Result<Open> {
@@ -133,14 +137,14 @@ fn announce(
     ready.map_or(Ok(()), Readiness::tell)
 }
 
-/// It is unmounted: everything durable, then whoever waits is told.
-fn finish(served: &Mounted, at: &Path, open: Open) -> Result<()> {
+/// It has ended: everything durable, then whoever waits is told.
+fn finish(served: &Mounted, at: &Path, open: Open, how: &str) -> Result<()> {
     served.gone();
     service::stopping();
     let closed = open.close();
     match &closed {
-        Ok(()) => log::info!("unmounted {}: everything is durable", at.display()),
-        Err(error) => log::error!("unmounted {}, but: {error:#}", at.display()),
+        Ok(()) => log::info!("{how} {}: everything is durable", at.display()),
+        Err(error) => log::error!("{how} {}, but: {error:#}", at.display()),
     }
     served.closed(&closed);
     closed

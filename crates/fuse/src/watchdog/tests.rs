@@ -212,3 +212,26 @@ fn a_reply_that_was_given_up_is_not_there_to_be_filled() {
     assert!(matches!(outcome, Outcome::Late(None)));
     dog.stop();
 }
+
+#[test]
+fn what_is_shut_waits_for_calls_under_way_and_never_opens_again() {
+    let store = Store::default();
+    let dog = watchdog(4, &store);
+    store.hang(true);
+    let under_way = request(&dog, &store, Patience::Short);
+    eventually(|| dog.under_way() == 1);
+    let (shutting, (tell, shut)) = (Arc::clone(&dog), mpsc::channel());
+    thread::spawn(move || {
+        shutting.shut();
+        tell.send(()).unwrap();
+    });
+    eventually(|| dog.open.load(Ordering::SeqCst));
+    assert_eq!(request(&dog, &store, Patience::Short).recv(), Ok(libc::EIO));
+    assert!(shut.try_recv().is_err());
+    store.hang(false);
+    assert_eq!(under_way.recv(), Ok(0));
+    shut.recv_timeout(Duration::from_secs(20)).unwrap();
+    thread::sleep(STUCK);
+    assert_eq!(request(&dog, &store, Patience::Short).recv(), Ok(libc::EIO));
+    dog.stop();
+}
