@@ -21,8 +21,6 @@ pub(crate) const CUSTODY: &str = "custody";
 pub(crate) const LOCKS: &str = "locks";
 pub(crate) const GENESIS: &str = "genesis";
 pub(crate) const AUDIT_LOG: &str = "audit.log";
-/// There while runs are being sealed to a new epoch.
-pub(crate) const ROTATING: &str = "rotating";
 pub(crate) const RUNS: &str = "runs";
 pub(crate) const RETIRED: &str = "retired";
 

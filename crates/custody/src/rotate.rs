@@ -1,10 +1,11 @@
 //! A new epoch: a new vault key, every run sealed to it, the old envelopes removed.
 //!
-//! Order, so that a kill at any point leaves every run readable: marker, new state, audit line (the
-//! commit: keys of both epochs open from then on, the older through the keyring), then per run the
-//! new envelope, durable, and only then the old one's removal; the marker goes last. What is left of
-//! an interrupted rotation is "runs without `keys/vault-<e>`"; the marker tells that they are to be
-//! finished before a person can mean a *new* epoch by asking again.
+//! Order, so that a kill at any point leaves every run readable: new state, audit line (the commit: keys
+//! of both epochs open from then on, the older through the keyring), then per run the new envelope,
+//! durable, and only then the old one's removal. What is left of an interrupted rotation is "runs without
+//! `keys/vault-<e>`". Nothing in the store says that one is under way: who could forge that would keep
+//! a person who asks for a new key from getting it. So [`rotate`] always makes one, and [`resume`] is
+//! asked for by name.
 
 mod run;
 #[cfg(test)]
@@ -17,7 +18,6 @@ use std::sync::{Arc, mpsc};
 use runvault_format::ids::RunId;
 use runvault_format::request::Operation;
 use runvault_store::backend::Dir;
-use runvault_store::replace::replace;
 
 use self::run::Outcome;
 use crate::authority::{Acting, check_bound};
@@ -25,7 +25,6 @@ use crate::chain::Chain;
 use crate::epochs::{EpochKeys, NewEpoch};
 use crate::execute::{Act, execute};
 use crate::identity::Identity;
-use crate::layout::{self, PUBLIC_MODE, ROTATING};
 use crate::{Error, Result, next_state};
 
 /// Runs that came while the pass went on are looked for this often at most.
@@ -36,8 +35,6 @@ const PASSES: usize = 3;
 pub struct RotateSummary {
     /// The epoch that runs are sealed to now.
     pub epoch: u32,
-    /// No new epoch was made: this finished a rotation that had been interrupted.
-    pub resumed: bool,
     /// Runs that got an envelope to it.
     pub rotated: u64,
     /// Runs that had one already.
@@ -46,8 +43,8 @@ pub struct RotateSummary {
     pub failed: Vec<(RunId, String)>,
 }
 
-/// Rotates, or finishes a rotation that was interrupted. `progress` gets runs done and runs in all.
-/// A kill at any point leaves every run readable; calling it again continues.
+/// Makes a new epoch and seals every run to it, also those that an interrupted rotation left. `progress`
+/// gets runs done and runs in all. A kill at any point leaves every run readable.
 ///
 /// # Errors
 /// [`Error::WrongKey`], [`Error::NeedsQuorum`], [`Error::ChangedMeanwhile`]; the store's.
@@ -58,22 +55,30 @@ pub fn rotate(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<RotateSummary> {
     check_bound(chain, owner)?;
-    let custody = layout::custody_dir(root)?;
-    let resumed = marker(&custody)? == Some(chain.epoch());
-    let chain = if resumed { chain.clone() } else { new_epoch(root, &custody, chain, owner)? };
-    let mut summary = RotateSummary { epoch: chain.epoch(), resumed, ..RotateSummary::default() };
-    seal_runs(root, &Acting::opened(chain, owner)?, &mut summary, progress)?;
-    remove_marker(&custody)?;
+    resume(root, &new_epoch(root, chain, owner)?, owner, progress)
+}
+
+/// Seals the runs that an interrupted rotation left to the epoch that it made; makes none.
+///
+/// # Errors
+/// As [`rotate`].
+pub fn resume(
+    root: &Arc<dyn Dir>,
+    chain: &Chain,
+    owner: &Identity,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<RotateSummary> {
+    let mut summary = RotateSummary { epoch: chain.epoch(), ..RotateSummary::default() };
+    seal_runs(root, &Acting::opened(chain.clone(), owner)?, &mut summary, progress)?;
     Ok(summary)
 }
 
 /// The state and the line; from then on new runs are sealed to the new epoch.
-fn new_epoch(root: &Arc<dyn Dir>, custody: &Arc<dyn Dir>, chain: &Chain, owner: &Identity) -> Result<Chain> {
+fn new_epoch(root: &Arc<dyn Dir>, chain: &Chain, owner: &Identity) -> Result<Chain> {
     let keys = EpochKeys::open(chain, owner)?;
     let new = NewEpoch::draw()?;
     let state = next_state::with_epoch(chain, &new, keys.newest_seed())?;
     let e = chain.epoch().saturating_add(1);
-    write_marker(custody, e)?;
     let act = Act {
         op: Operation::Rotate { epoch: e },
         reason: "a new vault key",
@@ -155,25 +160,5 @@ fn count(summary: &mut RotateSummary, run: RunId, outcome: Outcome) {
         Outcome::Already => summary.already += 1,
         Outcome::Gone => {}
         Outcome::Failed(why) => summary.failed.push((run, why)),
-    }
-}
-
-/// The epoch that a rotation was under way to. Unsigned: who forges it makes one `rotate` finish
-/// nothing instead of making an epoch, and the summary says so.
-fn marker(custody: &Arc<dyn Dir>) -> Result<Option<u32>> {
-    let bytes = layout::read_if_there(custody, ROTATING, "custody/rotating", 64)?;
-    Ok(bytes.and_then(|b| std::str::from_utf8(&b).ok()?.trim_end().parse().ok()))
-}
-
-fn write_marker(custody: &Arc<dyn Dir>, e: u32) -> Result<()> {
-    replace(&**custody, ROTATING.as_bytes(), format!("{e}\n").as_bytes(), PUBLIC_MODE)
-        .map_err(|e| Error::io("write", "custody/rotating", e))
-}
-
-fn remove_marker(custody: &Arc<dyn Dir>) -> Result<()> {
-    match custody.unlink(ROTATING.as_bytes()) {
-        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(()),
-        Err(e) => Err(Error::io("remove", "custody/rotating", e)),
-        Ok(()) => custody.sync().map_err(|e| Error::io("sync", "custody", e)),
     }
 }

@@ -106,17 +106,21 @@ pub enum CustodyCommand {
 
 /// Make a new vault key; every run gets an envelope to it, then the old one goes
 ///
-/// Rewrites no data. May be interrupted at any point: the same command goes on where it stopped. The
-/// vault may be mounted meanwhile.
+/// Rewrites no data. May be interrupted at any point: every run stays readable, and --resume goes on where
+/// it stopped. Without it, a further key is made. The vault may be mounted meanwhile.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
   runvault custody rotate /srv/store
+  runvault custody rotate /srv/store --resume      finish one that was interrupted; makes no key
   runvault custody rotate /srv/store --passphrase-file pass.txt --json")]
 pub struct Rotate {
     /// The store
     #[arg(value_hint = ValueHint::DirPath)]
     pub store: PathBuf,
+    /// Only seal the runs that an interrupted rotation left; the newest vault key stays
+    #[arg(long)]
+    pub resume: bool,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use runvault_custody::chain::Chain;
-use runvault_custody::rotate::{RotateSummary, rotate};
+use runvault_custody::rotate::{RotateSummary, resume, rotate};
 
 use crate::args::{Custody, CustodyCommand, Rotate};
 use crate::exit::{Exit, refuse_with};
@@ -20,13 +20,22 @@ fn run_rotate(args: &Rotate) -> Result<()> {
     let store = Store::open(&args.store, &args.who)?;
     let owner = store.identity(&args.who)?;
     let bar = progress::items(0, "runs");
-    let summary = rotate(&store.root, &store.chain, &owner, &mut |done, total| {
+    let act = if args.resume { resume } else { rotate };
+    let summary = act(&store.root, &store.chain, &owner, &mut |done, total| {
         bar.set_length(total);
         bar.set_position(done);
     });
     bar.finish_and_clear();
     // Also after a failure: the new state may stand, and must not be taken back unseen.
-    store.pin(&Chain::load(&store.root)?)?;
+    let chain = Chain::load(&store.root)?;
+    store.pin(&chain)?;
+    if summary.is_err() && chain.epoch() > store.chain.epoch() {
+        output::warn(&format!(
+            "vault key {} was made, but not all runs are sealed to it: runvault custody rotate --resume {}",
+            chain.epoch(),
+            shown(&args.store)
+        ));
+    }
     tell(args, &summary?)
 }
 
@@ -39,13 +48,13 @@ fn tell(args: &Rotate, summary: &RotateSummary) -> Result<()> {
             .collect::<Vec<_>>();
         output::json(&serde_json::json!({
             "epoch": summary.epoch,
-            "resumed": summary.resumed,
+            "resumed": args.resume,
             "rotated": summary.rotated,
             "already": summary.already,
             "failed": failed,
         }))?;
     } else {
-        let how = if summary.resumed { "Finished the interrupted rotation to" } else { "Made" };
+        let how = if args.resume { "Made no new key; finished the rotation to" } else { "Made" };
         output::line(&format!(
             "{how} vault key {}: {} sealed to it, {} before.\n\n\
              What an old copy of the store still opens: the owner's key opens the runs that are in it, as before.\n\
