@@ -78,6 +78,10 @@ pub struct Who {
     /// [default: /var/lib/runvault for root, else $XDG_STATE_HOME/runvault]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub state: Option<PathBuf>,
+    /// Accept that custody/ ends at line N, though this machine has seen a newer one: it was put back from a
+    /// backup on purpose. Undoes what the lines after N did
+    #[arg(long, value_name = "N")]
+    pub accept_rollback: Option<u64>,
     #[command(flatten)]
     pub unlock: Unlock,
 }

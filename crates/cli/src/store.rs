@@ -42,7 +42,10 @@ impl Store {
         let chain = Chain::load(&root)?;
         let state = state_folder(who.state.as_deref())?;
         let store = Store { root, chain, state };
-        store.pin(&store.chain)?;
+        match store.pin(&store.chain) {
+            Err(error) if is_rollback(&error) => store.older_than_seen(&error, who)?,
+            other => other?,
+        }
         Ok(store)
     }
 
@@ -56,6 +59,30 @@ impl Store {
             Err(error @ runvault_custody::Error::Io { .. }) => log::info!("no pin was kept: {error}"),
             other => other?,
         }
+        Ok(())
+    }
+
+    /// Refuses a store that is older than it was, or another one, unless a person has named where it ends.
+    fn older_than_seen(&self, error: &anyhow::Error, who: &Who) -> Result<()> {
+        let found = self.chain.head().n;
+        if who.accept_rollback != Some(found) {
+            return Err(refuse_with(
+                Exit::Damaged,
+                error.to_string(),
+                format!(
+                    "someone may have put an old copy there: put the newest custody/ back.\n\
+                     If it is lost and this copy was put there on purpose: --accept-rollback {found}. That undoes what\n\
+                     was done since: gateways and readers that were removed count again, runs that were sealed to a\n\
+                     newer vault key alone do not open"
+                ),
+            ));
+        }
+        pins::accept_rollback(&self.state, &self.chain)?;
+        let what = format!("{error}; accepted by --accept-rollback {found}");
+        log::warn!("{what}");
+        warn(&format!(
+            "{what}; what was done after line {found} is undone. Rotate the vault key: runvault custody rotate"
+        ));
         Ok(())
     }
 
@@ -134,6 +161,14 @@ impl Store {
     pub fn state_of_vault(&self) -> PathBuf {
         self.state.join(self.chain.vault_id().to_string())
     }
+}
+
+fn is_rollback(error: &anyhow::Error) -> bool {
+    use runvault_custody::Error as Custody;
+    matches!(
+        error.downcast_ref(),
+        Some(Custody::Forked { .. } | Custody::CutShort { .. } | Custody::RolledBack { .. })
+    )
 }
 
 /// An open vault and the thread that ticks it.

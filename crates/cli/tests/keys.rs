@@ -124,6 +124,34 @@ fn the_exported_key_opens_the_vault_and_keeps_its_passphrase() {
 }
 
 #[test]
+fn an_older_custody_is_refused_until_a_person_names_where_it_ends() {
+    let scratch = Scratch::new();
+    scratch.vault();
+    let custody = scratch.path("store/custody");
+    let copy = |from: &Path, to: &Path| {
+        std::fs::create_dir_all(to).unwrap();
+        for (name, bytes) in snapshot(from) {
+            std::fs::create_dir_all(to.join(&name).parent().unwrap()).unwrap();
+            std::fs::write(to.join(&name), bytes).unwrap();
+        }
+    };
+    copy(&custody, &scratch.path("backup"));
+    let rotate = scratch.run(&["custody", "rotate", "--identity", "owner.key", "store"]);
+    rotate.done();
+    std::fs::remove_dir_all(&custody).unwrap();
+    copy(&scratch.path("backup"), &custody);
+    let ls = |more: &[&str]| scratch.run(&[&["ls", "--identity", "owner.key"], more, &["store"]].concat());
+    let refused = ls(&[]);
+    refused.refused(4, "rolled back to line 0").refused(4, "--accept-rollback 0");
+    ls(&["--accept-rollback", "1"]).refused(4, "rolled back");
+    let accepted = ls(&["--accept-rollback", "0"]);
+    assert!(accepted.done().stderr.contains("is undone"), "{}", accepted.stderr);
+    ls(&[]).done();
+    scratch.run(&["custody", "rotate", "--identity", "owner.key", "store"]).done();
+    ls(&["--accept-rollback", "0"]).done();
+}
+
+#[test]
 fn no_secret_is_printed_or_stored() {
     let scratch = Scratch::new();
     locked(&scratch);

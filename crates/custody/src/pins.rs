@@ -11,10 +11,11 @@ use serde::{Deserialize, Serialize};
 use crate::chain::{Chain, Head};
 use crate::layout;
 use crate::state_folder::Folder;
-use crate::{Error, Result};
+use crate::{Error, Result, clock};
 
 const PINS: &str = "pins";
 const PINS_LOCK: &str = "pins.lock";
+const ROLLBACKS: &str = "rollbacks";
 
 /// The file `pins`, one line of JSON.
 #[derive(Serialize, Deserialize)]
@@ -22,6 +23,14 @@ const PINS_LOCK: &str = "pins.lock";
 struct Pins {
     vault: VaultId,
     head: Head,
+}
+
+/// A line of the file `rollbacks`.
+#[derive(Serialize)]
+struct Accepted {
+    time: String,
+    seen: Option<Head>,
+    accepted: Head,
 }
 
 /// Compares the chain with the pin in `<state_dir>/<vault id>/pins` and advances it; makes the
@@ -37,6 +46,21 @@ pub fn check_and_advance(state_dir: &Path, root: &Arc<dyn Dir>, chain: &Chain) -
     advance(&folder, root, chain)
 }
 
+/// Takes the chain as it is for the newest one, whatever was seen before: a person has put custody/ back
+/// from a backup and says so. Both heads are noted in `<state_dir>/<vault id>/rollbacks`, for ever.
+///
+/// # Errors
+/// [`Error::Damaged`] for a pin or a note that is none; [`Error::Io`].
+pub fn accept_rollback(state_dir: &Path, chain: &Chain) -> Result<()> {
+    let folder = Folder::open(state_dir, &chain.vault_id())?;
+    let _lock = lock(&folder)?;
+    let accepted = Accepted { time: clock::now(), seen: read(&folder, chain)?, accepted: chain.head() };
+    let mut trail = folder.read(ROLLBACKS)?.unwrap_or_default();
+    trail.append(&mut line(&folder, ROLLBACKS, &accepted)?);
+    folder.write(ROLLBACKS, &trail)?;
+    write(&folder, chain)
+}
+
 fn lock(folder: &Folder) -> Result<std::fs::File> {
     let file = folder.lock_file(PINS_LOCK)?;
     rustix::fs::flock(&file, FlockOperation::LockExclusive)
@@ -49,15 +73,23 @@ pub(crate) fn advance(folder: &Folder, root: &Arc<dyn Dir>, chain: &Chain) -> Re
     if let Some(pinned) = &pinned {
         compare(pinned, root, chain)?;
     }
-    let head = chain.head();
-    if pinned.is_some_and(|p| p.n == head.n) {
+    if pinned.is_some_and(|p| p.n == chain.head().n) {
         return Ok(());
     }
-    let pins = Pins { vault: chain.vault_id(), head };
-    let mut text = serde_json::to_vec(&pins)
-        .map_err(|e| Error::Damaged { object: folder.shown(PINS), why: e.to_string() })?;
+    write(folder, chain)
+}
+
+fn write(folder: &Folder, chain: &Chain) -> Result<()> {
+    let pins = Pins { vault: chain.vault_id(), head: chain.head() };
+    folder.write(PINS, &line(folder, PINS, &pins)?)
+}
+
+/// One line of JSON.
+fn line(folder: &Folder, name: &str, value: &impl Serialize) -> Result<Vec<u8>> {
+    let mut text = serde_json::to_vec(value)
+        .map_err(|e| Error::Damaged { object: folder.shown(name), why: e.to_string() })?;
     text.push(b'\n');
-    folder.write(PINS, &text)
+    Ok(text)
 }
 
 fn read(folder: &Folder, chain: &Chain) -> Result<Option<Head>> {
@@ -119,6 +151,16 @@ mod tests {
         assert!(matches!(refused, Error::Forked { line: 2 }), "{refused}");
         assert!(refused.to_string().contains("forked at line 2"));
         check(&root).unwrap();
+
+        // A person accepts what was put back; from then on that is the least, and the trail says so.
+        accept_rollback(state.path(), &Chain::load(&one_line).unwrap()).unwrap();
+        check(&one_line).unwrap();
+        accept_rollback(state.path(), &Chain::load(&other_future).unwrap()).unwrap();
+        assert!(check(&root).is_err() && check(&one_line).is_err());
+        let trail = state.path().join(chain.vault_id().to_string()).join(ROLLBACKS);
+        let trail = std::fs::read_to_string(trail).unwrap();
+        assert_eq!(trail.lines().count(), 2, "{trail}");
+        assert!(trail.contains(&chain.head().hash.to_string()), "{trail}");
     }
 
     #[test]

@@ -25,7 +25,7 @@ use crate::chain::Chain;
 use crate::epochs::{EpochKeys, NewEpoch};
 use crate::execute::{Act, execute};
 use crate::identity::Identity;
-use crate::{Error, Result, next_state};
+use crate::{Result, next_state};
 
 /// Runs that came while the pass went on are looked for this often at most.
 const PASSES: usize = 3;
@@ -47,7 +47,7 @@ pub struct RotateSummary {
 /// gets runs done and runs in all. A kill at any point leaves every run readable.
 ///
 /// # Errors
-/// [`Error::WrongKey`], [`Error::NeedsQuorum`], [`Error::ChangedMeanwhile`]; the store's.
+/// [`crate::Error::WrongKey`], [`crate::Error::NeedsQuorum`], [`crate::Error::ChangedMeanwhile`]; the store's.
 pub fn rotate(
     root: &Arc<dyn Dir>,
     chain: &Chain,

@@ -7,6 +7,7 @@
 //! head          {seq, hash, run}: the newest run of this gateway
 //! pending       run.json of a run that is being made
 //! pins          what this machine has seen of the vault's chain
+//! rollbacks     which older chains a person accepted, a line each
 //! lock          flock of the one writing mount: its pid and mount point, a line each
 //! ```
 //! Everything but `lock` is written by temporary, fsync, rename, fsync.

@@ -1,6 +1,7 @@
 //! Rotations that go through, are killed anywhere, meet damage, swaps and new runs.
 
 use super::*;
+use crate::Error;
 use crate::gateway::StateFolder;
 use crate::testing::{copy, custody, enrolled, envelopes, get, killed_at, make_run, put, vault};
 use runvault_format::keys::RunKey;
