@@ -8,6 +8,7 @@ mod owner;
 mod plaintext;
 mod posix;
 mod service;
+mod set_id;
 mod signals;
 mod stores;
 mod unmounting;

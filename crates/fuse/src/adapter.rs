@@ -540,7 +540,7 @@ impl Filesystem for Adapter {
 
     fn fallocate(
         &self,
-        _request: &Request,
+        request: &Request,
         _ino: INodeNo,
         handle: FileHandle,
         offset: u64,
@@ -550,7 +550,7 @@ impl Filesystem for Adapter {
     ) {
         self.done(reply, Patience::Long, |vault| {
             let mode = allocation(mode).ok_or(Posix::Unsupported)?;
-            vault.fallocate(handle.0, offset, len, mode)
+            vault.fallocate(handle.0, offset, len, mode, strips(request))
         });
     }
 

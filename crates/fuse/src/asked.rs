@@ -11,7 +11,7 @@ pub(crate) fn caller(request: &Request, umask: u32) -> Caller {
 /// Whether a change of contents strips suid and sgid.
 ///
 /// The kernel decides by CAP_FSETID and says so in FUSE_OPEN_KILL_SUIDGID and FATTR_KILL_SUIDGID; fuser
-/// 0.18 hands on neither. Root stands for the capability: a capable user who is not root loses a bit
+/// 0.18 hands on neither, and FALLOCATE has no such word. Root stands for the capability: a capable user who is not root loses a bit
 /// that it could have kept, which is the safe way to be wrong.
 pub(crate) fn strips(request: &Request) -> bool {
     request.uid() != 0

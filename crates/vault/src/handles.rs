@@ -234,12 +234,23 @@ impl Vault {
         Ok(())
     }
 
-    /// fallocate(2).
+    /// fallocate(2). `kill_suidgid` as in [`Vault::write`].
     ///
     /// # Errors
     /// [`Posix::Unsupported`] where the store cannot; those of [`FileObject::write`].
-    pub fn fallocate(&self, handle: Handle, offset: u64, len: u64, mode: Allocate) -> Result<()> {
-        self.changing(handle)?.file.allocate(offset, len, mode)
+    pub fn fallocate(
+        &self,
+        handle: Handle,
+        offset: u64,
+        len: u64,
+        mode: Allocate,
+        kill_suidgid: bool,
+    ) -> Result<()> {
+        let open = self.changing(handle)?;
+        if kill_suidgid {
+            strip_suid(&open.file)?;
+        }
+        open.file.allocate(offset, len, mode)
     }
 
     /// SEEK_DATA (`data`) or SEEK_HOLE.
