@@ -1,8 +1,10 @@
 //! What POSIX programs do, on a real mount.
 
+mod attributes;
 mod bad_input;
 mod contained;
 mod machine;
+mod many_names;
 mod model;
 mod owner;
 mod plaintext;

@@ -523,10 +523,12 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+    fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         if let Some((reply, names)) = self.ask(reply, |vault| vault.listxattr(ino.0)) {
+            // The kernel keeps the values of trusted attributes from others than root, and leaves the names to us.
+            let shown = |name: &Vec<u8>| request.uid() == 0 || !name.starts_with(b"trusted.");
             let mut list = Vec::new();
-            for name in names {
+            for name in names.into_iter().filter(shown) {
                 list.extend_from_slice(&name);
                 list.push(0);
             }
