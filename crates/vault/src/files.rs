@@ -50,8 +50,8 @@ impl Files {
         self.table().get(&ino).map(|live| live.file.clone())
     }
 
-    pub(crate) fn all(&self) -> Vec<Arc<FileObject>> {
-        self.table().values().map(|live| live.file.clone()).collect()
+    pub(crate) fn all(&self) -> Vec<(Arc<FileObject>, Arc<Body>)> {
+        self.table().values().map(|live| (live.file.clone(), live.body.clone())).collect()
     }
 
     fn unused(&self) -> Vec<Ino> {
@@ -105,6 +105,8 @@ impl Vault {
             return Err(Posix::NotFound.into());
         }
         let place = Some(dir.place(Kind::File, &text));
+        // Opening by a writer may cut the file or write its header.
+        at.body.check_lease()?;
         let file = match FileObject::open(context, ino, stored.clone(), place) {
             Err(Error::Damaged { damage, .. }) if replace && damage != Damage::Kind => {
                 FileObject::open_for_replacement(context, ino, stored, place)?

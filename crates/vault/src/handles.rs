@@ -195,7 +195,7 @@ impl Vault {
     pub fn flush(&self, handle: Handle) -> Result<()> {
         self.check_open()?;
         let open = self.handles.file(handle)?;
-        if open.write { open.file.flush() } else { Ok(()) }
+        if open.write { flush(&open) } else { Ok(()) }
     }
 
     /// The last reference to a handle went.
@@ -207,7 +207,7 @@ impl Vault {
             return Err(Posix::IsDirectory.into());
         };
         let ino = open.ino;
-        let flushed = if open.write && !self.is_closed() { open.file.flush() } else { Ok(()) };
+        let flushed = if open.write && !self.is_closed() { flush(&open) } else { Ok(()) };
         drop(open);
         self.drop_handle(ino);
         flushed
@@ -261,6 +261,12 @@ impl Vault {
         self.check_open()?;
         self.handles.file(handle)?.file.seek(offset, data)
     }
+}
+
+/// Waiting bytes go out, while the lease is ours.
+fn flush(open: &OpenFile) -> Result<()> {
+    open.body.check_lease()?;
+    open.file.flush()
 }
 
 /// suid goes; sgid goes where the group may execute (else it means mandatory locking).

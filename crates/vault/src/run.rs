@@ -106,8 +106,17 @@ impl Body {
         Ok(something)
     }
 
+    /// Whether what waits here may still go into the store; always for a run that is only read.
+    ///
+    /// # Errors
+    /// [`Error::Held`]; the store's, when the lease could not be renewed in time.
+    pub(crate) fn check_lease(&self) -> Result<()> {
+        self.holding.as_ref().map_or(Ok(()), Holding::check)
+    }
+
     /// Everything durable, the journal gone, the lease given up.
     pub(crate) fn close(&self) -> Result<()> {
+        self.check_lease()?;
         self.context.close()?;
         let Some(holding) = &self.holding else { return Ok(()) };
         holding.give_up().map_err(|e| outcome("give up", format!("runs/{}/lease", self.run), e))

@@ -251,9 +251,9 @@ impl Vault {
         }
         let mut first = Ok(());
         if self.gateway.is_some() {
-            for file in self.files.all() {
+            for (file, body) in self.files.all() {
                 // What its run cannot bring in order either keeps that run's journal and lease.
-                if let Err(error) = file.flush() {
+                if let Err(error) = body.check_lease().and_then(|()| file.flush()) {
                     first = first.and(Err(error));
                 }
             }
