@@ -132,3 +132,29 @@ mkdir "$DIR/mnt/run" && echo written > "$DIR/mnt/run/file"
     assert_eq!(cat.stdout, b"written\n");
     detach(&site.at);
 }
+
+/// A lock file, or the pipe of a caller who waits for its end, must not live as long as the mount.
+#[test]
+fn a_mount_in_the_background_keeps_nothing_that_its_caller_had_open() {
+    let site = Site::uninitialised(&std::env::temp_dir());
+    let file = site.dir().join("passphrase");
+    secret(&file, &format!("{PASSPHRASE}\n"));
+    run(Command::new(runvault()).arg("init").arg(&site.store).arg("--passphrase-file").arg(&file));
+    let lock = site.dir().join("lock");
+    fs::write(&lock, b"").expect("a file");
+    let script = "exec 7<\"$1\" 8>\"$2\"; shift 2; exec \"$@\" --passphrase-fd 7";
+    let mut command = Command::new("sh");
+    command.args(["-c", script, "sh"]).arg(&file).arg(&lock).arg(runvault());
+    command.args(["mount", "--log", "stderr", "--state"]).arg(&site.state).arg(&site.store).arg(&site.at);
+    let mounted = output(&mut command);
+    assert!(mounted.status.success(), "{}", printed(&mounted));
+    let status = run(Command::new(runvault()).args(["status", "--json"]).arg(&site.at));
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout).expect("JSON");
+    let open: Vec<PathBuf> = fs::read_dir(format!("/proc/{}/fd", status["pid"]))
+        .expect("a live process")
+        .filter_map(|entry| fs::read_link(entry.expect("an entry").path()).ok())
+        .collect();
+    run(Command::new(runvault()).arg("unmount").arg(&site.at));
+    assert!(open.contains(&"/dev/fuse".into()), "{open:?}");
+    assert!(!open.contains(&lock) && !open.contains(&file), "{open:?}");
+}

@@ -2,9 +2,11 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
+use rustix::io::FdFlags;
 use rustix::process::{Pid, WaitOptions, waitpid};
 
 use crate::exit::Exit;
@@ -20,6 +22,7 @@ pub enum Side {
 /// The child's word to its parent.
 pub struct Readiness {
     pipe: File,
+    inherited: Vec<OwnedFd>,
 }
 
 /// Splits the process in two. Must be called before any thread is made: a forked child has only the
@@ -35,13 +38,32 @@ pub fn split() -> Result<Side> {
         -1 => Err(std::io::Error::last_os_error()).context("fork"),
         0 => {
             drop(read);
-            Ok(Side::Child(Readiness { pipe: File::from(write) }))
+            Ok(Side::Child(Readiness { pipe: File::from(write), inherited: inherited()? }))
         }
         child => {
             drop(write);
             wait(child, File::from(read)).map(Side::Parent)
         }
     }
+}
+
+/// The descriptors above standard error that whoever called us left open: they lack the close-on-exec
+/// flag that all of ours have. A secret may still have to be read from one (`--passphrase-fd 3`,
+/// `--passphrase-file <(...)`), so they stay open until the mount answers.
+fn inherited() -> Result<Vec<OwnedFd>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc/self/fd").context("list the open files")? {
+        let Some(number) = entry?.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok()) else {
+            continue;
+        };
+        // SAFETY: it is open, since it was just listed and this process has one thread.
+        let flags = rustix::io::fcntl_getfd(unsafe { BorrowedFd::borrow_raw(number) })?;
+        if number > 2 && !flags.contains(FdFlags::CLOEXEC) {
+            // SAFETY: nothing in this process made it, so nothing else closes it.
+            found.push(unsafe { OwnedFd::from_raw_fd(number) });
+        }
+    }
+    Ok(found)
 }
 
 /// Until the child says that it is ready, or has ended with its own code and message.
@@ -63,7 +85,7 @@ fn wait(child: i32, mut pipe: File) -> Result<ExitCode> {
 }
 
 impl Readiness {
-    /// Leaves the terminal and lets the parent return.
+    /// Leaves the terminal and everything else that the caller had open, and lets the parent return.
     ///
     /// # Errors
     /// The parent has gone: nobody waits for this mount any more.
@@ -73,6 +95,7 @@ impl Readiness {
         rustix::stdio::dup2_stdin(&null)?;
         rustix::stdio::dup2_stdout(&null)?;
         rustix::stdio::dup2_stderr(&null)?;
+        self.inherited.clear();
         self.pipe.write_all(&[1]).context("the command that asked for this mount has gone")
     }
 }
