@@ -287,6 +287,58 @@ fn a_damaged_run_does_not_hurt_the_others() {
     }
 }
 
+/// What cannot be shown is said, with its cause: nobody takes the rest for everything.
+#[test]
+fn runs_that_are_left_out_are_named_by_every_command() {
+    let site = Site::new();
+    let mount = site.mount();
+    for name in ["first", "second", "third"] {
+        fs::create_dir(mount.path(name)).expect("a run");
+        fs::write(mount.path(name).join("file"), name).expect("a file");
+    }
+    mount.unmount();
+    let mut runs: Vec<PathBuf> =
+        fs::read_dir(site.store.join("runs")).expect("runs").map(|e| e.expect("an entry").path()).collect();
+    runs.sort();
+    fs::remove_file(runs[0].join("run.json")).expect("a descriptor");
+    fs::remove_dir_all(runs[1].join("keys")).expect("envelopes");
+    fs::create_dir(runs[1].join("keys")).expect("no envelopes");
+    let id = runs[0].file_name().expect("an id").to_str().expect("hex").to_owned();
+    let cause = format!("runs/{id}/run.json: it is missing");
+    let says: &[&str] = &[&id, &cause, "runvault check STORE", "1 run not shown"];
+    let store = |path: &str| format!("{}:{path}", site.store.display());
+    let (copy, other) = (site.dir().join("copy"), site.dir().join("other"));
+    expect(site.command(&["ls"]).arg(&site.store), 4, says);
+    expect(site.command(&["ls"]).arg(&site.store).arg("/no-such-run"), 4, &[&cause, "no such file"]);
+    expect(site.command(&["cp", "-r"]).arg(store("/")).arg(&copy), 4, says);
+    let left: Vec<_> =
+        fs::read_dir(&copy).expect("the copy").map(|e| e.expect("an entry").file_name()).collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+    // Nothing of what was asked for is missing.
+    let shown = left[0].to_str().expect("a name");
+    let listed = expect(site.command(&["ls"]).arg(&site.store).arg(format!("/{shown}")), 0, &["file"]);
+    assert!(listed.stderr.is_empty(), "{}", printed(&listed));
+    expect(site.command(&["cp"]).arg(store(&format!("/{shown}/file"))).arg(&other), 0, &[]);
+    expect(
+        Command::new(runvault()).args(["status", "--state"]).arg(&site.state).arg(&site.store),
+        0,
+        &[&cause],
+    );
+    expect(site.command(&["status"]).arg(&site.store), 0, &[&cause, "closed"]);
+    let json = expect(site.command(&["status", "--json"]).arg(&site.store), 0, &[]);
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).expect("JSON");
+    let of = |key: &str, value: serde_json::Value| {
+        json["runs"].as_array().expect("runs").iter().filter(|run| run[key] == value).count()
+    };
+    assert_eq!((of("trouble", cause.clone().into()), of("closed", true.into())), (1, 1), "{json}");
+    let log = site.dir().join("log");
+    let mut mount = site.command(&["mount", "--read-only"]);
+    expect(mount.arg("--log").arg(&log).arg(&site.store).arg(&site.at), 0, says);
+    expect(Command::new(runvault()).arg("unmount").arg(&site.at), 0, &[]);
+    let log = fs::read_to_string(&log).expect("the log");
+    assert!(log.contains(&format!("warn run {id} is left out: {cause}")), "{log}");
+}
+
 #[test]
 fn a_run_made_with_public_keys_alone_is_refused() {
     // A run of another vault stands for one that nobody enrolled has signed.

@@ -62,7 +62,10 @@ impl<'a> Copy<'a> {
     }
 
     /// A failure of one object is told and counted; one of the whole side goes on up.
-    fn note(&mut self, result: Result<()>) -> Result<()> {
+    ///
+    /// # Errors
+    /// As [`Copy::run`].
+    pub fn note(&mut self, result: Result<()>) -> Result<()> {
         let Err(error) = result else { return Ok(()) };
         if is_final(&error) {
             return Err(error);

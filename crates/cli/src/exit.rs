@@ -62,10 +62,10 @@ pub fn report(error: &anyhow::Error) -> Exit {
 }
 
 /// The messages from the outermost to the cause, without repeating one that quotes its source.
-fn chain(error: &anyhow::Error) -> String {
+pub fn chain(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
-        let part = told(cause);
+        let part = cause.to_string();
         if text.is_empty() {
             text = part;
         } else if !text.ends_with(&part) {
@@ -73,39 +73,6 @@ fn chain(error: &anyhow::Error) -> String {
         }
     }
     text
-}
-
-fn told(cause: &(dyn std::error::Error + 'static)) -> String {
-    match cause.downcast_ref::<runvault_vault::Error>() {
-        Some(runvault_vault::Error::Posix(posix)) => posix_text(*posix).to_owned(),
-        _ => cause.to_string(),
-    }
-}
-
-/// The words that strerror(3) has for them.
-fn posix_text(posix: Posix) -> &'static str {
-    match posix {
-        Posix::NotFound => "no such file or directory",
-        Posix::Exists => "exists",
-        Posix::NotDirectory => "not a directory",
-        Posix::IsDirectory => "a directory",
-        Posix::NotEmpty => "the directory is not empty",
-        Posix::NameTooLong => "the name is too long",
-        Posix::Invalid => "not possible with this kind of object",
-        Posix::CrossRun => "moving between runs is not possible: copy instead",
-        Posix::ReadOnly => "opened for reading only",
-        Posix::NoAttribute => "no such attribute",
-        Posix::AttributeNameTooLong => "the attribute's name is too long",
-        Posix::NotPermitted => "not permitted",
-        Posix::Unsupported => "not supported by the store",
-        Posix::BadHandle => "not open",
-        Posix::Stale => "it is gone",
-        Posix::NoSuchData => "no data from there on",
-        Posix::FileTooLarge => "the file would become too large",
-        Posix::TooManyLinks => "too many links",
-        Posix::Busy => "in use",
-        Posix::Range => "out of range",
-    }
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
@@ -122,6 +89,9 @@ pub fn of(error: &anyhow::Error) -> Exit {
 fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if let Some(refusal) = cause.downcast_ref::<Refusal>() {
         return Some(refusal.exit);
+    }
+    if cause.is::<crate::left_out::LeftOut>() {
+        return Some(Exit::Damaged);
     }
     if let Some(custody) = cause.downcast_ref::<runvault_custody::Error>() {
         return Some(of_custody(custody));

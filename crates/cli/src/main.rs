@@ -8,6 +8,7 @@ mod daemon;
 mod exit;
 mod fuse_ready;
 mod hint;
+mod left_out;
 mod log;
 mod memory;
 mod mount_options;

@@ -63,6 +63,7 @@ fn of_run(run: &RunStatus) -> Value {
     }
     add(&mut object, "writing", run.writing);
     add(&mut object, "holder", &run.holder);
+    add(&mut object, "closed", run.closed);
     add(&mut object, "trouble", &run.trouble);
     Value::Object(object)
 }
@@ -131,11 +132,22 @@ fn runs_as_text(status: &Value) -> String {
     for run in runs {
         let text = |key: &str| run.get(key).and_then(Value::as_str).map(|v| output::visible(v.as_bytes()));
         let state = text("trouble")
+            .map(|why| if run["name"].is_null() { format!("left out: {why}") } else { why })
             .or_else(|| text("holder").map(|who| format!("written by {who}")))
-            .unwrap_or_else(|| (if run["writing"] == true { "written here" } else { "open" }).to_owned());
+            .unwrap_or_else(|| without_holder(run).to_owned());
         rows.push(vec![text("run").unwrap_or_default(), text("name").unwrap_or_else(|| "-".into()), state]);
     }
     format!("\n{}", output::table(&rows, &[]))
+}
+
+fn without_holder(run: &Value) -> &'static str {
+    if run["closed"] == true {
+        "closed: no key that is held here opens it"
+    } else if run["writing"] == true {
+        "written here"
+    } else {
+        "open"
+    }
 }
 
 #[cfg(test)]
@@ -149,12 +161,16 @@ mod tests {
             "files_written": 1, "bytes_written": 2048, "bytes_read": 0, "open_handles": 0, "last_sync_seconds": 3,
             "foreign_names": 0, "space": { "bytes": 1024, "available": 512 },
             "engine": { "name": "aes-gcm", "bytes_per_second": 1073741824u64 }, "memory_locked": true,
-            "runs": [{ "run": "00", "name": "a\u{1b}", "writing": true, "holder": null, "trouble": null }],
+            "runs": [{ "run": "00", "name": "a\u{1b}", "writing": true, "holder": null, "trouble": null },
+                { "run": "01", "name": null, "writing": false, "holder": null, "closed": true, "trouble": null },
+                { "run": "02", "name": null, "writing": false, "holder": null, "trouble": "it is missing" }],
         });
         let text = as_text(&status);
         assert!(text.contains("written     1 file, 2.0 KiB\n"), "{text}");
         assert!(text.contains("AES-256-GCM by aes-gcm, 1.0 GiB/s a core"), "{text}");
         assert!(text.contains("00   a\\x1b  written here\n"), "{text}");
+        assert!(text.contains("01   -      closed: no key"), "{text}");
+        assert!(text.contains("02   -      left out: it is missing\n"), "{text}");
         assert!(!text.contains("NOT LOCKED") && !text.contains("foreign"), "{text}");
     }
 }

@@ -3,29 +3,49 @@
 
 use std::io;
 
-/// A refusal that POSIX has a name for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A refusal that POSIX has a name for; told in the words that strerror(3) has for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum Posix {
+    #[error("no such file or directory")]
     NotFound,
+    #[error("exists")]
     Exists,
+    #[error("not a directory")]
     NotDirectory,
+    #[error("a directory")]
     IsDirectory,
+    #[error("the directory is not empty")]
     NotEmpty,
+    #[error("the name is too long")]
     NameTooLong,
+    #[error("not possible with this kind of object")]
     Invalid,
+    #[error("moving between runs is not possible: copy instead")]
     CrossRun,
+    #[error("opened for reading only")]
     ReadOnly,
+    #[error("no such attribute")]
     NoAttribute,
+    #[error("the attribute's name is too long")]
     AttributeNameTooLong,
+    #[error("not permitted")]
     NotPermitted,
+    #[error("not supported by the store")]
     Unsupported,
+    #[error("not open")]
     BadHandle,
+    #[error("it is gone")]
     Stale,
+    #[error("no data from there on")]
     NoSuchData,
+    #[error("the file would become too large")]
     FileTooLarge,
+    #[error("too many links")]
     TooManyLinks,
+    #[error("in use")]
     Busy,
+    #[error("out of range")]
     Range,
 }
 
@@ -57,8 +77,8 @@ pub enum Damage {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A plain POSIX outcome.
-    #[error("{0:?}")]
-    Posix(Posix),
+    #[error(transparent)]
+    Posix(#[from] Posix),
     /// The store's own error.
     #[error("{operation} {object}: {source}")]
     Store {
@@ -113,12 +133,6 @@ pub enum Error {
 
 /// Shorthand of the crate.
 pub type Result<T> = std::result::Result<T, Error>;
-
-impl From<Posix> for Error {
-    fn from(p: Posix) -> Self {
-        Error::Posix(p)
-    }
-}
 
 impl Error {
     /// Wraps a store error.

@@ -22,6 +22,8 @@ const DOTS: u64 = 2;
 const RUNS: u64 = 1 << 20;
 /// The greatest cookie.
 const END: u64 = i64::MAX as u64;
+/// The number shown for a run that cannot be looked at; no node has it.
+const NO_NODE: Ino = u64::MAX;
 /// Entries taken from the backing at a time, so that nothing of ours is locked while they are shown.
 const BATCH: usize = 256;
 
@@ -121,22 +123,20 @@ impl Vault {
             if next <= cookie {
                 continue;
             }
-            let attr = match self.lookup_run(listing.ino, name, run) {
-                Ok(attr) => attr,
-                Err(error) => {
-                    log::warn!("run {} cannot be shown: {error}", run.id);
-                    continue;
-                }
+            let found = match self.lookup_run(listing.ino, name, run) {
+                Err(error) if is_not_found(&error) => continue,
+                // What is damaged is shown without attributes: who looks it up gets the error.
+                found => found.ok(),
             };
             let entry = DirEntry {
                 name: name.clone(),
-                ino: attr.ino,
+                ino: found.map_or(NO_NODE, |attr| attr.ino),
                 kind: Kind::Dir,
                 next,
-                attr: plus.then_some(attr),
+                attr: found.filter(|_| plus),
             };
             let more = visit(&entry);
-            if !more || !plus {
+            if found.is_some() && (!more || !plus) {
                 self.nodes.forget(entry.ino, 1);
             }
             if !more {

@@ -8,7 +8,7 @@ use runvault_store::backend::{Kind, Stat};
 use crate::api::{Attr, Handle, Ino, ROOT};
 use crate::directory::OpenDir;
 use crate::nodes::{Found, Name, number};
-use crate::outcome::outcome;
+use crate::outcome::{is_not_found, outcome};
 use crate::run::Run;
 use crate::{Damage, Error, Posix, Result, Vault, runs};
 
@@ -80,7 +80,12 @@ impl Vault {
             Some(body) => body.tree.stat_self(),
             None => runs::run_dir(&self.root, &run.id)?.stat(b"tree"),
         };
-        let stat = stat.map_err(|e| outcome("stat", object(), e))?;
+        let stat = match stat.map_err(|e| outcome("stat", object(), e)) {
+            Err(e) if is_not_found(&e) && !runs::is_gone(&self.root, &run.id) => {
+                return Err(Error::damaged(object(), Damage::Run("it is missing".into())));
+            }
+            stat => stat?,
+        };
         if stat.kind == Kind::Dir { Ok(stat) } else { Err(Error::damaged(object(), Damage::Kind)) }
     }
 

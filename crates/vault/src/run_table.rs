@@ -25,7 +25,7 @@ pub(crate) enum Entry {
     /// No key of ours opens it.
     Closed,
     /// Why it cannot be used.
-    Trouble(String),
+    Trouble(Arc<Error>),
 }
 
 /// The runs in one folder.
@@ -108,7 +108,8 @@ impl Vault {
                 Some(known) if !all => known.clone(),
                 _ => {
                     changed = true;
-                    self.load(id)
+                    let Some(entry) = self.load(id) else { continue };
+                    entry
                 }
             };
             entries.insert(id, entry);
@@ -119,14 +120,16 @@ impl Vault {
         Ok(())
     }
 
-    fn load(&self, id: RunId) -> Entry {
+    /// `None`: it was removed meanwhile.
+    fn load(&self, id: RunId) -> Option<Entry> {
         let serial = self.serials.fetch_add(1, Ordering::Relaxed);
         match Run::load(&self.root, id, &*self.authority, self.gateway.as_deref(), serial) {
-            Ok(Loaded::Opens(run)) => Entry::Run(run),
-            Ok(Loaded::Closed) => Entry::Closed,
+            Ok(Loaded::Opens(run)) => Some(Entry::Run(run)),
+            Ok(Loaded::Closed) => Some(Entry::Closed),
+            Err(_) if runs::is_gone(&self.root, &id) => None,
             Err(error) => {
                 log::warn!("run {id} is left out: {error}");
-                Entry::Trouble(error.to_string())
+                Some(Entry::Trouble(Arc::new(error)))
             }
         }
     }
@@ -223,6 +226,11 @@ impl Vault {
             return None;
         }
         Some(self.nodes.plain_path(dir, DEPTH_MAX)?.join(&b'/'))
+    }
+
+    /// Whether runs may lie in a directory: in the root, and in folders of the loose run.
+    pub fn may_hold_runs(&self, dir: Ino) -> bool {
+        self.folder_path(dir).is_some()
     }
 
     /// The run that stands under a name.

@@ -52,6 +52,11 @@ pub(crate) fn run_dir(root: &Arc<dyn Dir>, run: &RunId) -> Result<Arc<dyn Dir>> 
     runs_dir(root)?.open_dir(name.as_bytes()).map_err(|e| opened("open", format!("runs/{name}"), e))
 }
 
+/// Whether `runs/<id>` is not there: a run on its way out is renamed before it is taken apart.
+pub(crate) fn is_gone(root: &Arc<dyn Dir>, run: &RunId) -> bool {
+    run_dir(root, run).is_err_and(|error| is_not_found(&error))
+}
+
 /// The names in `runs/`.
 ///
 /// # Errors

@@ -58,6 +58,10 @@ pub struct RunStatus {
     pub holder: Option<String>,
     /// Why it cannot be used, or only be read, where that is so.
     pub trouble: Option<String>,
+    /// The error for which it is not shown, where that is so.
+    pub left_out: Option<Arc<Error>>,
+    /// Genuine, but no key that is held here opens it: it is not shown.
+    pub closed: bool,
 }
 
 /// What a live vault tells of itself.
@@ -286,10 +290,21 @@ impl Vault {
     }
 
     fn run_status(&self, run: RunId, entry: &Entry) -> RunStatus {
-        let mut status = RunStatus { run, name: None, writing: false, holder: None, trouble: None };
+        let mut status = RunStatus {
+            run,
+            name: None,
+            writing: false,
+            holder: None,
+            trouble: None,
+            left_out: None,
+            closed: false,
+        };
         match entry {
-            Entry::Closed => {}
-            Entry::Trouble(trouble) => status.trouble = Some(trouble.clone()),
+            Entry::Closed => status.closed = true,
+            Entry::Trouble(error) => {
+                status.trouble = Some(error.to_string());
+                status.left_out = Some(Arc::clone(error));
+            }
             Entry::Run(run) => {
                 status.name = Some(run.name());
                 status.holder = self.holder_of(run);

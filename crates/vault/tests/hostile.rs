@@ -233,6 +233,24 @@ fn a_damaged_run_is_left_out_and_the_others_work() {
 }
 
 #[test]
+fn a_run_that_cannot_be_looked_at_stays_in_the_listing() {
+    let fixture = Fixture::in_memory();
+    let vault = fixture.writer();
+    for run in ["one", "two"] {
+        vault.make_dir(run).unwrap();
+    }
+    vault.close().unwrap();
+    let run = fixture.root.open_dir(b"runs").unwrap().open_dir(&fixture.run_dirs()[0]).unwrap();
+    run.rename(b"tree", &*run, b"elsewhere", Rename::NoReplace).unwrap();
+    let vault = fixture.reader();
+    let names = vault.list("").unwrap();
+    assert_eq!(names.len(), 2, "{names:?}");
+    let refused = names.iter().filter_map(|name| vault.ino(name).err()).collect::<Vec<_>>();
+    let [Error::Damaged { object, .. }] = &refused[..] else { panic!("{refused:?}") };
+    assert!(object.ends_with("/tree"), "{object}");
+}
+
+#[test]
 fn the_runs_of_an_ended_gateway_count_up_to_its_end() {
     let mut fixture = Fixture::in_memory();
     let vault = fixture.writer();
@@ -392,7 +410,7 @@ fn runs_that_no_key_opens_are_hidden_and_counted() {
     let vault = fixture.reader();
     assert!(vault.list("").unwrap().is_empty());
     let status = vault.status();
-    assert_eq!((status.runs.len(), status.runs[0].name.as_ref()), (1, None));
+    assert_eq!((status.runs.len(), status.runs[0].name.as_ref(), status.runs[0].closed), (1, None, true));
     assert_eq!(checked(&fixture).0.closed_runs, 1);
     // The gateway that holds it needs no envelope.
     assert_eq!(fixture.writer().get("run/x").unwrap(), vec![1; 30_000]);

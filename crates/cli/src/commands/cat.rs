@@ -6,9 +6,9 @@ use anyhow::Result;
 use runvault_vault::Options;
 
 use crate::args::Cat;
-use crate::output;
 use crate::store::Store;
 use crate::trees::{InVault, Tree, vault_path};
+use crate::{exit, output};
 
 const PIECE: usize = 1 << 20;
 
@@ -18,7 +18,12 @@ pub fn run(args: &Cat) -> Result<()> {
     let tree = InVault::new(&open.vault, &args.store);
     let mut piece = vec![0; PIECE];
     for path in &args.paths {
-        stream(&tree, &vault_path(Path::new(path))?, &mut piece)?;
+        let path = vault_path(Path::new(path))?;
+        stream(&tree, &path, &mut piece).inspect_err(|_| {
+            for run in tree.left_out(&path) {
+                exit::report(&run.into());
+            }
+        })?;
     }
     drop(tree);
     open.close()

@@ -12,6 +12,7 @@ use runvault_vault::Options;
 use crate::args::Cp;
 use crate::copy::{Copy, Job, bytes_below};
 use crate::exit::{Exit, refuse, refuse_with};
+use crate::left_out::{self, LeftOut};
 use crate::output::shown;
 use crate::store::{Open, Store};
 use crate::trees::{InVault, Local, Tree, vault_path};
@@ -106,7 +107,9 @@ impl Vaults {
         let options = Options { run_depth: args.run_depth, ..Options::default() };
         if let Some(path) = &target.store {
             refuse_into_itself(path, target, sources)?;
-            vaults.open.push((path.clone(), Store::open(path, &args.who)?.write(&args.who, options)?));
+            let open = Store::open(path, &args.who)?.write(&args.who, options)?;
+            left_out::warn_all(&open.vault);
+            vaults.open.push((path.clone(), open));
         }
         for path in sources.iter().filter_map(|source| source.store.as_ref()) {
             if !vaults.open.iter().any(|(known, _)| known == path) {
@@ -117,11 +120,21 @@ impl Vaults {
     }
 
     fn tree(&self, side: &Side) -> Box<dyn Tree> {
-        let of = |store: &PathBuf| self.open.iter().find(|(path, _)| path == store);
-        match side.store.as_ref().and_then(of) {
-            Some((path, open)) => Box::new(InVault::new(&open.vault, path)),
+        match self.in_vault(side) {
+            Some(tree) => Box::new(tree),
             None => Box::new(Local),
         }
+    }
+
+    fn in_vault(&self, side: &Side) -> Option<InVault> {
+        let store = side.store.as_ref()?;
+        let (path, open) = self.open.iter().find(|(path, _)| path == store)?;
+        Some(InVault::new(&open.vault, path))
+    }
+
+    /// The runs in trouble that a source may lack.
+    fn left_out(&self, side: &Side) -> Vec<LeftOut> {
+        self.in_vault(side).map(|tree| tree.left_out(&side.path)).unwrap_or_default()
     }
 
     /// All of them, also when one fails.
@@ -164,6 +177,9 @@ fn copy(args: &Cp, vaults: &Vaults, target: &Side, sources: &[Side]) -> Result<(
             _ => target.path.clone(),
         };
         copy.run(&Job { from: &**tree, source: source.path.clone(), to: &*to, target: path })?;
+    }
+    for run in sources.iter().flat_map(|source| vaults.left_out(source)) {
+        copy.note(Err(run.into()))?;
     }
     bar.finish_and_clear();
     copy.outcome()

@@ -20,7 +20,8 @@ pub fn run(args: &Ls) -> Result<()> {
     let open = store.read(&args.who, Options::default())?;
     let tree = InVault::new(&open.vault, &args.store);
     let mut listing = Listing { args, tree: &tree, damaged: 0, worst: Exit::Done };
-    let result = listing.start(&vault_path(Path::new(&args.path))?);
+    let path = vault_path(Path::new(&args.path))?;
+    let result = listing.everything(&path);
     let (damaged, worst) = (listing.damaged, listing.worst);
     drop(tree);
     open.close()?;
@@ -39,6 +40,23 @@ struct Listing<'a> {
 }
 
 impl Listing<'_> {
+    /// The path, then the runs that are missing there; one of them may be what was asked for.
+    fn everything(&mut self, path: &Path) -> Result<()> {
+        let started = self.start(path);
+        if started.as_ref().is_err_and(|error| error.is::<output::StandardOutput>()) {
+            return started;
+        }
+        let left_out = self.tree.left_out(path);
+        match started {
+            Err(error) if !left_out.is_empty() => self.note(&error),
+            started => started?,
+        }
+        for run in left_out {
+            self.note(&run.into());
+        }
+        Ok(())
+    }
+
     fn start(&mut self, path: &Path) -> Result<()> {
         let Some(meta) = self.tree.stat(path)? else {
             return Err(anyhow::Error::from(Error::Posix(Posix::NotFound)).context(self.tree.shown(path)));
@@ -90,7 +108,7 @@ impl Listing<'_> {
         if self.worst != Exit::Damaged {
             self.worst = exit;
         }
-        output::warn(&format!("{error:#}"));
+        exit::report(error);
     }
 
     fn print(&self, parent: &Path, entries: &[(std::ffi::OsString, Meta)]) -> Result<()> {

@@ -17,7 +17,7 @@ use crate::mount_options::{Options, resolve};
 use crate::mounted::{Ending, Mounted};
 use crate::output::shown;
 use crate::store::{Open, Store};
-use crate::{fuse_ready, memory, mount_point, mount_table, panics, service, signals};
+use crate::{fuse_ready, left_out, memory, mount_point, mount_table, panics, service, signals};
 
 /// Threads of the FUSE session: several, since one may hang on a store that does not answer.
 const THREADS: usize = 16;
@@ -65,6 +65,7 @@ fn serve(options: &Options, at: &Path, path: &Path, ready: Option<Readiness>) ->
     memory::few_heaps();
     let mut store = Store::open(path, &options.mount.who)?;
     let open = open(&mut store, options)?;
+    left_out::warn_all(&open.vault);
     raise_file_limit();
     std::env::set_current_dir("/").context("leave the directory")?;
     let ending = Arc::new(Ending::default());

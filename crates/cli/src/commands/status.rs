@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::Result;
+use runvault_custody::authority::Acting;
 use serde_json::{Map, Value};
 
 use crate::args::{Status, Who};
@@ -84,11 +85,14 @@ fn of_store(path: &Path, who: &Who) -> Result<Value> {
 fn without_key(store: &Store) -> Result<Map<String, Value>> {
     let mut object = Map::new();
     let mut runs = Vec::new();
+    // Opens nothing, and knows who may have signed a run.
+    let authority = Acting::gateway_only(store.chain.clone());
     for run in runvault_vault::runs::list(&store.root)? {
         let mut of_run = Map::new();
         add(&mut of_run, "run", run.to_string());
         // What cannot be read is the run's own trouble, not this command's.
-        match runvault_vault::takeover::holder(&store.root, &run) {
+        let verified = runvault_vault::runs::read_descriptor(&store.root, &run, &*authority);
+        match verified.and_then(|_| runvault_vault::takeover::holder(&store.root, &run)) {
             Ok(holder) => add(&mut of_run, "holder", holder),
             Err(error) => add(&mut of_run, "trouble", error.to_string()),
         }

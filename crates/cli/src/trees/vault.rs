@@ -14,6 +14,7 @@ use runvault_vault::api::{Attr, Caller, Handle, Ino, OpenFlags, ROOT, SetAttr};
 use runvault_vault::{Error, Posix, Vault};
 
 use super::{Meta, Sink, Source, Tree};
+use crate::left_out::{self, LeftOut};
 use crate::output::shown;
 
 /// The most directories that are kept at hand.
@@ -70,6 +71,20 @@ impl InVault {
             Listed { meta, name }
         });
         Ok(listed.collect())
+    }
+
+    /// The runs in trouble that may belong below a path, or be what it names; the runs that no key opens
+    /// are warned about.
+    pub fn left_out(&self, path: &Path) -> Vec<LeftOut> {
+        let may_miss_runs = match self.directory(path) {
+            Ok(ino) => self.vault.may_hold_runs(ino),
+            Err(error) => is_posix(&error, Posix::NotFound),
+        };
+        if !may_miss_runs {
+            return Vec::new();
+        }
+        left_out::warn_closed(&self.vault);
+        left_out::of(&self.vault)
     }
 
     fn names(&self, ino: Ino) -> runvault_vault::Result<Vec<OsString>> {

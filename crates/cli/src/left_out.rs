@@ -1,0 +1,53 @@
+//! Runs that a vault does not show: those in trouble, each with its cause, and those that no key opens.
+
+use std::sync::Arc;
+
+use runvault_format::ids::RunId;
+use runvault_vault::{Error, Vault};
+
+use crate::output::{count, warn};
+use crate::{exit, hint};
+
+/// A run that is left out; always damage of the vault, whatever the store's error was.
+#[derive(Clone, Debug)]
+pub struct LeftOut {
+    run: RunId,
+    cause: Arc<Error>,
+}
+
+impl std::fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "run {} is left out", self.run)
+    }
+}
+
+impl std::error::Error for LeftOut {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&*self.cause)
+    }
+}
+
+/// The runs in trouble, by their ids.
+pub fn of(vault: &Vault) -> Vec<LeftOut> {
+    let runs = vault.status().runs.into_iter();
+    runs.filter_map(|run| Some(LeftOut { run: run.run, cause: run.left_out? })).collect()
+}
+
+/// Warns of every run that is not shown: for commands that do all that they were asked to without them.
+pub fn warn_all(vault: &Vault) {
+    for left_out in of(vault) {
+        let error = left_out.into();
+        let advice =
+            hint::hint(&error).map_or(String::new(), |hint| format!("\n  {}", hint.replace('\n', "\n  ")));
+        warn(&format!("{}{advice}", exit::chain(&error)));
+    }
+    warn_closed(vault);
+}
+
+/// Says how many runs the key does not open: no damage, but what is shown is not everything.
+pub fn warn_closed(vault: &Vault) {
+    let closed = vault.status().runs.iter().filter(|run| run.closed).count() as u64;
+    if closed > 0 {
+        warn(&format!("{} not shown: no key that is held here opens them", count(closed, "run")));
+    }
+}
