@@ -9,6 +9,7 @@
 
 mod machine;
 mod report;
+mod rotation;
 mod subjects;
 mod workload;
 
@@ -56,6 +57,9 @@ struct Args {
     /// Names for --large.
     #[arg(long, default_value_t = 500_000)]
     names: u64,
+    /// Instead: `custody rotate` over so many runs, and the CPU that each costs.
+    #[arg(long, value_name = "RUNS", conflicts_with_all = ["large", "row", "json"])]
+    rotation: Option<u64>,
     /// One JSON object instead of tables.
     #[arg(long)]
     json: bool,
@@ -68,6 +72,11 @@ fn default_places() -> Vec<PathBuf> {
 fn main() -> Result<()> {
     let args = Args::parse();
     ensure!(args.rounds > 0 && args.mib > 0 && args.names > 0, "nothing to measure");
+    if let Some(runs) = args.rotation {
+        ensure!(runs > 0, "nothing to measure");
+        println!("{}\n{}", rotation::table(&args.places, runs)?, machine::describe());
+        return Ok(());
+    }
     let programs = Programs::find(&args.runvault, &args.passthrough, &args.gocryptfs)?;
     let kinds = programs.available(&args.only)?;
     let load = Load::new(args.mib, args.names)?;

@@ -142,26 +142,3 @@ fn only_the_owner_rotates() {
     assert!(matches!(refused, Error::WrongKey { .. }), "{refused}");
     assert_eq!(Chain::load(&root).unwrap().epoch(), 1);
 }
-
-/// 10,000 runs on a real directory: `cargo test -p runvault-custody --profile fast -- --ignored
-/// --nocapture ten_thousand`. TMPDIR chooses the file system.
-#[test]
-#[ignore = "a measurement"]
-fn ten_thousand_runs() {
-    const RUNS: u64 = 10_000;
-    let dir = tempfile::tempdir().unwrap();
-    let root = runvault_store::posix::open_root(dir.path()).unwrap();
-    let owner = Identity::generate("owner").unwrap();
-    crate::init::init(&root, &owner, None).unwrap();
-    let mut chain = Chain::load(&root).unwrap();
-    let gateway = enrolled(&root, &mut chain, &owner);
-    (0..RUNS).for_each(|_| drop(make_run(&root, &chain, &gateway)));
-    let cpu = || rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    let (wall, before) = (std::time::Instant::now(), cpu());
-    let summary = quietly(&root, &chain, &owner).unwrap();
-    let (wall, after) = (wall.elapsed(), cpu());
-    assert_eq!(summary.rotated, RUNS);
-    let spent = (after.tv_sec - before.tv_sec) as f64 + (after.tv_nsec - before.tv_nsec) as f64 / 1e9;
-    println!("{RUNS} runs: {:.1} s, {:.2} ms of CPU a run", wall.as_secs_f64(), spent * 1e3 / RUNS as f64);
-    assert!(spent / (RUNS as f64) < 0.005);
-}
