@@ -48,3 +48,19 @@ fn a_mount_that_somebody_else_unmounted_is_none() {
     let done = runvault_tests::tools::output(again.arg("unmount").arg(&site.at));
     assert_eq!(done.status.code(), Some(2), "{}", runvault_tests::tools::printed(&done));
 }
+
+#[test]
+fn a_mount_whose_process_is_stopped_is_not_waited_for_without_limit() {
+    let site = Site::new();
+    let mount = site.mount();
+    std::fs::create_dir(mount.path("run")).expect("a run");
+    mount.signal(rustix::process::Signal::STOP);
+    let mut unmount = std::process::Command::new(runvault_tests::tools::runvault());
+    let done = runvault_tests::tools::output(unmount.args(["unmount", "--timeout", "1"]).arg(&site.at));
+    let said = runvault_tests::tools::printed(&done);
+    mount.signal(rustix::process::Signal::CONT);
+    assert_eq!(done.status.code(), Some(5), "{said}");
+    assert!(said.contains(&format!("kill -CONT {}", mount.pid())), "{said}");
+    // As it says: the request is still there.
+    assert_eq!(mount.wait().code(), Some(0));
+}

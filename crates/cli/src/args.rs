@@ -162,8 +162,14 @@ pub struct Mount {
 #[command(after_help = "\
 Examples:
   runvault unmount /mnt/runs
+  runvault unmount --timeout 600 /mnt/runs
+                                      a slow store, and much that is not durable yet
   fuser -vm /mnt/runs                 who still uses it, when this says it is busy")]
 pub struct Unmount {
+    /// Give up, with exit 5, when the mount's process has not answered or ended after so many seconds;
+    /// 0 waits without limit
+    #[arg(long, value_name = "SECONDS", default_value_t = crate::control::PATIENCE.as_secs())]
+    pub timeout: u64,
     /// The mount point
     #[arg(value_name = "MNT", value_hint = ValueHint::DirPath)]
     pub mount_point: PathBuf,

@@ -1,6 +1,8 @@
 //! `control.sock`: how `status` and `unmount` reach the process that serves a mount.
 //!
-//! One request a connection, a word on a line; answers are lines of JSON. Only the same user and root
+//! One request a connection, a word on a line; answers are lines of JSON that name the protocol. A mount
+//! lives longer than the program that made it is installed: the requests `status` and `unmount "PATH"` and
+//! their answers stay as they are, newer programs add words, and an unknown word is answered by its name. Only the same user and root
 //! are heard (SO_PEERCRED), on both sides. The socket is in the state folder of a writing mount, and
 //! for every mount in a runtime folder under the mount's device number, where it is found without the
 //! state folder's name. The kernel gives a device number again as soon as a mount is gone, when its
@@ -15,7 +17,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::Builder;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -29,6 +31,12 @@ pub const NAME: &str = "control.sock";
 const LINE: u64 = 16 << 20;
 /// How long a peer may take for its request.
 const REQUEST: Duration = Duration::from_secs(5);
+/// How long a mount's process may take for its answers, where nobody says otherwise.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+/// The least that is waited for an answer: of several sockets each gets its turn.
+const TURN: Duration = Duration::from_millis(200);
+/// Raised when a word or an answer changes its meaning; not for new ones.
+const PROTOCOL: u32 = 1;
 
 /// What a mount answers with.
 pub trait Service: Send + Sync {
@@ -107,7 +115,7 @@ fn answer(mut stream: UnixStream, service: &dyn Service) {
     let _ = stream.set_write_timeout(Some(REQUEST));
     let Ok(request) = read_line(&mut BufReader::new(&stream)) else { return };
     // A peer that does not listen any more has its own reasons.
-    let mut reply = |value: &Value| drop(send(&mut stream, value));
+    let mut reply = |value: &Value| drop(send(&mut stream, &with_protocol(value)));
     let (word, at) = request.trim().split_once(' ').unwrap_or((request.trim(), ""));
     match (word, serde_json::from_str::<String>(at)) {
         ("status", _) if service.is_gone() => reply(&serde_json::json!({ "gone": true })),
@@ -118,8 +126,16 @@ fn answer(mut stream: UnixStream, service: &dyn Service) {
                 std::mem::forget(stream);
             }
         }
-        _ => reply(&serde_json::json!({ "error": "unknown request" })),
+        _ => reply(&serde_json::json!({ "error": format!("unknown request {:?}", request.trim()) })),
     }
+}
+
+fn with_protocol(answer: &Value) -> Value {
+    let mut answer = answer.clone();
+    if let Some(object) = answer.as_object_mut() {
+        object.insert("protocol".into(), PROTOCOL.into());
+    }
+    answer
 }
 
 /// Whether the peer is this user or root.
@@ -141,26 +157,54 @@ fn read_line(reader: &mut impl BufRead) -> std::io::Result<String> {
 /// A connection to a live mount.
 pub struct Client {
     stream: BufReader<UnixStream>,
+    /// Until when its answers are waited for; `None`: without limit.
+    until: Option<Instant>,
     /// The process that serves the mount, to wait for its end.
     pub process: Option<(Pid, OwnedFd)>,
+}
+
+/// A process that is there and has not answered in time: stopped, or waiting for its store.
+#[derive(Debug, thiserror::Error)]
+#[error("process {pid} does not answer")]
+pub struct Silent {
+    /// Its number; 0 where it runs in a namespace that is not ours.
+    pub pid: i32,
+}
+
+/// The request for the status.
+pub fn status_request() -> String {
+    "status".to_owned()
+}
+
+/// The request to unmount what is mounted at `at`.
+pub fn unmount_request(at: &Path) -> String {
+    format!("unmount {}", Value::from(at.to_string_lossy()))
+}
+
+/// When the patience ends; none does where it is zero.
+pub fn deadline(patience: Duration) -> Option<Instant> {
+    Some(patience)
+        .filter(|patience| !patience.is_zero())
+        .and_then(|patience| Instant::now().checked_add(patience))
 }
 
 impl Client {
     /// Asks whoever serves this mount: the connection, and the first answer.
     ///
     /// # Errors
-    /// Nobody answers, or someone else's process does, or that of a mount that is gone.
-    pub fn ask_mount(entry: &Entry, request: &str) -> Result<(Client, Value)> {
+    /// Nobody answers, or someone else's process does, or that of a mount that is gone; [`Silent`].
+    pub fn ask_mount(entry: &Entry, request: &str, until: Option<Instant>) -> Result<(Client, Value)> {
         let user = entry.user().unwrap_or_else(|| rustix::process::geteuid().as_raw());
         let mut last = anyhow::anyhow!("it has no control socket");
         for name in runtime_folders(user).iter().flat_map(|folder| sockets(folder, &entry.device)) {
-            let asked = Client::connect(&name, user).and_then(|mut client| {
+            let asked = Client::connect(&name, user, until).and_then(|mut client| {
                 let answer = client.ask(request)?;
                 Ok((client, answer))
             });
             match asked {
                 Ok((_, answer)) if answer.get("gone").is_some() => {}
                 Ok(asked) => return Ok(asked),
+                Err(_) if last.is::<Silent>() => {}
                 Err(error) => last = error,
             }
         }
@@ -173,10 +217,10 @@ impl Client {
     /// As [`Client::ask_mount`].
     pub fn of_state(folder: &Path) -> Result<Client> {
         let owner = std::fs::metadata(folder)?.uid();
-        Client::connect(&folder.join(NAME), owner)
+        Client::connect(&folder.join(NAME), owner, deadline(PATIENCE))
     }
 
-    fn connect(name: &Path, user: u32) -> Result<Client> {
+    fn connect(name: &Path, user: u32, until: Option<Instant>) -> Result<Client> {
         let stream = in_folder(name, UnixStream::connect)?;
         if !allowed(&stream, user) {
             bail!("{}: another user's process listens there", name.display());
@@ -185,7 +229,7 @@ impl Client {
         let process = rustix::net::sockopt::socket_peercred(&stream)
             .ok()
             .and_then(|peer| Some((peer.pid, pidfd_open(peer.pid, PidfdFlags::empty()).ok()?)));
-        Ok(Client { stream: BufReader::new(stream), process })
+        Ok(Client { stream: BufReader::new(stream), until, process })
     }
 
     /// Sends the request and reads the first answer.
@@ -200,13 +244,24 @@ impl Client {
     /// The next answer; `None` once the peer has closed.
     ///
     /// # Errors
-    /// As [`Client::ask`].
+    /// As [`Client::ask`]; [`Silent`].
     pub fn next(&mut self) -> Result<Option<Value>> {
-        let line = read_line(&mut self.stream)?;
+        let left = self.until.map(|until| until.saturating_duration_since(Instant::now()).max(TURN));
+        self.stream.get_ref().set_read_timeout(left)?;
+        let line = read_line(&mut self.stream).map_err(|error| self.silent_or(error))?;
         if line.is_empty() {
             return Ok(None);
         }
         Ok(Some(serde_json::from_str(&line).context("answer of the mount's process")?))
+    }
+}
+
+impl Client {
+    fn silent_or(&self, error: std::io::Error) -> anyhow::Error {
+        if error.kind() != std::io::ErrorKind::WouldBlock {
+            return error.into();
+        }
+        Silent { pid: self.process.as_ref().map_or(0, |(pid, _)| pid.as_raw_nonzero().get()) }.into()
     }
 }
 
@@ -302,9 +357,44 @@ mod tests {
         assert_eq!(Client::of_state(&folder).unwrap().ask("status").unwrap()["files"], 3);
         assert_eq!(Client::of_state(&folder).unwrap().ask("unmount \"/mnt\"").unwrap()["busy"], "/mnt");
         assert!(Client::of_state(&folder).unwrap().ask("unmount").unwrap()["error"].is_string());
-        assert!(Client::of_state(&folder).unwrap().ask("nonsense").unwrap()["error"].is_string());
+        let unknown = Client::of_state(&folder).unwrap().ask("nonsense").unwrap();
+        assert_eq!(unknown["error"], "unknown request \"nonsense\"");
+        assert_eq!(unknown["protocol"], 1);
         drop(server);
         assert!(!folder.join(NAME).exists());
+    }
+
+    /// What mounts of every released version understand and answer, byte for byte.
+    #[test]
+    fn the_words_of_the_protocol_stay_as_they_are() {
+        let tmp = tempfile::tempdir().unwrap();
+        let service: Arc<dyn Service> = Arc::new(Fixed);
+        let _server = Server::start(Some(tmp.path()), None, &service);
+        assert_eq!(status_request(), "status");
+        assert_eq!(unmount_request(Path::new("/mnt/a b\"ü")), "unmount \"/mnt/a b\\\"ü\"");
+        for (request, answer) in [
+            (&b"status\n"[..], "{\"files\":3,\"protocol\":1}\n"),
+            (b"unmount \"/mnt/a b\"\n", "{\"busy\":\"/mnt/a b\",\"protocol\":1}\n"),
+        ] {
+            let mut stream = UnixStream::connect(tmp.path().join(NAME)).unwrap();
+            stream.write_all(request).unwrap();
+            let mut said = String::new();
+            stream.read_to_string(&mut said).unwrap();
+            assert_eq!(said, answer);
+        }
+    }
+
+    #[test]
+    fn a_process_that_does_not_answer_is_told_from_none() {
+        let tmp = tempfile::tempdir().unwrap();
+        let name = tmp.path().join("x.sock");
+        let _mute = UnixListener::bind(&name).unwrap();
+        let user = rustix::process::geteuid().as_raw();
+        let mut client = Client::connect(&name, user, deadline(Duration::from_millis(1))).unwrap();
+        let error = client.ask(&status_request()).unwrap_err();
+        assert_eq!(error.to_string(), format!("process {} does not answer", std::process::id()));
+        assert!(error.is::<Silent>());
+        assert!(!Client::connect(&tmp.path().join("none"), user, None).err().unwrap().is::<Silent>());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use runvault_custody::authority::Acting;
 use serde_json::{Map, Value};
 
 use crate::args::{Status, Who};
-use crate::control::Client;
+use crate::control::{Client, PATIENCE, deadline, status_request};
 use crate::exit::{Exit, refuse};
 use crate::mount_point::absolute;
 use crate::mount_table::{self, Entry};
@@ -54,17 +54,22 @@ fn tell(json: bool, status: &Value) -> Result<()> {
 }
 
 fn of_mount(entry: &Entry) -> Result<Value> {
-    Client::ask_mount(entry, "status").map(|(_, status)| status).map_err(|error| {
-        let what =
-            format!("{}: the process that serves this mount does not answer: {error:#}", shown(&entry.at));
-        refuse(Exit::Failed, what)
-    })
+    Client::ask_mount(entry, &status_request(), deadline(PATIENCE)).map(|(_, status)| status).map_err(
+        |error| {
+            let what = format!(
+                "{}: the process that serves this mount does not answer: {error:#}",
+                shown(&entry.at)
+            );
+            refuse(Exit::Failed, what)
+        },
+    )
 }
 
 /// A writing mount in another namespace still has its socket in the state folder.
 fn of_store(path: &Path, who: &Who) -> Result<Value> {
     let store = Store::open(path, who)?;
-    if let Ok(status) = Client::of_state(&store.state_of_vault()).and_then(|mut client| client.ask("status"))
+    if let Ok(status) =
+        Client::of_state(&store.state_of_vault()).and_then(|mut client| client.ask(&status_request()))
     {
         return Ok(status);
     }

@@ -8,20 +8,22 @@ use rustix::process::Pid;
 use serde_json::Value;
 
 use crate::args::Unmount;
-use crate::control::Client;
+use crate::control::{Client, Silent, deadline, unmount_request};
 use crate::exit::{Exit, refuse, refuse_with};
 use crate::mount_point::{self, Unmounted, absolute};
 use crate::mount_table::{self, Entry};
 use crate::output::shown;
 
 /// A mount that is in the table may not listen yet.
-const PATIENCE: Duration = Duration::from_secs(2);
+const COMING: Duration = Duration::from_secs(2);
 
 pub fn run(args: &Unmount) -> Result<()> {
     let entry = find(args)?;
-    match ask(&entry) {
-        Some((client, first)) => by_its_process(&entry, client, &first),
-        None => alone(&entry),
+    let until = deadline(Duration::from_secs(args.timeout));
+    match ask(&entry, until) {
+        Ok(Some((client, first))) => by_its_process(&entry, client, &first, args.timeout),
+        Ok(None) => alone(&entry),
+        Err(silent) => Err(stuck(&entry, &silent, args.timeout)),
     }
 }
 
@@ -42,14 +44,15 @@ fn find(args: &Unmount) -> Result<Entry> {
 }
 
 /// The process that serves the mount, and what it answered; `None` where nobody does.
-fn ask(entry: &Entry) -> Option<(Client, Value)> {
-    let request = format!("unmount {}", Value::from(entry.at.to_string_lossy()));
-    let until = Instant::now() + PATIENCE;
+fn ask(entry: &Entry, until: Option<Instant>) -> Result<Option<(Client, Value)>, Silent> {
+    let request = unmount_request(&entry.at);
+    let listens_by = Instant::now() + COMING;
     loop {
-        match Client::ask_mount(entry, &request) {
-            Ok(asked) => return Some(asked),
-            Err(_) if is_dead(entry) || Instant::now() > until => return None,
-            Err(_) => sleep(Duration::from_millis(20)),
+        match Client::ask_mount(entry, &request, until).map_err(anyhow::Error::downcast) {
+            Ok(asked) => return Ok(Some(asked)),
+            Err(Ok(silent)) => return Err(silent),
+            Err(Err(_)) if is_dead(entry) || Instant::now() > listens_by => return Ok(None),
+            Err(Err(_)) => sleep(Duration::from_millis(20)),
         }
     }
 }
@@ -59,21 +62,52 @@ fn is_dead(entry: &Entry) -> bool {
     std::fs::metadata(&entry.at).is_err_and(|e| e.raw_os_error() == Some(libc::ENOTCONN))
 }
 
-fn by_its_process(entry: &Entry, mut client: Client, first: &Value) -> Result<()> {
-    let process = client.process.take();
+fn by_its_process(entry: &Entry, mut client: Client, first: &Value, limit: u64) -> Result<()> {
     if first.get("busy").is_some() {
         return Err(busy(entry));
     }
     refuse_error(first)?;
+    until_closed(&mut client).map_err(|error| match error.downcast() {
+        Ok(silent) => still_closing(entry, &silent, limit),
+        Err(error) => error,
+    })?;
+    if let Some((pid, fd)) = client.process.take() {
+        wait_gone(pid, &fd)?;
+    }
+    Ok(())
+}
+
+fn until_closed(client: &mut Client) -> Result<()> {
     let last =
         client.next()?.context("the mount's process ended before it said that everything is durable")?;
     refuse_error(&last)?;
     // Its end closes the connection; then the process itself is gone within moments.
     while client.next()?.is_some() {}
-    if let Some((pid, fd)) = process {
-        wait_gone(pid, &fd)?;
-    }
     Ok(())
+}
+
+fn stuck(entry: &Entry, silent: &Silent, limit: u64) -> anyhow::Error {
+    let (at, pid) = (shown(&entry.at), silent.pid);
+    refuse_with(
+        Exit::Busy,
+        format!(
+            "{at}: process {pid}, which serves this mount, has not answered for {limit} s; it is still mounted"
+        ),
+        format!(
+            "is it stopped (state T)? ps -o pid,stat,cmd -p {pid}; it goes on, and unmounts, after: kill -CONT {pid}\n\
+             A store that does not answer can hold it too. As a last resort, which loses what is not yet durable:\n\
+             kill -9 {pid}, then runvault unmount {at}"
+        ),
+    )
+}
+
+fn still_closing(entry: &Entry, silent: &Silent, limit: u64) -> anyhow::Error {
+    let (at, pid) = (shown(&entry.at), silent.pid);
+    refuse_with(
+        Exit::Busy,
+        format!("{at} is unmounted, but process {pid} has not made everything durable within {limit} s"),
+        format!("it goes on; the store is complete when it has ended: tail --pid={pid} -f /dev/null"),
+    )
 }
 
 fn wait_gone(pid: Pid, fd: &rustix::fd::OwnedFd) -> Result<()> {
