@@ -4,8 +4,10 @@
 
 pub mod analysis;
 pub mod image;
+pub mod random;
 pub mod site;
 pub mod snapshot;
 pub mod tools;
 
+pub use random::Random;
 pub use site::{Mount, MountBuilder, Site};

@@ -77,6 +77,15 @@ pub fn object(path: &Path, times: bool) -> Object {
     }
 }
 
+/// Whether two paths are one file.
+///
+/// # Panics
+/// If one of them is not there.
+pub fn is_one_file(a: &Path, b: &Path) -> bool {
+    let inode = |path: &Path| path.metadata().map(|m| (m.dev(), m.ino())).expect("a file");
+    inode(a) == inode(b)
+}
+
 /// Panics with the first differences of two trees.
 ///
 /// # Panics

@@ -72,6 +72,15 @@ impl Drop for Share {
     }
 }
 
+/// A vault, and its store seen through sshfs.
+fn shared() -> Option<(Site, PathBuf, Share)> {
+    let site = Site::new();
+    let remote = site.dir().join("remote");
+    fs::create_dir(&remote).expect("a directory");
+    let share = Share::new(&site.store, &remote)?;
+    Some((site, remote, share))
+}
+
 /// Looks at a path in a process of its own, as one that hangs cannot be waited for.
 fn probe(path: PathBuf) -> std::sync::mpsc::Receiver<std::io::Result<Vec<u8>>> {
     let (tell, told) = std::sync::mpsc::channel();
@@ -81,10 +90,7 @@ fn probe(path: PathBuf) -> std::sync::mpsc::Receiver<std::io::Result<Vec<u8>>> {
 
 #[test]
 fn a_store_that_hangs_is_eio_and_works_again_when_it_is_back() {
-    let site = Site::new();
-    let remote = site.dir().join("remote");
-    fs::create_dir(&remote).expect("a directory");
-    let Some(share) = Share::new(&site.store, &remote) else { return };
+    let Some((site, remote, share)) = shared() else { return };
     let mount = site.builder().store(&remote).mount();
     fs::create_dir(mount.path("run")).expect("a run");
     for name in ["read", "other"] {
@@ -124,10 +130,7 @@ fn a_store_that_hangs_is_eio_and_works_again_when_it_is_back() {
 
 #[test]
 fn a_hanging_mount_that_was_killed_is_cleared_away() {
-    let site = Site::new();
-    let remote = site.dir().join("remote");
-    fs::create_dir(&remote).expect("a directory");
-    let Some(share) = Share::new(&site.store, &remote) else { return };
+    let Some((site, remote, share)) = shared() else { return };
     let mount = site.builder().store(&remote).mount();
     fs::create_dir(mount.path("run")).expect("a run");
     let file = fs::File::create(mount.path("run/file")).expect("a file");

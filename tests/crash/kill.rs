@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use runvault_tests::Site;
+use runvault_tests::{Random, Site};
 
 const WRITERS: u64 = 4;
 
@@ -21,16 +21,6 @@ struct Acknowledged {
 
 fn rounds() -> u64 {
     std::env::var("RUNVAULT_KILL_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(50)
-}
-
-/// A small generator: tests must repeat by their seed alone.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % n
-    }
 }
 
 fn write_until(stop: &AtomicBool, file: &File, random: &mut Random, truth: &Mutex<Acknowledged>) {
@@ -86,7 +76,7 @@ fn fsynced_bytes_survive_kill_9() {
                 let file = file.unwrap_or_else(|e| panic!("round {round}: {e}\n{}", mount.log()));
                 let (stop, truth) = (stop.clone(), truth.clone());
                 std::thread::spawn(move || {
-                    write_until(&stop, &file, &mut Random(round * 1000 + n as u64), &truth);
+                    write_until(&stop, &file, &mut Random::of(round * 1000 + n as u64), &truth);
                 })
             })
             .collect();

@@ -9,10 +9,11 @@ use runvault_crypto::passphrase::{self, Params};
 use runvault_crypto::secrets::Secret;
 use runvault_crypto::signature::{SigningKey, VerifyingKey};
 use runvault_crypto::siv::SivKey;
+use runvault_tests::Random;
 use runvault_tests::tools::run;
 use serde_json::{Value, json};
 
-use crate::{Random, python};
+use crate::{python, random};
 
 const LENGTHS: [usize; 8] = [0, 1, 15, 16, 17, 32, 255, 4096];
 
@@ -41,7 +42,7 @@ fn secret<const N: usize>(random: &mut Random) -> Secret<N> {
 
 #[test]
 fn what_we_seal_to_an_x_wing_key_opens_in_python() {
-    let mut random = Random::of(1);
+    let mut random = random(1);
     let (mut requests, mut wanted) = (Vec::new(), Vec::new());
     for len in LENGTHS {
         let (seed, info, plain) = (secret::<32>(&mut random), random.bytes(len / 2), random.bytes(len));
@@ -59,7 +60,7 @@ fn what_we_seal_to_an_x_wing_key_opens_in_python() {
 
 #[test]
 fn what_python_seals_to_an_x_wing_key_opens_here() {
-    let mut random = Random::of(2);
+    let mut random = random(2);
     let cases: Vec<_> = LENGTHS
         .map(|len| (secret::<32>(&mut random), random.bytes(len / 2), random.bytes(len)))
         .into_iter()
@@ -81,7 +82,7 @@ fn what_python_seals_to_an_x_wing_key_opens_here() {
 
 #[test]
 fn signatures_are_the_same_and_verify_both_ways() {
-    let mut random = Random::of(3);
+    let mut random = random(3);
     let (mut requests, mut wanted) = (Vec::new(), Vec::new());
     for len in LENGTHS {
         let (seed, message) = (secret::<32>(&mut random), random.bytes(len));
@@ -111,7 +112,7 @@ fn changed(mut signature: [u8; 64]) -> [u8; 64] {
 
 #[test]
 fn names_are_sealed_alike() {
-    let mut random = Random::of(4);
+    let mut random = random(4);
     let (mut requests, mut wanted) = (Vec::new(), Vec::new());
     for len in LENGTHS {
         let key = secret::<64>(&mut random);
@@ -131,7 +132,7 @@ fn names_are_sealed_alike() {
 
 #[test]
 fn chunks_that_python_seals_open_here() {
-    let mut random = Random::of(6);
+    let mut random = random(6);
     let cases = LENGTHS.map(|len| (secret::<32>(&mut random), random.bytes(12), random.bytes(len)));
     let requests = cases.each_ref().map(|(key, nonce, plain)| {
         let [key, nonce, plain] = [hex(key.expose()), hex(nonce), hex(plain)];
@@ -148,7 +149,7 @@ fn chunks_that_python_seals_open_here() {
 
 #[test]
 fn keys_are_derived_alike() {
-    let mut random = Random::of(5);
+    let mut random = random(5);
     let (salt, key, info) = (random.bytes(16), secret::<32>(&mut random), random.bytes(40));
     let ours: Secret<64> = hkdf_expand(&hkdf_extract(&salt, &key), &[&info]);
     let passphrase = "correct horse, batterie d'\u{e9}t\u{e9}".as_bytes();

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use runvault_tests::Site;
 use runvault_tests::tools::{printed, run};
 
-use crate::{Random, try_extract};
+use crate::{random, try_extract};
 
 /// A vault with one run of three files of 30,000 bytes and a directory, and the directory `tree/` of that run.
 fn vault() -> (Site, PathBuf) {
@@ -15,7 +15,7 @@ fn vault() -> (Site, PathBuf) {
     let tree = site.dir().join("run");
     fs::create_dir_all(tree.join("folder")).expect("a directory");
     for name in ["first", "second", "folder/third"] {
-        fs::write(tree.join(name), Random::of(name.len() as u64).bytes(30_000)).expect("a file");
+        fs::write(tree.join(name), random(name.len() as u64).bytes(30_000)).expect("a file");
     }
     let mut target = site.store.clone().into_os_string();
     target.push(":/");
@@ -42,7 +42,7 @@ fn assert_refused(site: &Site, refusal: &str, whole: usize) {
     assert!(text.contains(refusal) && !text.contains("Traceback"), "{text}");
     let read = |name: &str| fs::read(out.join("run").join(name)).unwrap_or_default();
     let names = ["first", "second", "folder/third"];
-    let found = names.iter().filter(|name| read(name) == Random::of(name.len() as u64).bytes(30_000)).count();
+    let found = names.iter().filter(|name| read(name) == random(name.len() as u64).bytes(30_000)).count();
     assert_eq!(found, whole, "{text}");
 }
 
@@ -110,21 +110,21 @@ fn nothing_is_followed_out_of_the_store_and_nothing_special_opened() {
 #[test]
 fn random_damage_is_refused_and_never_believed() {
     let (site, tree) = vault();
-    let mut random = Random::of(41);
+    let mut dice = random(41);
     let mut all = Vec::new();
     files_below(&site.store, &mut all);
     let copies: Vec<_> = all.iter().map(|path| fs::read(path).expect("a file")).collect();
     for _ in 0..12 {
         for _ in 0..3 {
-            let victim = random.below(all.len() as u64) as usize;
+            let victim = dice.below(all.len() as u64) as usize;
             let mut bytes = fs::read(&all[victim]).expect("a file");
-            match random.below(3) {
-                0 => bytes.truncate(random.below(bytes.len() as u64 + 1) as usize),
-                1 => bytes.extend(random.bytes(700)),
+            match dice.below(3) {
+                0 => bytes.truncate(dice.below(bytes.len() as u64 + 1) as usize),
+                1 => bytes.extend(dice.bytes(700)),
                 _ => {
                     for _ in 0..4 {
-                        let at = random.below(bytes.len().max(1) as u64) as usize;
-                        bytes.get_mut(at).into_iter().for_each(|b| *b = random.below(256) as u8);
+                        let at = dice.below(bytes.len().max(1) as u64) as usize;
+                        bytes.get_mut(at).into_iter().for_each(|b| *b = dice.below(256) as u8);
                     }
                 }
             }
@@ -134,7 +134,7 @@ fn random_damage_is_refused_and_never_believed() {
         let text = printed(&done);
         assert!(!text.contains("Traceback"), "{text}");
         for name in ["first", "second", "folder/third"] {
-            let wanted = Random::of(name.len() as u64).bytes(30_000);
+            let wanted = random(name.len() as u64).bytes(30_000);
             let got = fs::read(out.join("run").join(name)).unwrap_or_default();
             for (got, wanted) in got.chunks(8192).zip(wanted.chunks(8192)) {
                 let hole = got.iter().all(|b| *b == 0);

@@ -9,35 +9,13 @@ mod vectors;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use runvault_tests::Site;
 use runvault_tests::tools::{output, printed, tool};
+use runvault_tests::{Random, Site};
 
-/// A small generator: tests must repeat by their seed alone.
-pub struct Random(u64);
-
-impl Random {
-    /// The seed of a case; RUNVAULT_READER_SEED makes others of all of them.
-    pub fn of(case: u64) -> Self {
-        let other = std::env::var("RUNVAULT_READER_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(0u64);
-        Self(case + 1000 * other)
-    }
-
-    /// A number below `n`.
-    pub fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % n
-    }
-
-    /// 1 to `most` bytes.
-    pub fn some(&mut self, most: u64) -> Vec<u8> {
-        let len = 1 + self.below(most) as usize;
-        self.bytes(len)
-    }
-
-    /// That many bytes.
-    pub fn bytes(&mut self, len: usize) -> Vec<u8> {
-        (0..len).map(|_| self.below(256) as u8).collect()
-    }
+/// The generator of a case; RUNVAULT_READER_SEED makes others of all of them.
+pub fn random(case: u64) -> Random {
+    let other = std::env::var("RUNVAULT_READER_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(0u64);
+    Random::of(case + 1000 * other)
 }
 
 /// A Python program of this directory.

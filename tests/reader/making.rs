@@ -3,13 +3,13 @@
 use std::ffi::OsStr;
 use std::fs::{self, File, FileTimes, OpenOptions, Permissions};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{CWD, FallocateFlags, FileType, Mode, XattrFlags, fallocate, mknodat, setxattr};
 
-use crate::Random;
+use runvault_tests::Random;
 
 /// Plaintext bytes of a chunk, by default.
 pub const CHUNK: usize = 8192;
@@ -181,10 +181,4 @@ pub fn attributes_of(path: &Path) -> Vec<(String, Vec<u8>)> {
         .collect();
     found.sort();
     found
-}
-
-/// Whether two paths are one file.
-pub fn is_one_file(a: &Path, b: &Path) -> bool {
-    let inode = |path: &Path| path.metadata().map(|m| (m.dev(), m.ino())).expect("a file");
-    inode(a) == inode(b)
 }

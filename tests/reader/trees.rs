@@ -5,18 +5,18 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use runvault_tests::Site;
-use runvault_tests::snapshot::{assert_same, snapshot};
+use runvault_tests::snapshot::{assert_same, is_one_file, snapshot};
 use runvault_tests::tools::{output, printed, run};
 
-use crate::making::{CHUNK, attributes, attributes_of, full_tree, is_one_file, plain_tree};
-use crate::{Random, extract, python};
+use crate::making::{CHUNK, attributes, attributes_of, full_tree, plain_tree};
+use crate::{extract, python, random};
 
 #[test]
 fn a_tree_written_through_a_mount_is_read_without_runvault() {
     let site = Site::new();
     let mount = site.mount();
     for (name, seed) in [("240101_A00001_0001_AHXXXXXXXX", 11), ("a second run", 12)] {
-        full_tree(&mount.path(name), &mut Random::of(seed));
+        full_tree(&mount.path(name), &mut random(seed));
     }
     fs::write(mount.path("beside the runs"), b"of the loose run").expect("a file");
     let before = snapshot(&mount.at, true);
@@ -38,7 +38,7 @@ fn a_tree_written_through_a_mount_is_read_without_runvault() {
 fn a_tree_that_cp_wrote_is_read_without_runvault() {
     let site = Site::new();
     let tree = site.dir().join("a run");
-    plain_tree(&tree, &mut Random::of(21));
+    plain_tree(&tree, &mut random(21));
     let mut target = site.store.clone().into_os_string();
     target.push(":/");
     run(site.command(&["cp", "-r"]).arg(&tree).arg(target));
@@ -75,7 +75,7 @@ fn runs_of_every_vault_key_are_read_after_rotations() {
     target.push(":/");
     for (i, tree) in trees.iter().enumerate() {
         fs::create_dir(tree).expect("a directory");
-        fs::write(tree.join("file"), Random::of(51 + i as u64).bytes(20_000)).expect("a file");
+        fs::write(tree.join("file"), random(51 + i as u64).bytes(20_000)).expect("a file");
         run(site.command(&["cp", "-r"]).arg(tree).arg(&target));
         run(site.command(&["custody", "rotate"]).arg(&site.store));
     }
@@ -93,7 +93,7 @@ fn a_store_with_an_unclean_end_is_read_as_it_lies() {
     let mount = site.mount();
     let run = mount.path("run");
     fs::create_dir(&run).expect("a run");
-    let mut random = Random::of(31);
+    let mut random = random(31);
     let mut versions = Vec::new();
     for i in 0..6 {
         let file = File::create(run.join(format!("file {i}"))).expect("a file");

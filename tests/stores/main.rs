@@ -11,7 +11,7 @@ use std::process::Command;
 
 use runvault_crypto::digest::sha256;
 use runvault_tests::Site;
-use runvault_tests::snapshot::{Object, snapshot};
+use runvault_tests::snapshot::{Object, is_one_file, snapshot};
 use runvault_tests::tools::{output, printed, run, tool};
 use serde_json::{Value, json};
 
@@ -109,7 +109,7 @@ fn every_store_is_opened_by_the_second_reader() {
         assert!(done.stderr.is_empty(), "{version}: {}", printed(&done));
         assert_as_demanded(&version, &out);
         for (a, b) in making::LINKS {
-            assert!(making::is_one_file(&out.join(a), &out.join(b)), "{version}: {a} and {b}");
+            assert!(is_one_file(&out.join(a), &out.join(b)), "{version}: {a} and {b}");
         }
         let mut value = [0; 64];
         let (path, name, wanted) = making::ATTRIBUTE;

@@ -1,7 +1,7 @@
 //! What the stores hold: small, and every kind of thing that the format treats differently.
 
 use std::fs::{self, File, FileTimes, OpenOptions, Permissions};
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -105,10 +105,4 @@ fn date(file: &File) {
 /// Bytes of prime period, so that blocks that swap places cannot cancel.
 fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|i| (i % 251) as u8).collect()
-}
-
-/// Whether two paths are one file.
-pub fn is_one_file(a: &Path, b: &Path) -> bool {
-    let inode = |path: &Path| path.metadata().map(|m| (m.dev(), m.ino())).expect("a file");
-    inode(a) == inode(b)
 }
