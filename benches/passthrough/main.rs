@@ -38,6 +38,7 @@ fn main() -> Result<()> {
         threads: args.threads,
         local_store: true,
         stuck_after: Duration::from_secs(45),
+        max_nodes: u64::MAX,
     };
     let session = Session::serve(shown, &args.mnt, &options)?;
     session.wait();

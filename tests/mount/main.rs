@@ -6,6 +6,7 @@ mod contained;
 mod machine;
 mod many_names;
 mod model;
+mod names;
 mod owner;
 mod plaintext;
 mod posix;

@@ -153,6 +153,9 @@ pub struct Mount {
     /// Where events go: FILE, journal, syslog or stderr [default: the journal, else syslog]
     #[arg(long, value_name = "WHERE")]
     pub log: Option<String>,
+    /// Names above which the kernel is asked to forget some (for tests)
+    #[arg(long, value_name = "N", hide = true)]
+    pub max_nodes: Option<u64>,
     #[command(flatten)]
     pub who: Who,
 }

@@ -3,7 +3,8 @@
 //! Read it in the order in which a mount lives: [`MountOptions`] and `options` say what is asked of
 //! the kernel, `mount` attaches, `session` keeps it alive, `adapter` has one short handler for each
 //! kernel call, `asked`, `attributes` and `errno` translate, `watchdog` answers where the store does not,
-//! `lost` tells a panic that costs a thread.
+//! `lost` tells a panic that costs a thread, `prune` keeps the kernel from
+//! knowing too much.
 
 mod adapter;
 mod asked;
@@ -15,6 +16,7 @@ mod mount;
 mod options;
 mod owed;
 mod parked;
+mod prune;
 mod session;
 mod watchdog;
 
@@ -43,6 +45,8 @@ pub struct MountOptions {
     /// A request that the store has not answered for so long gets EIO. A sync may take ten times as
     /// long while the store answers otherwise.
     pub stuck_after: Duration,
+    /// Nodes above which the kernel is asked to forget those that nothing uses (Linux 6.18 on).
+    pub max_nodes: u64,
 }
 
 /// What can go wrong with the mount itself.

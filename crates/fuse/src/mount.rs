@@ -231,6 +231,7 @@ mod tests {
             threads: 2,
             local_store: true,
             stuck_after: std::time::Duration::from_secs(1),
+            max_nodes: u64::MAX,
         };
         let missing = Path::new("/nonexistent/mount point");
         let Err(Error::MountPoint { path, source }) = attach(missing, &options) else { panic!() };

@@ -124,6 +124,7 @@ mod tests {
             threads: 2,
             local_store: true,
             stuck_after: Duration::from_secs(45),
+            max_nodes: u64::MAX,
         }
     }
 

@@ -1,7 +1,9 @@
 //! A mount that is alive: from attaching to the last answer.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,6 +14,7 @@ use runvault_vault::Vault;
 use crate::adapter::Adapter;
 use crate::mount::{Mount, attach};
 use crate::parked::Parked;
+use crate::prune;
 use crate::watchdog::Watchdog;
 use crate::{Error, MountOptions};
 
@@ -23,6 +26,8 @@ pub struct Session {
     mount: Mount,
     ended: Arc<Ended>,
     watchdog: Option<Arc<Watchdog<Parked>>>,
+    /// Ends the pruning thread when it is dropped.
+    _prune: Option<Sender<()>>,
 }
 
 impl Session {
@@ -31,32 +36,45 @@ impl Session {
     /// # Errors
     /// All of [`Error`].
     pub fn mount(vault: Arc<Vault>, at: &Path, options: &MountOptions) -> Result<Session, Error> {
+        let pruned = Arc::clone(&vault);
         let watchdog = Watchdog::new(threads(options), options.stuck_after);
         let adapter = Adapter::new(vault, Arc::clone(&watchdog), options.local_store);
         let owed = adapter.owed();
-        let mut session = Self::serve(adapter, at, options)?;
+        let (mut session, device) = Self::begin(adapter, at, options)?;
         watchdog.start(move || owed.settle()).map_err(Error::Mount)?;
+        session._prune = Some(prune::start(pruned, device, options.max_nodes).map_err(Error::Mount)?);
         session.watchdog = Some(watchdog);
         Ok(session)
     }
 
-    /// The same for any file system of fuser's, without a watchdog: the yardstick in `benches`.
+    /// The same for any file system of fuser's, with nothing to watch over it: the yardstick in `benches`.
     ///
     /// # Errors
     /// All of [`Error`].
     #[doc(hidden)]
     pub fn serve(filesystem: impl Filesystem, at: &Path, options: &MountOptions) -> Result<Session, Error> {
+        Ok(Self::begin(filesystem, at, options)?.0)
+    }
+
+    fn begin(
+        filesystem: impl Filesystem,
+        at: &Path,
+        options: &MountOptions,
+    ) -> Result<(Session, OwnedFd), Error> {
         let (device, mount) = attach(at, options)?;
         let mut config = Config::default();
         config.n_threads = Some(threads(options));
         // Whom to let in is the kernel's decision, made with allow_other; asking twice gains nothing.
-        let begun = fuser::Session::from_fd(filesystem, device, SessionACL::All, config)
-            .and_then(fuser::Session::spawn)
-            .and_then(Ended::when);
+        let begun = device.try_clone().and_then(|second| {
+            fuser::Session::from_fd(filesystem, device, SessionACL::All, config)
+                .and_then(fuser::Session::spawn)
+                .and_then(Ended::when)
+                .map(|ended| (ended, second))
+        });
         match begun {
-            Ok(ended) => {
+            Ok((ended, device)) => {
                 mount.raise_read_ahead();
-                Ok(Session { mount, ended, watchdog: None })
+                Ok((Session { mount, ended, watchdog: None, _prune: None }, device))
             }
             Err(e) => {
                 let _ = mount.detach(false);

@@ -68,6 +68,7 @@ fn options() -> MountOptions {
         threads: 2,
         local_store: true,
         stuck_after: Duration::from_secs(10),
+        max_nodes: u64::MAX,
     }
 }
 

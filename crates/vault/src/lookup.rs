@@ -94,6 +94,17 @@ impl Vault {
         self.nodes.forget(ino, n);
     }
 
+    /// How many nodes the kernel knows, or something in here needs.
+    pub fn known_nodes(&self) -> u64 {
+        self.nodes.count()
+    }
+
+    /// The nodes that only the kernel's lookups keep, of `places` places of the table from `hand` on (0 at
+    /// first): about those that came first. `hand` moves on, and begins anew at the table's end.
+    pub fn idle_nodes(&self, hand: &mut usize, places: usize) -> Vec<Ino> {
+        self.nodes.idle(hand, places)
+    }
+
     /// Attributes of a node.
     ///
     /// # Errors

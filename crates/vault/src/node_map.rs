@@ -2,6 +2,7 @@
 //! an index of four bytes each. Growing moves no node, and costs no memory that stands empty.
 
 use std::hash::{BuildHasher, RandomState};
+use std::ops::Range;
 
 use hashbrown::HashTable;
 use slab::Slab;
@@ -29,6 +30,16 @@ impl<T> Default for NodeMap<T> {
 impl<T: Numbered> NodeMap<T> {
     pub(crate) fn len(&self) -> usize {
         self.nodes.len()
+    }
+
+    /// Places that hold a node or may hold one.
+    pub(crate) fn places(&self) -> usize {
+        self.nodes.capacity()
+    }
+
+    /// The nodes at some places; a new node takes one that is free, the last that became so first.
+    pub(crate) fn within(&self, places: Range<usize>) -> impl Iterator<Item = &T> {
+        places.filter_map(|at| self.nodes.get(at))
     }
 
     fn at(&self, ino: Ino) -> Option<usize> {

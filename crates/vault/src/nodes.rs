@@ -220,6 +220,16 @@ impl Nodes {
         table.drop_if_unused(ino);
     }
 
+    /// [`crate::Vault::idle_nodes`].
+    pub(crate) fn idle(&self, hand: &mut usize, places: usize) -> Vec<Ino> {
+        let table = self.table();
+        let end = hand.saturating_add(places).min(table.nodes.places());
+        let nodes = table.nodes.within(*hand..end);
+        let idle = nodes.filter(|node| node.lookups > 0 && node.pins == 0).map(|node| node.ino).collect();
+        *hand = if end < table.nodes.places() { end } else { 0 };
+        idle
+    }
+
     /// Keeps the node until [`Nodes::unpin`].
     pub(crate) fn pin(&self, ino: Ino) {
         if let Some(node) = self.table().nodes.get_mut(ino) {

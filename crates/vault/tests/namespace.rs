@@ -70,6 +70,28 @@ fn nodes_are_dropped_when_the_kernel_forgets_them() {
 }
 
 #[test]
+fn only_what_nothing_in_here_needs_is_idle() {
+    let fixture = Fixture::in_memory();
+    let vault = fixture.writer();
+    let run = vault.make_dir("run").unwrap().ino;
+    let files: Vec<u64> =
+        (0..5).map(|n| vault.mknod(&CALLER, run, &[b'0' + n], Kind::File, 0o644, 0).unwrap().ino).collect();
+    let opened = vault.open_file(files[2], READ).unwrap();
+    let (mut hand, mut idle) = (0, Vec::new());
+    loop {
+        idle.extend(vault.idle_nodes(&mut hand, 2));
+        if hand == 0 {
+            break;
+        }
+    }
+    assert_eq!(idle, [files[0], files[1], files[3], files[4]]);
+    files.iter().for_each(|ino| vault.forget(*ino, 1));
+    assert!(vault.idle_nodes(&mut hand, 100).is_empty());
+    vault.release(opened.handle).unwrap();
+    assert_eq!(vault.idle_nodes(&mut 0, 100), [run]);
+}
+
+#[test]
 fn a_reader_changes_nothing() {
     let fixture = Fixture::in_memory();
     fixture.writer().make_dir("run").map(drop).unwrap();

@@ -23,6 +23,8 @@ use crate::{fuse_ready, left_out, memory, mount_point, mount_table, panics, serv
 const THREADS: usize = 16;
 /// A call that the store has not answered for so long ends with EIO.
 const STUCK: Duration = Duration::from_secs(45);
+/// Names that the kernel may have us keep.
+const MAX_NODES: u64 = 1_000_000;
 
 /// Mounts; in the background unless told otherwise. `fake` ends after the checks that need no key.
 pub fn run(args: &Mount, fake: bool) -> Result<ExitCode> {
@@ -114,6 +116,7 @@ fn mount(options: &Options, at: &Path, path: &Path, store: &Store, open: &Open) 
         threads: THREADS,
         local_store: is_local(path),
         stuck_after: STUCK,
+        max_nodes: options.mount.max_nodes.unwrap_or(MAX_NODES),
     };
     let session = Session::mount(Arc::clone(&open.vault), at, &options)
         .with_context(|| format!("mount vault {} at {}", store.chain.vault_id(), shown(at)))?;

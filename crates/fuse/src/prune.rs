@@ -1,0 +1,102 @@
+//! Asks the kernel to let go of names that nothing uses, so that the table of nodes stays bounded.
+//!
+//! By FUSE_NOTIFY_PRUNE (protocol 7.45, Linux 6.18), which fuser 0.18 does not know: the kernel drops
+//! what nobody has open or stands in, takes no lock that a request may hold, and sends FORGET. Older
+//! kernels have FUSE_NOTIFY_INVAL_ENTRY alone, which drops what is in use too, and waits for the lock of
+//! the directory: a thread in that wait outlives kill -9, keeps the device open, and so keeps the lock's
+//! holder waiting for our answer for ever. There, names go when the kernel itself is short of memory; it
+//! needs several times as much for each as we do.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::Duration;
+
+use runvault_vault::Vault;
+use runvault_vault::api::Ino;
+
+/// How often nodes are counted.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Places of the table that are looked at for one message.
+const BATCH: usize = 4096;
+
+const FUSE_NOTIFY_PRUNE: i32 = 9;
+
+/// Keeps the vault's nodes to about `limit`, in a thread that ends when what is given is dropped.
+///
+/// # Errors
+/// The thread could not be made.
+pub(crate) fn start(vault: Arc<Vault>, device: OwnedFd, limit: u64) -> io::Result<Sender<()>> {
+    let (stop, stopped) = channel();
+    let pruning = move || {
+        if let Err(e) = prune(&vault, &device, limit, &stopped) {
+            log::info!("the kernel keeps names as long as it likes: {e}");
+        }
+    };
+    thread::Builder::new().name("prune".into()).spawn(pruning)?;
+    Ok(stop)
+}
+
+fn prune(vault: &Vault, device: &OwnedFd, limit: u64, stopped: &Receiver<()>) -> io::Result<()> {
+    let mut hand = 0;
+    while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(EVERY) {
+        let known = vault.known_nodes();
+        if known > limit {
+            // An eighth more, so that not every second begins with too many.
+            let excess = (known - limit).saturating_add(limit / 8);
+            sweep(vault, device, &mut hand, known, excess)?;
+        }
+    }
+    Ok(())
+}
+
+/// Once around the table at most: what is in use stays, however often it is asked for.
+fn sweep(vault: &Vault, device: &OwnedFd, hand: &mut usize, known: u64, excess: u64) -> io::Result<()> {
+    let mut asked = 0;
+    for _ in 0..=known / BATCH as u64 {
+        let idle = vault.idle_nodes(hand, BATCH);
+        if !idle.is_empty() {
+            rustix::io::write(device, &message(&idle))?;
+        }
+        asked += idle.len() as u64;
+        if asked >= excess {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// `fuse_out_header` (length, code, 0), `fuse_notify_prune_out` (count, padding, spare), the numbers.
+#[expect(clippy::host_endian_bytes, reason = "the kernel's own")]
+fn message(nodes: &[Ino]) -> Vec<u8> {
+    const HEAD: usize = 32;
+    let len = HEAD + size_of_val(nodes);
+    let mut message = Vec::with_capacity(len);
+    message.extend((len as u32).to_ne_bytes());
+    message.extend(FUSE_NOTIFY_PRUNE.to_ne_bytes());
+    message.extend(0u64.to_ne_bytes());
+    message.extend((nodes.len() as u32).to_ne_bytes());
+    message.resize(HEAD, 0);
+    nodes.iter().for_each(|ino| message.extend(ino.to_ne_bytes()));
+    message
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_has_the_kernels_layout() {
+        let message = message(&[0x0102_0304_0506_0708, 9]);
+        assert_eq!(message.len(), 48);
+        #[expect(clippy::host_endian_bytes, reason = "the kernel's own")]
+        let word = |at: usize| u32::from_ne_bytes(message[at..at + 4].try_into().unwrap());
+        assert_eq!([0, 4, 8, 12, 16, 20, 24, 28].map(word), [48, 9, 0, 0, 2, 0, 0, 0]);
+        #[expect(clippy::host_endian_bytes, reason = "the kernel's own")]
+        let last = u64::from_ne_bytes(message[40..].try_into().unwrap());
+        assert_eq!(last, 9);
+    }
+}
