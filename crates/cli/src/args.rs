@@ -151,7 +151,7 @@ pub struct Mount {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=8))]
     pub run_depth: Option<u32>,
     /// Where events go: FILE, journal, syslog or stderr [default: the journal, else syslog]
-    #[arg(long, value_name = "WHERE")]
+    #[arg(long, value_name = "WHERE", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub log: Option<String>,
     /// Names above which the kernel is asked to forget some (for tests)
     #[arg(long, value_name = "N", hide = true)]

@@ -56,7 +56,7 @@ pub fn report(error: &anyhow::Error) -> Exit {
     // A closed standard error is no reason to fail in another way.
     let _ = crate::output::error_line(&message);
     if let Some(hint) = hint::hint(error) {
-        let _ = crate::output::error_line(&format!("  {}", hint.replace('\n', "\n  ")));
+        crate::output::advice(&hint);
     }
     of(error)
 }

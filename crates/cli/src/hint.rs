@@ -40,10 +40,8 @@ fn of_custody(error: &Custody) -> Option<String> {
         Custody::UnknownVersion { .. } | Custody::UnknownSuite { .. } => {
             "a newer runvault made this; `runvault --version` shows the one that is installed here".into()
         }
-        Custody::Damaged { .. } | Custody::ChainBroken { .. } => {
-            "someone or something changed custody/: put that file back from a backup; it holds no secret that is not locked"
-                .into()
-        }
+        Custody::Damaged { object, .. } => return of_damaged(object),
+        Custody::ChainBroken { .. } => CUSTODY_CHANGED.into(),
         Custody::Forked { .. } | Custody::CutShort { .. } | Custody::RolledBack { .. } => {
             "the store is older than this machine has seen it, or another one: put the newest custody/ back".into()
         }
@@ -65,15 +63,33 @@ fn of_custody(error: &Custody) -> Option<String> {
     })
 }
 
+const CUSTODY_CHANGED: &str = "someone or something changed it: put that file back from a backup; \
+     it holds no secret that is not locked";
+
+/// By where it lies: in the store's custody, in a run, or in this machine's state folder.
+fn of_damaged(object: &str) -> Option<String> {
+    Some(if object.starts_with("custody/") || object == "vault.json" {
+        CUSTODY_CHANGED.into()
+    } else if object.starts_with("runs/") {
+        RUN_DAMAGED.into()
+    } else if object.starts_with('/') {
+        "this machine's own state: put that file back from a backup, or use another folder: --state DIR.\n\
+         Reading needs none of it: mount --read-only, ls, cat"
+            .into()
+    } else {
+        return None;
+    })
+}
+
+const RUN_DAMAGED: &str =
+    "runvault check STORE names everything that is damaged; put those files back from a backup";
+
 fn of_vault(error: &Vault) -> Option<String> {
     match error {
         Vault::Held { run, .. } => Some(format!(
             "reading works: mount --read-only, ls, cat. If that machine is gone for good:\nrunvault takeover STORE {run}"
         )),
-        Vault::Damaged { .. } => Some(
-            "runvault check STORE names everything that is damaged; put those files back from a backup"
-                .into(),
-        ),
+        Vault::Damaged { .. } => Some(RUN_DAMAGED.into()),
         Vault::Store { source, .. } => of_errno(source.raw_os_error()?),
         _ => None,
     }
@@ -133,6 +149,16 @@ mod tests {
         let busy = anyhow::Error::from(Custody::Busy { pid: 7, mountpoint: Some("/mnt/x".into()) });
         assert!(hint(&busy).unwrap().contains("runvault unmount /mnt/x"));
         assert_eq!(of(&busy), Exit::Busy);
+    }
+
+    #[test]
+    fn damage_is_mended_where_it_lies() {
+        let advice = |object: &str| hint(&Custody::Damaged { object: object.into(), why: "x".into() }.into());
+        assert!(advice("custody/states/0").unwrap().contains("from a backup"));
+        assert!(advice("vault.json").unwrap().contains("from a backup"));
+        assert!(advice("runs/00/run.json").unwrap().contains("runvault check"));
+        assert!(advice("/var/lib/runvault/00/head").unwrap().contains("--state"));
+        assert_eq!(advice("key file"), None);
     }
 
     #[test]

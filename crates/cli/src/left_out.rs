@@ -5,7 +5,7 @@ use std::sync::Arc;
 use runvault_format::ids::RunId;
 use runvault_vault::{Error, Vault};
 
-use crate::output::{count, warn};
+use crate::output::{self, count, warn};
 use crate::{exit, hint};
 
 /// A run that is left out; always damage of the vault, whatever the store's error was.
@@ -37,9 +37,8 @@ pub fn of(vault: &Vault) -> Vec<LeftOut> {
 pub fn warn_all(vault: &Vault) {
     for left_out in of(vault) {
         let error = left_out.into();
-        let advice =
-            hint::hint(&error).map_or(String::new(), |hint| format!("\n  {}", hint.replace('\n', "\n  ")));
-        warn(&format!("{}{advice}", exit::chain(&error)));
+        warn(&exit::chain(&error));
+        output::advice(&hint::hint(&error).unwrap_or_default());
     }
     warn_closed(vault);
 }

@@ -51,6 +51,13 @@ fn main() -> ExitCode {
 /// Help and version are no errors; a command line that is not understood is exit 2.
 fn clap_exit(error: &clap::Error) -> ExitCode {
     // Nothing can be said where neither output is open.
-    let _ = error.print();
-    if error.use_stderr() { exit::Exit::Usage.into() } else { exit::Exit::Done.into() }
+    if !error.use_stderr() {
+        let _ = error.print();
+        return exit::Exit::Done.into();
+    }
+    // Line by line: it quotes what was typed.
+    for line in error.render().to_string().lines() {
+        let _ = output::error_line(line);
+    }
+    exit::Exit::Usage.into()
 }

@@ -88,6 +88,7 @@ fn apply(options: &mut Options, shown: &mut Shown, name: &str, value: Option<&st
         ("passphrase-file", Some(v)) => mount.who.unlock.passphrase_file = Some(path(name, v)?),
         ("passphrase-fd", Some(v)) => mount.who.unlock.passphrase_fd = Some(number(name, v, 10)?),
         ("state", Some(v)) => mount.who.state = Some(path(name, v)?),
+        ("log", Some("")) => return Err(bad_value(name, "")),
         ("log", Some(v)) => mount.log = Some(v.to_owned()),
         ("run-depth", Some(v)) => match number(name, v, 10)? {
             depth @ 1..=8 => mount.run_depth = Some(depth),
@@ -213,7 +214,9 @@ pub fn parse_helper(args: Vec<OsString>) -> std::result::Result<Call, clap::Erro
     }
     if helper.verbose {
         // A verbose mount(8) wants to see it; nothing secret is in a command line.
-        eprintln!("runvault mount {} {}", mount.store.display(), mount.mount_point.display());
+        let text = format!("runvault mount {} {}", mount.store.display(), mount.mount_point.display());
+        // Nobody listens on a closed standard error.
+        let _ = crate::output::error_line(&text);
     }
     Ok(Call { cli: Cli { command: Command::Mount(mount) }, fake: helper.fake })
 }

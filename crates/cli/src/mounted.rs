@@ -11,7 +11,7 @@ use runvault_vault::Vault;
 use serde_json::{Value, json};
 
 use crate::control::{Server, Service};
-use crate::exit::{Exit, refuse_with};
+use crate::exit::{self, Exit, refuse_with};
 use crate::mount_point::{self, Unmounted};
 use crate::store::{Open, Store};
 use crate::vault_status;
@@ -165,7 +165,7 @@ impl Mounted {
     pub fn closed(&self, result: &Result<()>) {
         let value = match result {
             Ok(()) => json!({ "closed": true }),
-            Err(error) => json!({ "error": format!("{error:#}") }),
+            Err(error) => json!({ "error": exit::chain(error) }),
         };
         let mut outcome = self.lock();
         outcome.value = Some(value);
@@ -212,7 +212,7 @@ impl Service for Mounted {
         reply(&match unmounted {
             Ok(Unmounted::Done) => json!({ "stopping": true }),
             Ok(Unmounted::InUse) => json!({ "busy": true }),
-            Err(error) => json!({ "error": format!("{error:#}") }),
+            Err(error) => json!({ "error": exit::chain(&error) }),
         });
         if done {
             let outcome = self.changed.wait_while(self.lock(), |outcome| outcome.value.is_none());

@@ -44,12 +44,33 @@ pub fn json(value: &serde_json::Value) -> Result<()> {
     line(&value.to_string())
 }
 
-/// A line on standard error.
+/// A line on standard error. Everything for people goes through here: whatever control characters a name of
+/// the store or of the command line brought along become `\xNN`.
 ///
 /// # Errors
 /// Whatever writing it gave.
 pub fn error_line(text: &str) -> io::Result<()> {
-    writeln!(io::stderr().lock(), "{text}")
+    writeln!(io::stderr().lock(), "{}", tame(text))
+}
+
+/// What can be done, below the line that says what happened.
+pub fn advice(text: &str) {
+    for line in text.lines() {
+        // Nobody listens on a closed standard error.
+        let _ = error_line(&format!("  {line}"));
+    }
+}
+
+/// The text without control characters; what [`visible`] gave stays as it is.
+fn tame(text: &str) -> String {
+    text.chars().fold(String::with_capacity(text.len()), |mut tame, c| {
+        if c.is_control() {
+            c.to_string().bytes().for_each(|b| escape(&mut tame, b));
+        } else {
+            tame.push(c);
+        }
+        tame
+    })
 }
 
 /// Something that the person should know and that is no failure.
@@ -194,6 +215,7 @@ mod tests {
     fn names_cannot_steer_a_terminal() {
         assert_eq!(visible(b"a\x1b[2Jb\n\xff\\"), "a\\x1b[2Jb\\x0a\\xff\\\\");
         assert_eq!(visible("größe µ".as_bytes()), "größe µ");
+        assert_eq!(tame("a\x1b[2Jb\nµ\u{9b}\\x1b"), "a\\x1b[2Jb\\x0aµ\\xc2\\x9b\\x1b");
     }
 
     #[test]

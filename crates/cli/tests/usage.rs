@@ -17,6 +17,8 @@ fn unknown_commands_flags_and_mount_options() {
     mount("suid").refused(2, "nosuid,nodev");
     mount("run-depth=none").refused(2, "run-depth=none");
     mount("uid=7").refused(2, "read-only");
+    mount("log=").refused(2, "log=: not a usable value");
+    scratch.run(&["mount", "--log", "", text(&store), text(&at)]).refused(2, "--log");
 }
 
 #[test]
@@ -39,6 +41,46 @@ fn mount_points_that_cannot_be_used() {
     state_inside.args(["-o", &format!("state={}/state", text(&store))]);
     common::Outcome::of(state_inside).refused(2, "is inside the store");
     scratch.run(&["unmount", text(&full)]).refused(2, "no vault is mounted there");
+}
+
+/// What was typed comes back in messages, and must not move the cursor or colour the line.
+#[test]
+fn control_characters_are_made_visible() {
+    let scratch = Scratch::new();
+    scratch.vault();
+    let evil = "x\u{1b}[2J\ry";
+    let seen = "x\\x1b[2J\\x0dy";
+    for args in [
+        &["ls", "store", "--identity", evil][..],
+        &["ls", "store", evil, "--identity", "owner.key"],
+        &["mount", "store", evil, "-o", evil],
+        &["mount", "store", "mnt", "-o", evil],
+        &["takeover", "store", evil, "--identity", "owner.key"],
+        &[evil],
+        &["mount", "--run-depth", evil, "a", "b"],
+    ] {
+        let outcome = scratch.run(args);
+        let control = |c: char| c.is_control() && c != '\n';
+        assert!(!outcome.stderr.contains(control), "{args:?}: {:?}", outcome.stderr);
+    }
+    scratch.run(&["ls", "store", "--identity", evil]).refused(1, seen);
+}
+
+#[test]
+fn what_is_no_key_file_is_a_usage_error() {
+    let scratch = Scratch::new();
+    scratch.vault();
+    scratch.secret("notes", "not a key");
+    scratch.run(&["ls", "store", "--identity", "notes"]).refused(2, "notes: not a key file");
+}
+
+#[test]
+fn a_path_in_a_vault_without_its_slash() {
+    let scratch = Scratch::new();
+    scratch.vault();
+    scratch.secret("file", "x");
+    scratch.run(&["cp", "file", "store:"]).refused(2, "begins with a slash").refused(2, "store:/");
+    scratch.run(&["cp", "store:/x", "store:y"]).refused(2, "store:/y");
 }
 
 #[test]

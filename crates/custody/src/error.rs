@@ -145,13 +145,13 @@ pub enum Error {
     /// Key files are never overwritten.
     #[error("{}: exists; a key file is never overwritten", .0.display())]
     KeyFileExists(PathBuf),
-    /// Not a regular file, or absurdly long.
+    /// No key file: not a regular file, absurdly long, or something else.
     #[error("{}: {why}", .path.display())]
     BadFile {
         /// The file.
         path: PathBuf,
         /// What is wrong.
-        why: &'static str,
+        why: String,
     },
     /// An unlocked key must not lie in the store.
     #[error("a key without a lock is not kept in the store")]

@@ -154,10 +154,16 @@ pub fn write_copy(path: &Path, file: &KeyFile) -> Result<()> {
 /// Reads a key file. One that others can read is refused unless `allow_readable`.
 ///
 /// # Errors
-/// [`Error::Permissions`], [`Error::BadFile`], [`Error::Damaged`].
+/// [`Error::Permissions`], [`Error::BadFile`], [`Error::UnknownVersion`]; [`Error::Damaged`] for absurd costs.
 pub fn read(path: &Path, allow_readable: bool) -> Result<KeyFile> {
     let bytes = read_secret(path, key_file::LEN_MAX, allow_readable)?;
-    KeyFile::parse_named(&bytes, &path.display().to_string())
+    KeyFile::parse_named(&bytes, &path.display().to_string()).map_err(|e| match e {
+        // Costs out of bounds are damage of what is a key file.
+        Error::Damaged { why, .. } if key_file::KeyFile::parse(&bytes).is_err() => {
+            Error::BadFile { path: path.to_owned(), why: format!("not a key file, or a damaged one: {why}") }
+        }
+        e => e,
+    })
 }
 
 /// Reads a file that holds a secret: a regular file of at most `max` bytes, that group and others
@@ -167,7 +173,7 @@ pub fn read(path: &Path, allow_readable: bool) -> Result<KeyFile> {
 /// [`Error::Permissions`], [`Error::BadFile`], [`Error::Io`].
 pub fn read_secret(path: &Path, max: usize, allow_readable: bool) -> Result<Zeroizing<Vec<u8>>> {
     let io = |operation| move |e| Error::io(operation, path.display().to_string(), e);
-    let bad = |why| Error::BadFile { path: path.to_owned(), why };
+    let bad = |why: &str| Error::BadFile { path: path.to_owned(), why: why.to_owned() };
     // Without O_NONBLOCK a fifo would wait for its writer.
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(io("open"))?;
     let meta = file.metadata().map_err(io("stat"))?;

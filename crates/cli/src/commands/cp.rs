@@ -57,6 +57,7 @@ impl Side {
                 return Ok(Side { store: Some(store.canonicalize()?), path, slash });
             }
         }
+        refuse_without_slash(arg)?;
         refuse_unknown_vault(arg)?;
         Ok(Side { store: None, path: PathBuf::from(arg), slash })
     }
@@ -77,6 +78,27 @@ impl Side {
                 .map(OsStr::to_owned)),
         }
     }
+}
+
+/// `STORE:` and `STORE:PATH` would become odd files here.
+fn refuse_without_slash(arg: &OsStr) -> Result<()> {
+    let path = Path::new(arg);
+    if path.symlink_metadata().is_ok() {
+        return Ok(());
+    }
+    let bytes = arg.as_bytes();
+    for (at, _) in bytes.iter().enumerate().filter(|(_, byte)| **byte == b':') {
+        let (store, below) = bytes.split_at(at);
+        if Path::new(OsStr::from_bytes(store)).join("vault.json").symlink_metadata().is_ok() {
+            let below = below.get(1..).unwrap_or_default();
+            return Err(refuse_with(
+                Exit::Usage,
+                format!("{}: a path in a vault begins with a slash", shown(path)),
+                format!("{}:/{}", shown(OsStr::from_bytes(store)), shown(OsStr::from_bytes(below))),
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// `STORE:/PATH` whose STORE is no vault would otherwise become an odd file here.
@@ -201,6 +223,11 @@ mod tests {
         assert_eq!(side.store, Some(store.canonicalize().unwrap()));
         assert_eq!(side.path, Path::new("run:/x"));
         assert!(side.slash);
+        let mut bare = store.clone().into_os_string();
+        bare.push(":");
+        let refused = Side::parse(&bare).err().unwrap();
+        assert_eq!(crate::exit::of(&refused), Exit::Usage);
+        assert!(crate::hint::hint(&refused).unwrap().ends_with("store:/"), "{refused}");
         let here = Side::parse(tmp.path().join("a:/b").as_os_str()).unwrap();
         assert_eq!(here.store, None);
     }

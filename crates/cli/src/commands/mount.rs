@@ -11,7 +11,7 @@ use runvault_vault::Options as VaultOptions;
 
 use crate::args::Mount;
 use crate::daemon::{self, Readiness, Side};
-use crate::exit::{Exit, refuse};
+use crate::exit::{self, Exit, refuse};
 use crate::log::{Target, start as start_log};
 use crate::mount_options::{Options, resolve};
 use crate::mounted::{Ending, Mounted};
@@ -148,7 +148,7 @@ fn finish(served: &Mounted, at: &Path, open: Open, how: &str) -> Result<()> {
     let closed = open.close();
     match &closed {
         Ok(()) => log::info!("{how} {}: everything is durable", at.display()),
-        Err(error) => log::error!("{how} {}, but: {error:#}", at.display()),
+        Err(error) => log::error!("{how} {}, but: {}", at.display(), exit::chain(error)),
     }
     served.closed(&closed);
     closed

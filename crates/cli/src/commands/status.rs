@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::args::{Status, Who};
 use crate::control::{Client, PATIENCE, deadline, status_request};
-use crate::exit::{Exit, refuse};
+use crate::exit::{self, Exit, refuse};
 use crate::mount_point::absolute;
 use crate::mount_table::{self, Entry};
 use crate::output::{self, shown, warn};
@@ -43,7 +43,7 @@ fn every_mount(json: bool) -> Result<()> {
         }
         match of_mount(entry) {
             Ok(status) => tell(json, &status)?,
-            Err(error) => warn(&format!("{error:#}")),
+            Err(error) => warn(&exit::chain(&error)),
         }
     }
     Ok(())
@@ -57,8 +57,9 @@ fn of_mount(entry: &Entry) -> Result<Value> {
     Client::ask_mount(entry, &status_request(), deadline(PATIENCE)).map(|(_, status)| status).map_err(
         |error| {
             let what = format!(
-                "{}: the process that serves this mount does not answer: {error:#}",
-                shown(&entry.at)
+                "{}: the process that serves this mount does not answer: {}",
+                shown(&entry.at),
+                exit::chain(&error)
             );
             refuse(Exit::Failed, what)
         },

@@ -26,8 +26,9 @@ pub fn run(args: &Takeover) -> Result<()> {
     }
     if let Some(holder) = holder.filter(|_| !args.yes) {
         let question = format!(
-            "Run {name} ({run}) is held by {holder}.\n\
-             If that machine still writes it, both destroy what they write. Is it gone, or its mount ended?"
+            "Run {name} ({run}) is held by {}.\n\
+             If that machine still writes it, both destroy what they write. Is it gone, or its mount ended?",
+            visible(holder.as_bytes())
         );
         confirm(&question, "that the machine which holds the run does not write it any more")?;
     }
