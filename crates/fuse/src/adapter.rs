@@ -1,5 +1,9 @@
 //! One short handler for each kernel call: call the vault, reply or errno.
 
+mod buffers;
+mod calls;
+mod listing;
+
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -15,29 +19,22 @@ use fuser::{
     ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use runvault_vault::api::{Attr, Handle, Ino, Opened, SetAttr};
-use runvault_vault::buffers::Pool;
-use runvault_vault::{Error, Posix, Result, Vault};
+use runvault_vault::{Posix, Vault};
 
+use self::buffers::{COPY_AT_ONCE, copy, with_buffer};
+use self::listing::{entries, give_back, names};
 use crate::asked::{allocation, caller, open_flags, rename_how, sized, strips};
-use crate::attributes::{bare, file_attr, file_type, generation, node_kind, set_time};
-use crate::complaints;
-use crate::errno;
+use crate::attributes::{file_attr, generation, node_kind, set_time};
 use crate::options::negotiate;
 use crate::owed::{Debt, Owed};
-use crate::parked::{Nobody, Park, Parked};
-use crate::watchdog::{Outcome, Patience, Refuse, Slot, Watchdog};
+use crate::parked::{Nobody, Parked};
+use crate::watchdog::{Patience, Slot, Watchdog};
 
 /// Only we change what a writing mount shows.
 const WRITER_TTL: Duration = Duration::from_secs(3600);
 
 /// How soon a reading mount sees what a writer did.
 const READER_TTL: Duration = Duration::from_secs(1);
-
-/// Bytes that one copy_file_range may move: an answer must come long before the watchdog does.
-const COPY_AT_ONCE: u64 = 8 << 20;
-
-/// Where reads put their bytes.
-static BUFFERS: Pool = Pool::new();
 
 /// The vault, as fuser calls it.
 pub(crate) struct Adapter {
@@ -61,100 +58,9 @@ impl Adapter {
         Arc::clone(&self.owed)
     }
 
-    /// Makes `call`; gives what came of it with the reply, or has answered already. `undo` takes back
-    /// what a call did that came too late.
-    fn call<R: Park, T>(
-        &self,
-        reply: R,
-        patience: Patience,
-        call: impl FnOnce(&Vault, &Slot<Parked>) -> Result<T>,
-        undo: impl FnOnce(&Vault, T),
-    ) -> Option<(R, T)> {
-        match self.watchdog.call(reply.park(), patience, |slot| call(&self.vault, slot)) {
-            Outcome::Ended(reply, Ok(value)) => R::unpark(reply).map(|reply| (reply, value)),
-            Outcome::Ended(reply, Err(error)) => {
-                refuse(reply, &error);
-                None
-            }
-            Outcome::Late(Ok(value)) => {
-                undo(&self.vault, value);
-                None
-            }
-            Outcome::Late(Err(_)) | Outcome::Refused | Outcome::Failed => None,
-        }
-    }
-
-    /// Most calls: short, and with nothing to undo.
-    fn ask<R: Park, T>(&self, reply: R, call: impl FnOnce(&Vault) -> Result<T>) -> Option<(R, T)> {
-        self.call(reply, Patience::Short, |vault, _| call(vault), |_, _| {})
-    }
-
-    /// Calls that answer nothing but success.
-    fn done(&self, reply: ReplyEmpty, patience: Patience, call: impl FnOnce(&Vault) -> Result<()>) {
-        if let Some((reply, ())) = self.call(reply, patience, |vault, _| call(vault), |_, ()| {}) {
-            reply.ok();
-        }
-    }
-
-    /// Calls that answer a node, and so take a reference to it.
-    fn entry(&self, reply: ReplyEntry, call: impl FnOnce(&Vault) -> Result<Attr>) {
-        let undo = |vault: &Vault, attr: Attr| vault.forget(attr.ino, 1);
-        if let Some((reply, attr)) = self.call(reply, Patience::Short, |vault, _| call(vault), undo) {
-            reply.entry(&self.ttl, &file_attr(&attr), generation(&attr));
-        }
-    }
-
     fn flags_of(&self, opened: &Opened) -> FopenFlags {
         if opened.keep_cache { self.open_flags | FopenFlags::FOPEN_KEEP_CACHE } else { self.open_flags }
     }
-
-    /// Forgets a node or gives up a handle, now or when the store answers again.
-    fn give_up<R: Park>(&self, reply: R, debt: Debt) -> Option<R> {
-        let outcome = self.watchdog.call(reply.park(), Patience::Long, |_| debt.pay(&self.vault));
-        match outcome {
-            Outcome::Ended(reply, result) => {
-                if let Err(error) = result {
-                    refuse(reply, &error);
-                    return None;
-                }
-                R::unpark(reply)
-            }
-            Outcome::Late(_) | Outcome::Failed => None,
-            Outcome::Refused => {
-                self.owed.add(debt);
-                self.watchdog.want_probe();
-                None
-            }
-        }
-    }
-}
-
-fn refuse(reply: Parked, error: &Error) {
-    if errno::is_trouble(error) {
-        complaints::log(error);
-    }
-    reply.refuse(errno::of(error));
-}
-
-fn copy(vault: &Vault, from: (Handle, u64), to: (Handle, u64), len: u64, strip: bool) -> Result<u64> {
-    with_buffer(1 << 20, |buffer| {
-        let mut done = 0;
-        while done < len {
-            let want = usize::try_from(len - done).unwrap_or(usize::MAX).min(buffer.len());
-            let piece = buffer.get_mut(..want).unwrap_or_default();
-            let got = vault.read(from.0, from.1.saturating_add(done), piece)?;
-            if got == 0 {
-                break;
-            }
-            vault.write(to.0, to.1.saturating_add(done), piece.get(..got).unwrap_or_default(), strip)?;
-            done += got as u64;
-        }
-        Ok(done)
-    })
-}
-
-fn with_buffer<T>(size: usize, work: impl FnOnce(&mut [u8]) -> T) -> T {
-    work(BUFFERS.take(size).get_mut(..size).unwrap_or_default())
 }
 
 impl Filesystem for Adapter {
@@ -407,18 +313,7 @@ impl Filesystem for Adapter {
         offset: u64,
         reply: ReplyDirectory,
     ) {
-        let list = |vault: &Vault, slot: &Slot<Parked>| {
-            vault.readdir(handle.0, offset, false, &mut |entry| {
-                let name = OsStr::from_bytes(&entry.name);
-                slot.with(|parked| match parked {
-                    Parked::Directory(reply) => {
-                        !reply.add(INodeNo(entry.ino), entry.next, file_type(entry.kind), name)
-                    }
-                    _ => false,
-                })
-                .unwrap_or(false)
-            })
-        };
+        let list = |vault: &Vault, slot: &Slot<Parked>| names(vault, slot, handle.0, offset);
         if let Some((reply, ())) = self.call(reply, Patience::Short, list, |_, ()| {}) {
             reply.ok();
         }
@@ -432,41 +327,8 @@ impl Filesystem for Adapter {
         offset: u64,
         reply: ReplyDirectoryPlus,
     ) {
-        // The references that the listing took, for the case that nobody will give them back.
-        let mut taken: Vec<Ino> = Vec::new();
-        let list = |vault: &Vault, slot: &Slot<Parked>| {
-            let listed = vault.readdir(handle.0, offset, true, &mut |entry| {
-                let dots = matches!(entry.name.as_slice(), b"." | b"..");
-                let attr = match &entry.attr {
-                    Some(attr) => file_attr(attr),
-                    // Damaged: listed all the same, so that no copy leaves it out unseen. The kernel may
-                    // keep nothing of it, so whoever looks it up gets the error.
-                    None => bare(entry.ino, entry.kind),
-                };
-                let ttl = if entry.attr.is_some() { self.ttl } else { Duration::ZERO };
-                let generation = fuser::Generation(entry.attr.map_or(0, |attr| attr.generation));
-                let name = OsStr::from_bytes(&entry.name);
-                let added = slot.with(|parked| match parked {
-                    Parked::DirectoryPlus(reply) => {
-                        !reply.add(attr.ino, entry.next, name, &ttl, &attr, generation)
-                    }
-                    _ => false,
-                });
-                let added = added.unwrap_or(false);
-                if added && !dots && entry.attr.is_some() {
-                    taken.push(entry.ino);
-                }
-                added
-            });
-            match listed {
-                Ok(()) => Ok(taken),
-                Err(error) => {
-                    taken.iter().for_each(|ino| vault.forget(*ino, 1));
-                    Err(error)
-                }
-            }
-        };
-        let undo = |vault: &Vault, taken: Vec<Ino>| taken.iter().for_each(|ino| vault.forget(*ino, 1));
+        let list = |vault: &Vault, slot: &Slot<Parked>| entries(vault, slot, handle.0, offset, self.ttl);
+        let undo = |vault: &Vault, taken: Vec<Ino>| give_back(vault, &taken);
         if let Some((reply, _)) = self.call(reply, Patience::Short, list, undo) {
             reply.ok();
         }
