@@ -66,6 +66,25 @@ fn control_characters_are_made_visible() {
     scratch.run(&["ls", "store", "--identity", evil]).refused(1, seen);
 }
 
+/// A parser's error quotes the store.
+#[test]
+fn control_characters_of_a_store_are_made_visible() {
+    let scratch = Scratch::new();
+    let store = scratch.vault();
+    scratch.folder("run");
+    let copied = scratch.run(&["cp", "-r", "run", "store:/", "--identity", "owner.key"]);
+    assert_eq!(copied.code, 0, "{}", copied.all());
+    let run = std::fs::read_dir(store.join("runs")).unwrap().next().unwrap().unwrap().path();
+    let text = std::fs::read_to_string(run.join("run.json")).unwrap();
+    std::fs::write(run.join("run.json"), text.replace("\"opened\"", "\"\\u001b[2J\"")).unwrap();
+    for (command, code) in [("check", 4), ("ls", 4), ("status", 0)] {
+        let outcome = scratch.run(&[command, "store", "--identity", "owner.key"]);
+        let said = outcome.all();
+        assert_eq!(outcome.code, code, "{said}");
+        assert!(said.contains("\\u{1b}[2J") && !said.contains('\x1b'), "{command}: {said:?}");
+    }
+}
+
 #[test]
 fn what_is_no_key_file_is_a_usage_error() {
     let scratch = Scratch::new();
