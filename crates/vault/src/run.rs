@@ -205,11 +205,21 @@ impl Run {
         self.body.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Drops the body of a run that is only read, if nobody uses it; it is opened again when asked for.
-    pub(crate) fn close_body_if_unused(&self) {
-        let mut body = self.body.lock().unwrap_or_else(PoisonError::into_inner);
-        if body.as_ref().is_some_and(|body| Arc::strong_count(body) == 1) {
-            body.take();
+    /// It has a body, or is getting one.
+    pub(crate) fn is_opened(&self) -> bool {
+        self.body.try_lock().map_or(true, |body| body.is_some())
+    }
+
+    /// Closes the body if nobody uses it; it is opened again when asked for. Whoever asks meanwhile waits.
+    pub(crate) fn close_body_if_unused(&self) -> bool {
+        let Ok(mut body) = self.body.try_lock() else { return false };
+        let Some(unused) = body.as_ref().filter(|body| Arc::strong_count(body) == 1) else { return false };
+        match unused.close() {
+            Ok(()) => body.take().is_some(),
+            Err(error) => {
+                log::warn!("run {} stays open: {error}", self.id);
+                false
+            }
         }
     }
 
@@ -250,6 +260,10 @@ impl Vault {
     /// # Errors
     /// The store's; damage.
     pub(crate) fn body(&self, run: &Arc<Run>) -> Result<Arc<Body>> {
+        if let Some(body) = run.opened_body() {
+            return Ok(body);
+        }
+        self.room_for_a_body();
         let mut body = run.body.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(body) = &*body {
             return Ok(body.clone());

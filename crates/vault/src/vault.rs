@@ -1,7 +1,7 @@
 //! A vault that is open: the calls that a mount, or a program without one, makes.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -80,8 +80,10 @@ pub struct Status {
     pub last_sync_seconds: Option<u64>,
 }
 
-/// Runs of others of which directories are kept open.
+/// Runs that are kept open although nobody uses them.
 const BODIES_MAX: usize = 128;
+/// How long one tick closes runs: each may take a sync of the store.
+const CLOSING: Duration = Duration::from_millis(200);
 /// Names that are not ours are counted up to here in each directory.
 const FOREIGN_MAX: usize = 10_000;
 
@@ -122,6 +124,8 @@ pub struct Vault {
     /// Held while the table of runs is replaced.
     pub(crate) scanning: Mutex<()>,
     /// Held while the loose run is made.
+    /// About how many runs are opened.
+    bodies_open: AtomicUsize,
     pub(crate) making: Mutex<()>,
     /// Held while something goes from one directory to another.
     pub(crate) moves: Mutex<()>,
@@ -161,6 +165,7 @@ impl Vault {
             counters: Counters::default(),
             runs: RwLock::default(),
             scanning: Mutex::default(),
+            bodies_open: AtomicUsize::new(0),
             making: Mutex::default(),
             moves: Mutex::default(),
             serials: AtomicU32::new(0),
@@ -228,13 +233,9 @@ impl Vault {
         table.runs().filter_map(|run| Some((run.clone(), run.opened_body()?))).collect()
     }
 
-    /// Descriptors stay bounded, however many runs are looked into.
+    /// Descriptors and leases stay bounded, however many runs are made or looked into.
     fn close_idle_bodies(&self) {
-        let table = self.table();
-        let open: Vec<_> = table.runs().filter(|run| !run.held && run.opened_body().is_some()).collect();
-        for run in open.iter().take(open.len().saturating_sub(BODIES_MAX)) {
-            run.close_body_if_unused();
-        }
+        self.close_excess_bodies();
         for (run, body) in self.bodies() {
             if body.may_be_writable_now() {
                 drop(body);
@@ -243,6 +244,25 @@ impl Vault {
                 run.close_body_if_unused();
             }
         }
+    }
+
+    /// Before one more is opened: a burst of them does not wait for the next tick.
+    pub(crate) fn room_for_a_body(&self) {
+        if self.bodies_open.fetch_add(1, Ordering::Relaxed) >= 2 * BODIES_MAX {
+            self.close_excess_bodies();
+        }
+    }
+
+    /// Waits for no lock: its caller may hold some.
+    fn close_excess_bodies(&self) {
+        let Ok(table) = self.runs.try_read() else { return };
+        let mut open: Vec<Arc<Run>> = table.runs().filter(|run| run.is_opened()).cloned().collect();
+        drop(table);
+        open.sort_unstable_by_key(|run| run.serial);
+        let (begin, excess) = (Instant::now(), open.len().saturating_sub(BODIES_MAX));
+        let closing = open.iter().take(excess).take_while(|_| begin.elapsed() < CLOSING);
+        let closed = closing.filter(|run| run.close_body_if_unused()).count();
+        self.bodies_open.store(open.len() - closed, Ordering::Relaxed);
     }
 
     /// Everything durable, journals removed, leases given up. Later calls fail with `Closed`.

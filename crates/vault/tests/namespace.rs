@@ -443,3 +443,38 @@ fn another_gateways_runs_are_read_only_and_equal_names_are_told_apart() {
     again.mv("run", "ours2", Rename::Over).unwrap();
     assert_eq!(again.list("").unwrap(), ["ours", "ours2"]);
 }
+
+/// More than are kept open, of which each would hold a lease, directories and perhaps a journal.
+#[test]
+fn runs_that_nobody_uses_are_closed_and_open_again() {
+    const RUNS: usize = 700;
+    let fixture = Fixture::in_memory();
+    let vault = fixture.writer();
+    for n in 0..RUNS {
+        vault.make_dir(&format!("run{n}")).unwrap();
+        vault.put(&format!("run{n}/file"), format!("{n}").as_bytes()).unwrap();
+    }
+    let leases = || {
+        let runs = fixture.root.open_dir(b"runs").unwrap();
+        let mut names = Vec::new();
+        let mut note = |entry: runvault_store::backend::Entry| {
+            names.push(entry.name);
+            true
+        };
+        runs.entries(0, &mut note).unwrap();
+        names.iter().filter(|name| runs.open_dir(name).unwrap().stat(b"lease").is_ok()).count()
+    };
+    assert_eq!(leases(), RUNS);
+    for _ in 0..100 {
+        vault.tick().unwrap();
+    }
+    // Those whose directory was used lately stay, too.
+    assert!(leases() <= 128 + 384, "{} runs are still open", leases());
+    for n in 0..RUNS {
+        assert_eq!(vault.get(&format!("run{n}/file")).unwrap(), format!("{n}").as_bytes());
+        vault.put(&format!("run{n}/file"), b"again").unwrap();
+    }
+    vault.close().unwrap();
+    assert_eq!(leases(), 0);
+    assert_eq!(fixture.reader().get("run0/file").unwrap(), b"again");
+}
