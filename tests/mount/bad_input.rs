@@ -179,7 +179,8 @@ fn a_truncated_file_is_eio() {
     let mount = damaged(&site, "a truncated file");
     let read = fs::read(mount.path("run/file")).expect_err("cut");
     assert_eq!(read.raw_os_error(), Some(libc::EIO));
-    fs::write(mount.path("run/file"), b"anew").expect("it can be written anew");
+    fs::remove_file(mount.path("run/file")).expect("it can be removed");
+    fs::write(mount.path("run/file"), b"anew").expect("and written anew");
     mount.unmount();
 }
 

@@ -7,6 +7,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use runvault_tests::snapshot::{assert_same, snapshot};
 use runvault_tests::{Mount, Site};
@@ -379,4 +380,22 @@ fn a_rename_keeps_set_id_bits_for_an_ordinary_user() {
     if runvault_tests::tools::root_for("becoming another user") {
         runvault_tests::tools::again_as(65534, 65534, "posix::a_rename_keeps_set_id_bits");
     }
+}
+
+/// The open fails, so nothing of the file may be gone.
+#[test]
+fn a_program_that_runs_is_not_cut_by_an_open_that_is_refused() {
+    let site = Site::new();
+    let mount = site.mount();
+    fs::create_dir(mount.path("run")).expect("a run");
+    let program = mount.path("run/sleep");
+    fs::copy("/bin/sleep", &program).expect("a program");
+    let size = fs::metadata(&program).expect("it is there").len();
+    let mut running = Command::new(&program).arg("60").spawn().expect("it runs");
+    let opened = OpenOptions::new().write(true).truncate(true).open(&program);
+    let left = fs::metadata(&program).map(|meta| meta.len());
+    running.kill().expect("it still runs");
+    running.wait().expect("it ends");
+    assert_eq!(opened.expect_err("it runs").raw_os_error(), Some(libc::ETXTBSY));
+    assert_eq!(left.expect("it is there"), size);
 }

@@ -92,11 +92,12 @@ pub fn negotiate(config: &mut KernelConfig, writer: bool) {
 /// EXPORT_SUPPORT (NFS), locks (the kernel's own are right for one machine), SETXATTR_EXT (fuser does
 /// not know its longer request).
 fn wanted(writer: bool) -> InitFlags {
+    // Without ATOMIC_O_TRUNC: the kernel would let us cut a file first, and find out afterwards that the
+    // open must fail (ETXTBSY).
     let always = InitFlags::FUSE_HANDLE_KILLPRIV_V2
         | InitFlags::FUSE_PARALLEL_DIROPS
         | InitFlags::FUSE_DO_READDIRPLUS
         | InitFlags::FUSE_READDIRPLUS_AUTO
-        | InitFlags::FUSE_ATOMIC_O_TRUNC
         | InitFlags::FUSE_CACHE_SYMLINKS
         | InitFlags::FUSE_ASYNC_DIO
         | InitFlags::FUSE_POSIX_ACL

@@ -16,6 +16,8 @@ use crate::output::shown;
 
 /// A mount that is in the table may not listen yet.
 const COMING: Duration = Duration::from_secs(2);
+/// Who uses a mount may just be leaving it.
+const LEAVING: Duration = Duration::from_secs(1);
 
 pub fn run(args: &Unmount) -> Result<()> {
     let entry = find(args)?;
@@ -46,9 +48,12 @@ fn find(args: &Unmount) -> Result<Entry> {
 /// The process that serves the mount, and what it answered; `None` where nobody does.
 fn ask(entry: &Entry, until: Option<Instant>) -> Result<Option<(Client, Value)>, Silent> {
     let request = unmount_request(&entry.at);
-    let listens_by = Instant::now() + COMING;
+    let (listens_by, left_by) = (Instant::now() + COMING, Instant::now() + LEAVING);
     loop {
         match Client::ask_mount(entry, &request, until).map_err(anyhow::Error::downcast) {
+            Ok((_, answer)) if is_busy(&answer) && Instant::now() < left_by => {
+                sleep(Duration::from_millis(50))
+            }
             Ok(asked) => return Ok(Some(asked)),
             Err(Ok(silent)) => return Err(silent),
             Err(Err(_)) if is_dead(entry) || Instant::now() > listens_by => return Ok(None),
@@ -63,7 +68,7 @@ fn is_dead(entry: &Entry) -> bool {
 }
 
 fn by_its_process(entry: &Entry, mut client: Client, first: &Value, limit: u64) -> Result<()> {
-    if first.get("busy").is_some() {
+    if is_busy(first) {
         return Err(busy(entry));
     }
     refuse_error(first)?;
@@ -127,6 +132,10 @@ fn refuse_error(answer: &Value) -> Result<()> {
         Some(why) => Err(refuse(Exit::Failed, why)),
         None => Ok(()),
     }
+}
+
+fn is_busy(answer: &Value) -> bool {
+    answer.get("busy").is_some()
 }
 
 fn busy(entry: &Entry) -> anyhow::Error {
