@@ -70,12 +70,18 @@ impl Server {
     /// that cannot be made is logged: the mount itself works without.
     pub fn start(state: Option<&Path>, device: Option<&str>, service: &Arc<dyn Service>) -> Server {
         let mut names: Vec<PathBuf> = state.map(|folder| folder.join(NAME)).into_iter().collect();
-        let runtime = runtime_folders(rustix::process::geteuid().as_raw())
-            .into_iter()
-            .find(|f| make_private(f).is_ok());
-        if let (Some(folder), Some(device)) = (runtime, device) {
-            remove_dead(&folder, device);
-            names.push(folder.join(format!("{}{}.sock", prefix(device), std::process::id())));
+        let folders = runtime_folders(rustix::process::geteuid().as_raw());
+        let runtime = folders.iter().find(|f| make_private(f).is_ok());
+        match (runtime, device) {
+            (Some(folder), Some(device)) => {
+                remove_dead(folder, device);
+                names.push(folder.join(format!("{}{}.sock", prefix(device), std::process::id())));
+            }
+            _ => log::warn!(
+                "no control socket: none of {} is a private folder of this user, so that `runvault unmount` cannot \
+                 wait for this process",
+                folders.iter().map(|f| f.display().to_string()).collect::<Vec<_>>().join(", ")
+            ),
         }
         names.retain(|name| match listen(name, service) {
             Ok(()) => true,

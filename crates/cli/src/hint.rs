@@ -56,7 +56,9 @@ fn of_custody(error: &Custody) -> Option<String> {
         Custody::Permissions { path, .. } => {
             format!("chmod 600 {}, or accept it with --allow-readable-secret", shown(path))
         }
-        Custody::KeyFileExists(_) => "name a file that does not exist yet".into(),
+        Custody::KeyFileExists(_) => {
+            "name a file that does not exist yet; remove this one only if an interrupted init left it and no vault was made".into()
+        }
         Custody::UnlockedInStore => "--no-lock needs --identity FILE, outside the store".into(),
         Custody::Vault(error) => return of_vault(error),
         _ => return None,

@@ -33,12 +33,19 @@ pub fn of(vault: &Vault) -> Vec<LeftOut> {
     runs.filter_map(|run| Some(LeftOut { run: run.run, cause: run.left_out? })).collect()
 }
 
+/// Warnings of one kind; who plants more fills no screen.
+const NAMED: usize = 20;
+
 /// Warns of every run that is not shown: for commands that do all that they were asked to without them.
 pub fn warn_all(vault: &Vault) {
-    for left_out in of(vault) {
-        let error = left_out.into();
+    let runs = of(vault);
+    for left_out in runs.iter().take(NAMED) {
+        let error = left_out.clone().into();
         warn(&exit::chain(&error));
         output::advice(&hint::hint(&error).unwrap_or_default());
+    }
+    if let Some(more) = runs.len().checked_sub(NAMED).filter(|more| *more > 0) {
+        warn(&format!("{} more left out: runvault check STORE names them", count(more as u64, "run")));
     }
     warn_closed(vault);
 }

@@ -33,16 +33,21 @@ pub fn run(args: &Status) -> Result<()> {
 }
 
 fn every_mount(json: bool) -> Result<()> {
-    let vaults: Vec<Entry> = mount_table::read()?.into_iter().filter(Entry::is_vault).collect();
+    let own = Some(rustix::process::geteuid().as_raw());
+    let vaults: Vec<Entry> =
+        mount_table::read()?.into_iter().filter(|entry| entry.is_vault() && entry.user() == own).collect();
     if vaults.is_empty() && !json {
         return output::line("no vault is mounted");
     }
-    for (n, entry) in vaults.iter().enumerate() {
-        if n > 0 && !json {
-            output::line("")?;
-        }
+    let mut first = true;
+    for entry in &vaults {
         match of_mount(entry) {
-            Ok(status) => tell(json, &status)?,
+            Ok(status) => {
+                if !std::mem::take(&mut first) && !json {
+                    output::line("")?;
+                }
+                tell(json, &status)?;
+            }
             Err(error) => warn(&exit::chain(&error)),
         }
     }

@@ -143,10 +143,17 @@ fn busy(entry: &Entry) -> anyhow::Error {
     refuse_with(Exit::Busy, format!("{at} is in use"), format!("who uses it: fuser -vm {at}"))
 }
 
-/// Nobody listens: the process is gone, hung, or runs in another namespace.
+/// Nobody listens: the process is gone, hung, or runs in another namespace. Of one that lives it is not known
+/// when everything is durable.
 fn alone(entry: &Entry) -> Result<()> {
+    let dead = is_dead(entry);
     match mount_point::unmount(&entry.at)? {
-        Unmounted::Done => Ok(()),
+        Unmounted::Done if dead => Ok(()),
+        Unmounted::Done => Err(refuse_with(
+            Exit::Failed,
+            format!("{} is unmounted, but the process that served it could not be asked", shown(&entry.at)),
+            "what was written is durable when that process has ended: pgrep -a runvault",
+        )),
         Unmounted::InUse => Err(busy(entry)),
     }
 }
