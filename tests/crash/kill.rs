@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use runvault_tests::tools::run;
 use runvault_tests::{Random, Site};
 
 const WRITERS: u64 = 4;
@@ -100,4 +101,27 @@ fn fsynced_bytes_survive_kill_9() {
         }
     }
     mount.unmount();
+}
+
+#[test]
+fn a_copy_out_of_a_file_with_an_unclean_end_has_no_byte_that_nobody_wrote() {
+    let site = Site::new();
+    let mount = site.mount();
+    fs::create_dir(mount.path("run")).expect("a run");
+    let file = File::create(mount.path("run/file")).expect("a file");
+    file.write_all_at(&[1; 20_000], 0).expect("a write");
+    file.sync_all().expect("a sync");
+    file.write_all_at(&[1; 500_000], 20_000).expect("a write");
+    let copy = |name: &str| {
+        let out = site.dir().join(name);
+        run(site.command(&["cp"]).arg(format!("{}:/run/file", site.store.display())).arg(&out));
+        fs::read(out).expect("the copy")
+    };
+    let beside = copy("beside");
+    mount.kill();
+    drop(file);
+    let after = copy("after");
+    let read = run(site.command(&["cat"]).arg(&site.store).arg("run/file")).stdout;
+    assert!(beside.len() >= 20_000 && beside.iter().all(|byte| *byte == 1), "{} bytes", beside.len());
+    assert!(after == read, "{} bytes, and cat gives {}", after.len(), read.len());
 }

@@ -245,7 +245,8 @@ pub struct Cat {
 /// Copy into, out of or between vaults without a mount
 ///
 /// A vault's side is STORE:/PATH. Keeps modes and times, and holes. Copying a directory to the top of a
-/// vault makes a run of it, as a mount does. Existing files are overwritten only with --force.
+/// vault makes a run of it, as a mount does. Existing files are overwritten only with --force, each once its
+/// copy is complete; one that fails leaves the old file.
 #[derive(Args, Debug)]
 #[command(override_usage = "runvault cp [OPTIONS] SRC... DST")]
 #[command(after_help = "\

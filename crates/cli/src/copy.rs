@@ -90,18 +90,25 @@ impl<'a> Copy<'a> {
         };
         match meta.kind {
             Kind::Dir => self.directory(job, source, target, &meta),
-            Kind::File => self.file(job, source, target, &meta),
-            Kind::Symlink => {
-                self.make_room(job, target)?;
-                job.to.make_link(target, &job.from.read_link(source)?)?;
-                job.to.finish(target, &meta)
-            }
-            _ => {
-                self.make_room(job, target)?;
-                job.to.make_node(target, &meta)?;
-                job.to.finish(target, &meta)
-            }
+            _ => self.object(job, source, target, &meta),
         }
+    }
+
+    /// Whatever was there stays until all of the new one is.
+    fn object(&mut self, job: &Job, source: &Path, target: &Path, meta: &Meta) -> Result<()> {
+        let replaces = self.finds_old(job, source, target, meta)?;
+        let place = if replaces { beside(job.to, target)? } else { target.to_owned() };
+        match meta.kind {
+            Kind::File => self.file(job, source, &place, replaces)?,
+            Kind::Symlink => job.to.make_link(&place, &job.from.read_link(source)?)?,
+            _ => job.to.make_node(&place, meta)?,
+        }
+        let finished = job.to.finish(&place, meta);
+        finished.and_then(|()| if replaces { job.to.rename(&place, target) } else { Ok(()) }).inspect_err(
+            |_| {
+                let _ = job.to.remove(&place);
+            },
+        )
     }
 
     fn directory(&mut self, job: &Job, source: &Path, target: &Path, meta: &Meta) -> Result<()> {
@@ -127,20 +134,19 @@ impl<'a> Copy<'a> {
         if top || source.as_os_str().is_empty() { Ok(()) } else { job.to.finish(target, meta) }
     }
 
-    fn file(&mut self, job: &Job, source: &Path, target: &Path, meta: &Meta) -> Result<()> {
-        self.make_room(job, target)?;
+    fn file(&mut self, job: &Job, source: &Path, place: &Path, durable: bool) -> Result<()> {
         self.bar.set_message(job.from.shown(source));
         let mut from = job.from.open(source)?;
-        let to = job.to.create(target)?;
-        let copied = self.contents(&mut *from, to, meta.size).and_then(|()| job.to.finish(target, meta));
-        copied.map_err(|error| {
+        let to = job.to.create(place)?;
+        self.contents(&mut *from, to, durable).map_err(|error| {
             // Half a file under the right name would be taken for the whole.
-            let _ = job.to.remove(target);
+            let _ = job.to.remove(place);
             error.context(job.from.shown(source))
         })
     }
 
-    fn contents(&mut self, from: &mut dyn Source, mut to: Box<dyn Sink + '_>, size: u64) -> Result<()> {
+    fn contents(&mut self, from: &mut dyn Source, mut to: Box<dyn Sink + '_>, durable: bool) -> Result<()> {
+        let size = from.size()?;
         let mut end = 0u64;
         while let Some(range) = from.next_data(end)? {
             self.bar.inc(range.start.saturating_sub(end));
@@ -161,17 +167,23 @@ impl<'a> Copy<'a> {
             }
             if end < range.end {
                 // Cut short while it was read: what is there was copied.
-                return to.close(end);
+                return to.close(end, durable);
             }
         }
-        self.bar.inc(size.saturating_sub(end));
-        to.close(size.max(end))
+        // A hole at the end, unless the file grows or shrinks meanwhile: zeros that nobody wrote are no copy.
+        let size = from.size()?.min(size).max(end);
+        self.bar.inc(size - end);
+        to.close(size, durable)
     }
 
-    /// Overwrites only when told to, and never through what is no file.
-    fn make_room(&self, job: &Job, target: &Path) -> Result<()> {
-        let Some(found) = job.to.stat(target)? else { return Ok(()) };
+    /// Whether there is a file to overwrite: only when told to, and never through what is no file.
+    fn finds_old(&self, job: &Job, source: &Path, target: &Path, meta: &Meta) -> Result<bool> {
+        let Some(found) = job.to.stat(target)? else { return Ok(false) };
         let name = job.to.shown(target);
+        if found.object == meta.object {
+            let what = format!("{} and {name} are the same file", job.from.shown(source));
+            return Err(refuse(Exit::Usage, what));
+        }
         if found.kind == Kind::Dir {
             return Err(refuse(Exit::Failed, format!("{name}: a directory is there")));
         }
@@ -181,7 +193,19 @@ impl<'a> Copy<'a> {
         if !self.force {
             return Err(refuse_with(Exit::Failed, format!("{name}: exists"), "cp --force overwrites"));
         }
-        job.to.remove(target)
+        Ok(true)
+    }
+}
+
+/// A free name in the same directory.
+fn beside(tree: &dyn Tree, target: &Path) -> Result<PathBuf> {
+    let mut n = 0u32;
+    loop {
+        let place = target.with_file_name(format!(".runvault-cp-{}-{n}", std::process::id()));
+        if tree.stat(&place)?.is_none() {
+            return Ok(place);
+        }
+        n = n.saturating_add(1);
     }
 }
 

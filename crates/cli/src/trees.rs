@@ -20,6 +20,8 @@ pub use vault::InVault;
 #[derive(Clone, Copy, Debug)]
 pub struct Meta {
     pub kind: Kind,
+    /// Which object it is, among all file systems and open vaults; names of one file share it.
+    pub object: (u64, u64),
     /// Permission bits, 0o7777.
     pub mode: u32,
     pub nlink: u64,
@@ -44,6 +46,11 @@ pub trait Source {
     /// # Errors
     /// The file system's or the vault's.
     fn read(&mut self, offset: u64, buf: &mut [u8]) -> Result<usize>;
+    /// Bytes to the end of the file, which may be a hole.
+    ///
+    /// # Errors
+    /// The file system's or the vault's.
+    fn size(&self) -> Result<u64>;
 }
 
 /// A file being written.
@@ -53,11 +60,12 @@ pub trait Sink {
     /// # Errors
     /// The file system's or the vault's.
     fn write(&mut self, offset: u64, data: &[u8]) -> Result<()>;
-    /// Sets the size (a hole at the end is not written) and reports what is still wrong.
+    /// Sets the size (a hole at the end is not written) and reports what is still wrong; `durable`: only
+    /// once it is safe from a crash.
     ///
     /// # Errors
     /// The file system's or the vault's.
-    fn close(self: Box<Self>, size: u64) -> Result<()>;
+    fn close(self: Box<Self>, size: u64, durable: bool) -> Result<()>;
 }
 
 /// One side of a copy. Symbolic links are never followed, but by `is_dir`.
@@ -70,7 +78,7 @@ pub trait Tree {
     fn list(&self, path: &Path) -> Result<Vec<OsString>>;
     fn read_link(&self, path: &Path) -> Result<OsString>;
     fn open<'a>(&'a self, path: &Path) -> Result<Box<dyn Source + 'a>>;
-    /// Makes a file, or empties one that is there; only its owner may read it until `finish`.
+    /// Makes a file where there is nothing; only its owner may read it until `finish`.
     fn create<'a>(&'a self, path: &Path) -> Result<Box<dyn Sink + 'a>>;
     fn make_dir(&self, path: &Path) -> Result<()>;
     fn make_link(&self, path: &Path, target: &OsString) -> Result<()>;
@@ -78,6 +86,8 @@ pub trait Tree {
     fn make_node(&self, path: &Path, meta: &Meta) -> Result<()>;
     /// Anything but a directory.
     fn remove(&self, path: &Path) -> Result<()>;
+    /// Takes the place of what is there, in the same directory.
+    fn rename(&self, path: &Path, to: &Path) -> Result<()>;
     /// Mode and times as in `meta`.
     fn finish(&self, path: &Path, meta: &Meta) -> Result<()>;
     /// For messages.

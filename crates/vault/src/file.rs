@@ -86,6 +86,11 @@ impl FileObject {
         }
     }
 
+    /// The plaintext's size in bytes as it was found when the file was last read from the store.
+    pub fn vouched_size(&self) -> u64 {
+        self.shared().size
+    }
+
     /// The writer may be elsewhere: what is stored now counts.
     fn size_beside_a_writer(&self, stored: u64) -> u64 {
         self.run.geometry.plain_len_floor(stored).unwrap_or(0)

@@ -261,6 +261,16 @@ impl Vault {
         self.check_open()?;
         self.handles.file(handle)?.file.seek(offset, data)
     }
+
+    /// The size in bytes that the file's chunks vouch for; what `getattr` says beside a writer is only
+    /// what the store holds.
+    ///
+    /// # Errors
+    /// [`Posix::BadHandle`].
+    pub fn vouched_size(&self, handle: Handle) -> Result<u64> {
+        self.check_open()?;
+        Ok(self.handles.file(handle)?.file.vouched_size())
+    }
 }
 
 /// Waiting bytes go out, while the lease is ours.

@@ -128,7 +128,7 @@ impl Vaults {
         let mut vaults = Vaults { open: Vec::new() };
         let options = Options { run_depth: args.run_depth, ..Options::default() };
         if let Some(path) = &target.store {
-            refuse_into_itself(path, target, sources)?;
+            refuse_around_store(path, sources)?;
             let open = Store::open(path, &args.who)?.write(&args.who, options)?;
             left_out::warn_all(&open.vault);
             vaults.open.push((path.clone(), open));
@@ -166,17 +166,22 @@ impl Vaults {
 }
 
 /// A copy that finds what it writes has no end.
-fn refuse_into_itself(store: &Path, target: &Side, sources: &[Side]) -> Result<()> {
-    for source in sources {
-        let inside = match &source.store {
-            Some(other) => other == store && target.path.starts_with(&source.path),
-            None => source.path.canonicalize().is_ok_and(|path| store.starts_with(path)),
-        };
-        if inside {
+fn refuse_around_store(store: &Path, sources: &[Side]) -> Result<()> {
+    for source in sources.iter().filter(|source| source.store.is_none()) {
+        if source.path.canonicalize().is_ok_and(|path| store.starts_with(path)) {
             return Err(refuse(Exit::Usage, format!("{}: the target is inside it", shown(&source.path))));
         }
     }
     Ok(())
+}
+
+/// The same within a vault; `path` with the name that the source gets there.
+fn refuse_into_itself(source: &Side, target: &Side, path: &Path) -> Result<()> {
+    if source.store.is_none() || source.store != target.store || !path.starts_with(&source.path) {
+        return Ok(());
+    }
+    let what = if path == source.path { "the target is the same" } else { "the target is inside it" };
+    Err(refuse(Exit::Usage, format!("/{}: {what}", shown(&source.path))))
 }
 
 fn copy(args: &Cp, vaults: &Vaults, target: &Side, sources: &[Side]) -> Result<()> {
@@ -198,6 +203,7 @@ fn copy(args: &Cp, vaults: &Vaults, target: &Side, sources: &[Side]) -> Result<(
             Some(name) if into => target.path.join(name),
             _ => target.path.clone(),
         };
+        refuse_into_itself(source, target, &path)?;
         copy.run(&Job { from: &**tree, source: source.path.clone(), to: &*to, target: path })?;
     }
     for run in sources.iter().flat_map(|source| vaults.left_out(source)) {

@@ -245,9 +245,8 @@ mod tests {
     fn modes_read_as_ls_writes_them() {
         let time = Time::default();
         let of = |kind, mode| {
-            let meta =
-                Meta { kind, mode, nlink: 1, uid: 0, gid: 0, rdev: 0, size: 0, atime: time, mtime: time };
-            mode_text(&meta)
+            let (object, nlink, uid, gid, rdev, size) = ((0, 0), 1, 0, 0, 0, 0);
+            mode_text(&Meta { kind, object, mode, nlink, uid, gid, rdev, size, atime: time, mtime: time })
         };
         assert_eq!(of(Kind::File, 0o644), "-rw-r--r--");
         assert_eq!(of(Kind::Dir, 0o2755), "drwxr-sr-x");

@@ -49,7 +49,7 @@ impl Tree for Local {
 
     fn create<'a>(&'a self, path: &Path) -> Result<Box<dyn Sink + 'a>> {
         let mut options = File::options();
-        options.write(true).create(true).truncate(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+        options.write(true).create_new(true).mode(0o600);
         Ok(Box::new(Writing(options.open(path).with_context(|| shown(path))?)))
     }
 
@@ -75,6 +75,10 @@ impl Tree for Local {
 
     fn remove(&self, path: &Path) -> Result<()> {
         fs::remove_file(path).with_context(|| shown(path))
+    }
+
+    fn rename(&self, path: &Path, to: &Path) -> Result<()> {
+        fs::rename(path, to).with_context(|| shown(to))
     }
 
     /// Without suid and sgid: a vault's store does not decide what runs as whom here.
@@ -110,6 +114,7 @@ fn of(meta: &Metadata) -> Meta {
             () if kind.is_block_device() => Kind::BlockDevice,
             () => Kind::File,
         },
+        object: (meta.dev(), meta.ino()),
         mode: meta.mode() & 0o7777,
         nlink: meta.nlink(),
         uid: meta.uid(),
@@ -147,6 +152,10 @@ impl Source for Reading {
     fn read(&mut self, offset: u64, buf: &mut [u8]) -> Result<usize> {
         Ok(self.0.read_at(buf, offset)?)
     }
+
+    fn size(&self) -> Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
 }
 
 struct Writing(File);
@@ -156,7 +165,11 @@ impl Sink for Writing {
         Ok(self.0.write_all_at(data, offset)?)
     }
 
-    fn close(self: Box<Self>, size: u64) -> Result<()> {
-        Ok(self.0.set_len(size)?)
+    fn close(self: Box<Self>, size: u64, durable: bool) -> Result<()> {
+        self.0.set_len(size)?;
+        if durable {
+            self.0.sync_all()?;
+        }
+        Ok(())
     }
 }

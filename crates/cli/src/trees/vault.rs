@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use runvault_store::backend::{Kind, SetTime};
+use runvault_store::backend::{Kind, Rename, SetTime};
 use runvault_vault::api::{Attr, Caller, Handle, Ino, OpenFlags, ROOT, SetAttr};
 use runvault_vault::{Error, Posix, Vault};
 
@@ -43,6 +43,25 @@ impl Drop for Node {
     }
 }
 
+impl Node {
+    fn meta(&self) -> Meta {
+        let attr = &self.attr;
+        Meta {
+            kind: attr.kind,
+            // No device has the number of a place in memory.
+            object: (Arc::as_ptr(&self.vault).addr() as u64, attr.ino),
+            mode: attr.mode,
+            nlink: attr.nlink.into(),
+            uid: attr.uid,
+            gid: attr.gid,
+            rdev: attr.rdev,
+            size: attr.size,
+            atime: attr.atime,
+            mtime: attr.mtime,
+        }
+    }
+}
+
 /// One name of a directory.
 pub struct Listed {
     pub name: OsString,
@@ -67,7 +86,7 @@ impl InVault {
         let listed = names.into_iter().map(|name| {
             let found = self.vault.lookup(ino, name.as_bytes()).map_err(anyhow::Error::from);
             let meta =
-                found.map(|attr| of(&self.node(attr).attr)).with_context(|| self.shown(&path.join(&name)));
+                found.map(|attr| self.node(attr).meta()).with_context(|| self.shown(&path.join(&name)));
             Listed { meta, name }
         });
         Ok(listed.collect())
@@ -146,13 +165,13 @@ impl InVault {
         Ok((self.directory(path.parent().unwrap_or(Path::new("")))?, name))
     }
 
-    fn open_file(&self, path: &Path, flags: OpenFlags) -> Result<(Node, Handle)> {
+    fn open_file(&self, path: &Path) -> Result<(Node, Handle)> {
         let node = self.lookup(path)?;
         if node.attr.kind != Kind::File {
             let what = if node.attr.kind == Kind::Dir { Posix::IsDirectory } else { Posix::Invalid };
             return Err(Error::Posix(what)).with_context(|| self.shown(path));
         }
-        let opened = self.vault.open_file(node.attr.ino, flags).with_context(|| self.shown(path))?;
+        let opened = self.vault.open_file(node.attr.ino, READ).with_context(|| self.shown(path))?;
         Ok((node, opened.handle))
     }
 
@@ -168,8 +187,8 @@ impl InVault {
 
 const READ: OpenFlags =
     OpenFlags { read: true, write: false, truncate: false, append: false, kill_suidgid: false };
-const REWRITE: OpenFlags =
-    OpenFlags { read: false, write: true, truncate: true, append: false, kill_suidgid: false };
+const WRITE: OpenFlags =
+    OpenFlags { read: false, write: true, truncate: false, append: false, kill_suidgid: false };
 const NOTHING: SetAttr = SetAttr {
     mode: None,
     uid: None,
@@ -183,7 +202,7 @@ const NOTHING: SetAttr = SetAttr {
 impl Tree for InVault {
     fn stat(&self, path: &Path) -> Result<Option<Meta>> {
         match self.lookup(path) {
-            Ok(node) => Ok(Some(of(&node.attr))),
+            Ok(node) => Ok(Some(node.meta())),
             Err(e) if is_posix(&e, Posix::NotFound) => Ok(None),
             Err(e) => Err(e),
         }
@@ -203,19 +222,15 @@ impl Tree for InVault {
     }
 
     fn open<'a>(&'a self, path: &Path) -> Result<Box<dyn Source + 'a>> {
-        let (node, handle) = self.open_file(path, READ)?;
+        let (node, handle) = self.open_file(path)?;
         Ok(Box::new(File { node, handle, size: None }))
     }
 
     fn create<'a>(&'a self, path: &Path) -> Result<Box<dyn Sink + 'a>> {
         let (parent, name) = self.place(path)?;
-        let made = self.vault.create(&Self::caller(), parent, name.as_bytes(), 0o600, REWRITE);
-        let (node, handle) = match made {
-            Ok((attr, opened)) => (self.node(attr), opened.handle),
-            Err(Error::Posix(Posix::Exists)) => self.open_file(path, REWRITE)?,
-            Err(e) => return Err(e).with_context(|| self.shown(path)),
-        };
-        Ok(Box::new(File { node, handle, size: Some(0) }))
+        let made = self.vault.create(&Self::caller(), parent, name.as_bytes(), 0o600, WRITE);
+        let (attr, opened) = made.with_context(|| self.shown(path))?;
+        Ok(Box::new(File { node: self.node(attr), handle: opened.handle, size: Some(0) }))
     }
 
     fn make_dir(&self, path: &Path) -> Result<()> {
@@ -245,6 +260,13 @@ impl Tree for InVault {
         self.vault.unlink(parent, name.as_bytes()).with_context(|| self.shown(path))
     }
 
+    fn rename(&self, path: &Path, to: &Path) -> Result<()> {
+        let ((parent, name), (to_parent, new)) = (self.place(path)?, self.place(to)?);
+        self.vault
+            .rename(parent, name.as_bytes(), to_parent, new.as_bytes(), Rename::Over)
+            .with_context(|| self.shown(to))
+    }
+
     fn finish(&self, path: &Path, meta: &Meta) -> Result<()> {
         let node = self.lookup(path)?;
         let mode = (meta.kind != Kind::Symlink).then_some(meta.mode);
@@ -263,20 +285,6 @@ impl Tree for InVault {
 
 fn is_posix(error: &anyhow::Error, wanted: Posix) -> bool {
     matches!(error.downcast_ref::<Error>(), Some(Error::Posix(found)) if *found == wanted)
-}
-
-fn of(attr: &Attr) -> Meta {
-    Meta {
-        kind: attr.kind,
-        mode: attr.mode,
-        nlink: attr.nlink.into(),
-        uid: attr.uid,
-        gid: attr.gid,
-        rdev: attr.rdev,
-        size: attr.size,
-        atime: attr.atime,
-        mtime: attr.mtime,
-    }
 }
 
 /// An open file; released when dropped, flushed when closed.
@@ -312,6 +320,10 @@ impl Source for File {
     fn read(&mut self, offset: u64, buf: &mut [u8]) -> Result<usize> {
         Ok(self.vault().read(self.handle, offset, buf)?)
     }
+
+    fn size(&self) -> Result<u64> {
+        Ok(self.vault().vouched_size(self.handle)?)
+    }
 }
 
 impl Sink for File {
@@ -321,11 +333,15 @@ impl Sink for File {
         Ok(())
     }
 
-    fn close(self: Box<Self>, size: u64) -> Result<()> {
+    fn close(self: Box<Self>, size: u64, durable: bool) -> Result<()> {
         if self.size != Some(size) {
             let change = SetAttr { size: Some(size), ..NOTHING };
             self.vault().setattr(&InVault::caller(), self.node.attr.ino, Some(self.handle), &change)?;
         }
-        Ok(self.vault().flush(self.handle)?)
+        self.vault().flush(self.handle)?;
+        if durable {
+            self.vault().fsync(self.handle, false)?;
+        }
+        Ok(())
     }
 }
