@@ -130,6 +130,7 @@ impl<'a> Copy<'a> {
             let result = self.any(job, &source.join(&name), &target.join(&name));
             self.note(result)?;
         }
+        self.note(job.from.check_names(source))?;
         // After its entries, which change its times. The top of a vault has its own.
         if top || source.as_os_str().is_empty() { Ok(()) } else { job.to.finish(target, meta) }
     }

@@ -76,6 +76,10 @@ pub trait Tree {
     fn is_dir(&self, path: &Path) -> Result<bool>;
     /// Names, sorted by their bytes.
     fn list(&self, path: &Path) -> Result<Vec<OsString>>;
+    /// Fails, with exit 4, if `list` leaves out names of the directory because they do not authenticate.
+    fn check_names(&self, _path: &Path) -> Result<()> {
+        Ok(())
+    }
     fn read_link(&self, path: &Path) -> Result<OsString>;
     fn open<'a>(&'a self, path: &Path) -> Result<Box<dyn Source + 'a>>;
     /// Makes a file where there is nothing; only its owner may read it until `finish`.

@@ -79,3 +79,20 @@ fn a_copy_that_fails_leaves_the_old_file_in_the_vault() {
     run(&scratch, &["cp", "--force", "other", "store:/run"]).done();
     assert_eq!(run(&scratch, &["cat", "store", "run/other"]).done().stdout, b"new");
 }
+
+#[test]
+fn names_that_do_not_authenticate_are_counted() {
+    let scratch = Scratch::new();
+    let long = "n".repeat(250);
+    let stored = with_a_file(&scratch, &long, b"contents");
+    fs::write(scratch.path("other"), b"seen").expect("a file");
+    run(&scratch, &["cp", "other", "store:/run"]).done();
+    let tree = stored.parent().expect("a tree");
+    let side = names(tree).into_iter().find(|name| name.ends_with(".name")).expect("a side file");
+    fs::write(tree.join(side), [0; 200]).expect("damage");
+    let listed = run(&scratch, &["ls", "store", "run"]);
+    assert_eq!(listed.refused(4, "1 name").out(), "other\n");
+    run(&scratch, &["ls", "-R", "store"]).refused(4, "1 name");
+    run(&scratch, &["cp", "-r", "store:/run", "out"]).refused(4, "1 name");
+    assert_eq!(names(&scratch.path("out")), ["other"]);
+}

@@ -85,16 +85,20 @@ impl Vault {
                 RUNS
             }
         };
-        let dir = match &listing.dir {
-            Some(dir) => dir.clone(),
-            None => match self.directory(listing.ino) {
-                Ok(dir) => dir,
-                // The mount's root before there is a loose run.
-                Err(e) if is_not_found(&e) => return Ok(()),
-                Err(e) => return Err(e),
-            },
-        };
+        let Some(dir) = self.stored_directory(&listing)? else { return Ok(()) };
         self.show_stored(&dir, DOTS + runs, cookie, plus, visit)
+    }
+
+    /// `None`: the mount's root before there is a loose run.
+    fn stored_directory(&self, listing: &OpenListing) -> Result<Option<Arc<OpenDir>>> {
+        if let Some(dir) = &listing.dir {
+            return Ok(Some(dir.clone()));
+        }
+        match self.directory(listing.ino) {
+            Ok(dir) => Ok(Some(dir)),
+            Err(e) if is_not_found(&e) => Ok(None),
+            Err(e) => Err(e),
+        }
     }
 
     fn show_dots(&self, listing: &OpenListing, cookie: u64, visit: Visit<'_>) -> Flow {
@@ -225,6 +229,28 @@ impl Vault {
         Ok(Flow::Stop)
     }
 
+    /// How many entries a listing leaves out because their names do not authenticate there.
+    ///
+    /// # Errors
+    /// [`Posix::BadHandle`]; the store's.
+    pub fn unreadable_names(&self, handle: Handle) -> Result<u64> {
+        self.check_open()?;
+        let listing = self.handles.listing(handle)?;
+        let Some(dir) = self.stored_directory(&listing)? else { return Ok(0) };
+        let mut count = 0;
+        dir.dir
+            .entries(0, &mut |entry| {
+                let ours = matches!(name::shape(&entry.name), Shape::Short | Shape::Long);
+                // One that is removed meanwhile may have lost its side file first.
+                let unreadable =
+                    ours && self.plain_name(&dir, &entry).is_none() && dir.dir.stat(&entry.name).is_ok();
+                count += u64::from(unreadable);
+                true
+            })
+            .map_err(|e| outcome("list", dir.object(), e))?;
+        Ok(count)
+    }
+
     /// The name that a stored one stands for; `None` for records, side files and what is not ours.
     fn plain_name(&self, dir: &OpenDir, entry: &Entry) -> Option<Vec<u8>> {
         let stored = &entry.name;
@@ -254,15 +280,8 @@ impl Vault {
     pub fn fsyncdir(&self, handle: Handle) -> Result<()> {
         self.check_open()?;
         let listing = self.handles.listing(handle)?;
-        let dir = match &listing.dir {
-            Some(dir) => dir.clone(),
-            None => match self.directory(listing.ino) {
-                Ok(dir) => dir,
-                // Runs are made durable one by one.
-                Err(e) if is_not_found(&e) => return Ok(()),
-                Err(e) => return Err(e),
-            },
-        };
+        // Runs are made durable one by one.
+        let Some(dir) = self.stored_directory(&listing)? else { return Ok(()) };
         if dir.body.context.read_only() {
             return Ok(());
         }

@@ -83,6 +83,9 @@ impl Listing<'_> {
                 Err(error) => self.note(&error),
             }
         }
+        if let Err(error) = self.tree.check_names(path) {
+            self.note(&error);
+        }
         self.print(path, &entries)?;
         if !self.args.recursive {
             return Ok(());

@@ -14,8 +14,9 @@ use runvault_vault::api::{Attr, Caller, Handle, Ino, OpenFlags, ROOT, SetAttr};
 use runvault_vault::{Error, Posix, Vault};
 
 use super::{Meta, Sink, Source, Tree};
+use crate::exit::{Exit, refuse_with};
 use crate::left_out::{self, LeftOut};
-use crate::output::shown;
+use crate::output::{count, shown};
 
 /// The most directories that are kept at hand.
 const KEPT: usize = 4096;
@@ -214,6 +215,20 @@ impl Tree for InVault {
 
     fn list(&self, path: &Path) -> Result<Vec<OsString>> {
         self.names(self.directory(path)?).with_context(|| self.shown(path))
+    }
+
+    fn check_names(&self, path: &Path) -> Result<()> {
+        let handle = self.vault.opendir(self.directory(path)?).with_context(|| self.shown(path))?;
+        let counted = self.vault.unreadable_names(handle);
+        self.vault.releasedir(handle)?;
+        match counted.with_context(|| self.shown(path))? {
+            0 => Ok(()),
+            n => Err(refuse_with(
+                Exit::Damaged,
+                format!("{}: {} left out, damaged in the store", self.shown(path), count(n, "name")),
+                "runvault check STORE says which",
+            )),
+        }
     }
 
     fn read_link(&self, path: &Path) -> Result<OsString> {
