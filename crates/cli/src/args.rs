@@ -247,6 +247,10 @@ pub struct Cat {
 /// A vault's side is STORE:/PATH. Keeps modes and times, and holes. Copying a directory to the top of a
 /// vault makes a run of it, as a mount does. Existing files are overwritten only with --force, each once its
 /// copy is complete; one that fails leaves the old file.
+///
+/// Not kept: owners and groups (all is yours), extended attributes and ACLs, and hard links (each name
+/// becomes a file of its own). Out of a vault also not set-id bits and devices: a store does not decide what
+/// runs as whom here.
 #[derive(Args, Debug)]
 #[command(override_usage = "runvault cp [OPTIONS] SRC... DST")]
 #[command(after_help = "\
