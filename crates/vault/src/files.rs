@@ -61,6 +61,11 @@ impl Files {
     }
 }
 
+/// Its name is gone, or is another object's now: it may have got a new one meanwhile.
+fn has_moved(error: &Error) -> bool {
+    is_not_found(error) || matches!(error, Error::Posix(Posix::Stale))
+}
+
 impl Vault {
     /// The object of a regular file, opened where it is not. One handle more is counted when
     /// `handle`; else [`Vault::let_go`] must follow. `replace`: a file that is damaged starts anew.
@@ -81,7 +86,7 @@ impl Vault {
         let mut tries = 0;
         let (file, body) = loop {
             match self.open_object(ino, replace) {
-                Err(e) if is_not_found(&e) && tries < TRIES => tries += 1,
+                Err(e) if has_moved(&e) && tries < TRIES => tries += 1,
                 other => break other?,
             }
         };
@@ -102,7 +107,7 @@ impl Vault {
         let stored = Self::open_stored(&dir, &at.stored).map_err(|e| opened("open", object(), e))?;
         let stat = stored.stat().map_err(|e| outcome("stat", object(), e))?;
         if number(stat.ino) != ino {
-            return Err(Posix::NotFound.into());
+            return Err(Posix::Stale.into());
         }
         let place = Some(dir.place(Kind::File, &text));
         // Opening by a writer may cut the file or write its header.

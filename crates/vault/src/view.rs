@@ -29,7 +29,7 @@ impl Vault {
     /// Where a node stands, by the first of its names that still leads to it.
     ///
     /// # Errors
-    /// [`Posix::NotFound`] where none does; the store's.
+    /// [`Posix::NotFound`] where none does, [`Posix::Stale`] where one leads to something else; the store's.
     pub(crate) fn locate_node(&self, ino: Ino) -> Result<At> {
         let known = self.nodes.known(ino).ok_or(Posix::Stale)?;
         if known.top {
@@ -51,8 +51,9 @@ impl Vault {
         let dir = self.directory(parent)?;
         let stored = dir.stored(text)?.text;
         let stat = dir.dir.stat(&stored).map_err(|e| outcome("stat", dir.body.context.object(ino), e))?;
+        // Another object has the name now: the kernel shall look it up again.
         if number(stat.ino) != ino {
-            return Err(Posix::NotFound.into());
+            return Err(Posix::Stale.into());
         }
         let (backing, body) = (dir.dir.clone(), dir.body.clone());
         Ok(At { dir: backing, stored, stat, body, named: Some((dir, text.into())) })

@@ -478,3 +478,20 @@ fn runs_that_nobody_uses_are_closed_and_open_again() {
     assert_eq!(leases(), 0);
     assert_eq!(fixture.reader().get("run0/file").unwrap(), b"again");
 }
+
+/// The kernel then looks the name up again, and finds the new one.
+#[test]
+fn a_reader_is_told_that_a_name_has_a_new_file() {
+    let fixture = Fixture::in_memory();
+    let writer = fixture.writer();
+    writer.make_dir("run").unwrap();
+    writer.put("run/t", b"old").unwrap();
+    let reader = fixture.reader();
+    let old = reader.ino("run/t").unwrap();
+    writer.put("run/new", b"new").unwrap();
+    writer.mv("run/new", "run/t", Rename::Over).unwrap();
+    assert_eq!(posix(reader.getattr(old, None)), Posix::Stale);
+    assert_eq!(posix(reader.open_file(old, READ)), Posix::Stale);
+    reader.ino("run/t").unwrap();
+    writer.close().unwrap();
+}
