@@ -60,6 +60,7 @@ fn of_custody(error: &Custody) -> Option<String> {
             "name a file that does not exist yet; remove this one only if an interrupted init left it and no vault was made".into()
         }
         Custody::UnlockedInStore => "--no-lock needs --identity FILE, outside the store".into(),
+        Custody::Io { source, .. } => return of_errno(source.raw_os_error()?),
         Custody::Vault(error) => return of_vault(error),
         _ => return None,
     })
@@ -101,6 +102,9 @@ fn of_errno(errno: i32) -> Option<String> {
     Some(match errno {
         libc::ENOSPC | libc::EDQUOT => {
             "the store is full: make space, then try again; nothing that was accepted is lost".into()
+        }
+        libc::EMFILE | libc::ENFILE => {
+            "more files would have to be open at once than this machine allows: raise the limit (ulimit -n)".into()
         }
         libc::EROFS => "the store is read-only here: mount --read-only, ls, cat and check still work".into(),
         libc::EACCES | libc::EPERM => {

@@ -143,14 +143,21 @@ impl StateFolder {
     }
 
     /// Finishes what a killed process left: a pending run is adopted or retired; runs of this
-    /// gateway that the folder does not know are counted. To be called before a writing mount.
+    /// gateway that the folder does not know are counted. To be called before a writing mount. On a store
+    /// that is read-only a pending run stays; no other begins before it is settled.
     ///
     /// # Errors
     /// The store's, [`Error::Damaged`].
     pub fn settle(&self, root: &Arc<dyn Dir>) -> Result<Settled> {
         let _ = self.root.set(root.clone());
         let mut place = self.place();
-        let mut settled = self.settle_pending(root, &mut place)?;
+        let mut settled = match self.settle_pending(root, &mut place) {
+            Err(Error::Io { object, source, .. }) if source.raw_os_error() == Some(libc::EROFS) => {
+                log::warn!("{object}: the store is read-only: the run that was begun there is settled later");
+                Settled::default()
+            }
+            other => other?,
+        };
         let known = place.head.map_or(0, |head| head.seq);
         if let Some(newer) = settle::newest_run_above(root, &self.identity, known)? {
             self.write_head(&mut place, newer)?;

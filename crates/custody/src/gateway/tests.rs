@@ -143,6 +143,25 @@ fn a_second_begin_settles_the_first_one() {
 }
 
 #[test]
+fn a_store_that_is_read_only_is_settled_later() {
+    use runvault_store::doubles::faulty::{Fault, Faults, Rule};
+    use runvault_store::doubles::observe::Op;
+    let (root, chain, folder) = gateway();
+    let (run, resume) = draw_run();
+    begin(&chain, &reopen(&folder, &chain).unwrap(), &run, &resume);
+    let (read_only, faults) = Faults::over(root.clone()).unwrap();
+    faults.add(Rule::every(Op::CreateFile, Fault::Fail(libc::EROFS)));
+    let again = reopen(&folder, &chain).unwrap();
+    assert_eq!(again.settle(&read_only).unwrap(), Settled::default());
+    let (next, resume) = draw_run();
+    let mut text =
+        |place| Ok(crate::testing::descriptor(&chain, &again, &next, &resume.key, place).to_text()?);
+    assert!(again.begin_run(&next, &resume, &mut text).is_err());
+    drop(again);
+    assert_eq!(reopen(&folder, &chain).unwrap().settle(&root).unwrap().retired, Some(run));
+}
+
+#[test]
 fn another_runs_text_is_not_signed() {
     let (root, chain, folder) = gateway();
     let gateway = reopen(&folder, &chain).unwrap();
