@@ -224,6 +224,11 @@ fn planted_links_pipes_and_foreign_names_are_never_followed() {
         fs::read_dir(mount.path("run")).expect("a run").map(|e| e.expect("an entry").file_name()).collect();
     assert_eq!(names, ["file"]);
     mount.unmount();
+    let check = site.command(&["check"]).arg(&site.store).output().expect("check runs");
+    assert_eq!(check.status.code(), Some(4), "{}", printed(&check));
+    for name in ["planted", "lost+found", ".nfs0001"] {
+        assert!(printed(&check).contains(name), "{name}: {}", printed(&check));
+    }
     // A link, a pipe and a device in the place of the file.
     for plant in ["link", "pipe", "device"] {
         fs::remove_file(&file).expect("removed");

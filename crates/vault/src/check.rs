@@ -9,7 +9,7 @@ use runvault_format::header::Kind as Object;
 use runvault_format::ids::{DirId, FileId, RunId, SessionId};
 use runvault_format::keys::{RunKeys, place};
 use runvault_format::name::{self, Shape};
-use runvault_store::backend::{Access, Dir, Entry, Kind, Stat};
+use runvault_store::backend::{Access, Dir, Entry, Kind, Stat, Xattrs};
 use runvault_store::read_whole::read_whole;
 
 use crate::authority::Authority;
@@ -54,6 +54,11 @@ pub enum CheckEvent {
         /// Its place in the store.
         object: String,
     },
+    /// The side file of a name that is gone: a crash may leave one.
+    Leftover {
+        /// Its place in the store.
+        object: String,
+    },
 }
 
 /// What a check has counted.
@@ -70,6 +75,8 @@ pub struct CheckSummary {
     /// Records in journals that authenticate.
     pub journal_records: u64,
     pub foreign_names: u64,
+    /// Side files whose name is gone.
+    pub leftovers: u64,
     pub damages: u64,
 }
 
@@ -77,7 +84,8 @@ pub struct CheckSummary {
 /// state folder names for a run that it holds.
 ///
 /// # Errors
-/// The store's, for `runs/` itself. Everything else is reported, and the rest goes on.
+/// The store's, for `runs/` itself, and where this machine is short of descriptors or memory, which says
+/// nothing about the store. Everything else is reported, and the rest goes on.
 pub fn check(
     root: &Arc<dyn Dir>,
     authority: &Arc<dyn Authority>,
@@ -85,16 +93,27 @@ pub fn check(
     report: &mut dyn FnMut(CheckEvent),
 ) -> Result<CheckSummary> {
     let listed = runs::list_all(root)?;
-    let mut checker =
-        Checker { root, authority: &**authority, held, report, summary: CheckSummary::default() };
-    checker.summary.foreign_names = listed.foreign;
+    let mut checker = Checker {
+        root,
+        authority: &**authority,
+        held,
+        report,
+        summary: CheckSummary::default(),
+        short: None,
+    };
+    for name in listed.foreign {
+        checker.foreign(format!("runs/{}", String::from_utf8_lossy(&name)));
+    }
     for run in listed.runs {
+        if checker.short.is_some() {
+            break;
+        }
         if let Err(error) = checker.run(run) {
             let object = error.object().map_or_else(|| format!("runs/{run}"), ToOwned::to_owned);
             checker.damage(object, None, error);
         }
     }
-    Ok(checker.summary)
+    checker.short.map_or(Ok(checker.summary), Err)
 }
 
 struct Checker<'a> {
@@ -103,6 +122,8 @@ struct Checker<'a> {
     held: &'a dyn Fn(&RunId) -> Option<SessionId>,
     report: &'a mut dyn FnMut(CheckEvent),
     summary: CheckSummary,
+    /// What this machine lacked: the check ends there.
+    short: Option<Error>,
 }
 
 /// A directory on the way down, and what of it is still to be entered.
@@ -123,6 +144,10 @@ struct Walk {
 
 impl Checker<'_> {
     fn damage(&mut self, object: String, path: Option<&[u8]>, error: Error) {
+        if error.is_shortage() {
+            self.short.get_or_insert(error);
+            return;
+        }
         self.summary.damages += 1;
         let (object, what) = match error {
             Error::Damaged { damage, .. } => (object, damage.to_string()),
@@ -181,7 +206,7 @@ impl Checker<'_> {
         let mut levels = Vec::new();
         let top = Level { dir: tree, id: DirId::ROOT, path, object, below: Vec::new() };
         levels.push(self.level(&mut walk, top));
-        while let Some(level) = levels.last_mut() {
+        while let Some(level) = levels.last_mut().filter(|_| self.short.is_none()) {
             match level.below.pop() {
                 None => drop(levels.pop()),
                 Some((stored, text)) => {
@@ -213,6 +238,9 @@ impl Checker<'_> {
             let error = Error::store("list", level.object.clone(), e);
             self.damage(level.object.clone(), Some(&level.path), error);
         }
+        if let Err(error) = attributes(&walk.context, &*level.dir, &level.id, &level.object) {
+            self.damage(level.object.clone(), Some(&level.path), error);
+        }
         let names: HashSet<Vec<u8>> = entries.iter().map(|e| e.name.clone()).collect();
         for entry in entries {
             let object = format!("{}/{}", level.object, String::from_utf8_lossy(&entry.name));
@@ -221,7 +249,8 @@ impl Checker<'_> {
                 Shape::Foreign => self.foreign(object),
                 Shape::SideName | Shape::SideLink => {
                     if !names.contains(owner_of(&entry.name)) {
-                        self.foreign(object);
+                        self.summary.leftovers += 1;
+                        (self.report)(CheckEvent::Leftover { object });
                     }
                 }
                 Shape::Short | Shape::Long => self.entry(walk, &mut level, &entry, object),
@@ -232,7 +261,10 @@ impl Checker<'_> {
 
     fn entry(&mut self, walk: &mut Walk, level: &mut Level, entry: &Entry, object: String) {
         let key = walk.context.keys.name_key();
-        let side = read_whole(&*level.dir, &name::side_name_of(&entry.name), SIDE_MAX).ok();
+        let side = match side(&*level.dir, &name::side_name_of(&entry.name), &object) {
+            Ok(side) => side,
+            Err(error) => return self.damage(object, None, error),
+        };
         let Ok(text) = name::decrypt_name(key, &level.id, &entry.name, side.as_deref()) else {
             self.damage(object.clone(), None, Error::damaged(object, Damage::Name));
             return;
@@ -277,7 +309,7 @@ impl Checker<'_> {
         if stat.nlink < 2 || walk.read.insert(stat.ino) {
             bytes = self.chunks(walk, &file, object, path)?;
             if let Some(id) = file.file_id() {
-                attributes(walk, &**file.stored(), &id, object)?;
+                attributes(&walk.context, &**file.stored(), &id, object)?;
             }
         }
         (self.report)(CheckEvent::File { path: path.to_vec(), bytes });
@@ -332,15 +364,29 @@ fn enter(
     };
     let id = match record::read(context, &*dir, Some(place)) {
         Ok(Some(id)) => id,
-        Ok(None) if holds_nothing(&*dir).unwrap_or(false) => DirId::ROOT,
-        Ok(None) => {
-            let error = Error::damaged(level.object.clone(), Damage::DirectoryRecord);
-            return Err((level, error));
-        }
+        Ok(None) => match holds_nothing(&*dir) {
+            Ok(true) => DirId::ROOT,
+            Ok(false) => {
+                let error = Error::damaged(level.object.clone(), Damage::DirectoryRecord);
+                return Err((level, error));
+            }
+            Err(e) => {
+                let error = Error::store("list", level.object.clone(), e);
+                return Err((level, error));
+            }
+        },
         Err(error) => return Err((level, error)),
     };
     (level.dir, level.id) = (dir, id);
     Ok(level)
+}
+
+/// What a side file holds; `None` where there is none that can be read.
+fn side(dir: &dyn Dir, name: &[u8], object: &str) -> Result<Option<Vec<u8>>> {
+    match read_whole(dir, name, SIDE_MAX).map_err(|e| Error::store("read the side file of", object, e)) {
+        Err(error) if error.is_shortage() => Err(error),
+        read => Ok(read.ok()),
+    }
 }
 
 fn owner_of(side: &[u8]) -> &[u8] {
@@ -350,28 +396,23 @@ fn owner_of(side: &[u8]) -> &[u8] {
 fn link(walk: &Walk, dir: &dyn Dir, stored: &[u8]) -> Result<()> {
     let object = || format!("runs/{}/tree", walk.context.id);
     let text = dir.read_link(stored).map_err(|e| Error::store("read the link", object(), e))?;
-    let side = read_whole(dir, &name::side_link_of(stored), SIDE_MAX).ok();
+    let side = side(dir, &name::side_link_of(stored), &object())?;
     let key = walk.context.keys.name_key();
     let target = name::decrypt_link(key, &text, side.as_deref());
     target.map(drop).map_err(|_| Error::damaged(object(), Damage::Name))
 }
 
 /// Every attribute that claims to be ours opens.
-fn attributes(
-    walk: &Walk,
-    file: &dyn runvault_store::backend::File,
-    id: &FileId,
-    object: &str,
-) -> Result<()> {
-    let key = walk.context.keys.name_key();
-    let names = match file.xattrs() {
+fn attributes(context: &RunContext, subject: &dyn Xattrs, id: &FileId, object: &str) -> Result<()> {
+    let key = context.keys.name_key();
+    let names = match subject.xattrs() {
         Ok(names) => names,
         Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(()),
         Err(e) => return Err(Error::store("list the attributes of", object.to_owned(), e)),
     };
     for stored in names.iter().filter(|n| n.starts_with(name::XATTR_PREFIX)) {
         let value =
-            file.xattr(stored).map_err(|e| Error::store("read an attribute of", object.to_owned(), e))?;
+            subject.xattr(stored).map_err(|e| Error::store("read an attribute of", object.to_owned(), e))?;
         name::decrypt_xattr_name(key, id, stored)
             .and_then(|name| name::decrypt_xattr_value(key, id, &name, &value))
             .map_err(|_| Error::damaged(object.to_owned(), Damage::Name))?;

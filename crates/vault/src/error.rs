@@ -144,6 +144,11 @@ impl Error {
         let Error::Store { source, .. } = self else { return false };
         matches!(source.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG))
     }
+    /// This machine is short of descriptors or memory: that says nothing about the store.
+    pub fn is_shortage(&self) -> bool {
+        let Error::Store { source, .. } = self else { return false };
+        matches!(source.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM))
+    }
     /// The place in the store of what is damaged.
     pub fn object(&self) -> Option<&str> {
         if let Error::Damaged { object, .. } = self { Some(object) } else { None }

@@ -117,8 +117,17 @@ impl Vault {
         let object = || parent.object();
         let context = &parent.body.context;
         let dir = parent.dir.open_dir(&parent.stored(text)?.text).map_err(|e| opened("open", object(), e))?;
-        let leftovers = leftovers(&*dir).map_err(|e| outcome("list", object(), e))?.ok_or(Posix::NotEmpty)?;
-        for side in leftovers {
+        let left = leftovers(&*dir).map_err(|e| outcome("list", object(), e))?.ok_or(Posix::NotEmpty)?;
+        if left.only_foreign {
+            let inode = dir.stat_self().map_or(0, |stat| stat.ino);
+            log::warn!(
+                "{}: the directory of inode {inode} looks empty and is not: it holds names that are not ours; \
+                 check names them",
+                object()
+            );
+            return Err(Posix::NotEmpty.into());
+        }
+        for side in left.sides {
             dir.unlink(&side).map_err(|e| outcome("remove a side file in", object(), e))?;
         }
         // What is damaged may go too: it holds nothing.
@@ -148,22 +157,28 @@ impl Vault {
     }
 }
 
-/// Orphaned side files of a directory that is empty else; `None` if it is not.
-fn leftovers(dir: &dyn Dir) -> std::io::Result<Option<Vec<Vec<u8>>>> {
-    let mut sides = Some(Vec::new());
+/// What lies in a directory that shows no names.
+#[derive(Default)]
+struct Leftovers {
+    /// Orphaned side files.
+    sides: Vec<Vec<u8>>,
+    /// Names that are not ours, and no name that is.
+    only_foreign: bool,
+}
+
+/// `None` if the directory holds names of ours.
+fn leftovers(dir: &dyn Dir) -> std::io::Result<Option<Leftovers>> {
+    let mut found = Some(Leftovers::default());
     dir.entries(0, &mut |entry| {
-        match name::shape(&entry.name) {
-            Shape::Record => {}
-            Shape::SideName | Shape::SideLink => {
-                if let Some(sides) = &mut sides {
-                    sides.push(entry.name);
-                }
-            }
-            Shape::Short | Shape::Long | Shape::Foreign => sides = None,
+        match (name::shape(&entry.name), &mut found) {
+            (Shape::SideName | Shape::SideLink, Some(left)) => left.sides.push(entry.name),
+            (Shape::Foreign, Some(left)) => left.only_foreign = true,
+            (Shape::Short | Shape::Long, _) => found = None,
+            _ => {}
         }
-        sides.is_some()
+        found.is_some()
     })?;
-    Ok(sides)
+    Ok(found)
 }
 
 /// The side files of a name that has gone. What stays behind costs room only.

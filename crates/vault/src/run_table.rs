@@ -101,7 +101,8 @@ impl Vault {
         let listed = runs::list_all(&self.root)?;
         let before = self.table();
         let mut entries = BTreeMap::new();
-        let mut changed = listed.runs.len() != before.entries.len() || before.foreign != listed.foreign;
+        let foreign = listed.foreign.len() as u64;
+        let mut changed = listed.runs.len() != before.entries.len() || before.foreign != foreign;
         for id in listed.runs {
             let entry = match before.entries.get(&id) {
                 Some(Entry::Run(run)) => Entry::Run(run.clone()),
@@ -115,7 +116,7 @@ impl Vault {
             entries.insert(id, entry);
         }
         if changed {
-            self.replace_table(entries, listed.foreign);
+            self.replace_table(entries, foreign);
         }
         Ok(())
     }

@@ -36,7 +36,7 @@ pub struct Listed {
     /// Names of runs, sorted.
     pub runs: Vec<RunId>,
     /// Other names.
-    pub foreign: u64,
+    pub foreign: Vec<Vec<u8>>,
     /// Names of runs on their way in (`.new-…`) or out (`.gone-…`).
     pub(crate) passing: Vec<Vec<u8>>,
 }
@@ -80,7 +80,7 @@ pub fn list_all(root: &Arc<dyn Dir>) -> Result<Listed> {
             _ if entry.name.starts_with(b".new-") || entry.name.starts_with(b".gone-") => {
                 listed.passing.push(entry.name);
             }
-            _ => listed.foreign += 1,
+            _ => listed.foreign.push(entry.name),
         }
         true
     })

@@ -45,6 +45,7 @@ fn checked(fixture: &Fixture) -> (CheckSummary, Vec<(String, Option<String>, Str
                 found.push((object, path.map(|p| String::from_utf8_lossy(&p).into_owned()), what));
             }
             CheckEvent::Foreign { object } => found.push((object, None, "foreign".into())),
+            CheckEvent::Leftover { object } => found.push((object, None, "leftover".into())),
             CheckEvent::Run { .. } | CheckEvent::File { .. } => {}
         })
         .unwrap();
@@ -169,6 +170,56 @@ fn planted_names_and_things_are_hidden_or_refused_and_never_followed() {
     assert_eq!(vault.attr("run/x").unwrap().size, 0);
     assert_eq!(damage(vault.get("run/x")), Damage::Header);
     assert_eq!(checked(&fixture).0.damages, 1);
+}
+
+#[test]
+fn an_attribute_of_a_directory_that_does_not_open_is_named() {
+    let fixture = Fixture::in_memory();
+    let vault = written(&fixture);
+    let a = vault.ino("run/a").unwrap();
+    let tree = tree(&fixture);
+    tree.set_xattr(b"user.rv.planted", b"x", 0).unwrap();
+    tree.open_dir(&stored(&*tree, a)).unwrap().set_xattr(b"user.rv.planted", b"x", 0).unwrap();
+    let (summary, found) = checked(&fixture);
+    let paths: Vec<_> = found.iter().filter_map(|(_, path, _)| path.as_deref()).collect();
+    assert_eq!((summary.damages, paths), (2, vec!["run", "run/a"]), "{found:?}");
+}
+
+#[test]
+fn a_side_file_without_its_name_is_no_planted_one() {
+    let fixture = Fixture::in_memory();
+    written(&fixture);
+    let side = [&[b'0'][..], &[b'a'; 32], b".name"].concat();
+    tree(&fixture).create_file(&side, 0o644).unwrap();
+    let (summary, found) = checked(&fixture);
+    assert_eq!((summary.damages, summary.foreign_names, summary.leftovers), (0, 0, 1), "{found:?}");
+}
+
+/// Found for the machine that checks, never for the store: the check ends, and says why.
+#[test]
+fn a_shortage_of_this_machine_is_no_damage() {
+    use runvault_store::doubles::faulty::{Fault, Faults, Rule};
+    use runvault_store::doubles::observe::Op;
+    let fixture = Fixture::in_memory();
+    written(&fixture);
+    let authority: Arc<dyn Authority> = fixture.authority.clone();
+    for (op, errno) in
+        [(Op::OpenDir, libc::EMFILE), (Op::OpenFile, libc::ENFILE), (Op::Entries, libc::ENOMEM)]
+    {
+        for after in 1..40 {
+            let (root, faults) = Faults::over(fixture.root.clone()).unwrap();
+            faults.add(Rule { after, ..Rule::every(op, Fault::Fail(errno)) });
+            let mut damaged = false;
+            let ended = check(&root, &authority, &|run| fixture.state.session(run), &mut |event| {
+                damaged |= matches!(event, CheckEvent::Damage { .. });
+            });
+            assert!(!damaged, "{op:?} {after}");
+            match ended {
+                Ok(summary) => assert_eq!(summary.files, 4, "{op:?} {after}"),
+                Err(error) => assert!(error.is_shortage(), "{op:?} {after}: {error}"),
+            }
+        }
+    }
 }
 
 #[test]

@@ -75,6 +75,10 @@ impl Report<'_> {
                 let text = format!("{}: not ours, hidden in a mount", visible(object.as_bytes()));
                 self.print(&text, Map::from_iter([("foreign".to_owned(), json!(object))]));
             }
+            CheckEvent::Leftover { object } => {
+                let text = format!("{}: left over by a crash, harmless", visible(object.as_bytes()));
+                self.print(&text, Map::from_iter([("leftover".to_owned(), json!(object))]));
+            }
         }
     }
 
@@ -96,19 +100,30 @@ fn tell(args: &Check, summary: &CheckSummary) -> Result<()> {
             "bytes": summary.bytes,
             "journal_records": summary.journal_records,
             "foreign_names": summary.foreign_names,
+            "leftovers": summary.leftovers,
             "damages": summary.damages,
         }}))?;
     } else {
         output::line(&in_words(summary))?;
     }
-    if summary.damages == 0 {
-        return Ok(());
+    match (summary.damages, summary.foreign_names) {
+        (0, 0) => Ok(()),
+        (0, foreign) => Err(refuse_with(
+            Exit::Damaged,
+            format!("{}: {} that runvault did not write", shown(&args.store), count(foreign, "name")),
+            "someone put what is named above there: look at it, then move it out of the store; what runvault wrote\n\
+             is as it was written",
+        )),
+        (damages, _) => Err(damaged(args, damages)),
     }
-    Err(refuse_with(
+}
+
+fn damaged(args: &Check, damages: u64) -> anyhow::Error {
+    refuse_with(
         Exit::Damaged,
-        format!("{}: {} damaged or tampered with", shown(&args.store), count(summary.damages, "object")),
+        format!("{}: {} damaged or tampered with", shown(&args.store), count(damages, "object")),
         "put the objects named above back from a backup; everything else is as it was written",
-    ))
+    )
 }
 
 fn in_words(summary: &CheckSummary) -> String {
