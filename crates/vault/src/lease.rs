@@ -3,7 +3,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use runvault_format::ids::{IdentityId, RunId};
@@ -31,6 +31,8 @@ pub(crate) struct Holding {
     pub(crate) found_one: bool,
     /// Milliseconds since boot at the last renewal.
     renewed: AtomicU64,
+    /// Who took it over, as a renewal has found: this process never writes the run again.
+    lost_to: OnceLock<String>,
 }
 
 /// Who holds a run's lease: `None` where nobody does, or the file says nothing that makes sense.
@@ -69,16 +71,29 @@ pub(crate) fn of_this_process(gateway: &IdentityId) -> Lease {
     }
 }
 
+fn process(lease: &Lease) -> Process {
+    Process { host: lease.host, boot: lease.boot.clone(), pid: lease.pid, start: lease.start }
+}
+
 /// Whether the holder has certainly gone, or is this process, whose state folder's lock is the guard.
+///
+/// A process of this gateway that is ending has let go of that lock, which this process holds now: the
+/// kernel closes files after the last thread's last call. One that is not ending has another folder of
+/// the same identity, a copy, and proves nothing by it.
 fn may_be_taken(found: &Lease, ours: &Lease) -> bool {
-    let process = |lease: &Lease| Process {
-        host: lease.host,
-        boot: lease.boot.clone(),
-        pid: lease.pid,
-        start: lease.start,
-    };
     let (theirs, here) = (process(found), process(ours));
-    (found.holder == ours.holder && theirs == here) || theirs.has_ended(&here)
+    let of_this_gateway = found.holder == ours.holder && (theirs == here || theirs.is_ending(&here));
+    of_this_gateway || theirs.has_ended(&here)
+}
+
+/// The holder, and the command that it runs, where it is another process of this machine and alive.
+pub(crate) fn alive_here(found: &Lease, gateway: &IdentityId) -> Option<String> {
+    let ours = of_this_process(gateway);
+    if found.host != ours.host || may_be_taken(found, &ours) {
+        return None;
+    }
+    let command = process(found).command().map_or_else(String::new, |text| format!(": {text}"));
+    Some(format!("{}{command}", describe(found)))
 }
 
 /// Writes a lease whole; free to be lost, so nothing is synced.
@@ -107,7 +122,7 @@ impl Holding {
         }
         write(&*dir, &ours).map_err(fail("write"))?;
         let (lease, renewed) = (Mutex::new(ours), AtomicU64::new(now()));
-        Ok(Self { run, dir, lease, found_one: found.is_some(), renewed })
+        Ok(Self { run, dir, lease, found_one: found.is_some(), renewed, lost_to: OnceLock::new() })
     }
 
     /// Whether this process may still write.
@@ -115,8 +130,15 @@ impl Holding {
     /// # Errors
     /// [`Error::Held`] when another took it over; the store's, when it could not be renewed in time.
     pub(crate) fn check(&self) -> Result<()> {
-        let age = self.age();
-        if age < FENCE { Ok(()) } else { self.renew() }
+        self.check_lost()?;
+        if self.age() < FENCE { Ok(()) } else { self.renew() }
+    }
+
+    fn check_lost(&self) -> Result<()> {
+        match self.lost_to.get() {
+            Some(holder) => Err(Error::Held { run: self.run.to_string(), holder: holder.clone() }),
+            None => Ok(()),
+        }
     }
 
     /// Renews where it is time to.
@@ -141,8 +163,9 @@ impl Holding {
         if let Some(found) = read(&*self.dir).map_err(fail("read"))?
             && !is_ours(&found, &lease)
         {
-            return Err(Error::Held { run: self.run.to_string(), holder: describe(&found) });
+            self.lost_to.get_or_init(|| describe(&found));
         }
+        self.check_lost()?;
         lease.seq += 1;
         write(&*self.dir, &lease).map_err(fail("renew"))?;
         self.renewed.store(started, Ordering::Relaxed);
@@ -169,4 +192,52 @@ fn is_ours(found: &Lease, ours: &Lease) -> bool {
 
 fn now() -> u64 {
     u64::try_from(sys::since_boot().as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use runvault_store::doubles::memory::MemoryDir;
+
+    use super::*;
+
+    const GATEWAY: IdentityId = IdentityId([1; 16]);
+
+    fn age_by(holding: &Holding, age: Duration) {
+        let then = now().saturating_sub(u64::try_from(age.as_millis()).unwrap());
+        holding.renewed.store(then, Ordering::Relaxed);
+    }
+
+    #[test]
+    fn a_writer_that_saw_another_holder_stops_for_good() {
+        let dir = MemoryDir::root();
+        let holding = Holding::take(RunId([2; 16]), dir.clone(), &GATEWAY).unwrap();
+        let other = Lease { pid: 1, ..of_this_process(&IdentityId([3; 16])) };
+        write(&*dir, &other).unwrap();
+        holding.check().unwrap();
+        age_by(&holding, RENEW);
+        assert!(matches!(holding.renew_if_due(), Err(Error::Held { .. })));
+        assert!(matches!(holding.check(), Err(Error::Held { .. })));
+        dir.unlink(NAME).unwrap();
+        assert!(matches!(holding.renew_if_due(), Err(Error::Held { .. })));
+        assert!(read(&*dir).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_process_of_this_machine_is_alive_until_it_ends() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
+        let start = stat.split_ascii_whitespace().nth(21).unwrap().parse().unwrap();
+        let own = Lease { pid: child.id(), start, ..of_this_process(&GATEWAY) };
+        let other = Lease { holder: IdentityId([3; 16]).to_string(), ..own.clone() };
+        for lease in [&own, &other] {
+            assert!(alive_here(lease, &GATEWAY).unwrap().contains("sleep"));
+            assert!(
+                alive_here(&Lease { host: runvault_format::ids::Digest([9; 32]), ..lease.clone() }, &GATEWAY)
+                    .is_none()
+            );
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(alive_here(&own, &GATEWAY).is_none() && alive_here(&other, &GATEWAY).is_none());
+    }
 }

@@ -53,14 +53,16 @@ pub(crate) struct Body {
     holding: Option<Holding>,
     /// Who writes it, where this machine would but may not.
     holder: Option<String>,
-    /// When its store refused the lease as a read-only one.
-    refused: Option<Instant>,
+    /// Why its store refused what a writer begins with: EROFS, ENOSPC or EDQUOT.
+    refused: Option<i32>,
+    /// When the lease was asked for in vain, where asking again may help.
+    asked: Option<Instant>,
     /// Why this machine, which holds the run, only reads it.
     blocked: Option<String>,
     run: RunId,
 }
 
-/// How long a store that was read-only is taken for one.
+/// How long a store that took no lease, and a holder that was there, are believed.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 impl Body {
@@ -72,13 +74,23 @@ impl Body {
         match (&self.holding, &self.holder) {
             (Some(holding), _) => holding.check(),
             (None, Some(holder)) => Err(Error::Held { run: self.run.to_string(), holder: holder.clone() }),
-            (None, None) => Err(Posix::ReadOnly.into()),
+            (None, None) => Err(self.why_read_only()),
         }
     }
 
-    /// Its store was read-only a while ago, and may not be any more.
+    fn why_read_only(&self) -> Error {
+        match self.refused.filter(|errno| *errno != libc::EROFS) {
+            Some(errno) => {
+                let full = std::io::Error::from_raw_os_error(errno);
+                outcome("write", format!("runs/{}/lease", self.run), full)
+            }
+            None => Posix::ReadOnly.into(),
+        }
+    }
+
+    /// Its store took no lease a while ago, or another held it; neither need be so any more.
     pub(crate) fn may_be_writable_now(&self) -> bool {
-        self.refused.is_some_and(|at| at.elapsed() >= ASK_AGAIN)
+        self.asked.is_some_and(|at| at.elapsed() >= ASK_AGAIN)
     }
 
     pub(crate) fn holder(&self) -> Option<&str> {
@@ -250,8 +262,10 @@ pub(crate) fn read_name(dir: &dyn Dir, id: &RunId, keys: &RunKeys) -> Result<Vec
     name::decrypt_run_name(keys.name_key(), id, &stored).map_err(|_| Error::damaged(object(), Damage::Name))
 }
 
-fn is_read_only_store(error: &Error) -> bool {
-    matches!(error, Error::Store { source, .. } if source.raw_os_error() == Some(libc::EROFS))
+/// The errno of a store that can be read and takes nothing new.
+fn takes_nothing(error: &Error) -> Option<i32> {
+    let Error::Store { source, .. } = error else { return None };
+    source.raw_os_error().filter(|errno| matches!(*errno, libc::EROFS | libc::ENOSPC | libc::EDQUOT))
 }
 
 impl Vault {
@@ -290,18 +304,22 @@ impl Vault {
             holding: None,
             holder: None,
             refused: None,
+            asked: None,
             blocked: None,
             run: run.id,
         };
         let Some(gateway) = self.gateway.as_deref().filter(|_| run.held) else {
             return Ok(only_read(reader()));
         };
+        let asked = Some(Instant::now());
         match self.begin_writing(gateway, run, &dir, &tree, top) {
             Ok((context, holding)) => Ok(Body { holding: Some(holding), ..only_read(context) }),
-            Err(Error::Held { holder, .. }) => Ok(Body { holder: Some(holder), ..only_read(reader()) }),
-            // Nobody can write there, and reading needs no lease.
-            Err(error) if is_read_only_store(&error) => {
-                Ok(Body { refused: Some(Instant::now()), ..only_read(reader()) })
+            Err(Error::Held { holder, .. }) => {
+                Ok(Body { holder: Some(holder), asked, ..only_read(reader()) })
+            }
+            // Nothing can be written there, and reading needs no lease.
+            Err(error) if let Some(errno) = takes_nothing(&error) => {
+                Ok(Body { refused: Some(errno), asked, ..only_read(reader()) })
             }
             // A journal that is not ours, or something in the place of lease or journal: what is in the
             // tree proves itself all the same.
@@ -397,6 +415,7 @@ impl Vault {
             holding: Some(holding),
             holder: None,
             refused: None,
+            asked: None,
             blocked: None,
             run: run.id,
         };

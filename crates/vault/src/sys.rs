@@ -45,21 +45,70 @@ impl Process {
                 .filter(|boot| !boot.is_empty())
                 .unwrap_or_else(|| "unknown".to_owned()),
             pid,
-            start: start_of(pid).unwrap_or(0),
+            start: Stat::of(pid).map_or(0, |stat| stat.start),
         }
     }
 
     /// Whether this process, seen from `here` on the same machine, has certainly ended.
     pub(crate) fn has_ended(&self, here: &Process) -> bool {
-        self.host == here.host && (self.boot != here.boot || start_of(self.pid) != Some(self.start))
+        self.is_here_and(here, Stat::is_dead)
+    }
+
+    /// Whether it has ended, or its main thread is past its last call: other threads may still be in theirs.
+    pub(crate) fn is_ending(&self, here: &Process) -> bool {
+        self.is_here_and(here, |stat| stat.is_dead() || stat.is_exiting())
+    }
+
+    /// The command that it runs, as `/proc` shows it.
+    pub(crate) fn command(&self) -> Option<String> {
+        let words = std::fs::read(format!("/proc/{}/cmdline", self.pid)).ok()?;
+        let text = String::from_utf8_lossy(&words).replace('\0', " ");
+        Some(text.trim().to_owned()).filter(|text| !text.is_empty())
+    }
+
+    fn is_here_and(&self, here: &Process, gone: impl Fn(&Stat) -> bool) -> bool {
+        let stat = || Stat::of(self.pid).filter(|stat| stat.start == self.start);
+        self.host == here.host && (self.boot != here.boot || stat().is_none_or(|stat| gone(&stat)))
     }
 }
 
-/// Field 22 of `/proc/<pid>/stat`; the name in field 2 may contain anything.
-fn start_of(pid: u32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, after_name) = stat.rsplit_once(')')?;
-    after_name.split_ascii_whitespace().nth(19)?.parse().ok()
+/// What `/proc/<pid>/stat` tells: fields 3, 9, 20 and 22.
+struct Stat {
+    state: char,
+    flags: u64,
+    threads: u64,
+    /// In the kernel's ticks since boot.
+    start: u64,
+}
+
+impl Stat {
+    fn of(pid: u32) -> Option<Self> {
+        Self::parse(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    /// The name in field 2 may contain anything.
+    fn parse(text: &str) -> Option<Self> {
+        let (_, after_name) = text.rsplit_once(')')?;
+        let fields: Vec<&str> = after_name.split_ascii_whitespace().collect();
+        let number = |at: usize| fields.get(at)?.parse().ok();
+        Some(Self {
+            state: fields.first()?.chars().next()?,
+            flags: number(6)?,
+            threads: number(17)?,
+            start: number(19)?,
+        })
+    }
+
+    /// A main thread that has ended is shown as a zombie, too, while others still run.
+    fn is_dead(&self) -> bool {
+        matches!(self.state, 'Z' | 'X') && self.threads <= 1
+    }
+
+    fn is_exiting(&self) -> bool {
+        /// `PF_EXITING` of the kernel's sched.h.
+        const EXITING: u64 = 4;
+        matches!(self.state, 'Z' | 'X') || self.flags & EXITING != 0
+    }
 }
 
 /// Whether this process may change owners. Asked for at every creation: it never changes.
@@ -79,5 +128,36 @@ mod tests {
         assert!(Process { start: here.start + 1, ..here.clone() }.has_ended(&here));
         assert!(Process { boot: "another".into(), ..here.clone() }.has_ended(&here));
         assert!(!Process { host: Digest([0; 32]), boot: "another".into(), ..here.clone() }.has_ended(&here));
+        assert!(!here.is_ending(&here) && here.command().is_some());
+    }
+
+    #[test]
+    fn a_process_that_nobody_has_waited_for_has_ended() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let here = Process::this();
+        let process = Process { pid: child.id(), start: Stat::of(child.id()).unwrap().start, ..here.clone() };
+        assert!(!process.has_ended(&here));
+        child.kill().unwrap();
+        let begin = std::time::Instant::now();
+        while !process.has_ended(&here) && begin.elapsed() < Duration::from_secs(20) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(process.has_ended(&here) && process.is_ending(&here));
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn an_ending_process_with_threads_has_not_ended() {
+        let stat = |state, flags, threads| {
+            let text = format!("7 (a) b) {state} 1 7 7 0 -1 {flags} 0 0 0 0 0 0 0 0 20 0 {threads} 0 99 0");
+            let stat = Stat::parse(&text).unwrap();
+            assert_eq!(stat.start, 99);
+            (stat.is_dead(), stat.is_exiting())
+        };
+        assert_eq!(stat('S', 0x40_0100, 9), (false, false));
+        assert_eq!(stat('D', 0x40_0104, 9), (false, true));
+        assert_eq!(stat('Z', 0x40_0104, 9), (false, true));
+        assert_eq!(stat('Z', 0x40_0104, 1), (true, true));
+        assert!(Stat::parse("7 (a) S 1").is_none());
     }
 }

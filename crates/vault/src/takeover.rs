@@ -24,17 +24,31 @@ pub fn holder(root: &Arc<dyn Dir>, run: &RunId) -> Result<Option<String>> {
     Ok(found.as_ref().map(lease::describe))
 }
 
+/// Who holds a run's lease and what it runs, where it is a process of this machine that is alive, and
+/// not this one: a takeover is for holders that are gone.
+///
+/// # Errors
+/// The store's.
+pub fn writer_here(root: &Arc<dyn Dir>, gateway: &dyn Gateway, run: &RunId) -> Result<Option<String>> {
+    let dir = runs::run_dir(root, run)?;
+    let found = lease::read(&*dir).map_err(|e| outcome("read", format!("runs/{run}/lease"), e))?;
+    Ok(found.and_then(|found| lease::alive_here(&found, &gateway.id())))
+}
+
 /// Makes `gateway` the run's writer: its key goes into the state folder, the lease to this process,
 /// and the journal that the last writer left counts as ours, so that the next mount replays it.
 ///
 /// # Errors
-/// [`Error::WrongKey`] where nothing that is held opens the run; [`Damage::Run`]; the store's.
+/// [`Error::Held`] by a process of this machine that is alive; [`Error::WrongKey`] where nothing that is held opens the run; [`Damage::Run`]; the store's.
 pub fn takeover(
     root: &Arc<dyn Dir>,
     authority: &dyn Authority,
     gateway: &dyn Gateway,
     run: &RunId,
 ) -> Result<()> {
+    if let Some(holder) = writer_here(root, gateway, run)? {
+        return Err(Error::Held { run: run.to_string(), holder });
+    }
     let verified = runs::read_descriptor(root, run, authority)?;
     // An entry that does not open is what this makes good.
     let key = match gateway.resume(run).ok().flatten() {

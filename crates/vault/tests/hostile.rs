@@ -522,6 +522,52 @@ fn a_store_that_is_read_only_is_read_by_its_writer_too() {
 }
 
 #[test]
+fn a_full_store_is_read_by_its_writer_and_written_once_there_is_room() {
+    use runvault_store::doubles::faulty::{Fault, Faults, Rule};
+    use runvault_store::doubles::observe::Op;
+    let mut fixture = Fixture::in_memory();
+    written(&fixture);
+    let (root, faults) = Faults::over(fixture.root.clone()).unwrap();
+    fixture.root = root;
+    for op in [Op::CreateFile, Op::CreateDir, Op::Write] {
+        faults.add(Rule::every(op, Fault::Fail(libc::ENOSPC)));
+    }
+    let vault = fixture.writer();
+    assert_eq!(vault.get("run/x").unwrap(), vec![1; 30_000]);
+    let full = vault.put("run/z", b"").unwrap_err();
+    assert!(matches!(full, Error::Store { source, .. } if source.raw_os_error() == Some(libc::ENOSPC)));
+    faults.clear();
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    vault.tick().unwrap();
+    vault.put("run/z", b"again").unwrap();
+    vault.close().unwrap();
+}
+
+#[test]
+fn a_held_run_is_asked_for_again() {
+    let fixture = Fixture::in_memory();
+    written(&fixture);
+    let runs = fixture.root.open_dir(b"runs").unwrap();
+    let dir = runs.open_dir(&fixture.run_dirs()[0]).unwrap();
+    let lease = runvault_format::lease::Lease {
+        holder: State::new(4).id.to_string(),
+        host: runvault_format::ids::Digest([8; 32]),
+        boot: "elsewhere".into(),
+        pid: 1,
+        start: 1,
+        seq: 1,
+    };
+    runvault_store::replace::replace(&*dir, b"lease", &lease.to_bytes().unwrap(), 0o644).unwrap();
+    let vault = fixture.writer();
+    assert!(matches!(vault.put("run/z", b""), Err(Error::Held { .. })));
+    dir.unlink(b"lease").unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    vault.tick().unwrap();
+    vault.put("run/z", b"mine").unwrap();
+    vault.close().unwrap();
+}
+
+#[test]
 fn an_unclean_end_is_recovered_by_the_next_mount() {
     let fixture = Fixture::in_memory();
     let vault = fixture.writer();
