@@ -246,3 +246,20 @@ fn copies_out_make_no_devices_and_no_set_id_directories() {
     assert_eq!(refused.status.code(), Some(1), "{}", printed(&refused));
     assert!(!std::fs::metadata(&pipe).expect("still there").is_file());
 }
+
+/// Two writers of one run destroy what each has acknowledged.
+#[test]
+fn a_run_whose_writer_lives_on_this_machine_is_not_taken_over() {
+    let site = Site::new();
+    let mount = site.mount();
+    fs::create_dir(mount.path("run")).expect("a run");
+    fs::write(mount.path("run/file"), b"acknowledged").expect("a file");
+    let other = site.dir().join("other-state");
+    let mut takeover = Command::new(runvault());
+    takeover.args(["takeover", "--yes", "--identity"]).arg(&site.identity).arg("--state").arg(&other);
+    let done = output(takeover.arg(&site.store).arg("run"));
+    assert_eq!(done.status.code(), Some(5), "{}", printed(&done));
+    assert!(printed(&done).contains("alive on this machine"), "{}", printed(&done));
+    fs::write(mount.path("run/file"), b"and again").expect("it is still the writer");
+    mount.unmount();
+}

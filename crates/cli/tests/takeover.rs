@@ -53,3 +53,17 @@ fn a_run_that_is_not_there() {
     takeover("none").refused(1, "there is no run none").refused(1, "runvault ls store");
     takeover("00112233445566778899aabbccddeeff").refused(1, "");
 }
+
+#[test]
+fn a_run_whose_entry_in_the_state_folder_is_lost_is_taken_over_though_nobody_holds_it() {
+    let scratch = Scratch::new();
+    scratch.vault();
+    scratch.folder("run");
+    scratch.secret("run/RunInfo.xml", "<RunInfo/>");
+    scratch.run(&["cp", "-r", "--identity", "owner.key", "run", "store:/"]).done();
+    std::fs::remove_dir_all(scratch.path("state")).unwrap();
+    let write = ["cp", "--identity", "owner.key", "owner.key", "store:/run/new"];
+    scratch.run(&write).refused(1, "");
+    scratch.run(&["takeover", "--yes", "--identity", "owner.key", "store", "run"]).done();
+    scratch.run(&write).done();
+}

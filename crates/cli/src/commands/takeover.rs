@@ -19,9 +19,19 @@ pub fn run(args: &Takeover) -> Result<()> {
     let (folder, authority) = store.gateway(&args.who)?;
     let run = find(&store, &authority, args)?;
     let name = visible(args.run.as_bytes());
+    if let Some(writer) = takeover::writer_here(&store.root, &*folder, &run)? {
+        return Err(refuse_with(
+            Exit::Busy,
+            format!(
+                "run {name} is written by {}, which is alive on this machine",
+                visible(writer.as_bytes())
+            ),
+            "unmount it there: runvault unmount MOUNTPOINT",
+        ));
+    }
     let holder = takeover::holder(&store.root, &run)?;
     // A lost entry of the state folder is made anew, also where nobody holds the run.
-    if holder.is_none() && folder.resume(&run).is_ok() {
+    if holder.is_none() && matches!(folder.resume(&run), Ok(Some(_))) {
         return output::line(&format!("run {name} is held by nobody; a mount takes it by itself"));
     }
     if let Some(holder) = holder.filter(|_| !args.yes) {
