@@ -399,3 +399,26 @@ fn a_program_that_runs_is_not_cut_by_an_open_that_is_refused() {
     assert_eq!(opened.expect_err("it runs").raw_os_error(), Some(libc::ETXTBSY));
     assert_eq!(left.expect("it is there"), size);
 }
+
+/// Old or new, never missing: analysis follows what an instrument replaces.
+#[test]
+fn a_reader_always_finds_a_file_that_is_replaced_meanwhile() {
+    let site = Site::new();
+    let mount = site.mount();
+    fs::create_dir(mount.path("run")).expect("a run");
+    fs::write(mount.path("run/file"), b"version 0").expect("a file");
+    let at = site.dir().join("reader");
+    fs::create_dir(&at).expect("a mount point");
+    let reader = site.builder().at(&at).arg("--read-only").mount();
+    for version in 1..30 {
+        fs::write(mount.path("run/new"), format!("version {version}")).expect("a file");
+        fs::rename(mount.path("run/new"), mount.path("run/file")).expect("replaced");
+        for _ in 0..3 {
+            let found = fs::read(reader.path("run/file")).expect("it is always there");
+            assert!(found.starts_with(b"version "), "{found:?}");
+            std::thread::sleep(std::time::Duration::from_millis(30));
+        }
+    }
+    reader.unmount();
+    mount.unmount();
+}

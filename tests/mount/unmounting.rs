@@ -64,3 +64,19 @@ fn a_mount_whose_process_is_stopped_is_not_waited_for_without_limit() {
     // As it says: the request is still there.
     assert_eq!(mount.wait().code(), Some(0));
 }
+
+/// What a service manager does after a crash: the killed process may still be exiting.
+#[test]
+fn a_mount_that_follows_a_killed_one_at_once_writes() {
+    let site = Site::new();
+    for round in 0..3u8 {
+        let mount = site.mount();
+        let _ = fs::create_dir(mount.path("run"));
+        fs::write(mount.path("run/file"), vec![round; 20 << 20]).expect("a file");
+        mount.signal(rustix::process::Signal::KILL);
+        runvault_tests::site::detach(&mount.at);
+        let again = site.mount();
+        fs::write(again.path("run/after"), [round]).expect("it is the writer at once");
+        again.unmount();
+    }
+}
