@@ -230,7 +230,12 @@ mod tests {
         let own = Lease { pid: child.id(), start, ..of_this_process(&GATEWAY) };
         let other = Lease { holder: IdentityId([3; 16]).to_string(), ..own.clone() };
         for lease in [&own, &other] {
-            assert!(alive_here(lease, &GATEWAY).unwrap().contains("sleep"));
+            // A new process has its command line a moment after it was spawned.
+            let begin = std::time::Instant::now();
+            while !alive_here(lease, &GATEWAY).unwrap().contains("sleep") {
+                assert!(begin.elapsed() < Duration::from_secs(20), "it does not say what it runs");
+                std::thread::sleep(Duration::from_millis(5));
+            }
             assert!(
                 alive_here(&Lease { host: runvault_format::ids::Digest([9; 32]), ..lease.clone() }, &GATEWAY)
                     .is_none()
