@@ -126,11 +126,12 @@ impl<'a> Copy<'a> {
                 return Err(refuse(Exit::Failed, what));
             }
         }
-        for name in job.from.list(source)? {
+        let found = job.from.list(source)?;
+        for name in found.names {
             let result = self.any(job, &source.join(&name), &target.join(&name));
             self.note(result)?;
         }
-        self.note(job.from.check_names(source))?;
+        self.note(found.complete)?;
         // After its entries, which change its times. The top of a vault has its own.
         if top || source.as_os_str().is_empty() { Ok(()) } else { job.to.finish(target, meta) }
     }
@@ -216,7 +217,7 @@ pub fn bytes_below(tree: &dyn Tree, path: &Path, recursive: bool) -> u64 {
     match meta.kind {
         Kind::File => meta.size,
         Kind::Dir if recursive => {
-            let names = tree.list(path).unwrap_or_default();
+            let names = tree.list(path).map_or_else(|_| Vec::new(), |found| found.names);
             names.iter().map(|name| bytes_below(tree, &path.join(name), true)).fold(0, u64::saturating_add)
         }
         _ => 0,

@@ -29,8 +29,7 @@ impl std::error::Error for LeftOut {
 
 /// The runs in trouble, by their ids.
 pub fn of(vault: &Vault) -> Vec<LeftOut> {
-    let runs = vault.status().runs.into_iter();
-    runs.filter_map(|run| Some(LeftOut { run: run.run, cause: run.left_out? })).collect()
+    vault.left_out().into_iter().map(|(run, cause)| LeftOut { run, cause }).collect()
 }
 
 /// Warnings of one kind; who plants more fills no screen.
@@ -52,7 +51,7 @@ pub fn warn_all(vault: &Vault) {
 
 /// Says how many runs the key does not open: no damage, but what is shown is not everything.
 pub fn warn_closed(vault: &Vault) {
-    let closed = vault.status().runs.iter().filter(|run| run.closed).count() as u64;
+    let closed = vault.closed_runs();
     if closed > 0 {
         warn(&format!("{} not shown: no key that is held here opens them", count(closed, "run")));
     }

@@ -68,18 +68,21 @@ pub trait Sink {
     fn close(self: Box<Self>, size: u64, durable: bool) -> Result<()>;
 }
 
+/// What a directory holds.
+pub struct Names {
+    /// Sorted by their bytes.
+    pub names: Vec<OsString>,
+    /// Fails, with exit 4, where names are left out because they do not authenticate.
+    pub complete: Result<()>,
+}
+
 /// One side of a copy. Symbolic links are never followed, but by `is_dir`.
 #[allow(missing_docs)]
 pub trait Tree {
     fn stat(&self, path: &Path) -> Result<Option<Meta>>;
     /// Whether it is a directory, or here a link to one.
     fn is_dir(&self, path: &Path) -> Result<bool>;
-    /// Names, sorted by their bytes.
-    fn list(&self, path: &Path) -> Result<Vec<OsString>>;
-    /// Fails, with exit 4, if `list` leaves out names of the directory because they do not authenticate.
-    fn check_names(&self, _path: &Path) -> Result<()> {
-        Ok(())
-    }
+    fn list(&self, path: &Path) -> Result<Names>;
     fn read_link(&self, path: &Path) -> Result<OsString>;
     fn open<'a>(&'a self, path: &Path) -> Result<Box<dyn Source + 'a>>;
     /// Makes a file where there is nothing; only its owner may read it until `finish`.

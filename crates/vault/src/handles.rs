@@ -27,6 +27,8 @@ pub(crate) struct OpenFile {
 pub(crate) struct OpenListing {
     pub(crate) ino: Ino,
     pub(crate) dir: Option<Arc<OpenDir>>,
+    /// Names that were left out since it was last read from the start, because they do not authenticate.
+    pub(crate) unreadable: AtomicU64,
 }
 
 #[derive(Clone)]

@@ -5,6 +5,7 @@
 //! stay where they are, since a cookie must not become negative.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use runvault_format::name::{self, Shape};
 use runvault_store::backend::{Entry, Kind};
@@ -45,7 +46,7 @@ impl Vault {
         self.check_open()?;
         let dir = if ino == ROOT { None } else { Some(self.directory(ino)?) };
         self.nodes.pin(ino);
-        Ok(self.handles.add_listing(OpenListing { ino, dir }))
+        Ok(self.handles.add_listing(OpenListing { ino, dir, unreadable: AtomicU64::new(0) }))
     }
 
     /// Ends a listing.
@@ -86,7 +87,7 @@ impl Vault {
             }
         };
         let Some(dir) = self.stored_directory(&listing)? else { return Ok(()) };
-        self.show_stored(&dir, DOTS + runs, cookie, plus, visit)
+        self.show_stored(&listing, &dir, DOTS + runs, cookie, plus, visit)
     }
 
     /// `None`: the mount's root before there is a loose run.
@@ -152,6 +153,7 @@ impl Vault {
 
     fn show_stored(
         &self,
+        listing: &OpenListing,
         dir: &Arc<OpenDir>,
         base: u64,
         cookie: u64,
@@ -161,6 +163,7 @@ impl Vault {
         let mut at = cookie.saturating_sub(base);
         if at == 0 {
             self.foreign_seen(dir.node, None);
+            listing.unreadable.store(0, Ordering::Relaxed);
         }
         loop {
             let mut batch = Vec::with_capacity(BATCH);
@@ -174,7 +177,7 @@ impl Vault {
             for entry in batch {
                 at = entry.next;
                 let next = entry.next.saturating_add(base).min(END);
-                if self.show_entry(dir, entry, next, plus, visit)? == Flow::Stop {
+                if self.show_entry(listing, dir, entry, next, plus, visit)? == Flow::Stop {
                     return Ok(());
                 }
             }
@@ -186,13 +189,21 @@ impl Vault {
 
     fn show_entry(
         &self,
+        listing: &OpenListing,
         dir: &Arc<OpenDir>,
         entry: Entry,
         next: u64,
         plus: bool,
         visit: Visit<'_>,
     ) -> Result<Flow> {
-        let Some(name) = self.plain_name(dir, &entry) else { return Ok(Flow::On) };
+        let Some(name) = self.plain_name(dir, &entry) else {
+            let ours = matches!(name::shape(&entry.name), Shape::Short | Shape::Long);
+            // One that is removed meanwhile may have lost its side file first.
+            if ours && dir.dir.stat(&entry.name).is_ok() {
+                listing.unreadable.fetch_add(1, Ordering::Relaxed);
+            }
+            return Ok(Flow::On);
+        };
         if !plus {
             let kind = match entry.kind {
                 Some(kind) => kind,
@@ -229,26 +240,13 @@ impl Vault {
         Ok(Flow::Stop)
     }
 
-    /// How many entries a listing leaves out because their names do not authenticate there.
+    /// How many entries a listing that was read from start to end has left out, because their names do not
+    /// authenticate there.
     ///
     /// # Errors
-    /// [`Posix::BadHandle`]; the store's.
+    /// [`Posix::BadHandle`].
     pub fn unreadable_names(&self, handle: Handle) -> Result<u64> {
-        self.check_open()?;
-        let listing = self.handles.listing(handle)?;
-        let Some(dir) = self.stored_directory(&listing)? else { return Ok(0) };
-        let mut count = 0;
-        dir.dir
-            .entries(0, &mut |entry| {
-                let ours = matches!(name::shape(&entry.name), Shape::Short | Shape::Long);
-                // One that is removed meanwhile may have lost its side file first.
-                let unreadable =
-                    ours && self.plain_name(&dir, &entry).is_none() && dir.dir.stat(&entry.name).is_ok();
-                count += u64::from(unreadable);
-                true
-            })
-            .map_err(|e| outcome("list", dir.object(), e))?;
-        Ok(count)
+        Ok(self.handles.listing(handle)?.unreadable.load(Ordering::Relaxed))
     }
 
     /// The name that a stored one stands for; `None` for records, side files and what is not ours.

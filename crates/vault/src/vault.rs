@@ -58,8 +58,6 @@ pub struct RunStatus {
     pub holder: Option<String>,
     /// Why it cannot be used, or only be read, where that is so.
     pub trouble: Option<String>,
-    /// The error for which it is not shown, where that is so.
-    pub left_out: Option<Arc<Error>>,
     /// Genuine, but no key that is held here opens it: it is not shown.
     pub closed: bool,
 }
@@ -309,22 +307,26 @@ impl Vault {
         }
     }
 
-    fn run_status(&self, run: RunId, entry: &Entry) -> RunStatus {
-        let mut status = RunStatus {
-            run,
-            name: None,
-            writing: false,
-            holder: None,
-            trouble: None,
-            left_out: None,
-            closed: false,
+    /// The runs that are not shown, each with the error that is why; by their ids.
+    pub fn left_out(&self) -> Vec<(RunId, Arc<Error>)> {
+        let trouble = |(id, entry): (&RunId, &Entry)| match entry {
+            Entry::Trouble(error) => Some((*id, Arc::clone(error))),
+            _ => None,
         };
+        self.table().entries.iter().filter_map(trouble).collect()
+    }
+
+    /// How many runs are genuine, but not opened by any key that is held here.
+    pub fn closed_runs(&self) -> u64 {
+        self.table().entries.values().filter(|entry| matches!(entry, Entry::Closed)).count() as u64
+    }
+
+    fn run_status(&self, run: RunId, entry: &Entry) -> RunStatus {
+        let mut status =
+            RunStatus { run, name: None, writing: false, holder: None, trouble: None, closed: false };
         match entry {
             Entry::Closed => status.closed = true,
-            Entry::Trouble(error) => {
-                status.trouble = Some(error.to_string());
-                status.left_out = Some(Arc::clone(error));
-            }
+            Entry::Trouble(error) => status.trouble = Some(error.to_string()),
             Entry::Run(run) => {
                 status.name = Some(run.name());
                 status.holder = self.holder_of(run);

@@ -77,13 +77,14 @@ impl Listing<'_> {
             output::bytes(&heading)?;
         }
         let mut entries = Vec::new();
-        for listed in self.tree.entries(path)? {
+        let (found, complete) = self.tree.entries(path)?;
+        for listed in found {
             match listed.meta {
                 Ok(meta) => entries.push((listed.name, meta)),
                 Err(error) => self.note(&error),
             }
         }
-        if let Err(error) = self.tree.check_names(path) {
+        if let Err(error) = complete {
             self.note(&error);
         }
         self.print(path, &entries)?;

@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use runvault_store::backend::{Kind, Time};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, SeekFrom, Timespec, Timestamps};
 
-use super::{Meta, Sink, Source, Tree};
+use super::{Meta, Names, Sink, Source, Tree};
 use crate::output::shown;
 
 /// Files of this machine.
@@ -30,12 +30,12 @@ impl Tree for Local {
         Ok(path.is_dir())
     }
 
-    fn list(&self, path: &Path) -> Result<Vec<OsString>> {
+    fn list(&self, path: &Path) -> Result<Names> {
         let mut names = fs::read_dir(path)
             .and_then(|entries| entries.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>())
             .with_context(|| shown(path))?;
         names.sort();
-        Ok(names)
+        Ok(Names { names, complete: Ok(()) })
     }
 
     fn read_link(&self, path: &Path) -> Result<OsString> {

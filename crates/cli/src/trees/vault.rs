@@ -13,7 +13,7 @@ use runvault_store::backend::{Kind, Rename, SetTime};
 use runvault_vault::api::{Attr, Caller, Handle, Ino, OpenFlags, ROOT, SetAttr};
 use runvault_vault::{Error, Posix, Vault};
 
-use super::{Meta, Sink, Source, Tree};
+use super::{Meta, Names, Sink, Source, Tree};
 use crate::exit::{Exit, refuse_with};
 use crate::left_out::{self, LeftOut};
 use crate::output::{count, shown};
@@ -77,20 +77,20 @@ impl InVault {
     }
 
     /// A directory's entries with their metadata, sorted by name; one that is damaged does not hide
-    /// the others.
+    /// the others. And whether these are all, as of [`Names::complete`].
     ///
     /// # Errors
     /// The directory itself cannot be read.
-    pub fn entries(&self, path: &Path) -> Result<Vec<Listed>> {
+    pub fn entries(&self, path: &Path) -> Result<(Vec<Listed>, Result<()>)> {
         let ino = self.directory(path)?;
-        let names = self.names(ino).with_context(|| self.shown(path))?;
+        let (names, left_out) = self.names(ino).with_context(|| self.shown(path))?;
         let listed = names.into_iter().map(|name| {
             let found = self.vault.lookup(ino, name.as_bytes()).map_err(anyhow::Error::from);
             let meta =
                 found.map(|attr| self.node(attr).meta()).with_context(|| self.shown(&path.join(&name)));
             Listed { meta, name }
         });
-        Ok(listed.collect())
+        Ok((listed.collect(), self.complete(path, left_out)))
     }
 
     /// The runs in trouble that may belong below a path, or be what it names; the runs that no key opens
@@ -107,7 +107,8 @@ impl InVault {
         left_out::of(&self.vault)
     }
 
-    fn names(&self, ino: Ino) -> runvault_vault::Result<Vec<OsString>> {
+    /// The names of a directory, and how many are left out because they do not authenticate.
+    fn names(&self, ino: Ino) -> runvault_vault::Result<(Vec<OsString>, u64)> {
         let handle = self.vault.opendir(ino)?;
         let mut names = Vec::new();
         let read = self.vault.readdir(handle, 0, false, &mut |entry| {
@@ -116,10 +117,23 @@ impl InVault {
             }
             true
         });
+        let left_out = read.and_then(|()| self.vault.unreadable_names(handle));
         let released = self.vault.releasedir(handle);
-        read.and(released)?;
+        let left_out = left_out?;
+        released?;
         names.sort();
-        Ok(names)
+        Ok((names, left_out))
+    }
+
+    fn complete(&self, path: &Path, left_out: u64) -> Result<()> {
+        match left_out {
+            0 => Ok(()),
+            n => Err(refuse_with(
+                Exit::Damaged,
+                format!("{}: {} left out, damaged in the store", self.shown(path), count(n, "name")),
+                "runvault check STORE says which",
+            )),
+        }
     }
 
     fn node(&self, attr: Attr) -> Node {
@@ -213,22 +227,9 @@ impl Tree for InVault {
         Ok(self.stat(path)?.is_some_and(|meta| meta.kind == Kind::Dir))
     }
 
-    fn list(&self, path: &Path) -> Result<Vec<OsString>> {
-        self.names(self.directory(path)?).with_context(|| self.shown(path))
-    }
-
-    fn check_names(&self, path: &Path) -> Result<()> {
-        let handle = self.vault.opendir(self.directory(path)?).with_context(|| self.shown(path))?;
-        let counted = self.vault.unreadable_names(handle);
-        self.vault.releasedir(handle)?;
-        match counted.with_context(|| self.shown(path))? {
-            0 => Ok(()),
-            n => Err(refuse_with(
-                Exit::Damaged,
-                format!("{}: {} left out, damaged in the store", self.shown(path), count(n, "name")),
-                "runvault check STORE says which",
-            )),
-        }
+    fn list(&self, path: &Path) -> Result<Names> {
+        let (names, left_out) = self.names(self.directory(path)?).with_context(|| self.shown(path))?;
+        Ok(Names { names, complete: self.complete(path, left_out) })
     }
 
     fn read_link(&self, path: &Path) -> Result<OsString> {
