@@ -2,10 +2,10 @@
 //!
 //! One request a connection, a word on a line; answers are lines of JSON that name the protocol. A mount
 //! lives longer than the program that made it is installed: the requests `status` and `unmount "PATH"` and
-//! their answers stay as they are, newer programs add words, and an unknown word is answered by its name. Only the same user and root
-//! are heard (SO_PEERCRED), on both sides. The socket is in the state folder of a writing mount, and
-//! for every mount in a runtime folder under the mount's device number, where it is found without the
-//! state folder's name. The kernel gives a device number again as soon as a mount is gone, when its
+//! their answers stay as they are, newer programs add words, and an unknown word is answered by its name.
+//! Only the same user and root are heard (SO_PEERCRED), on both sides. The socket is in the state folder of
+//! a writing mount, and for every mount in a runtime folder under the mount's device number, where it is
+//! found without the state folder's name. The kernel gives a device number again as soon as a mount is gone, when its
 //! process may still be closing: so the process's number is in the socket's name too, a request to
 //! unmount says where, and a mount that is gone says so.
 
@@ -260,9 +260,7 @@ impl Client {
         }
         Ok(Some(serde_json::from_str(&line).context("answer of the mount's process")?))
     }
-}
 
-impl Client {
     fn silent_or(&self, error: std::io::Error) -> anyhow::Error {
         if error.kind() != std::io::ErrorKind::WouldBlock {
             return error.into();

@@ -43,13 +43,13 @@ impl KeyFile {
     /// # Errors
     /// [`Error::Damaged`], [`Error::UnknownVersion`].
     pub fn parse(bytes: &[u8]) -> Result<Self> {
-        Self::parse_named(bytes, "key file")
+        let file = key_file::KeyFile::parse(bytes).map_err(|e| Error::damaged("key file", e))?;
+        Self::checked(file, "key file")
     }
 
-    /// Costs that no lock of ours has are refused with the rest: before anyone is asked for a passphrase,
-    /// and where another copy can still be used.
-    fn parse_named(bytes: &[u8], object: &str) -> Result<Self> {
-        let file = key_file::KeyFile::parse(bytes).map_err(|e| Error::damaged(object, e))?;
+    /// Costs that no lock of ours has are refused before anyone is asked for a passphrase, and where another
+    /// copy can still be used.
+    fn checked(file: key_file::KeyFile, object: &str) -> Result<Self> {
         if let Lock::Argon2id { m_kib, t, p, .. } = file.lock {
             let costs = Params { m_kib, t, p }.checked();
             costs.map_err(|e| Error::Damaged { object: object.to_owned(), why: e.to_string() })?;
@@ -157,13 +157,14 @@ pub fn write_copy(path: &Path, file: &KeyFile) -> Result<()> {
 /// [`Error::Permissions`], [`Error::BadFile`], [`Error::UnknownVersion`]; [`Error::Damaged`] for absurd costs.
 pub fn read(path: &Path, allow_readable: bool) -> Result<KeyFile> {
     let bytes = read_secret(path, key_file::LEN_MAX, allow_readable)?;
-    KeyFile::parse_named(&bytes, &path.display().to_string()).map_err(|e| match e {
-        // Costs out of bounds are damage of what is a key file.
-        Error::Damaged { why, .. } if key_file::KeyFile::parse(&bytes).is_err() => {
+    let object = path.display().to_string();
+    let file = key_file::KeyFile::parse(&bytes).map_err(|e| match Error::damaged(&object, e) {
+        Error::Damaged { why, .. } => {
             Error::BadFile { path: path.to_owned(), why: format!("not a key file, or a damaged one: {why}") }
         }
         e => e,
-    })
+    })?;
+    KeyFile::checked(file, &object)
 }
 
 /// Reads a file that holds a secret: a regular file of at most `max` bytes, that group and others

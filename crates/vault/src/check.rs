@@ -37,7 +37,8 @@ pub enum CheckEvent {
     File {
         /// Plaintext path from the mount's root.
         path: Vec<u8>,
-        /// Plaintext bytes that were read; short holes between them count. none in holes, nor where another of its names came first.
+        /// Plaintext bytes that were read: short holes between them count, long ones do not; 0 where
+        /// another of its names came first.
         bytes: u64,
     },
     /// Something is tampered with or damaged.

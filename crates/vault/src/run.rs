@@ -331,6 +331,8 @@ impl Vault {
         }
     }
 
+    /// Takes the lease and begins a new session, after what the last one left, if it ended uncleanly, was put
+    /// in order.
     fn begin_writing(
         &self,
         gateway: &dyn Gateway,
@@ -340,21 +342,7 @@ impl Vault {
         top: Ino,
     ) -> Result<(Arc<RunContext>, Holding)> {
         let holding = Holding::take(run.id, dir.clone(), &gateway.id())?;
-        let context = self.writing_context(gateway, run, dir, tree, top, holding.found_one)?;
-        Ok((context, holding))
-    }
-
-    /// Begins a new session, after what the last one left, if it ended `uncleanly`, was put in order.
-    fn writing_context(
-        &self,
-        gateway: &dyn Gateway,
-        run: &Arc<Run>,
-        dir: &Arc<dyn Dir>,
-        tree: &Arc<dyn Dir>,
-        top: Ino,
-        lease_found: bool,
-    ) -> Result<Arc<RunContext>> {
-        let uncleanly = lease_found || dir.stat(b"journal").is_ok();
+        let uncleanly = holding.found_one || dir.stat(b"journal").is_ok();
         if uncleanly && let Some(resume) = gateway.resume(&run.id)? {
             let context = RunContext::reader(run.id, run.keys(), run.geometry, tree.clone());
             let recovered = recovery::recover(&context, dir, &resume.session)?;
@@ -368,7 +356,7 @@ impl Vault {
         if uncleanly {
             context.assume_crash();
         }
-        Ok(context)
+        Ok((context, holding))
     }
 
     /// The context of a writer of `run` in `session`.

@@ -7,6 +7,7 @@ use runvault_crypto::digest::ct_eq;
 use runvault_crypto::random;
 use runvault_format::ids::{RunId, SessionId};
 use runvault_format::keys::RunKeys;
+use runvault_format::lease::Lease;
 use runvault_store::backend::Dir;
 use runvault_store::journal_files::JournalFiles;
 
@@ -19,9 +20,7 @@ use crate::{Damage, Error, Result, lease, recovery, runs};
 /// # Errors
 /// The store's.
 pub fn holder(root: &Arc<dyn Dir>, run: &RunId) -> Result<Option<String>> {
-    let dir = runs::run_dir(root, run)?;
-    let found = lease::read(&*dir).map_err(|e| outcome("read", format!("runs/{run}/lease"), e))?;
-    Ok(found.as_ref().map(lease::describe))
+    Ok(lease_of(root, run)?.as_ref().map(lease::describe))
 }
 
 /// Who holds a run's lease and what it runs, where it is a process of this machine that is alive, and
@@ -30,16 +29,20 @@ pub fn holder(root: &Arc<dyn Dir>, run: &RunId) -> Result<Option<String>> {
 /// # Errors
 /// The store's.
 pub fn writer_here(root: &Arc<dyn Dir>, gateway: &dyn Gateway, run: &RunId) -> Result<Option<String>> {
+    Ok(lease_of(root, run)?.and_then(|found| lease::alive_here(&found, &gateway.id())))
+}
+
+fn lease_of(root: &Arc<dyn Dir>, run: &RunId) -> Result<Option<Lease>> {
     let dir = runs::run_dir(root, run)?;
-    let found = lease::read(&*dir).map_err(|e| outcome("read", format!("runs/{run}/lease"), e))?;
-    Ok(found.and_then(|found| lease::alive_here(&found, &gateway.id())))
+    lease::read(&*dir).map_err(|e| outcome("read", format!("runs/{run}/lease"), e))
 }
 
 /// Makes `gateway` the run's writer: its key goes into the state folder, the lease to this process,
 /// and the journal that the last writer left counts as ours, so that the next mount replays it.
 ///
 /// # Errors
-/// [`Error::Held`] by a process of this machine that is alive; [`Error::WrongKey`] where nothing that is held opens the run; [`Damage::Run`]; the store's.
+/// [`Error::Held`] by a process of this machine that is alive; [`Error::WrongKey`] where nothing that is held
+/// opens the run; [`Damage::Run`]; the store's.
 pub fn takeover(
     root: &Arc<dyn Dir>,
     authority: &dyn Authority,
