@@ -5,7 +5,10 @@ mod common;
 use std::sync::Arc;
 
 use common::{CALLER, Fixture, Mount, READ, State, WRITE, names, posix};
+use runvault_format::lease::Lease;
 use runvault_store::backend::{Access, Dir, Kind, Rename};
+use runvault_store::doubles::faulty::{Fault, Faults, Rule};
+use runvault_store::doubles::observe::Op;
 use runvault_vault::authority::Authority;
 use runvault_vault::check::check;
 use runvault_vault::{CheckEvent, CheckSummary, Damage, Error, Posix, Result};
@@ -198,8 +201,6 @@ fn a_side_file_without_its_name_is_no_planted_one() {
 /// Found for the machine that checks, never for the store: the check ends, and says why.
 #[test]
 fn a_shortage_of_this_machine_is_no_damage() {
-    use runvault_store::doubles::faulty::{Fault, Faults, Rule};
-    use runvault_store::doubles::observe::Op;
     let fixture = Fixture::in_memory();
     written(&fixture);
     let authority: Arc<dyn Authority> = fixture.authority.clone();
@@ -467,13 +468,11 @@ fn runs_that_no_key_opens_are_hidden_and_counted() {
     assert_eq!(fixture.writer().get("run/x").unwrap(), vec![1; 30_000]);
 }
 
-#[test]
-fn a_lease_of_another_machine_makes_the_run_read_only_until_it_is_taken_over() {
-    let fixture = Fixture::in_memory();
-    written(&fixture);
+/// Another machine's lease in the place of the first run's.
+fn held_elsewhere(fixture: &Fixture) -> (Arc<dyn Dir>, Lease) {
     let runs = fixture.root.open_dir(b"runs").unwrap();
     let dir = runs.open_dir(&fixture.run_dirs()[0]).unwrap();
-    let lease = runvault_format::lease::Lease {
+    let lease = Lease {
         holder: State::new(4).id.to_string(),
         host: runvault_format::ids::Digest([8; 32]),
         boot: "elsewhere".into(),
@@ -482,6 +481,26 @@ fn a_lease_of_another_machine_makes_the_run_read_only_until_it_is_taken_over() {
         seq: 1,
     };
     runvault_store::replace::replace(&*dir, b"lease", &lease.to_bytes().unwrap(), 0o644).unwrap();
+    (dir, lease)
+}
+
+/// A written vault on a store that fails each of `ops`, until the faults are cleared.
+fn written_and_failing(ops: &[Op], errno: i32) -> (Fixture, Arc<Faults>) {
+    let mut fixture = Fixture::in_memory();
+    written(&fixture);
+    let (root, faults) = Faults::over(fixture.root.clone()).unwrap();
+    fixture.root = root;
+    for op in ops {
+        faults.add(Rule::every(*op, Fault::Fail(errno)));
+    }
+    (fixture, faults)
+}
+
+#[test]
+fn a_lease_of_another_machine_makes_the_run_read_only_until_it_is_taken_over() {
+    let fixture = Fixture::in_memory();
+    written(&fixture);
+    let (dir, lease) = held_elsewhere(&fixture);
     let vault = fixture.writer();
     assert_eq!(vault.get("run/x").unwrap(), vec![1; 30_000]);
     assert!(matches!(vault.put("run/z", b""), Err(Error::Held { .. })));
@@ -499,15 +518,8 @@ fn a_lease_of_another_machine_makes_the_run_read_only_until_it_is_taken_over() {
 
 #[test]
 fn a_store_that_is_read_only_is_read_by_its_writer_too() {
-    use runvault_store::doubles::faulty::{Fault, Faults, Rule};
-    use runvault_store::doubles::observe::Op;
-    let mut fixture = Fixture::in_memory();
-    written(&fixture);
-    let (root, faults) = Faults::over(fixture.root.clone()).unwrap();
-    fixture.root = root;
-    for op in [Op::CreateFile, Op::CreateDir, Op::Unlink, Op::Rename, Op::Write] {
-        faults.add(Rule::every(op, Fault::Fail(libc::EROFS)));
-    }
+    let ops = [Op::CreateFile, Op::CreateDir, Op::Unlink, Op::Rename, Op::Write];
+    let (fixture, faults) = written_and_failing(&ops, libc::EROFS);
     let vault = fixture.writer();
     assert_eq!(vault.get("run/x").unwrap(), vec![1; 30_000]);
     assert_eq!(posix(vault.put("run/z", b"")), Posix::ReadOnly);
@@ -523,15 +535,8 @@ fn a_store_that_is_read_only_is_read_by_its_writer_too() {
 
 #[test]
 fn a_full_store_is_read_by_its_writer_and_written_once_there_is_room() {
-    use runvault_store::doubles::faulty::{Fault, Faults, Rule};
-    use runvault_store::doubles::observe::Op;
-    let mut fixture = Fixture::in_memory();
-    written(&fixture);
-    let (root, faults) = Faults::over(fixture.root.clone()).unwrap();
-    fixture.root = root;
-    for op in [Op::CreateFile, Op::CreateDir, Op::Write] {
-        faults.add(Rule::every(op, Fault::Fail(libc::ENOSPC)));
-    }
+    let ops = [Op::CreateFile, Op::CreateDir, Op::Write];
+    let (fixture, faults) = written_and_failing(&ops, libc::ENOSPC);
     let vault = fixture.writer();
     assert_eq!(vault.get("run/x").unwrap(), vec![1; 30_000]);
     let full = vault.put("run/z", b"").unwrap_err();
@@ -547,17 +552,7 @@ fn a_full_store_is_read_by_its_writer_and_written_once_there_is_room() {
 fn a_held_run_is_asked_for_again() {
     let fixture = Fixture::in_memory();
     written(&fixture);
-    let runs = fixture.root.open_dir(b"runs").unwrap();
-    let dir = runs.open_dir(&fixture.run_dirs()[0]).unwrap();
-    let lease = runvault_format::lease::Lease {
-        holder: State::new(4).id.to_string(),
-        host: runvault_format::ids::Digest([8; 32]),
-        boot: "elsewhere".into(),
-        pid: 1,
-        start: 1,
-        seq: 1,
-    };
-    runvault_store::replace::replace(&*dir, b"lease", &lease.to_bytes().unwrap(), 0o644).unwrap();
+    let (dir, _) = held_elsewhere(&fixture);
     let vault = fixture.writer();
     assert!(matches!(vault.put("run/z", b""), Err(Error::Held { .. })));
     dir.unlink(b"lease").unwrap();
