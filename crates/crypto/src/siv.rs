@@ -27,8 +27,9 @@ impl SivKey {
     ///
     /// # Errors
     /// [`Error::NotAuthentic`].
-    pub fn open(&self, associated: &[&[u8]], sealed: &[u8]) -> Result<Vec<u8>> {
-        self.cipher().decrypt(associated, sealed).map_err(|_| Error::NotAuthentic)
+    pub fn open(&self, associated: &[&[u8]], mut sealed: Vec<u8>) -> Result<Vec<u8>> {
+        self.cipher().decrypt_in_place(associated, &mut sealed).map_err(|_| Error::NotAuthentic)?;
+        Ok(sealed)
     }
 
     fn cipher(&self) -> Aes256Siv {
@@ -89,9 +90,9 @@ mod tests {
             let sealed = key.seal(&[b"one", b"two"], plain).unwrap();
             assert_eq!(sealed.len(), plain.len() + 16);
             assert_eq!(key.seal(&[b"one", b"two"], plain).unwrap(), sealed);
-            assert_eq!(key.open(&[b"one", b"two"], &sealed).unwrap(), plain);
-            assert_eq!(key.open(&[b"onet", b"wo"], &sealed), Err(Error::NotAuthentic));
+            assert_eq!(key.open(&[b"one", b"two"], sealed.clone()).unwrap(), plain);
+            assert_eq!(key.open(&[b"onet", b"wo"], sealed), Err(Error::NotAuthentic));
         }
-        assert_eq!(key.open(&[], &[0; 15]), Err(Error::NotAuthentic));
+        assert_eq!(key.open(&[], vec![0; 15]), Err(Error::NotAuthentic));
     }
 }

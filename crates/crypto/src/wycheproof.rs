@@ -55,7 +55,7 @@ fn aes_256_siv() {
             let sealed = [&test.tag[..], &test.ct[..]].concat();
             // RFC 5297, section 3: the nonce is the last associated string.
             let associated: [&[u8]; 2] = [&test.aad, &test.nonce];
-            let opened = key.open(&associated, &sealed);
+            let opened = key.open(&associated, sealed.clone());
             if test.result == TestResult::Invalid {
                 assert_eq!(opened, Err(Error::NotAuthentic), "{}", test.tc_id);
             } else {

@@ -118,7 +118,7 @@ pub fn decrypt_name(key: &NameKey, dir: &DirId, stored: &[u8], side: Option<&[u8
         return Err(Error::ForeignName);
     }
     let sealed = sealed_of(stored, side, SHORT_NAME_MAX, NAME_MAX)?;
-    let name = key.open(&[labels::SIV_NAME, &dir.0], &sealed)?;
+    let name = key.open(&[labels::SIV_NAME, &dir.0], sealed)?;
     check_name(&name)?;
     Ok(name)
 }
@@ -146,7 +146,7 @@ pub fn decrypt_link(key: &NameKey, text: &[u8], side: Option<&[u8]>) -> Result<V
         return Err(Error::ForeignName);
     }
     let sealed = sealed_of(text, side, SHORT_LINK_MAX, PATH_MAX)?;
-    let target = key.open(&[labels::SIV_LINK], &sealed)?;
+    let target = key.open(&[labels::SIV_LINK], sealed)?;
     check_target(&target)?;
     Ok(target)
 }
@@ -168,7 +168,7 @@ pub fn encrypt_xattr_name(key: &NameKey, file: &FileId, name: &[u8]) -> Result<V
 pub fn decrypt_xattr_name(key: &NameKey, file: &FileId, stored: &[u8]) -> Result<Vec<u8>> {
     let text = stored.strip_prefix(XATTR_PREFIX).ok_or(Error::ForeignName)?;
     let sealed = base32().decode(text).map_err(|_| Error::ForeignName)?;
-    let name = key.open(&[labels::SIV_XATTR, &file.0], &sealed)?;
+    let name = key.open(&[labels::SIV_XATTR, &file.0], sealed)?;
     check_xattr_name(&name)?;
     Ok(name)
 }
@@ -186,7 +186,7 @@ pub fn encrypt_xattr_value(key: &NameKey, file: &FileId, name: &[u8], value: &[u
 /// # Errors
 /// [`Error::NotAuthentic`].
 pub fn decrypt_xattr_value(key: &NameKey, file: &FileId, name: &[u8], stored: &[u8]) -> Result<Vec<u8>> {
-    Ok(key.open(&[labels::SIV_XATTR, &file.0, name], stored)?)
+    Ok(key.open(&[labels::SIV_XATTR, &file.0, name], stored.to_vec())?)
 }
 
 /// The content of a run's file `name`. A run's name is a path of names, at most 4,095 bytes.
@@ -203,7 +203,7 @@ pub fn encrypt_run_name(key: &NameKey, run: &RunId, name: &[u8]) -> Result<Vec<u
 /// # Errors
 /// [`Error::NotAuthentic`], [`Error::Name`], [`Error::TooLong`].
 pub fn decrypt_run_name(key: &NameKey, run: &RunId, stored: &[u8]) -> Result<Vec<u8>> {
-    let name = key.open(&[labels::SIV_RUN, &run.0], stored)?;
+    let name = key.open(&[labels::SIV_RUN, &run.0], stored.to_vec())?;
     check_run_name(&name)?;
     Ok(name)
 }
