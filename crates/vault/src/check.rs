@@ -1,5 +1,7 @@
 //! Everything that the key opens is read and authenticated: what is damaged is named.
 
+mod way;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -17,6 +19,8 @@ use crate::directory::holds_nothing;
 use crate::file::{FileObject, RunContext};
 use crate::outcome::part_opened;
 use crate::{Damage, Error, Result, record, recovery, runs};
+
+use way::{Both, Way};
 
 /// Plaintext bytes read at once.
 const PIECE: usize = 1 << 20;
@@ -127,20 +131,20 @@ struct Checker<'a> {
     short: Option<Error>,
 }
 
-/// A directory on the way down, and what of it is still to be entered.
-struct Level {
-    dir: Arc<dyn Dir>,
-    id: DirId,
-    path: Vec<u8>,
-    object: String,
-    below: Vec<(Vec<u8>, Vec<u8>)>,
-}
-
 /// What the files of one run have in common.
 struct Walk {
     context: Arc<RunContext>,
     /// Inodes with several names that were read already.
     read: HashSet<u64>,
+    way: Way,
+}
+
+/// The directory in hand.
+struct Level {
+    dir: Arc<dyn Dir>,
+    id: DirId,
+    path: Vec<u8>,
+    object: String,
 }
 
 impl Checker<'_> {
@@ -200,35 +204,29 @@ impl Checker<'_> {
         Ok(())
     }
 
-    /// Depth first; only the way down is held open.
+    /// Depth first.
     fn tree(&mut self, context: Arc<RunContext>, tree: Arc<dyn Dir>, path: Vec<u8>) {
         let object = format!("runs/{}/tree", context.id);
-        let mut walk = Walk { context, read: HashSet::new() };
-        let mut levels = Vec::new();
-        let top = Level { dir: tree, id: DirId::ROOT, path, object, below: Vec::new() };
-        levels.push(self.level(&mut walk, top));
-        while let Some(level) = levels.last_mut().filter(|_| self.short.is_none()) {
-            match level.below.pop() {
-                None => drop(levels.pop()),
-                Some((stored, text)) => {
-                    let next = Level {
-                        dir: level.dir.clone(),
-                        id: level.id,
-                        path: [&level.path, &b"/"[..], &text].concat(),
-                        object: format!("{}/{}", level.object, String::from_utf8_lossy(&stored)),
-                        below: Vec::new(),
-                    };
-                    match enter(&walk.context, next, &stored, &text) {
-                        Ok(level) => levels.push(self.level(&mut walk, level)),
-                        Err((level, error)) => self.damage(level.object, Some(&level.path), error),
-                    }
+        let top = Level { dir: tree, id: DirId::ROOT, path, object };
+        let mut walk = Walk { context, read: HashSet::new(), way: Way::new(&top) };
+        self.level(&mut walk, &top);
+        while self.short.is_none()
+            && let Some(name) = walk.way.next()
+        {
+            let (path, object) = (walk.way.path_of(&name), walk.way.object_of(&name));
+            match enter(&walk.context, &mut walk.way, &name, &object) {
+                Ok((dir, id)) => {
+                    let level = Level { dir, id, path, object };
+                    walk.way.enter(name, &level);
+                    self.level(&mut walk, &level);
                 }
+                Err(error) => self.damage(object, Some(&path), error),
             }
         }
     }
 
     /// Everything of one directory but what lies in its subdirectories.
-    fn level(&mut self, walk: &mut Walk, mut level: Level) -> Level {
+    fn level(&mut self, walk: &mut Walk, level: &Level) {
         self.summary.directories += 1;
         let mut entries = Vec::new();
         let listed = level.dir.entries(0, &mut |entry| {
@@ -254,13 +252,12 @@ impl Checker<'_> {
                         (self.report)(CheckEvent::Leftover { object });
                     }
                 }
-                Shape::Short | Shape::Long => self.entry(walk, &mut level, &entry, object),
+                Shape::Short | Shape::Long => self.entry(walk, level, &entry, object),
             }
         }
-        level
     }
 
-    fn entry(&mut self, walk: &mut Walk, level: &mut Level, entry: &Entry, object: String) {
+    fn entry(&mut self, walk: &mut Walk, level: &Level, entry: &Entry, object: String) {
         let key = walk.context.keys.name_key();
         let side = match side(&*level.dir, &name::side_name_of(&entry.name), &object) {
             Ok(side) => side,
@@ -276,10 +273,7 @@ impl Checker<'_> {
             Err(e) if e.raw_os_error() == Some(libc::ENOENT) => return,
             Err(e) => Err(Error::store("stat", object.clone(), e)),
             Ok(stat) => match stat.kind {
-                Kind::Dir => {
-                    level.below.push((entry.name.clone(), text));
-                    return;
-                }
+                Kind::Dir => return walk.way.note((entry.name.clone(), text)),
                 Kind::File => self.file(walk, level, entry, &stat, &text, (&object, &path)),
                 Kind::Symlink => link(walk, &*level.dir, &entry.name),
                 Kind::Fifo | Kind::Socket | Kind::CharDevice | Kind::BlockDevice => Ok(()),
@@ -347,39 +341,25 @@ impl Checker<'_> {
     }
 }
 
-/// Opens a subdirectory, whose record must name its place.
-#[expect(clippy::result_large_err, reason = "the level comes back either way")]
+/// Opens a subdirectory of the one in hand; its record must name its place.
 fn enter(
     context: &RunContext,
-    mut level: Level,
-    stored: &[u8],
-    text: &[u8],
-) -> std::result::Result<Level, (Level, Error)> {
-    let place = place(&level.id, Object::Directory, text);
-    let dir = match level.dir.open_dir(stored) {
-        Ok(dir) => dir,
-        Err(e) => {
-            let error = part_opened("open", level.object.clone(), e);
-            return Err((level, error));
-        }
-    };
-    let id = match record::read(context, &*dir, Some(place)) {
-        Ok(Some(id)) => id,
-        Ok(None) => match holds_nothing(&*dir) {
-            Ok(true) => DirId::ROOT,
-            Ok(false) => {
-                let error = Error::damaged(level.object.clone(), Damage::DirectoryRecord);
-                return Err((level, error));
-            }
-            Err(e) => {
-                let error = Error::store("list", level.object.clone(), e);
-                return Err((level, error));
-            }
-        },
-        Err(error) => return Err((level, error)),
-    };
-    (level.dir, level.id) = (dir, id);
-    Ok(level)
+    way: &mut Way,
+    (stored, text): &Both,
+    object: &str,
+) -> Result<(Arc<dyn Dir>, DirId)> {
+    let fail = |e| part_opened("open", object.to_owned(), e);
+    let (parent, parent_id) = way.dir().map_err(fail)?;
+    let dir = parent.open_dir(stored).map_err(fail)?;
+    let place = place(&parent_id, Object::Directory, text);
+    if let Some(id) = record::read(context, &*dir, Some(place))? {
+        return Ok((dir, id));
+    }
+    match holds_nothing(&*dir) {
+        Ok(true) => Ok((dir, DirId::ROOT)),
+        Ok(false) => Err(Error::damaged(object, Damage::DirectoryRecord)),
+        Err(e) => Err(Error::store("list", object, e)),
+    }
 }
 
 /// What a side file holds; `None` where there is none that can be read.
