@@ -69,9 +69,11 @@ fn stores_that_are_none() {
     };
     expect(&mut ls(&site.dir().join("missing")), 1, &["missing"]);
     expect(&mut ls(&site.store), 1, &["not a vault"]);
-    fs::write(site.store.join("vault.json"), b"{\"magic\":\"runvault\",\"version\":99,\"vault\":\"00\"}")
-        .expect("a file");
-    expect(&mut ls(&site.store), 1, &["version"]);
+    for (version, says) in [(99, "newer"), (1, "before 1.0")] {
+        let text = format!("{{\"magic\":\"runvault\",\"version\":{version},\"vault\":\"00\"}}");
+        fs::write(site.store.join("vault.json"), text).expect("a file");
+        expect(&mut ls(&site.store), 1, &[&format!("version {version}"), says]);
+    }
 }
 
 #[test]

@@ -17,7 +17,8 @@ from sections.custody import RETIRED, follow, open_epochs, parse_genesis, share_
 from sections.runs import RunKeys, keys_of, parse_run_text, verify_run
 from sections.files import DIRECTORY, FILE, File, open_chunk, open_copy, parse_clear, stored_size
 from sections.names import (
-    decrypt_link, decrypt_name, decrypt_run_name, decrypt_xattr_name, decrypt_xattr_value, place_of, read_record)
+    decrypt_link, decrypt_name, decrypt_run_name, decrypt_xattr_name, decrypt_xattr_value, link_side_of, place_of,
+    read_record)
 
 un = bytes.fromhex
 
@@ -100,6 +101,7 @@ def names(v):
         "link": lambda: decrypt_link(key, stored, side),
         "xattr-name": lambda: decrypt_xattr_name(key, id_, stored),
         "xattr-value": lambda: decrypt_xattr_value(key, id_, un(v["name"]), stored),
+        "link-side": lambda: link_side_of(stored, un(v["text"])),
         "run-name": lambda: decrypt_run_name(key, id_, stored),
     }[v["what"]]()
     return {"plain": plain.hex()}

@@ -49,6 +49,10 @@ fn tree(at: &Path) {
     symlink("InterOp/first", at.join("link")).expect("a link");
     symlink(PathBuf::from("t".repeat(250)).join("u".repeat(250)).join("v".repeat(250)), at.join("long link"))
         .expect("a link");
+    let replaced = at.join("replaced link");
+    symlink("w".repeat(900), &replaced).expect("a link");
+    symlink("x".repeat(800), at.join("new link")).expect("a link");
+    fs::rename(at.join("new link"), &replaced).expect("renamed");
     mknodat(CWD, at.join("fifo"), FileType::Fifo, Mode::from(0o640), 0).expect("a fifo");
     sparse(&at.join("sparse"));
     file(&interop.join("first"), 500);

@@ -1,6 +1,7 @@
 //! Advice: what a person can do about an error, with the very command.
 
 use runvault_custody::Error as Custody;
+use runvault_format::vault_file;
 use runvault_fuse::Error as Fuse;
 use runvault_vault::Error as Vault;
 
@@ -37,6 +38,11 @@ fn of_custody(error: &Custody) -> Option<String> {
         Custody::NoLock => "the key file was made outside the store (init --identity): name it with --identity FILE".into(),
         Custody::NotAVault { .. } => "make a vault in an empty directory: runvault init DIR".into(),
         Custody::NotEmpty(_) => "a vault is made in an empty directory, or in one that init makes".into(),
+        Custody::UnknownVersion { version, .. } if *version < vault_file::VERSION => {
+            "a runvault of before 1.0 made this, and the format has changed since: with that program, copy the runs\n\
+             out (runvault cp -r), then with this one into a new vault"
+                .into()
+        }
         Custody::UnknownVersion { .. } | Custody::UnknownSuite { .. } => {
             "a newer runvault made this; `runvault --version` shows the one that is installed here".into()
         }

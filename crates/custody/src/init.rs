@@ -246,13 +246,13 @@ mod tests {
             put(&root, VAULT_JSON, text.as_bytes());
             Chain::load(&root).unwrap_err()
         };
-        let newer = with(&good.replace("\"version\":1", "\"version\":2"));
-        assert!(matches!(newer, Error::UnknownVersion { version: 2, .. }), "{newer}");
+        let newer = with(&good.replace("\"version\":2", "\"version\":3"));
+        assert!(matches!(newer, Error::UnknownVersion { version: 3, .. }), "{newer}");
         let other = with(&good.replace("\"runvault\"", "\"other\""));
         assert!(matches!(other, Error::NotAVault { .. }), "{other}");
         let (_, _, another) = vault();
         let swapped =
-            with(&format!("{{\"magic\":\"runvault\",\"version\":1,\"vault\":\"{}\"}}\n", another.vault_id()));
+            with(&format!("{{\"magic\":\"runvault\",\"version\":2,\"vault\":\"{}\"}}\n", another.vault_id()));
         assert!(matches!(swapped, Error::Damaged { object, .. } if object == VAULT_JSON));
     }
 }

@@ -14,7 +14,7 @@ use crate::{Error, Result, labels};
 pub const NAME_MAX: usize = 255;
 /// Longest link target or run name: PATH_MAX without its zero byte.
 pub const PATH_MAX: usize = 4095;
-/// Longer names are long: their text is a hash. Up to here the text with ".link" behind it is a name.
+/// Longer names are long: their text is a hash. Up to here the text has at most 250 characters.
 pub const SHORT_NAME_MAX: usize = 140;
 /// Longer targets are long. Up to here the text has at most 1,023 characters: XFS takes no more.
 pub const SHORT_LINK_MAX: usize = 623;
@@ -68,7 +68,7 @@ pub fn shape(stored: &[u8]) -> Shape {
         return if is_hash(owner) { Shape::SideName } else { Shape::Foreign };
     }
     if let Some(owner) = stored.strip_suffix(SIDE_LINK) {
-        return if is_hash(owner) || is_short(owner) { Shape::SideLink } else { Shape::Foreign };
+        return if is_hash(owner) { Shape::SideLink } else { Shape::Foreign };
     }
     match () {
         () if is_hash(stored) => Shape::Long,
@@ -94,9 +94,10 @@ pub fn side_name_of(stored: &[u8]) -> Vec<u8> {
     [stored, SIDE_NAME].concat()
 }
 
-/// The side file that holds the long target of the link `stored`.
-pub fn side_link_of(stored: &[u8]) -> Vec<u8> {
-    [stored, SIDE_LINK].concat()
+/// The side file that holds the long target of the link `stored`, whose text is `text`: an old and a new
+/// link of one name have two, so that one can take the other's place at any moment.
+pub fn side_link_of(stored: &[u8], text: &[u8]) -> Vec<u8> {
+    [&hash_text(&[stored, b"/", text])[..], SIDE_LINK].concat()
 }
 
 /// The stored form of `name` in directory `dir`.
@@ -222,11 +223,11 @@ fn stored(sealed: Vec<u8>, short_max: usize) -> Result<Stored> {
     if sealed.len() <= short_max + SIV_OVERHEAD {
         return Ok(Stored { text: base32().encode(&sealed).into_bytes(), side: None });
     }
-    Ok(Stored { text: hash_text(&sealed), side: Some(sealed) })
+    Ok(Stored { text: hash_text(&[&sealed]), side: Some(sealed) })
 }
 
-fn hash_text(sealed: &[u8]) -> Vec<u8> {
-    let hash = sha256(&[sealed]);
+fn hash_text(parts: &[&[u8]]) -> Vec<u8> {
+    let hash = sha256(parts);
     let text = base32().encode(hash.get(..HASH_LEN).unwrap_or_default());
     [b"0", text.as_bytes()].concat()
 }
@@ -239,7 +240,9 @@ fn sealed_of(text: &[u8], side: Option<&[u8]>, short_max: usize, max: usize) -> 
         return if fits { Ok(sealed) } else { Err(Error::NotCanonical("short name")) };
     }
     let side = side.ok_or(Error::SideFile)?;
-    if !(short_max + SIV_OVERHEAD + 1..=max + SIV_OVERHEAD).contains(&side.len()) || hash_text(side) != text {
+    if !(short_max + SIV_OVERHEAD + 1..=max + SIV_OVERHEAD).contains(&side.len())
+        || hash_text(&[side]) != text
+    {
         return Err(Error::SideFile);
     }
     Ok(side.to_vec())
@@ -299,7 +302,7 @@ mod tests {
             (format!("0{hash}"), Shape::Long),
             (format!("0{hash}.name"), Shape::SideName),
             (format!("0{hash}.link"), Shape::SideLink),
-            (format!("{short}.link"), Shape::SideLink),
+            (format!("{short}.link"), Shape::Foreign),
             (format!("{short}.name"), Shape::Foreign),
             ("b".repeat(251), Shape::Foreign),
             ("b".repeat(27), Shape::Foreign),
@@ -319,13 +322,21 @@ mod tests {
             let stored = encrypt_name(&key(), &DIR, &vec![b'x'; len]).unwrap();
             assert_eq!(stored.text.len(), text);
             assert_eq!(stored.side.is_some(), len > 140);
-            assert!(side_link_of(&stored.text).len() <= NAME_MAX);
         }
         for (len, text) in [(1, 28), (623, 1023), (624, 33), (4095, 33)] {
             let stored = encrypt_link(&key(), &vec![b'x'; len]).unwrap();
             assert_eq!(stored.text.len(), text);
             assert_eq!(link_is_long(&stored.text), len > 623);
         }
+    }
+
+    #[test]
+    fn the_side_file_of_a_link_is_of_its_name_and_its_text() {
+        let [a, b] = [b'a', b'b'].map(|c| encrypt_name(&key(), &DIR, &[c]).unwrap().text);
+        let [x, y] = [b'x', b'y'].map(|c| encrypt_link(&key(), &[c; 700]).unwrap().text);
+        let sides = [(&a, &x), (&a, &y), (&b, &x), (&b, &y)].map(|(name, text)| side_link_of(name, text));
+        assert!(sides.iter().all(|side| shape(side) == Shape::SideLink));
+        assert_eq!(sides.iter().collect::<std::collections::HashSet<_>>().len(), 4);
     }
 
     #[test]

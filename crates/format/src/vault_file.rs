@@ -7,7 +7,8 @@ use crate::json;
 use crate::{Error, Result};
 
 const MAGIC: &str = "runvault";
-const VERSION: u64 = 1;
+/// The draft that this program writes and reads.
+pub const VERSION: u64 = 2;
 /// The file is never longer.
 pub const LEN_MAX: usize = 4096;
 
@@ -64,15 +65,16 @@ mod tests {
     #[test]
     fn refusals_by_name() {
         let hex = "07".repeat(32);
-        let good = format!("{{\"magic\":\"runvault\",\"version\":1,\"vault\":\"{hex}\"}}\n");
+        let good = format!("{{\"magic\":\"runvault\",\"version\":2,\"vault\":\"{hex}\"}}\n");
         assert_eq!(to_bytes(&VaultId([7; 32])).unwrap(), good.as_bytes());
         assert_eq!(parse(good.as_bytes()), Ok(VaultId([7; 32])));
         let with = |from: &str, to: &str| parse(good.replace(from, to).as_bytes()).unwrap_err();
         assert_eq!(with("\"runvault\"", "\"other\""), Error::Magic);
-        assert_eq!(with("1,", "2,\"more\":true,"), Error::Version(2));
-        assert_eq!(with("1,", " 1,"), Error::NotCanonical("JSON"));
+        assert_eq!(with("2,", "3,\"more\":true,"), Error::Version(3));
+        assert_eq!(with("2,", "1,"), Error::Version(1));
+        assert_eq!(with("2,", " 2,"), Error::NotCanonical("JSON"));
         assert_eq!(with("}\n", "}"), Error::Truncated);
-        assert!(matches!(with("1,", "1,\"more\":true,"), Error::Json(_)));
+        assert!(matches!(with("2,", "2,\"more\":true,"), Error::Json(_)));
         assert_eq!(parse(&[b' '; LEN_MAX + 1]), Err(Error::TooLong));
     }
 

@@ -12,20 +12,17 @@ use runvault_format::ids::{DirId, FileId, RunId, SessionId};
 use runvault_format::keys::{RunKeys, place};
 use runvault_format::name::{self, Shape};
 use runvault_store::backend::{Access, Dir, Entry, Kind, Stat, Xattrs};
-use runvault_store::read_whole::read_whole;
 
 use crate::authority::Authority;
 use crate::directory::holds_nothing;
 use crate::file::{FileObject, RunContext};
 use crate::outcome::part_opened;
-use crate::{Damage, Error, Result, record, recovery, runs};
+use crate::{Damage, Error, Result, Vault, links, record, recovery, runs};
 
 use way::{Both, Way};
 
 /// Plaintext bytes read at once.
 const PIECE: usize = 1 << 20;
-/// Longest side file.
-const SIDE_MAX: usize = name::PATH_MAX + 64;
 
 /// What a check has met.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -240,14 +237,14 @@ impl Checker<'_> {
         if let Err(error) = attributes(&walk.context, &*level.dir, &level.id, &level.object) {
             self.damage(level.object.clone(), Some(&level.path), error);
         }
-        let names: HashSet<Vec<u8>> = entries.iter().map(|e| e.name.clone()).collect();
+        let needed = needed_sides(&*level.dir, &entries);
         for entry in entries {
             let object = format!("{}/{}", level.object, String::from_utf8_lossy(&entry.name));
             match name::shape(&entry.name) {
                 Shape::Record => {}
                 Shape::Foreign => self.foreign(object),
                 Shape::SideName | Shape::SideLink => {
-                    if !names.contains(owner_of(&entry.name)) {
+                    if !needed.contains(&entry.name) && level.dir.stat(&entry.name).is_ok() {
                         self.summary.leftovers += 1;
                         (self.report)(CheckEvent::Leftover { object });
                     }
@@ -259,7 +256,7 @@ impl Checker<'_> {
 
     fn entry(&mut self, walk: &mut Walk, level: &Level, entry: &Entry, object: String) {
         let key = walk.context.keys.name_key();
-        let side = match side(&*level.dir, &name::side_name_of(&entry.name), &object) {
+        let side = match side(&*level.dir, &entry.name, &object) {
             Ok(side) => side,
             Err(error) => return self.damage(object, None, error),
         };
@@ -362,22 +359,30 @@ fn enter(
     }
 }
 
-/// What a side file holds; `None` where there is none that can be read.
-fn side(dir: &dyn Dir, name: &[u8], object: &str) -> Result<Option<Vec<u8>>> {
-    match read_whole(dir, name, SIDE_MAX).map_err(|e| Error::store("read the side file of", object, e)) {
+/// What the side file of a long name holds; `None` where there is none that can be read.
+fn side(dir: &dyn Dir, stored: &[u8], object: &str) -> Result<Option<Vec<u8>>> {
+    let read = Vault::read_side(dir, &name::side_name_of(stored));
+    match read.map_err(|e| Error::store("read the side file of", object, e)) {
         Err(error) if error.is_shortage() => Err(error),
-        read => Ok(read.ok()),
+        read => Ok(read.ok().flatten()),
     }
 }
 
-fn owner_of(side: &[u8]) -> &[u8] {
-    side.strip_suffix(b".name").or_else(|| side.strip_suffix(b".link")).unwrap_or(side)
+/// The side files that the names and links of a directory need.
+fn needed_sides(dir: &dyn Dir, entries: &[Entry]) -> HashSet<Vec<u8>> {
+    let of = |shape| entries.iter().filter(move |entry| name::shape(&entry.name) == shape);
+    let mut needed: HashSet<_> = of(Shape::Long).map(|entry| name::side_name_of(&entry.name)).collect();
+    if of(Shape::SideLink).next().is_some() {
+        let links = of(Shape::Short).chain(of(Shape::Long));
+        let links = links.filter(|entry| entry.kind.is_none_or(|kind| kind == Kind::Symlink));
+        needed.extend(links.filter_map(|e| Some(name::side_link_of(&e.name, &dir.read_link(&e.name).ok()?))));
+    }
+    needed
 }
 
 fn link(walk: &Walk, dir: &dyn Dir, stored: &[u8]) -> Result<()> {
     let object = || format!("runs/{}/tree", walk.context.id);
-    let text = dir.read_link(stored).map_err(|e| Error::store("read the link", object(), e))?;
-    let side = side(dir, &name::side_link_of(stored), &object())?;
+    let (text, side) = links::read(dir, stored).map_err(|e| Error::store("read the link", object(), e))?;
     let key = walk.context.keys.name_key();
     let target = name::decrypt_link(key, &text, side.as_deref());
     target.map(drop).map_err(|_| Error::damaged(object(), Damage::Name))

@@ -11,7 +11,8 @@ use crate::file::FileObject;
 use crate::nodes::{Found, Name, number};
 use crate::outcome::{is_not_found, outcome};
 use crate::sys;
-use crate::{Posix, Result, Vault, record};
+use crate::view::At;
+use crate::{Posix, Result, Vault, links, record};
 
 impl Vault {
     /// O_CREAT | O_EXCL by the kernel's view: an existing name is `Exists`.
@@ -132,23 +133,22 @@ impl Vault {
             other => crate::Error::from(other),
         })?;
         let new = self.new_name(&dir, name)?;
-        let side = name::side_link_of(&new.text);
-        if let Some(bytes) = &link.side {
-            Self::put_side(&*dir.dir, &side, bytes).map_err(|e| {
-                self.abandon(&dir, &new, false, outcome("write a side file in", dir.object(), e))
-            })?;
-        }
-        let undo = |e| {
-            if link.side.is_some() {
-                let _ = dir.dir.unlink(&side);
+        let made = || -> Result<Stat> {
+            if let Some(side) = &link.side {
+                Self::put_side(&*dir.dir, &name::side_link_of(&new.text, &link.text), side)
+                    .map_err(|e| outcome("write a side file in", dir.object(), e))?;
             }
-            e
+            dir.dir
+                .create_symlink(&new.text, &link.text)
+                .map_err(|e| outcome("make a symlink in", dir.object(), e))?;
+            self.own(&dir, &new.text, caller, 0o777).inspect_err(|_| drop(dir.dir.unlink(&new.text)))
         };
-        dir.dir.create_symlink(&new.text, &link.text).map_err(|e| {
-            undo(self.abandon(&dir, &new, false, outcome("make a symlink in", dir.object(), e)))
+        let stat = made().map_err(|e| {
+            if link.side.is_some() {
+                links::drop_side(&*dir.dir, &new.text, &link.text);
+            }
+            self.abandon(&dir, &new, false, e)
         })?;
-        let stat =
-            self.own(&dir, &new.text, caller, 0o777).map_err(|e| undo(self.abandon(&dir, &new, true, e)))?;
         Ok(self.made(&dir, name, &stat, target.len() as u64))
     }
 
@@ -181,7 +181,7 @@ impl Vault {
                 Ok(())
             })
         } else {
-            self.copy_link_side(&at.dir, &at.stored, &dir, &new.text).and_then(|()| link_now())
+            link_beside(&at, &dir, &new, link_now)
         };
         linked.map_err(|e| self.abandon(&dir, &new, false, e))?;
         self.unsynced.names(dir.node);
@@ -233,7 +233,8 @@ impl Vault {
         if made {
             let _ = dir.dir.unlink(&new.text);
         }
-        if new.side.is_some() && dir.dir.stat(&new.text).is_err() {
+        let gone = || dir.dir.stat(&new.text).is_err_and(|e| e.raw_os_error() == Some(libc::ENOENT));
+        if new.side.is_some() && gone() {
             let _ = dir.dir.unlink(&name::side_name_of(&new.text));
         }
         error
@@ -268,6 +269,18 @@ impl Vault {
         self.unsynced.names(dir.node);
         self.attr(ino, generation, stat, size)
     }
+}
+
+/// A further name of what is no regular file: a link's long target lies beside each of its names.
+fn link_beside(at: &At, dir: &OpenDir, new: &Stored, link: impl FnOnce() -> Result<()>) -> Result<()> {
+    let text = links::long_text(&*at.dir, &at.stored, &at.stat)
+        .map_err(|e| outcome("read the link in", dir.object(), e))?;
+    let Some(text) = text else { return link() };
+    let to = (&*dir.dir, &new.text[..]);
+    links::copy_side((&*at.dir, &at.stored), to, &text)
+        .map_err(|e| outcome("copy a side file to", dir.object(), e))
+        .and_then(|()| link())
+        .inspect_err(|_| links::drop_side(&*dir.dir, &new.text, &text))
 }
 
 /// The mode that a new object is to have; a default ACL takes the umask's place.

@@ -241,21 +241,29 @@ impl Vault {
         self.dirs.get(ino)
     }
 
-    /// The content of a small side file.
-    pub(crate) fn read_side(dir: &dyn Dir, side: &[u8]) -> std::io::Result<Vec<u8>> {
-        runvault_store::read_whole::read_whole(dir, side, name::PATH_MAX + 64)
+    /// What a side file holds; `None` where there is none, or something that can be no side file.
+    pub(crate) fn read_side(dir: &dyn Dir, side: &[u8]) -> io::Result<Option<Vec<u8>>> {
+        use libc::{EFBIG, EINVAL, EISDIR, ELOOP, ENOENT, ENXIO};
+        match runvault_store::read_whole::read_whole(dir, side, name::PATH_MAX + 64) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(e) if matches!(e.raw_os_error(), Some(ENOENT | EFBIG | EINVAL | EISDIR | ELOOP | ENXIO)) => {
+                Ok(None)
+            }
+            Err(e) => Err(e),
+        }
     }
 
-    /// Makes a side file, durable before the name that needs it; gives whether it is new.
-    pub(crate) fn put_side(dir: &dyn Dir, side: &[u8], bytes: &[u8]) -> std::io::Result<bool> {
-        match Self::read_side(dir, side) {
-            Ok(found) if found == bytes => return Ok(false),
-            Ok(_) => dir.unlink(side)?,
-            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {}
-            Err(_) => dir.unlink(side)?,
+    /// Makes a side file, durable before the name that needs it. Its name says what it holds: what is
+    /// there and differs is damaged.
+    pub(crate) fn put_side(dir: &dyn Dir, side: &[u8], bytes: &[u8]) -> io::Result<()> {
+        if Self::read_side(dir, side)?.is_some_and(|found| found == bytes) {
+            return Ok(());
         }
-        runvault_store::replace::create(dir, side, bytes, 0o644)?;
-        Ok(true)
+        match dir.unlink(side) {
+            Err(e) if e.raw_os_error() != Some(libc::ENOENT) => return Err(e),
+            _ => {}
+        }
+        runvault_store::replace::create(dir, side, bytes, 0o644)
     }
 
     /// Opens a stored file of a directory.

@@ -16,6 +16,7 @@ mod files;
 mod handles;
 mod journal;
 mod lease;
+mod links;
 mod listing;
 mod locks;
 mod lookup;

@@ -254,7 +254,7 @@ impl Vault {
         let stored = &entry.name;
         let side = match name::shape(stored) {
             Shape::Short => None,
-            Shape::Long => Self::read_side(&*dir.dir, &name::side_name_of(stored)).ok(),
+            Shape::Long => Self::read_side(&*dir.dir, &name::side_name_of(stored)).ok().flatten(),
             Shape::SideName | Shape::SideLink | Shape::Record => return None,
             Shape::Foreign => {
                 self.foreign_seen(dir.node, Some(entry.next));

@@ -10,7 +10,7 @@ use crate::directory::OpenDir;
 use crate::nodes::{Found, Name, number};
 use crate::outcome::{is_not_found, outcome};
 use crate::run::Run;
-use crate::{Damage, Error, Posix, Result, Vault, runs};
+use crate::{Damage, Error, Posix, Result, Vault, links, runs};
 
 impl Vault {
     /// The node of a name, with one more lookup reference.
@@ -150,17 +150,16 @@ impl Vault {
     /// [`Posix::Invalid`] for anything else; [`Damage::Name`]; the store's.
     pub fn readlink(&self, ino: Ino) -> Result<Vec<u8>> {
         self.check_open()?;
+        // Another link must not take its name meanwhile.
+        let parent = self.nodes.known(ino).and_then(|known| known.name).map(|name| name.parent);
+        let _names = parent.map(|parent| self.locks.shared(parent));
         let at = self.locate_node(ino)?;
         if at.stat.kind != Kind::Symlink {
             return Err(Posix::Invalid.into());
         }
         let object = || at.body.context.object(ino);
-        let text = at.dir.read_link(&at.stored).map_err(|e| outcome("read the link", object(), e))?;
-        let side = if name::link_is_long(&text) {
-            Self::read_side(&*at.dir, &name::side_link_of(&at.stored)).ok()
-        } else {
-            None
-        };
+        let (text, side) =
+            links::read(&*at.dir, &at.stored).map_err(|e| outcome("read the link", object(), e))?;
         let key = at.body.context.keys.name_key();
         name::decrypt_link(key, &text, side.as_deref()).map_err(|_| Error::damaged(object(), Damage::Name))
     }

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use runvault_format::name::{self, Shape};
+use runvault_format::name::{self, Shape, Stored};
 use runvault_store::backend::{Dir, Kind, Stat};
 
 use crate::api::Ino;
 use crate::directory::OpenDir;
 use crate::nodes::{Name, number};
 use crate::outcome::{opened, outcome};
-use crate::{Posix, Result, Vault, record};
+use crate::{Posix, Result, Vault, links, record};
 
 impl Vault {
     /// Removes a name of anything but a directory. Who has the file open keeps it.
@@ -30,6 +30,7 @@ impl Vault {
         }
         let ino = number(stat.ino);
         let last = stat.nlink <= 1;
+        let target = links::long_text(&*dir.dir, &stored.text, &stat).ok().flatten();
         let act = || -> Result<()> {
             dir.dir.unlink(&stored.text).map_err(|e| outcome("unlink in", dir.object(), e))?;
             self.nodes.remove_name(ino, &Name::new(dir.node, name), last);
@@ -44,7 +45,7 @@ impl Vault {
             }
         }
         self.unsynced.names(dir.node);
-        remove_sides(&*dir.dir, &stored.text, stored.side.is_some(), &stat);
+        remove_sides(&*dir.dir, &stored, target.as_deref());
         Ok(())
     }
 
@@ -75,7 +76,7 @@ impl Vault {
         })?;
         self.directory_gone(ino, &Name::new(dir.node, name));
         self.unsynced.names(dir.node);
-        remove_sides(&*dir.dir, &stored.text, stored.side.is_some(), &stat);
+        remove_sides(&*dir.dir, &stored, None);
         Ok(())
     }
 
@@ -181,12 +182,13 @@ fn leftovers(dir: &dyn Dir) -> std::io::Result<Option<Leftovers>> {
     Ok(found)
 }
 
-/// The side files of a name that has gone. What stays behind costs room only.
-pub(crate) fn remove_sides(dir: &dyn Dir, stored: &[u8], long: bool, stat: &Stat) {
-    if long {
-        let _ = dir.unlink(&name::side_name_of(stored));
+/// The side files of a name that has gone, and of the long target that it had. What stays behind costs
+/// room only.
+pub(crate) fn remove_sides(dir: &dyn Dir, stored: &Stored, target: Option<&[u8]>) {
+    if stored.side.is_some() {
+        let _ = dir.unlink(&name::side_name_of(&stored.text));
     }
-    if stat.kind == Kind::Symlink {
-        let _ = dir.unlink(&name::side_link_of(stored));
+    if let Some(text) = target {
+        links::drop_side(dir, &stored.text, text);
     }
 }

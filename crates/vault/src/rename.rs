@@ -3,7 +3,7 @@
 use std::sync::{Arc, PoisonError};
 
 use runvault_format::name::{self, Stored};
-use runvault_store::backend::{Dir, Kind, Rename, Stat};
+use runvault_store::backend::{Kind, Rename, Stat};
 
 use crate::api::{Ino, ROOT};
 use crate::directory::{OpenDir, holds_nothing, new_record};
@@ -11,7 +11,7 @@ use crate::file::FileObject;
 use crate::nodes::{Name, number};
 use crate::outcome::{is_not_found, opened, outcome};
 use crate::remove::remove_sides;
-use crate::{Damage, Error, Posix, Result, Vault, record};
+use crate::{Damage, Error, Posix, Result, Vault, links, record};
 
 /// One side of an exchange: what stands there, and its object where it is a file.
 type Side<'a> = (&'a End, Stat, Option<&'a Arc<FileObject>>);
@@ -31,6 +31,13 @@ impl End {
             Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(None),
             Err(e) => Err(outcome("look up a name in", dir.object(), e)),
         }
+    }
+
+    /// The text of the link that stands there, if its target is long.
+    fn long_text(&self) -> Result<Option<Vec<u8>>> {
+        let Some(stat) = &self.stat else { return Ok(None) };
+        links::long_text(&*self.dir.dir, &self.stored.text, stat)
+            .map_err(|e| outcome("read the link in", self.dir.object(), e))
     }
 }
 
@@ -102,56 +109,38 @@ impl Vault {
             }
             _ => {}
         }
-        self.put_sides(source, &stat, target)?;
-        let done = match stat.kind {
+        let texts = (source.long_text()?, target.long_text().ok().flatten());
+        let moved = self.put_sides(source, texts.0.as_deref(), target).and_then(|()| match stat.kind {
             Kind::Dir => self.move_directory(source, &stat, target),
             Kind::File => self.move_file(source, &stat, target),
             _ => self.replacing(target, &mut || self.rename_names(source, ino, target)),
-        };
-        if let Err(error) = done {
-            if target.stat.is_none() {
-                self.abandon(&target.dir, &target.stored, false, Posix::NotFound.into());
-            }
-            return Err(error);
+        });
+        // Of the links that might stand there now, only the one that does keeps its target.
+        for text in [&texts.0, &texts.1].into_iter().flatten() {
+            links::drop_side(&*target.dir.dir, &target.stored.text, text);
+        }
+        if let Err(error) = moved {
+            return Err(self.abandon(&target.dir, &target.stored, false, error));
         }
         self.unsynced.renamed(ino, source.dir.node, target.dir.node);
-        let kept = stat.kind == Kind::Symlink && source.stored.text == target.stored.text;
-        if !kept {
-            remove_sides(&*source.dir.dir, &source.stored.text, source.stored.side.is_some(), &stat);
-        }
-        if let Some(there) = target.stat.filter(|t| t.kind == Kind::Symlink && stat.kind != Kind::Symlink) {
-            remove_sides(&*target.dir.dir, &target.stored.text, false, &there);
-        }
+        remove_sides(&*source.dir.dir, &source.stored, texts.0.as_deref());
         Ok(())
     }
 
-    /// The side files that the new name needs, before it is there.
-    fn put_sides(&self, source: &End, stat: &Stat, target: &End) -> Result<()> {
+    /// The side files that the new name needs, before it is there. `text`: of a link with a long target.
+    fn put_sides(&self, source: &End, text: Option<&[u8]>, target: &End) -> Result<()> {
         if let Some(side) = &target.stored.side {
             Self::put_side(&*target.dir.dir, &name::side_name_of(&target.stored.text), side)
                 .map_err(|e| outcome("write a side file in", target.dir.object(), e))?;
         }
-        if stat.kind == Kind::Symlink {
-            self.copy_link_side(&source.dir.dir, &source.stored.text, &target.dir, &target.stored.text)?;
-        }
-        Ok(())
+        text.map_or(Ok(()), |text| Self::copy_target(source, target, text))
     }
 
-    /// A long target's side file, for a further name of its link.
-    pub(crate) fn copy_link_side(
-        &self,
-        from: &Arc<dyn Dir>,
-        stored: &[u8],
-        to: &OpenDir,
-        new: &[u8],
-    ) -> Result<()> {
-        match Self::read_side(&**from, &name::side_link_of(stored)) {
-            Ok(bytes) => Self::put_side(&*to.dir, &name::side_link_of(new), &bytes)
-                .map(drop)
-                .map_err(|e| outcome("write a side file in", to.object(), e)),
-            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(()),
-            Err(e) => Err(outcome("read a side file of", to.object(), e)),
-        }
+    /// The long target of the link at `from`, for the name of `to` too.
+    fn copy_target(from: &End, to: &End, text: &[u8]) -> Result<()> {
+        let ends = [from, to].map(|end| (&*end.dir.dir, &end.stored.text[..]));
+        links::copy_side(ends[0], ends[1], text)
+            .map_err(|e| outcome("copy a side file to", to.dir.object(), e))
     }
 
     /// The rename itself, in the store and then in memory.
@@ -284,9 +273,21 @@ impl Vault {
             }
             self.settle_rename(ino)?;
         }
-        self.with_bound(i, first, |one| {
-            self.with_bound(j, second, |other| self.exchange_now((a, first, one), (b, second, other)))
-        })?;
+        let texts = (a.long_text()?, b.long_text()?);
+        let put = |from, to, text: &Option<Vec<u8>>| {
+            text.as_deref().map_or(Ok(()), |text| Self::copy_target(from, to, text))
+        };
+        let exchanged = put(a, b, &texts.0).and_then(|()| put(b, a, &texts.1)).and_then(|()| {
+            self.with_bound(i, first, |one| {
+                self.with_bound(j, second, |other| self.exchange_now((a, first, one), (b, second, other)))
+            })
+        });
+        for text in [&texts.0, &texts.1].into_iter().flatten() {
+            for end in [a, b] {
+                links::drop_side(&*end.dir.dir, &end.stored.text, text);
+            }
+        }
+        exchanged?;
         self.unsynced.renamed(i, a.dir.node, b.dir.node);
         self.unsynced.renamed(j, b.dir.node, a.dir.node);
         Ok(())
@@ -303,24 +304,23 @@ impl Vault {
     }
 
     fn exchange_now(&self, (a, first, one): Side<'_>, (b, second, other): Side<'_>) -> Result<()> {
-        self.bind(a, &first, one, b)?;
-        self.bind(b, &second, other, a)?;
-        // Two paths change at once: no record may be written meanwhile.
-        let records = a.dir.body.context.hold_records()?;
-        let exchanged = a
-            .dir
-            .dir
-            .rename(&a.stored.text, &*b.dir.dir, &b.stored.text, Rename::Exchange)
-            .map_err(|e| outcome("exchange in", a.dir.object(), e));
+        let exchanged =
+            self.bind(a, &first, one, b).and_then(|()| self.bind(b, &second, other, a)).and_then(|()| {
+                // Two paths change at once: no record may be written meanwhile.
+                let _records = a.dir.body.context.hold_records()?;
+                a.dir
+                    .dir
+                    .rename(&a.stored.text, &*b.dir.dir, &b.stored.text, Rename::Exchange)
+                    .map_err(|e| outcome("exchange in", a.dir.object(), e))
+            });
         if let Err(error) = exchanged {
-            drop(records);
             one.inspect(|file| self.place_again(file, a));
             other.inspect(|file| self.place_again(file, b));
             return Err(error);
         }
         self.nodes.moved(number(first.ino), &a.name, &b.name);
         self.nodes.moved(number(second.ino), &b.name, &a.name);
-        Self::exchange_link_sides(a, b)
+        Ok(())
     }
 
     /// What stands at `from` names the place of `to` too, durably.
@@ -332,19 +332,6 @@ impl Vault {
             file.prepare_rename(to.dir.place(Kind::File, &to.name.text), true)?.done();
         }
         Ok(())
-    }
-
-    /// Long link targets follow their links.
-    fn exchange_link_sides(a: &End, b: &End) -> Result<()> {
-        let (of_a, of_b) = (name::side_link_of(&a.stored.text), name::side_link_of(&b.stored.text));
-        let (in_a, in_b) = (a.dir.dir.stat(&of_a).is_ok(), b.dir.dir.stat(&of_b).is_ok());
-        let moved = match (in_a, in_b) {
-            (true, true) => a.dir.dir.rename(&of_a, &*b.dir.dir, &of_b, Rename::Exchange),
-            (true, false) => a.dir.dir.rename(&of_a, &*b.dir.dir, &of_b, Rename::Over),
-            (false, true) => b.dir.dir.rename(&of_b, &*a.dir.dir, &of_a, Rename::Over),
-            (false, false) => Ok(()),
-        };
-        moved.map_err(|e| outcome("exchange side files in", a.dir.object(), e))
     }
 
     /// Lets `act` use a file's object.

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use runvault_format::name;
 use runvault_store::backend::{Dir, Kind, Stat};
 
 use crate::api::{Attr, Ino, ROOT};
@@ -10,10 +9,7 @@ use crate::directory::OpenDir;
 use crate::nodes::number;
 use crate::outcome::outcome;
 use crate::run::Body;
-use crate::{Error, Posix, Result, Vault};
-
-/// Bytes that AES-SIV adds to a link's target.
-const SIV: u64 = 16;
+use crate::{Error, Posix, Result, Vault, links};
 
 /// Where an object of the store stands.
 pub(crate) struct At {
@@ -63,7 +59,7 @@ impl Vault {
     pub(crate) fn plain_size(&self, body: &Body, dir: &dyn Dir, stored: &[u8], stat: &Stat) -> u64 {
         match stat.kind {
             Kind::File => body.context.geometry.plain_len_floor(stat.size).unwrap_or(0),
-            Kind::Symlink => link_size(dir, stored, stat.size),
+            Kind::Symlink => links::target_len(dir, stored, stat),
             _ => stat.size,
         }
     }
@@ -144,13 +140,4 @@ impl Vault {
         }
         Ok(self.attr(ROOT, 0, &stat, stat.size))
     }
-}
-
-/// The length of a link's target, from that of its base32 or of its side file.
-fn link_size(dir: &dyn Dir, stored: &[u8], text: u64) -> u64 {
-    // 33 characters are no base32 of whole bytes: they are a hash, with its "0" in front.
-    if text != 33 {
-        return (text.saturating_mul(5) / 8).saturating_sub(SIV);
-    }
-    dir.stat(&name::side_link_of(stored)).map_or(0, |side| side.size.saturating_sub(SIV))
 }

@@ -5,7 +5,7 @@ mod common;
 use std::sync::Arc;
 
 use common::{CALLER, Fixture, Mount, WRITE};
-use runvault_store::backend::{Dir, Rename};
+use runvault_store::backend::{Dir, Kind, Rename};
 use runvault_store::doubles::crash::{Disk, Draw};
 use runvault_store::doubles::memory::MemoryDir;
 use runvault_store::doubles::recording::Recording;
@@ -280,4 +280,79 @@ fn exchanges_and_renames_over_linked_files_with_records() {
         Op::Put(run("a")),
         Op::Unlink(run("c")),
     ]);
+}
+
+/// What a link leads to: the byte and the length of its target.
+type Target = (u8, usize);
+
+fn link(vault: &Mount, path: &str, (byte, len): Target) -> bool {
+    let Ok((dir, name)) = vault.parent(path) else { return false };
+    vault.symlink(&CALLER, dir, name, &vec![byte; len]).is_ok()
+}
+
+/// Every link that is there, and its target.
+fn links(vault: &Mount) -> Vec<(String, Target)> {
+    let mut found = Vec::new();
+    for dir in ["run", "run/d"] {
+        for name in vault.list(dir).unwrap_or_default() {
+            let path = format!("{dir}/{name}");
+            let attr = vault.attr(&path).unwrap();
+            if attr.kind == Kind::Symlink {
+                let target = vault.readlink(attr.ino).unwrap_or_else(|e| panic!("{path}: {e}"));
+                assert_eq!(attr.size, target.len() as u64, "{path}");
+                found.push((path, (target[0], target.len())));
+            }
+        }
+    }
+    found
+}
+
+/// Makes a change, with power cuts after each thing that it does: what is found is what was there before or
+/// what is there behind it, and no link is broken.
+fn cut_links(session: &mut Session, what: &str, change: impl FnOnce(&Mount)) {
+    let before = links(&session.vault);
+    change(&session.vault);
+    let after = links(&session.vault);
+    for change in session.recording.take() {
+        session.disk.advance(&change).unwrap();
+        for _ in 0..6 {
+            let store = session.disk.cut(&mut Draw::new(session.draw.below(1 << 60))).unwrap();
+            let found = links(&mount(store, &session.fixture, &session.state.apart()));
+            assert!(found == before || found == after, "{what}: {found:?}, not {before:?} or {after:?}");
+        }
+    }
+    for dir in ["run", "run/d"] {
+        act(&session.vault, &Op::SyncDir(dir.into()), 0, &mut Vec::new());
+    }
+    for change in session.recording.take() {
+        session.disk.advance(&change).unwrap();
+    }
+}
+
+#[test]
+fn a_long_link_that_another_takes_the_place_of_is_the_old_or_the_new_one() {
+    let long = format!("run/d/{}", "l".repeat(180));
+    for seed in 0..4 {
+        let mut session = Session::begin(seed);
+        let session = &mut session;
+        cut_links(session, "mkdir", |vault| drop(vault.make_dir("run/d")));
+        cut_links(session, "link", |vault| assert!(link(vault, "run/a", (b'x', 700))));
+        cut_links(session, "there", |vault| assert!(!link(vault, "run/a", (b'z', 800))));
+        for (to, target) in [("run/b", 900), (&long, 700), (&long, 900)] {
+            cut_links(session, "link", |vault| _ = link(vault, to, (b'y', target)));
+            for how in [Rename::Exchange, Rename::Exchange, Rename::Over] {
+                cut_links(session, "rename", |vault| vault.mv("run/a", to, how).unwrap());
+            }
+            cut_links(session, "rename", |vault| vault.mv(to, "run/a", Rename::Over).unwrap());
+        }
+        let hard = |vault: &Mount| vault.link(vault.ino("run/a").unwrap(), vault.ino("run").unwrap(), b"c");
+        cut_links(session, "hard link", |vault| _ = hard(vault).unwrap());
+        cut_links(session, "link", |vault| assert!(link(vault, "run/b", (b'y', 900))));
+        cut_links(session, "hard link there", |vault| {
+            let (b, run) = (vault.ino("run/b").unwrap(), vault.ino("run").unwrap());
+            assert!(vault.link(b, run, b"c").is_err());
+        });
+        cut_links(session, "rename", |vault| vault.mv("run/b", "run/c", Rename::Over).unwrap());
+        cut_links(session, "unlink", |vault| vault.remove("run/a").unwrap());
+    }
 }

@@ -135,6 +135,77 @@ fn long_names_and_targets_have_side_files_that_come_and_go() {
     });
 }
 
+/// Makes a link whose target is of that byte and length.
+fn link(vault: &Mount, path: &str, (byte, len): (u8, usize)) -> runvault_vault::Result<()> {
+    let (dir, name) = vault.parent(path)?;
+    vault.symlink(&CALLER, dir, name, &vec![byte; len]).map(drop)
+}
+
+fn target(vault: &Mount, path: &str) -> (u8, usize) {
+    let target = vault.readlink(vault.ino(path).unwrap()).unwrap();
+    assert_eq!(vault.attr(path).unwrap().size, target.len() as u64);
+    (target[0], target.len())
+}
+
+#[test]
+fn a_link_at_a_name_that_exists_leaves_what_is_there_whole() {
+    both(|fixture| {
+        let vault = fixture.writer();
+        vault.make_dir("run").unwrap();
+        vault.put("run/file", b"1").unwrap();
+        let long = format!("run/{}", "n".repeat(200));
+        for path in ["run/a", &long] {
+            link(&vault, path, (b'x', 700)).unwrap();
+            for target in [(b'y', 900), (b'x', 700), (b'x', 1)] {
+                assert_eq!(posix(link(&vault, path, target)), Posix::Exists);
+            }
+        }
+        assert_eq!(posix(link(&vault, "run/file", (b'y', 900))), Posix::Exists);
+        assert_eq!(vault.get("run/file").unwrap(), b"1");
+        link(&vault, "run/b", (b'y', 900)).unwrap();
+        let (run, ino) = (vault.ino("run").unwrap(), vault.ino("run/b").unwrap());
+        assert_eq!(posix(vault.link(ino, run, b"a")), Posix::Exists);
+        assert_eq!(posix(vault.mv("run/b", "run/a", Rename::NoReplace)), Posix::Exists);
+        for path in ["run/a", &long] {
+            assert_eq!(target(&vault, path), (b'x', 700));
+        }
+        assert_eq!(target(&vault, "run/b"), (b'y', 900));
+    });
+}
+
+#[test]
+fn long_links_take_each_others_places_and_leave_nothing_behind() {
+    both(|fixture| {
+        let vault = fixture.writer();
+        vault.make_dir("run").unwrap();
+        vault.make_dir("run/d").unwrap();
+        let (x, y) = ((b'x', 700), (b'y', 900));
+        link(&vault, "run/a", x).unwrap();
+        link(&vault, "run/d/b", y).unwrap();
+        vault.mv("run/a", "run/d/b", Rename::Exchange).unwrap();
+        assert_eq!((target(&vault, "run/a"), target(&vault, "run/d/b")), (y, x));
+        link(&vault, "run/same", x).unwrap();
+        vault.mv("run/same", "run/d/b", Rename::Over).unwrap();
+        vault.mv("run/a", "run/d/b", Rename::Over).unwrap();
+        assert_eq!(target(&vault, "run/d/b"), y);
+        let (run, ino) = (vault.ino("run").unwrap(), vault.ino("run/d/b").unwrap());
+        vault.link(ino, run, b"more").unwrap();
+        link(&vault, "run/other", x).unwrap();
+        vault.mv("run/other", "run/d/b", Rename::Over).unwrap();
+        assert_eq!((target(&vault, "run/more"), target(&vault, "run/d/b")), (y, x));
+        vault.put("run/file", b"1").unwrap();
+        vault.mv("run/file", "run/d/b", Rename::Exchange).unwrap();
+        assert_eq!((target(&vault, "run/file"), vault.get("run/d/b").unwrap()), (x, b"1".to_vec()));
+        vault.mv("run/d/b", "run/file", Rename::Over).unwrap();
+        vault.remove("run/more").unwrap();
+        let tree = fixture.root.open_dir(b"runs").unwrap().open_dir(&fixture.run_dirs()[0]).unwrap();
+        let tree = tree.open_dir(b"tree").unwrap();
+        let left: Vec<_> = common::names(&*tree).into_iter().filter(|n| n.contains(&b'.')).collect();
+        assert!(left.is_empty(), "{left:?}");
+        vault.remove_dir("run/d").unwrap();
+    });
+}
+
 #[test]
 fn unlinked_and_replaced_files_live_on_for_those_who_have_them_open() {
     both(|fixture| {

@@ -8,7 +8,7 @@ from .conventions import Dir, Refusal, demand, read_if
 from .files import DIRECTORY, FILE, File
 from .names import (
     LONG_FORM, ROOT, SHORT_FORM, SIDE_FORM, decrypt_link, decrypt_name, decrypt_xattr_name, decrypt_xattr_value,
-    place_of, read_record)
+    link_side_of, place_of, read_record)
 
 
 class Extraction:
@@ -65,9 +65,7 @@ class Extraction:
         elif self.linked(status, out, name, path):
             return
         elif kind == stat.S_IFLNK:
-            target = os.fsencode(os.readlink(stored, dir_fd=tree.fd))
-            side = read_if(tree, stored + b".link", 4111) if LONG_FORM.fullmatch(target) else None
-            os.symlink(decrypt_link(run.keys.name, target, side), name, dir_fd=out.fd)
+            os.symlink(self.target(run, tree, stored), name, dir_fd=out.fd)
             os.utime(name, ns=(status.st_mtime_ns,) * 2, dir_fd=out.fd, follow_symlinks=False)
         elif kind in (stat.S_IFIFO, stat.S_IFSOCK):
             os.mknod(name, kind | 0o600, dir_fd=out.fd)
@@ -75,6 +73,18 @@ class Extraction:
             os.utime(name, ns=(status.st_mtime_ns,) * 2, dir_fd=out.fd, follow_symlinks=False)
         else:
             print(f"{shown_path(path)}: a device, left out", file=sys.stderr)
+
+    def target(self, run, tree, stored):
+        """Of a link; read again where its side file is not there: another link may have taken its place."""
+        side = None
+        for _ in range(3):
+            text = os.fsencode(os.readlink(stored, dir_fd=tree.fd))
+            if not LONG_FORM.fullmatch(text):
+                break
+            side = read_if(tree, link_side_of(stored, text), 4111)
+            if side is not None:
+                break
+        return decrypt_link(run.keys.name, text, side)
 
     def linked(self, status, out, name, path):
         """Several names of one stored object become several names of one extracted one."""

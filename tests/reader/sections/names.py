@@ -28,7 +28,7 @@ def read_record(directory, run, place):
 # 11.2 Encrypted names
 
 SHORT_FORM, LONG_FORM = re.compile(rb"[a-z2-7]{28,250}"), re.compile(rb"0[a-z2-7]{32}")
-SIDE_FORM = re.compile(rb"(0[a-z2-7]{32}\.name|([a-z2-7]{28,250}|0[a-z2-7]{32})\.link)")
+SIDE_FORM = re.compile(rb"0[a-z2-7]{32}\.(name|link)")
 
 
 def sealed_of(stored, side, bounds):
@@ -61,6 +61,11 @@ def decrypt_run_name(key, run_id, sealed):
 
 
 # 11.3 Links and attributes
+
+def link_side_of(stored, text):
+    """The name of the side file of the link `stored`, whose stored target is `text`."""
+    return b"0" + base32(sha256(stored, b"/", text)[:20]) + b".link"
+
 
 def decrypt_link(key, stored, side):
     if LONG_FORM.fullmatch(stored):

@@ -13,7 +13,8 @@ use crate::{Outcome, Set, Vector, vector};
 pub const SET: Set = Set {
     file: "names.json",
     about: "Stored names, link targets, attributes and run names (sections 8, 11). id: of the directory, \
-            the file or the run; for a value, name is the attribute's plaintext name.",
+            the file or the run; for a value, name is the attribute's plaintext name; of a link's side file, \
+            stored is the link's stored name, text its stored target, plain the side file's name.",
     make,
     run,
 };
@@ -128,6 +129,11 @@ fn links() -> Vec<Vector> {
         vector("link_with_zero", "bad-name", input("link", &base32(&sealed(b"a\0b")), None)),
         vector("link_empty", "bad-name", input("link", &base32(&sealed(b"")), None)),
         vector("link_in_the_clear", "foreign-name", input("link", b"/etc/passwd", None)),
+        vector("link_side_file", "ok", {
+            let text = name::encrypt_link(&key(), &[b'x'; 624]).unwrap().text;
+            let link = name::encrypt_name(&key(), &DIR, b"a").unwrap().text;
+            with(input("link-side", &link, None), "text", json!(hex(text)))
+        }),
         vector("link_of_a_name", "not-authentic", {
             input("link", &name::encrypt_name(&key(), &DIR, b"a").unwrap().text, None)
         }),
@@ -194,6 +200,7 @@ fn plain_of(input: &Value) -> Result<Vec<u8>> {
             assert_eq!((again.text, again.side), (stored, side));
             Ok(plain)
         }
+        "link-side" => Ok(name::side_link_of(&stored, &unhex(&input["text"]))),
         "xattr-name" => {
             let plain = name::decrypt_xattr_name(&key, &FileId(array(id)), &stored)?;
             assert_eq!(name::encrypt_xattr_name(&key, &FileId(array(id)), &plain)?, stored);

@@ -28,7 +28,7 @@ fn make() -> Vec<Vector> {
 }
 
 fn vault_files() -> Vec<Vector> {
-    let good = format!("{{\"magic\":\"runvault\",\"version\":1,\"vault\":\"{VAULT}\"}}\n");
+    let good = format!("{{\"magic\":\"runvault\",\"version\":2,\"vault\":\"{VAULT}\"}}\n");
     let input = |text: &str| json!({ "what": "vault.json", "text": text });
     let with = |name: &str, outcome, from: &str, to: &str| {
         vector(format!("vault_file_{name}"), outcome, input(&good.replacen(from, to, 1)))
@@ -36,9 +36,10 @@ fn vault_files() -> Vec<Vector> {
     vec![
         with("good", "ok", "", ""),
         with("of_another_program", "magic", "\"runvault\"", "\"gocryptfs\""),
-        with("version_of_tomorrow", "version", ":1,", ":2,\"more\":{},"),
-        with("field_unknown", "json", ":1,", ":1,\"more\":0,"),
-        with("white_space", "not-canonical", ":1,", ": 1,"),
+        with("version_of_tomorrow", "version", ":2,", ":3,\"more\":{},"),
+        with("version_of_draft_1", "version", ":2,", ":1,"),
+        with("field_unknown", "json", ":2,", ":2,\"more\":0,"),
+        with("white_space", "not-canonical", ":2,", ": 2,"),
         with("without_newline", "truncated", "\n", ""),
         vector("vault_file_empty", "json", input("")),
         vector("vault_file_too_long", "too-long", input(&" ".repeat(4097))),
