@@ -248,6 +248,15 @@ impl Nodes {
         }
     }
 
+    /// The directory may have lost its record: it is read again.
+    pub(crate) fn forget_dir_id(&self, ino: Ino) {
+        if let Some(node) = self.table().nodes.get_mut(ino)
+            && matches!(node.extra.as_deref(), Some(Extra::Directory(_)))
+        {
+            node.extra = None;
+        }
+    }
+
     /// The name no longer leads to the node. `last`: none does, whatever is known here.
     pub(crate) fn remove_name(&self, ino: Ino, name: &Name, last: bool) {
         let mut table = self.table();

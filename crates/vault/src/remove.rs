@@ -108,7 +108,7 @@ impl Vault {
     }
 
     /// Lets `act` remove or replace the empty directory `text`: its record goes before, and comes
-    /// back with the same id when `act` fails. Its names are locked by the caller.
+    /// back with the same id when that or `act` fails. Its names are locked by the caller.
     pub(crate) fn remove_empty(
         &self,
         parent: &OpenDir,
@@ -118,9 +118,9 @@ impl Vault {
         let object = || parent.object();
         let context = &parent.body.context;
         let dir = parent.dir.open_dir(&parent.stored(text)?.text).map_err(|e| opened("open", object(), e))?;
+        let inode = dir.stat_self().map_err(|e| outcome("stat", object(), e))?.ino;
         let left = leftovers(&*dir).map_err(|e| outcome("list", object(), e))?.ok_or(Posix::NotEmpty)?;
         if left.only_foreign {
-            let inode = dir.stat_self().map_or(0, |stat| stat.ino);
             log::warn!(
                 "{}: the directory of inode {inode} looks empty and is not: it holds names that are not ours; \
                  check names them",
@@ -133,18 +133,23 @@ impl Vault {
         }
         // What is damaged may go too: it holds nothing.
         let id = record::read(context, &*dir, None).ok().flatten();
-        match dir.unlink(name::RECORD) {
+        let unlinked = match dir.unlink(name::RECORD) {
             Err(e) if e.raw_os_error() != Some(libc::ENOENT) => {
-                return Err(outcome("remove the record of", object(), e));
+                Err(outcome("remove the record of", object(), e))
             }
-            _ => {}
-        }
-        act().inspect_err(|_| {
+            _ => Ok(()),
+        };
+        unlinked.and_then(|()| act()).inspect_err(|_| {
             let place = parent.place(Kind::Dir, text);
-            let back = id.map_or(Ok(()), |id| record::put_back(context, &*dir, id, place));
-            if let Err(error) = back {
-                log::error!("{}: a directory in it lost its record: {error}", object());
+            if let Some(id) = id
+                && !matches!(record::read(context, &*dir, None), Ok(Some(_)))
+                && let Err(error) = record::put_back(context, &*dir, id, place)
+            {
+                log::warn!("{}: an empty directory in it gets a new record: {error}", object());
             }
+            // What is made in it must be named by the id that its record has, if it still has one.
+            self.dirs.drop_one(number(inode));
+            self.nodes.forget_dir_id(number(inode));
         })
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, PoisonError};
 
+use runvault_format::keys::Place;
 use runvault_format::name::{self, Stored};
 use runvault_store::backend::{Kind, Rename, Stat};
 
@@ -31,6 +32,11 @@ impl End {
             Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(None),
             Err(e) => Err(outcome("look up a name in", dir.object(), e)),
         }
+    }
+
+    /// The place of a file of that name.
+    fn file_place(&self) -> Place {
+        self.dir.place(Kind::File, &self.name.text)
     }
 
     /// The text of the link that stands there, if its target is long.
@@ -181,11 +187,11 @@ impl Vault {
     fn move_file(&self, source: &End, stat: &Stat, target: &End) -> Result<()> {
         let ino = number(stat.ino);
         self.settle_rename(ino)?;
-        let place = target.dir.place(Kind::File, &target.name.text);
+        let (old, new) = (source.file_place(), target.file_place());
         let force = target.stat.is_some_and(|t| t.kind == Kind::File && t.size > 0);
         let act = || self.rename_names(source, ino, target);
         self.with_file(ino, |file| {
-            let held = file.prepare_rename(place, force)?;
+            let held = file.prepare_rename(old, new, force)?;
             match self.losing(target) {
                 Some((other, false)) => {
                     // Two files' paths change at once: no record may be written meanwhile, which
@@ -195,7 +201,7 @@ impl Vault {
                         let _records = source.dir.body.context.hold_records()?;
                         act()
                     });
-                    moved.inspect_err(|_| self.place_again(file, source))
+                    moved.inspect_err(|_| Self::place_again(file, source, target))
                 }
                 losing => {
                     act()?;
@@ -209,9 +215,9 @@ impl Vault {
         })
     }
 
-    /// A rename did not happen: the file's header names its old place again.
-    fn place_again(&self, file: &Arc<FileObject>, end: &End) {
-        match file.prepare_rename(end.dir.place(Kind::File, &end.name.text), true) {
+    /// A rename to `other` did not happen, as the store says: the file's header names its old place first again.
+    fn place_again(file: &Arc<FileObject>, end: &End, other: &End) {
+        match file.prepare_rename(other.file_place(), end.file_place(), true) {
             Ok(held) => held.done(),
             Err(error) => log::warn!("{}: {error}", end.dir.object()),
         }
@@ -314,8 +320,8 @@ impl Vault {
                     .map_err(|e| outcome("exchange in", a.dir.object(), e))
             });
         if let Err(error) = exchanged {
-            one.inspect(|file| self.place_again(file, a));
-            other.inspect(|file| self.place_again(file, b));
+            one.inspect(|file| Self::place_again(file, a, b));
+            other.inspect(|file| Self::place_again(file, b, a));
             return Err(error);
         }
         self.nodes.moved(number(first.ino), &a.name, &b.name);
@@ -329,7 +335,7 @@ impl Vault {
             self.relocate(from, to)?;
         }
         if let Some(file) = file {
-            file.prepare_rename(to.dir.place(Kind::File, &to.name.text), true)?.done();
+            file.prepare_rename(from.file_place(), to.file_place(), true)?.done();
         }
         Ok(())
     }

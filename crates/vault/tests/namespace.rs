@@ -4,6 +4,9 @@ mod common;
 
 use common::{CALLER, Fixture, Mount, READ, WRITE, posix};
 use runvault_store::backend::{Kind, Rename, SetTime, Time};
+use runvault_store::doubles::faulty::{Fault, Faults, Rule};
+use runvault_store::doubles::memory::MemoryDir;
+use runvault_store::doubles::observe::Op;
 use runvault_vault::Posix;
 use runvault_vault::api::{OpenFlags, ROOT, SetAttr};
 
@@ -565,4 +568,78 @@ fn a_reader_is_told_that_a_name_has_a_new_file() {
     assert_eq!(posix(reader.open_file(old, READ)), Posix::Stale);
     reader.ino("run/t").unwrap();
     writer.close().unwrap();
+}
+
+/// A run on a store that fails when it is told to.
+fn faulty() -> (Fixture, std::sync::Arc<Faults>, Mount) {
+    let (root, faults) = Faults::over(MemoryDir::root()).unwrap();
+    let fixture = Fixture::on(root);
+    let vault = fixture.writer();
+    vault.make_dir("run").unwrap();
+    (fixture, faults, vault)
+}
+
+/// Content that is acknowledged.
+fn put_durably(vault: &Mount, path: &str, data: &[u8]) {
+    let handle = vault.open_file(vault.put(path, data).unwrap(), WRITE).unwrap().handle;
+    vault.fsync(handle, false).unwrap();
+    vault.release(handle).unwrap();
+}
+
+const EIO: Fault = Fault::Fail(libc::EIO);
+
+#[test]
+fn a_directory_that_the_store_did_not_remove_holds_what_is_made_in_it_later() {
+    let record = |op, fault| Rule { name: Some(b"_dir".to_vec()), ..Rule::every(op, fault) };
+    let done_all_the_same = Fault::FailAfter(libc::EIO);
+    for rules in [
+        vec![Rule::every(Op::RemoveDir, EIO)],
+        vec![Rule::every(Op::RemoveDir, EIO), record(Op::CreateFile, EIO)],
+        vec![record(Op::Unlink, EIO)],
+        vec![record(Op::Unlink, done_all_the_same), record(Op::CreateFile, EIO)],
+    ] {
+        let (fixture, faults, vault) = faulty();
+        vault.make_dir("run/d").unwrap();
+        rules.iter().for_each(|rule| faults.add(rule.clone()));
+        assert!(vault.remove_dir("run/d").is_err());
+        faults.clear();
+        vault.put("run/d/f", b"1").unwrap();
+        vault.close().unwrap();
+        assert_eq!(fixture.reader().get("run/d/f").unwrap(), b"1", "{rules:?}");
+    }
+}
+
+#[test]
+fn a_failed_exchange_and_a_failed_rename_leave_files_that_open() {
+    let (fixture, faults, vault) = faulty();
+    put_durably(&vault, "run/a", b"1");
+    put_durably(&vault, "run/b", b"2");
+    // The second file's header, and the first one's again.
+    faults.add(Rule { after: 1, ..Rule::every(Op::Write, EIO) });
+    assert!(vault.mv("run/a", "run/b", Rename::Exchange).is_err());
+    faults.clear();
+    faults.add(Rule::next(Op::Rename, EIO));
+    assert!(vault.mv("run/a", "run/c", Rename::Over).is_err());
+    std::mem::forget(vault);
+    let again = fixture.writer();
+    assert_eq!((again.get("run/a").unwrap(), again.get("run/b").unwrap()), (b"1".to_vec(), b"2".to_vec()));
+}
+
+#[test]
+fn a_rename_that_happened_and_was_called_a_failure_leaves_a_file_that_opens() {
+    for over in [false, true] {
+        let (fixture, faults, vault) = faulty();
+        put_durably(&vault, "run/a", b"1");
+        if over {
+            put_durably(&vault, "run/b", b"2");
+            vault.link(vault.ino("run/b").unwrap(), vault.ino("run").unwrap(), b"more").unwrap();
+        }
+        let open = vault.open_file(vault.ino("run/a").unwrap(), WRITE).unwrap().handle;
+        faults.add(Rule::next(Op::Rename, Fault::FailAfter(libc::EIO)));
+        assert!(vault.mv("run/a", "run/b", Rename::Over).is_err());
+        vault.write(open, 1, b"and more", false).unwrap();
+        vault.fsync(open, false).unwrap();
+        std::mem::forget(vault);
+        assert_eq!(fixture.writer().get("run/b").unwrap(), b"1and more", "{over}");
+    }
 }

@@ -14,15 +14,15 @@ use crate::Result;
 pub struct Held<'a> {
     file: &'a Arc<FileObject>,
     state: RwLockWriteGuard<'a, State>,
-    /// Places to return to if the change does not happen.
-    before: Option<(Place, Place)>,
+    /// Where a rename that was prepared leads from and to.
+    renaming: Option<(Place, Place)>,
     last_name: bool,
 }
 
 impl Held<'_> {
     /// The name has changed (or is gone).
     pub fn done(mut self) {
-        self.before = None;
+        self.renaming = None;
         if self.last_name {
             self.state.detached = true;
             self.state.durable = 0;
@@ -33,8 +33,9 @@ impl Held<'_> {
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        if let Some((place, previous)) = self.before.take() {
-            (self.state.place, self.state.previous) = (place, previous);
+        if let Some((old, new)) = self.renaming.take() {
+            // A store may have done what it called a failure: either name must do.
+            (self.state.place, self.state.previous) = (old, new);
             self.state.stale |= self.state.header.as_ref().is_some_and(|h| h.written);
         }
         self.file.keep_while_needed(&mut self.state);
@@ -43,27 +44,26 @@ impl Drop for Held<'_> {
 
 impl FileObject {
     fn held<'a>(self: &'a Arc<Self>, state: RwLockWriteGuard<'a, State>) -> Held<'a> {
-        Held { file: self, state, before: None, last_name: false }
+        Held { file: self, state, renaming: None, last_name: false }
     }
 
     /// Before renameat2: in place, slot{previous = old, place = new}, F where the file (or, with
     /// `force_sync`, the one that is renamed over) has acknowledged data. Call
-    /// [`Held::done`] once the rename has happened; dropped without, the old place counts again.
+    /// [`Held::done`] once the rename has happened; dropped without, the old place counts first again.
     /// The caller syncs the directories of an earlier rename first if they are not known durable.
     ///
     /// # Errors
     /// [`crate::Error::Poisoned`] and the store's; the rename must not happen then.
-    pub fn prepare_rename(self: &Arc<Self>, new: Place, force_sync: bool) -> Result<Held<'_>> {
+    pub fn prepare_rename(self: &Arc<Self>, old: Place, new: Place, force_sync: bool) -> Result<Held<'_>> {
         let mut state = self.settled()?;
         self.write_tail(&mut state)?;
         if state.several_links {
             return Ok(self.held(state));
         }
-        let before = (state.place, state.previous);
         let mut held = self.held(state);
-        held.before = Some(before);
+        held.renaming = Some((old, new));
         let state = &mut *held.state;
-        (state.place, state.previous) = (new, before.0);
+        (state.place, state.previous) = (new, old);
         if !state.header.as_ref().is_some_and(|h| h.written) {
             return Ok(held);
         }

@@ -178,7 +178,10 @@ fn a_worn_out_key_refuses_new_bytes_and_lets_accepted_ones_out() {
     assert!(matches!(file.write(0, b"x"), Err(Error::WornOut { .. })));
     assert!(matches!(file.truncate(5), Err(Error::WornOut { .. })));
     file.fsync().unwrap();
-    assert_eq!(file.prepare_rename(Rig::place("f"), true).map(|held| held.done()).ok(), Some(()));
+    assert_eq!(
+        file.prepare_rename(Rig::place("f"), Rig::place("f"), true).map(|held| held.done()).ok(),
+        Some(())
+    );
     drop(file);
     let rig = rig.killed();
     let file = rig.open("f").unwrap();

@@ -22,11 +22,11 @@ fn a_rename_is_prepared_and_happens_or_does_not() {
     file.write(0, b"bytes").unwrap();
     file.fsync().unwrap();
     // Prepared and given up: the old name counts on, also after a restart.
-    drop(file.prepare_rename(Rig::place("b"), false).unwrap());
+    drop(file.prepare_rename(Rig::place("a"), Rig::place("b"), false).unwrap());
     drop(file);
     let rig = rig.killed();
     let file = rig.open("a").unwrap();
-    let held = file.prepare_rename(Rig::place("b"), false).unwrap();
+    let held = file.prepare_rename(Rig::place("a"), Rig::place("b"), false).unwrap();
     tree.rename(b"a", &*tree, b"b", Rename::NoReplace).unwrap();
     held.done();
     rig.called(file.ino, "b");
@@ -48,7 +48,7 @@ fn records_follow_the_name() {
     file.write(0, &[1; 1024]).unwrap();
     file.fsync().unwrap();
     file.write(0, &[2; 512]).unwrap();
-    let held = file.prepare_rename(Rig::place("b"), false).unwrap();
+    let held = file.prepare_rename(Rig::place("a"), Rig::place("b"), false).unwrap();
     tree.rename(b"a", &*tree, b"b", Rename::NoReplace).unwrap();
     rig.called(file.ino, "b");
     held.done();
