@@ -135,6 +135,27 @@ fn a_run_held_by_another_machine_is_read_only_until_it_is_taken_over() {
     mount.unmount();
 }
 
+/// It has this machine's id and boot, and a copy of the state folder, and does not see the writer's process.
+#[test]
+fn a_container_takes_no_run_that_is_written_outside_it() {
+    if !root_for("a pid namespace") {
+        return;
+    }
+    let site = Site::new();
+    let mount = site.mount();
+    fs::create_dir(mount.path("run")).expect("a run");
+    fs::write(mount.path("run/file"), b"first").expect("a file");
+    let state = site.dir().join("copied-state");
+    run(Command::new("cp").arg("-a").arg(&site.state).arg(&state));
+    let mut copy = Command::new("unshare");
+    copy.args(["--pid", "--fork", "--mount-proc"]).arg(runvault()).args(["cp", "--identity"]);
+    copy.arg(&site.identity).arg("--state").arg(state);
+    copy.arg(&site.identity).arg(format!("{}:/run/other", site.store.display()));
+    expect(&mut copy, 5, "is written by gateway");
+    fs::write(mount.path("run/file"), b"and again").expect("it is still the writer");
+    mount.unmount();
+}
+
 #[test]
 fn check_names_the_file_of_a_flipped_bit() {
     let site = Site::new();

@@ -1,10 +1,13 @@
 //! What the engine asks of the machine: clocks, and who this process is.
 
+use std::os::unix::fs::MetadataExt;
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use runvault_crypto::digest::sha256;
 use runvault_format::ids::Digest;
+use rustix::io::Errno;
+use rustix::process::Pid;
 use rustix::time::{ClockId, clock_gettime};
 
 /// Time since boot, suspends counted (CLOCK_BOOTTIME).
@@ -22,7 +25,7 @@ pub(crate) fn utc_now() -> String {
 /// A process of a machine, as a lease tells of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Process {
-    /// Hash of the machine's id.
+    /// Hash of the machine's id, and of the namespace in which `pid` counts: what another one holds is not seen.
     pub(crate) host: Digest,
     /// The kernel's id of this boot.
     pub(crate) boot: String,
@@ -40,7 +43,7 @@ impl Process {
             .unwrap_or_else(|| text("/proc/sys/kernel/hostname"));
         let pid = std::process::id();
         Self {
-            host: Digest(sha256(&[b"runvault/1 host\0", machine.trim().as_bytes()])),
+            host: host(machine.trim(), pid_namespace()),
             boot: Some(text("/proc/sys/kernel/random/boot_id").trim().to_owned())
                 .filter(|boot| !boot.is_empty())
                 .unwrap_or_else(|| "unknown".to_owned()),
@@ -67,9 +70,31 @@ impl Process {
     }
 
     fn is_here_and(&self, here: &Process, gone: impl Fn(&Stat) -> bool) -> bool {
-        let stat = || Stat::of(self.pid).filter(|stat| stat.start == self.start);
-        self.host == here.host && (self.boot != here.boot || stat().is_none_or(|stat| gone(&stat)))
+        self.host == here.host
+            && (self.boot != here.boot
+                || match Stat::of(self.pid) {
+                    Some(stat) => stat.start != self.start || gone(&stat),
+                    None => !exists(self.pid),
+                })
     }
+}
+
+/// Whether there is such a process, also one that /proc does not show to this user.
+fn exists(pid: u32) -> bool {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    pid.is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(Errno::SRCH))
+}
+
+/// Inode number of this process's pid namespace; 0 where /proc does not tell.
+fn pid_namespace() -> u64 {
+    std::fs::metadata("/proc/self/ns/pid").map_or(0, |namespace| namespace.ino())
+}
+
+fn host(machine: &str, namespace: u64) -> Digest {
+    /// `PROC_PID_INIT_INO` of the kernel's proc_ns.h: the namespace of what runs in no container.
+    const INITIAL: u64 = 0xEFFF_FFFC;
+    let inner = if namespace == INITIAL { String::new() } else { format!("\0{namespace}") };
+    Digest(sha256(&[b"runvault/1 host\0", machine.as_bytes(), inner.as_bytes()]))
 }
 
 /// What `/proc/<pid>/stat` tells: fields 3, 9, 20 and 22.
@@ -129,6 +154,19 @@ mod tests {
         assert!(Process { boot: "another".into(), ..here.clone() }.has_ended(&here));
         assert!(!Process { host: Digest([0; 32]), boot: "another".into(), ..here.clone() }.has_ended(&here));
         assert!(!here.is_ending(&here) && here.command().is_some());
+    }
+
+    #[test]
+    fn hosts_are_machines_and_their_containers() {
+        let plain = Digest(sha256(&[b"runvault/1 host\0m"]));
+        assert_eq!(host("m", 0xEFFF_FFFC), plain);
+        let hosts = [plain, host("m", 0), host("m", 4_026_532_178), host("m", 4_026_532_179), host("n", 0)];
+        assert_eq!(hosts.iter().map(|host| host.0).collect::<std::collections::HashSet<_>>().len(), 5);
+        assert_ne!(pid_namespace(), 0);
+        let here = Process::this();
+        let container = Process { host: host("m", 4_026_532_178), pid: u32::MAX, ..here.clone() };
+        assert!(!container.has_ended(&here) && !container.is_ending(&here));
+        assert!(Process { pid: u32::MAX, ..here.clone() }.has_ended(&here));
     }
 
     #[test]
