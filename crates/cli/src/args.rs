@@ -244,13 +244,14 @@ pub struct Cat {
 
 /// Copy into, out of or between vaults without a mount
 ///
-/// A vault's side is STORE:/PATH. Keeps modes and times, and holes. Copying a directory to the top of a
-/// vault makes a run of it, as a mount does. Existing files are overwritten only with --force, each once its
-/// copy is complete; one that fails leaves the old file.
+/// A vault's side is STORE:/PATH. Copying a directory to the top of a vault makes a run of it, as a mount
+/// does. Existing files are overwritten only with --force, each once its copy is complete; one that fails
+/// leaves the old file.
 ///
-/// Not kept: owners and groups (all is yours), extended attributes and ACLs, and hard links (each name
-/// becomes a file of its own). Out of a vault also not set-id bits and devices: a store does not decide what
-/// runs as whom here.
+/// Keeps modes, times, holes, symlinks, hard links among what one command copies (in a vault within a run),
+/// user attributes and ACLs; as root also owners by their numbers, and trusted attributes. What the other side
+/// does not take of these is named, the rest is copied, and the exit status is 1. Left out on purpose: out of
+/// a vault set-id bits and devices, since a store does not decide what runs as whom here; into it capabilities.
 #[derive(Args, Debug)]
 #[command(override_usage = "runvault cp [OPTIONS] SRC... DST")]
 #[command(after_help = "\
@@ -258,7 +259,9 @@ Examples:
   runvault cp -r 240101_NB501 /srv/store:/              a run into the vault
   runvault cp -r /srv/store:/240101_NB501 /scratch/     and out of it
   runvault cp /srv/store:/240101_NB501/RunInfo.xml .    one file
-  runvault cp -r --force Analysis /srv/store:/240101_NB501/")]
+  runvault cp -r --force Analysis /srv/store:/240101_NB501/
+  runvault cp -r /srv/old:/ /srv/new:/                  every run into another vault
+  runvault cp -r --from-identity old.key --identity new.key /srv/old:/ /srv/new:/")]
 pub struct Cp {
     /// Sources, then the destination
     #[arg(required = true, num_args = 2.., value_name = "PATH", value_hint = ValueHint::AnyPath)]
@@ -272,8 +275,27 @@ pub struct Cp {
     /// Depth at which a directory is a run
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=8))]
     pub run_depth: u32,
+    /// Key file for the vaults that are copied from, where --identity is the target's alone
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub from_identity: Option<PathBuf>,
+    /// Their passphrase, likewise
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub from_passphrase_file: Option<PathBuf>,
     #[command(flatten)]
     pub who: Who,
+}
+
+impl Cp {
+    /// Who opens the vaults that are only copied from.
+    pub fn from(&self) -> Who {
+        let mut who = self.who.clone();
+        if self.from_identity.is_some() || self.from_passphrase_file.is_some() {
+            who.identity.clone_from(&self.from_identity);
+            who.unlock.passphrase_file.clone_from(&self.from_passphrase_file);
+            who.unlock.passphrase_fd = None;
+        }
+        who
+    }
 }
 
 /// Check everything that the key opens: headers, chunks, names, journals, signatures

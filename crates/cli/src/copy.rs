@@ -1,5 +1,7 @@
-//! Copying between two trees: contents, holes, modes, times. What cannot be copied is named, and does
-//! not stop the rest.
+//! Copying between two trees: contents, holes, hard links, owners, attributes, modes, times. What cannot be
+//! copied is named, and does not stop the rest.
+
+mod keep;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,7 +13,9 @@ use runvault_store::backend::Kind;
 
 use crate::exit::{self, Exit, refuse, refuse_with};
 use crate::output;
-use crate::trees::{Meta, Sink, Source, Tree};
+use crate::trees::{Meta, Sink, Source, Tree, refuse_deep};
+
+use keep::{Firsts, Lost};
 
 const PIECE: usize = 1 << 20;
 
@@ -30,15 +34,30 @@ pub struct Copy<'a> {
     /// Set by Ctrl-C.
     pub stop: Arc<AtomicBool>,
     pub bar: &'a ProgressBar,
+    /// Owners and trusted attributes are kept by root alone.
+    root: bool,
     piece: Vec<u8>,
     failed: u64,
+    lost: Lost,
+    firsts: Firsts,
     worst: Exit,
 }
 
 impl<'a> Copy<'a> {
     /// Nothing copied yet.
     pub fn new(recursive: bool, force: bool, stop: Arc<AtomicBool>, bar: &'a ProgressBar) -> Self {
-        Self { recursive, force, stop, bar, piece: vec![0; PIECE], failed: 0, worst: Exit::Done }
+        Self {
+            recursive,
+            force,
+            stop,
+            bar,
+            root: rustix::process::geteuid().is_root(),
+            piece: vec![0; PIECE],
+            failed: 0,
+            lost: Lost::default(),
+            firsts: Firsts::default(),
+            worst: Exit::Done,
+        }
     }
 
     /// Copies one source.
@@ -55,10 +74,10 @@ impl<'a> Copy<'a> {
     /// # Errors
     /// Something could not be copied; it was named before.
     pub fn outcome(&self) -> Result<()> {
-        match self.failed {
-            0 => Ok(()),
-            n => Err(refuse(self.worst, format!("{} not copied", output::count(n, "object")))),
-        }
+        let failed =
+            (self.failed > 0).then(|| format!("{} not copied", output::count(self.failed, "object")));
+        let told: Vec<String> = failed.into_iter().chain(self.lost.told()).collect();
+        if told.is_empty() { Ok(()) } else { Err(refuse(self.worst, told.join("; "))) }
     }
 
     /// A failure of one object is told and counted; one of the whole side goes on up.
@@ -71,11 +90,15 @@ impl<'a> Copy<'a> {
             return Err(error);
         }
         self.failed += 1;
-        if self.worst != Exit::Damaged {
-            self.worst = exit::of(&error);
-        }
+        self.worsen(&error);
         self.bar.suspend(|| exit::report(&error));
         Ok(())
+    }
+
+    fn worsen(&mut self, error: &anyhow::Error) {
+        if self.worst != Exit::Damaged {
+            self.worst = exit::of(error);
+        }
     }
 
     fn any(&mut self, job: &Job, source: &Path, target: &Path) -> Result<()> {
@@ -98,17 +121,28 @@ impl<'a> Copy<'a> {
     fn object(&mut self, job: &Job, source: &Path, target: &Path, meta: &Meta) -> Result<()> {
         let replaces = self.finds_old(job, source, target, meta)?;
         let place = if replaces { beside(job.to, target)? } else { target.to_owned() };
-        match meta.kind {
-            Kind::File => self.file(job, source, &place, replaces)?,
-            Kind::Symlink => job.to.make_link(&place, &job.from.read_link(source)?)?,
-            _ => job.to.make_node(&place, meta)?,
+        if !self.linked(job, source, &place, target, meta)? {
+            self.make(job, source, &place, meta, replaces)?;
         }
-        let finished = job.to.finish(&place, meta);
-        finished.and_then(|()| if replaces { job.to.rename(&place, target) } else { Ok(()) }).inspect_err(
-            |_| {
+        if replaces {
+            job.to.rename(&place, target).inspect_err(|_| {
                 let _ = job.to.remove(&place);
-            },
-        )
+            })?;
+        }
+        self.remember(job, source, target, meta)
+    }
+
+    fn make(&mut self, job: &Job, source: &Path, place: &Path, meta: &Meta, replaces: bool) -> Result<()> {
+        // Further names of it may replace something later.
+        let durable = replaces || self.force && meta.nlink > 1;
+        match meta.kind {
+            Kind::File => self.file(job, source, place, durable)?,
+            Kind::Symlink => job.to.make_link(place, &job.from.read_link(source)?)?,
+            _ => job.to.make_node(place, meta)?,
+        }
+        self.finish(job, source, place, meta).inspect_err(|_| {
+            let _ = job.to.remove(place);
+        })
     }
 
     fn directory(&mut self, job: &Job, source: &Path, target: &Path, meta: &Meta) -> Result<()> {
@@ -116,6 +150,7 @@ impl<'a> Copy<'a> {
             let what = format!("{}: a directory", job.from.shown(source));
             return Err(refuse_with(Exit::Failed, what, "cp -r copies directories"));
         }
+        refuse_deep(job.from, source)?;
         let top = target.as_os_str().is_empty();
         match job.to.stat(target)? {
             _ if top => {}
@@ -133,7 +168,7 @@ impl<'a> Copy<'a> {
         }
         self.note(found.complete)?;
         // After its entries, which change its times. The top of a vault has its own.
-        if top || source.as_os_str().is_empty() { Ok(()) } else { job.to.finish(target, meta) }
+        if top || source.as_os_str().is_empty() { Ok(()) } else { self.finish(job, source, target, meta) }
     }
 
     fn file(&mut self, job: &Job, source: &Path, place: &Path, durable: bool) -> Result<()> {
@@ -189,7 +224,7 @@ impl<'a> Copy<'a> {
         if found.kind == Kind::Dir {
             return Err(refuse(Exit::Failed, format!("{name}: a directory is there")));
         }
-        if !matches!(found.kind, Kind::File | Kind::Symlink) {
+        if !matches!(found.kind, Kind::File | Kind::Symlink) && found.kind != meta.kind {
             return Err(refuse(Exit::Failed, format!("{name}: exists and is no file")));
         }
         if !self.force {
@@ -216,7 +251,7 @@ pub fn bytes_below(tree: &dyn Tree, path: &Path, recursive: bool) -> u64 {
     let Ok(Some(meta)) = tree.stat(path) else { return 0 };
     match meta.kind {
         Kind::File => meta.size,
-        Kind::Dir if recursive => {
+        Kind::Dir if recursive && refuse_deep(tree, path).is_ok() => {
             let names = tree.list(path).map_or_else(|_| Vec::new(), |found| found.names);
             names.iter().map(|name| bytes_below(tree, &path.join(name), true)).fold(0, u64::saturating_add)
         }

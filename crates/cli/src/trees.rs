@@ -10,11 +10,14 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::Result;
 use runvault_store::backend::{Kind, Time};
 
-use crate::exit::{Exit, refuse};
+use crate::exit::{Exit, refuse, refuse_with};
 use crate::output::shown;
 
 pub use local::Local;
 pub use vault::InVault;
+
+/// Directories below each other that `ls -R` and `cp -r` walk: twice what one path can name on Linux.
+const LEVELS: usize = 4096;
 
 /// What is known of an object without opening it.
 #[derive(Clone, Copy, Debug)]
@@ -95,10 +98,34 @@ pub trait Tree {
     fn remove(&self, path: &Path) -> Result<()>;
     /// Takes the place of what is there, in the same directory.
     fn rename(&self, path: &Path, to: &Path) -> Result<()>;
+    /// Beyond its number, what all names of an object have in common: a store may tell any numbers.
+    fn identity(&self, path: &Path, meta: &Meta) -> Result<Vec<u8>>;
+    /// Makes `to` a further name of what is at `path`.
+    fn link(&self, path: &Path, to: &Path) -> Result<()>;
+    /// Names of extended attributes, ACLs among them.
+    fn attributes(&self, path: &Path) -> Result<Vec<Vec<u8>>>;
+    fn attribute(&self, path: &Path, name: &[u8]) -> Result<Vec<u8>>;
+    fn set_attribute(&self, path: &Path, name: &[u8], value: &[u8]) -> Result<()>;
+    /// Owner and group as in `meta`, by their numbers.
+    fn set_owner(&self, path: &Path, meta: &Meta) -> Result<()>;
     /// Mode and times as in `meta`.
     fn finish(&self, path: &Path, meta: &Meta) -> Result<()>;
     /// For messages.
     fn shown(&self, path: &Path) -> String;
+}
+
+/// Refuses a directory that lies deeper than any program needs: whoever writes to a store can make levels
+/// without end.
+///
+/// # Errors
+/// Exit 1.
+pub fn refuse_deep(tree: &dyn Tree, path: &Path) -> Result<()> {
+    if path.components().count() <= LEVELS {
+        return Ok(());
+    }
+    let top: PathBuf = path.components().take(3).collect();
+    let what = format!("{}/...: more than {LEVELS} levels deep, left out", tree.shown(&top));
+    Err(refuse_with(Exit::Failed, what, "a mount has no such limit: find and rm -r walk all of it"))
 }
 
 /// A path inside a vault: relative, without empty and `.` components.

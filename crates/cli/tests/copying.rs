@@ -96,3 +96,21 @@ fn names_that_do_not_authenticate_are_counted() {
     run(&scratch, &["cp", "-r", "store:/run", "out"]).refused(4, "1 name");
     assert_eq!(names(&scratch.path("out")), ["other"]);
 }
+
+#[test]
+fn what_a_target_does_not_take_is_named_and_stops_nothing() {
+    let scratch = Scratch::new();
+    scratch.vault();
+    for name in ["one", "two"] {
+        fs::write(scratch.folder(name).join("own"), name).expect("a file");
+    }
+    fs::write(scratch.path("one/first"), b"both").expect("a file");
+    fs::hard_link(scratch.path("one/first"), scratch.path("two/second")).expect("a further name");
+    let copied = run(&scratch, &["cp", "-r", "one", "two", "store:/"]);
+    // A hard link does not lead from one run to another.
+    let told = copied.refused(1, "hard links of 1 object not kept");
+    assert!(told.stderr.contains("store:/two/second"), "{}", told.stderr);
+    for (path, text) in [("one/first", "both"), ("two/second", "both"), ("two/own", "two")] {
+        assert_eq!(run(&scratch, &["cat", "store", path]).done().out(), text);
+    }
+}

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use runvault_format::ids::FileId;
 use runvault_store::backend::Time;
 
 use crate::api::{Allocate, Handle, Ino, OpenFlags, Opened};
@@ -262,6 +263,15 @@ impl Vault {
     pub fn seek(&self, handle: Handle, offset: u64, data: bool) -> Result<u64> {
         self.check_open()?;
         self.handles.file(handle)?.file.seek(offset, data)
+    }
+
+    /// The file's id, which its contents authenticate; `None` where nothing was written to it yet.
+    ///
+    /// # Errors
+    /// [`Posix::BadHandle`].
+    pub fn file_id(&self, handle: Handle) -> Result<Option<FileId>> {
+        self.check_open()?;
+        Ok(self.handles.file(handle)?.file.file_id())
     }
 
     /// The size in bytes that the file's chunks vouch for; what `getattr` says beside a writer is only

@@ -135,7 +135,8 @@ impl Vaults {
         }
         for path in sources.iter().filter_map(|source| source.store.as_ref()) {
             if !vaults.open.iter().any(|(known, _)| known == path) {
-                vaults.open.push((path.clone(), Store::open(path, &args.who)?.read(&args.who, options)?));
+                let from = args.from();
+                vaults.open.push((path.clone(), Store::open(path, &from)?.read(&from, options)?));
             }
         }
         Ok(vaults)

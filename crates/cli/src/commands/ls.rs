@@ -13,7 +13,7 @@ use crate::args::Ls;
 use crate::exit::{self, Exit, refuse};
 use crate::output::{self, json_name, name_bytes};
 use crate::store::Store;
-use crate::trees::{InVault, Meta, Tree, vault_path};
+use crate::trees::{InVault, Meta, Tree, refuse_deep, vault_path};
 
 pub fn run(args: &Ls) -> Result<()> {
     let store = Store::open(&args.store, &args.who)?;
@@ -70,6 +70,7 @@ impl Listing<'_> {
     }
 
     fn directory(&mut self, path: &Path) -> Result<()> {
+        refuse_deep(self.tree, path)?;
         if self.args.recursive && !self.args.json {
             let mut heading = name_bytes(path.as_os_str().as_bytes());
             heading.splice(..0, *b"/");

@@ -36,7 +36,7 @@ pub fn run(args: &Passwd) -> Result<()> {
          snapshot of the store, an export) and the old passphrase still opens everything in this vault, also\n\
          what is written from now on. If that has happened, make a new vault and copy the runs into it:\n  \
          runvault init NEW && runvault cp -r {}:/ NEW:/\n\
-         That loses owners, extended attributes, ACLs and hard links. To keep them, mount both and use rsync -aHAX.",
+         As root, so that owners are kept.",
         shown(&args.store)
     ))
 }

@@ -9,10 +9,13 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use runvault_store::backend::{Kind, Time};
-use rustix::fs::{AtFlags, CWD, FileType, Mode, SeekFrom, Timespec, Timestamps};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, SeekFrom, Timespec, Timestamps, XattrFlags};
 
 use super::{Meta, Names, Sink, Source, Tree};
 use crate::output::shown;
+
+/// Bytes of all names of a file's attributes, or of one value: Linux takes no more.
+const ATTRIBUTES_MAX: usize = 64 << 10;
 
 /// Files of this machine.
 pub struct Local;
@@ -79,6 +82,41 @@ impl Tree for Local {
 
     fn rename(&self, path: &Path, to: &Path) -> Result<()> {
         fs::rename(path, to).with_context(|| shown(to))
+    }
+
+    fn identity(&self, _path: &Path, _meta: &Meta) -> Result<Vec<u8>> {
+        Ok(Vec::new())
+    }
+
+    fn link(&self, path: &Path, to: &Path) -> Result<()> {
+        fs::hard_link(path, to).with_context(|| shown(to))
+    }
+
+    fn attributes(&self, path: &Path) -> Result<Vec<Vec<u8>>> {
+        let mut names = vec![0; ATTRIBUTES_MAX];
+        let n = match rustix::fs::llistxattr(path, &mut names) {
+            Err(rustix::io::Errno::OPNOTSUPP) => 0,
+            read => read.map_err(io::Error::from).with_context(|| shown(path))?,
+        };
+        names.truncate(n);
+        Ok(names.split(|byte| *byte == 0).filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect())
+    }
+
+    fn attribute(&self, path: &Path, name: &[u8]) -> Result<Vec<u8>> {
+        let mut value = vec![0; ATTRIBUTES_MAX];
+        let read = rustix::fs::lgetxattr(path, name, &mut value).map_err(io::Error::from);
+        value.truncate(read.with_context(|| shown(path))?);
+        Ok(value)
+    }
+
+    fn set_attribute(&self, path: &Path, name: &[u8], value: &[u8]) -> Result<()> {
+        rustix::fs::lsetxattr(path, name, value, XattrFlags::empty())
+            .map_err(io::Error::from)
+            .with_context(|| shown(path))
+    }
+
+    fn set_owner(&self, path: &Path, meta: &Meta) -> Result<()> {
+        std::os::unix::fs::lchown(path, Some(meta.uid), Some(meta.gid)).with_context(|| shown(path))
     }
 
     /// Without suid and sgid: a vault's store does not decide what runs as whom here.

@@ -190,6 +190,12 @@ impl InVault {
         Ok((node, opened.handle))
     }
 
+    fn change(&self, path: &Path, change: &SetAttr) -> Result<()> {
+        let node = self.lookup(path)?;
+        let changed = self.vault.setattr(&Self::caller(), node.attr.ino, None, change);
+        changed.map(drop).with_context(|| self.shown(path))
+    }
+
     fn caller() -> Caller {
         Caller {
             uid: rustix::process::geteuid().as_raw(),
@@ -283,15 +289,50 @@ impl Tree for InVault {
             .with_context(|| self.shown(to))
     }
 
-    fn finish(&self, path: &Path, meta: &Meta) -> Result<()> {
+    fn identity(&self, path: &Path, meta: &Meta) -> Result<Vec<u8>> {
+        match meta.kind {
+            Kind::Symlink => Ok(self.read_link(path)?.into_vec()),
+            Kind::File => {
+                let (node, handle) = self.open_file(path)?;
+                let open = File { node, handle, size: None };
+                let id = open.vault().file_id(handle).with_context(|| self.shown(path))?;
+                Ok(id.map(|id| id.0.to_vec()).unwrap_or_default())
+            }
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    fn link(&self, path: &Path, to: &Path) -> Result<()> {
         let node = self.lookup(path)?;
+        let (parent, name) = self.place(to)?;
+        let made = self.vault.link(node.attr.ino, parent, name.as_bytes());
+        drop(self.node(made.with_context(|| self.shown(to))?));
+        Ok(())
+    }
+
+    fn attributes(&self, path: &Path) -> Result<Vec<Vec<u8>>> {
+        let node = self.lookup(path)?;
+        self.vault.listxattr(node.attr.ino).with_context(|| self.shown(path))
+    }
+
+    fn attribute(&self, path: &Path, name: &[u8]) -> Result<Vec<u8>> {
+        let node = self.lookup(path)?;
+        self.vault.getxattr(node.attr.ino, name).with_context(|| self.shown(path))
+    }
+
+    fn set_attribute(&self, path: &Path, name: &[u8], value: &[u8]) -> Result<()> {
+        let node = self.lookup(path)?;
+        self.vault.setxattr(node.attr.ino, name, value, 0).with_context(|| self.shown(path))
+    }
+
+    fn set_owner(&self, path: &Path, meta: &Meta) -> Result<()> {
+        self.change(path, &SetAttr { uid: Some(meta.uid), gid: Some(meta.gid), ..NOTHING })
+    }
+
+    fn finish(&self, path: &Path, meta: &Meta) -> Result<()> {
         let mode = (meta.kind != Kind::Symlink).then_some(meta.mode);
         let (atime, mtime) = (SetTime::At(meta.atime), SetTime::At(meta.mtime));
-        let change = SetAttr { mode, atime, mtime, ..NOTHING };
-        self.vault
-            .setattr(&Self::caller(), node.attr.ino, None, &change)
-            .with_context(|| self.shown(path))?;
-        Ok(())
+        self.change(path, &SetAttr { mode, atime, mtime, ..NOTHING })
     }
 
     fn shown(&self, path: &Path) -> String {
