@@ -8,6 +8,7 @@ mod replay;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use runvault_format::header::Kind;
 use runvault_format::ids::{FileId, SessionId};
@@ -18,6 +19,9 @@ use runvault_store::journal_files::{DIRECTORY, JournalFiles};
 use crate::file::{Found, RunContext, Unreadable};
 use crate::outcome::part_opened;
 use crate::{Damage, Error, Result};
+
+/// A writer elsewhere may be in the middle of its first record.
+const UNDER_WAY: Duration = Duration::from_millis(200);
 
 /// What a recovery did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,6 +66,16 @@ pub fn recover(run: &RunContext, run_dir: &Arc<dyn Dir>, session: &SessionId) ->
 /// [`Damage::Run`] for a journal of another session, of two sessions, or of one that no record proves;
 /// the store's.
 pub fn count(run: &RunContext, run_dir: &Arc<dyn Dir>, session: Option<SessionId>) -> Result<u64> {
+    match count_now(run, run_dir, session) {
+        Err(Error::Damaged { .. }) => {
+            std::thread::sleep(UNDER_WAY);
+            count_now(run, run_dir, session)
+        }
+        counted => counted,
+    }
+}
+
+fn count_now(run: &RunContext, run_dir: &Arc<dyn Dir>, session: Option<SessionId>) -> Result<u64> {
     let opened = JournalFiles::open_existing(run_dir).map_err(|e| journal(run, e))?;
     let Some(files) = opened else { return Ok(0) };
     let claimed = session_of(&files).map_err(|e| failed(run, "read the journal of", e))?;

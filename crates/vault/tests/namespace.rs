@@ -643,3 +643,18 @@ fn a_rename_that_happened_and_was_called_a_failure_leaves_a_file_that_opens() {
         assert_eq!(fixture.writer().get("run/b").unwrap(), b"1and more", "{over}");
     }
 }
+
+#[test]
+fn a_long_name_outlives_a_shortage_of_descriptors() {
+    let (fixture, faults, vault) = faulty();
+    let long = "n".repeat(200);
+    vault.put(&format!("run/{long}"), b"1").unwrap();
+    let run = vault.ino("run").unwrap();
+    for op in [Op::OpenFile, Op::CreateFile] {
+        faults.add(Rule::every(op, Fault::Fail(libc::EMFILE)));
+    }
+    assert!(vault.create(&CALLER, run, long.as_bytes(), 0o644, WRITE).is_err());
+    faults.clear();
+    vault.close().unwrap();
+    assert_eq!(fixture.reader().list("run").unwrap(), [long]);
+}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use runvault_format::ids::SessionId;
 use runvault_store::backend::{Access, Dir, Rename};
 
-use super::{Recovered, recover};
+use super::{Recovered, count, recover};
 use crate::file::testing::{Rig, content};
 use crate::{Damage, Error};
 
@@ -43,6 +43,19 @@ fn a_torn_chunk_is_made_good_once() {
     assert_eq!(done, Recovered { records: 1, replayed: 1, files: 1, skipped: 0, left: 0 });
     let again = recover(&rig.run, &rig.dir, &rig.session).unwrap();
     assert_eq!(again, Recovered::default());
+    expect_overwritten(&rig.killed());
+}
+
+/// A power cut inside the first record of a session: only who knows the session can tell it from a stranger's.
+#[test]
+fn a_torn_first_record_is_named_where_the_session_is_not_known() {
+    let rig = overwritten();
+    assert_eq!(count(&rig.run, &rig.dir, None).unwrap(), 1);
+    journal(&rig).open_file(b"0", Access::ReadWrite).unwrap().write_at(&[0; 512], 512).unwrap();
+    assert_eq!(count(&rig.run, &rig.dir, Some(rig.session)).unwrap(), 0);
+    assert!(matches!(count(&rig.run, &rig.dir, None), Err(Error::Damaged { damage: Damage::Run(_), .. })));
+    recover(&rig.run, &rig.dir, &rig.session).unwrap();
+    assert_eq!(count(&rig.run, &rig.dir, None).unwrap(), 0);
     expect_overwritten(&rig.killed());
 }
 
