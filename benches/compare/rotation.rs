@@ -12,14 +12,14 @@ use runvault_custody::authority::Acting;
 use runvault_custody::chain::Chain;
 use runvault_custody::gateway::StateFolder;
 use runvault_custody::identity::Identity;
-use runvault_custody::{clock, init, rotate};
-use runvault_format::descriptor::{RunDescriptor, RunKind, Seals, StateRef};
-use runvault_format::ids::{Digest, RunId, SessionId};
+use runvault_custody::{init, rotate};
+use runvault_format::descriptor::RunKind;
+use runvault_format::ids::{RunId, SessionId};
 use runvault_format::keys::{RunKey, RunKeys};
-use runvault_format::size::Geometry;
 use runvault_store::backend::Dir;
 use runvault_store::posix;
-use runvault_vault::authority::{Authority, ChainPlace, Gateway, Resume};
+use runvault_vault::authority::{Authority, Gateway, Resume};
+use runvault_vault::runs::new_descriptor;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::machine;
@@ -57,7 +57,7 @@ fn measured(place: &Path, runs: u64) -> Result<(Duration, Duration)> {
     gateway.enroll(&root, &mut chain, &owner)?;
     gateway.settle(&root)?;
     let authority = Acting::gateway_only(chain.clone());
-    (0..runs).try_for_each(|_| make_run(&root, &chain, &*authority, &gateway))?;
+    (0..runs).try_for_each(|_| make_run(&root, &*authority, &gateway))?;
 
     let (wall, before) = (Instant::now(), cpu());
     let summary = rotate::rotate(&root, &chain, &owner, &mut |_, _| {})?;
@@ -67,18 +67,17 @@ fn measured(place: &Path, runs: u64) -> Result<(Duration, Duration)> {
 }
 
 /// A run as the engine makes it, without name and files, which a rotation does not look at.
-fn make_run(
-    root: &Arc<dyn Dir>,
-    chain: &Chain,
-    authority: &dyn Authority,
-    gateway: &StateFolder,
-) -> Result<()> {
+fn make_run(root: &Arc<dyn Dir>, authority: &dyn Authority, gateway: &StateFolder) -> Result<()> {
     let mut ids = [0; 32];
     runvault_crypto::random::fill(&mut ids)?;
     let (run, session) = ids.split_at(16);
     let (run, session) = (RunId(run.try_into()?), SessionId(session.try_into()?));
     let resume = Resume { key: RunKey(Secret::random()?), session };
-    let mut text = |place| Ok(descriptor(chain, gateway, &run, &resume.key, place).to_text()?);
+    let keys = RunKeys::derive(&resume.key, &run, Engine::Portable);
+    let mut text = |place| {
+        let descriptor = new_descriptor(authority, gateway.id(), place, run, RunKind::Run, &keys);
+        Ok(descriptor.to_text()?)
+    };
     let note = gateway.begin_run(&run, &resume, &mut text)?;
     let runs = root.open_dir(b"runs")?;
     let name = run.to_string();
@@ -91,31 +90,6 @@ fn make_run(
         keys.create_file(envelope.name.as_bytes(), 0o644)?.write_at(&envelope.bytes, 0)?;
     }
     Ok(gateway.commit_run(&run)?)
-}
-
-fn descriptor(
-    chain: &Chain,
-    gateway: &StateFolder,
-    run: &RunId,
-    key: &RunKey,
-    place: ChainPlace,
-) -> RunDescriptor {
-    let state = chain.state_ref();
-    RunDescriptor {
-        vault: chain.vault_id(),
-        run: *run,
-        geometry: Geometry::default(),
-        kind: RunKind::Run,
-        commitment: Digest(RunKeys::derive(key, run, Engine::Portable).commitment()),
-        epoch: chain.epoch(),
-        state: StateRef { n: state.n, hash: Digest(state.hash) },
-        signer: gateway.id(),
-        seq: Some(place.seq),
-        prev: place.prev.map(Digest),
-        seals: Seals { n: 0, hash: None },
-        after: None,
-        opened: clock::now(),
-    }
 }
 
 /// What this process has spent, in user space and in the kernel.

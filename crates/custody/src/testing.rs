@@ -4,16 +4,16 @@ use std::sync::Arc;
 
 use runvault_crypto::aead::Engine;
 use runvault_crypto::secrets::Secret;
-use runvault_format::descriptor::{RunDescriptor, RunKind, Seals, StateRef};
-use runvault_format::ids::{Digest, RunId, SessionId};
+use runvault_format::descriptor::{RunDescriptor, RunKind};
+use runvault_format::ids::{RunId, SessionId};
 use runvault_format::keys::{RunKey, RunKeys};
-use runvault_format::size::Geometry;
 use runvault_store::backend::Dir;
 use runvault_store::doubles::faulty::{Fault, Faults, Rule};
 use runvault_store::doubles::memory::MemoryDir;
 use runvault_store::read_whole::read_whole;
 use runvault_store::replace::replace;
 use runvault_vault::authority::{ChainPlace, EnvelopeFile, Gateway, Resume};
+use runvault_vault::runs;
 
 use crate::authority::Acting;
 use crate::chain::Chain;
@@ -108,22 +108,9 @@ pub(crate) fn descriptor(
     key: &RunKey,
     place: ChainPlace,
 ) -> RunDescriptor {
-    let state = chain.state_ref();
-    RunDescriptor {
-        vault: chain.vault_id(),
-        run: *run,
-        geometry: Geometry::default(),
-        kind: RunKind::Run,
-        commitment: Digest(RunKeys::derive(key, run, Engine::Portable).commitment()),
-        epoch: chain.epoch(),
-        state: StateRef { n: state.n, hash: Digest(state.hash) },
-        signer: gateway.id(),
-        seq: Some(place.seq),
-        prev: place.prev.map(Digest),
-        seals: Seals { n: 0, hash: None },
-        after: None,
-        opened: crate::clock::now(),
-    }
+    let keys = RunKeys::derive(key, run, Engine::Portable);
+    let acting = Acting::gateway_only(chain.clone());
+    runs::new_descriptor(&*acting, gateway.id(), place, *run, RunKind::Run, &keys)
 }
 
 /// Begins a run: what the engine does before the store sees it.

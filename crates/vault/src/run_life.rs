@@ -4,11 +4,10 @@ use std::sync::{Arc, PoisonError};
 
 use runvault_crypto::random;
 use runvault_crypto::secrets::Secret;
-use runvault_format::descriptor::{RunDescriptor, RunKind, Seals, StateRef};
-use runvault_format::ids::{Digest, RunId, SessionId};
+use runvault_format::descriptor::{RunDescriptor, RunKind};
+use runvault_format::ids::{RunId, SessionId};
 use runvault_format::keys::{RunKey, RunKeys};
 use runvault_format::name;
-use runvault_format::size::Geometry;
 use runvault_store::backend::{Dir, Kind, Rename};
 use runvault_store::replace;
 
@@ -138,26 +137,10 @@ impl Vault {
         let (id, session) = (RunId(id), SessionId(session));
         let key = RunKey(Secret::random()?);
         let keys = RunKeys::derive(&key, &id, runvault_crypto::aead::Engine::fastest());
-        let state = self.authority.state();
-        let (epoch, _) = self.authority.epoch();
         let mut made = None;
         let resume = Resume { key: key.clone(), session };
         let note = gateway.begin_run(&id, &resume, &mut |place: ChainPlace| {
-            let descriptor = RunDescriptor {
-                vault: self.authority.vault_id(),
-                run: id,
-                geometry: Geometry::default(),
-                kind,
-                commitment: Digest(keys.commitment()),
-                epoch,
-                state: StateRef { n: state.n, hash: Digest(state.hash) },
-                signer: gateway.id(),
-                seq: Some(place.seq),
-                prev: place.prev.map(Digest),
-                seals: Seals { n: 0, hash: None },
-                after: None,
-                opened: sys::utc_now(),
-            };
+            let descriptor = runs::new_descriptor(&*self.authority, gateway.id(), place, id, kind, &keys);
             let text = descriptor.to_text()?;
             made = Some(descriptor);
             Ok(text)

@@ -2,17 +2,18 @@
 
 use std::sync::Arc;
 
-use runvault_format::descriptor::RunDescriptor;
-use runvault_format::ids::RunId;
-use runvault_format::keys::RunKey;
+use runvault_format::descriptor::{RunDescriptor, RunKind, Seals, StateRef};
+use runvault_format::ids::{Digest, IdentityId, RunId};
+use runvault_format::keys::{RunKey, RunKeys};
 use runvault_format::note::{Note, Verified};
+use runvault_format::size::Geometry;
 use runvault_store::backend::Dir;
 use runvault_store::read_whole::read_whole;
 use runvault_store::replace;
 
-use crate::authority::{Authority, EnvelopeFile};
+use crate::authority::{Authority, ChainPlace, EnvelopeFile};
 use crate::outcome::{is_not_found, opened, part_opened};
-use crate::{Damage, Error, Result};
+use crate::{Damage, Error, Result, sys};
 
 const RUNS: &[u8] = b"runs";
 const KEYS: &[u8] = b"keys";
@@ -39,6 +40,33 @@ pub struct Listed {
     pub foreign: Vec<Vec<u8>>,
     /// Names of runs on their way in (`.new-…`) or out (`.gone-…`).
     pub(crate) passing: Vec<Vec<u8>>,
+}
+
+/// What run.json says of a new run at this place of its gateway's chain.
+pub fn new_descriptor(
+    authority: &dyn Authority,
+    gateway: IdentityId,
+    place: ChainPlace,
+    run: RunId,
+    kind: RunKind,
+    keys: &RunKeys,
+) -> RunDescriptor {
+    let state = authority.state();
+    RunDescriptor {
+        vault: authority.vault_id(),
+        run,
+        geometry: Geometry::default(),
+        kind,
+        commitment: Digest(keys.commitment()),
+        epoch: authority.epoch().0,
+        state: StateRef { n: state.n, hash: Digest(state.hash) },
+        signer: gateway,
+        seq: Some(place.seq),
+        prev: place.prev.map(Digest),
+        seals: Seals { n: 0, hash: None },
+        after: None,
+        opened: sys::utc_now(),
+    }
 }
 
 /// The store's `runs/`.
