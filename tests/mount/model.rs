@@ -117,7 +117,11 @@ fn apply(root: &Path, op: &Op) -> Outcome {
         Op::Unlink { at } => done(fs::remove_file(path(*at))),
         Op::Mkdir { at } => done(fs::create_dir(path(*at))),
         Op::Rmdir { at } => done(fs::remove_dir(path(*at))),
-        Op::Chmod { at, mode } => done(fs::set_permissions(path(*at), fs::Permissions::from_mode(*mode))),
+        Op::Chmod { at, mode } => {
+            // Whoever compares must be able to enter a directory.
+            let mode = if path(*at).is_dir() { mode | 0o700 } else { *mode };
+            done(fs::set_permissions(path(*at), fs::Permissions::from_mode(mode)))
+        }
         Op::Times { at, seconds, nanos } => {
             let time = SystemTime::UNIX_EPOCH + Duration::new(*seconds, *nanos);
             done(File::open(path(*at)).and_then(|f| f.set_times(fs::FileTimes::new().set_modified(time))))
