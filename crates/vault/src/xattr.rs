@@ -20,6 +20,8 @@ enum Class {
     /// Never there: asked for at every write, and not worth a call.
     Absent,
     Unsupported,
+    /// A prefix and nothing behind it.
+    Nameless,
 }
 
 fn class(name: &[u8]) -> Class {
@@ -27,6 +29,8 @@ fn class(name: &[u8]) -> Class {
         Class::Acl
     } else if name == b"security.capability" || name == b"security.selinux" {
         Class::Absent
+    } else if name == b"user." || name == b"trusted." {
+        Class::Nameless
     } else if name.starts_with(b"user.") || (name.starts_with(b"trusted.") && sys::is_root()) {
         Class::Encrypted
     } else {
@@ -52,6 +56,7 @@ impl Vault {
         match class(name) {
             Class::Absent => Err(Posix::NoAttribute.into()),
             Class::Unsupported => Err(Posix::Unsupported.into()),
+            Class::Nameless => Err(Posix::Invalid.into()),
             _ if ino == ROOT => Err(Posix::NoAttribute.into()),
             Class::Acl => self.on_stored(ino, |xattrs, object| {
                 xattrs.xattr(name).map_err(|e| outcome("read an attribute of", object, e))
@@ -107,6 +112,7 @@ impl Vault {
         self.may_change(ino)?;
         match class(name) {
             Class::Absent | Class::Unsupported => return Err(Posix::Unsupported.into()),
+            Class::Nameless => return Err(Posix::Invalid.into()),
             Class::Acl => self.on_stored(ino, |xattrs, object| {
                 xattrs.set_xattr(name, value, flags).map_err(|e| outcome("set an attribute of", object, e))
             })?,
@@ -133,6 +139,7 @@ impl Vault {
         self.may_change(ino)?;
         match class(name) {
             Class::Absent => return Err(Posix::NoAttribute.into()),
+            Class::Nameless => return Err(Posix::Invalid.into()),
             Class::Unsupported => return Err(Posix::Unsupported.into()),
             Class::Acl => self.on_stored(ino, |xattrs, object| {
                 xattrs.remove_xattr(name).map_err(|e| outcome("remove an attribute of", object, e))

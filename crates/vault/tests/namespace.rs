@@ -408,6 +408,11 @@ fn xattrs_are_encrypted_and_come_back() {
         assert_eq!(posix(vault.setxattr(file, &[b'u'; 131], b"", 0)), Posix::Unsupported);
         let long = [&b"user."[..], &[b'x'; 126]].concat();
         assert_eq!(posix(vault.setxattr(file, &long, b"", 0)), Posix::AttributeNameTooLong);
+        for name in [&b"user."[..], b"trusted."] {
+            assert_eq!(posix(vault.setxattr(file, name, b"", 0)), Posix::Invalid);
+            assert_eq!(posix(vault.getxattr(file, name)), Posix::Invalid);
+            assert_eq!(posix(vault.removexattr(file, name)), Posix::Invalid);
+        }
         assert_eq!(posix(vault.getxattr(file, b"security.capability")), Posix::NoAttribute);
         assert_eq!(posix(vault.getxattr(file, b"security.selinux")), Posix::NoAttribute);
         vault.mv("run/f", "run/g", Rename::Over).unwrap();
