@@ -106,7 +106,7 @@ impl Store {
     /// # Errors
     /// Exit 3: this key opens nothing here.
     pub fn acting(&self, who: &Who) -> Result<Arc<dyn Authority>> {
-        Ok(Acting::open(self.chain.clone(), &self.identity(who)?)?)
+        Ok(Acting::open(&self.root, self.chain.clone(), &self.identity(who)?)?)
     }
 
     /// Opens the vault for reading; nothing is written.
@@ -140,12 +140,12 @@ impl Store {
         let folder = Arc::new(StateFolder::open(&self.state, self.chain.vault_id())?);
         let identity = self.identity(who)?;
         // Refuses a key that opens nothing here, before anything is written.
-        let mut authority = Acting::open(self.chain.clone(), &identity)?;
+        let mut authority = Acting::open(&self.root, self.chain.clone(), &identity)?;
         if !folder.is_enrolled(&self.chain) {
             folder.enroll(&self.root, &mut self.chain, &identity)?;
             self.pin(&self.chain)?;
             log::info!("this machine was enrolled as a gateway of vault {}", self.chain.vault_id());
-            authority = Acting::open(self.chain.clone(), &identity)?;
+            authority = Acting::open(&self.root, self.chain.clone(), &identity)?;
         }
         drop(identity);
         if folder.settle(&self.root)?.restored {

@@ -1,11 +1,12 @@
 //! The verified chain with the keys that the acting identity opened: what the engine asks.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use runvault_crypto::envelope::{KemPrivate, KemPublic};
 use runvault_format::envelope_file::{self, EnvelopeName};
 use runvault_format::ids::{IdentityId, RunId, VaultId};
 use runvault_format::keys::RunKey;
+use runvault_store::backend::Dir;
 use runvault_vault::authority::{Authority, EnvelopeFile, GatewayKey, StateRef};
 use runvault_vault::{Damage, Error as VaultError};
 
@@ -19,6 +20,37 @@ use crate::{Error, Result, clock};
 pub struct Acting {
     chain: Chain,
     keys: Keys,
+    since: Since,
+}
+
+/// Gateways that were enrolled since: while a vault is open other machines may begin to write runs.
+#[derive(Default)]
+struct Since {
+    /// `None`: nobody looks.
+    root: Option<Arc<dyn Dir>>,
+    chain: Mutex<Option<Chain>>,
+}
+
+impl Since {
+    /// A gateway that `before` does not name. custody/ is verified from where it was left.
+    fn gateway_key(&self, before: &Chain, id: &IdentityId) -> Result<Option<GatewayKey>> {
+        let Some(root) = &self.root else { return Ok(None) };
+        let mut newest = self.chain.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = newest.as_ref().unwrap_or(before);
+        if let Some(key) = known.gateway_key(id) {
+            return Ok(Some(key));
+        }
+        let Some(chain) = known.continued(root)? else { return Ok(None) };
+        let key = chain.gateway_key(id);
+        *newest = Some(chain);
+        Ok(key)
+    }
+}
+
+impl std::fmt::Debug for Since {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Since")
+    }
 }
 
 #[derive(Debug)]
@@ -31,12 +63,14 @@ enum Keys {
 }
 
 impl Acting {
-    /// A custodian of a vault whose quorum is 1, or a reader.
+    /// A custodian of a vault whose quorum is 1, or a reader. Gateways that are enrolled in the store later
+    /// are known too.
     ///
     /// # Errors
     /// [`Error::WrongKey`], [`Error::OtherVault`], [`Error::NeedsQuorum`], [`Error::Damaged`].
-    pub fn open(chain: Chain, identity: &Identity) -> Result<Arc<dyn Authority>> {
-        Ok(Arc::new(Self::opened(chain, identity)?))
+    pub fn open(root: &Arc<dyn Dir>, chain: Chain, identity: &Identity) -> Result<Arc<dyn Authority>> {
+        let since = Since { root: Some(root.clone()), ..Since::default() };
+        Ok(Arc::new(Self { since, ..Self::opened(chain, identity)? }))
     }
 
     pub(crate) fn opened(chain: Chain, identity: &Identity) -> Result<Self> {
@@ -49,12 +83,12 @@ impl Acting {
         } else {
             return Err(wrong_key(&chain, identity));
         };
-        Ok(Self { chain, keys })
+        Ok(Self { chain, keys, since: Since::default() })
     }
 
     /// No reader's key: verifies, seals new runs, opens none.
     pub fn gateway_only(chain: Chain) -> Arc<dyn Authority> {
-        Arc::new(Self { chain, keys: Keys::None })
+        Arc::new(Self { chain, keys: Keys::None, since: Since::default() })
     }
 
     /// The key that an envelope of this name is sealed to, where it is ours.
@@ -101,7 +135,12 @@ impl Authority for Acting {
     }
 
     fn gateway_key(&self, id: &IdentityId) -> Option<GatewayKey> {
-        self.chain.gateway_key(id)
+        self.chain.gateway_key(id).or_else(|| {
+            self.since.gateway_key(&self.chain, id).unwrap_or_else(|error| {
+                log::warn!("a run's signer is not known, and custody/ does not say more: {error}");
+                None
+            })
+        })
     }
 
     fn envelope_names(&self) -> Vec<String> {
@@ -167,6 +206,8 @@ pub(crate) fn newest_first(envelopes: &[EnvelopeFile]) -> Vec<&EnvelopeFile> {
 
 #[cfg(test)]
 mod tests {
+    use runvault_vault::authority::Gateway;
+
     use super::*;
     use crate::identity::Identity;
     use crate::testing::{enrolled, envelopes, make_run, vault};
@@ -186,7 +227,7 @@ mod tests {
         let (run, key) = make_run(&root, &chain, &gateway);
         let files = envelopes(&root, &run);
         assert_eq!(files.iter().map(|f| f.name.as_str()).collect::<Vec<_>>(), ["vault-1"]);
-        let acting = Acting::open(chain.clone(), &owner).unwrap();
+        let acting = Acting::open(&root, chain.clone(), &owner).unwrap();
         let opened = opens(&*acting, &run, &files).unwrap().unwrap();
         assert_eq!(opened.0.expose(), key.0.expose());
         let blind = Acting::gateway_only(chain.clone());
@@ -201,7 +242,7 @@ mod tests {
         let gateway = enrolled(&root, &mut chain, &owner);
         let (one, _) = make_run(&root, &chain, &gateway);
         let (two, _) = make_run(&root, &chain, &gateway);
-        let acting = Acting::open(chain.clone(), &owner).unwrap();
+        let acting = Acting::open(&root, chain.clone(), &owner).unwrap();
         let refused = opens(&*acting, &two, &envelopes(&root, &one)).unwrap_err();
         assert!(refused.contains("keys/vault-1") && refused.contains("does not open"), "{refused}");
         let mut renamed = envelopes(&root, &one);
@@ -211,10 +252,26 @@ mod tests {
         torn[0].bytes.truncate(100);
         assert!(opens(&*acting, &one, &torn).is_err());
         // Another vault's key, under the same run id.
-        let (_, stranger, other) = vault();
-        let acting = Acting::open(other, &stranger).unwrap();
+        let (elsewhere, stranger, other) = vault();
+        let acting = Acting::open(&elsewhere, other, &stranger).unwrap();
         assert!(opens(&*acting, &one, &envelopes(&root, &one)).is_err());
         assert!(opens(&*acting, &one, &[]).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_gateway_that_is_enrolled_later_is_known_and_a_log_that_was_changed_is_not_believed() {
+        let (root, owner, chain) = vault();
+        let acting = Acting::open(&root, chain.clone(), &owner).unwrap();
+        let mut later = chain;
+        let first = enrolled(&root, &mut later, &owner).id();
+        assert!(acting.gateway_key(&first).is_some());
+        let second = enrolled(&root, &mut later, &owner).id();
+        assert!(acting.gateway_key(&second).is_some() && acting.gateway_key(&first).is_some());
+        assert!(acting.gateway_key(&owner.id()).is_none());
+        let custody = root.open_dir(b"custody").unwrap();
+        let log = later.log();
+        runvault_store::replace::replace(&*custody, b"audit.log", log.get(1..).unwrap(), 0o644).unwrap();
+        assert!(acting.gateway_key(&owner.id()).is_none() && acting.gateway_key(&second).is_some());
     }
 
     #[test]

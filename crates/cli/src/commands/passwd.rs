@@ -18,7 +18,7 @@ pub fn run(args: &Passwd) -> Result<()> {
     let store = Store::open(&args.store, &args.who)?;
     let owner = store.identity(&args.who)?;
     // Another vault's key is not this command's business.
-    Acting::open(store.chain.clone(), &owner)?;
+    Acting::open(&store.root, store.chain.clone(), &owner)?;
     let new = new_source(args).new_one(&owner.label)?;
     let lock = NewLock::Passphrase { passphrase: &new, params: Params::DEFAULT };
     match &args.who.identity {

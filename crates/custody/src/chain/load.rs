@@ -38,6 +38,21 @@ impl Chain {
         Ok(chain)
     }
 
+    /// The chain with what was added to custody/ since it was read; `None`: nothing was.
+    ///
+    /// # Errors
+    /// [`Error::Forked`] where the log does not begin with the lines that were read; as [`Chain::load`].
+    pub(crate) fn continued(&self, root: &Arc<dyn Dir>) -> Result<Option<Chain>> {
+        let custody = layout::custody_dir(root)?;
+        let log = layout::read(&custody, AUDIT_LOG, "custody/audit.log", LOG_MAX)?;
+        let added = log.strip_prefix(self.log()).ok_or(Error::Forked { line: self.head().n })?;
+        let mut chain = self.clone();
+        for line in lines(added)? {
+            chain.follow(&custody, line)?;
+        }
+        Ok((!added.is_empty()).then_some(chain))
+    }
+
     /// The chain of no line.
     fn start(zero: State) -> Result<Chain> {
         let (state_hash, current) = (zero.hash()?, zero.current()?.clone());

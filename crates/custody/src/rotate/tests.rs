@@ -21,7 +21,7 @@ fn quietly(root: &Arc<dyn Dir>, chain: &Chain, owner: &Identity) -> Result<Rotat
 
 /// Every run opens for the owner, whatever happened.
 fn all_open(root: &Arc<dyn Dir>, owner: &Identity, runs: &[(RunId, RunKey)]) {
-    let acting = Acting::open(Chain::load(root).unwrap(), owner).unwrap();
+    let acting = Acting::open(root, Chain::load(root).unwrap(), owner).unwrap();
     for (run, key) in runs {
         let opened = acting.open_run(run, &envelopes(root, run)).unwrap().unwrap();
         assert_eq!(opened.0.expose(), key.0.expose());
