@@ -137,3 +137,52 @@ fn what_a_killed_init_left_is_named() {
     }
     println!("{killed} killed half way, {whole} after the end");
 }
+
+/// Everything goes by descriptors, so that a store may be moved under a mount.
+#[test]
+fn a_store_that_is_moved_while_mounted_goes_on() {
+    let site = Site::new();
+    let mount = site.mount();
+    fs::create_dir(mount.path("run")).expect("a run");
+    fs::write(mount.path("run/before"), b"before").expect("a file");
+    let moved = site.dir().join("moved");
+    fs::rename(&site.store, &moved).expect("moved");
+    fs::write(mount.path("run/after"), b"after").expect("a file");
+    fs::create_dir(mount.path("second")).expect("a run");
+    fs::write(mount.path("loose"), b"outside").expect("a file outside any run");
+    mount.unmount();
+    let mount = site.builder().store(&moved).mount();
+    for (path, text) in [("run/before", "before"), ("run/after", "after"), ("loose", "outside")] {
+        assert_eq!(fs::read(mount.path(path)).expect("read"), text.as_bytes());
+    }
+    mount.unmount();
+}
+
+#[test]
+fn a_store_that_is_deleted_while_mounted_is_an_error_and_not_durable() {
+    let site = Site::new();
+    let mount = site.mount();
+    fs::create_dir(mount.path("run")).expect("a run");
+    let file = fs::File::create(mount.path("run/file")).expect("a file");
+    fs::write(mount.path("run/other"), b"other").expect("a file");
+    fs::remove_dir_all(&site.store).expect("deleted");
+    let eio = |what: &str, outcome: std::io::Result<()>| {
+        let error = outcome.err().and_then(|e| e.raw_os_error());
+        assert_eq!(error, Some(libc::EIO), "{what}\n{}", mount.log());
+    };
+    eio("a new file", fs::write(mount.path("run/new"), b"x"));
+    eio("a new run", fs::create_dir(mount.path("second")));
+    eio("an old file", fs::File::open(mount.path("run/other")).map(drop));
+    eio("a missing name", fs::metadata(mount.path("none")).map(drop));
+    eio("the listing", fs::read_dir(&mount.at).map(drop));
+    let _ = std::io::Write::write_all(&mut &file, b"into nowhere");
+    eio("fsync", file.sync_all());
+    drop(file);
+    let done = output(Command::new(runvault()).arg("unmount").arg(&mount.at));
+    assert_eq!(done.status.code(), Some(1), "{}", printed(&done));
+    assert!(printed(&done).contains("the store was deleted"), "{}", printed(&done));
+    let log = mount.log_path();
+    assert_eq!(mount.wait().code(), Some(1));
+    let said = fs::read_to_string(log).expect("the log");
+    assert!(said.contains("the store was deleted") && !said.contains("everything is durable"), "{said}");
+}

@@ -270,7 +270,7 @@ fn is_final(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         if let Some(vault) = cause.downcast_ref::<runvault_vault::Error>() {
             return match vault {
-                runvault_vault::Error::Closed => true,
+                runvault_vault::Error::Closed | runvault_vault::Error::Deleted => true,
                 runvault_vault::Error::Store { source, .. } => full(source.raw_os_error()),
                 _ => false,
             };

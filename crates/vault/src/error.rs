@@ -126,6 +126,9 @@ pub enum Error {
     /// Randomness or memory could not be had.
     #[error(transparent)]
     Crypto(#[from] runvault_crypto::error::Error),
+    /// The store's directory was deleted while the vault was open: nothing can be made durable there.
+    #[error("the store was deleted while it was in use: what was written there since is lost")]
+    Deleted,
     /// The vault was shut down.
     #[error("the vault is closed")]
     Closed,

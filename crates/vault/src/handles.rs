@@ -233,6 +233,7 @@ impl Vault {
             self.sync_attributes(open.ino, &open.file)?;
         }
         self.sync_names_of(open.ino)?;
+        self.check_store()?;
         self.synced_now();
         Ok(())
     }

@@ -44,7 +44,10 @@ impl Vault {
     /// [`Posix::NotDirectory`]; damage; the store's.
     pub fn opendir(&self, ino: Ino) -> Result<Handle> {
         self.check_open()?;
-        let dir = if ino == ROOT { None } else { Some(self.directory(ino)?) };
+        let dir = match ino {
+            ROOT => self.check_store().map(|()| None)?,
+            _ => Some(self.directory(ino)?),
+        };
         self.nodes.pin(ino);
         Ok(self.handles.add_listing(OpenListing { ino, dir, unreadable: AtomicU64::new(0) }))
     }
@@ -287,6 +290,7 @@ impl Vault {
             return Err(Posix::NotFound.into());
         }
         dir.dir.sync().map_err(|e| outcome("sync", dir.object(), e))?;
-        self.sync_dir_and_above(listing.ino)
+        self.sync_dir_and_above(listing.ino)?;
+        self.check_store()
     }
 }

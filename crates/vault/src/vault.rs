@@ -18,7 +18,7 @@ use crate::locks::NameLocks;
 use crate::nodes::Nodes;
 use crate::run::{Body, Run};
 use crate::run_table::{Entry, RunTable};
-use crate::{Error, Result, runs};
+use crate::{Error, Posix, Result, runs};
 
 /// How often `runs/` is looked at.
 const LOOK: Duration = Duration::from_secs(2);
@@ -196,6 +196,7 @@ impl Vault {
     /// The first failure; all the rest was tried.
     pub fn tick(&self) -> Result<()> {
         self.check_open()?;
+        self.check_store()?;
         let mut first = Ok(());
         for (run, body) in self.bodies() {
             let ticked = body.renew_lease().and_then(|()| body.context.tick());
@@ -286,7 +287,7 @@ impl Vault {
                 first = first.and(Err(error));
             }
         }
-        first
+        if self.read_only() { first } else { self.check_store().and(first) }
     }
 
     /// What `status` shows.
@@ -359,6 +360,30 @@ impl Vault {
 
     pub(crate) fn check_open(&self) -> Result<()> {
         if self.is_closed() { Err(Error::Closed) } else { Ok(()) }
+    }
+
+    /// Whether the store is still there: what is deleted takes writes and syncs as ever, by its descriptors.
+    ///
+    /// # Errors
+    /// [`Error::Deleted`].
+    pub(crate) fn check_store(&self) -> Result<()> {
+        let deleted = match self.runs_dir.stat_self() {
+            Ok(stat) => stat.nlink == 0,
+            Err(e) => matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ESTALE)),
+        };
+        if deleted { Err(Error::Deleted) } else { Ok(()) }
+    }
+
+    /// An error as an application should be told it: in a deleted store every name is missing, and that is
+    /// nothing about the name.
+    #[must_use]
+    pub fn explained(&self, error: Error) -> Error {
+        let missing = match &error {
+            Error::Posix(posix) => matches!(posix, Posix::NotFound | Posix::Stale),
+            Error::Store { source, .. } => matches!(source.raw_os_error(), Some(libc::ENOENT | libc::ESTALE)),
+            _ => false,
+        };
+        if missing { self.check_store().err().unwrap_or(error) } else { error }
     }
 
     pub(crate) fn synced_now(&self) {

@@ -126,6 +126,7 @@ impl Vault {
 
     /// The mount's root: 0755 of whoever mounts, the times of `runs/`.
     pub(crate) fn root_attr(&self) -> Result<Attr> {
+        self.check_store()?;
         let mut stat = self.runs_dir.stat_self().map_err(|e| outcome("stat", "runs", e))?;
         stat.mode = 0o755;
         stat.uid = rustix::process::geteuid().as_raw();

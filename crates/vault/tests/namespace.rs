@@ -7,8 +7,8 @@ use runvault_store::backend::{Kind, Rename, SetTime, Time};
 use runvault_store::doubles::faulty::{Fault, Faults, Rule};
 use runvault_store::doubles::memory::MemoryDir;
 use runvault_store::doubles::observe::Op;
-use runvault_vault::Posix;
 use runvault_vault::api::{OpenFlags, ROOT, SetAttr};
+use runvault_vault::{Error, Posix};
 
 const NOTHING: SetAttr = SetAttr {
     mode: None,

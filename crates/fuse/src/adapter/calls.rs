@@ -22,7 +22,9 @@ impl Adapter {
         call: impl FnOnce(&Vault, &Slot<Parked>) -> Result<T>,
         undo: impl FnOnce(&Vault, T),
     ) -> Option<(R, T)> {
-        match self.watchdog.call(reply.park(), patience, |slot| call(&self.vault, slot)) {
+        match self.watchdog.call(reply.park(), patience, |slot| {
+            call(&self.vault, slot).map_err(|error| self.vault.explained(error))
+        }) {
             Outcome::Ended(reply, Ok(value)) => R::unpark(reply).map(|reply| (reply, value)),
             Outcome::Ended(reply, Err(error)) => {
                 refuse(reply, &error);
