@@ -11,10 +11,10 @@ use runvault_tests::Site;
 use rustix::process::Signal;
 
 /// What a writer that does not renew may still do.
-const FENCE: Duration = Duration::from_secs(60);
+pub(crate) const FENCE: Duration = Duration::from_secs(60);
 
-/// Every file of the store, by its path.
-fn store(at: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+/// Every file of the store, or of a part of it, by its path.
+pub(crate) fn store(at: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut open = vec![at.to_owned()];
     while let Some(next) = open.pop() {
@@ -31,15 +31,19 @@ fn store(at: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     found
 }
 
-/// Another machine's lease in the place of every one.
-fn take_over(runs: &Path) {
-    for run in fs::read_dir(runs).expect("runs").flatten() {
-        let (lease, new) = (run.path().join("lease"), run.path().join(".lease"));
-        let Ok(text) = fs::read_to_string(&lease) else { continue };
-        let at = text.find("\"host\":\"").expect("a host") + 8;
-        fs::write(&new, format!("{}{}{}", &text[..at], "07".repeat(32), &text[at + 64..])).expect("written");
-        fs::rename(new, lease).expect("in place");
-    }
+/// Another machine's lease in the place of a run's.
+pub(crate) fn take_over(run: &Path) {
+    let (lease, new) = (run.join("lease"), run.join(".lease"));
+    let text = fs::read_to_string(&lease).expect("a lease");
+    let at = text.find("\"host\":\"").expect("a host") + 8;
+    fs::write(&new, format!("{}{}{}", &text[..at], "07".repeat(32), &text[at + 64..])).expect("written");
+    fs::rename(new, lease).expect("in place");
+}
+
+/// The directories of `runs/`.
+pub(crate) fn runs(site: &Site) -> Vec<PathBuf> {
+    let runs = fs::read_dir(site.store.join("runs")).expect("runs");
+    runs.map(|entry| entry.expect("an entry").path()).collect()
 }
 
 #[test]
@@ -52,7 +56,7 @@ fn a_writer_that_was_away_too_long_writes_no_more() {
         OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).expect("a file")
     };
     let (file, other) = (open("file"), open("other"));
-    for file in [&file, &other] {
+    for file in [&file, &other, &open("unread")] {
         file.write_all_at(&[1; 20_000], 0).expect("written");
         file.sync_all().expect("synced");
     }
@@ -62,7 +66,7 @@ fn a_writer_that_was_away_too_long_writes_no_more() {
     other.write_all_at(b"within", 5_000).expect("accepted");
     mount.signal(Signal::STOP);
     std::thread::sleep(FENCE + Duration::from_secs(1));
-    take_over(&site.store.join("runs"));
+    runs(&site).iter().for_each(|run| take_over(run));
     let taken = store(&site.store);
     mount.signal(Signal::CONT);
 
@@ -77,6 +81,7 @@ fn a_writer_that_was_away_too_long_writes_no_more() {
     refused("truncate", file.set_len(0));
     refused("rename", fs::rename(mount.path("run/file"), mount.path("run/renamed")));
     refused("unlink", fs::remove_file(mount.path("run/other")));
+    assert_eq!(fs::read(mount.path("run/unread")).expect("reading goes on"), [1; 20_000]);
     drop((file, other));
     // Several ticks, which let waiting bytes out.
     std::thread::sleep(Duration::from_secs(3));

@@ -2,7 +2,7 @@
 //! goes on; kill -9 of a mount that hangs can be cleared away.
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -11,6 +11,8 @@ use runvault_tests::Site;
 use runvault_tests::site::{detach, is_mounted};
 use runvault_tests::tools::leave_out;
 use rustix::process::{Pid, Signal, kill_process};
+
+use super::fence::{FENCE, runs, store, take_over};
 
 const SERVERS: [&str; 2] = ["/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server"];
 /// What a request may take at most: the promise.
@@ -128,13 +130,64 @@ fn a_store_that_hangs_is_eio_and_works_again_when_it_is_back() {
     mount.unmount();
 }
 
+/// It was away for longer than a lease lasts, and another machine has taken one of two runs over.
+#[test]
+fn a_store_that_hung_past_the_fence_is_written_only_where_nobody_took_over() {
+    let Some((site, remote, share)) = shared() else { return };
+    let mount = site.builder().store(&remote).mount();
+    fs::create_dir(mount.path("lost")).expect("a run");
+    let lost = runs(&site);
+    fs::create_dir(mount.path("kept")).expect("a run");
+    for path in ["lost/unread", "kept/unread", "lost/open", "kept/open"] {
+        fs::write(mount.path(path), vec![7; 300_000]).expect("a file");
+        fs::File::open(mount.path(path)).and_then(|file| file.sync_all()).expect("sync");
+    }
+    let open = |path: &str| fs::OpenOptions::new().append(true).open(mount.path(path)).expect("a file");
+    let files = [open("lost/open"), open("kept/open")];
+    // Nothing of the run that will be lost is on its way: what a server has got, it may do when it goes on.
+    (&files[0]).write_all(b"let out").expect("accepted");
+    std::thread::sleep(Duration::from_secs(3));
+    (&files[1]).write_all(b"accepted").expect("accepted");
+    share.signal(Signal::STOP);
+    std::thread::sleep(FENCE + Duration::from_secs(1));
+    take_over(&lost[0]);
+    let taken = store(&lost[0]);
+    share.signal(Signal::CONT);
+
+    let until = Instant::now() + Duration::from_secs(8);
+    while let Err(error) = fs::read(mount.path("lost/unread")) {
+        assert!(Instant::now() < until, "reading does not go on: {error}\n{}", mount.log());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let refused = |what: &str, outcome: std::io::Result<()>| {
+        let error = outcome.err().and_then(|e| e.raw_os_error());
+        assert!(matches!(error, Some(libc::EROFS | libc::EIO)), "{what}: {error:?}\n{}", mount.log());
+    };
+    refused("a new file", fs::write(mount.path("lost/new"), b"late"));
+    refused("fsync", files[0].sync_all());
+    fs::write(mount.path("kept/new"), b"goes on").expect("nobody took it over");
+    files[1].sync_all().expect("what was accepted arrives");
+    drop(files);
+    assert!(mount.log().contains("host 07070707"), "the new holder is not named:\n{}", mount.log());
+    mount.signal(Signal::TERM);
+    let _ = mount.wait();
+    let after = store(&lost[0]);
+    let changed = |path: &&PathBuf| after.get(*path) != taken.get(*path);
+    let changed: Vec<_> = taken.keys().chain(after.keys()).filter(changed).collect();
+    assert!(changed.is_empty(), "written after the takeover: {changed:?}");
+    let reader = site.builder().arg("--read-only").mount();
+    assert_eq!(fs::read(reader.path("kept/new")).expect("read"), b"goes on");
+    assert!(fs::read(reader.path("kept/open")).expect("read").ends_with(b"accepted"));
+    reader.unmount();
+}
+
 #[test]
 fn a_hanging_mount_that_was_killed_is_cleared_away() {
     let Some((site, remote, share)) = shared() else { return };
     let mount = site.builder().store(&remote).mount();
     fs::create_dir(mount.path("run")).expect("a run");
     let file = fs::File::create(mount.path("run/file")).expect("a file");
-    std::io::Write::write_all(&mut &file, b"synced").expect("write");
+    (&file).write_all(b"synced").expect("write");
     file.sync_all().expect("sync");
     share.signal(Signal::STOP);
     let hangs = probe(mount.path("run/none"));

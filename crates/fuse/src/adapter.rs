@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo,
@@ -24,33 +24,25 @@ use runvault_vault::{Posix, Vault};
 use self::buffers::{COPY_AT_ONCE, copy, with_buffer};
 use self::listing::{entries, give_back, names};
 use crate::asked::{allocation, caller, open_flags, rename_how, sized, strips};
-use crate::attributes::{file_attr, generation, node_kind, set_time};
+use crate::attributes::{file_attr, generation, kept, node_kind, set_time};
 use crate::options::negotiate;
 use crate::owed::{Debt, Owed};
 use crate::parked::{Nobody, Parked};
 use crate::watchdog::{Patience, Slot, Watchdog};
-
-/// Only we change what a writing mount shows.
-const WRITER_TTL: Duration = Duration::from_secs(3600);
-
-/// How soon a reading mount sees what a writer did.
-const READER_TTL: Duration = Duration::from_secs(1);
 
 /// The vault, as fuser calls it.
 pub(crate) struct Adapter {
     vault: Arc<Vault>,
     watchdog: Arc<Watchdog<Parked>>,
     owed: Arc<Owed>,
-    ttl: Duration,
     open_flags: FopenFlags,
 }
 
 impl Adapter {
     pub(crate) fn new(vault: Arc<Vault>, watchdog: Arc<Watchdog<Parked>>, local_store: bool) -> Self {
         let owed = Arc::new(Owed::new(Arc::clone(&vault)));
-        let ttl = if vault.read_only() { READER_TTL } else { WRITER_TTL };
         let open_flags = if local_store { FopenFlags::FOPEN_NOFLUSH } else { FopenFlags::empty() };
-        Self { vault, watchdog, owed, ttl, open_flags }
+        Self { vault, watchdog, owed, open_flags }
     }
 
     /// What the probing thread works off.
@@ -82,7 +74,7 @@ impl Filesystem for Adapter {
     fn getattr(&self, _request: &Request, ino: INodeNo, handle: Option<FileHandle>, reply: ReplyAttr) {
         let handle = handle.map(|h| h.0);
         if let Some((reply, attr)) = self.ask(reply, |vault| vault.getattr(ino.0, handle)) {
-            reply.attr(&self.ttl, &file_attr(&attr));
+            reply.attr(&kept(&attr), &file_attr(&attr));
         }
     }
 
@@ -116,7 +108,7 @@ impl Filesystem for Adapter {
         };
         let (caller, handle) = (caller(request, 0), handle.map(|h| h.0));
         if let Some((reply, attr)) = self.ask(reply, |vault| vault.setattr(&caller, ino.0, handle, &change)) {
-            reply.attr(&self.ttl, &file_attr(&attr));
+            reply.attr(&kept(&attr), &file_attr(&attr));
         }
     }
 
@@ -209,7 +201,7 @@ impl Filesystem for Adapter {
         };
         if let Some((reply, (attr, opened))) = self.call(reply, Patience::Short, call, undo) {
             let (handle, flags) = (FileHandle(opened.handle), self.flags_of(&opened));
-            reply.created(&self.ttl, &file_attr(&attr), generation(&attr), handle, flags);
+            reply.created(&kept(&attr), &file_attr(&attr), generation(&attr), handle, flags);
         }
     }
 
@@ -327,7 +319,7 @@ impl Filesystem for Adapter {
         offset: u64,
         reply: ReplyDirectoryPlus,
     ) {
-        let list = |vault: &Vault, slot: &Slot<Parked>| entries(vault, slot, handle.0, offset, self.ttl);
+        let list = |vault: &Vault, slot: &Slot<Parked>| entries(vault, slot, handle.0, offset);
         let undo = |vault: &Vault, taken: Vec<Ino>| give_back(vault, &taken);
         if let Some((reply, _)) = self.call(reply, Patience::Short, list, undo) {
             reply.ok();

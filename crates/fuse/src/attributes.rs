@@ -6,6 +6,23 @@ use fuser::{FileAttr, FileType, Generation, INodeNo, TimeOrNow};
 use runvault_store::backend::{Kind, SetTime, Time};
 use runvault_vault::api::{Attr, Ino};
 
+/// How soon a mount sees what others do.
+const SHARED: Duration = Duration::from_secs(1);
+
+/// As long as one likes, for what only this mount changes.
+const OURS: Duration = Duration::from_secs(3600);
+
+/// How long the kernel may believe them.
+pub(crate) fn kept(attr: &Attr) -> Duration {
+    // Writes take set-id bits away, and the kernel asks for size and times only after one.
+    let fleeting = attr.kind == Kind::File && attr.mode & 0o6000 != 0;
+    match attr.ours {
+        true if fleeting => Duration::ZERO,
+        true => OURS,
+        false => SHARED,
+    }
+}
+
 /// What `stat` will show.
 pub(crate) fn file_attr(attr: &Attr) -> FileAttr {
     FileAttr {

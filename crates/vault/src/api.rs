@@ -32,6 +32,8 @@ pub struct Attr {
     pub atime: Time,
     pub mtime: Time,
     pub ctime: Time,
+    /// Nobody but this mount changes it: what is said here holds until it does.
+    pub ours: bool,
 }
 
 /// Who asks.

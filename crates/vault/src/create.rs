@@ -46,7 +46,7 @@ impl Vault {
         self.unsynced.names(dir.node);
         self.counters.files_written.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         self.keep_live(ino, &object, &dir.body, true);
-        let attr = self.attr(ino, generation, &stat, 0);
+        let attr = self.attr(ino, generation, dir.body.is_ours(), &stat, 0);
         let opened = self.opened(ino, object, dir.body.clone(), flags.write || flags.truncate);
         Ok((attr, opened))
     }
@@ -267,7 +267,7 @@ impl Vault {
         let generation =
             self.nodes.register(ino, stat.kind, &dir.run, Name::new(dir.node, name), Found::Made);
         self.unsynced.names(dir.node);
-        self.attr(ino, generation, stat, size)
+        self.attr(ino, generation, dir.body.is_ours(), stat, size)
     }
 }
 

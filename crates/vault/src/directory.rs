@@ -228,7 +228,7 @@ impl Vault {
             return Err(damage);
         }
         // A mkdir that a power cut ended, or one under way elsewhere.
-        if context.read_only() {
+        if context.read_only() || parent.body.check_lease().is_err() {
             let mut id = [0u8; 32];
             runvault_crypto::random::fill(&mut id)?;
             return Ok((FileId(id), false));

@@ -50,6 +50,11 @@ impl Files {
         self.table().get(&ino).map(|live| live.file.clone())
     }
 
+    /// [`Files::live`], with its run.
+    pub(crate) fn live_in(&self, ino: Ino) -> Option<(Arc<FileObject>, Arc<Body>)> {
+        self.table().get(&ino).map(|live| (live.file.clone(), live.body.clone()))
+    }
+
     pub(crate) fn all(&self) -> Vec<(Arc<FileObject>, Arc<Body>)> {
         self.table().values().map(|live| (live.file.clone(), live.body.clone())).collect()
     }
@@ -102,7 +107,8 @@ impl Vault {
             _ => return Err(Posix::Invalid.into()),
         }
         let (dir, text) = at.named.ok_or(Posix::IsDirectory)?;
-        let context = &at.body.context;
+        // Opening by a writer may cut the file or write its header.
+        let context = at.body.context_to_open(&dir.run);
         let object = || context.object(ino);
         let stored = Self::open_stored(&dir, &at.stored).map_err(|e| opened("open", object(), e))?;
         let stat = stored.stat().map_err(|e| outcome("stat", object(), e))?;
@@ -110,8 +116,6 @@ impl Vault {
             return Err(Posix::Stale.into());
         }
         let place = Some(dir.place(Kind::File, &text));
-        // Opening by a writer may cut the file or write its header.
-        at.body.check_lease()?;
         let file = match FileObject::open(context, ino, stored.clone(), place) {
             Err(Error::Damaged { damage, .. }) if replace && damage != Damage::Kind => {
                 FileObject::open_for_replacement(context, ino, stored, place)?

@@ -20,7 +20,7 @@ const SEEN_MAX: usize = 65_536;
 pub(crate) struct OpenFile {
     pub(crate) ino: Ino,
     pub(crate) file: Arc<FileObject>,
-    body: Arc<Body>,
+    pub(crate) body: Arc<Body>,
     write: bool,
 }
 
@@ -146,7 +146,7 @@ impl Vault {
     /// A handle for an object whose handle is already counted.
     pub(crate) fn opened(&self, ino: Ino, file: Arc<FileObject>, body: Arc<Body>, write: bool) -> Opened {
         // Our own writes go through the kernel's pages; what others wrote shows in size and mtime.
-        let keep_cache = !body.context.read_only()
+        let keep_cache = body.is_ours()
             || file
                 .attr()
                 .is_ok_and(|stat| self.handles.note_seen(ino, Seen { size: stat.size, mtime: stat.mtime }));

@@ -135,10 +135,15 @@ impl Holding {
     }
 
     fn check_lost(&self) -> Result<()> {
-        match self.lost_to.get() {
-            Some(holder) => Err(Error::Held { run: self.run.to_string(), holder: holder.clone() }),
+        match self.lost_to() {
+            Some(holder) => Err(Error::Held { run: self.run.to_string(), holder: holder.to_owned() }),
             None => Ok(()),
         }
+    }
+
+    /// Who took it over, where that was found.
+    pub(crate) fn lost_to(&self) -> Option<&str> {
+        self.lost_to.get().map(String::as_str)
     }
 
     /// Renews where it is time to.

@@ -68,17 +68,18 @@ impl Vault {
     /// The top directory of a run, which is only looked at: its journal and lease are touched when
     /// something in it is asked for.
     pub(crate) fn lookup_run(&self, parent: Ino, name: &[u8], run: &Arc<Run>) -> Result<Attr> {
-        let stat = self.top_stat(run)?;
+        let (stat, ours) = self.top_stat(run)?;
         let ino = number(stat.ino);
         let generation = self.nodes.register_top(ino, run, Name::new(parent, name));
-        Ok(self.attr(ino, generation, &stat, stat.size))
+        Ok(self.attr(ino, generation, ours, &stat, stat.size))
     }
 
-    fn top_stat(&self, run: &Run) -> Result<Stat> {
+    /// With whether only this mount changes it.
+    fn top_stat(&self, run: &Run) -> Result<(Stat, bool)> {
         let object = || format!("runs/{}/tree", run.id);
-        let stat = match run.opened_body() {
-            Some(body) => body.tree.stat_self(),
-            None => runs::run_dir(&self.root, &run.id)?.stat(b"tree"),
+        let (stat, ours) = match run.opened_body() {
+            Some(body) => (body.tree.stat_self(), body.is_ours()),
+            None => (runs::run_dir(&self.root, &run.id)?.stat(b"tree"), false),
         };
         let stat = match stat.map_err(|e| outcome("stat", object(), e)) {
             Err(e) if is_not_found(&e) && !runs::is_gone(&self.root, &run.id) => {
@@ -86,7 +87,7 @@ impl Vault {
             }
             stat => stat?,
         };
-        if stat.kind == Kind::Dir { Ok(stat) } else { Err(Error::damaged(object(), Damage::Kind)) }
+        if stat.kind == Kind::Dir { Ok((stat, ours)) } else { Err(Error::damaged(object(), Damage::Kind)) }
     }
 
     /// Takes `n` lookup references of the kernel back.
@@ -118,12 +119,13 @@ impl Vault {
         let node = self.nodes.sight(ino);
         let generation = node.generation;
         if let Some(run) = node.top_of {
-            let stat = self.top_stat(&run)?;
-            return Ok(self.attr(ino, generation, &stat, stat.size));
+            let (stat, ours) = self.top_stat(&run)?;
+            return Ok(self.attr(ino, generation, ours, &stat, stat.size));
         }
-        if let Some(file) = open.map(|open| open.file.clone()).or_else(|| self.files.live(ino)) {
+        let open = open.map(|open| (open.file.clone(), open.body.clone()));
+        if let Some((file, body)) = open.or_else(|| self.files.live_in(ino)) {
             let stat = file.attr()?;
-            return Ok(self.attr(ino, generation, &stat, stat.size));
+            return Ok(self.attr(ino, generation, body.is_ours(), &stat, stat.size));
         }
         // A directory that is open anyway need not be looked for, unless it was removed.
         if node.kind == Some(Kind::Dir)
@@ -131,7 +133,7 @@ impl Vault {
             && let Ok(stat) = dir.dir.stat_self()
             && stat.nlink > 0
         {
-            return Ok(self.dir_attr(ino, generation, &stat));
+            return Ok(self.dir_attr(ino, generation, &dir.body, &stat));
         }
         match self.locate_node(ino) {
             Ok(at) => self.attr_at(ino, generation, &at),
@@ -139,7 +141,7 @@ impl Vault {
                 // A directory that was removed while someone stands in it.
                 let dir = self.kept_directory(ino).ok_or(error)?;
                 let stat = dir.dir.stat_self().map_err(|e| outcome("stat", dir.object(), e))?;
-                Ok(self.attr(ino, generation, &stat, stat.size))
+                Ok(self.attr(ino, generation, dir.body.is_ours(), &stat, stat.size))
             }
         }
     }

@@ -1,7 +1,7 @@
 //! One run: verified before anything of it is used, opened when something of it is asked for.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use runvault_crypto::aead::Engine;
@@ -59,6 +59,10 @@ pub(crate) struct Body {
     asked: Option<Instant>,
     /// Why this machine, which holds the run, only reads it.
     blocked: Option<String>,
+    /// What files are opened with once the run may not be written any more.
+    reading: OnceLock<Arc<RunContext>>,
+    /// The trouble that the log has.
+    told: Mutex<Option<String>>,
     run: RunId,
 }
 
@@ -94,7 +98,31 @@ impl Body {
     }
 
     pub(crate) fn holder(&self) -> Option<&str> {
-        self.holder.as_deref()
+        self.holder.as_deref().or_else(|| self.holding.as_ref()?.lost_to())
+    }
+
+    /// Whether nobody else changes the run.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.holding.as_ref().is_some_and(|holding| holding.lost_to().is_none())
+    }
+
+    /// What a file is opened with: a writer may cut it or write its header, which only the lease allows.
+    pub(crate) fn context_to_open(&self, run: &Run) -> &Arc<RunContext> {
+        if self.check_lease().is_ok() {
+            &self.context
+        } else {
+            self.reading.get_or_init(|| run.reader(&self.tree))
+        }
+    }
+
+    /// Logs trouble once, however often it is met.
+    pub(crate) fn tell(&self, outcome: &Result<()>) {
+        let words = outcome.as_ref().err().map(ToString::to_string);
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(words) = words.as_ref().filter(|_| *told != words) {
+            log::warn!("run {}: {words}", self.run);
+        }
+        *told = words;
     }
 
     pub(crate) fn blocked(&self) -> Option<&str> {
@@ -200,6 +228,11 @@ impl Run {
         })
     }
 
+    /// What reads its files, and writes none.
+    fn reader(&self, tree: &Arc<dyn Dir>) -> Arc<RunContext> {
+        RunContext::reader(self.id, self.keys(), self.geometry, tree.clone())
+    }
+
     pub(crate) fn keys(&self) -> RunKeys {
         RunKeys::derive(&self.key, &self.id, Engine::fastest())
     }
@@ -295,7 +328,6 @@ impl Vault {
         let dir = runs::run_dir(&self.root, &run.id)?;
         let tree = dir.open_dir(b"tree").map_err(|e| part_opened("open", object(), e))?;
         let top = number(tree.stat_self().map_err(|e| Error::store("stat", object(), e))?.ino);
-        let reader = || RunContext::reader(run.id, run.keys(), run.geometry, tree.clone());
         let only_read = |context| Body {
             dir: dir.clone(),
             tree: tree.clone(),
@@ -306,8 +338,11 @@ impl Vault {
             refused: None,
             asked: None,
             blocked: None,
+            reading: OnceLock::new(),
+            told: Mutex::default(),
             run: run.id,
         };
+        let reader = || run.reader(&tree);
         let Some(gateway) = self.gateway.as_deref().filter(|_| run.held) else {
             return Ok(only_read(reader()));
         };
@@ -344,8 +379,7 @@ impl Vault {
         let holding = Holding::take(run.id, dir.clone(), &gateway.id())?;
         let uncleanly = holding.found_one || dir.stat(b"journal").is_ok();
         if uncleanly && let Some(resume) = gateway.resume(&run.id)? {
-            let context = RunContext::reader(run.id, run.keys(), run.geometry, tree.clone());
-            let recovered = recovery::recover(&context, dir, &resume.session)?;
+            let recovered = recovery::recover(&run.reader(tree), dir, &resume.session)?;
             log::info!("run {}: recovered, {} records brought in place", run.id, recovered.replayed);
         }
         let mut session = [0u8; 16];
@@ -405,6 +439,8 @@ impl Vault {
             refused: None,
             asked: None,
             blocked: None,
+            reading: OnceLock::new(),
+            told: Mutex::default(),
             run: run.id,
         };
         *run.body.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(body));

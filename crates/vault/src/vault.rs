@@ -121,9 +121,9 @@ pub struct Vault {
     pub(crate) runs: RwLock<Arc<RunTable>>,
     /// Held while the table of runs is replaced.
     pub(crate) scanning: Mutex<()>,
-    /// Held while the loose run is made.
-    /// About how many runs are opened.
+    /// Bodies made since they were last counted, and those that there were then: only when to count again.
     bodies_open: AtomicUsize,
+    /// Held while the loose run is made.
     pub(crate) making: Mutex<()>,
     /// Held while something goes from one directory to another.
     pub(crate) moves: Mutex<()>,
@@ -198,12 +198,10 @@ impl Vault {
         self.check_open()?;
         self.check_store()?;
         let mut first = Ok(());
-        for (run, body) in self.bodies() {
+        for (_, body) in self.bodies() {
             let ticked = body.renew_lease().and_then(|()| body.context.tick());
-            if let Err(error) = ticked {
-                log::warn!("run {}: {error}", run.id);
-                first = first.and(Err(error));
-            }
+            body.tell(&ticked);
+            first = first.and(ticked);
         }
         self.sweep_files();
         self.close_idle_bodies();

@@ -65,7 +65,7 @@ impl Vault {
     }
 
     /// Attributes of a node from its backing's, whose size is already the plaintext's.
-    pub(crate) fn attr(&self, ino: Ino, generation: u32, stat: &Stat, size: u64) -> Attr {
+    pub(crate) fn attr(&self, ino: Ino, generation: u32, ours: bool, stat: &Stat, size: u64) -> Attr {
         let (uid, gid, mask) = self.options.owner.unwrap_or((stat.uid, stat.gid, 0o7777));
         Attr {
             ino,
@@ -82,6 +82,7 @@ impl Vault {
             atime: stat.atime,
             mtime: stat.mtime,
             ctime: stat.ctime,
+            ours,
         }
     }
 
@@ -101,20 +102,21 @@ impl Vault {
         stat: &Stat,
     ) -> Result<Attr> {
         if stat.kind == Kind::Dir {
-            return Ok(self.dir_attr(ino, generation, stat));
+            return Ok(self.dir_attr(ino, generation, body, stat));
         }
         if stat.kind == Kind::File
             && let Some(file) = self.files.live(ino)
         {
             let stat = file.attr()?;
-            return Ok(self.attr(ino, generation, &stat, stat.size));
+            return Ok(self.attr(ino, generation, body.is_ours(), &stat, stat.size));
         }
-        Ok(self.attr(ino, generation, stat, self.plain_size(body, dir, stored, stat)))
+        let size = self.plain_size(body, dir, stored, stat);
+        Ok(self.attr(ino, generation, body.is_ours(), stat, size))
     }
 
     /// Attributes of a directory: the runs in it are links to it.
-    pub(crate) fn dir_attr(&self, ino: Ino, generation: u32, stat: &Stat) -> Attr {
-        let mut attr = self.attr(ino, generation, stat, stat.size);
+    pub(crate) fn dir_attr(&self, ino: Ino, generation: u32, body: &Body, stat: &Stat) -> Attr {
+        let mut attr = self.attr(ino, generation, body.is_ours(), stat, stat.size);
         attr.nlink = attr.nlink.saturating_add(self.runs_in(ino));
         attr
     }
@@ -139,6 +141,7 @@ impl Vault {
             stat.mtime = stat.mtime.max(tree.mtime);
             stat.ctime = stat.ctime.max(tree.ctime);
         }
-        Ok(self.attr(ROOT, 0, &stat, stat.size))
+        // Other gateways' runs come and go in it.
+        Ok(self.attr(ROOT, 0, false, &stat, stat.size))
     }
 }

@@ -5,7 +5,7 @@ use runvault_vault::api::Attr;
 use runvault_vault::{Error, Result, Vault};
 
 use super::Adapter;
-use crate::attributes::{file_attr, generation};
+use crate::attributes::{file_attr, generation, kept};
 use crate::complaints;
 use crate::errno;
 use crate::owed::Debt;
@@ -59,7 +59,7 @@ impl Adapter {
     pub(super) fn entry(&self, reply: ReplyEntry, call: impl FnOnce(&Vault) -> Result<Attr>) {
         let undo = |vault: &Vault, attr: Attr| vault.forget(attr.ino, 1);
         if let Some((reply, attr)) = self.call(reply, Patience::Short, |vault, _| call(vault), undo) {
-            reply.entry(&self.ttl, &file_attr(&attr), generation(&attr));
+            reply.entry(&kept(&attr), &file_attr(&attr), generation(&attr));
         }
     }
 

@@ -8,7 +8,7 @@ use fuser::{Generation, INodeNo};
 use runvault_vault::api::{DirEntry, Handle, Ino};
 use runvault_vault::{Result, Vault};
 
-use crate::attributes::{bare, file_attr, file_type};
+use crate::attributes::{bare, file_attr, file_type, kept};
 use crate::parked::Parked;
 use crate::watchdog::Slot;
 
@@ -28,16 +28,10 @@ pub(super) fn names(vault: &Vault, slot: &Slot<Parked>, handle: Handle, offset: 
 
 /// For readdirplus; gives the nodes to which the listing took references, for the case that nobody will
 /// give them back.
-pub(super) fn entries(
-    vault: &Vault,
-    slot: &Slot<Parked>,
-    handle: Handle,
-    offset: u64,
-    ttl: Duration,
-) -> Result<Vec<Ino>> {
+pub(super) fn entries(vault: &Vault, slot: &Slot<Parked>, handle: Handle, offset: u64) -> Result<Vec<Ino>> {
     let mut taken = Vec::new();
     let listed = vault.readdir(handle, offset, true, &mut |entry| {
-        let added = add(slot, entry, ttl);
+        let added = add(slot, entry);
         let dots = matches!(entry.name.as_slice(), b"." | b"..");
         if added && !dots && entry.attr.is_some() {
             taken.push(entry.ino);
@@ -56,11 +50,11 @@ pub(super) fn give_back(vault: &Vault, taken: &[Ino]) {
 }
 
 /// False: there is no room for it.
-fn add(slot: &Slot<Parked>, entry: &DirEntry, ttl: Duration) -> bool {
+fn add(slot: &Slot<Parked>, entry: &DirEntry) -> bool {
     let name = OsStr::from_bytes(&entry.name);
     let generation = Generation(entry.attr.map_or(0, |attr| attr.generation));
     let (attr, ttl) = match &entry.attr {
-        Some(attr) => (file_attr(attr), ttl),
+        Some(attr) => (file_attr(attr), kept(attr)),
         // Damaged: listed all the same, so that no copy leaves it out unseen. The kernel may keep nothing
         // of it, so whoever looks it up gets the error.
         None => (bare(entry.ino, entry.kind), Duration::ZERO),
