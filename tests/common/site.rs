@@ -141,6 +141,16 @@ impl MountBuilder {
         self
     }
 
+    /// Another state folder: another machine, to the vault.
+    pub fn state(mut self, state: &Path) -> Self {
+        let args: Vec<_> = self.command.get_args().map(ToOwned::to_owned).collect();
+        let mut command = Command::new(self.command.get_program());
+        let at = args.iter().position(|arg| arg == "--state").expect("a state folder");
+        command.args(&args[..=at]).arg(state).args(&args[at + 2..]);
+        self.command = command;
+        self
+    }
+
     /// Another store, such as a copy.
     pub fn store(mut self, store: &Path) -> Self {
         self.store = store.to_owned();

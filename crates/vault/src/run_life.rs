@@ -16,8 +16,8 @@ use crate::authority::{ChainPlace, Gateway, Resume};
 use crate::lease;
 use crate::nodes::Name;
 use crate::outcome::outcome;
-use crate::run::Run;
-use crate::run_table::Entry;
+use crate::run::{Body, Run};
+use crate::run_table::{Entry, joined};
 use crate::{Error, Posix, Result, Vault, runs, sys};
 
 /// Directories of a run's own files.
@@ -33,6 +33,24 @@ struct Draft {
     session: SessionId,
     descriptor: RunDescriptor,
     note: Vec<u8>,
+}
+
+/// A run's new name, not in place yet.
+struct Renamed<'a> {
+    run: &'a Arc<Run>,
+    body: Arc<Body>,
+    /// Plaintext.
+    path: Vec<u8>,
+    sealed: Vec<u8>,
+}
+
+impl Renamed<'_> {
+    fn put(&self) -> Result<()> {
+        replace::replace(&*self.body.dir, b"name", &self.sealed, FILE_MODE)
+            .map_err(|e| outcome("replace", format!("runs/{}/name", self.run.id), e))?;
+        self.run.set_name(&self.path);
+        Ok(())
+    }
 }
 
 impl Vault {
@@ -52,14 +70,12 @@ impl Vault {
             return Err(Posix::NameTooLong.into());
         }
         let folder = self.folder_path(parent).ok_or(Posix::Invalid)?;
-        let path = if folder.is_empty() { name.to_vec() } else { [&folder, &b"/"[..], name].concat() };
+        let path = joined(&folder, name);
         let _names = self.locks.alone(&[parent]);
         if self.table().folder(&folder).is_some_and(|f| f.by_name.contains_key(name)) {
             return Err(Posix::Exists.into());
         }
-        if let Ok(dir) = self.directory(parent)
-            && dir.dir.stat(&dir.stored(name)?.text).is_ok()
-        {
+        if self.outside_any_run(parent, name)?.is_some() {
             return Err(Posix::Exists.into());
         }
         let run = self.make_run(RunKind::Run, &path)?;
@@ -70,6 +86,12 @@ impl Vault {
         });
         owned?;
         self.lookup_run(parent, name, &run)
+    }
+
+    /// What stands under a name of a folder and is no run.
+    fn outside_any_run(&self, folder: Ino, name: &[u8]) -> Result<Option<Kind>> {
+        let Ok(dir) = self.directory(folder) else { return Ok(None) };
+        Ok(dir.dir.stat(&dir.stored(name)?.text).ok().map(|stat| stat.kind))
     }
 
     /// The top directory belongs to who asked for the run.
@@ -84,7 +106,7 @@ impl Vault {
     /// The gateway's run for what lies outside any run.
     pub(crate) fn make_loose_run(&self) -> Result<()> {
         let _one = self.making.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.loose_run().is_some_and(|run| run.held) {
+        if self.loose_run().is_some() {
             return Ok(());
         }
         let run = self.make_run(RunKind::Loose, b"loose")?;
@@ -190,19 +212,21 @@ impl Vault {
         if !self.is_run_depth(to) {
             return Err(Posix::CrossRun.into());
         }
-        if how == Rename::Exchange {
-            return Err(Posix::Invalid.into());
+        // Another gateway's files outside any run: what they are shown as is no name of theirs.
+        if run.is_loose() {
+            return Err(Posix::Busy.into());
         }
-        let body = self.body(run)?;
-        body.check_writer()?;
-        let folder = self.folder_path(to).ok_or(Posix::CrossRun)?;
-        let path = if folder.is_empty() { new.to_vec() } else { [&folder, &b"/"[..], new].concat() };
-        let keys = &body.context.keys;
-        let sealed = name::encrypt_run_name(keys.name_key(), &run.id, &path).map_err(|e| match e {
-            runvault_format::Error::TooLong => Error::Posix(Posix::NameTooLong),
-            _ => Error::Posix(Posix::Invalid),
-        })?;
-        if let Some(there) = self.run_named(to, new) {
+        let there = self.run_named(to, new);
+        if how == Rename::Exchange {
+            return match there {
+                Some(there) => self.exchange_runs((parent, name), run, (to, new), &there),
+                None => {
+                    Err(self.outside_any_run(to, new)?.map_or(Posix::NotFound, |_| Posix::CrossRun).into())
+                }
+            };
+        }
+        let renamed = self.renamed(run, to, new)?;
+        if let Some(there) = there {
             if Arc::ptr_eq(&there, run) {
                 return Ok(());
             }
@@ -212,18 +236,61 @@ impl Vault {
             self.remove_run(to, new, &there)?;
         }
         let _names = self.locks.alone(&[parent, to]);
-        if let Ok(dir) = self.directory(to)
-            && let Ok(stat) = dir.dir.stat(&dir.stored(new)?.text)
-        {
-            let there = if stat.kind == Kind::Dir { Posix::Exists } else { Posix::NotDirectory };
+        if let Some(kind) = self.outside_any_run(to, new)? {
+            let there = if kind == Kind::Dir { Posix::Exists } else { Posix::NotDirectory };
             return Err(if how == Rename::NoReplace { Posix::Exists } else { there }.into());
         }
-        replace::replace(&*body.dir, b"name", &sealed, FILE_MODE)
-            .map_err(|e| outcome("replace", format!("runs/{}/name", run.id), e))?;
-        run.set_name(&path);
-        self.nodes.moved(body.top, &Name::new(parent, name), &Name::new(to, new));
+        renamed.put()?;
+        self.nodes.moved(renamed.body.top, &Name::new(parent, name), &Name::new(to, new));
         self.change_table(|_| {});
         Ok(())
+    }
+
+    /// One name after the other: after a power cut in between both runs have the second one's, and are shown
+    /// with their ids.
+    fn exchange_runs(
+        &self,
+        (parent, name): (Ino, &[u8]),
+        run: &Arc<Run>,
+        (to, new): (Ino, &[u8]),
+        other: &Arc<Run>,
+    ) -> Result<()> {
+        if Arc::ptr_eq(run, other) {
+            return Ok(());
+        }
+        if other.is_loose() {
+            return Err(Posix::Busy.into());
+        }
+        if !self.is_run_depth(parent) {
+            return Err(Posix::CrossRun.into());
+        }
+        let (there, here) = (self.renamed(run, to, new)?, self.renamed(other, parent, name)?);
+        let before = self.renamed(run, parent, name)?;
+        let _names = self.locks.alone(&[parent, to]);
+        there.put()?;
+        here.put().inspect_err(|_| {
+            if let Err(error) = before.put() {
+                log::warn!("run {}: its name was not put back: {error}", run.id);
+            }
+        })?;
+        let (first, second) = (Name::new(parent, name), Name::new(to, new));
+        self.nodes.moved(there.body.top, &first, &second);
+        self.nodes.moved(here.body.top, &second, &first);
+        self.change_table(|_| {});
+        Ok(())
+    }
+
+    /// What gives a run, which this process must hold, another name in a folder.
+    fn renamed<'a>(&self, run: &'a Arc<Run>, folder: Ino, name: &[u8]) -> Result<Renamed<'a>> {
+        let body = self.body(run)?;
+        body.check_writer()?;
+        let path = joined(&self.folder_path(folder).ok_or(Posix::CrossRun)?, name);
+        let key = body.context.keys.name_key();
+        let sealed = name::encrypt_run_name(key, &run.id, &path).map_err(|e| match e {
+            runvault_format::Error::TooLong => Error::Posix(Posix::NameTooLong),
+            _ => Error::Posix(Posix::Invalid),
+        })?;
+        Ok(Renamed { run, body, path, sealed })
     }
 
     /// rmdir of an empty open run: signed for, then gone.

@@ -77,6 +77,11 @@ pub(crate) fn split(name: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
+/// The path of a name in a folder.
+pub(crate) fn joined(folder: &[u8], name: &[u8]) -> Vec<u8> {
+    if folder.is_empty() { name.to_vec() } else { [folder, b"/", name].concat() }
+}
+
 fn with_id(name: &[u8], run: &Run) -> Vec<u8> {
     let id = run.id.to_string();
     [name, b"~", id.get(..8).unwrap_or(&id).as_bytes()].concat()
@@ -147,40 +152,38 @@ impl Vault {
     fn replace_table(&self, entries: BTreeMap<RunId, Entry>, foreign: u64) {
         let mut table = RunTable { entries, foreign, ..RunTable::default() };
         let runs: Vec<Arc<Run>> = table.runs().cloned().collect();
-        table.loose = primary_loose(&runs);
+        let shown = self.loose_run().filter(|shown| runs.iter().any(|run| Arc::ptr_eq(run, shown)));
+        table.loose = shown.or_else(|| first_loose(&runs, !self.read_only()));
         self.name_runs(&mut table, &runs);
         *self.runs.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
     }
 
     /// Every run gets one name that no other has.
     fn name_runs(&self, table: &mut RunTable, runs: &[Arc<Run>]) {
-        let loose = table.loose.clone();
-        let mut folders: HashMap<Vec<u8>, bool> = HashMap::new();
-        let mut wanted: BTreeMap<Vec<u8>, Vec<Arc<Run>>> = BTreeMap::new();
-        for run in runs {
-            if loose.as_ref().is_some_and(|l| Arc::ptr_eq(l, run)) {
-                continue;
-            }
-            if run.is_loose() {
+        let (loose, named): (Vec<_>, Vec<_>) = runs.iter().partition(|run| run.is_loose());
+        // The one at the top first.
+        let mut tops: Vec<(Vec<u8>, &Arc<Run>)> = Vec::new();
+        for run in loose {
+            if table.loose.as_ref().is_some_and(|shown| Arc::ptr_eq(shown, run)) {
+                tops.insert(0, (Vec::new(), run));
+            } else {
                 // Another gateway's: its files stay reachable.
-                table.show(b"", with_id(b"loose", run), run);
-                continue;
+                let name = with_id(b"loose", run);
+                table.show(b"", name.clone(), run);
+                tops.push((name, run));
             }
+        }
+        let mut folders: HashMap<Vec<u8>, Option<Vec<u8>>> = HashMap::new();
+        let mut wanted: BTreeMap<Vec<u8>, Vec<Arc<Run>>> = BTreeMap::new();
+        for run in named {
             let name = run.name();
             let (folder, last) = split(&name);
-            let there = *folders
-                .entry(folder.to_vec())
-                .or_insert_with(|| folder.is_empty() || self.is_loose_folder(loose.as_ref(), folder));
-            let shown = if there {
-                name.clone()
+            let shown = folders.entry(folder.to_vec()).or_insert_with(|| self.shown_folder(&tops, folder));
+            let shown = if let Some(shown) = shown {
+                joined(shown, last)
             } else {
                 log::warn!("run {}: the folder it lies in is missing; it is shown in the root", run.id);
-                [
-                    folder.iter().map(|c| if *c == b'/' { b'~' } else { *c }).collect(),
-                    vec![b'~'],
-                    last.to_vec(),
-                ]
-                .concat()
+                name.iter().map(|c| if *c == b'/' { b'~' } else { *c }).collect()
             };
             wanted.entry(shown).or_default().push(run.clone());
         }
@@ -200,8 +203,17 @@ impl Vault {
         }
     }
 
-    fn is_loose_folder(&self, loose: Option<&Arc<Run>>, path: &[u8]) -> bool {
-        let Some(loose) = loose else { return false };
+    /// Where the folder of that name is shown: in the first of `tops`, by the paths that they are shown at, that
+    /// has it.
+    fn shown_folder(&self, tops: &[(Vec<u8>, &Arc<Run>)], folder: &[u8]) -> Option<Vec<u8>> {
+        if folder.is_empty() {
+            return Some(Vec::new());
+        }
+        let (top, _) = tops.iter().find(|(_, loose)| self.has_folder(loose, folder))?;
+        Some(joined(top, folder))
+    }
+
+    fn has_folder(&self, loose: &Arc<Run>, path: &[u8]) -> bool {
         let walk = || -> Result<()> {
             let body = self.body(loose)?;
             let key = body.context.keys.name_key();
@@ -217,7 +229,7 @@ impl Vault {
         walk().is_ok()
     }
 
-    /// The plaintext path of a directory in which runs may lie: the root, and folders of the loose run.
+    /// The plaintext path of a directory in which runs may lie: the root, and folders of loose runs.
     pub(crate) fn folder_path(&self, dir: Ino) -> Option<Vec<u8>> {
         if dir == ROOT {
             return Some(Vec::new());
@@ -229,7 +241,7 @@ impl Vault {
         Some(self.nodes.plain_path(dir, DEPTH_MAX)?.join(&b'/'))
     }
 
-    /// Whether runs may lie in a directory: in the root, and in folders of the loose run.
+    /// Whether runs may lie in a directory: in the root, and in folders of loose runs.
     pub fn may_hold_runs(&self, dir: Ino) -> bool {
         self.folder_path(dir).is_some()
     }
@@ -240,15 +252,20 @@ impl Vault {
         self.table().folder(&path)?.by_name.get(name).cloned()
     }
 
-    /// Whether a directory made in `parent` is a run.
+    /// Whether a directory made in `parent` is a run; another gateway's folders get none of ours.
     pub(crate) fn is_run_depth(&self, parent: Ino) -> bool {
+        let ours = |loose: Arc<Run>| self.nodes.known(parent).is_some_and(|k| Arc::ptr_eq(&k.run, &loose));
+        if parent != ROOT && !self.loose_run().is_some_and(ours) {
+            return false;
+        }
         let depth = |path: Vec<u8>| if path.is_empty() { 0 } else { path.split(|c| *c == b'/').count() };
         self.folder_path(parent).map(depth) == usize::try_from(self.options.run_depth.saturating_sub(1)).ok()
     }
 }
 
-/// The gateway's own, else the one made first.
-fn primary_loose(runs: &[Arc<Run>]) -> Option<Arc<Run>> {
-    let loose = runs.iter().filter(|run| run.is_loose());
-    loose.min_by_key(|run| (!run.held, run.opened.clone(), run.id)).cloned()
+/// The loose run that was made first; of the gateway's `own`, or of all. A writer's top is its own from the
+/// beginning: what is shown there must not move when it makes something there.
+fn first_loose(runs: &[Arc<Run>], own: bool) -> Option<Arc<Run>> {
+    let loose = runs.iter().filter(|run| run.is_loose() && (run.held || !own));
+    loose.min_by_key(|run| (run.opened.clone(), run.id)).cloned()
 }

@@ -505,22 +505,48 @@ fn a_reader_sees_runs_that_come_later() {
 }
 
 #[test]
-fn another_gateways_runs_are_read_only_and_equal_names_are_told_apart() {
+fn two_runs_exchange_their_names() {
     let fixture = Fixture::in_memory();
-    let one = fixture.writer();
-    one.make_dir("run").unwrap();
-    one.put("run/f", b"one").unwrap();
-    let other: Mount = fixture.writer_of(&common::State::new(4));
-    assert_eq!(posix(other.put("run/g", b"")), Posix::ReadOnly);
-    assert_eq!(other.get("run/f").unwrap(), b"one");
-    assert_eq!(posix(other.make_dir("run")), Posix::Exists);
-    other.make_dir("mine").unwrap();
-    other.put("mine/f", b"two").unwrap();
-    other.mv("mine", "ours", Rename::Over).unwrap();
-    one.close().unwrap();
-    let again = fixture.writer();
-    again.mv("run", "ours2", Rename::Over).unwrap();
-    assert_eq!(again.list("").unwrap(), ["ours", "ours2"]);
+    let vault = fixture.writer();
+    for run in ["a", "b"] {
+        vault.make_dir(run).unwrap();
+        vault.put(&format!("{run}/f"), run.as_bytes()).unwrap();
+    }
+    let (a, b) = (vault.ino("a").unwrap(), vault.ino("b").unwrap());
+    vault.mv("a", "b", Rename::Exchange).unwrap();
+    assert_eq!((vault.ino("a").unwrap(), vault.ino("b").unwrap()), (b, a));
+    vault.put("a/more", b"of b").unwrap();
+    vault.put("file", b"").unwrap();
+    assert_eq!(posix(vault.mv("a", "none", Rename::Exchange)), Posix::NotFound);
+    assert_eq!(posix(vault.mv("a", "file", Rename::Exchange)), Posix::CrossRun);
+    assert_eq!(posix(vault.mv("file", "a", Rename::Exchange)), Posix::CrossRun);
+    vault.close().unwrap();
+    let reader = fixture.reader();
+    assert_eq!(reader.get("a/f").unwrap(), b"b");
+    assert_eq!(reader.get("b/f").unwrap(), b"a");
+    assert_eq!(reader.get("a/more").unwrap(), b"of b");
+}
+
+#[test]
+fn a_deleted_store_is_told_from_a_missing_name() {
+    let fixture = Fixture::on_disk();
+    let vault = fixture.writer();
+    vault.make_dir("run").unwrap();
+    let ino = vault.put("run/f", b"f").unwrap();
+    let handle = vault.open_file(ino, WRITE).unwrap().handle;
+    assert_eq!(posix(vault.lookup(ROOT, b"none").map_err(|e| vault.explained(e))), Posix::NotFound);
+    std::fs::remove_dir_all(fixture.path().join("runs")).unwrap();
+    let deleted = |error: Error| assert!(matches!(vault.explained(error), Error::Deleted));
+    deleted(vault.lookup(ROOT, b"none").unwrap_err());
+    deleted(vault.put("run/g", b"").unwrap_err());
+    deleted(vault.make_dir("second").unwrap_err());
+    deleted(vault.getattr(ROOT, None).unwrap_err());
+    deleted(vault.opendir(ROOT).unwrap_err());
+    vault.write(handle, 0, b"x", false).unwrap();
+    deleted(vault.fsync(handle, true).unwrap_err());
+    deleted(vault.tick().unwrap_err());
+    vault.release(handle).unwrap();
+    deleted(vault.close().unwrap_err());
 }
 
 /// More than are kept open, of which each would hold a lease, directories and perhaps a journal.

@@ -1,0 +1,97 @@
+//! Several machines on one store, each with runs of its own.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{Fixture, Mount, State, posix};
+use runvault_store::backend::Rename;
+use runvault_vault::Posix;
+use runvault_vault::api::ROOT;
+
+#[test]
+fn another_gateways_runs_are_read_only_and_equal_names_are_told_apart() {
+    let fixture = Fixture::in_memory();
+    let one = fixture.writer();
+    one.make_dir("run").unwrap();
+    one.put("run/f", b"one").unwrap();
+    let other: Mount = fixture.writer_of(&State::new(4));
+    assert_eq!(posix(other.put("run/g", b"")), Posix::ReadOnly);
+    assert_eq!(other.get("run/f").unwrap(), b"one");
+    assert_eq!(posix(other.make_dir("run")), Posix::Exists);
+    other.make_dir("mine").unwrap();
+    other.put("mine/f", b"two").unwrap();
+    other.mv("mine", "ours", Rename::Over).unwrap();
+    one.close().unwrap();
+    let again = fixture.writer();
+    again.mv("run", "ours2", Rename::Over).unwrap();
+    assert_eq!(again.list("").unwrap(), ["ours", "ours2"]);
+}
+
+/// The name under which a mount shows another gateway's files.
+fn loose_of_another(mount: &Mount) -> String {
+    let names = mount.list("").unwrap();
+    let found: Vec<_> = names.into_iter().filter(|name| name.starts_with("loose~")).collect();
+    assert_eq!(found.len(), 1, "{found:?}");
+    found[0].clone()
+}
+
+/// Two machines on one store, both mounted.
+#[test]
+fn two_gateways_work_beside_each_other_and_see_each_others_files() {
+    let fixture = Fixture::in_memory();
+    let (one, reader) = (fixture.writer(), fixture.reader());
+    one.put("of one", b"1").unwrap();
+    one.make_dir("run one").unwrap();
+    let other = fixture.writer_of(&State::new(4));
+    let loose = loose_of_another(&other);
+    assert_eq!(other.get(&format!("{loose}/of one")).unwrap(), b"1");
+    assert_eq!(posix(other.put(&format!("{loose}/more"), b"")), Posix::ReadOnly);
+    assert_eq!(posix(other.mv(&loose, "mine", Rename::Over)), Posix::Busy);
+    assert_eq!(posix(other.attr("of one")), Posix::NotFound);
+    other.put("of other", b"2").unwrap();
+    other.make_dir("run other").unwrap();
+    other.put("run other/f", b"22").unwrap();
+    // What was made at its top has moved nothing.
+    assert_eq!(other.list("").unwrap(), [&loose, "of other", "run one", "run other"]);
+    std::thread::sleep(Duration::from_millis(2100));
+    for mount in [&one, &other, &reader] {
+        mount.tick().unwrap();
+    }
+    let of_other = loose_of_another(&one);
+    for (mount, loose) in [(&one, &of_other), (&reader, &loose_of_another(&reader))] {
+        assert_eq!(mount.list("").unwrap(), [loose, "of one", "run one", "run other"]);
+        assert_eq!(mount.get(&format!("{loose}/of other")).unwrap(), b"2");
+        assert_eq!(mount.get("run other/f").unwrap(), b"22");
+    }
+    one.put("more", b"of one").unwrap();
+    // Of what the other may change at any time, nothing is kept for long.
+    let attr = |path: &str| one.attr(path).unwrap().ours;
+    assert_eq!(["more", "run one", "run other", "run other/f"].map(attr), [true, true, false, false]);
+    let of_one = loose_of_another(&other);
+    assert!(!other.attr(&format!("{of_one}/more")).unwrap().ours && !other.getattr(ROOT, None).unwrap().ours);
+    other.close().unwrap();
+    one.close().unwrap();
+}
+
+#[test]
+fn another_gateways_folders_show_its_runs() {
+    let mut fixture = Fixture::in_memory();
+    fixture.options.run_depth = 2;
+    let one = fixture.writer();
+    one.make_dir("MiSeq01").unwrap();
+    one.make_dir("MiSeq01/run").unwrap();
+    one.put("MiSeq01/run/f", b"1").unwrap();
+    let other = fixture.writer_of(&State::new(4));
+    let loose = loose_of_another(&other);
+    assert_eq!(other.list("").unwrap(), [&loose[..]]);
+    let folder = format!("{loose}/MiSeq01");
+    assert_eq!(other.list(&folder).unwrap(), ["run"]);
+    assert_eq!(other.get(&format!("{folder}/run/f")).unwrap(), b"1");
+    assert_eq!(posix(other.make_dir(&format!("{folder}/new"))), Posix::ReadOnly);
+    // A folder of its own shows all runs of that name.
+    other.make_dir("MiSeq01").unwrap();
+    other.make_dir("MiSeq01/of other").unwrap();
+    assert_eq!(other.list("MiSeq01").unwrap(), ["of other", "run"]);
+    assert_eq!(fixture.reader().list("MiSeq01").unwrap(), ["of other", "run"]);
+}
