@@ -199,7 +199,7 @@ impl Vault {
         plus: bool,
         visit: Visit<'_>,
     ) -> Result<Flow> {
-        let Some(name) = self.plain_name(dir, &entry) else {
+        let Some(name) = self.plain_name(dir, &entry)? else {
             let ours = matches!(name::shape(&entry.name), Shape::Short | Shape::Long);
             // One that is removed meanwhile may have lost its side file first.
             if ours && dir.dir.stat(&entry.name).is_ok() {
@@ -253,23 +253,30 @@ impl Vault {
     }
 
     /// The name that a stored one stands for; `None` for records, side files and what is not ours.
-    fn plain_name(&self, dir: &OpenDir, entry: &Entry) -> Option<Vec<u8>> {
+    fn plain_name(&self, dir: &OpenDir, entry: &Entry) -> Result<Option<Vec<u8>>> {
         let stored = &entry.name;
         let side = match name::shape(stored) {
             Shape::Short => None,
-            Shape::Long => Self::read_side(&*dir.dir, &name::side_name_of(stored)).ok().flatten(),
-            Shape::SideName | Shape::SideLink | Shape::Record => return None,
+            Shape::Long => match Self::read_side(&*dir.dir, &name::side_name_of(stored)) {
+                Ok(side) => side,
+                Err(e) => match outcome("read a side file in", dir.object(), e) {
+                    // A listing that leaves out what is there would say that it is not.
+                    error if error.is_shortage() => return Err(error),
+                    _ => None,
+                },
+            },
+            Shape::SideName | Shape::SideLink | Shape::Record => return Ok(None),
             Shape::Foreign => {
                 self.foreign_seen(dir.node, Some(entry.next));
-                return None;
+                return Ok(None);
             }
         };
         let key = dir.body.context.keys.name_key();
         match name::decrypt_name(key, &dir.id, stored, side.as_deref()) {
-            Ok(name) => Some(name),
+            Ok(name) => Ok(Some(name)),
             Err(_) => {
                 self.foreign_seen(dir.node, Some(entry.next));
-                None
+                Ok(None)
             }
         }
     }

@@ -685,6 +685,7 @@ fn a_long_name_outlives_a_shortage_of_descriptors() {
         faults.add(Rule::every(op, Fault::Fail(libc::EMFILE)));
     }
     assert!(vault.create(&CALLER, run, long.as_bytes(), 0o644, WRITE).is_err());
+    assert!(vault.list("run").is_err(), "it is left out");
     faults.clear();
     vault.close().unwrap();
     assert_eq!(fixture.reader().list("run").unwrap(), [long]);
