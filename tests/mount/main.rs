@@ -3,6 +3,7 @@
 mod attributes;
 mod bad_input;
 mod contained;
+mod custody;
 mod gateways;
 mod machine;
 mod many_names;

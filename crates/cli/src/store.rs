@@ -44,9 +44,23 @@ impl Store {
         let store = Store { root, chain, state };
         match store.pin(&store.chain) {
             Err(error) if is_rollback(&error) => store.older_than_seen(&error, who)?,
-            other => other?,
+            other => {
+                other?;
+                store.tell_needless(who);
+            }
         }
         Ok(store)
+    }
+
+    /// Whoever accepts a rollback believes that there is one.
+    fn tell_needless(&self, who: &Who) {
+        let (line, epoch) = (self.chain.head().n, self.chain.epoch());
+        if let Some(accepted) = who.accept_rollback {
+            warn(&format!(
+                "--accept-rollback {accepted} accepted nothing: this store was not rolled back. Its audit log ends at \
+                 line {line}, vault key {epoch}; this machine has seen nothing newer"
+            ));
+        }
     }
 
     /// Notes the newest state that this machine has seen, so that an older one is refused from here on.

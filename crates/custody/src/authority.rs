@@ -1,6 +1,6 @@
 //! The verified chain with the keys that the acting identity opened: what the engine asks.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use runvault_crypto::envelope::{KemPrivate, KemPublic};
 use runvault_format::envelope_file::{self, EnvelopeName};
@@ -18,38 +18,17 @@ use crate::{Error, Result, clock};
 /// Who acts on a vault.
 #[derive(Debug)]
 pub struct Acting {
-    chain: Chain,
+    chain: RwLock<Chain>,
+    root: Root,
     keys: Keys,
-    since: Since,
 }
 
-/// Gateways that were enrolled since: while a vault is open other machines may begin to write runs.
-#[derive(Default)]
-struct Since {
-    /// `None`: nobody looks.
-    root: Option<Arc<dyn Dir>>,
-    chain: Mutex<Option<Chain>>,
-}
+/// Where the chain goes on while the vault is open; `None`: nobody looks.
+struct Root(Option<Arc<dyn Dir>>);
 
-impl Since {
-    /// A gateway that `before` does not name. custody/ is verified from where it was left.
-    fn gateway_key(&self, before: &Chain, id: &IdentityId) -> Result<Option<GatewayKey>> {
-        let Some(root) = &self.root else { return Ok(None) };
-        let mut newest = self.chain.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = newest.as_ref().unwrap_or(before);
-        if let Some(key) = known.gateway_key(id) {
-            return Ok(Some(key));
-        }
-        let Some(chain) = known.continued(root)? else { return Ok(None) };
-        let key = chain.gateway_key(id);
-        *newest = Some(chain);
-        Ok(key)
-    }
-}
-
-impl std::fmt::Debug for Since {
+impl std::fmt::Debug for Root {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Since")
+        f.write_str("Root")
     }
 }
 
@@ -63,14 +42,13 @@ enum Keys {
 }
 
 impl Acting {
-    /// A custodian of a vault whose quorum is 1, or a reader. Gateways that are enrolled in the store later
-    /// are known too.
+    /// A custodian of a vault whose quorum is 1, or a reader. What is added to the chain in the store later
+    /// counts too: gateways, and the epoch that new runs are sealed to. What opens runs stays as it is.
     ///
     /// # Errors
     /// [`Error::WrongKey`], [`Error::OtherVault`], [`Error::NeedsQuorum`], [`Error::Damaged`].
     pub fn open(root: &Arc<dyn Dir>, chain: Chain, identity: &Identity) -> Result<Arc<dyn Authority>> {
-        let since = Since { root: Some(root.clone()), ..Since::default() };
-        Ok(Arc::new(Self { since, ..Self::opened(chain, identity)? }))
+        Ok(Arc::new(Self { root: Root(Some(root.clone())), ..Self::opened(chain, identity)? }))
     }
 
     pub(crate) fn opened(chain: Chain, identity: &Identity) -> Result<Self> {
@@ -83,12 +61,26 @@ impl Acting {
         } else {
             return Err(wrong_key(&chain, identity));
         };
-        Ok(Self { chain, keys, since: Since::default() })
+        Ok(Self { chain: RwLock::new(chain), root: Root(None), keys })
     }
 
     /// No reader's key: verifies, seals new runs, opens none.
     pub fn gateway_only(chain: Chain) -> Arc<dyn Authority> {
-        Arc::new(Self { chain, keys: Keys::None, since: Since::default() })
+        Arc::new(Self { chain: RwLock::new(chain), root: Root(None), keys: Keys::None })
+    }
+
+    fn chain(&self) -> RwLockReadGuard<'_, Chain> {
+        self.chain.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// custody/ is verified from where it was left.
+    fn follow(&self) -> Result<()> {
+        let Some(root) = &self.root.0 else { return Ok(()) };
+        let mut chain = self.chain.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(newer) = chain.continued(root)? {
+            *chain = newer;
+        }
+        Ok(())
     }
 
     /// The key that an envelope of this name is sealed to, where it is ours.
@@ -108,7 +100,7 @@ impl Acting {
     ) -> Option<runvault_format::Result<RunKey>> {
         let name: EnvelopeName = envelope.name.parse().ok()?;
         let key = self.key_for(&name)?;
-        let vault = self.chain.vault_id();
+        let vault = self.chain().vault_id();
         Some(envelope_file::open_run_key(key, &vault, run, &name.recipient(), &envelope.bytes))
     }
 }
@@ -122,24 +114,29 @@ pub(crate) fn check_bound(chain: &Chain, identity: &Identity) -> Result<()> {
 }
 
 impl Authority for Acting {
+    fn refresh(&self) {
+        if let Err(error) = self.follow() {
+            log::warn!("custody/ does not go on from what was read before: {error}");
+        }
+    }
+
     fn vault_id(&self) -> VaultId {
-        self.chain.vault_id()
+        self.chain().vault_id()
     }
 
     fn state(&self) -> StateRef {
-        self.chain.state_ref()
+        self.chain().state_ref()
     }
 
     fn epoch(&self) -> (u32, KemPublic) {
-        self.chain.sealed_to()
+        self.chain().sealed_to()
     }
 
     fn gateway_key(&self, id: &IdentityId) -> Option<GatewayKey> {
-        self.chain.gateway_key(id).or_else(|| {
-            self.since.gateway_key(&self.chain, id).unwrap_or_else(|error| {
-                log::warn!("a run's signer is not known, and custody/ does not say more: {error}");
-                None
-            })
+        let known = self.chain().gateway_key(id);
+        known.or_else(|| {
+            self.refresh();
+            self.chain().gateway_key(id)
         })
     }
 
@@ -173,11 +170,12 @@ impl Authority for Acting {
 
     fn seal_run(&self, run: &RunId, key: &RunKey) -> runvault_vault::Result<Vec<EnvelopeFile>> {
         let now = clock::now();
-        let (e, kem) = self.chain.sealed_to();
-        let readers = self.chain.standing_readers(&now);
+        let chain = self.chain();
+        let (vault, (e, kem)) = (chain.vault_id(), chain.sealed_to());
+        let readers = chain.standing_readers(&now);
         let recipients = std::iter::once((EnvelopeName::Vault(e), kem))
             .chain(readers.into_iter().map(|(id, kem)| (EnvelopeName::Reader(id), kem)));
-        recipients.map(|(name, kem)| Ok(seal_one(&self.chain.vault_id(), run, &name, &kem, key)?)).collect()
+        recipients.map(|(name, kem)| Ok(seal_one(&vault, run, &name, &kem, key)?)).collect()
     }
 }
 
@@ -210,7 +208,8 @@ mod tests {
 
     use super::*;
     use crate::identity::Identity;
-    use crate::testing::{enrolled, envelopes, make_run, vault};
+    use crate::rotate::rotate;
+    use crate::testing::{custody, enrolled, envelopes, make_run, put, vault};
 
     fn opens(
         authority: &dyn Authority,
@@ -234,6 +233,19 @@ mod tests {
         assert!(opens(&*blind, &run, &files).unwrap().is_none());
         assert_eq!(blind.state(), chain.state_ref());
         assert_eq!(blind.epoch().0, 1);
+    }
+
+    #[test]
+    fn new_runs_follow_a_rotation_and_no_rollback() {
+        let (root, owner, chain) = vault();
+        let acting = Acting::open(&root, chain.clone(), &owner).unwrap();
+        rotate(&root, &chain, &owner, &mut |_, _| {}).unwrap();
+        assert_eq!(acting.epoch().0, 1, "until it looks");
+        acting.refresh();
+        assert_eq!((acting.epoch().0, acting.state().n), (2, 1));
+        put(&custody(&root), "audit.log", b"");
+        acting.refresh();
+        assert_eq!(acting.epoch().0, 2, "an older chain is not taken");
     }
 
     #[test]

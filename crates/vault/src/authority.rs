@@ -39,6 +39,8 @@ pub struct GatewayKey {
 
 /// The verified chain, as the acting identity sees it.
 pub trait Authority: Send + Sync {
+    /// Looks whether the chain went on: called before a run is made.
+    fn refresh(&self) {}
     /// SHA-256 of the genesis.
     fn vault_id(&self) -> VaultId;
     /// The newest verified state.

@@ -120,6 +120,7 @@ impl Vault {
     /// has its name there.
     fn make_run(&self, kind: RunKind, name: &[u8]) -> Result<Arc<Run>> {
         let gateway = self.gateway.as_deref().ok_or(Posix::ReadOnly)?;
+        self.authority.refresh();
         let draft = self.draft(gateway, kind)?;
         let temporary = [b".new-", draft.id.to_string().as_bytes()].concat();
         let object = || format!("runs/.new-{}", draft.id);
