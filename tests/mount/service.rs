@@ -119,7 +119,7 @@ fn mount_8_finds_the_helper_as_mount_t() {
     }
     let site = Site::new();
     let script = r#"set -e
-mkdir "$DIR/sbin" && cp -a /sbin/. "$DIR/sbin/" && ln -s "$PROGRAM" "$DIR/sbin/mount.runvault"
+mkdir "$DIR/sbin" && cp -a /sbin/. "$DIR/sbin/" && ln -sf "$PROGRAM" "$DIR/sbin/mount.runvault"
 mount --bind "$DIR/sbin" "$(readlink -f /sbin)"
 mount -t runvault -o "$OPTIONS" "$DIR/store" "$DIR/mnt"
 mkdir "$DIR/mnt/run" && echo written > "$DIR/mnt/run/file"
