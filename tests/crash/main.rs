@@ -1,5 +1,6 @@
 //! Nothing lost, on the real program: kill -9, torn writes, a full store.
 
+mod copies;
 mod fence;
 mod full;
 mod hang;
