@@ -60,6 +60,7 @@ fn a_writer_that_was_away_too_long_writes_no_more() {
         file.write_all_at(&[1; 20_000], 0).expect("written");
         file.sync_all().expect("synced");
     }
+    fs::write(mount.path("run/shrinks"), [1; 30_000]).expect("a file");
     std::thread::sleep(Duration::from_secs(2));
     // Accepted, not yet in the store: the end of a file, and a change within what is durable.
     file.write_all_at(b"at the end", 20_000).expect("accepted");
@@ -67,6 +68,11 @@ fn a_writer_that_was_away_too_long_writes_no_more() {
     mount.signal(Signal::STOP);
     std::thread::sleep(FENCE + Duration::from_secs(1));
     runs(&site).iter().for_each(|run| take_over(run));
+    // Who holds the run now has cut a file to its first chunk.
+    let shrinks = store(&site.store).into_iter().find(|(_, bytes)| bytes.len() == 1024 + 30_000 + 4 * 28);
+    let shrinks =
+        fs::OpenOptions::new().write(true).open(shrinks.expect("the stored file").0).expect("a file");
+    shrinks.set_len(1024 + 8192 + 28).expect("cut");
     let taken = store(&site.store);
     mount.signal(Signal::CONT);
 
@@ -85,6 +91,8 @@ fn a_writer_that_was_away_too_long_writes_no_more() {
     drop((file, other));
     // Several ticks, which let waiting bytes out.
     std::thread::sleep(Duration::from_secs(3));
+    // The kernel kept its size for as long as only this mount could change it.
+    assert_eq!(fs::metadata(mount.path("run/shrinks")).expect("stat").len(), 8192);
     assert!(mount.log().contains("host 07070707"), "the new holder is not named:\n{}", mount.log());
     mount.signal(Signal::TERM);
     let _ = mount.wait();

@@ -3,8 +3,8 @@
 //! Read it in the order in which a mount lives: [`MountOptions`] and `options` say what is asked of
 //! the kernel, `mount` attaches, `session` keeps it alive, `adapter` has one short handler for each
 //! kernel call, `asked`, `attributes` and `errno` translate, `watchdog` answers where the store does not,
-//! `lost` tells a panic that costs a thread, `prune` keeps the kernel from
-//! knowing too much.
+//! `lost` tells a panic that costs a thread, `notices` tells the kernel what it did not ask for: `prune` keeps
+//! it from knowing too much, `stale` from believing what is not so any more.
 
 mod adapter;
 mod asked;
@@ -13,11 +13,13 @@ mod complaints;
 mod errno;
 mod lost;
 mod mount;
+mod notices;
 mod options;
 mod owed;
 mod parked;
 mod prune;
 mod session;
+mod stale;
 mod watchdog;
 
 use std::io;

@@ -9,48 +9,42 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread;
-use std::time::Duration;
 
 use runvault_vault::Vault;
 use runvault_vault::api::Ino;
 
-/// How often nodes are counted.
-const EVERY: Duration = Duration::from_secs(1);
+use crate::notices::message;
 
 /// Places of the table that are looked at for one message.
 const BATCH: usize = 4096;
 
 const FUSE_NOTIFY_PRUNE: i32 = 9;
 
-/// Keeps the vault's nodes to about `limit`, in a thread that ends when what is given is dropped.
-///
-/// # Errors
-/// The thread could not be made.
-pub(crate) fn start(vault: Arc<Vault>, device: OwnedFd, limit: u64) -> io::Result<Sender<()>> {
-    let (stop, stopped) = channel();
-    let pruning = move || {
-        if let Err(e) = prune(&vault, &device, limit, &stopped) {
-            log::info!("the kernel keeps names as long as it likes: {e}");
-        }
-    };
-    thread::Builder::new().name("prune".into()).spawn(pruning)?;
-    Ok(stop)
+/// How far the sweeps through the table have come.
+pub(crate) struct Pruning {
+    /// Nodes that may be known; `None`: the kernel does not know how to forget.
+    limit: Option<u64>,
+    hand: usize,
 }
 
-fn prune(vault: &Vault, device: &OwnedFd, limit: u64, stopped: &Receiver<()>) -> io::Result<()> {
-    let mut hand = 0;
-    while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(EVERY) {
-        let known = vault.known_nodes();
-        if known > limit {
-            // An eighth more, so that not every second begins with too many.
-            let excess = (known - limit).saturating_add(limit / 8);
-            sweep(vault, device, &mut hand, known, excess)?;
+impl Pruning {
+    pub(crate) fn to(limit: u64) -> Self {
+        Self { limit: Some(limit), hand: 0 }
+    }
+
+    /// Asks for about as much as is known too much.
+    pub(crate) fn tell(&mut self, vault: &Vault, device: &OwnedFd) {
+        let (Some(limit), known) = (self.limit, vault.known_nodes()) else { return };
+        if known <= limit {
+            return;
+        }
+        // An eighth more, so that not every second begins with too many.
+        let excess = (known - limit).saturating_add(limit / 8);
+        if let Err(e) = sweep(vault, device, &mut self.hand, known, excess) {
+            log::info!("the kernel keeps names as long as it likes: {e}");
+            self.limit = None;
         }
     }
-    Ok(())
 }
 
 /// Once around the table at most: what is in use stays, however often it is asked for.
@@ -59,7 +53,7 @@ fn sweep(vault: &Vault, device: &OwnedFd, hand: &mut usize, known: u64, excess: 
     for _ in 0..=known / BATCH as u64 {
         let idle = vault.idle_nodes(hand, BATCH);
         if !idle.is_empty() {
-            rustix::io::write(device, &message(&idle))?;
+            rustix::io::write(device, &message(FUSE_NOTIFY_PRUNE, &numbers(&idle)))?;
         }
         asked += idle.len() as u64;
         if asked >= excess {
@@ -69,19 +63,15 @@ fn sweep(vault: &Vault, device: &OwnedFd, hand: &mut usize, known: u64, excess: 
     Ok(())
 }
 
-/// `fuse_out_header` (length, code, 0), `fuse_notify_prune_out` (count, padding, spare), the numbers.
+/// `fuse_notify_prune_out` (count, padding, spare), the numbers.
 #[expect(clippy::host_endian_bytes, reason = "the kernel's own")]
-fn message(nodes: &[Ino]) -> Vec<u8> {
-    const HEAD: usize = 32;
-    let len = HEAD + size_of_val(nodes);
-    let mut message = Vec::with_capacity(len);
-    message.extend((len as u32).to_ne_bytes());
-    message.extend(FUSE_NOTIFY_PRUNE.to_ne_bytes());
-    message.extend(0u64.to_ne_bytes());
-    message.extend((nodes.len() as u32).to_ne_bytes());
-    message.resize(HEAD, 0);
-    nodes.iter().for_each(|ino| message.extend(ino.to_ne_bytes()));
-    message
+fn numbers(nodes: &[Ino]) -> Vec<u8> {
+    const HEAD: usize = 16;
+    let mut body = Vec::with_capacity(HEAD + size_of_val(nodes));
+    body.extend((nodes.len() as u32).to_ne_bytes());
+    body.resize(HEAD, 0);
+    nodes.iter().for_each(|ino| body.extend(ino.to_ne_bytes()));
+    body
 }
 
 #[cfg(test)]
@@ -90,7 +80,7 @@ mod tests {
 
     #[test]
     fn a_message_has_the_kernels_layout() {
-        let message = message(&[0x0102_0304_0506_0708, 9]);
+        let message = message(FUSE_NOTIFY_PRUNE, &numbers(&[0x0102_0304_0506_0708, 9]));
         assert_eq!(message.len(), 48);
         #[expect(clippy::host_endian_bytes, reason = "the kernel's own")]
         let word = |at: usize| u32::from_ne_bytes(message[at..at + 4].try_into().unwrap());

@@ -13,8 +13,8 @@ use runvault_vault::Vault;
 
 use crate::adapter::Adapter;
 use crate::mount::{Mount, attach};
+use crate::notices;
 use crate::parked::Parked;
-use crate::prune;
 use crate::watchdog::Watchdog;
 use crate::{Error, MountOptions};
 
@@ -26,8 +26,8 @@ pub struct Session {
     mount: Mount,
     ended: Arc<Ended>,
     watchdog: Option<Arc<Watchdog<Parked>>>,
-    /// Ends the pruning thread when it is dropped.
-    _prune: Option<Sender<()>>,
+    /// Ends the thread of notices when it is dropped.
+    _notices: Option<Sender<()>>,
 }
 
 impl Session {
@@ -36,13 +36,13 @@ impl Session {
     /// # Errors
     /// All of [`Error`].
     pub fn mount(vault: Arc<Vault>, at: &Path, options: &MountOptions) -> Result<Session, Error> {
-        let pruned = Arc::clone(&vault);
+        let told = Arc::clone(&vault);
         let watchdog = Watchdog::new(threads(options), options.stuck_after);
         let adapter = Adapter::new(vault, Arc::clone(&watchdog), options.local_store);
         let owed = adapter.owed();
         let (mut session, device) = Self::begin(adapter, at, options)?;
         watchdog.start(move || owed.settle()).map_err(Error::Mount)?;
-        session._prune = Some(prune::start(pruned, device, options.max_nodes).map_err(Error::Mount)?);
+        session._notices = Some(notices::start(told, device, options.max_nodes).map_err(Error::Mount)?);
         session.watchdog = Some(watchdog);
         Ok(session)
     }
@@ -74,7 +74,7 @@ impl Session {
         match begun {
             Ok((ended, device)) => {
                 mount.raise_read_ahead();
-                Ok((Session { mount, ended, watchdog: None, _prune: None }, device))
+                Ok((Session { mount, ended, watchdog: None, _notices: None }, device))
             }
             Err(e) => {
                 let _ = mount.detach(false);

@@ -1,5 +1,6 @@
 //! From names to nodes.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use runvault_format::name;
@@ -104,6 +105,14 @@ impl Vault {
     /// first): about those that came first. `hand` moves on, and begins anew at the table's end.
     pub fn idle_nodes(&self, hand: &mut usize, places: usize) -> Vec<Ino> {
         self.nodes.idle(hand, places)
+    }
+
+    /// The nodes of runs that another machine has taken over and that `told` does not have yet: runs by the number
+    /// that this mount counts them with.
+    pub fn nodes_lost_since(&self, told: &mut HashSet<u32>) -> Vec<Ino> {
+        let bodies = self.bodies().into_iter();
+        let lost = bodies.filter(|(run, body)| body.is_lost() && told.insert(run.serial));
+        lost.flat_map(|(run, _)| self.nodes.of_run(&run)).collect()
     }
 
     /// Attributes of a node.

@@ -230,6 +230,13 @@ impl Nodes {
         idle
     }
 
+    /// Every node of a run.
+    pub(crate) fn of_run(&self, run: &Arc<Run>) -> Vec<Ino> {
+        let table = self.table();
+        let nodes = table.nodes.within(0..table.nodes.places());
+        nodes.filter(|node| Arc::ptr_eq(&node.run, run)).map(|node| node.ino).collect()
+    }
+
     /// Keeps the node until [`Nodes::unpin`].
     pub(crate) fn pin(&self, ino: Ino) {
         if let Some(node) = self.table().nodes.get_mut(ino) {

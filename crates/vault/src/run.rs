@@ -106,6 +106,11 @@ impl Body {
         self.holding.as_ref().is_some_and(|holding| holding.lost_to().is_none())
     }
 
+    /// Whether another machine has taken the run over from this process.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.holding.is_some() && !self.is_ours()
+    }
+
     /// What a file is opened with: a writer may cut it or write its header, which only the lease allows.
     pub(crate) fn context_to_open(&self, run: &Run) -> &Arc<RunContext> {
         if self.check_lease().is_ok() {

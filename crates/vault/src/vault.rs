@@ -225,7 +225,7 @@ impl Vault {
     }
 
     /// Runs something of which was asked for.
-    fn bodies(&self) -> Vec<(Arc<Run>, Arc<Body>)> {
+    pub(crate) fn bodies(&self) -> Vec<(Arc<Run>, Arc<Body>)> {
         let table = self.table();
         table.runs().filter_map(|run| Some((run.clone(), run.opened_body()?))).collect()
     }

@@ -1,0 +1,40 @@
+//! Makes the kernel ask anew for attributes in runs that another machine has taken over.
+//!
+//! It was told that only this mount changes them, and may keep them long. By FUSE_NOTIFY_INVAL_INODE with a
+//! negative offset: attributes alone, so that it waits for no page and for no directory. Names need no notice:
+//! what they lead to is asked for, and is there no more, or another.
+
+use std::collections::HashSet;
+use std::os::fd::OwnedFd;
+
+use runvault_vault::Vault;
+use runvault_vault::api::Ino;
+
+use crate::notices::message;
+
+const FUSE_NOTIFY_INVAL_INODE: i32 = 2;
+
+/// The runs whose loss the kernel knows.
+#[derive(Default)]
+pub(crate) struct Stale {
+    told: HashSet<u32>,
+}
+
+impl Stale {
+    /// Tells of runs that were lost since.
+    pub(crate) fn tell(&mut self, vault: &Vault, device: &OwnedFd) {
+        for ino in vault.nodes_lost_since(&mut self.told) {
+            // ENOENT: the kernel has forgotten it already.
+            let _ = rustix::io::write(device, &message(FUSE_NOTIFY_INVAL_INODE, &attributes(ino)));
+        }
+    }
+}
+
+/// `fuse_notify_inval_inode_out`: number, offset, length.
+#[expect(clippy::host_endian_bytes, reason = "the kernel's own")]
+fn attributes(ino: Ino) -> [u8; 24] {
+    let mut body = [0; 24];
+    body[..8].copy_from_slice(&ino.to_ne_bytes());
+    body[8..16].copy_from_slice(&(-1i64).to_ne_bytes());
+    body
+}
