@@ -300,8 +300,9 @@ impl Drop for Mount {
 
 /// Whether a FUSE file system is mounted exactly there.
 pub fn is_mounted(at: &Path) -> bool {
-    let Ok(mounts) = fs::read_to_string("/proc/self/mounts") else { return false };
-    let at = at.to_string_lossy();
+    // Other mounts may have names of any bytes.
+    let Ok(mounts) = fs::read("/proc/self/mounts") else { return false };
+    let (mounts, at) = (String::from_utf8_lossy(&mounts), at.to_string_lossy());
     mounts.lines().any(|l| {
         let mut fields = l.split(' ').skip(1);
         fields.next() == Some(&at) && fields.next().is_some_and(|kind| kind.starts_with("fuse"))
