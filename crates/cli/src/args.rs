@@ -12,7 +12,10 @@ pub use keys::{Custody, CustodyCommand, Init, Key, KeyCommand, KeyExport, Passwd
 /// What each exit code means: the man pages' EXIT STATUS.
 pub const EXIT_STATUS: [(u8, &str); 6] = [
     (0, "done"),
-    (1, "failed; the message says why, and what can be done"),
+    (
+        1,
+        "failed, or interrupted while it wrote (cp, custody rotate, demo); the message says why, and what can be done",
+    ),
     (2, "usage: the command line, a mount point, a secret file"),
     (3, "wrong passphrase or key"),
     (4, "tampered with or damaged; what is concerned is named"),
@@ -75,7 +78,7 @@ pub struct Who {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub identity: Option<PathBuf>,
     /// Where this machine keeps its writing identity and what it has seen of vaults
-    /// [default: /var/lib/runvault for root, else $XDG_STATE_HOME/runvault]
+    /// [default: /var/lib/runvault for root, else $XDG_STATE_HOME/runvault or ~/.local/state/runvault]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub state: Option<PathBuf>,
     /// Accept that custody/ ends at line N, though this machine has seen a newer one: it was put back from a

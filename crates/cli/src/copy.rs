@@ -122,7 +122,7 @@ impl<'a> Copy<'a> {
         let replaces = self.finds_old(job, source, target, meta)?;
         let place = if replaces { beside(job.to, target)? } else { target.to_owned() };
         if !self.linked(job, source, &place, target, meta)? {
-            self.make(job, source, &place, meta, replaces)?;
+            self.make(job, source, &place, target, meta)?;
         }
         if replaces {
             job.to.rename(&place, target).inspect_err(|_| {
@@ -132,11 +132,12 @@ impl<'a> Copy<'a> {
         self.remember(job, source, target, meta)
     }
 
-    fn make(&mut self, job: &Job, source: &Path, place: &Path, meta: &Meta, replaces: bool) -> Result<()> {
+    /// At `place`, which is `target` itself or beside it.
+    fn make(&mut self, job: &Job, source: &Path, place: &Path, target: &Path, meta: &Meta) -> Result<()> {
         // Further names of it may replace something later.
-        let durable = replaces || self.force && meta.nlink > 1;
+        let durable = place != target || self.force && meta.nlink > 1;
         match meta.kind {
-            Kind::File => self.file(job, source, place, durable)?,
+            Kind::File => self.file(job, source, (place, target), durable)?,
             Kind::Symlink => job.to.make_link(place, &job.from.read_link(source)?)?,
             _ => job.to.make_node(place, meta)?,
         }
@@ -171,14 +172,15 @@ impl<'a> Copy<'a> {
         if top || source.as_os_str().is_empty() { Ok(()) } else { self.finish(job, source, target, meta) }
     }
 
-    fn file(&mut self, job: &Job, source: &Path, place: &Path, durable: bool) -> Result<()> {
+    fn file(&mut self, job: &Job, source: &Path, at: (&Path, &Path), durable: bool) -> Result<()> {
+        let (place, target) = at;
         self.bar.set_message(job.from.shown(source));
         let mut from = job.from.open(source)?;
         let to = job.to.create(place)?;
         self.contents(&mut *from, to, durable).map_err(|error| {
             // Half a file under the right name would be taken for the whole.
             let _ = job.to.remove(place);
-            error.context(job.from.shown(source))
+            error.context(format!("{} to {}", job.from.shown(source), job.to.shown(target)))
         })
     }
 

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use runvault_custody::authority::Acting;
 use runvault_custody::chain::Chain;
 use runvault_custody::gateway::StateFolder;
@@ -23,6 +23,8 @@ use crate::ticker::Ticker;
 
 /// A store whose chain of custody was verified.
 pub struct Store {
+    /// As typed, for messages.
+    path: PathBuf,
     /// Its root directory.
     pub root: Arc<dyn Dir>,
     /// The verified chain.
@@ -39,9 +41,9 @@ impl Store {
     /// Exit 1: missing, not a vault, unknown version; exit 4: damaged, or older than it was.
     pub fn open(path: &Path, who: &Who) -> Result<Store> {
         let root = open_root(path)?;
-        let chain = Chain::load(&root)?;
+        let chain = Chain::load(&root).with_context(|| format!("the store {}", shown(path)))?;
         let state = state_folder(who.state.as_deref())?;
-        let store = Store { root, chain, state };
+        let store = Store { path: path.to_owned(), root, chain, state };
         match store.pin(&store.chain) {
             Err(error) if is_rollback(&error) => store.older_than_seen(&error, who)?,
             other => {
@@ -128,7 +130,8 @@ impl Store {
     /// # Errors
     /// As [`Store::acting`], and the engine's.
     pub fn read(&self, who: &Who, options: Options) -> Result<Open> {
-        let vault = Vault::open(Arc::clone(&self.root), self.acting(who)?, None, options)?;
+        let vault = Vault::open(Arc::clone(&self.root), self.acting(who)?, None, options)
+            .with_context(|| format!("the store {}", shown(&self.path)))?;
         Ok(Open { ticker: Ticker::start(&vault)?, vault, folder: None })
     }
 
@@ -141,7 +144,8 @@ impl Store {
         // The kernel has applied the callers' umask; the engine's modes are meant as they are.
         rustix::process::umask(rustix::fs::Mode::empty());
         let gateway = Arc::clone(&folder) as Arc<dyn Gateway>;
-        let vault = Vault::open(Arc::clone(&self.root), authority, Some(gateway), options)?;
+        let vault = Vault::open(Arc::clone(&self.root), authority, Some(gateway), options)
+            .with_context(|| format!("the store {}", shown(&self.path)))?;
         Ok(Open { ticker: Ticker::start(&vault)?, vault, folder: Some(folder) })
     }
 

@@ -1,14 +1,17 @@
 //! `custody rotate`: a new vault key under the same runs.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use anyhow::Result;
 use runvault_custody::chain::Chain;
 use runvault_custody::rotate::{RotateSummary, resume, rotate};
 
 use crate::args::{Custody, CustodyCommand, Rotate};
-use crate::exit::{Exit, refuse_with};
+use crate::exit::{self, Exit, refuse_with};
 use crate::output::{self, count, shown};
-use crate::progress;
 use crate::store::Store;
+use crate::{progress, signals};
 
 pub fn run(args: &Custody) -> Result<()> {
     match &args.command {
@@ -20,8 +23,11 @@ fn run_rotate(args: &Rotate) -> Result<()> {
     let store = Store::open(&args.store, &args.who)?;
     let owner = store.identity(&args.who)?;
     let bar = progress::items(0, "runs");
+    let sealing = Arc::new(AtomicBool::new(args.resume));
+    end_at_ctrl_c(args, &sealing)?;
     let act = if args.resume { resume } else { rotate };
     let summary = act(&store.root, &store.chain, &owner, &mut |done, total| {
+        sealing.store(true, Ordering::Relaxed);
         bar.set_length(total);
         bar.set_position(done);
     });
@@ -37,6 +43,18 @@ fn run_rotate(args: &Rotate) -> Result<()> {
         ));
     }
     tell(args, &summary?)
+}
+
+/// Any point is as good as another: every run stays readable.
+fn end_at_ctrl_c(args: &Rotate, sealing: &Arc<AtomicBool>) -> Result<()> {
+    let (store, sealing) = (shown(&args.store), Arc::clone(sealing));
+    signals::on_first(move |_| {
+        let resume = if sealing.load(Ordering::Relaxed) { "--resume " } else { "" };
+        let hint = format!("every run stays readable; go on with: runvault custody rotate {resume}{store}");
+        let code = exit::report(&refuse_with(Exit::Failed, "interrupted", hint));
+        std::process::exit(code as i32);
+    })?;
+    Ok(())
 }
 
 fn tell(args: &Rotate, summary: &RotateSummary) -> Result<()> {

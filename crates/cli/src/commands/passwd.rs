@@ -35,10 +35,22 @@ pub fn run(args: &Passwd) -> Result<()> {
          What this does not end: it is the same key. Whoever has an old copy of the key file (a backup or a\n\
          snapshot of the store, an export) and the old passphrase still opens everything in this vault, also\n\
          what is written from now on. If that has happened, make a new vault and copy the runs into it:\n  \
-         runvault init NEW && runvault cp -r {}:/ NEW:/\n\
+         {}\n\
          As root, so that owners are kept.",
-        shown(&args.store)
+        anew(args)
     ))
+}
+
+/// The commands that leave this vault behind.
+fn anew(args: &Passwd) -> String {
+    let store = shown(&args.store);
+    match args.who.identity.as_deref().map(shown) {
+        None => format!("runvault init NEW && runvault cp -r {store}:/ NEW:/"),
+        Some(key) => format!(
+            "runvault init NEW --identity NEW.key &&\n  \
+             runvault cp -r --identity NEW.key --from-identity {key} {store}:/ NEW:/"
+        ),
+    }
 }
 
 /// Without a choice of its own the new passphrase is asked for; a credential holds the old one.
