@@ -29,6 +29,7 @@ mod remove;
 mod rename;
 mod run;
 mod run_life;
+mod run_name;
 mod run_table;
 pub mod runs;
 mod sys;

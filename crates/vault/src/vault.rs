@@ -1,13 +1,15 @@
 //! A vault that is open: the calls that a mount, or a program without one, makes.
 
+mod status;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use runvault_format::ids::RunId;
 use runvault_store::backend::{Dir, Space};
 
+pub use self::status::{RunStatus, Status};
 use crate::api::Ino;
 use crate::authority::{Authority, Gateway};
 use crate::directory::OpenDirs;
@@ -17,7 +19,7 @@ use crate::handles::Handles;
 use crate::locks::NameLocks;
 use crate::nodes::Nodes;
 use crate::run::{Body, Run};
-use crate::run_table::{Entry, RunTable};
+use crate::run_table::RunTable;
 use crate::{Error, Posix, Result, runs};
 
 /// How often `runs/` is looked at.
@@ -45,46 +47,10 @@ impl Default for Options {
     }
 }
 
-/// One run, as `status` shows it.
-#[derive(Clone, Debug)]
-#[allow(missing_docs)]
-pub struct RunStatus {
-    pub run: RunId,
-    /// Its plaintext name; `None` where it does not open for this identity.
-    pub name: Option<Vec<u8>>,
-    /// Written by this mount.
-    pub writing: bool,
-    /// Who writes it, where that is someone else.
-    pub holder: Option<String>,
-    /// Why it cannot be used, or only be read, where that is so.
-    pub trouble: Option<String>,
-    /// Genuine, but no key that is held here opens it: it is not shown.
-    pub closed: bool,
-}
-
-/// What a live vault tells of itself.
-#[derive(Clone, Debug, Default)]
-#[allow(missing_docs)]
-pub struct Status {
-    pub runs: Vec<RunStatus>,
-    pub files_written: u64,
-    pub bytes_written: u64,
-    pub bytes_read: u64,
-    pub open_handles: u64,
-    pub known_nodes: u64,
-    /// Names in tree/ that are not ours, hidden.
-    pub foreign_names: u64,
-    /// Seconds since the last completed sync of the store, where there was one.
-    pub last_sync_seconds: Option<u64>,
-}
-
 /// Runs that are kept open although nobody uses them.
 const BODIES_MAX: usize = 128;
 /// How long one tick closes runs: each may take a sync of the store.
 const CLOSING: Duration = Duration::from_millis(200);
-/// Names that are not ours are counted up to here in each directory.
-const FOREIGN_MAX: usize = 10_000;
-
 /// Figures that only grow.
 #[derive(Default)]
 pub(crate) struct Counters {
@@ -121,7 +87,8 @@ pub struct Vault {
     pub(crate) runs: RwLock<Arc<RunTable>>,
     /// Held while the table of runs is replaced.
     pub(crate) scanning: Mutex<()>,
-    /// Bodies made since they were last counted, and those that there were then: only when to count again.
+    /// Bodies when they were last counted, and those opened since. Those of runs that are made here wait for the next
+    /// tick's count: closing some would be paid by whoever makes a run.
     bodies_open: AtomicUsize,
     /// Held while the loose run is made.
     pub(crate) making: Mutex<()>,
@@ -288,56 +255,6 @@ impl Vault {
         if self.read_only() { first } else { self.check_store().and(first) }
     }
 
-    /// What `status` shows.
-    pub fn status(&self) -> Status {
-        let table = self.table();
-        let runs = table.entries.iter().map(|(id, entry)| self.run_status(*id, entry)).collect();
-        let foreign = self.foreign.lock().unwrap_or_else(PoisonError::into_inner);
-        let synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
-        Status {
-            runs,
-            files_written: self.counters.files_written.load(Ordering::Relaxed),
-            bytes_written: self.counters.bytes_written.load(Ordering::Relaxed),
-            bytes_read: self.counters.bytes_read.load(Ordering::Relaxed),
-            open_handles: self.handles.count(),
-            known_nodes: self.nodes.count(),
-            foreign_names: foreign.values().map(|seen| seen.len() as u64).sum::<u64>() + table.foreign,
-            last_sync_seconds: synced.map(|at| at.elapsed().as_secs()),
-        }
-    }
-
-    /// The runs that are not shown, each with the error that is why; by their ids.
-    pub fn left_out(&self) -> Vec<(RunId, Arc<Error>)> {
-        let trouble = |(id, entry): (&RunId, &Entry)| match entry {
-            Entry::Trouble(error) => Some((*id, Arc::clone(error))),
-            _ => None,
-        };
-        self.table().entries.iter().filter_map(trouble).collect()
-    }
-
-    /// How many runs are genuine, but not opened by any key that is held here.
-    pub fn closed_runs(&self) -> u64 {
-        self.table().entries.values().filter(|entry| matches!(entry, Entry::Closed)).count() as u64
-    }
-
-    fn run_status(&self, run: RunId, entry: &Entry) -> RunStatus {
-        let mut status =
-            RunStatus { run, name: None, writing: false, holder: None, trouble: None, closed: false };
-        match entry {
-            Entry::Closed => status.closed = true,
-            Entry::Trouble(error) => status.trouble = Some(error.to_string()),
-            Entry::Run(run) => {
-                status.name = Some(run.name());
-                status.holder = self.holder_of(run);
-                let body = run.opened_body();
-                let blocked = body.as_ref().and_then(|body| body.blocked());
-                status.trouble = blocked.map(|why| format!("read-only: {why}"));
-                status.writing = run.held && status.holder.is_none() && blocked.is_none();
-            }
-        }
-        status
-    }
-
     /// Whether the vault was opened without a [`Gateway`].
     pub fn read_only(&self) -> bool {
         self.gateway.is_none()
@@ -386,19 +303,5 @@ impl Vault {
 
     pub(crate) fn synced_now(&self) {
         *self.synced.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-    }
-
-    /// A listing of `dir` met a name that is not ours at that offset; `None`: it begins anew.
-    pub(crate) fn foreign_seen(&self, dir: Ino, at: Option<u64>) {
-        let mut foreign = self.foreign.lock().unwrap_or_else(PoisonError::into_inner);
-        match at {
-            Some(at) => {
-                let seen = foreign.entry(dir).or_default();
-                if seen.len() < FOREIGN_MAX {
-                    seen.insert(at);
-                }
-            }
-            None => drop(foreign.remove(&dir)),
-        }
     }
 }

@@ -1,0 +1,311 @@
+//! A run that is used: its directories and keys and, for its writer, lease and journal.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use runvault_crypto::random;
+use runvault_format::ids::{RunId, SessionId};
+use runvault_store::backend::Dir;
+
+use super::Run;
+use crate::api::Ino;
+use crate::authority::{Gateway, Resume};
+use crate::file::{Locate, RunContext};
+use crate::lease::{self, Holding};
+use crate::nodes::number;
+use crate::outcome::{outcome, part_opened};
+use crate::{Error, Posix, Result, Vault, recovery, runs};
+
+/// What a run needs to be used: its directories and keys and, for its writer, lease and journal.
+pub(crate) struct Body {
+    /// `runs/<id>`.
+    pub(crate) dir: Arc<dyn Dir>,
+    pub(crate) tree: Arc<dyn Dir>,
+    /// Node of `tree/`.
+    pub(crate) top: Ino,
+    pub(crate) context: Arc<RunContext>,
+    holding: Option<Holding>,
+    /// Who writes it, where this machine would but may not.
+    holder: Option<String>,
+    /// Why its store refused what a writer begins with: EROFS, ENOSPC or EDQUOT.
+    refused: Option<i32>,
+    /// When the lease was asked for in vain, where asking again may help.
+    asked: Option<Instant>,
+    /// Why this machine, which holds the run, only reads it.
+    blocked: Option<String>,
+    /// What files are opened with once the run may not be written any more.
+    reading: OnceLock<Arc<RunContext>>,
+    /// The trouble that the log has.
+    told: Mutex<Option<String>>,
+    run: RunId,
+}
+
+/// How long a store that took no lease, and a holder that was there, are believed.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+impl Body {
+    /// Of a run that is only read.
+    fn reader(
+        run: RunId,
+        dir: &Arc<dyn Dir>,
+        tree: &Arc<dyn Dir>,
+        top: Ino,
+        context: Arc<RunContext>,
+    ) -> Self {
+        Self {
+            dir: dir.clone(),
+            tree: tree.clone(),
+            top,
+            context,
+            holding: None,
+            holder: None,
+            refused: None,
+            asked: None,
+            blocked: None,
+            reading: OnceLock::new(),
+            told: Mutex::default(),
+            run,
+        }
+    }
+
+    /// Whether this process may write now.
+    ///
+    /// # Errors
+    /// [`Error::Held`], [`Posix::ReadOnly`]; the store's, when the lease could not be renewed in time.
+    pub(crate) fn check_writer(&self) -> Result<()> {
+        match (&self.holding, &self.holder) {
+            (Some(holding), _) => holding.check(),
+            (None, Some(holder)) => Err(Error::Held { run: self.run.to_string(), holder: holder.clone() }),
+            (None, None) => Err(self.why_read_only()),
+        }
+    }
+
+    fn why_read_only(&self) -> Error {
+        match self.refused.filter(|errno| *errno != libc::EROFS) {
+            Some(errno) => {
+                let full = std::io::Error::from_raw_os_error(errno);
+                outcome("write", format!("runs/{}/lease", self.run), full)
+            }
+            None => Posix::ReadOnly.into(),
+        }
+    }
+
+    /// Its store took no lease a while ago, or another held it; neither need be so any more.
+    pub(crate) fn may_be_writable_now(&self) -> bool {
+        self.asked.is_some_and(|at| at.elapsed() >= ASK_AGAIN)
+    }
+
+    pub(crate) fn holder(&self) -> Option<&str> {
+        self.holder.as_deref().or_else(|| self.holding.as_ref()?.lost_to())
+    }
+
+    /// Whether nobody else changes the run.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.holding.as_ref().is_some_and(|holding| holding.lost_to().is_none())
+    }
+
+    /// Whether another machine has taken the run over from this process.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.holding.is_some() && !self.is_ours()
+    }
+
+    /// What a file is opened with: a writer may cut it or write its header, which only the lease allows.
+    pub(crate) fn context_to_open(&self, run: &Run) -> &Arc<RunContext> {
+        if self.check_lease().is_ok() {
+            &self.context
+        } else {
+            self.reading.get_or_init(|| run.reader(&self.tree))
+        }
+    }
+
+    /// Logs trouble once, however often it is met.
+    pub(crate) fn tell(&self, outcome: &Result<()>) {
+        let words = outcome.as_ref().err().map(ToString::to_string);
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(words) = words.as_ref().filter(|_| *told != words) {
+            log::warn!("run {}: {words}", self.run);
+        }
+        *told = words;
+    }
+
+    pub(crate) fn blocked(&self) -> Option<&str> {
+        self.blocked.as_deref()
+    }
+
+    pub(crate) fn renew_lease(&self) -> Result<()> {
+        self.holding.as_ref().map_or(Ok(()), Holding::renew_if_due)
+    }
+
+    /// Whether the run has any entry, whoever made it.
+    pub(crate) fn tree_holds_something(&self) -> Result<bool> {
+        let mut something = false;
+        let object = || format!("runs/{}/tree", self.run);
+        self.tree
+            .entries(0, &mut |_| {
+                something = true;
+                false
+            })
+            .map_err(|e| outcome("list", object(), e))?;
+        Ok(something)
+    }
+
+    /// Whether what waits here may still go into the store; always for a run that is only read.
+    ///
+    /// # Errors
+    /// [`Error::Held`]; the store's, when the lease could not be renewed in time.
+    pub(crate) fn check_lease(&self) -> Result<()> {
+        self.holding.as_ref().map_or(Ok(()), Holding::check)
+    }
+
+    /// Everything durable, the journal gone, the lease given up.
+    pub(crate) fn close(&self) -> Result<()> {
+        self.check_lease()?;
+        self.context.close()?;
+        let Some(holding) = &self.holding else { return Ok(()) };
+        holding.give_up().map_err(|e| outcome("give up", format!("runs/{}/lease", self.run), e))
+    }
+}
+
+/// The errno of a store that can be read and takes nothing new.
+fn takes_nothing(error: &Error) -> Option<i32> {
+    let Error::Store { source, .. } = error else { return None };
+    source.raw_os_error().filter(|errno| matches!(*errno, libc::EROFS | libc::ENOSPC | libc::EDQUOT))
+}
+
+impl Vault {
+    /// A run's body; the first call recovers what an earlier session left, and takes the lease.
+    ///
+    /// # Errors
+    /// The store's; damage.
+    pub(crate) fn body(&self, run: &Arc<Run>) -> Result<Arc<Body>> {
+        if let Some(body) = run.opened_body() {
+            return Ok(body);
+        }
+        self.room_for_a_body();
+        let mut body = run.body.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(body) = &*body {
+            return Ok(body.clone());
+        }
+        if run.gone.load(Ordering::SeqCst) {
+            return Err(Posix::Stale.into());
+        }
+        let made = Arc::new(self.open_body(run)?);
+        *body = Some(made.clone());
+        Ok(made)
+    }
+
+    fn open_body(&self, run: &Arc<Run>) -> Result<Body> {
+        let object = || format!("runs/{}/tree", run.id);
+        let dir = runs::run_dir(&self.root, &run.id)?;
+        let tree = dir.open_dir(b"tree").map_err(|e| part_opened("open", object(), e))?;
+        let top = number(tree.stat_self().map_err(|e| Error::store("stat", object(), e))?.ino);
+        let only_read = |context| Body::reader(run.id, &dir, &tree, top, context);
+        let reader = || run.reader(&tree);
+        let Some(gateway) = self.gateway.as_deref().filter(|_| run.held) else {
+            return Ok(only_read(reader()));
+        };
+        let asked = Some(Instant::now());
+        match self.begin_writing(gateway, run, &dir, &tree, top) {
+            Ok((context, holding)) => Ok(Body { holding: Some(holding), ..only_read(context) }),
+            Err(Error::Held { holder, .. }) => {
+                Ok(Body { holder: Some(holder), asked, ..only_read(reader()) })
+            }
+            // Nothing can be written there, and reading needs no lease.
+            Err(error) if let Some(errno) = takes_nothing(&error) => {
+                Ok(Body { refused: Some(errno), asked, ..only_read(reader()) })
+            }
+            // A journal that is not ours, or something in the place of lease or journal: what is in the
+            // tree proves itself all the same.
+            Err(error @ Error::Damaged { .. }) => {
+                log::error!("run {} is read-only until a person has looked at it: {error}", run.id);
+                Ok(Body { blocked: Some(error.to_string()), ..only_read(reader()) })
+            }
+            Err(other) => Err(other),
+        }
+    }
+
+    /// Takes the lease and begins a new session, after what the last one left, if it ended uncleanly, was put
+    /// in order.
+    fn begin_writing(
+        &self,
+        gateway: &dyn Gateway,
+        run: &Arc<Run>,
+        dir: &Arc<dyn Dir>,
+        tree: &Arc<dyn Dir>,
+        top: Ino,
+    ) -> Result<(Arc<RunContext>, Holding)> {
+        let holding = Holding::take(run.id, dir.clone(), &gateway.id())?;
+        let uncleanly = holding.found_one || dir.stat(b"journal").is_ok();
+        if uncleanly && let Some(resume) = gateway.resume(&run.id)? {
+            let recovered = recovery::recover(&run.reader(tree), dir, &resume.session)?;
+            log::info!("run {}: recovered, {} records brought in place", run.id, recovered.replayed);
+        }
+        let mut session = [0u8; 16];
+        random::fill(&mut session)?;
+        let session = SessionId(session);
+        gateway.hold(&run.id, &Resume { key: run.key.clone(), session })?;
+        let context = self.new_context(run, dir, tree, top, session);
+        if uncleanly {
+            context.assume_crash();
+        }
+        Ok((context, holding))
+    }
+
+    /// The context of a writer of `run` in `session`.
+    pub(crate) fn new_context(
+        &self,
+        run: &Arc<Run>,
+        dir: &Arc<dyn Dir>,
+        tree: &Arc<dyn Dir>,
+        top: Ino,
+        session: SessionId,
+    ) -> Arc<RunContext> {
+        RunContext::writer(
+            run.id,
+            run.keys(),
+            run.geometry,
+            dir.clone(),
+            tree.clone(),
+            session,
+            self.options.journal_bytes,
+            self.options.delay,
+            self.locate(run, top),
+        )
+    }
+
+    /// Needs no store and holds no lock for long: it is called while a file is locked.
+    fn locate(&self, run: &Arc<Run>, top: Ino) -> Locate {
+        let (nodes, keys) = (self.nodes.clone(), run.keys());
+        Box::new(move |ino| if ino == top { None } else { nodes.stored_path(ino, keys.name_key()) })
+    }
+
+    /// A body made by this process just now, whose run nobody else knows.
+    pub(crate) fn give_body(&self, run: &Arc<Run>, dir: Arc<dyn Dir>, session: SessionId) -> Result<()> {
+        let gateway = self.gateway.as_deref().ok_or(Posix::ReadOnly)?;
+        let object = || format!("runs/{}/tree", run.id);
+        let tree = dir.open_dir(b"tree").map_err(|e| part_opened("open", object(), e))?;
+        let top = number(tree.stat_self().map_err(|e| Error::store("stat", object(), e))?.ino);
+        let holding = Holding::take(run.id, dir.clone(), &gateway.id())?;
+        let context = self.new_context(run, &dir, &tree, top, session);
+        let body = Body { holding: Some(holding), ..Body::reader(run.id, &dir, &tree, top, context) };
+        *run.body.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(body));
+        Ok(())
+    }
+
+    /// Whether a run's journal directory is there: its last session may have ended uncleanly.
+    pub(crate) fn has_journal(&self, run: &Run) -> bool {
+        runs::run_dir(&self.root, &run.id).is_ok_and(|dir| dir.stat(b"journal").is_ok())
+    }
+
+    /// Why a stale lease matters to a person: who holds it.
+    pub(crate) fn holder_of(&self, run: &Run) -> Option<String> {
+        if let Some(body) = run.opened_body() {
+            return body.holder().map(ToOwned::to_owned);
+        }
+        let dir = runs::run_dir(&self.root, &run.id).ok()?;
+        let found = lease::read(&*dir).ok()??;
+        let ours = self.gateway.as_ref().is_some_and(|g| found.holder == g.id().to_string());
+        (!ours).then(|| lease::describe(&found))
+    }
+}

@@ -1,0 +1,112 @@
+//! What a live vault tells of itself and of its runs.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+
+use runvault_format::ids::RunId;
+
+use crate::api::Ino;
+use crate::run_table::Entry;
+use crate::{Error, Vault};
+
+/// Names that are not ours are counted up to here in each directory.
+const FOREIGN_MAX: usize = 10_000;
+
+/// One run, as `status` shows it.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct RunStatus {
+    pub run: RunId,
+    /// Its plaintext name; `None` where it does not open for this identity.
+    pub name: Option<Vec<u8>>,
+    /// Written by this mount.
+    pub writing: bool,
+    /// Who writes it, where that is someone else.
+    pub holder: Option<String>,
+    /// Why it cannot be used, or only be read, where that is so.
+    pub trouble: Option<String>,
+    /// Genuine, but no key that is held here opens it: it is not shown.
+    pub closed: bool,
+}
+
+/// What a live vault tells of itself.
+#[derive(Clone, Debug, Default)]
+#[allow(missing_docs)]
+pub struct Status {
+    pub runs: Vec<RunStatus>,
+    pub files_written: u64,
+    pub bytes_written: u64,
+    pub bytes_read: u64,
+    pub open_handles: u64,
+    pub known_nodes: u64,
+    /// Names in tree/ that are not ours, hidden.
+    pub foreign_names: u64,
+    /// Seconds since the last completed sync of the store, where there was one.
+    pub last_sync_seconds: Option<u64>,
+}
+
+impl Vault {
+    /// What `status` shows.
+    pub fn status(&self) -> Status {
+        let table = self.table();
+        let runs = table.entries.iter().map(|(id, entry)| self.run_status(*id, entry)).collect();
+        let foreign = self.foreign.lock().unwrap_or_else(PoisonError::into_inner);
+        let synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
+        Status {
+            runs,
+            files_written: self.counters.files_written.load(Ordering::Relaxed),
+            bytes_written: self.counters.bytes_written.load(Ordering::Relaxed),
+            bytes_read: self.counters.bytes_read.load(Ordering::Relaxed),
+            open_handles: self.handles.count(),
+            known_nodes: self.nodes.count(),
+            foreign_names: foreign.values().map(|seen| seen.len() as u64).sum::<u64>() + table.foreign,
+            last_sync_seconds: synced.map(|at| at.elapsed().as_secs()),
+        }
+    }
+
+    /// The runs that are not shown, each with the error that is why; by their ids.
+    pub fn left_out(&self) -> Vec<(RunId, Arc<Error>)> {
+        let trouble = |(id, entry): (&RunId, &Entry)| match entry {
+            Entry::Trouble(error) => Some((*id, Arc::clone(error))),
+            _ => None,
+        };
+        self.table().entries.iter().filter_map(trouble).collect()
+    }
+
+    /// How many runs are genuine, but not opened by any key that is held here.
+    pub fn closed_runs(&self) -> u64 {
+        self.table().entries.values().filter(|entry| matches!(entry, Entry::Closed)).count() as u64
+    }
+
+    fn run_status(&self, run: RunId, entry: &Entry) -> RunStatus {
+        let mut status =
+            RunStatus { run, name: None, writing: false, holder: None, trouble: None, closed: false };
+        match entry {
+            Entry::Closed => status.closed = true,
+            Entry::Trouble(error) => status.trouble = Some(error.to_string()),
+            Entry::Run(run) => {
+                status.name = Some(run.name());
+                status.holder = self.holder_of(run);
+                let body = run.opened_body();
+                let blocked = body.as_ref().and_then(|body| body.blocked());
+                status.trouble = blocked.map(|why| format!("read-only: {why}"));
+                status.writing = run.held && status.holder.is_none() && blocked.is_none();
+            }
+        }
+        status
+    }
+
+    /// A listing of `dir` met a name that is not ours at that offset; `None`: it begins anew.
+    pub(crate) fn foreign_seen(&self, dir: Ino, at: Option<u64>) {
+        let mut foreign = self.foreign.lock().unwrap_or_else(PoisonError::into_inner);
+        match at {
+            Some(at) => {
+                let seen = foreign.entry(dir).or_default();
+                if seen.len() < FOREIGN_MAX {
+                    seen.insert(at);
+                }
+            }
+            None => drop(foreign.remove(&dir)),
+        }
+    }
+}
