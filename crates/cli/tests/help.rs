@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::path::Path;
+
 use common::Scratch;
 
 const COMMANDS: [&[&str]; 17] = [
@@ -86,4 +88,54 @@ fn a_closed_pipe_is_no_error() {
     drop(reader);
     command.stdout(writer);
     assert_eq!(command.output().unwrap().status.code(), Some(0));
+}
+
+/// What the system says, not this program.
+const OF_THE_SYSTEM: [&str; 5] = [
+    "No space left on device",
+    "Input/output error",
+    "Directory not empty",
+    "Too many open files",
+    "Transport endpoint is not connected",
+];
+
+/// All sources of the crates, without line breaks inside of texts.
+fn sources(folder: &Path, text: &mut String) {
+    for entry in std::fs::read_dir(folder).expect("sources").flatten() {
+        let path = entry.path();
+        if path.is_dir() && path.file_name().is_some_and(|name| name != "tests") {
+            sources(&path, text);
+        } else if path.extension().is_some_and(|kind| kind == "rs") {
+            let lines = std::fs::read_to_string(&path).expect("a source");
+            lines.lines().for_each(|line| text.push_str(line.trim_start().trim_end_matches('\\')));
+        }
+    }
+}
+
+#[test]
+fn the_messages_that_the_manual_explains_are_said() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let manual = std::fs::read_to_string(root.join("docs/operations.md")).expect("the manual");
+    let mut said = String::new();
+    sources(&root.join("crates"), &mut said);
+    let rows = manual.lines().skip_while(|line| !line.starts_with("| message |")).skip(2);
+    let cells = rows.take_while(|line| line.starts_with('|')).filter_map(|line| line.split('|').nth(1));
+    let messages =
+        cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).filter(|text| text.contains(' '));
+    let mut checked = 0;
+    for message in messages.filter(|text| !OF_THE_SYSTEM.contains(text)) {
+        // N, R, H and MNT stand for what differs, and so do numbers and `...`.
+        let differs = |word: &&str| {
+            let bare = word.trim_matches([':', ',', '.']);
+            bare.is_empty() || bare.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit())
+        };
+        let words: Vec<&str> = message.split(' ').collect();
+        for part in words.split(differs).filter(|part| part.len() > 1) {
+            // After a number the first word is what is counted.
+            let said_so = said.contains(&part.join(" ")) || said.contains(&part[1..].join(" "));
+            assert!(said_so, "nothing says {part:?} of {message:?}");
+            checked += 1;
+        }
+    }
+    assert!(checked >= 12, "{checked} parts of messages");
 }
