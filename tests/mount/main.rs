@@ -4,6 +4,7 @@ mod attributes;
 mod bad_input;
 mod contained;
 mod custody;
+mod deep;
 mod gateways;
 mod machine;
 mod many_names;

@@ -157,4 +157,12 @@ mod tests {
         assert_eq!(vault_path(Path::new("/")).unwrap(), Path::new(""));
         assert!(vault_path(Path::new("a/../..")).is_err());
     }
+
+    #[test]
+    fn levels_have_an_end() {
+        let levels = |n| std::iter::repeat_n("d", n).collect::<PathBuf>();
+        assert!(refuse_deep(&Local, &levels(LEVELS)).is_ok());
+        let refused = refuse_deep(&Local, &levels(LEVELS + 1)).unwrap_err().to_string();
+        assert!(refused.starts_with("d/d/d/...: more than 4096 levels"), "{refused}");
+    }
 }
