@@ -76,9 +76,13 @@ impl Acting {
     /// custody/ is verified from where it was left.
     fn follow(&self) -> Result<()> {
         let Some(root) = &self.root.0 else { return Ok(()) };
-        let mut chain = self.chain.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(newer) = chain.continued(root)? {
-            *chain = newer;
+        // Nobody waits for the store meanwhile, which may hang.
+        let known = self.chain().clone();
+        if let Some(newer) = known.continued(root)? {
+            let mut chain = self.chain.write().unwrap_or_else(PoisonError::into_inner);
+            if newer.head().n > chain.head().n {
+                *chain = newer;
+            }
         }
         Ok(())
     }
