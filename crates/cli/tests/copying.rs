@@ -114,3 +114,23 @@ fn what_a_target_does_not_take_is_named_and_stops_nothing() {
         assert_eq!(run(&scratch, &["cat", "store", path]).done().out(), text);
     }
 }
+
+#[test]
+fn a_store_that_links_one_file_under_the_name_of_another_deceives_no_copy() {
+    let scratch = Scratch::new();
+    let stored = with_a_file(&scratch, "genuine", &[7; 5000]);
+    fs::write(scratch.path("other"), b"other contents").expect("a file");
+    run(&scratch, &["cp", "other", "store:/run"]).done();
+    let tree = stored.parent().expect("a tree");
+    let files = names(tree).into_iter().map(|name| tree.join(name));
+    let other =
+        files.filter(|path| *path != stored).min_by_key(|path| path.metadata().expect("its size").len());
+    let other = other.expect("the other file");
+    fs::remove_file(&other).expect("removed");
+    fs::hard_link(&stored, &other).expect("another name");
+    for (from, to) in [("store:/run", "out"), ("store:/run", "store:/again")] {
+        run(&scratch, &["cp", "-r", from, to]).refused(4, "1 object not copied");
+    }
+    assert_eq!(names(&scratch.path("out")), ["genuine"]);
+    assert_eq!(run(&scratch, &["ls", "store", "again"]).done().out(), "genuine\n");
+}
