@@ -158,3 +158,45 @@ fn a_mount_in_the_background_keeps_nothing_that_its_caller_had_open() {
     assert!(open.contains(&"/dev/fuse".into()), "{open:?}");
     assert!(!open.contains(&lock) && !open.contains(&file), "{open:?}");
 }
+
+/// RLIMIT_FSIZE, as a service manager's LimitFSIZE: by default its signal ends the process.
+#[test]
+fn a_limit_of_file_size_fails_the_write_and_ends_no_mount() {
+    let site = Site::new();
+    let script = r#"ulimit -f 20000; exec "$@""#;
+    let mut command = Command::new("sh");
+    command.args(["-c", script, "sh"]).arg(runvault()).args(["mount", "-o", &options(&site, "")]);
+    run(command.arg(&site.store).arg(&site.at));
+    let folder = site.at.join("run");
+    fs::create_dir(&folder).expect("a run folder");
+    let large = fs::write(folder.join("large"), vec![7; 24 << 20])
+        .and_then(|()| fs::File::open(folder.join("large"))?.sync_all());
+    let small = fs::write(folder.join("small"), b"small");
+    let unmounted = output(Command::new(runvault()).arg("unmount").arg(&site.at));
+    assert_eq!(large.map_err(|e| e.raw_os_error()), Err(Some(libc::EFBIG)));
+    small.expect("it goes on");
+    assert!(unmounted.status.success(), "{}", printed(&unmounted));
+}
+
+/// Stacked, the second would hide the first, and one `unmount` leave the other.
+#[test]
+fn of_two_mounts_at_once_one_is_refused() {
+    for _ in 0..5 {
+        let site = Site::new();
+        let start = |option| {
+            let mut command = Command::new(runvault());
+            command.args(["mount", "-o", &options(&site, option)]).arg(&site.store).arg(&site.at);
+            command.spawn().expect("the program starts")
+        };
+        let codes: Vec<_> = [start(""), start("ro,")]
+            .into_iter()
+            .map(|mut child| child.wait().expect("a child").code())
+            .collect();
+        let table = fs::read_to_string("/proc/self/mounts").expect("the table");
+        let there = table.lines().filter(|line| line.split(' ').nth(1) == site.at.to_str()).count();
+        run(Command::new(runvault()).arg("unmount").arg(&site.at));
+        assert_eq!(there, 1, "{codes:?}");
+        assert_eq!(codes.iter().filter(|code| **code == Some(0)).count(), 1, "{codes:?}");
+        assert!(!is_mounted(&site.at));
+    }
+}

@@ -194,7 +194,7 @@ pub struct Status {
     /// A mount point or a store [default: every mount of this user]
     #[arg(value_name = "MNT|STORE", value_hint = ValueHint::DirPath)]
     pub target: Option<PathBuf>,
-    /// Print JSON
+    /// Print JSON: an object for each mount or store, one a line
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]

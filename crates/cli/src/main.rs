@@ -23,6 +23,7 @@ mod secret_file;
 mod service;
 mod signals;
 mod store;
+mod terminal;
 mod ticker;
 mod trees;
 mod vault_status;
@@ -34,6 +35,7 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     runvault_crypto::secrets::harden_process();
+    signals::take_limits_as_errors();
     let typed: Vec<OsString> = std::env::args_os().collect();
     let called_by_mount = typed.first().is_some_and(|name| mount_options::is_helper(name));
     let parsed = if called_by_mount {
@@ -50,10 +52,13 @@ fn main() -> ExitCode {
 
 /// Help and version are no errors; a command line that is not understood is exit 2.
 fn clap_exit(error: &clap::Error) -> ExitCode {
-    // Nothing can be said where neither output is open.
     if !error.use_stderr() {
-        let _ = error.print();
-        return exit::Exit::Done.into();
+        return match error.print() {
+            Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+                exit::report(&output::StandardOutput(e).into()).into()
+            }
+            _ => exit::Exit::Done.into(),
+        };
     }
     // Line by line: it quotes what was typed.
     for line in error.render().to_string().lines() {

@@ -1,5 +1,6 @@
 //! The mount point: refused unless it is an empty directory apart from the store; unmounted again.
 
+use std::fs::{File, TryLockError};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
@@ -39,6 +40,24 @@ pub fn check(mount_point: &Path, store: &Path) -> Result<(PathBuf, PathBuf)> {
         ));
     }
     Ok((at, store))
+}
+
+/// Held from a last look at the mount point until it is mounted: of two mounts at once, the later is refused.
+///
+/// # Errors
+/// Exit 5 if another one is under way, exit 2 if something is mounted there by now.
+pub fn turn(at: &Path) -> Result<Option<File>> {
+    // Who may not read the directory takes no turn; the look remains.
+    let turn = File::open(at).ok();
+    if let Some(Err(TryLockError::WouldBlock)) = turn.as_ref().map(File::try_lock) {
+        let what = format!(
+            "mount point {}: locked (flock) by another process, as by a mount that begins",
+            shown(at)
+        );
+        return Err(refuse(Exit::Busy, what));
+    }
+    refuse_if_mounted(at, &shown(at))?;
+    Ok(turn)
 }
 
 fn missing(name: &str, error: &io::Error) -> anyhow::Error {

@@ -1,7 +1,7 @@
 //! A live mount as its control socket and its signals see it.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::Builder;
 use std::time::Duration;
 
@@ -132,7 +132,7 @@ pub struct Mounted {
     vault: Arc<Vault>,
     outcome: Mutex<Outcome>,
     changed: Condvar,
-    sockets: OnceLock<Server>,
+    sockets: Mutex<Option<Server>>,
 }
 
 impl Mounted {
@@ -145,20 +145,24 @@ impl Mounted {
             vault: Arc::clone(&open.vault),
             outcome: Mutex::default(),
             changed: Condvar::new(),
-            sockets: OnceLock::new(),
+            sockets: Mutex::new(None),
         })
     }
 
     /// Answers on the control sockets from now on.
     pub fn listen(self: &Arc<Self>, state: Option<&Path>, device: Option<&str>) {
         let service = Arc::clone(self) as Arc<dyn Service>;
-        // Called once a mount.
-        let _ = self.sockets.set(Server::start(state, device, &service));
+        *self.sockets() = Some(Server::start(state, device, &service));
     }
 
-    /// It is unmounted, and closing begins.
+    /// It is unmounted, and closing begins. The sockets' names go while the state folder is still ours.
     pub fn gone(&self) {
         self.lock().gone = true;
+        drop(self.sockets().take());
+    }
+
+    fn sockets(&self) -> MutexGuard<'_, Option<Server>> {
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What closing gave; returns when those who asked for the unmount have been told.

@@ -14,6 +14,7 @@ use crate::args::Unlock;
 use crate::exit::{Exit, refuse, refuse_with};
 use crate::output::{visible, warn};
 use crate::secret_file::{passphrase_from_fd, passphrase_from_file};
+use crate::terminal;
 
 /// Below this many bits of estimated strength a new passphrase is warned about.
 const WEAK_BITS: f64 = 80.0;
@@ -90,6 +91,7 @@ fn credential() -> Option<PathBuf> {
 }
 
 fn ask(question: &str) -> Result<Zeroizing<Vec<u8>>> {
+    let _guard = terminal::Guard::new();
     let answer = rpassword::prompt_password(question).map_err(|e| {
         refuse_with(
             Exit::Usage,

@@ -1,4 +1,4 @@
-//! SIGTERM, SIGINT and SIGHUP end a mount in order; a second one changes nothing.
+//! SIGTERM, SIGINT and SIGHUP end a mount in order; a second one changes nothing. No limit ends it.
 
 use std::io;
 use std::thread;
@@ -22,6 +22,15 @@ pub fn on_first(stop: impl FnOnce(&'static str) + Send + 'static) -> io::Result<
         }
     })?;
     Ok(())
+}
+
+/// A write past RLIMIT_FSIZE is to fail with EFBIG; by default its signal ends the process, and a mount
+/// with it.
+pub fn take_limits_as_errors() {
+    // SAFETY: ignoring a signal calls nothing of ours.
+    unsafe {
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+    }
 }
 
 fn name(signal: i32) -> &'static str {

@@ -13,6 +13,8 @@ fn unknown_commands_flags_and_mount_options() {
     scratch.run(&["ls", "--frobnicate", "x"]).refused(2, "--frobnicate");
     let (store, at) = (scratch.folder("store"), scratch.folder("mnt"));
     let mount = |options: &str| scratch.run(&["mount", "-o", options, text(&store), text(&at)]);
+    scratch.run(&["init", "--label", "", "new"]).refused(2, "a label has 1 to 128 bytes");
+    assert!(!scratch.path("new").exists());
     mount("rw,frobnicate").refused(2, "-o frobnicate: unknown mount option");
     mount("suid").refused(2, "nosuid,nodev");
     mount("run-depth=none").refused(2, "run-depth=none");

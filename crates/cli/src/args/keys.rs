@@ -22,7 +22,7 @@ pub struct Init {
     #[arg(value_hint = ValueHint::DirPath)]
     pub store: PathBuf,
     /// The owner's label, as others will see it
-    #[arg(long, default_value = "owner")]
+    #[arg(long, default_value = "owner", value_parser = label)]
     pub label: String,
     /// Write the owner's key file here instead of into the store (0600; an existing file is refused)
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
@@ -126,4 +126,12 @@ pub struct Rotate {
     pub json: bool,
     #[command(flatten)]
     pub who: Who,
+}
+
+/// What a state of the chain takes (docs/format.md, kinds of values).
+fn label(text: &str) -> Result<String, String> {
+    if (1..=128).contains(&text.len()) && !text.chars().any(char::is_control) {
+        return Ok(text.to_owned());
+    }
+    Err("a label has 1 to 128 bytes and no control characters".to_owned())
 }

@@ -118,6 +118,7 @@ fn mount(options: &Options, at: &Path, path: &Path, store: &Store, open: &Open) 
         stuck_after: STUCK,
         max_nodes: options.mount.max_nodes.unwrap_or(MAX_NODES),
     };
+    let _turn = mount_point::turn(at)?;
     let session = Session::mount(Arc::clone(&open.vault), at, &options)
         .with_context(|| format!("mount vault {} at {}", store.chain.vault_id(), shown(at)))?;
     Ok(session)
