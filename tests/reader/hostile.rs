@@ -47,6 +47,13 @@ fn assert_refused(site: &Site, refusal: &str, whole: usize) {
 }
 
 #[test]
+fn a_run_without_an_envelope_is_refused() {
+    let (site, tree) = vault();
+    fs::remove_file(tree.with_file_name("keys").join("vault-1")).expect("an envelope");
+    assert_refused(&site, "no envelope to a key of this vault", 0);
+}
+
+#[test]
 fn a_changed_chunk_costs_that_chunk() {
     let (site, tree) = vault();
     let file = OpenOptions::new().write(true).open(&stored(&tree)[0]).expect("a file");

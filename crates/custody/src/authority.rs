@@ -172,6 +172,13 @@ impl Authority for Acting {
         }
     }
 
+    fn opens_every_run(&self) -> bool {
+        let Keys::Vault(epochs) = &self.keys else { return false };
+        // A rotation that this identity does not know yet seals runs to a key that it lacks.
+        self.refresh();
+        epochs.get(self.chain().epoch()).is_some()
+    }
+
     fn seal_run(&self, run: &RunId, key: &RunKey) -> runvault_vault::Result<Vec<EnvelopeFile>> {
         let now = clock::now();
         let chain = self.chain();
@@ -243,9 +250,10 @@ mod tests {
     fn new_runs_follow_a_rotation_and_no_rollback() {
         let (root, owner, chain) = vault();
         let acting = Acting::open(&root, chain.clone(), &owner).unwrap();
+        assert!(acting.opens_every_run());
         rotate(&root, &chain, &owner, &mut |_, _| {}).unwrap();
         assert_eq!(acting.epoch().0, 1, "until it looks");
-        acting.refresh();
+        assert!(!acting.opens_every_run(), "it lacks the newest key");
         assert_eq!((acting.epoch().0, acting.state().n), (2, 1));
         put(&custody(&root), "audit.log", b"");
         acting.refresh();

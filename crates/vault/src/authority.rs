@@ -54,6 +54,11 @@ pub trait Authority: Send + Sync {
     /// Opens the run's key with whatever this identity holds; `None` if no envelope is for it.
     /// A wrong or damaged envelope that *is* for it is an error.
     fn open_run(&self, run: &RunId, envelopes: &[EnvelopeFile]) -> Result<Option<RunKey>>;
+    /// Whether every genuine run of the vault has an envelope that this identity could open: without any,
+    /// a run is not closed to it but damaged.
+    fn opens_every_run(&self) -> bool {
+        false
+    }
     /// The file name and bytes of a new run's envelopes (current epoch, standing readers).
     fn seal_run(&self, run: &RunId, key: &RunKey) -> Result<Vec<EnvelopeFile>>;
 }

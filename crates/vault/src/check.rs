@@ -110,7 +110,9 @@ pub fn check(
         if checker.short.is_some() {
             break;
         }
-        if let Err(error) = checker.run(run) {
+        if let Err(error) = checker.run(run)
+            && !runs::is_gone(root, &run)
+        {
             let object = error.object().map_or_else(|| format!("runs/{run}"), ToOwned::to_owned);
             checker.damage(object, None, error);
         }

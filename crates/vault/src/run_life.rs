@@ -21,7 +21,7 @@ use crate::run_table::{Entry, joined};
 use crate::{Error, Posix, Result, Vault, runs, sys};
 
 /// Directories of a run's own files.
-const DIR_MODE: u32 = 0o755;
+pub(crate) const DIR_MODE: u32 = 0o755;
 pub(crate) const FILE_MODE: u32 = 0o644;
 /// Levels of a run's directory below which nothing is removed: no path of ours is that deep.
 const REMOVE_DEPTH: usize = 1 << 16;

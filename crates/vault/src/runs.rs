@@ -12,7 +12,8 @@ use runvault_store::read_whole::read_whole;
 use runvault_store::replace;
 
 use crate::authority::{Authority, ChainPlace, EnvelopeFile};
-use crate::outcome::{is_not_found, opened, part_opened};
+use crate::outcome::{is_not_found, opened, outcome, part_opened};
+use crate::run_life::DIR_MODE;
 use crate::{Damage, Error, Result, sys};
 
 const RUNS: &[u8] = b"runs";
@@ -178,6 +179,10 @@ pub struct Envelopes {
 }
 
 impl Envelopes {
+    fn is_empty(&self) -> bool {
+        self.files.is_empty() && self.refused.is_empty()
+    }
+
     /// The run's key; `None` where no envelope is for this identity.
     ///
     /// # Errors
@@ -191,13 +196,29 @@ impl Envelopes {
 }
 
 /// Reads the envelopes that `authority` could open, each by its name: what else lies in `keys/`, and how
-/// much of it, is without effect.
+/// much of it, is without effect. That there is none is refused where there must be one.
 ///
 /// # Errors
 /// The store's; [`Damage::Kind`] for `keys` itself.
 pub fn envelopes(root: &Arc<dyn Dir>, run: &RunId, authority: &dyn Authority) -> Result<Envelopes> {
-    let keys = keys_dir(root, run)?;
+    let mut found = read_envelopes(root, run, authority)?;
+    if found.is_empty() && authority.opens_every_run() {
+        // A rotation puts the new one before it removes the old one: between two looks, both were missed.
+        found = read_envelopes(root, run, authority)?;
+        if found.is_empty() {
+            let what = Damage::Run("no envelope to a key of this vault is there".to_owned());
+            found.refused.push(Error::damaged(format!("runs/{run}/keys"), what));
+        }
+    }
+    Ok(found)
+}
+
+fn read_envelopes(root: &Arc<dyn Dir>, run: &RunId, authority: &dyn Authority) -> Result<Envelopes> {
     let mut found = Envelopes::default();
+    let keys = match keys_dir(root, run) {
+        Err(e) if is_missing(&e) && !is_gone(root, run) => return Ok(found),
+        keys => keys?,
+    };
     for name in authority.envelope_names() {
         let object = || format!("runs/{run}/keys/{name}");
         match read_whole(&*keys, name.as_bytes(), ENVELOPE_MAX).map_err(|e| opened("read", object(), e)) {
@@ -208,6 +229,44 @@ pub fn envelopes(root: &Arc<dyn Dir>, run: &RunId, authority: &dyn Authority) ->
         }
     }
     Ok(found)
+}
+
+fn is_missing(error: &Error) -> bool {
+    matches!(error, Error::Store { source, .. } if source.raw_os_error() == Some(libc::ENOENT))
+}
+
+/// Whether a run has none of the envelopes that `authority` could open, where it must have one.
+pub(crate) fn lacks_envelope(root: &Arc<dyn Dir>, run: &RunId, authority: &dyn Authority) -> bool {
+    let there = |name: &String| {
+        keys_dir(root, run).and_then(|keys| {
+            keys.stat(name.as_bytes()).map_err(|e| outcome("stat", format!("runs/{run}/keys/{name}"), e))
+        })
+    };
+    let mut looked = authority.envelope_names().into_iter().map(|name| there(&name));
+    looked.all(|there| there.is_err_and(|e| is_not_found(&e) || is_missing(&e)))
+        && authority.opens_every_run()
+}
+
+/// Seals the key of a run that has lost its envelopes anew, as that of a new run.
+///
+/// # Errors
+/// The store's.
+pub(crate) fn restore_envelopes(
+    root: &Arc<dyn Dir>,
+    run: &RunId,
+    key: &RunKey,
+    authority: &dyn Authority,
+) -> Result<()> {
+    let fail = |e| Error::store("make", format!("runs/{run}/keys"), e);
+    let dir = run_dir(root, run)?;
+    match dir.create_dir(KEYS, DIR_MODE) {
+        Err(e) if e.raw_os_error() != Some(libc::EEXIST) => return Err(fail(e)),
+        _ => dir.sync().map_err(fail)?,
+    }
+    for envelope in authority.seal_run(run, key)? {
+        put_envelope(root, run, &envelope)?;
+    }
+    Ok(())
 }
 
 /// Puts an envelope in place, durable, whole or not at all.

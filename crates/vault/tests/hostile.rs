@@ -468,6 +468,30 @@ fn runs_that_no_key_opens_are_hidden_and_counted() {
     assert_eq!(fixture.writer().get("run/x").unwrap(), vec![1; 30_000]);
 }
 
+#[test]
+fn a_run_without_any_envelope_is_damage_and_its_writer_puts_one_back() {
+    for whole in [false, true] {
+        let fixture = Fixture::in_memory();
+        written(&fixture);
+        let dir = run_dir(&fixture);
+        dir.open_dir(b"keys").unwrap().unlink(b"vault-1").unwrap();
+        if whole {
+            dir.remove_dir(b"keys").unwrap();
+        }
+        let (summary, found) = checked(&fixture);
+        assert_eq!((summary.damages, summary.closed_runs), (1, 0), "{found:?}");
+        assert!(found[0].0.ends_with("/keys"), "{found:?}");
+        let vault = fixture.reader();
+        assert!(vault.list("").unwrap().is_empty());
+        assert_eq!((vault.left_out().len(), vault.closed_runs()), (1, 0));
+
+        fixture.writer().close().unwrap();
+        let (summary, found) = checked(&fixture);
+        assert_eq!((summary.runs, summary.damages), (1, 0), "{found:?}");
+        assert_eq!(fixture.reader().get("run/x").unwrap(), vec![1; 30_000]);
+    }
+}
+
 /// Another machine's lease in the place of the first run's.
 fn held_elsewhere(fixture: &Fixture) -> (Arc<dyn Dir>, Lease) {
     let runs = fixture.root.open_dir(b"runs").unwrap();
