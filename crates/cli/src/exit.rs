@@ -90,8 +90,8 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if let Some(refusal) = cause.downcast_ref::<Refusal>() {
         return Some(refusal.exit);
     }
-    if cause.is::<crate::left_out::LeftOut>() {
-        return Some(Exit::Damaged);
+    if let Some(left_out) = cause.downcast_ref::<crate::left_out::LeftOut>() {
+        return Some(left_out.exit());
     }
     if let Some(custody) = cause.downcast_ref::<runvault_custody::Error>() {
         return Some(of_custody(custody));

@@ -5,14 +5,22 @@ use std::sync::Arc;
 use runvault_format::ids::RunId;
 use runvault_vault::{Error, Vault};
 
+use crate::exit::Exit;
 use crate::output::{self, count, warn};
 use crate::{exit, hint};
 
-/// A run that is left out; always damage of the vault, whatever the store's error was.
+/// A run that is left out.
 #[derive(Clone, Debug)]
 pub struct LeftOut {
     run: RunId,
     cause: Arc<Error>,
+}
+
+impl LeftOut {
+    /// Damage of the vault, whatever the store's error was, unless it is this machine or user that lacks something.
+    pub fn exit(&self) -> Exit {
+        if self.cause.is_of_this_machine() { Exit::Failed } else { Exit::Damaged }
+    }
 }
 
 impl std::fmt::Display for LeftOut {

@@ -86,8 +86,8 @@ pub struct CheckSummary {
 /// state folder names for a run that it holds.
 ///
 /// # Errors
-/// The store's, for `runs/` itself, and where this machine is short of descriptors or memory, which says
-/// nothing about the store. Everything else is reported, and the rest goes on.
+/// The store's, for `runs/` itself, and what [`Error::is_of_this_machine`], which says nothing about the
+/// store. Everything else is reported, and the rest goes on.
 pub fn check(
     root: &Arc<dyn Dir>,
     authority: &Arc<dyn Authority>,
@@ -126,7 +126,7 @@ struct Checker<'a> {
     held: &'a dyn Fn(&RunId) -> Option<SessionId>,
     report: &'a mut dyn FnMut(CheckEvent),
     summary: CheckSummary,
-    /// What this machine lacked: the check ends there.
+    /// What this machine or user lacked: the check ends there.
     short: Option<Error>,
 }
 
@@ -148,7 +148,7 @@ struct Level {
 
 impl Checker<'_> {
     fn damage(&mut self, object: String, path: Option<&[u8]>, error: Error) {
-        if error.is_shortage() {
+        if error.is_of_this_machine() {
             self.short.get_or_insert(error);
             return;
         }
@@ -365,7 +365,7 @@ fn enter(
 fn side(dir: &dyn Dir, stored: &[u8], object: &str) -> Result<Option<Vec<u8>>> {
     let read = Vault::read_side(dir, &name::side_name_of(stored));
     match read.map_err(|e| Error::store("read the side file of", object, e)) {
-        Err(error) if error.is_shortage() => Err(error),
+        Err(error) if error.is_of_this_machine() => Err(error),
         read => Ok(read.ok().flatten()),
     }
 }

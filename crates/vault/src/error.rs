@@ -147,10 +147,14 @@ impl Error {
         let Error::Store { source, .. } = self else { return false };
         matches!(source.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG))
     }
-    /// This machine is short of descriptors or memory: that says nothing about the store.
-    pub fn is_shortage(&self) -> bool {
+    /// This machine is short of descriptors or memory, or this user of permission: that says nothing about
+    /// the store.
+    pub fn is_of_this_machine(&self) -> bool {
         let Error::Store { source, .. } = self else { return false };
-        matches!(source.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM))
+        matches!(
+            source.raw_os_error(),
+            Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EACCES | libc::EPERM)
+        )
     }
     /// The place in the store of what is damaged.
     pub fn object(&self) -> Option<&str> {

@@ -261,7 +261,7 @@ impl Vault {
                 Ok(side) => side,
                 Err(e) => match outcome("read a side file in", dir.object(), e) {
                     // A listing that leaves out what is there would say that it is not.
-                    error if error.is_shortage() => return Err(error),
+                    error if error.is_of_this_machine() => return Err(error),
                     _ => None,
                 },
             },

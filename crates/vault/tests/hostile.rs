@@ -198,15 +198,20 @@ fn a_side_file_without_its_name_is_no_planted_one() {
     assert_eq!((summary.damages, summary.foreign_names, summary.leftovers), (0, 0, 1), "{found:?}");
 }
 
-/// Found for the machine that checks, never for the store: the check ends, and says why.
+/// Found for the machine and the user that check, never for the store: the check ends, and says why.
 #[test]
-fn a_shortage_of_this_machine_is_no_damage() {
+fn what_this_machine_or_user_lacks_is_no_damage() {
     let fixture = Fixture::in_memory();
     written(&fixture);
     let authority: Arc<dyn Authority> = fixture.authority.clone();
-    for (op, errno) in
-        [(Op::OpenDir, libc::EMFILE), (Op::OpenFile, libc::ENFILE), (Op::Entries, libc::ENOMEM)]
-    {
+    for (op, errno) in [
+        (Op::OpenDir, libc::EMFILE),
+        (Op::OpenFile, libc::ENFILE),
+        (Op::Entries, libc::ENOMEM),
+        (Op::OpenDir, libc::EACCES),
+        (Op::OpenFile, libc::EACCES),
+        (Op::Stat, libc::EACCES),
+    ] {
         for after in 1..40 {
             let (root, faults) = Faults::over(fixture.root.clone()).unwrap();
             faults.add(Rule { after, ..Rule::every(op, Fault::Fail(errno)) });
@@ -217,7 +222,7 @@ fn a_shortage_of_this_machine_is_no_damage() {
             assert!(!damaged, "{op:?} {after}");
             match ended {
                 Ok(summary) => assert_eq!(summary.files, 4, "{op:?} {after}"),
-                Err(error) => assert!(error.is_shortage(), "{op:?} {after}: {error}"),
+                Err(error) => assert!(error.is_of_this_machine(), "{op:?} {after}: {error}"),
             }
         }
     }
