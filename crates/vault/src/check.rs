@@ -1,5 +1,6 @@
 //! Everything that the key opens is read and authenticated: what is damaged is named.
 
+mod around;
 mod way;
 
 use std::collections::HashSet;
@@ -51,12 +52,12 @@ pub enum CheckEvent {
         /// What was found.
         what: String,
     },
-    /// A name in the store that is not ours; mounts hide it.
+    /// A name in the store that is not ours; mounts hide it or do not look at it.
     Foreign {
         /// Its place in the store.
         object: String,
     },
-    /// The side file of a name that is gone: a crash may leave one.
+    /// The side file of a name that is gone, or a file that was not put in place: a crash may leave one.
     Leftover {
         /// Its place in the store.
         object: String,
@@ -77,7 +78,7 @@ pub struct CheckSummary {
     /// Records in journals that authenticate.
     pub journal_records: u64,
     pub foreign_names: u64,
-    /// Side files whose name is gone.
+    /// Side files whose name is gone, and files that were not put in place.
     pub leftovers: u64,
     pub damages: u64,
 }
@@ -106,6 +107,7 @@ pub fn check(
     for name in listed.foreign {
         checker.foreign(format!("runs/{}", String::from_utf8_lossy(&name)));
     }
+    checker.retired();
     for run in listed.runs {
         if checker.short.is_some() {
             break;
@@ -166,6 +168,8 @@ impl Checker<'_> {
     }
 
     fn run(&mut self, run: RunId) -> Result<()> {
+        let dir = runs::run_dir(self.root, &run)?;
+        self.around_run(&run, &dir);
         let verified = runs::read_descriptor(self.root, &run, self.authority)?;
         let mut envelopes = runs::envelopes(self.root, &run, self.authority)?;
         let opened = envelopes.open(&run, self.authority);
@@ -183,7 +187,6 @@ impl Checker<'_> {
             let what = Damage::Run("the key is not the one run.json names".into());
             return Err(Error::damaged(format!("runs/{run}"), what));
         }
-        let dir = runs::run_dir(self.root, &run)?;
         let name = match crate::run::read_name(&*dir, &run, &keys) {
             Ok(name) => name,
             Err(error) => {

@@ -497,6 +497,54 @@ fn a_run_without_any_envelope_is_damage_and_its_writer_puts_one_back() {
     }
 }
 
+#[test]
+fn what_is_planted_beside_the_parts_of_a_run_is_named() {
+    let fixture = Fixture::on_disk();
+    written(&fixture);
+    let run = fixture.path().join("runs").join(std::str::from_utf8(&fixture.run_dirs()[0]).unwrap());
+    std::fs::create_dir(run.join("lease")).unwrap();
+    let (summary, found) = checked(&fixture);
+    assert_eq!((summary.damages, summary.foreign_names), (1, 0), "{found:?}");
+    assert!(found[0].0.ends_with("/lease") && found[0].2.contains("kind"), "{found:?}");
+    std::fs::remove_dir(run.join("lease")).unwrap();
+
+    for junk in ["junk", "keys/junk", "journal/junk", ".tmp-0123456789abcdef", "keys/.tmp-01"] {
+        std::fs::create_dir_all(run.join("journal")).unwrap();
+        std::fs::write(run.join(junk), "").unwrap();
+        let (summary, found) = checked(&fixture);
+        let leftover = u64::from(junk.contains(".tmp-"));
+        let counted = (summary.damages, summary.foreign_names, summary.leftovers);
+        assert_eq!(counted, (0, 1 - leftover, leftover), "{junk}: {found:?}");
+        assert!(found[0].0.ends_with(junk), "{found:?}");
+        std::fs::remove_file(run.join(junk)).unwrap();
+    }
+    std::fs::create_dir(run.join("seal")).unwrap();
+    std::fs::write(run.join("keys").join(format!("reader-{}", "0".repeat(32))), "").unwrap();
+    assert!(checked(&fixture).1.is_empty());
+}
+
+#[test]
+fn what_is_planted_in_the_place_of_removed_runs_notes_is_named() {
+    for planted in ["file", "link", "junk"] {
+        let fixture = Fixture::on_disk();
+        written(&fixture);
+        let path = fixture.path().join("retired");
+        match planted {
+            "file" => std::fs::write(&path, "").unwrap(),
+            "link" => std::os::unix::fs::symlink("/", &path).unwrap(),
+            _ => {
+                std::fs::create_dir(&path).unwrap();
+                std::fs::write(path.join("0".repeat(32)), "").unwrap();
+                std::fs::write(path.join("junk"), "").unwrap();
+            }
+        }
+        let (summary, found) = checked(&fixture);
+        let foreign = u64::from(planted == "junk");
+        assert_eq!((summary.damages, summary.foreign_names), (1 - foreign, foreign), "{planted}: {found:?}");
+        assert!(found[0].0.starts_with("retired"), "{found:?}");
+    }
+}
+
 /// Another machine's lease in the place of the first run's.
 fn held_elsewhere(fixture: &Fixture) -> (Arc<dyn Dir>, Lease) {
     let runs = fixture.root.open_dir(b"runs").unwrap();
