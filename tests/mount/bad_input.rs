@@ -173,6 +173,36 @@ fn a_flipped_bit_is_eio_for_its_chunk_alone() {
     mount.unmount();
 }
 
+/// Samba and `fallocate` give a file its size before its bytes.
+#[test]
+fn zeros_in_a_file_that_had_its_size_first_are_eio() {
+    use std::os::unix::fs::FileExt;
+    for (allocate, sync) in [(false, false), (false, true), (true, false), (true, true)] {
+        let site = with_a_file(b"");
+        let mount = site.mount();
+        let file = fs::OpenOptions::new().write(true).open(mount.path("run/file")).expect("open");
+        if allocate {
+            rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, 65_536).expect("room");
+        } else {
+            file.set_len(65_536).expect("a size");
+        }
+        file.write_all_at(&[b'x'; 65_536], 0).expect("bytes");
+        if sync {
+            file.sync_all().expect("a sync");
+        }
+        drop(file);
+        mount.unmount();
+        let file = stored_file(&site);
+        let mut stored = fs::read(&file).expect("read");
+        stored[1024..].fill(0);
+        fs::write(&file, stored).expect("write");
+        let mount = damaged(&site, "zeroed chunks");
+        let read = fs::read(mount.path("run/file")).expect_err("no zeros");
+        assert_eq!(read.raw_os_error(), Some(libc::EIO));
+        mount.unmount();
+    }
+}
+
 #[test]
 fn a_truncated_file_is_eio() {
     let site = with_a_file(&[7; 50_000]);

@@ -103,10 +103,7 @@ impl FileObject {
         state.stale |= batch.end > state.slot_size;
         self.count_writes(state, chunks.end - chunks.start);
         if !state.holes.is_empty() {
-            let filled: Vec<u64> = chunks.filter(|i| state.holes.contains(*i)).collect();
-            for i in filled {
-                state.filled.insert(i..i + 1);
-            }
+            chunks.for_each(|i| state.fill_hole(i));
         }
         Ok(())
     }

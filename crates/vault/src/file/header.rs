@@ -5,6 +5,7 @@ use runvault_format::size::{COPY, HEADER};
 use runvault_format::state_slot::{HOLES_MAX, SEVERAL_LINKS, SlotState};
 use runvault_store::backend::File;
 
+use super::extents::Extents;
 use super::state::State;
 use super::{FileObject, RunContext};
 use crate::{Damage, Error, Result};
@@ -135,6 +136,7 @@ impl FileObject {
         // Read after the write: a checkpoint that begins later covers it.
         state.slot_round = self.run.writer.as_ref().map_or(0, |w| w.round());
         state.slot_size = size;
+        state.listed = Extents::from_slot(&state.listed_holes().to_slot(HOLES_MAX));
         state.direct = true;
         state.unrecorded = 0;
         state.stale = false;

@@ -121,6 +121,7 @@ impl FileObject {
             safe: Some(*copy),
             slot_size: slot.size,
             acknowledged: holes.clone(),
+            listed: holes.clone(),
             unexamined: holes.clone(),
             holes,
             // No object of it is alive: whatever this session recorded of it is durable in place.

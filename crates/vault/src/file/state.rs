@@ -52,6 +52,10 @@ pub(crate) struct State {
     pub(crate) filled: Extents,
     /// Holes that a completed sync has acknowledged.
     pub(crate) acknowledged: Extents,
+    /// Holes that the newest slot written lists. Damage to data there would read as zeros.
+    pub(crate) listed: Extents,
+    /// An acknowledged hole got data: a slot may leave it out after the next sync, and must then.
+    pub(crate) fills_acknowledged: bool,
     /// Listed holes of a file found on disk that nobody has looked into: what authenticates is data.
     pub(crate) unexamined: Extents,
     /// Something was written that only a sync of the file makes durable: no record has it.
@@ -112,6 +116,19 @@ impl State {
         listed
     }
 
+    /// Data went out into chunk `i`.
+    pub(crate) fn fill_hole(&mut self, i: u64) {
+        if !self.holes.contains(i) {
+            return;
+        }
+        self.filled.insert(i..i + 1);
+        if self.acknowledged.contains(i) {
+            self.fills_acknowledged = true;
+        } else {
+            self.stale |= self.listed.contains(i);
+        }
+    }
+
     pub(crate) fn forget_holes_from(&mut self, chunk: u64) {
         for set in [&mut self.holes, &mut self.filled, &mut self.acknowledged, &mut self.unexamined] {
             set.truncate(chunk);
@@ -122,7 +139,7 @@ impl State {
         self.tail.is_some() || !self.overlay.is_empty()
     }
 
-    /// A slot would say something new.
+    /// A slot would say something new now.
     pub(crate) fn wants_slot(&self) -> bool {
         self.stale || self.size != self.slot_size
     }
@@ -132,6 +149,7 @@ impl State {
         if self.poisoned {
             return !self.unplaced.is_empty();
         }
-        self.is_waiting() || self.live || self.slot_due || (self.stale && !self.detached)
+        let owes_slot = (self.stale || self.fills_acknowledged) && !self.detached;
+        self.is_waiting() || self.live || self.slot_due || owes_slot
     }
 }

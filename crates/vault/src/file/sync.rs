@@ -18,8 +18,9 @@ impl FileObject {
         state.direct = false;
         self.slot_is_safe(state);
         let filled = std::mem::take(&mut state.filled);
-        // The newest slot still lists them: the next one will not.
-        state.stale |= filled.intersects(&state.acknowledged);
+        // The newest slot may still list them: the next one will not.
+        state.stale |= filled.intersects(&state.listed);
+        state.fills_acknowledged = false;
         state.holes.subtract(&filled);
         state.acknowledged = state.holes.clone();
         if state.live {
@@ -62,6 +63,10 @@ impl FileObject {
         if state.direct {
             self.sync_file(&mut state)?;
         }
+        if state.stale && !state.detached {
+            // Its data is durable now: an acknowledged hole leaves the list.
+            self.write_slot_quietly(&mut state)?;
+        }
         state.durable = state.size;
         self.note_residue(&state);
         self.keep_while_needed(&mut state);
@@ -78,7 +83,8 @@ impl FileObject {
         }
         {
             let state = self.shared();
-            let owes = state.tail.is_some() || (state.wants_slot() && !state.detached && !state.slot_due);
+            let wants_slot = state.wants_slot() || state.fills_acknowledged;
+            let owes = state.tail.is_some() || (wants_slot && !state.detached && !state.slot_due);
             if !owes && !state.poisoned {
                 return Ok(());
             }
@@ -91,16 +97,24 @@ impl FileObject {
 
     fn close_state(&self, state: &mut State) -> Result<()> {
         self.write_tail(state)?;
-        if !state.wants_slot() || state.detached {
-            state.slot_due = false;
-            return Ok(());
+        let wants_slot = state.wants_slot() && !state.detached;
+        if wants_slot && state.overlay.is_empty() {
+            self.write_slot_quietly(state)?;
         }
-        if !state.overlay.is_empty() {
-            // A slot must not claim what an unsynced record brings.
-            state.slot_due = true;
-            return Ok(());
+        // A slot must not claim what an unsynced record brings, nor leave out an acknowledged hole
+        // before its data is durable.
+        let waits = wants_slot && !state.overlay.is_empty();
+        state.slot_due = waits || (state.fills_acknowledged && !state.detached);
+        Ok(())
+    }
+
+    /// [`FileObject::close_state`] where what it would leave to the timer is not left.
+    fn close_settled(&self, state: &mut State) -> Result<()> {
+        self.write_tail(state)?;
+        if state.fills_acknowledged && !state.detached {
+            self.sync_file(state)?;
         }
-        self.write_slot_quietly(state)
+        self.close_state(state)
     }
 
     /// The end of a session: nothing of the file is left in memory only.
@@ -109,7 +123,7 @@ impl FileObject {
             Err(Error::Poisoned { .. }) => return self.retry_in_place(),
             settled => settled?,
         };
-        self.close_state(&mut state)
+        self.close_settled(&mut state)
     }
 
     /// The timer: what has waited long enough goes out.
@@ -123,7 +137,7 @@ impl FileObject {
             self.retry_in_place()?;
         } else if due {
             let mut state = self.settled()?;
-            if state.slot_due { self.close_state(&mut state)? } else { self.write_tail(&mut state)? }
+            if state.slot_due { self.close_settled(&mut state)? } else { self.write_tail(&mut state)? }
         }
         self.keep_while_needed(&mut self.exclusive());
         Ok(())

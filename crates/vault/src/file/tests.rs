@@ -2,6 +2,7 @@
 
 mod costs;
 mod faults;
+mod holes;
 mod model;
 mod names;
 mod tamper;

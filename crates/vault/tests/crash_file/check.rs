@@ -142,6 +142,7 @@ impl World {
             Step::Write { file, .. }
             | Step::Truncate { file, .. }
             | Step::Punch { file, .. }
+            | Step::Reserve { file, .. }
             | Step::Zero { file, .. } => (*file, self.expects[*file].now().to_vec()),
             _ => return None,
         };
@@ -158,6 +159,7 @@ impl World {
                     bytes[offset..end].fill(0);
                 }
             }
+            Step::Reserve { offset, len, .. } => bytes.resize(bytes.len().max(offset + len), 0),
             Step::Zero { offset, len, .. } => {
                 bytes.resize(bytes.len().max(offset + len), 0);
                 bytes[offset..offset + len].fill(0);
@@ -183,6 +185,7 @@ impl World {
             Step::Zero { file, offset, len } => {
                 allocate(session, file, offset, len, Allocate::ZeroRange { keep_size: false })
             }
+            Step::Reserve { file, offset, len } => allocate(session, file, offset, len, Allocate::Plain),
             Step::Flush { file } => session.file(file)?.flush(),
             Step::Reopen { file } => session.close(file),
             Step::Checkpoint => session.run().checkpoint(),

@@ -91,6 +91,21 @@ fn a_cut_below_a_record_that_is_not_durable_in_place() {
     survives(&[&[punch][..], &writes].concat());
 }
 
+/// An acknowledged hole stays listed until its data is durable, whatever writes a slot meanwhile.
+#[test]
+fn a_file_that_has_its_size_before_its_bytes() {
+    let grow = Step::Truncate { file: 0, len: 4 * CHUNK - 90 };
+    let reserve = Step::Reserve { file: 0, offset: 0, len: 4 * CHUNK - 90 };
+    let reopen = [Step::Reopen { file: 0 }, Step::Tick, Step::Checkpoint];
+    for sized in [grow, reserve] {
+        for synced in [&[SYNC][..], &reopen, &[]] {
+            let fill = [write(0, 0, CHUNK), Step::Flush { file: 0 }, write(0, CHUNK, 3 * CHUNK - 90)];
+            let end = [Step::Flush { file: 0 }, Step::Tick, SYNC, write(0, 5, CHUNK), SYNC, Step::Kill];
+            survives(&[std::slice::from_ref(&sized), synced, &fill, &end].concat());
+        }
+    }
+}
+
 /// Recovery's own slot keeps what the slots before it said of the journal: it may run again.
 #[test]
 fn recovery_twice_replays_nothing_that_was_skipped_before() {

@@ -29,6 +29,12 @@ pub enum Step {
         offset: usize,
         len: usize,
     },
+    /// Plain fallocate: room, and size, before there are bytes.
+    Reserve {
+        file: usize,
+        offset: usize,
+        len: usize,
+    },
     /// release: bytes go out, nothing is synced.
     Flush {
         file: usize,
@@ -73,8 +79,9 @@ fn step(draw: &mut Draw, crashes: bool, files: u64) -> Step {
         60..73 => Step::Truncate { file, len: if draw.below(5) == 0 { 0 } else { position(draw) } },
         73..79 => Step::Punch { file, offset: position(draw), len: 1 + length(draw) },
         79..80 => Step::Zero { file, offset: position(draw), len: 1 + length(draw) },
-        80..83 => Step::Flush { file },
-        83..86 => Step::Reopen { file },
+        80..82 => Step::Reserve { file, offset: position(draw), len: 1 + length(draw) },
+        82..84 => Step::Flush { file },
+        84..86 => Step::Reopen { file },
         86..90 => Step::Checkpoint,
         90..94 if crashes => Step::Kill,
         94..96 if crashes => Step::Power,

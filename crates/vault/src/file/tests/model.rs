@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use crate::api::Allocate;
 use crate::file::FileObject;
 use crate::file::testing::{Rig, content};
+use crate::file::tests::holes::listed_data;
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -139,6 +140,7 @@ fn step(rig: &mut Option<Rig>, file: &mut Option<Arc<FileObject>>, model: &mut V
             *file = None;
             let old = rig.take().unwrap();
             let new = if matches!(op, Op::Kill) { old.killed() } else { old.remounted() };
+            assert_eq!(listed_data(&new, "f"), [0u64; 0], "data that the newest slot calls a hole");
             *file = Some(new.open("f").unwrap());
             *rig = Some(new);
             return;
@@ -160,6 +162,7 @@ fn run(log2: u8, ops: &[Op]) {
     drop(file);
     let rig = rig.unwrap().remounted();
     if !ops.is_empty() {
+        assert_eq!(listed_data(&rig, "f"), [0u64; 0], "data that the newest slot calls a hole");
         assert!(content(&rig.open("f").unwrap()).unwrap() == model, "after the last remount");
         let reader = rig.reader();
         assert!(content(&rig.open_in(&reader, "f").unwrap()).unwrap() == model, "for a reader");
