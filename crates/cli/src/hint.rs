@@ -77,7 +77,11 @@ const CUSTODY_CHANGED: &str = "someone or something changed it: put that file ba
 
 /// By where it lies: in the store's custody, in a run, or in this machine's state folder.
 fn of_damaged(object: &str) -> Option<String> {
-    Some(if object.starts_with("custody/") || object == "vault.json" {
+    Some(if object == "vault.json" {
+        "it names the vault and never changes: put it back from a backup or any other copy of this store, however old".into()
+    } else if object == "custody" || object == "runs" {
+        format!("put {object}/ back from a backup: without it nothing of this vault can be read")
+    } else if object.starts_with("custody/") {
         CUSTODY_CHANGED.into()
     } else if object.starts_with("runs/") {
         RUN_DAMAGED.into()
@@ -98,7 +102,7 @@ fn of_vault(error: &Vault) -> Option<String> {
         Vault::Held { run, .. } => Some(format!(
             "reading works: mount --read-only, ls, cat. If that machine is gone for good:\nrunvault takeover STORE {run}"
         )),
-        Vault::Damaged { .. } => Some(RUN_DAMAGED.into()),
+        Vault::Damaged { object, .. } => Some(of_damaged(object).unwrap_or_else(|| RUN_DAMAGED.into())),
         Vault::Store { source, .. } => of_errno(source.raw_os_error()?),
         _ => None,
     }
@@ -167,7 +171,9 @@ mod tests {
     fn damage_is_mended_where_it_lies() {
         let advice = |object: &str| hint(&Custody::Damaged { object: object.into(), why: "x".into() }.into());
         assert!(advice("custody/states/0").unwrap().contains("from a backup"));
-        assert!(advice("vault.json").unwrap().contains("from a backup"));
+        assert!(advice("vault.json").unwrap().contains("any other copy of this store"));
+        assert!(advice("custody").unwrap().contains("put custody/ back"));
+        assert!(advice("runs").unwrap().contains("put runs/ back"));
         assert!(advice("runs/00/run.json").unwrap().contains("runvault check"));
         assert!(advice("/var/lib/runvault/00/head").unwrap().contains("--state"));
         assert_eq!(advice("key file"), None);

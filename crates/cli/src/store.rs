@@ -41,7 +41,7 @@ impl Store {
     /// Exit 1: missing, not a vault, unknown version; exit 4: damaged, or older than it was.
     pub fn open(path: &Path, who: &Who) -> Result<Store> {
         let root = open_root(path)?;
-        let chain = Chain::load(&root).with_context(|| format!("the store {}", shown(path)))?;
+        let chain = load_chain(&root, path)?;
         let state = state_folder(who.state.as_deref())?;
         let store = Store { path: path.to_owned(), root, chain, state };
         match store.pin(&store.chain) {
@@ -113,8 +113,21 @@ impl Store {
                 .and_then(|file| key_files::unlock(&file, &mut asker)),
             None => locks::unlock(&self.root, &mut asker),
         };
+        if who.identity.is_none() && opened.is_ok() {
+            self.tell_faults_of_locks();
+        }
         // Our own refusal says more than custody's "no passphrase".
         asker.failed.take().map_or_else(|| opened.map_err(anyhow::Error::from), Err)
+    }
+
+    /// One copy of the owner's key file is enough until it is lost too.
+    fn tell_faults_of_locks(&self) {
+        for fault in locks::faults(&self.root).unwrap_or_default() {
+            let path = shown(&self.path);
+            warn(&format!(
+                "{fault}; the key was read all the same: runvault passwd {path} writes both copies anew"
+            ));
+        }
     }
 
     /// What this identity may open.
@@ -166,7 +179,9 @@ impl Store {
             authority = Acting::open(&self.root, self.chain.clone(), &identity)?;
         }
         drop(identity);
-        if folder.settle(&self.root)?.restored {
+        let settled =
+            folder.settle(&self.root).with_context(|| format!("the store {}", shown(&self.path)))?;
+        if settled.restored {
             warn(
                 "the store has runs of this machine that its state folder does not know (was the folder restored \
                  from a backup?); they are counted again",
@@ -225,6 +240,14 @@ pub fn open_root(path: &Path) -> Result<Arc<dyn Dir>> {
         }
         refuse(Exit::Failed, what)
     })
+}
+
+/// The chain of the store at `path`, verified.
+///
+/// # Errors
+/// Exit 1: not a vault, unknown version; exit 4: damaged.
+pub fn load_chain(root: &Arc<dyn Dir>, path: &Path) -> Result<Chain> {
+    Chain::load(root).with_context(|| format!("the store {}", shown(path)))
 }
 
 /// A short word for why a directory does not open.

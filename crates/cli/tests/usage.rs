@@ -116,7 +116,9 @@ fn a_store_that_is_missing_or_no_vault() {
     }
     scratch.run(&["mount", "none", text(&at)]).refused(1, "no such directory");
     scratch.run(&["cp", "file", "none:/x"]).refused(1, "no such directory");
-    scratch.run(&["cp", "file", "other"]).refused(2, "neither side is a vault");
+    scratch
+        .run(&["cp", "file", "other"])
+        .refused(2, "neither side is a vault: file has no :/, other has no :/");
     scratch.run(&["ls", text(&full)]).refused(1, "not a vault").refused(1, "runvault init DIR");
 }
 

@@ -172,6 +172,7 @@ pub fn init(root: &Arc<dyn Dir>, owner: &Identity, lock_in_store: Option<&NewLoc
 
 #[cfg(test)]
 mod tests {
+    use runvault_store::backend::Rename;
     use runvault_store::doubles::memory::MemoryDir;
 
     use super::*;
@@ -207,6 +208,20 @@ mod tests {
         root.create_dir(NOT_OURS, 0o700).unwrap();
         assert!(matches!(Chain::load(&root), Err(Error::NotAVault { found }) if found.contains("empty")));
         init(&root, &owner, None).unwrap();
+    }
+
+    #[test]
+    fn a_vault_that_lacks_a_part_is_damaged_and_no_place_for_a_new_one() {
+        for part in [VAULT_JSON, CUSTODY] {
+            let (root, owner, _) = vault();
+            root.rename(part.as_bytes(), &*root, b"aside", Rename::Over).unwrap();
+            let refused = Chain::load(&root).unwrap_err();
+            assert!(
+                matches!(&refused, Error::Damaged { object, why } if object == part && why == "missing"),
+                "{refused}"
+            );
+            assert!(matches!(init(&root, &owner, None), Err(Error::NotEmpty(_))));
+        }
     }
 
     #[test]

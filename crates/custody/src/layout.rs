@@ -48,6 +48,7 @@ pub(crate) fn open_dir(parent: &Arc<dyn Dir>, name: &str, object: &str) -> Resul
         Some(libc::ENOTDIR | libc::ELOOP) => {
             Error::Damaged { object: object.to_owned(), why: "not a directory".to_owned() }
         }
+        Some(libc::ENOENT) => Error::Damaged { object: object.to_owned(), why: "missing".to_owned() },
         _ => Error::io("open", object, e),
     })
 }

@@ -10,6 +10,7 @@ mod enroll;
 mod epochs;
 pub mod error;
 mod execute;
+pub mod faults;
 pub mod gateway;
 pub mod identity;
 pub mod init;

@@ -90,6 +90,27 @@ pub fn passwd(root: &Arc<dyn Dir>, owner: &Identity, new: &NewLock) -> Result<Ve
     Ok(broken.iter().map(ToString::to_string).collect())
 }
 
+/// What is wrong with the copies, though one of them may suffice: one is damaged or missing, or they differ.
+/// Nothing where the key is kept elsewhere, nor of copies that this user may not read.
+///
+/// # Errors
+/// The store's.
+pub fn faults(root: &Arc<dyn Dir>) -> Result<Vec<Error>> {
+    let (good, mut broken) = match read_both(root) {
+        Ok((good, broken)) if !good.is_empty() => (good, broken),
+        Ok(_) => return Ok(Vec::new()),
+        Err(e) => (Vec::new(), vec![e]),
+    };
+    broken.retain(|e| !matches!(e, Error::Io { .. }));
+    if let [first, second] = &good[..]
+        && first != second
+    {
+        let why = "not the same as owner-1: a `passwd` was interrupted, or one of them is damaged".to_owned();
+        broken.push(Error::Damaged { object: object(COPIES[0]), why });
+    }
+    Ok(broken)
+}
+
 /// Both copies that parse, in order. A damaged one is told only where it was the last hope.
 fn read_good(root: &Arc<dyn Dir>) -> Result<Vec<KeyFile>> {
     read_both(root).map(|(good, _)| good)
@@ -185,13 +206,20 @@ mod tests {
         let opened = unlock(&root, &mut Says(b"first", 0)).unwrap();
         assert_eq!((opened.id(), opened.vault), (owner.id(), Some(vault)));
 
-        // One copy suffices, whichever.
+        // One copy suffices, whichever; the other is missed.
+        let one_fault = |store: &Arc<dyn Dir>, lost: &str| {
+            let found = faults(store).unwrap();
+            matches!(&found[..], [Error::Damaged { object, .. }] if object.ends_with(lost))
+        };
+        assert!(faults(&root).unwrap().is_empty());
         for lost in COPIES {
             let store = copy(&root);
             put(&locks(&store), lost, b"runvault/1 key\n{torn");
             assert_eq!(read(&store).unwrap().id(), owner.id());
+            assert!(one_fault(&store, lost));
             locks(&store).unlink(lost.as_bytes()).unwrap();
             assert_eq!(read(&store).unwrap().id(), owner.id());
+            assert!(one_fault(&store, lost));
         }
         let store = copy(&root);
         COPIES.iter().for_each(|lost| put(&locks(&store), lost, b"torn"));
@@ -206,6 +234,7 @@ mod tests {
         let refused = unlock(&store, &mut prompt).unwrap_err();
         assert!(matches!(refused, Error::WrongPassphrase { .. }) && prompt.1 == 1, "{refused}");
         put(&locks(&store), "owner-1", &get(&locks(&root), "owner-1"));
+        assert!(one_fault(&store, "owner-0"));
         for passphrase in [&b"first"[..], b"second"] {
             let mut prompt = Says(passphrase, 0);
             assert_eq!(unlock(&store, &mut prompt).unwrap().id(), owner.id());
@@ -242,6 +271,7 @@ mod tests {
     fn keys_that_do_not_belong_are_refused() {
         let (root, owner, _) = vault();
         assert!(matches!(read(&root), Err(Error::NoLock)));
+        assert!(faults(&root).unwrap().is_empty());
         assert!(matches!(unlock(&root, &mut Says(b"", 0)), Err(Error::NoLock)));
         assert!(matches!(passwd(&root, &owner, &passphrase(b"x")), Err(Error::NoLock)));
         let unlocked = key_files::lock(&owner, &NewLock::None, None).unwrap();

@@ -75,6 +75,14 @@ pub(crate) fn runs_dir(root: &Arc<dyn Dir>) -> Result<Arc<dyn Dir>> {
     root.open_dir(RUNS).map_err(|e| part_opened("open", "runs", e))
 }
 
+/// [`runs_dir`] of a vault that is begun with: that it is missing is damage, and no sign of a store that
+/// was deleted while it was in use.
+pub(crate) fn runs_of_vault(root: &Arc<dyn Dir>) -> Result<Arc<dyn Dir>> {
+    runs_dir(root).map_err(|e| {
+        if is_missing(&e) { Error::damaged("runs", Damage::Run("missing".to_owned())) } else { e }
+    })
+}
+
 /// `runs/<id>`.
 pub(crate) fn run_dir(root: &Arc<dyn Dir>, run: &RunId) -> Result<Arc<dyn Dir>> {
     let name = run.to_string();
@@ -89,7 +97,7 @@ pub(crate) fn is_gone(root: &Arc<dyn Dir>, run: &RunId) -> bool {
 /// The names in `runs/`.
 ///
 /// # Errors
-/// The store's.
+/// [`Damage`] where it is missing; the store's.
 pub fn list(root: &Arc<dyn Dir>) -> Result<Vec<RunId>> {
     list_all(root).map(|listed| listed.runs)
 }
@@ -99,7 +107,7 @@ pub fn list(root: &Arc<dyn Dir>) -> Result<Vec<RunId>> {
 /// # Errors
 /// The store's.
 pub fn list_all(root: &Arc<dyn Dir>) -> Result<Listed> {
-    let runs = runs_dir(root)?;
+    let runs = runs_of_vault(root)?;
     let mut listed = Listed::default();
     runs.entries(0, &mut |entry| {
         let id = std::str::from_utf8(&entry.name).ok().and_then(|text| text.parse().ok());

@@ -113,7 +113,7 @@ impl Vault {
         gateway: Option<Arc<dyn Gateway>>,
         options: Options,
     ) -> Result<Arc<Vault>> {
-        let runs_dir = runs::runs_dir(&root)?;
+        let runs_dir = runs::runs_of_vault(&root)?;
         let now = Instant::now();
         let vault = Arc::new(Vault {
             root,

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use indicatif::ProgressBar;
+use runvault_custody::faults::faults;
 use runvault_custody::gateway::StateFolder;
 use runvault_vault::check::{CheckEvent, CheckSummary, check};
 use serde_json::{Map, Value, json};
@@ -18,14 +19,21 @@ pub fn run(args: &Check) -> Result<()> {
     let store = Store::open(&args.store, &args.who)?;
     let authority = store.acting(&args.who)?;
     let held = StateFolder::sessions(&store.state, store.chain.vault_id())?;
+    let faults = faults(&store.root, &store.chain)?;
     let bar = progress::bytes(stored_bytes(&args.store.join("runs")), "check");
     let mut report = Report { json: args.json, bar: &bar, failed: None };
+    for fault in &faults {
+        report.fault(fault);
+    }
     let summary = check(&store.root, &authority, &held, &mut |event| report.event(&event));
     bar.finish_and_clear();
     if let Some(error) = report.failed {
         return Err(error);
     }
-    tell(args, &summary?)
+    let mut summary = summary.with_context(|| format!("the store {}", shown(&args.store)))?;
+    summary.damages += faults.len() as u64;
+    let locks = faults.iter().any(|fault| fault.to_string().starts_with("custody/locks/"));
+    tell(args, &summary, locks)
 }
 
 /// What the bar is measured by; files that cannot be looked at count nothing.
@@ -82,6 +90,16 @@ impl Report<'_> {
         }
     }
 
+    /// What is wrong in custody/, though the vault opens.
+    fn fault(&mut self, fault: &runvault_custody::Error) {
+        use runvault_custody::Error as E;
+        let (object, what) = match fault {
+            E::Damaged { object, why } => (object.clone(), why.clone()),
+            other => ("custody".to_owned(), other.to_string()),
+        };
+        self.event(&CheckEvent::Damage { object, path: None, what });
+    }
+
     fn print(&mut self, text: &str, fields: Map<String, Value>) {
         let printed = self
             .bar
@@ -90,7 +108,8 @@ impl Report<'_> {
     }
 }
 
-fn tell(args: &Check, summary: &CheckSummary) -> Result<()> {
+/// `locks`: one of the copies of the owner's key file is among the damages, the other opened.
+fn tell(args: &Check, summary: &CheckSummary, locks: bool) -> Result<()> {
     if args.json {
         output::json(&json!({ "summary": {
             "runs": summary.runs,
@@ -114,16 +133,21 @@ fn tell(args: &Check, summary: &CheckSummary) -> Result<()> {
             "someone put what is named above there: look at it, then move it out of the store; what runvault wrote\n\
              is as it was written",
         )),
-        (damages, _) => Err(damaged(args, damages)),
+        (damages, _) => Err(damaged(args, damages, locks)),
     }
 }
 
-fn damaged(args: &Check, damages: u64) -> anyhow::Error {
-    refuse_with(
-        Exit::Damaged,
-        format!("{}: {} damaged or tampered with", shown(&args.store), count(damages, "object")),
-        "put the objects named above back from a backup; everything else is as it was written",
-    )
+fn damaged(args: &Check, damages: u64, locks: bool) -> anyhow::Error {
+    let mut hint =
+        "put the objects named above back from a backup; everything else is as it was written".to_owned();
+    if locks {
+        let store = shown(&args.store);
+        hint += &format!(
+            "\ncustody/locks needs no backup: runvault passwd {store} writes both copies of the key file anew"
+        );
+    }
+    let what = format!("{}: {} damaged or tampered with", shown(&args.store), count(damages, "object"));
+    refuse_with(Exit::Damaged, what, hint)
 }
 
 fn in_words(summary: &CheckSummary) -> String {

@@ -24,7 +24,10 @@ pub fn run(args: &Cp) -> Result<()> {
     if sides.iter().all(|side| side.store.is_none()) {
         return Err(refuse_with(
             Exit::Usage,
-            "neither side is a vault",
+            format!(
+                "neither side is a vault: {}",
+                args.paths.iter().map(|arg| why_none(arg)).collect::<Vec<_>>().join(", ")
+            ),
             "a vault's side is STORE:/PATH; cp(1) copies everything else",
         ));
     }
@@ -80,6 +83,19 @@ impl Side {
     }
 }
 
+/// Why an argument is not taken for a path in a vault.
+fn why_none(arg: &OsStr) -> String {
+    let path = Path::new(arg);
+    let why = if path.join("vault.json").symlink_metadata().is_ok() {
+        "is a vault's own directory, without :/ behind it"
+    } else if arg.as_bytes().windows(2).any(|pair| pair == b":/") {
+        "has no vault before its :/"
+    } else {
+        "has no :/"
+    };
+    format!("{} {why}", shown(path))
+}
+
 /// `STORE:` and `STORE:PATH` would become odd files here.
 fn refuse_without_slash(arg: &OsStr) -> Result<()> {
     let path = Path::new(arg);
@@ -114,7 +130,7 @@ fn refuse_unknown_vault(arg: &OsStr) -> Result<()> {
     let store = Path::new(OsStr::from_bytes(bytes.get(..at).unwrap_or_default()));
     // Says what is there instead of a vault.
     let root = crate::store::open_root(store)?;
-    runvault_custody::chain::Chain::load(&root)?;
+    crate::store::load_chain(&root, store)?;
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use runvault_custody::{key_files, locks};
 
 use crate::args::{Key, KeyCommand, KeyExport};
 use crate::output::{self, shown, visible};
-use crate::store::open_root;
+use crate::store::{load_chain, open_root};
 
 pub fn run(args: &Key) -> Result<()> {
     match &args.command {
@@ -16,7 +16,7 @@ pub fn run(args: &Key) -> Result<()> {
 fn export(args: &KeyExport) -> Result<()> {
     let root = open_root(&args.store)?;
     // Says what is wrong with a directory that is no vault.
-    runvault_custody::chain::Chain::load(&root)?;
+    load_chain(&root, &args.store)?;
     let file = locks::read(&root)?;
     key_files::write_copy(&args.out, &file)?;
     output::line(&format!(

@@ -12,7 +12,7 @@ use runvault_store::backend::Dir;
 
 use super::Chain;
 use crate::init::{self, Found};
-use crate::layout::{self, AUDIT_LOG, GENESIS, LOG_MAX, OBJECT_MAX, VAULT_JSON};
+use crate::layout::{self, AUDIT_LOG, GENESIS, INIT_MARKER, LOG_MAX, OBJECT_MAX, VAULT_JSON};
 use crate::{Error, Result};
 
 impl Chain {
@@ -125,6 +125,11 @@ fn vault_named(root: &Arc<dyn Dir>) -> Result<VaultId> {
 }
 
 fn no_vault(root: &Arc<dyn Dir>) -> Error {
+    let genesis = layout::custody_dir(root).and_then(|dir| layout::exists(&dir, GENESIS, "custody/genesis"));
+    let marked = layout::exists(root, INIT_MARKER, INIT_MARKER);
+    if matches!((genesis, marked), (Ok(true), Ok(false))) {
+        return Error::Damaged { object: VAULT_JSON.to_owned(), why: "missing".to_owned() };
+    }
     match init::inspect(root) {
         Err(e) => e,
         Ok(Found::KilledInit) => Error::KilledInit { left: init::leftovers(root) },

@@ -1,0 +1,86 @@
+//! A store that lacks something: named, with the way out, also where it opens all the same.
+
+mod common;
+
+use common::{STRONG, Scratch};
+
+#[test]
+fn a_vault_without_one_of_its_parts() {
+    for (part, way_out) in [
+        ("vault.json", "any other copy of this store"),
+        ("custody", "put custody/ back from a backup"),
+        ("runs", "put runs/ back from a backup"),
+    ] {
+        let scratch = Scratch::new();
+        scratch.vault();
+        scratch.folder("mnt");
+        std::fs::rename(scratch.path("store").join(part), scratch.path("aside")).unwrap();
+        let key = ["--identity", "owner.key"];
+        for command in [
+            &["ls", "store"][..],
+            &["check", "store"],
+            &["mount", "store", "mnt"],
+            &["cp", "-r", "store:/", "out"],
+        ] {
+            let refused = scratch.run(&[command, &key].concat());
+            refused.refused(4, &format!("{part}: missing")).refused(4, way_out);
+            assert!(!refused.stderr.contains("runvault init"), "{}", refused.stderr);
+            assert!(refused.stderr.contains("the store "), "{}", refused.stderr);
+        }
+    }
+}
+
+#[test]
+fn what_is_no_vault_is_named_with_its_path() {
+    let scratch = Scratch::new();
+    scratch.folder("full/holiday");
+    scratch.secret("file", "x");
+    for command in
+        [&["cp", "file", "full:/x"][..], &["ls", "full"], &["key", "export", "full", "--out", "new"]]
+    {
+        scratch.run(command).refused(1, "the store full: not a vault: no vault.json, but holiday");
+    }
+}
+
+#[test]
+fn a_copy_of_the_key_file_that_is_damaged_or_missing() {
+    for (copy, damage) in [("owner-0", "changed"), ("owner-1", "missing")] {
+        let scratch = Scratch::new();
+        scratch.secret("pass.txt", STRONG);
+        let pass = ["--passphrase-file", "pass.txt"];
+        let run = |command: &[&str]| scratch.run(&[command, &pass].concat());
+        run(&["init", "store"]).done();
+        assert!(!run(&["ls", "store"]).done().stderr.contains("warning"));
+        let path = scratch.path("store/custody/locks").join(copy);
+        if damage == "changed" {
+            std::fs::write(&path, "runvault/1 key\n{")
+        } else {
+            std::fs::remove_file(&path)
+        }
+        .unwrap();
+        let listed = run(&["ls", "store"]);
+        let named = format!("custody/locks/{copy}: ");
+        assert!(listed.done().stderr.contains(&named), "{}", listed.stderr);
+        assert!(listed.stderr.contains("runvault passwd store"), "{}", listed.stderr);
+        let checked = run(&["check", "store"]);
+        checked.refused(4, "1 object damaged").refused(4, "runvault passwd store");
+        assert!(checked.out().contains(&named), "{}", checked.out());
+        run(&["passwd", "store", "--new-passphrase-file", "pass.txt"]).done();
+        run(&["check", "store"]).done();
+    }
+}
+
+#[test]
+fn a_first_state_that_is_missing() {
+    let scratch = Scratch::new();
+    scratch.vault();
+    scratch.secret("file", "x");
+    scratch.run(&["cp", "--identity", "owner.key", "file", "store:/"]).done();
+    std::fs::remove_file(scratch.path("store/custody/state-0")).unwrap();
+    let checked = scratch.run(&["check", "--identity", "owner.key", "store"]);
+    assert!(
+        checked.refused(4, "1 object damaged").out().contains("custody/state-0: missing"),
+        "{}",
+        checked.out()
+    );
+}
