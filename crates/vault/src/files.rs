@@ -7,9 +7,9 @@ use runvault_store::backend::Kind;
 
 use crate::api::Ino;
 use crate::file::FileObject;
-use crate::nodes::number;
 use crate::outcome::{is_not_found, opened, outcome};
 use crate::run::Body;
+use crate::view::still_leads_to;
 use crate::{Damage, Error, Posix, Result, Vault};
 
 const STRIPES: usize = 64;
@@ -100,21 +100,19 @@ impl Vault {
     }
 
     fn open_object(&self, ino: Ino, replace: bool) -> Result<(Arc<FileObject>, Arc<Body>)> {
-        let at = self.locate_node(ino)?;
-        match at.stat.kind {
+        match self.nodes.known(ino).ok_or(Posix::Stale)?.kind {
             Kind::File => {}
             Kind::Dir => return Err(Posix::IsDirectory.into()),
             _ => return Err(Posix::Invalid.into()),
         }
-        let (dir, text) = at.named.ok_or(Posix::IsDirectory)?;
+        let (dir, text, stored) = self.by_a_name(ino, |dir, name, text| {
+            let object = || dir.body.context.object(ino);
+            let stored = Self::open_stored(&dir, &name).map_err(|e| opened("open", object(), e))?;
+            still_leads_to(ino, &stored.stat().map_err(|e| outcome("stat", object(), e))?)?;
+            Ok((dir, text, stored))
+        })?;
         // Opening by a writer may cut the file or write its header.
-        let context = at.body.context_to_open(&dir.run);
-        let object = || context.object(ino);
-        let stored = Self::open_stored(&dir, &at.stored).map_err(|e| opened("open", object(), e))?;
-        let stat = stored.stat().map_err(|e| outcome("stat", object(), e))?;
-        if number(stat.ino) != ino {
-            return Err(Posix::Stale.into());
-        }
+        let context = dir.body.context_to_open(&dir.run);
         let place = Some(dir.place(Kind::File, &text));
         let file = match FileObject::open(context, ino, stored.clone(), place) {
             Err(Error::Damaged { damage, .. }) if replace && damage != Damage::Kind => {
@@ -122,7 +120,7 @@ impl Vault {
             }
             other => other?,
         };
-        Ok((file, at.body))
+        Ok((file, dir.body.clone()))
     }
 
     /// Notes an object that was just made or opened.

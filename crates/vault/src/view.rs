@@ -6,7 +6,7 @@ use runvault_store::backend::{Dir, Kind, Stat};
 
 use crate::api::{Attr, Ino, ROOT};
 use crate::directory::OpenDir;
-use crate::nodes::number;
+use crate::nodes::{Name, number};
 use crate::outcome::outcome;
 use crate::run::Body;
 use crate::{Error, Posix, Result, Vault, links};
@@ -17,8 +17,6 @@ pub(crate) struct At {
     pub(crate) stored: Vec<u8>,
     pub(crate) stat: Stat,
     pub(crate) body: Arc<Body>,
-    /// Its directory and plaintext name; `None` for the top directory of a run.
-    pub(crate) named: Option<(Arc<OpenDir>, Box<[u8]>)>,
 }
 
 impl Vault {
@@ -31,28 +29,38 @@ impl Vault {
         if known.top {
             let body = self.body(&known.run)?;
             let stat = body.dir.stat(b"tree").map_err(|e| outcome("stat", body.context.object(ino), e))?;
-            return Ok(At { dir: body.dir.clone(), stored: b"tree".to_vec(), stat, body, named: None });
+            return Ok(At { dir: body.dir.clone(), stored: b"tree".to_vec(), stat, body });
         }
+        self.by_a_name(ino, |dir, stored, _| {
+            let stat = dir.dir.stat(&stored).map_err(|e| outcome("stat", dir.body.context.object(ino), e))?;
+            still_leads_to(ino, &stat)?;
+            let (backing, body) = (dir.dir.clone(), dir.body.clone());
+            Ok(At { dir: backing, stored, stat, body })
+        })
+    }
+
+    /// What `act` gives for the first of a node's names that it does not fail for; it gets the directory,
+    /// the stored name and the plaintext one.
+    ///
+    /// # Errors
+    /// [`Posix::NotFound`] where there is no name; the last name's.
+    pub(crate) fn by_a_name<T>(
+        &self,
+        ino: Ino,
+        act: impl Fn(Arc<OpenDir>, Vec<u8>, Box<[u8]>) -> Result<T>,
+    ) -> Result<T> {
         let mut last = Error::Posix(Posix::NotFound);
-        for name in self.nodes.names(ino) {
-            match self.look_at(ino, name.parent, &name.text) {
-                Ok(at) => return Ok(at),
+        for Name { parent, text } in self.nodes.names(ino) {
+            let found = self.directory(parent).and_then(|dir| {
+                let stored = dir.stored(&text)?.text;
+                act(dir, stored, text)
+            });
+            match found {
+                Ok(found) => return Ok(found),
                 Err(error) => last = error,
             }
         }
         Err(last)
-    }
-
-    fn look_at(&self, ino: Ino, parent: Ino, text: &[u8]) -> Result<At> {
-        let dir = self.directory(parent)?;
-        let stored = dir.stored(text)?.text;
-        let stat = dir.dir.stat(&stored).map_err(|e| outcome("stat", dir.body.context.object(ino), e))?;
-        // Another object has the name now: the kernel shall look it up again.
-        if number(stat.ino) != ino {
-            return Err(Posix::Stale.into());
-        }
-        let (backing, body) = (dir.dir.clone(), dir.body.clone());
-        Ok(At { dir: backing, stored, stat, body, named: Some((dir, text.into())) })
     }
 
     /// The plaintext size of what `stat` describes.
@@ -144,4 +152,9 @@ impl Vault {
         // Other gateways' runs come and go in it.
         Ok(self.attr(ROOT, 0, false, &stat, stat.size))
     }
+}
+
+/// Another object may have the name now: the kernel shall look it up again.
+pub(crate) fn still_leads_to(ino: Ino, stat: &Stat) -> Result<()> {
+    if number(stat.ino) == ino { Ok(()) } else { Err(Posix::Stale.into()) }
 }
