@@ -33,11 +33,13 @@ pub(crate) fn enroll(
     if !alone {
         return Err(not_enrolled(gateway));
     }
-    let act = Act {
-        op: Operation::EnrolGateway { gateway: gateway.id() },
-        reason: "first use of its state folder",
-        share: None,
-        state: next_state::with_gateway(chain, gateway),
-    };
-    execute(root, chain, owner, act)
+    execute(root, chain, owner, |chain| {
+        let known = chain.gateway_key(&gateway.id()).is_some();
+        Ok((!known).then(|| Act {
+            op: Operation::EnrolGateway { gateway: gateway.id() },
+            reason: "first use of its state folder",
+            share: None,
+            state: next_state::with_gateway(chain, gateway),
+        }))
+    })
 }

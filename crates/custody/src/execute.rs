@@ -1,31 +1,34 @@
 //! One act of a single owner: proposed, approved and executed at once.
 //!
-//! Order: what a killed execute left is removed, `state-<n>` is written and synced, then the line.
-//! The line is the commit. The log is replaced whole by one rename, so it never ends in half a line.
-//! Every command compares the chain with its pin first; so a state above the chain's end is never one
-//! that this machine has seen a line for, and may go.
+//! Order: the line and its state are claimed as one file, which is the commit; then the state is copied to
+//! its place, then the line to the log, which is replaced whole by one rename, so it never ends in half a
+//! line. Whoever finds the place taken finishes what is there and follows it with another line.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use runvault_crypto::random;
 use runvault_crypto::secrets::Secret;
-use runvault_format::audit_entry::{Executed, Outcome};
+use runvault_format::audit_entry::{Executed, Line, Outcome};
 use runvault_format::custody_state::State;
 use runvault_format::envelope_file;
 use runvault_format::ids::Salt;
 use runvault_format::info::{Purpose, Recipient, Scope, info};
 use runvault_format::request::{Approval, Executor, Operation, Request};
 use runvault_store::backend::Dir;
-use runvault_store::replace::{TEMPORARY, replace};
 
 use crate::chain::Chain;
+use crate::claim::{self, Claim};
 use crate::epochs::require_quorum_of_one;
 use crate::identity::Identity;
-use crate::layout::{self, AUDIT_LOG, PUBLIC_MODE};
-use crate::{Error, Result, clock};
+use crate::{Error, Result, clock, layout};
 
 /// How long an act may take between its request and its line.
 const EXPIRES_SECONDS: u64 = 3600;
+/// How often another's line may come first.
+const ATTEMPTS: u32 = 40;
+/// Each wait is longer by so much than the one before.
+const WAIT: Duration = Duration::from_millis(5);
 
 /// What is done, why, and what the custody state is then.
 pub(crate) struct Act<'a> {
@@ -36,40 +39,56 @@ pub(crate) struct Act<'a> {
     pub(crate) state: State,
 }
 
-/// Executes the act on the chain as it was loaded, and gives the chain with its line.
+/// Executes what `act` makes of the newest chain, and gives the chain with its line, read back from the
+/// store. `act` is asked anew when another's line came first; `None`: nothing is to be done any more.
 ///
 /// # Errors
-/// [`Error::ChangedMeanwhile`] if the store's chain is another one by now; the store's.
-pub(crate) fn execute(root: &Arc<dyn Dir>, chain: &Chain, owner: &Identity, act: Act) -> Result<Chain> {
-    require_quorum_of_one(chain, "execute this")?;
+/// [`Error::Forked`] if the store's chain does not go on from this one; [`Error::ChangedMeanwhile`] where
+/// others were first again and again; the store's.
+pub(crate) fn execute<'a>(
+    root: &Arc<dyn Dir>,
+    chain: &Chain,
+    owner: &Identity,
+    mut act: impl FnMut(&Chain) -> Result<Option<Act<'a>>>,
+) -> Result<Chain> {
     let custody = layout::custody_dir(root)?;
-    check_unchanged(&custody, chain)?;
-    let line = line(chain, owner, &act)?;
-    // What is written is what was verified: by the very code that will read it.
-    let mut next = chain.clone();
-    let state_text = act.state.to_text()?;
-    let name = layout::state_name(act.state.n);
-    next.append(&line.0, line.1.as_bytes(), Some(act.state))?;
-    remove_leftovers(&custody, chain)?;
-    replace(&*custody, name.as_bytes(), state_text.as_bytes(), PUBLIC_MODE)
-        .map_err(|e| Error::io("write", format!("custody/{name}"), e))?;
-    // Directories have no lock that works everywhere: two owners' commands at the same moment are
-    // told apart here but for this instant; the loser's line is then missed by its own pin.
-    check_unchanged(&custody, chain)?;
-    replace(&*custody, AUDIT_LOG.as_bytes(), next.log(), PUBLIC_MODE)
-        .map_err(|e| Error::io("write", "custody/audit.log", e))?;
-    let stored = Chain::load(root)?;
-    if stored.head() == next.head() { Ok(stored) } else { Err(Error::ChangedMeanwhile) }
+    let mut chain = chain.clone();
+    for attempt in 0..ATTEMPTS {
+        std::thread::sleep(WAIT * attempt);
+        chain = chain.continued(root)?.unwrap_or(chain);
+        require_quorum_of_one(&chain, "execute this")?;
+        let Some(act) = act(&chain)? else { return Ok(chain) };
+        if let Some(next) = try_claim(&custody, &chain, owner, act)? {
+            claim::finish(&custody, &next)?;
+            claim::tidy(&custody, next.head().n)?;
+            return read_back(root, &next);
+        }
+    }
+    Err(Error::ChangedMeanwhile)
 }
 
-fn check_unchanged(custody: &Arc<dyn Dir>, chain: &Chain) -> Result<()> {
-    let log = layout::read(custody, AUDIT_LOG, "custody/audit.log", layout::LOG_MAX)?;
-    if log == chain.log() { Ok(()) } else { Err(Error::ChangedMeanwhile) }
+/// The chain with the act's line; `None`: another has claimed that line.
+fn try_claim(custody: &Arc<dyn Dir>, chain: &Chain, owner: &Identity, act: Act) -> Result<Option<Chain>> {
+    let (line, text) = line(chain, owner, &act)?;
+    let claim = Claim::new(&text, &act.state.to_text()?);
+    // What is written is what was verified: by the very code that will read it.
+    let mut next = chain.clone();
+    next.append(&line, claim.line(), Some(act.state))?;
+    Ok(claim::put(custody, next.head().n, &claim)?.then_some(next))
+}
+
+/// The store's chain, which has our line and perhaps more by now.
+fn read_back(root: &Arc<dyn Dir>, next: &Chain) -> Result<Chain> {
+    let (stored, head) = (Chain::load(root)?, next.head());
+    match stored.line_hash(head.n) {
+        Some(hash) if hash == head.hash => Ok(stored),
+        _ => Err(Error::Forked { line: head.n }),
+    }
 }
 
 /// The audit line and its text: a request under a fresh executor key, the owner's approval, the
 /// executor's signature.
-fn line(chain: &Chain, owner: &Identity, act: &Act) -> Result<(runvault_format::audit_entry::Line, String)> {
+fn line(chain: &Chain, owner: &Identity, act: &Act) -> Result<(Line, String)> {
     let executor = Identity::generate("executor")?;
     let keys = executor.public();
     let mut nonce = Salt([0; 16]);
@@ -109,20 +128,4 @@ fn line(chain: &Chain, owner: &Identity, act: &Act) -> Result<(runvault_format::
     let line = executed.sign(&executor.keys.sign)?;
     let text = line.to_line()?;
     Ok((line, text))
-}
-
-/// States above the chain's end, and temporaries: an execute was killed before its line. Its executor
-/// key is gone with it, so nothing can adopt them.
-fn remove_leftovers(custody: &Arc<dyn Dir>, chain: &Chain) -> Result<()> {
-    let end = chain.head().n;
-    for name in layout::names(custody, "custody")? {
-        let state =
-            std::str::from_utf8(&name).ok().and_then(|n| n.strip_prefix("state-")?.parse::<u64>().ok());
-        if name.starts_with(TEMPORARY) || state.is_some_and(|n| n > end) {
-            custody
-                .unlink(&name)
-                .map_err(|e| Error::io("remove", format!("custody/{}", String::from_utf8_lossy(&name)), e))?;
-        }
-    }
-    Ok(())
 }

@@ -5,6 +5,7 @@
 
 pub mod authority;
 pub mod chain;
+mod claim;
 pub mod clock;
 mod enroll;
 mod epochs;
@@ -20,6 +21,8 @@ mod layout;
 pub mod locks;
 mod next_state;
 pub mod pins;
+#[cfg(test)]
+mod races;
 mod resume_entries;
 pub mod rotate;
 mod settle;

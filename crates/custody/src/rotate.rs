@@ -25,7 +25,7 @@ use crate::chain::Chain;
 use crate::epochs::{EpochKeys, NewEpoch};
 use crate::execute::{Act, execute};
 use crate::identity::Identity;
-use crate::{Result, next_state};
+use crate::{Error, Result, next_state};
 
 /// Runs that came while the pass went on are looked for this often at most.
 const PASSES: usize = 3;
@@ -43,11 +43,12 @@ pub struct RotateSummary {
     pub failed: Vec<(RunId, String)>,
 }
 
-/// Makes a new epoch and seals every run to it, also those that an interrupted rotation left. `progress`
+/// Makes a new epoch and seals every run to it, or to a newer one that is made meanwhile, also those that an interrupted rotation left. `progress`
 /// gets runs done and runs in all. A kill at any point leaves every run readable.
 ///
 /// # Errors
-/// [`crate::Error::WrongKey`], [`crate::Error::NeedsQuorum`], [`crate::Error::ChangedMeanwhile`]; the store's.
+/// [`Error::WrongKey`], [`Error::NeedsQuorum`]; [`Error::ChangedMeanwhile`] where another rotation came
+/// first; the store's.
 pub fn rotate(
     root: &Arc<dyn Dir>,
     chain: &Chain,
@@ -58,7 +59,7 @@ pub fn rotate(
     resume(root, &new_epoch(root, chain, owner)?, owner, progress)
 }
 
-/// Seals the runs that an interrupted rotation left to the epoch that it made; makes none.
+/// Seals the runs that an interrupted rotation left to the newest epoch; makes none.
 ///
 /// # Errors
 /// As [`rotate`].
@@ -68,24 +69,37 @@ pub fn resume(
     owner: &Identity,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<RotateSummary> {
-    let mut summary = RotateSummary { epoch: chain.epoch(), ..RotateSummary::default() };
-    seal_runs(root, &Acting::opened(chain.clone(), owner)?, &mut summary, progress)?;
-    Ok(summary)
+    let mut chain = chain.clone();
+    loop {
+        let mut summary = RotateSummary { epoch: chain.epoch(), ..RotateSummary::default() };
+        // Opens the newest key out of the store's own state, before any older envelope goes.
+        let acting = Acting::opened(chain.clone(), owner)?;
+        seal_runs(root, &acting, &mut summary, progress)?;
+        // A rotation that came meanwhile may have passed runs before they were sealed to this key.
+        chain = chain.continued(root)?.unwrap_or(chain);
+        if chain.epoch() == summary.epoch {
+            return Ok(summary);
+        }
+    }
 }
 
 /// The state and the line; from then on new runs are sealed to the new epoch.
 fn new_epoch(root: &Arc<dyn Dir>, chain: &Chain, owner: &Identity) -> Result<Chain> {
     let keys = EpochKeys::open(chain, owner)?;
     let new = NewEpoch::draw()?;
-    let state = next_state::with_epoch(chain, &new, keys.newest_seed())?;
-    let e = chain.epoch().saturating_add(1);
-    let act = Act {
-        op: Operation::Rotate { epoch: e },
-        reason: "a new vault key",
-        share: Some(keys.newest_seed()),
-        state,
-    };
-    execute(root, chain, owner, act)
+    let before = chain.epoch();
+    execute(root, chain, owner, |chain| {
+        // Another rotation came first: whether one more is wanted is for a person to say.
+        if chain.epoch() != before {
+            return Err(Error::ChangedMeanwhile);
+        }
+        Ok(Some(Act {
+            op: Operation::Rotate { epoch: before.saturating_add(1) },
+            reason: "a new vault key",
+            share: Some(keys.newest_seed()),
+            state: next_state::with_epoch(chain, &new, keys.newest_seed())?,
+        }))
+    })
 }
 
 /// Every run gets its envelope, also those that a live mount adds meanwhile.

@@ -8,6 +8,9 @@ use crate::backend::{Dir, File, Rename};
 /// How the names of files begin that are not yet what they will be; left over after a crash.
 pub const TEMPORARY: &[u8] = b".tmp-";
 
+/// How file systems say that they have no hard links.
+const NO_LINKS: [i32; 4] = [libc::EPERM, libc::EOPNOTSUPP, libc::ENOSYS, libc::EINVAL];
+
 /// Writes `name` anew: temporary, fsync, rename, fsync of the directory. Never falls back to
 /// writing in place.
 ///
@@ -22,6 +25,26 @@ pub fn replace(dir: &dyn Dir, name: &[u8], bytes: &[u8], mode: u32) -> Result<()
         let _ = dir.unlink(&temporary);
         return Err(error);
     }
+    dir.sync()
+}
+
+/// Makes `name` whole and durable, and never in the place of another: of many callers one succeeds, where
+/// the file system has hard links or renames that replace nothing.
+///
+/// # Errors
+/// EEXIST if there is one; the store's: whether it was made is then not known.
+pub fn put_new(dir: &dyn Dir, name: &[u8], bytes: &[u8], mode: u32) -> Result<()> {
+    let temporary = temporary_name()?;
+    let file = dir.create_file(&temporary, mode)?;
+    let made = fill(&file, bytes).and_then(|()| match dir.link(&temporary, dir, name) {
+        Err(e) if e.raw_os_error().is_some_and(|errno| NO_LINKS.contains(&errno)) => {
+            dir.rename(&temporary, dir, name, Rename::NoReplace)
+        }
+        linked => linked,
+    });
+    // A second name of what was made, gone with a rename, or of no more use.
+    let _ = dir.unlink(&temporary);
+    made?;
     dir.sync()
 }
 

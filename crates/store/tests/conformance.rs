@@ -5,8 +5,9 @@ use std::io::Result;
 use std::sync::Arc;
 
 use runvault_store::backend::{Access, Dir, Entry, File, Kind, Rename, SetTime, Time, Xattrs};
+use runvault_store::doubles::faulty::{Fault, Faults, Rule};
 use runvault_store::doubles::memory::MemoryDir;
-use runvault_store::doubles::observe::{Call, Observer, observe};
+use runvault_store::doubles::observe::{Call, Observer, Op, observe};
 use runvault_store::journal_files::{self, JournalFiles};
 use runvault_store::read_whole::read_whole;
 use runvault_store::{posix, replace};
@@ -472,9 +473,23 @@ fn replacing_leaves_no_temporary(root: Arc<dyn Dir>) {
     replace::create(&*root, b"other", b"three", 0o600).unwrap();
     refused(replace::create(&*root, b"other", b"four", 0o600), libc::EEXIST);
     assert_eq!(read_whole(&*root, b"other", 100).unwrap(), b"three");
+    replace::put_new(&*root, b"new", b"six", 0o600).unwrap();
+    refused(replace::put_new(&*root, b"new", b"seven", 0o600), libc::EEXIST);
+    assert_eq!(read_whole(&*root, b"new", 100).unwrap(), b"six");
     root.create_dir(b"dir", 0o755).unwrap();
     refused(replace::replace(&*root, b"dir", b"five", 0o600), libc::EISDIR);
-    assert_eq!(listed(&*root).len(), 3);
+    assert_eq!(listed(&*root).len(), 4);
+}
+
+/// Where there are no hard links, a rename that replaces nothing does as well.
+#[test]
+fn a_new_name_is_taken_once_without_hard_links_too() {
+    let (root, faults) = Faults::over(MemoryDir::root()).unwrap();
+    faults.add(Rule::every(Op::Link, Fault::Fail(libc::EPERM)));
+    replace::put_new(&*root, b"new", b"one", 0o600).unwrap();
+    refused(replace::put_new(&*root, b"new", b"two", 0o600), libc::EEXIST);
+    assert_eq!(read_whole(&*root, b"new", 100).unwrap(), b"one");
+    assert_eq!(listed(&*root).len(), 1);
 }
 
 fn whole_files_are_bounded(root: Arc<dyn Dir>) {

@@ -194,17 +194,26 @@ def verify_operation(operation, before, state, chain):
     chain(outline(state) == same, "the operation changes something else")
 
 
-def follow(zero, zero_file, log, state_file):
-    """The newest state and head of a chain; `state_file(n)` gives the file of a state, or None."""
+def follow(zero, zero_file, log, state_file, line_file=lambda n: None):
+    """The newest state and head of a chain; `state_file(n)` and `line_file(n)` give those files, or None."""
     state, head = zero, {"n": 0, "hash": zero["vault"]}
     state_hash = sha256(text("state", zero)).hex()
     if zero_file is not None:
         state = take_envelopes(zero, zero_file)
     demand(not log or log.endswith(b"\n"), "truncated", "audit.log")
-    for data in log.split(b"\n")[:-1]:
+
+    def take(data, after):
+        nonlocal state, head, state_hash
         line = parse_line(utf8(data), LINE)
-        state = verify_line(line, head, state, state_file(line["n"]))
+        state = verify_line(line, head, state, after or state_file(line["n"]))
         head, state_hash = {"n": line["n"], "hash": sha256(data).hex()}, line["result"]["state"]
+
+    for data in log.split(b"\n")[:-1]:
+        take(data, None)
+    while (executed := line_file(head["n"] + 1)) is not None:
+        data, newline, after = executed.partition(b"\n")
+        demand(newline, "truncated", f"line-{head['n'] + 1}")
+        take(data, after)
     return state, head, state_hash
 
 

@@ -24,7 +24,8 @@ class Vault:
             demand(pin == self.id.hex(), "state", "another vault than the fingerprint's")
             self.state, self.head, _ = follow(state_zero(genesis, self.id), read_if(custody, "state-0"),
                                               read_if(custody, "audit.log", 1 << 30) or b"",
-                                              lambda n: read_if(custody, f"state-{n}"))
+                                              lambda n: read_if(custody, f"state-{n}"),
+                                              lambda n: read_if(custody, f"line-{n}", 4 << 20))
             self.identity = self.open_identity(custody, options)
         custodian = self.identity.id in [c["id"] for c in self.state["custodians"]]
         self.epochs = open_epochs(self.identity, self.state) if custodian else {}

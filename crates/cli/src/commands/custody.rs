@@ -35,14 +35,15 @@ fn run_rotate(args: &Rotate) -> Result<()> {
     // Also after a failure: the new state may stand, and must not be taken back unseen.
     let chain = Chain::load(&store.root)?;
     store.pin(&chain)?;
-    if summary.is_err() && chain.epoch() > store.chain.epoch() {
+    let other_first = matches!(summary, Err(runvault_custody::Error::ChangedMeanwhile));
+    if summary.is_err() && !other_first && chain.epoch() > store.chain.epoch() {
         output::warn(&format!(
             "vault key {} was made, but not all runs are sealed to it: runvault custody rotate --resume {}",
             chain.epoch(),
             shown(&args.store)
         ));
     }
-    tell(args, &summary?)
+    tell(args, &summary?, store.chain.epoch())
 }
 
 /// Any point is as good as another: every run stays readable.
@@ -57,7 +58,8 @@ fn end_at_ctrl_c(args: &Rotate, sealing: &Arc<AtomicBool>) -> Result<()> {
     Ok(())
 }
 
-fn tell(args: &Rotate, summary: &RotateSummary) -> Result<()> {
+/// `before`: the epoch when the command began.
+fn tell(args: &Rotate, summary: &RotateSummary, before: u32) -> Result<()> {
     if args.json {
         let failed = summary
             .failed
@@ -72,7 +74,11 @@ fn tell(args: &Rotate, summary: &RotateSummary) -> Result<()> {
             "failed": failed,
         }))?;
     } else {
-        let how = if args.resume { "Made no new key; finished the rotation to" } else { "Made" };
+        let how = match summary.epoch.saturating_sub(before) {
+            _ if args.resume => "Made no new key; finished the rotation to",
+            0 | 1 => "Made",
+            _ => "Made a new key, and finished the rotation of someone else, who made a newer one meanwhile:",
+        };
         output::line(&format!(
             "{how} vault key {}: {} sealed to it, {} before.\n\n\
              What an old copy of the store still opens: the owner's key opens the runs that are in it, as before.\n\

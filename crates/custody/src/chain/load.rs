@@ -11,6 +11,7 @@ use runvault_format::vault_file;
 use runvault_store::backend::Dir;
 
 use super::Chain;
+use crate::claim;
 use crate::init::{self, Found};
 use crate::layout::{self, AUDIT_LOG, GENESIS, INIT_MARKER, LOG_MAX, OBJECT_MAX, VAULT_JSON};
 use crate::{Error, Result};
@@ -34,6 +35,7 @@ impl Chain {
         for line in lines(&log)? {
             chain.follow(&custody, line)?;
         }
+        chain.take_claimed(&custody)?;
         chain.take_first_envelopes(&custody, &zero)?;
         Ok(chain)
     }
@@ -45,12 +47,28 @@ impl Chain {
     pub(crate) fn continued(&self, root: &Arc<dyn Dir>) -> Result<Option<Chain>> {
         let custody = layout::custody_dir(root)?;
         let log = layout::read(&custody, AUDIT_LOG, "custody/audit.log", LOG_MAX)?;
-        let added = log.strip_prefix(self.log()).ok_or(Error::Forked { line: self.head().n })?;
         let mut chain = self.clone();
-        for line in lines(added)? {
-            chain.follow(&custody, line)?;
+        // Less than was read before says nothing: somebody's late copy, until the lines are put back.
+        if !self.log().starts_with(&log) {
+            let added = log.strip_prefix(self.log()).ok_or(Error::Forked { line: self.head().n })?;
+            for line in lines(added)? {
+                chain.follow(&custody, line)?;
+            }
         }
-        Ok((!added.is_empty()).then_some(chain))
+        chain.take_claimed(&custody)?;
+        Ok((chain.head().n > self.head().n).then_some(chain))
+    }
+
+    /// Lines that were claimed and are not in the log yet.
+    fn take_claimed(&mut self, custody: &Arc<dyn Dir>) -> Result<()> {
+        loop {
+            let n = self.head().n.saturating_add(1);
+            let Some(claim) = claim::read(custody, n)? else { return Ok(()) };
+            let damaged = |e| Error::damaged(claim::object(n), e);
+            let line = Line::parse(claim.line()).map_err(damaged)?;
+            let state = State::parse(claim.state()).map_err(damaged)?;
+            self.append(&line, claim.line(), Some(state))?;
+        }
     }
 
     /// The chain of no line.
