@@ -91,11 +91,12 @@ fn a_closed_pipe_is_no_error() {
 }
 
 /// What the system says, not this program.
-const OF_THE_SYSTEM: [&str; 5] = [
+const OF_THE_SYSTEM: [&str; 6] = [
     "No space left on device",
     "Input/output error",
     "Directory not empty",
     "Too many open files",
+    "Permission denied",
     "Transport endpoint is not connected",
 ];
 
