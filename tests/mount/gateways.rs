@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use runvault_tests::Site;
+use runvault_tests::tools::{printed, run, runvault};
 
 /// Reads a file as soon as it is there: a mount looks for new runs every few seconds.
 fn read_soon(path: &Path) -> Vec<u8> {
@@ -53,6 +55,7 @@ fn two_machines_write_runs_and_files_beside_each_other() {
             let refused = fs::write(path, b"x").expect_err("the other's");
             assert_eq!(refused.raw_os_error(), Some(libc::EROFS));
         }
+        assert!(mount.log().contains("is read-only here: gateway"), "{}", mount.log());
     }
     // What the other changes shows at once, not when the kernel has forgotten.
     assert_eq!(fs::metadata(two.path("one/file")).expect("stat").len(), 3);
@@ -61,6 +64,10 @@ fn two_machines_write_runs_and_files_beside_each_other() {
     std::thread::sleep(Duration::from_millis(1500));
     assert_eq!(fs::read(two.path("one/file")).expect("read"), vec![1; 50_000]);
     assert!(!two.path(loose_of_the_other(&two.at)).join("probe one").exists());
-    two.unmount();
     one.unmount();
+    // Nobody writes it now: its maker and the way out are named.
+    let status = printed(&run(Command::new(runvault()).arg("status").arg(&two.at)));
+    let of_one = status.lines().find(|line| line.contains("  one  ")).unwrap_or(&status);
+    assert!(of_one.contains("gateway") && of_one.contains("runvault takeover"), "{status}");
+    two.unmount();
 }

@@ -102,6 +102,9 @@ fn of_vault(error: &Vault) -> Option<String> {
         Vault::Held { run, .. } => Some(format!(
             "reading works: mount --read-only, ls, cat. If that machine is gone for good:\nrunvault takeover STORE {run}"
         )),
+        Vault::NotHeld { run, .. } => Some(format!(
+            "reading works. If that machine shall not write it any more:\nrunvault takeover STORE {run}"
+        )),
         Vault::Damaged { object, .. } => Some(of_damaged(object).unwrap_or_else(|| RUN_DAMAGED.into())),
         Vault::Store { source, .. } => of_errno(source.raw_os_error()?),
         _ => None,

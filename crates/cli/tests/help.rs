@@ -91,12 +91,13 @@ fn a_closed_pipe_is_no_error() {
 }
 
 /// What the system says, not this program.
-const OF_THE_SYSTEM: [&str; 6] = [
+const OF_THE_SYSTEM: [&str; 7] = [
     "No space left on device",
     "Input/output error",
     "Directory not empty",
     "Too many open files",
     "Permission denied",
+    "Stale file handle",
     "Transport endpoint is not connected",
 ];
 

@@ -63,7 +63,11 @@ fn a_run_whose_entry_in_the_state_folder_is_lost_is_taken_over_though_nobody_hol
     scratch.run(&["cp", "-r", "--identity", "owner.key", "run", "store:/"]).done();
     std::fs::remove_dir_all(scratch.path("state")).unwrap();
     let write = ["cp", "--identity", "owner.key", "owner.key", "store:/run/new"];
-    scratch.run(&write).refused(1, "");
+    scratch
+        .run(&write)
+        .refused(1, "is read-only here: gateway")
+        .refused(1, "its key is not in this machine's state folder")
+        .refused(1, "runvault takeover STORE");
     scratch.run(&["takeover", "--yes", "--identity", "owner.key", "store", "run"]).done();
     scratch.run(&write).done();
 }

@@ -3,6 +3,8 @@
 
 use std::io;
 
+use runvault_format::ids::{IdentityId, RunId};
+
 /// A refusal that POSIX has a name for; told in the words that strerror(3) has for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs)]
@@ -105,6 +107,16 @@ pub enum Error {
         /// What the lease says.
         holder: String,
     },
+    /// A run of another gateway, whose key this machine does not hold, whoever writes it now.
+    #[error(
+        "run {run} is read-only here: gateway {maker} made it, and its key is not in this machine's state folder"
+    )]
+    NotHeld {
+        /// Run id.
+        run: String,
+        /// The gateway that signed it.
+        maker: String,
+    },
     /// An earlier write or sync failed; nothing is retried into success.
     #[error("{object}: an earlier write failed; close the file and write it again")]
     Poisoned {
@@ -159,6 +171,10 @@ impl Error {
     /// The place in the store of what is damaged.
     pub fn object(&self) -> Option<&str> {
         if let Error::Damaged { object, .. } = self { Some(object) } else { None }
+    }
+    /// A run that this machine does not hold.
+    pub(crate) fn not_held(run: RunId, maker: IdentityId) -> Self {
+        Error::NotHeld { run: run.to_string(), maker: maker.to_string() }
     }
     /// Names damage.
     pub fn damaged(object: impl Into<String>, damage: Damage) -> Self {

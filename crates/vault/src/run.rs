@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use runvault_crypto::aead::Engine;
 use runvault_crypto::digest::ct_eq;
 use runvault_format::descriptor::{RunDescriptor, RunKind};
-use runvault_format::ids::RunId;
+use runvault_format::ids::{IdentityId, RunId};
 use runvault_format::keys::{RunKey, RunKeys};
 use runvault_format::name;
 use runvault_format::size::Geometry;
@@ -30,6 +30,8 @@ pub(crate) struct Run {
     pub(crate) opened: String,
     /// Counts the runs that this mount has met: its place in listings.
     pub(crate) serial: u32,
+    /// The gateway that made it.
+    maker: IdentityId,
     /// This gateway has its resume entry.
     pub(crate) held: bool,
     geometry: Geometry,
@@ -96,6 +98,7 @@ impl Run {
             kind: descriptor.kind,
             opened: descriptor.opened.clone(),
             serial,
+            maker: descriptor.signer,
             held,
             geometry: descriptor.geometry,
             key,
@@ -103,6 +106,11 @@ impl Run {
             body: Mutex::default(),
             gone: AtomicBool::new(false),
         })
+    }
+
+    /// Why a machine that would write it may not.
+    pub(crate) fn not_held(&self) -> Error {
+        Error::not_held(self.id, self.maker)
     }
 
     /// What reads its files, and writes none.

@@ -54,7 +54,9 @@ pub fn takeover(
     }
     let verified = runs::read_descriptor(root, run, authority)?;
     // An entry that does not open is what this makes good.
-    let key = match gateway.resume(run).ok().flatten() {
+    let before = gateway.resume(run).ok().flatten();
+    let held = before.is_some();
+    let key = match before {
         Some(resume) => resume.key,
         None => runs::envelopes(root, run, authority)?
             .open(run, authority)?
@@ -71,8 +73,12 @@ pub fn takeover(
         None => fresh_session()?,
     };
     gateway.hold(run, &Resume { key, session })?;
-    lease::write(&*dir, &lease::of_this_process(&gateway.id()))
-        .map_err(|e| outcome("write", format!("runs/{run}/lease"), e))
+    let taken = lease::write(&*dir, &lease::of_this_process(&gateway.id()));
+    if taken.is_err() && !held {
+        // Nothing was taken over; an entry would say that it was.
+        gateway.release(run)?;
+    }
+    taken.map_err(|e| outcome("write", format!("runs/{run}/lease"), e))
 }
 
 /// The session whose records a run's journal holds; each record proves itself when it is replayed.

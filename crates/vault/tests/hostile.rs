@@ -440,7 +440,7 @@ fn a_lost_entry_of_the_state_folder_leaves_the_run_readable() {
     state.damage();
     let vault = fixture.writer_of(&state);
     assert_eq!(vault.get("run/x").unwrap(), vec![1; 30_000]);
-    assert_eq!(posix(vault.put("run/z", b"")), Posix::ReadOnly);
+    assert!(matches!(vault.put("run/z", b""), Err(Error::NotHeld { .. })));
     assert!(!vault.status().runs[0].writing);
 }
 
@@ -591,6 +591,39 @@ fn a_lease_of_another_machine_makes_the_run_read_only_until_it_is_taken_over() {
     vault.put("run/z", b"mine").unwrap();
     vault.close().unwrap();
     assert!(!names(&*dir).contains(&b"lease".to_vec()));
+}
+
+#[test]
+fn a_run_that_nobody_holds_says_why_it_is_read_only_until_it_is_taken_over() {
+    let (fixture, faults) = written_and_failing(&[Op::CreateFile], libc::EROFS);
+    let other = State::new(4);
+    let vault = fixture.writer_of(&other);
+    assert_eq!(vault.get("run/x").unwrap(), vec![1; 30_000]);
+    let maker = fixture.state.id.to_string();
+    for refused in [
+        vault.put("run/z", b"").map(drop),
+        vault.put("run/x", b"").map(drop),
+        vault.make_dir("run/d").map(drop),
+    ] {
+        assert!(matches!(&refused, Err(Error::NotHeld { maker: m, .. }) if *m == maker), "{refused:?}");
+    }
+    let status = vault.status().runs[0].clone();
+    let trouble = status.trouble.unwrap();
+    assert!(trouble.contains(&maker) && trouble.contains("takeover"), "{trouble}");
+    // Without a gateway nothing is to be written anyway.
+    assert_eq!(fixture.reader().status().runs[0].trouble, None);
+    vault.close().unwrap();
+
+    // A store that takes nothing: nothing is taken over, however often it is tried.
+    let take = || runvault_vault::takeover::takeover(&fixture.root, &*fixture.authority, &other, &status.run);
+    assert!(matches!(take(), Err(Error::Store { .. })));
+    assert!(other.session(&status.run).is_none());
+    faults.clear();
+    take().unwrap();
+    let vault = fixture.writer_of(&other);
+    vault.put("run/z", b"").unwrap();
+    assert_eq!(vault.status().runs[0].trouble, None);
+    vault.close().unwrap();
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use runvault_crypto::random;
-use runvault_format::ids::{RunId, SessionId};
+use runvault_format::ids::{IdentityId, RunId, SessionId};
 use runvault_store::backend::Dir;
 
 use super::Run;
@@ -34,6 +34,8 @@ pub(crate) struct Body {
     asked: Option<Instant>,
     /// Why this machine, which holds the run, only reads it.
     blocked: Option<String>,
+    /// This machine writes, but does not hold the run: the gateway that made it.
+    not_held: Option<IdentityId>,
     /// What files are opened with once the run may not be written any more.
     reading: OnceLock<Arc<RunContext>>,
     /// The trouble that the log has.
@@ -63,6 +65,7 @@ impl Body {
             refused: None,
             asked: None,
             blocked: None,
+            not_held: None,
             reading: OnceLock::new(),
             told: Mutex::default(),
             run,
@@ -72,7 +75,8 @@ impl Body {
     /// Whether this process may write now.
     ///
     /// # Errors
-    /// [`Error::Held`], [`Posix::ReadOnly`]; the store's, when the lease could not be renewed in time.
+    /// [`Error::Held`], [`Error::NotHeld`], [`Posix::ReadOnly`]; the store's, when the lease could not be renewed
+    /// in time.
     pub(crate) fn check_writer(&self) -> Result<()> {
         match (&self.holding, &self.holder) {
             (Some(holding), _) => holding.check(),
@@ -82,6 +86,9 @@ impl Body {
     }
 
     fn why_read_only(&self) -> Error {
+        if let Some(maker) = self.not_held {
+            return Error::not_held(self.run, maker);
+        }
         match self.refused.filter(|errno| *errno != libc::EROFS) {
             Some(errno) => {
                 let full = std::io::Error::from_raw_os_error(errno);
@@ -202,9 +209,10 @@ impl Vault {
         let top = number(tree.stat_self().map_err(|e| Error::store("stat", object(), e))?.ino);
         let only_read = |context| Body::reader(run.id, &dir, &tree, top, context);
         let reader = || run.reader(&tree);
-        let Some(gateway) = self.gateway.as_deref().filter(|_| run.held) else {
-            return Ok(only_read(reader()));
-        };
+        let Some(gateway) = self.gateway.as_deref() else { return Ok(only_read(reader())) };
+        if !run.held {
+            return Ok(Body { not_held: Some(run.maker), ..only_read(reader()) });
+        }
         let asked = Some(Instant::now());
         match self.begin_writing(gateway, run, &dir, &tree, top) {
             Ok((context, holding)) => Ok(Body { holding: Some(holding), ..only_read(context) }),

@@ -90,6 +90,10 @@ impl Vault {
                 let body = run.opened_body();
                 let blocked = body.as_ref().and_then(|body| body.blocked());
                 status.trouble = blocked.map(|why| format!("read-only: {why}"));
+                if self.gateway.is_some() && !run.held && status.holder.is_none() {
+                    let why = run.not_held();
+                    status.trouble = Some(format!("{why}; runvault takeover STORE {} changes that", run.id));
+                }
                 status.writing = run.held && status.holder.is_none() && blocked.is_none();
             }
         }
