@@ -77,6 +77,8 @@ pub struct CheckSummary {
     pub bytes: u64,
     /// Records in journals that authenticate.
     pub journal_records: u64,
+    /// Records behind one that does not authenticate: no mount replays them.
+    pub journal_records_behind: u64,
     pub foreign_names: u64,
     /// Side files whose name is gone, and files that were not put in place.
     pub leftovers: u64,
@@ -199,7 +201,10 @@ impl Checker<'_> {
         let tree = dir.open_dir(b"tree").map_err(|e| part_opened("open", format!("runs/{run}/tree"), e))?;
         let context = RunContext::reader(run, keys, verified.descriptor.geometry, tree.clone());
         match recovery::count(&context, &dir, (self.held)(&run)) {
-            Ok(records) => self.summary.journal_records += records,
+            Ok(counted) => {
+                self.summary.journal_records += counted.records;
+                self.summary.journal_records_behind += counted.behind;
+            }
             Err(error) => self.damage(format!("runs/{run}/journal"), None, error),
         }
         self.tree(context, tree, name);

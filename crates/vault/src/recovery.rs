@@ -59,15 +59,24 @@ pub fn recover(run: &RunContext, run_dir: &Arc<dyn Dir>, session: &SessionId) ->
     Ok(recovered)
 }
 
-/// Records in a run's journal that authenticate. `session`: the one that this machine's state folder
+/// What a run's journal holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// Records that a mount replays.
+    pub records: u64,
+    /// Those that it does not, since one before them does not authenticate; where that can be told.
+    pub behind: u64,
+}
+
+/// Counts the records in a run's journal. `session`: the one that this machine's state folder
 /// names; where it does not hold the run, whichever the journal claims.
 ///
 /// # Errors
 /// [`Damage::Run`] for a journal of another session, of two sessions, or of one that no record proves;
 /// the store's.
-pub fn count(run: &RunContext, run_dir: &Arc<dyn Dir>, session: Option<SessionId>) -> Result<u64> {
+pub fn count(run: &RunContext, run_dir: &Arc<dyn Dir>, session: Option<SessionId>) -> Result<Counted> {
     match count_now(run, run_dir, session) {
-        Err(Error::Damaged { .. }) => {
+        Err(Error::Damaged { .. }) | Ok(Counted { behind: 1.., .. }) => {
             std::thread::sleep(UNDER_WAY);
             count_now(run, run_dir, session)
         }
@@ -75,18 +84,22 @@ pub fn count(run: &RunContext, run_dir: &Arc<dyn Dir>, session: Option<SessionId
     }
 }
 
-fn count_now(run: &RunContext, run_dir: &Arc<dyn Dir>, session: Option<SessionId>) -> Result<u64> {
+fn count_now(run: &RunContext, run_dir: &Arc<dyn Dir>, session: Option<SessionId>) -> Result<Counted> {
     let opened = JournalFiles::open_existing(run_dir).map_err(|e| journal(run, e))?;
-    let Some(files) = opened else { return Ok(0) };
+    let Some(files) = opened else { return Ok(Counted::default()) };
     let claimed = session_of(&files).map_err(|e| failed(run, "read the journal of", e))?;
-    let Some(claimed) = claimed else { return Ok(0) };
-    let (_, records) = log::read(run, &files, &session.unwrap_or(claimed))?;
+    let Some(claimed) = claimed else { return Ok(Counted::default()) };
+    let known = session.unwrap_or(claimed);
+    let (_, records) = log::read(run, &files, &known)?;
     if records.is_empty() && session.is_none() {
         let what = "no record of its journal authenticates: a stranger made it, or its writer's power went \
                     with the first one";
         return Err(Error::damaged(format!("runs/{}/journal", run.id), Damage::Run(what.to_owned())));
     }
-    Ok(records.len() as u64)
+    // Without any, nothing tells what a crash has left of a journal that was ended.
+    let last = records.last().map(|record| record.number);
+    let behind = last.map_or(Ok(0), |last| log::behind(run, &files, &known, last))?;
+    Ok(Counted { records: records.len() as u64, behind })
 }
 
 /// The session that a journal's records claim to be of; each record proves it when it is read.

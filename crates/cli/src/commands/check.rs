@@ -118,6 +118,7 @@ fn tell(args: &Check, summary: &CheckSummary, locks: bool) -> Result<()> {
             "files": summary.files,
             "bytes": summary.bytes,
             "journal_records": summary.journal_records,
+            "journal_records_behind": summary.journal_records_behind,
             "foreign_names": summary.foreign_names,
             "leftovers": summary.leftovers,
             "damages": summary.damages,
@@ -159,6 +160,10 @@ fn in_words(summary: &CheckSummary) -> String {
     );
     if summary.journal_records > 0 {
         text += &format!("; {} in journals", count(summary.journal_records, "record"));
+    }
+    if summary.journal_records_behind > 0 {
+        let behind = count(summary.journal_records_behind, "record");
+        text += &format!("; {behind} behind one that does not authenticate, not to be replayed");
     }
     if summary.closed_runs > 0 {
         text += &format!("; {} not opened by this key", count(summary.closed_runs, "run"));

@@ -15,6 +15,9 @@ const WINDOW: usize = 4 << 20;
 /// No journal file of ours is longer.
 const LENGTH_MAX: u64 = 1 << 30;
 
+/// So many records that do not authenticate are looked behind: each costs as much as a long one.
+const REFUSED_MAX: u32 = 64;
+
 /// The records of `session` in order. The file with the smaller first number comes first, each
 /// from its start to the first record that is not valid or not the successor. Also tells which file
 /// came first, for the reset.
@@ -93,4 +96,46 @@ fn read_file(run: &RunContext, files: &JournalFiles, i: usize, key: &JournalKey)
             Err(_) => return Ok(records),
         }
     }
+}
+
+/// How many records of `session` lie behind the last one that [`read`] gave: authentic, and not replayed, since one
+/// before them is not. Those of a covered lap have lower numbers.
+pub(super) fn behind(run: &RunContext, files: &JournalFiles, session: &SessionId, last: u64) -> Result<u64> {
+    let key = run.keys.journal_key(session);
+    let (mut found, mut refused) = (0, 0);
+    for i in 0..2 {
+        let length = files.len(i).min(LENGTH_MAX);
+        let mut window = vec![0u8; WINDOW.min(length as usize)];
+        let mut at = 0u64;
+        while at < length {
+            let filled =
+                files.read_at(i, &mut window, at).map_err(|e| failed(run, "read the journal of", e))?;
+            let mut from = 0;
+            while let Some(rest) = window.get(from..filled).filter(|rest| !rest.is_empty()) {
+                from += match Record::decode(rest, &key) {
+                    Ok((record, len)) => {
+                        if record.number == last.saturating_add(1) {
+                            // A mount that is up has written on since.
+                            return Ok(0);
+                        }
+                        found += u64::from(record.number > last);
+                        len
+                    }
+                    // It goes on beyond the window, which is more than twice as long.
+                    Err(FormatError::Truncated) if from > 0 && at + (filled as u64) < length => break,
+                    Err(FormatError::NotAuthentic) if refused == REFUSED_MAX => return Ok(found),
+                    Err(FormatError::NotAuthentic) => {
+                        refused += 1;
+                        SECTOR
+                    }
+                    Err(_) => SECTOR,
+                };
+            }
+            if from == 0 {
+                break;
+            }
+            at += from as u64;
+        }
+    }
+    Ok(found)
 }

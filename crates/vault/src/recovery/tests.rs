@@ -5,7 +5,7 @@ use std::sync::Arc;
 use runvault_format::ids::SessionId;
 use runvault_store::backend::{Access, Dir, Rename};
 
-use super::{Recovered, count, recover};
+use super::{Counted, Recovered, count, recover};
 use crate::file::testing::{Rig, content};
 use crate::{Damage, Error};
 
@@ -50,12 +50,12 @@ fn a_torn_chunk_is_made_good_once() {
 #[test]
 fn a_torn_first_record_is_named_where_the_session_is_not_known() {
     let rig = overwritten();
-    assert_eq!(count(&rig.run, &rig.dir, None).unwrap(), 1);
+    assert_eq!(count(&rig.run, &rig.dir, None).unwrap(), Counted { records: 1, behind: 0 });
     journal(&rig).open_file(b"0", Access::ReadWrite).unwrap().write_at(&[0; 512], 512).unwrap();
-    assert_eq!(count(&rig.run, &rig.dir, Some(rig.session)).unwrap(), 0);
+    assert_eq!(count(&rig.run, &rig.dir, Some(rig.session)).unwrap(), Counted::default());
     assert!(matches!(count(&rig.run, &rig.dir, None), Err(Error::Damaged { damage: Damage::Run(_), .. })));
     recover(&rig.run, &rig.dir, &rig.session).unwrap();
-    assert_eq!(count(&rig.run, &rig.dir, None).unwrap(), 0);
+    assert_eq!(count(&rig.run, &rig.dir, None).unwrap(), Counted::default());
     expect_overwritten(&rig.killed());
 }
 
@@ -85,11 +85,18 @@ fn another_sessions_journal_is_a_persons_decision() {
 fn a_damaged_record_ends_the_log() {
     let rig = overwritten();
     let file = rig.open("f").unwrap();
-    file.write(1024, &[3; 512]).unwrap();
-    file.fsync().unwrap();
+    for chunk in [2, 3] {
+        file.write(chunk * 512, &[3; 512]).unwrap();
+        file.fsync().unwrap();
+    }
     drop(file);
+    assert_eq!(count(&rig.run, &rig.dir, None).unwrap(), Counted { records: 3, behind: 0 });
     let stored = journal(&rig).open_file(b"0", Access::ReadWrite).unwrap();
     stored.write_at(&[0x55], 1024 + 300).unwrap();
+    assert_eq!(count(&rig.run, &rig.dir, None).unwrap(), Counted { records: 1, behind: 1 });
+    // One that claims to go on beyond the end of the file hides nothing.
+    stored.write_at(&(1u32 << 16).to_le_bytes(), 1024 + 8).unwrap();
+    assert_eq!(count(&rig.run, &rig.dir, None).unwrap(), Counted { records: 1, behind: 1 });
     let done = recover(&rig.run, &rig.dir, &rig.session).unwrap();
     assert_eq!((done.records, done.replayed), (1, 1));
 }
