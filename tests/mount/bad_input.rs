@@ -216,6 +216,30 @@ fn a_truncated_file_is_eio() {
     mount.unmount();
 }
 
+/// A file that had a second name stands under these two and no other.
+#[test]
+fn a_file_that_was_linked_is_eio_under_a_name_that_it_never_had() {
+    let site = Site::new();
+    let mount = site.mount();
+    fs::create_dir_all(mount.path("run/sub")).expect("a run");
+    fs::write(mount.path("run/a"), b"EVIL\n").expect("a file");
+    fs::hard_link(mount.path("run/a"), mount.path("run/b")).expect("a link");
+    fs::remove_file(mount.path("run/b")).expect("one name less");
+    fs::write(mount.path("run/sub/SampleSheet.csv"), b"sheet\n").expect("a sheet");
+    mount.unmount();
+    let file = stored_file(&site);
+    let tree = file.parent().expect("a tree");
+    let sub = fs::read_dir(tree).expect("a tree").map(|e| e.expect("an entry").path()).find(|p| p.is_dir());
+    let mut sheet = fs::read_dir(sub.expect("a directory")).expect("it").map(|e| e.expect("an entry").path());
+    let sheet = sheet.find(|p| p.file_name().is_some_and(|n| n != "_dir")).expect("the sheet");
+    fs::write(sheet, fs::read(&file).expect("read")).expect("write");
+    let mount = damaged(&site, "a file under a name that it never had");
+    assert_eq!(fs::read(mount.path("run/a")).expect("its own name"), b"EVIL\n");
+    let read = fs::read(mount.path("run/sub/SampleSheet.csv")).expect_err("another's name");
+    assert_eq!(read.raw_os_error(), Some(libc::EIO));
+    mount.unmount();
+}
+
 #[test]
 fn swapped_files_are_eio() {
     let site = Site::new();

@@ -167,15 +167,17 @@ impl Vault {
         }
         let from = known.name.ok_or(Posix::NotFound)?.parent;
         let _names = self.locks.alone(&[from, parent]);
+        // A name that went must not come back: the header soon knows it no more.
+        self.settle_rename(ino)?;
         let at = self.locate_node(ino)?;
         let new = self.new_name(&dir, name)?;
         let link_now =
             || at.dir.link(&at.stored, &*dir.dir, &new.text).map_err(|e| outcome("link in", dir.object(), e));
         let linked = if known.kind == Kind::File {
             self.with_file(ino, |file| {
-                // The header, also of an empty file, must not bind it to one name when it has two.
+                // The header, also of an empty file, must know both names when it has two.
                 file.ensure_written_header()?;
-                let held = file.prepare_link()?;
+                let held = file.prepare_link(self.file_place(ino)?, dir.place(Kind::File, name))?;
                 link_now()?;
                 held.done();
                 Ok(())

@@ -24,8 +24,18 @@ struct Changes {
     dirs: HashMap<Ino, u64>,
     /// Files whose attributes changed.
     attributes: HashMap<Ino, u64>,
-    /// The directories between which a file or directory was renamed last.
-    renames: HashMap<Ino, (Ino, Ino)>,
+    /// The directories between which a file or directory was renamed last, or that it lost a name in.
+    renames: HashMap<Ino, Vec<Ino>>,
+}
+
+impl Changes {
+    /// The node has a name in the directory no more.
+    fn left(&mut self, ino: Ino, dir: Ino) {
+        let dirs = self.renames.entry(ino).or_default();
+        if !dirs.contains(&dir) {
+            dirs.push(dir);
+        }
+    }
 }
 
 impl Unsynced {
@@ -53,9 +63,15 @@ impl Unsynced {
     pub(crate) fn renamed(&self, ino: Ino, from: Ino, to: Ino) {
         let now = self.now();
         let mut changes = self.changes();
-        changes.dirs.insert(from, now);
-        changes.dirs.insert(to, now);
-        changes.renames.insert(ino, (from, to));
+        for dir in [from, to] {
+            changes.dirs.insert(dir, now);
+            changes.left(ino, dir);
+        }
+    }
+
+    /// A file lost one of several names; its directory is among [`Unsynced::names`].
+    pub(crate) fn unlinked(&self, ino: Ino, dir: Ino) {
+        self.changes().left(ino, dir);
     }
 
     /// A directory that is no more.
@@ -85,7 +101,7 @@ impl Unsynced {
         changes.dirs.retain(|_, at| *at >= up_to);
         changes.attributes.retain(|_, at| *at >= up_to);
         let dirs = std::mem::take(&mut changes.dirs);
-        changes.renames.retain(|_, (from, to)| dirs.contains_key(from) || dirs.contains_key(to));
+        changes.renames.retain(|_, of| of.iter().any(|dir| dirs.contains_key(dir)));
         changes.dirs = dirs;
     }
 }
@@ -122,13 +138,15 @@ impl Vault {
         Ok(())
     }
 
-    /// Before a second rename: a header can bridge only one that may be undone.
+    /// Before a second rename or link: a header can bridge only one change that may be undone.
     pub(crate) fn settle_rename(&self, ino: Ino) -> Result<()> {
-        let Some((from, to)) = self.unsynced.changes().renames.get(&ino).copied() else { return Ok(()) };
-        self.sync_dir_if_changed(from)?;
-        self.sync_dir_if_changed(to)?;
-        self.unsynced.changes().renames.remove(&ino);
-        Ok(())
+        let Some(dirs) = self.unsynced.changes().renames.remove(&ino) else { return Ok(()) };
+        let settled = dirs.iter().try_for_each(|dir| self.sync_dir_if_changed(*dir));
+        if settled.is_err() {
+            let mut changes = self.unsynced.changes();
+            dirs.iter().for_each(|dir| changes.left(ino, *dir));
+        }
+        settled
     }
 
     /// Makes a file's mode, owner, times and xattrs durable where they changed.

@@ -45,6 +45,9 @@ impl Vault {
             }
         }
         self.unsynced.names(dir.node);
+        if !last {
+            self.unsynced.unlinked(ino, dir.node);
+        }
         remove_sides(&*dir.dir, &stored, target.as_deref());
         Ok(())
     }

@@ -129,6 +129,9 @@ impl Vault {
             return Err(self.abandon(&target.dir, &target.stored, false, error));
         }
         self.unsynced.renamed(ino, source.dir.node, target.dir.node);
+        if let Some(there) = target.stat.filter(|there| there.kind == Kind::File && there.nlink > 1) {
+            self.unsynced.unlinked(number(there.ino), target.dir.node);
+        }
         remove_sides(&*source.dir.dir, &source.stored, texts.0.as_deref());
         Ok(())
     }

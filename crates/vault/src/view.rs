@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use runvault_format::keys::Place;
 use runvault_store::backend::{Dir, Kind, Stat};
 
 use crate::api::{Attr, Ino, ROOT};
@@ -36,6 +37,18 @@ impl Vault {
             still_leads_to(ino, &stat)?;
             let (backing, body) = (dir.dir.clone(), dir.body.clone());
             Ok(At { dir: backing, stored, stat, body })
+        })
+    }
+
+    /// The place of a file by the first of its names that still leads to it.
+    ///
+    /// # Errors
+    /// As [`Vault::locate_node`].
+    pub(crate) fn file_place(&self, ino: Ino) -> Result<Place> {
+        self.by_a_name(ino, |dir, stored, text| {
+            let stat = dir.dir.stat(&stored).map_err(|e| outcome("stat", dir.body.context.object(ino), e))?;
+            still_leads_to(ino, &stat)?;
+            Ok(dir.place(Kind::File, &text))
         })
     }
 

@@ -57,13 +57,14 @@ impl FileObject {
     pub fn prepare_rename(self: &Arc<Self>, old: Place, new: Place, force_sync: bool) -> Result<Held<'_>> {
         let mut state = self.settled()?;
         self.write_tail(&mut state)?;
-        if state.several_links {
+        if self.has_other_names()? {
+            self.unbind(&mut state)?;
             return Ok(self.held(state));
         }
         let mut held = self.held(state);
         held.renaming = Some((old, new));
         let state = &mut *held.state;
-        (state.place, state.previous) = (new, old);
+        state.bind(new, old);
         if !state.header.as_ref().is_some_and(|h| h.written) {
             return Ok(held);
         }
@@ -74,22 +75,45 @@ impl FileObject {
         Ok(held)
     }
 
-    /// Before linkat: slot{several links}, F. The header no longer binds the file to one name.
+    /// Before linkat of the file called `old`: slot{place = old, previous = new}, or, where it has
+    /// other names, slot{several links}; F. The caller syncs the directories of names that went
+    /// earlier first if they are not known durable.
     ///
     /// # Errors
     /// [`crate::Error::Poisoned`] and the store's; the link must not be made then.
-    pub fn prepare_link(self: &Arc<Self>) -> Result<Held<'_>> {
+    pub fn prepare_link(self: &Arc<Self>, old: Place, new: Place) -> Result<Held<'_>> {
         let mut state = self.settled()?;
         self.write_tail(&mut state)?;
-        if !state.several_links {
-            state.several_links = true;
-            (state.place, state.previous) = (Place::default(), Place::default());
-            if state.header.as_ref().is_some_and(|h| h.written) {
-                self.write_slot_quietly(&mut state)?;
-                self.sync_file(&mut state)?;
-            }
+        if self.has_other_names()? {
+            self.unbind(&mut state)?;
+        } else {
+            state.bind(old, new);
+            self.write_places(&mut state)?;
         }
         Ok(self.held(state))
+    }
+
+    /// Whether the file has more than one name now. No other name can come while it is locked.
+    fn has_other_names(&self) -> Result<bool> {
+        Ok(self.file.stat().map_err(self.io("stat"))?.nlink > 1)
+    }
+
+    /// The header no longer binds the file to its names, durably.
+    fn unbind(&self, state: &mut State) -> Result<()> {
+        if state.several_links {
+            return Ok(());
+        }
+        state.several_links = true;
+        (state.place, state.previous) = (Place::default(), Place::default());
+        self.write_places(state)
+    }
+
+    fn write_places(&self, state: &mut State) -> Result<()> {
+        if state.header.as_ref().is_some_and(|h| h.written) {
+            self.write_slot_quietly(state)?;
+            self.sync_file(state)?;
+        }
+        Ok(())
     }
 
     /// Before a name goes (unlinkat, or another file is renamed over it). `last`: the file lives on

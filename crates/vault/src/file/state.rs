@@ -116,6 +116,12 @@ impl State {
         listed
     }
 
+    /// These two names are the only ones that it may be reached by.
+    pub(crate) fn bind(&mut self, place: Place, previous: Place) {
+        self.several_links = false;
+        (self.place, self.previous) = (place, previous);
+    }
+
     /// Data went out into chunk `i`.
     pub(crate) fn fill_hole(&mut self, i: u64) {
         if !self.holes.contains(i) {

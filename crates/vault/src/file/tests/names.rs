@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use runvault_format::state_slot::HOLES_MAX;
-use runvault_store::backend::Rename;
+use runvault_store::backend::{Access, Rename};
 
 use crate::api::Allocate;
 use crate::file::testing::{Rig, content};
@@ -62,25 +62,101 @@ fn records_follow_the_name() {
     assert!(all[..512] == [2; 512] && all[512..] == [3; 512]);
 }
 
-#[test]
-fn several_links_carry_no_place() {
+/// A synced file "a" with these further names.
+fn linked(names: &[&str]) -> Rig {
     let rig = Rig::new(9);
-    let tree = rig.run.tree.clone();
     let file = rig.file("a");
     file.write(0, b"bytes").unwrap();
     file.fsync().unwrap();
-    let held = file.prepare_link().unwrap();
-    tree.link(b"a", &*tree, b"b").unwrap();
-    held.done();
+    for name in names {
+        link(&rig, "a", name);
+    }
     drop(file);
-    let rig = rig.remounted();
-    assert_eq!(content(&rig.open("b").unwrap()).unwrap(), b"bytes");
-    let file = rig.open("a").unwrap();
+    rig.remounted()
+}
+
+fn link(rig: &Rig, from: &str, to: &str) {
+    let tree = &rig.run.tree;
+    let held = rig.open(from).unwrap();
+    let held = held.prepare_link(Rig::place(from), Rig::place(to)).unwrap();
+    tree.link(from.as_bytes(), &**tree, to.as_bytes()).unwrap();
+    held.done();
+}
+
+fn unlink(rig: &Rig, name: &str) {
+    let file = rig.open(name).unwrap();
     let held = file.prepare_unlink(false).unwrap();
-    tree.unlink(b"a").unwrap();
+    rig.run.tree.unlink(name.as_bytes()).unwrap();
     held.done();
-    drop(file);
-    assert_eq!(content(&rig.remounted().open("b").unwrap()).unwrap(), b"bytes");
+}
+
+fn rename(rig: &Rig, from: &str, to: &str) {
+    let tree = &rig.run.tree;
+    let file = rig.open(from).unwrap();
+    let held = file.prepare_rename(Rig::place(from), Rig::place(to), false).unwrap();
+    tree.rename(from.as_bytes(), &**tree, to.as_bytes(), Rename::NoReplace).unwrap();
+    rig.called(file.ino, to);
+    held.done();
+}
+
+/// What the file "from" is under the name "evil", where someone without the key put a copy of it.
+fn copied_to_evil(rig: &Rig, from: &str) -> crate::Result<Vec<u8>> {
+    let tree = &rig.run.tree;
+    let stored = tree.open_file(from.as_bytes(), Access::Read).unwrap();
+    let mut bytes = vec![0; stored.stat().unwrap().size as usize];
+    stored.read_at(&mut bytes, 0).unwrap();
+    tree.create_file(b"evil", 0o644).unwrap().write_at(&bytes, 0).unwrap();
+    let found = rig.open("evil").and_then(|file| content(&file));
+    tree.unlink(b"evil").unwrap();
+    found
+}
+
+#[test]
+fn two_names_of_a_file_are_its_only_ones() {
+    let rig = linked(&["b"]);
+    for name in ["a", "b"] {
+        assert_eq!(content(&rig.open(name).unwrap()).unwrap(), b"bytes");
+    }
+    assert!(misplaced(copied_to_evil(&rig, "a")));
+    for gone in ["a", "b"] {
+        let rig = linked(&["b"]);
+        let left = if gone == "a" { "b" } else { "a" };
+        unlink(&rig, gone);
+        let rig = rig.remounted();
+        assert_eq!(content(&rig.open(left).unwrap()).unwrap(), b"bytes");
+        assert!(misplaced(copied_to_evil(&rig, left)));
+        // Further links and renames go on from there.
+        link(&rig, left, "c");
+        unlink(&rig, left);
+        rename(&rig, "c", "d");
+        let rig = rig.killed();
+        assert_eq!(content(&rig.open("d").unwrap()).unwrap(), b"bytes");
+        assert!(misplaced(copied_to_evil(&rig, "d")));
+    }
+}
+
+#[test]
+fn more_names_than_two_carry_no_place_until_one_is_left() {
+    for rig in [linked(&["b", "c"]), {
+        let rig = linked(&["b"]);
+        rename(&rig, "b", "c");
+        link(&rig, "a", "b");
+        rig
+    }] {
+        let rig = rig.remounted();
+        for name in ["a", "b", "c"] {
+            assert_eq!(content(&rig.open(name).unwrap()).unwrap(), b"bytes");
+        }
+        unlink(&rig, "a");
+        rename(&rig, "b", "e");
+        unlink(&rig, "c");
+        let rig = rig.killed();
+        assert_eq!(content(&rig.open("e").unwrap()).unwrap(), b"bytes");
+        rename(&rig, "e", "f");
+        let rig = rig.remounted();
+        assert_eq!(content(&rig.open("f").unwrap()).unwrap(), b"bytes");
+        assert!(misplaced(copied_to_evil(&rig, "f")));
+    }
 }
 
 #[test]
