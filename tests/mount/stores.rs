@@ -1,6 +1,7 @@
 //! Stores that cannot be written, are gone, or were left half made.
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -25,7 +26,16 @@ fn a_read_only_store_is_read_and_not_written() {
     fs::create_dir(mount.path("run")).expect("a run");
     fs::write(mount.path("run/file"), b"kept").expect("a file");
     // Not unmounted: a journal is left for a reader to look through.
+    let file = fs::File::options().write(true).open(mount.path("run/file")).expect("a file");
+    file.sync_all().expect("sync");
+    file.write_all_at(b"KEPT", 0).expect("written over");
+    file.sync_all().expect("sync");
+    drop(file);
     mount.kill();
+    remount(image.path(), "ro");
+    let checked = printed(&run(site.command(&["check"]).arg(&store)));
+    assert!(checked.contains("1 record in journals"), "{checked}");
+    remount(image.path(), "rw");
     let mount = site.builder().store(&store).mount();
     mount.unmount();
     remount(image.path(), "ro");

@@ -49,8 +49,20 @@ impl JournalFiles {
     /// # Errors
     /// The store's; ELOOP, EISDIR or EINVAL where something else was put in their place.
     pub fn open_existing(run_dir: &Arc<dyn Dir>) -> Result<Option<Self>> {
+        Self::existing(run_dir, Access::ReadWrite)
+    }
+
+    /// [`JournalFiles::open_existing`], for reading alone: of a store that may take nothing.
+    ///
+    /// # Errors
+    /// As of [`JournalFiles::open_existing`].
+    pub fn read_existing(run_dir: &Arc<dyn Dir>) -> Result<Option<Self>> {
+        Self::existing(run_dir, Access::Read)
+    }
+
+    fn existing(run_dir: &Arc<dyn Dir>, access: Access) -> Result<Option<Self>> {
         let Some(dir) = present(run_dir.open_dir(DIRECTORY))? else { return Ok(None) };
-        let open = |name| present(JournalFile::open(&*dir, name));
+        let open = |name| present(JournalFile::open(&*dir, name, access));
         let (Some(first), Some(second)) = (open(NAMES[0])?, open(NAMES[1])?) else { return Ok(None) };
         Ok(Some(Self { files: [first, second] }))
     }
@@ -182,8 +194,8 @@ impl JournalFile {
         Ok(Self { file, length, next: 0 })
     }
 
-    fn open(dir: &dyn Dir, name: &[u8]) -> Result<Self> {
-        let file = dir.open_file(name, Access::ReadWrite)?;
+    fn open(dir: &dyn Dir, name: &[u8], access: Access) -> Result<Self> {
+        let file = dir.open_file(name, access)?;
         let length = file.stat()?.size;
         Ok(Self { file, length, next: 0 })
     }

@@ -85,7 +85,7 @@ pub fn count(run: &RunContext, run_dir: &Arc<dyn Dir>, session: Option<SessionId
 }
 
 fn count_now(run: &RunContext, run_dir: &Arc<dyn Dir>, session: Option<SessionId>) -> Result<Counted> {
-    let opened = JournalFiles::open_existing(run_dir).map_err(|e| journal(run, e))?;
+    let opened = JournalFiles::read_existing(run_dir).map_err(|e| journal(run, e))?;
     let Some(files) = opened else { return Ok(Counted::default()) };
     let claimed = session_of(&files).map_err(|e| failed(run, "read the journal of", e))?;
     let Some(claimed) = claimed else { return Ok(Counted::default()) };
@@ -96,9 +96,8 @@ fn count_now(run: &RunContext, run_dir: &Arc<dyn Dir>, session: Option<SessionId
                     with the first one";
         return Err(Error::damaged(format!("runs/{}/journal", run.id), Damage::Run(what.to_owned())));
     }
-    // Without any, nothing tells what a crash has left of a journal that was ended.
     let last = records.last().map(|record| record.number);
-    let behind = last.map_or(Ok(0), |last| log::behind(run, &files, &known, last))?;
+    let behind = log::behind(run, &files, &known, last)?;
     Ok(Counted { records: records.len() as u64, behind })
 }
 

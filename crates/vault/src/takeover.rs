@@ -84,7 +84,7 @@ pub fn takeover(
 /// The session whose records a run's journal holds; each record proves itself when it is replayed.
 fn journal_session(dir: &Arc<dyn Dir>, run: &RunId) -> Result<Option<SessionId>> {
     let fail = |e| opened("read", format!("runs/{run}/journal"), e);
-    let Some(files) = JournalFiles::open_existing(dir).map_err(fail)? else { return Ok(None) };
+    let Some(files) = JournalFiles::read_existing(dir).map_err(fail)? else { return Ok(None) };
     recovery::session_of(&files).map_err(fail)
 }
 

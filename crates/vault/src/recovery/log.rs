@@ -100,7 +100,12 @@ fn read_file(run: &RunContext, files: &JournalFiles, i: usize, key: &JournalKey)
 
 /// How many records of `session` lie behind the last one that [`read`] gave: authentic, and not replayed, since one
 /// before them is not. Those of a covered lap have lower numbers.
-pub(super) fn behind(run: &RunContext, files: &JournalFiles, session: &SessionId, last: u64) -> Result<u64> {
+pub(super) fn behind(
+    run: &RunContext,
+    files: &JournalFiles,
+    session: &SessionId,
+    last: Option<u64>,
+) -> Result<u64> {
     let key = run.keys.journal_key(session);
     let (mut found, mut refused) = (0, 0);
     for i in 0..2 {
@@ -114,11 +119,11 @@ pub(super) fn behind(run: &RunContext, files: &JournalFiles, session: &SessionId
             while let Some(rest) = window.get(from..filled).filter(|rest| !rest.is_empty()) {
                 from += match Record::decode(rest, &key) {
                     Ok((record, len)) => {
-                        if record.number == last.saturating_add(1) {
+                        if last.is_some_and(|last| last.checked_add(1) == Some(record.number)) {
                             // A mount that is up has written on since.
                             return Ok(0);
                         }
-                        found += u64::from(record.number > last);
+                        found += u64::from(last.is_none_or(|last| record.number > last));
                         len
                     }
                     // It goes on beyond the window, which is more than twice as long.

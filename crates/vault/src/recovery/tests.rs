@@ -97,6 +97,12 @@ fn a_damaged_record_ends_the_log() {
     // One that claims to go on beyond the end of the file hides nothing.
     stored.write_at(&(1u32 << 16).to_le_bytes(), 1024 + 8).unwrap();
     assert_eq!(count(&rig.run, &rig.dir, None).unwrap(), Counted { records: 1, behind: 1 });
+    // The first one too; only who knows the session can tell that.
+    let mut first = [0; 1];
+    stored.read_at(&mut first, 300).unwrap();
+    stored.write_at(&[!first[0]], 300).unwrap();
+    assert_eq!(count(&rig.run, &rig.dir, Some(rig.session)).unwrap(), Counted { records: 0, behind: 1 });
+    stored.write_at(&first, 300).unwrap();
     let done = recover(&rig.run, &rig.dir, &rig.session).unwrap();
     assert_eq!((done.records, done.replayed), (1, 1));
 }
