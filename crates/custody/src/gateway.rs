@@ -144,7 +144,7 @@ impl StateFolder {
 
     /// Finishes what a killed process left: a pending run is adopted or retired; runs of this
     /// gateway that the folder does not know are counted. To be called before a writing mount. On a store
-    /// that is read-only a pending run stays; no other begins before it is settled.
+    /// that is read-only or full a pending run stays; no other begins before it is settled.
     ///
     /// # Errors
     /// The store's, [`Error::Damaged`].
@@ -152,8 +152,11 @@ impl StateFolder {
         let _ = self.root.set(root.clone());
         let mut place = self.place();
         let mut settled = match self.settle_pending(root, &mut place) {
-            Err(Error::Io { object, source, .. }) if source.raw_os_error() == Some(libc::EROFS) => {
-                log::warn!("{object}: the store is read-only: the run that was begun there is settled later");
+            // Room is made by a mount that can remove something.
+            Err(Error::Io { object, source, .. })
+                if matches!(source.raw_os_error(), Some(libc::EROFS | libc::ENOSPC | libc::EDQUOT)) =>
+            {
+                log::warn!("{object}: {source}: a run whose making was cut short is settled later");
                 Settled::default()
             }
             other => other?,

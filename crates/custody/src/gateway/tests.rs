@@ -143,16 +143,22 @@ fn a_second_begin_settles_the_first_one() {
 }
 
 #[test]
-fn a_store_that_is_read_only_is_settled_later() {
+fn a_store_that_is_read_only_or_full_is_settled_later() {
+    for errno in [libc::EROFS, libc::ENOSPC, libc::EDQUOT] {
+        settled_later(errno);
+    }
+}
+
+fn settled_later(errno: i32) {
     use runvault_store::doubles::faulty::{Fault, Faults, Rule};
     use runvault_store::doubles::observe::Op;
     let (root, chain, folder) = gateway();
     let (run, resume) = draw_run();
     begin(&chain, &reopen(&folder, &chain).unwrap(), &run, &resume);
-    let (read_only, faults) = Faults::over(root.clone()).unwrap();
-    faults.add(Rule::every(Op::CreateFile, Fault::Fail(libc::EROFS)));
+    let (refusing, faults) = Faults::over(root.clone()).unwrap();
+    faults.add(Rule::every(Op::CreateFile, Fault::Fail(errno)));
     let again = reopen(&folder, &chain).unwrap();
-    assert_eq!(again.settle(&read_only).unwrap(), Settled::default());
+    assert_eq!(again.settle(&refusing).unwrap(), Settled::default());
     let (next, resume) = draw_run();
     let mut text =
         |place| Ok(crate::testing::descriptor(&chain, &again, &next, &resume.key, place).to_text()?);
