@@ -178,6 +178,7 @@ impl Vault {
                 // The header, also of an empty file, must know both names when it has two.
                 file.ensure_written_header()?;
                 let held = file.prepare_link(self.file_place(ino)?, dir.place(Kind::File, name))?;
+                dir.body.context.moving(Some(ino));
                 link_now()?;
                 held.done();
                 Ok(())

@@ -32,6 +32,9 @@ impl Vault {
         let last = stat.nlink <= 1;
         let target = links::long_text(&*dir.dir, &stored.text, &stat).ok().flatten();
         let act = || -> Result<()> {
+            if !last {
+                dir.body.context.moving(Some(ino));
+            }
             dir.dir.unlink(&stored.text).map_err(|e| outcome("unlink in", dir.object(), e))?;
             self.nodes.remove_name(ino, &Name::new(dir.node, name), last);
             Ok(())

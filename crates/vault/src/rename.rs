@@ -34,6 +34,13 @@ impl End {
         }
     }
 
+    /// What stands there is about to lose this name.
+    fn moving(&self) {
+        if let Some(stat) = &self.stat {
+            self.dir.body.context.moving((stat.kind != Kind::Dir).then_some(number(stat.ino)));
+        }
+    }
+
     /// The place of a file of that name.
     fn file_place(&self) -> Place {
         self.dir.place(Kind::File, &self.name.text)
@@ -154,6 +161,10 @@ impl Vault {
 
     /// The rename itself, in the store and then in memory.
     fn rename_names(&self, source: &End, ino: Ino, target: &End) -> Result<()> {
+        source.moving();
+        if target.stat.is_some_and(|there| there.kind != Kind::Dir && there.nlink > 1) {
+            target.moving();
+        }
         // What must not be replaced was looked for under the locks; not every store knows the flag.
         source
             .dir
@@ -317,6 +328,8 @@ impl Vault {
             self.bind(a, &first, one, b).and_then(|()| self.bind(b, &second, other, a)).and_then(|()| {
                 // Two paths change at once: no record may be written meanwhile.
                 let _records = a.dir.body.context.hold_records()?;
+                a.moving();
+                b.moving();
                 a.dir
                     .dir
                     .rename(&a.stored.text, &*b.dir.dir, &b.stored.text, Rename::Exchange)

@@ -306,7 +306,20 @@ fn links_made_and_taken_away_without_a_sync_between() {
         Op::Unlink(run("d/y")),
         Op::Unlink(run("d/z")),
         Op::Rename(run("d/a"), run("e"), over),
+        Op::Put(run("e")),
     ]);
+}
+
+/// A record finds its file by a path that is durable, or the chunk is not written over.
+#[test]
+fn a_file_that_is_written_over_under_a_name_that_is_not_durable() {
+    let over = Rename::Over;
+    let (d, a, e) = (Op::Mkdir(run("d")), Op::Put(run("d/a")), run("e"));
+    let link = Op::Link(run("d/a"), run("d/b"));
+    named(&[d.clone(), a.clone(), Op::Rename(run("d/a"), e.clone(), over), Op::Put(e.clone())]);
+    named(&[d.clone(), a.clone(), Op::Rename(run("d"), e, over), Op::Put(run("e/a"))]);
+    named(&[d.clone(), a.clone(), link.clone(), Op::Unlink(run("d/a")), Op::Put(run("d/b"))]);
+    named(&[d, a.clone(), Op::Put(run("b")), Op::Rename(run("d/a"), run("b"), Rename::Exchange), a, link]);
 }
 
 /// What a link leads to: the byte and the length of its target.

@@ -51,12 +51,25 @@ pub(crate) struct Writer {
     /// The store has plainly more room than what may wait in memory.
     roomy: AtomicBool,
     active: Mutex<HashMap<u64, Arc<FileObject>>>,
+    moved: Mutex<Moved>,
     pub(super) residues: Residues,
     /// Counts checkpoints that began.
     round: AtomicU64,
     checkpointing: Mutex<()>,
 }
 
+/// What has other names than a sync of the store has seen.
+#[derive(Default)]
+struct Moved {
+    /// A directory was renamed.
+    all: bool,
+    files: HashSet<u64>,
+    /// Counts changes.
+    stamp: u64,
+}
+
+/// More files than this that have moved count as all.
+const MOVED_LIMIT: usize = 100_000;
 /// Overlays of a whole run above this are brought in place at once.
 const RUN_OVERLAY_LIMIT: u64 = 64 << 20;
 /// Residues above this make the next tick sync the store.
@@ -103,6 +116,7 @@ impl RunContext {
             overlay_bytes: AtomicU64::new(0),
             roomy,
             active: Mutex::default(),
+            moved: Mutex::default(),
             residues: Residues::default(),
             round: AtomicU64::new(0),
             checkpointing: Mutex::default(),
@@ -171,6 +185,7 @@ impl RunContext {
         let _one_at_a_time = lock(&writer.checkpointing);
         let round = writer.round.fetch_add(1, Ordering::SeqCst) + 1;
         let newest_residue = writer.residues.newest();
+        let moved = lock(&writer.moved).stamp;
         let settled = writer.journal.settled_up_to();
         self.tree.sync_fs().map_err(self.sync_error())?;
         for file in writer.active_files() {
@@ -178,6 +193,26 @@ impl RunContext {
         }
         writer.journal.checkpointed(settled);
         writer.residues.forget_up_to(newest_residue);
+        lock(&writer.moved).were_synced(moved);
+        Ok(())
+    }
+
+    /// Names of a file (`None`: of a directory) are about to change. While they do no record of what
+    /// they lead to is written.
+    pub(crate) fn moving(&self, file: Option<u64>) {
+        if let Some(writer) = &self.writer {
+            lock(&writer.moved).add(file);
+        }
+    }
+
+    /// Before a record: the path by which recovery must find the file is durable.
+    pub(super) fn settle_path(&self, ino: u64) -> Result<()> {
+        let mut moved = lock(&self.require_writer()?.moved);
+        if moved.all || moved.files.contains(&ino) {
+            self.tree.sync_fs().map_err(self.sync_error())?;
+            let all = moved.stamp;
+            moved.were_synced(all);
+        }
         Ok(())
     }
 
@@ -221,6 +256,24 @@ impl RunContext {
         self.checkpoint()?;
         writer.journal.remove()?;
         writer.run_dir.sync().map_err(self.sync_error())
+    }
+}
+
+impl Moved {
+    fn add(&mut self, file: Option<u64>) {
+        self.stamp += 1;
+        match file.filter(|_| self.files.len() < MOVED_LIMIT) {
+            Some(ino) => _ = self.files.insert(ino),
+            None => self.all = true,
+        }
+    }
+
+    /// A sync of the store covered every change up to `stamp`.
+    fn were_synced(&mut self, stamp: u64) {
+        if self.stamp == stamp {
+            self.all = false;
+            self.files.clear();
+        }
     }
 }
 
