@@ -177,7 +177,7 @@ impl Vault {
             self.with_file(ino, |file| {
                 // The header, also of an empty file, must know both names when it has two.
                 file.ensure_written_header()?;
-                let held = file.prepare_link(self.file_place(ino)?, dir.place(Kind::File, name))?;
+                let held = file.prepare_link(self.settled_place(ino, from), dir.place(Kind::File, name))?;
                 dir.body.context.moving(Some(ino));
                 link_now()?;
                 held.done();

@@ -40,16 +40,13 @@ impl Vault {
         })
     }
 
-    /// The place of a file by the first of its names that still leads to it.
-    ///
-    /// # Errors
-    /// As [`Vault::locate_node`].
-    pub(crate) fn file_place(&self, ino: Ino) -> Result<Place> {
-        self.by_a_name(ino, |dir, stored, text| {
-            let stat = dir.dir.stat(&stored).map_err(|e| outcome("stat", dir.body.context.object(ino), e))?;
-            still_leads_to(ino, &stat)?;
-            Ok(dir.place(Kind::File, &text))
-        })
+    /// The place of a file by its first name, if that is in the directory `locked`, whose names the
+    /// caller has locked, and leads to it.
+    pub(crate) fn settled_place(&self, ino: Ino, locked: Ino) -> Option<Place> {
+        let name = self.nodes.known(ino)?.name.filter(|name| name.parent == locked)?;
+        let dir = self.directory(locked).ok()?;
+        let stat = dir.dir.stat(&dir.stored(&name.text).ok()?.text).ok()?;
+        (number(stat.ino) == ino).then(|| dir.place(Kind::File, &name.text))
     }
 
     /// What `act` gives for the first of a node's names that it does not fail for; it gets the directory,

@@ -76,19 +76,20 @@ impl FileObject {
     }
 
     /// Before linkat of the file called `old`: slot{place = old, previous = new}, or, where it has
-    /// other names, slot{several links}; F. The caller syncs the directories of names that went
+    /// other names or that one is not certain, slot{several links}; F. The caller syncs the directories of names that went
     /// earlier first if they are not known durable.
     ///
     /// # Errors
     /// [`crate::Error::Poisoned`] and the store's; the link must not be made then.
-    pub fn prepare_link(self: &Arc<Self>, old: Place, new: Place) -> Result<Held<'_>> {
+    pub fn prepare_link(self: &Arc<Self>, old: Option<Place>, new: Place) -> Result<Held<'_>> {
         let mut state = self.settled()?;
         self.write_tail(&mut state)?;
-        if self.has_other_names()? {
-            self.unbind(&mut state)?;
-        } else {
-            state.bind(old, new);
-            self.write_places(&mut state)?;
+        match old {
+            Some(old) if !self.has_other_names()? => {
+                state.bind(old, new);
+                self.write_places(&mut state)?;
+            }
+            _ => self.unbind(&mut state)?,
         }
         Ok(self.held(state))
     }

@@ -78,7 +78,7 @@ fn linked(names: &[&str]) -> Rig {
 fn link(rig: &Rig, from: &str, to: &str) {
     let tree = &rig.run.tree;
     let held = rig.open(from).unwrap();
-    let held = held.prepare_link(Rig::place(from), Rig::place(to)).unwrap();
+    let held = held.prepare_link(Some(Rig::place(from)), Rig::place(to)).unwrap();
     tree.link(from.as_bytes(), &**tree, to.as_bytes()).unwrap();
     held.done();
 }
