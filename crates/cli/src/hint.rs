@@ -81,10 +81,18 @@ fn of_damaged(object: &str) -> Option<String> {
         "it names the vault and never changes: put it back from a backup or any other copy of this store, however old".into()
     } else if object == "custody" || object == "runs" {
         format!("put {object}/ back from a backup: without it nothing of this vault can be read")
+    } else if object.starts_with("custody/line-") {
+        "it holds an operation that is not in audit.log yet: put that file back from a backup. If there is none, remove\n\
+         it: that operation then counts as never made, and is to be done again"
+            .into()
     } else if object.starts_with("custody/") {
         CUSTODY_CHANGED.into()
     } else if object.starts_with("runs/") {
         RUN_DAMAGED.into()
+    } else if object.starts_with('/') && (object.ends_with("/pins") || object.ends_with("/pins.lock")) {
+        "without it nobody here would notice an older copy of the store, so reading is refused too: put that file\n\
+         back from a backup, or use another folder: --state DIR"
+            .into()
     } else if object.starts_with('/') {
         "this machine's own state: put that file back from a backup, or use another folder: --state DIR.\n\
          Reading needs none of it: mount --read-only, ls, cat"
@@ -179,6 +187,9 @@ mod tests {
         assert!(advice("runs").unwrap().contains("put runs/ back"));
         assert!(advice("runs/00/run.json").unwrap().contains("runvault check"));
         assert!(advice("/var/lib/runvault/00/head").unwrap().contains("--state"));
+        let pins = advice("/var/lib/runvault/00/pins").unwrap();
+        assert!(pins.contains("--state") && !pins.contains("Reading needs none"), "{pins}");
+        assert!(advice("custody/line-3").unwrap().contains("remove"));
         assert_eq!(advice("key file"), None);
     }
 

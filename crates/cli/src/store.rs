@@ -68,14 +68,9 @@ impl Store {
     /// Notes the newest state that this machine has seen, so that an older one is refused from here on.
     ///
     /// # Errors
-    /// Exit 4: the store is older than this machine has seen it.
+    /// Exit 4: the store is older than this machine has seen it; exit 1: it cannot be told what was seen.
     pub fn pin(&self, chain: &Chain) -> Result<()> {
-        match pins::check_and_advance(&self.state, &self.root, chain) {
-            // Reading a vault must not need a place to write to; only rollbacks go unnoticed.
-            Err(error @ runvault_custody::Error::Io { .. }) => log::info!("no pin was kept: {error}"),
-            other => other?,
-        }
-        Ok(())
+        Ok(pins::check_and_advance(&self.state, &self.root, chain)?)
     }
 
     /// Refuses a store that is older than it was, or another one, unless a person has named where it ends.

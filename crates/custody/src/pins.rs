@@ -34,16 +34,38 @@ struct Accepted {
 }
 
 /// Compares the chain with the pin in `<state_dir>/<vault id>/pins` and advances it; makes the
-/// first one. Every command that loaded a chain calls this. Takes no lasting lock.
+/// first one. Every command that loaded a chain calls this. Takes no lasting lock. Where nothing can be
+/// written the pin is compared and stays; where none was ever kept nothing is compared.
 ///
 /// # Errors
 /// [`Error::CutShort`], [`Error::RolledBack`], [`Error::Forked`]; [`Error::Damaged`] for a pin that
-/// does not parse; [`Error::Io`] where the folder cannot be written.
+/// does not parse; [`Error::Io`] where it cannot be told whether there is one.
 pub fn check_and_advance(state_dir: &Path, root: &Arc<dyn Dir>, chain: &Chain) -> Result<()> {
+    match advance_locked(state_dir, root, chain) {
+        Err(Error::Io { object, source, .. }) if is_not_writable(&source) => {
+            log::info!("no pin was kept: {object}: {source}");
+            compare_only(state_dir, root, chain)
+        }
+        done => done,
+    }
+}
+
+fn compare_only(state_dir: &Path, root: &Arc<dyn Dir>, chain: &Chain) -> Result<()> {
+    let Some(folder) = Folder::existing(state_dir, &chain.vault_id())? else { return Ok(()) };
+    read(&folder, chain)?.map_or(Ok(()), |pinned| compare(&pinned, root, chain))
+}
+
+fn advance_locked(state_dir: &Path, root: &Arc<dyn Dir>, chain: &Chain) -> Result<()> {
     let folder = Folder::open(state_dir, &chain.vault_id())?;
     // Two commands that advance at once must not leave the lower pin.
     let _lock = lock(&folder)?;
     advance(&folder, root, chain)
+}
+
+/// Reading a vault must not need a place to write to.
+fn is_not_writable(error: &std::io::Error) -> bool {
+    let errnos = [libc::ENOENT, libc::EROFS, libc::EACCES, libc::EPERM, libc::ENOSPC, libc::EDQUOT];
+    error.raw_os_error().is_some_and(|errno| errnos.contains(&errno))
 }
 
 /// Takes the chain as it is for the newest one, whatever was seen before: a person has put custody/ back
@@ -163,6 +185,35 @@ mod tests {
         let trail = std::fs::read_to_string(trail).unwrap();
         assert_eq!(trail.lines().count(), 2, "{trail}");
         assert!(trail.contains(&chain.head().hash.to_string()), "{trail}");
+    }
+
+    #[test]
+    fn a_pin_that_cannot_be_advanced_is_compared() {
+        let state = tempfile::tempdir().unwrap();
+        let (root, owner, mut chain) = vault();
+        let older = copy(&root);
+        enrolled(&root, &mut chain, &owner);
+        let load = |root: &Arc<dyn Dir>| Chain::load(root).unwrap();
+        check_and_advance(state.path(), &root, &load(&root)).unwrap();
+        let vault = chain.vault_id();
+        let compared = |chain: &Chain, root: &Arc<dyn Dir>| compare_only(state.path(), root, chain);
+        compared(&load(&root), &root).unwrap();
+        let refused = compared(&load(&older), &older).unwrap_err();
+        assert!(matches!(refused, Error::RolledBack { pinned: 1, found: 0 }), "{refused}");
+        std::fs::write(state.path().join(vault.to_string()).join(PINS), b"x").unwrap();
+        assert!(matches!(compared(&load(&root), &root), Err(Error::Damaged { .. })));
+        // Nothing was ever seen from here.
+        let nowhere = state.path().join("none");
+        compare_only(&nowhere, &older, &load(&older)).unwrap();
+        // What is no folder is none that was not made yet.
+        let file = state.path().join("file");
+        std::fs::write(&file, b"").unwrap();
+        for refused in [
+            check_and_advance(&file, &root, &load(&root)).unwrap_err(),
+            compare_only(&file, &root, &load(&root)).unwrap_err(),
+        ] {
+            assert!(matches!(refused, Error::Io { .. }), "{refused}");
+        }
     }
 
     #[test]

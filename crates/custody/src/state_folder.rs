@@ -54,6 +54,16 @@ impl Folder {
         Ok(Self { path, dir, lock: None })
     }
 
+    /// The folder of a vault, without its lock and without making anything; `None` where there is none.
+    pub(crate) fn existing(state_dir: &Path, vault: &VaultId) -> Result<Option<Self>> {
+        let path = state_dir.join(vault.to_string());
+        match open_root(&path) {
+            Ok(dir) => Ok(Some(Self { path, dir, lock: None })),
+            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+            Err(e) => Err(Error::io("open", path.display().to_string(), e)),
+        }
+    }
+
     /// The folder in any directory: for the doubles of the store.
     #[cfg(test)]
     pub(crate) fn on(dir: Arc<dyn Dir>) -> Self {
