@@ -79,6 +79,10 @@ fn runs_of_every_vault_key_are_read_after_rotations() {
         run(site.command(&["cp", "-r"]).arg(tree).arg(&target));
         run(site.command(&["custody", "rotate"]).arg(&site.store));
     }
+    // As an executor leaves it that was stopped for long: what it lacks is in the files line-<n>.
+    let log = site.store.join("custody/audit.log");
+    let text = fs::read_to_string(&log).expect("the log");
+    fs::write(&log, text.split_inclusive('\n').take(2).collect::<String>()).expect("an older log");
     let out = extract(&site);
     for tree in &trees {
         let name = tree.file_name().expect("a name");

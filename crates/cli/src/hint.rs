@@ -47,7 +47,11 @@ fn of_custody(error: &Custody) -> Option<String> {
             "a newer runvault made this; `runvault --version` shows the one that is installed here".into()
         }
         Custody::Damaged { object, .. } => return of_damaged(object),
-        Custody::ChainBroken { .. } => CUSTODY_CHANGED.into(),
+        Custody::ChainBroken { line, .. } => format!(
+            "line {line} or custody/state-{line} was changed, or two commands of an older build ran at once: put custody/ back\n\
+             from a backup. Without one, and if it is the last line, take both out: the vault is then as before that\n\
+             operation (docs/operations.md)"
+        ),
         Custody::Forked { .. } | Custody::CutShort { .. } | Custody::RolledBack { .. } => {
             "the store is older than this machine has seen it, or another one: put the newest custody/ back".into()
         }
