@@ -11,7 +11,8 @@ const ENDING: [i32; 4] = [libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGH
 /// The terminal and its modes before the first question.
 static BEFORE: OnceLock<(File, Termios)> = OnceLock::new();
 
-/// While it lives, a signal that ends the process restores the terminal first.
+/// While it lives, a signal that ends the process restores the terminal first. For questions that are asked
+/// before [`crate::signals::on_first`]: its signals are taken over meanwhile.
 pub struct Guard([libc::sigaction; ENDING.len()]);
 
 impl Guard {
@@ -31,6 +32,10 @@ impl Guard {
                 new.sa_sigaction = handler as libc::sighandler_t;
                 let mut old: libc::sigaction = std::mem::zeroed();
                 libc::sigaction(signal, &new, &mut old);
+                // What nohup or a shell had ignored stays so.
+                if old.sa_sigaction == libc::SIG_IGN {
+                    libc::sigaction(signal, &old, std::ptr::null_mut());
+                }
                 old
             }
         })))

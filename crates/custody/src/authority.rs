@@ -87,6 +87,13 @@ impl Acting {
         Ok(())
     }
 
+    /// Whether the chain could be read; what prevents it goes to the log.
+    fn refreshed(&self) -> bool {
+        self.follow()
+            .inspect_err(|error| log::warn!("custody/ does not go on from what was read before: {error}"))
+            .is_ok()
+    }
+
     /// The key that an envelope of this name is sealed to, where it is ours.
     fn key_for(&self, name: &EnvelopeName) -> Option<&KemPrivate> {
         match (&self.keys, name) {
@@ -119,9 +126,7 @@ pub(crate) fn check_bound(chain: &Chain, identity: &Identity) -> Result<()> {
 
 impl Authority for Acting {
     fn refresh(&self) {
-        if let Err(error) = self.follow() {
-            log::warn!("custody/ does not go on from what was read before: {error}");
-        }
+        self.refreshed();
     }
 
     fn vault_id(&self) -> VaultId {
@@ -175,8 +180,7 @@ impl Authority for Acting {
     fn opens_every_run(&self) -> bool {
         let Keys::Vault(epochs) = &self.keys else { return false };
         // A rotation that this identity does not know yet seals runs to a key that it lacks.
-        self.refresh();
-        epochs.get(self.chain().epoch()).is_some()
+        self.refreshed() && epochs.get(self.chain().epoch()).is_some()
     }
 
     fn seal_run(&self, run: &RunId, key: &RunKey) -> runvault_vault::Result<Vec<EnvelopeFile>> {
@@ -215,6 +219,8 @@ pub(crate) fn newest_first(envelopes: &[EnvelopeFile]) -> Vec<&EnvelopeFile> {
 
 #[cfg(test)]
 mod tests {
+    use runvault_store::doubles::faulty::{Fault, Faults, Rule};
+    use runvault_store::doubles::observe::Op;
     use runvault_vault::authority::Gateway;
 
     use super::*;
@@ -258,6 +264,17 @@ mod tests {
         put(&custody(&root), "audit.log", b"");
         acting.refresh();
         assert_eq!(acting.epoch().0, 2, "an older chain is not taken");
+    }
+
+    #[test]
+    fn a_chain_that_cannot_be_read_says_nothing_about_newer_keys() {
+        let (root, owner, chain) = vault();
+        let (root, faults) = Faults::over(root).unwrap();
+        let acting = Acting::open(&root, chain, &owner).unwrap();
+        assert!(acting.opens_every_run());
+        faults.add(Rule::next(Op::OpenDir, Fault::Fail(libc::EIO)));
+        assert!(!acting.opens_every_run());
+        assert!(acting.opens_every_run());
     }
 
     #[test]

@@ -52,6 +52,15 @@ pub enum CheckEvent {
         /// What was found.
         what: String,
     },
+    /// This user may not read it; nothing is known of it.
+    Unread {
+        /// Its place in the store.
+        object: String,
+        /// Its plaintext path, where that is known.
+        path: Option<Vec<u8>>,
+        /// What the store answered.
+        what: String,
+    },
     /// A name in the store that is not ours; mounts hide it or do not look at it.
     Foreign {
         /// Its place in the store.
@@ -83,14 +92,16 @@ pub struct CheckSummary {
     /// Side files whose name is gone, and files that were not put in place.
     pub leftovers: u64,
     pub damages: u64,
+    /// Objects that this user may not read.
+    pub unread: u64,
 }
 
 /// Checks everything that `authority` opens; writes nothing. `held` gives the session that this machine's
 /// state folder names for a run that it holds.
 ///
 /// # Errors
-/// The store's, for `runs/` itself, and what [`Error::is_of_this_machine`], which says nothing about the
-/// store. Everything else is reported, and the rest goes on.
+/// The store's, for `runs/` itself, and a shortage of this machine, which says nothing about the store.
+/// Everything else is reported, and the rest goes on.
 pub fn check(
     root: &Arc<dyn Dir>,
     authority: &Arc<dyn Authority>,
@@ -152,6 +163,12 @@ struct Level {
 
 impl Checker<'_> {
     fn damage(&mut self, object: String, path: Option<&[u8]>, error: Error) {
+        let path = path.map(<[u8]>::to_vec);
+        if error.is_forbidden() {
+            self.summary.unread += 1;
+            (self.report)(CheckEvent::Unread { object, path, what: error.to_string() });
+            return;
+        }
         if error.is_of_this_machine() {
             self.short.get_or_insert(error);
             return;
@@ -161,7 +178,7 @@ impl Checker<'_> {
             Error::Damaged { damage, .. } => (object, damage.to_string()),
             other => (object, other.to_string()),
         };
-        (self.report)(CheckEvent::Damage { object, path: path.map(<[u8]>::to_vec), what });
+        (self.report)(CheckEvent::Damage { object, path, what });
     }
 
     fn foreign(&mut self, object: String) {

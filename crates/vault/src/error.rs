@@ -163,10 +163,13 @@ impl Error {
     /// the store.
     pub fn is_of_this_machine(&self) -> bool {
         let Error::Store { source, .. } = self else { return false };
-        matches!(
-            source.raw_os_error(),
-            Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EACCES | libc::EPERM)
-        )
+        self.is_forbidden()
+            || matches!(source.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM))
+    }
+    /// This user may not do it; others of the store's objects may well be open to it.
+    pub fn is_forbidden(&self) -> bool {
+        let Error::Store { source, .. } = self else { return false };
+        matches!(source.raw_os_error(), Some(libc::EACCES | libc::EPERM))
     }
     /// The place in the store of what is damaged.
     pub fn object(&self) -> Option<&str> {

@@ -49,6 +49,7 @@ fn checked(fixture: &Fixture) -> (CheckSummary, Vec<(String, Option<String>, Str
             }
             CheckEvent::Foreign { object } => found.push((object, None, "foreign".into())),
             CheckEvent::Leftover { object } => found.push((object, None, "leftover".into())),
+            CheckEvent::Unread { object, .. } => found.push((object, None, "unread".into())),
             CheckEvent::Run { .. } | CheckEvent::File { .. } => {}
         })
         .unwrap();
@@ -198,7 +199,8 @@ fn a_side_file_without_its_name_is_no_planted_one() {
     assert_eq!((summary.damages, summary.foreign_names, summary.leftovers), (0, 0, 1), "{found:?}");
 }
 
-/// Found for the machine and the user that check, never for the store: the check ends, and says why.
+/// Found for the machine and the user that check, never for the store: what the user may not read is named,
+/// a shortage ends the check.
 #[test]
 fn what_this_machine_or_user_lacks_is_no_damage() {
     let fixture = Fixture::in_memory();
@@ -221,11 +223,37 @@ fn what_this_machine_or_user_lacks_is_no_damage() {
             });
             assert!(!damaged, "{op:?} {after}");
             match ended {
+                // What lies behind one closed door is one object.
+                Ok(summary) if summary.unread > 0 => assert!(errno == libc::EACCES && summary.files <= 4),
                 Ok(summary) => assert_eq!(summary.files, 4, "{op:?} {after}"),
                 Err(error) => assert!(error.is_of_this_machine(), "{op:?} {after}: {error}"),
             }
         }
     }
+}
+
+#[test]
+fn what_may_not_be_read_hides_no_damage_elsewhere() {
+    let fixture = Fixture::in_memory();
+    let vault = written(&fixture);
+    let tree = tree(&fixture);
+    let name = |path| stored(&*tree, vault.ino(path).unwrap());
+    tree.open_file(&name("run/y"), Access::ReadWrite).unwrap().write_at(&[0; 16], 1024 + 100).unwrap();
+    let (root, faults) = Faults::over(fixture.root.clone()).unwrap();
+    let forbidden = Rule::every(Op::OpenFile, Fault::Fail(libc::EACCES));
+    faults.add(Rule { name: Some(name("run/x")), ..forbidden });
+    let authority: Arc<dyn Authority> = fixture.authority.clone();
+    let mut seen = Vec::new();
+    let summary = check(&root, &authority, &|run| fixture.state.session(run), &mut |event| match event {
+        CheckEvent::Damage { path, .. } => seen.push(("damage", path)),
+        CheckEvent::Unread { path, .. } => seen.push(("unread", path)),
+        _ => {}
+    })
+    .unwrap();
+    seen.sort();
+    let path = |text: &str| Some(text.as_bytes().to_vec());
+    assert_eq!(seen, [("damage", path("run/y")), ("unread", path("run/x"))]);
+    assert_eq!((summary.damages, summary.unread, summary.files), (1, 1, 3));
 }
 
 #[test]

@@ -79,6 +79,14 @@ impl Report<'_> {
                 fields.insert("object".into(), json!(object));
                 self.print(&text, fields);
             }
+            CheckEvent::Unread { object, path, what } => {
+                let text = match path {
+                    Some(path) => format!("{}: not read: {what} ({object})", visible(path)),
+                    None => format!("{}: not read: {what}", visible(object.as_bytes())),
+                };
+                let fields = [("unread", json!(what)), ("object", json!(object))];
+                self.print(&text, fields.into_iter().map(|(k, v)| (k.to_owned(), v)).collect());
+            }
             CheckEvent::Foreign { object } => {
                 let text = format!("{}: not ours, hidden in a mount", visible(object.as_bytes()));
                 self.print(&text, Map::from_iter([("foreign".to_owned(), json!(object))]));
@@ -122,19 +130,29 @@ fn tell(args: &Check, summary: &CheckSummary, locks: bool) -> Result<()> {
             "foreign_names": summary.foreign_names,
             "leftovers": summary.leftovers,
             "damages": summary.damages,
+            "unread": summary.unread,
         }}))?;
     } else {
         output::line(&in_words(summary))?;
     }
-    match (summary.damages, summary.foreign_names) {
-        (0, 0) => Ok(()),
-        (0, foreign) => Err(refuse_with(
+    match (summary.damages, summary.unread, summary.foreign_names) {
+        (0, 0, 0) => Ok(()),
+        (0, 1.., _) => Err(refuse_with(
+            Exit::Failed,
+            format!(
+                "{}: {} not read: permission denied",
+                shown(&args.store),
+                count(summary.unread, "object")
+            ),
+            "check as a user who may read what is named above; nothing that was read is damaged",
+        )),
+        (0, 0, foreign) => Err(refuse_with(
             Exit::Damaged,
             format!("{}: {} that runvault did not write", shown(&args.store), count(foreign, "name")),
             "someone put what is named above there: look at it, then move it out of the store; what runvault wrote\n\
              is as it was written",
         )),
-        (damages, _) => Err(damaged(args, damages, locks)),
+        (damages, ..) => Err(damaged(args, damages, locks)),
     }
 }
 
