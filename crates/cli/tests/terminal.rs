@@ -4,7 +4,7 @@ mod common;
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command};
 use std::time::Duration;
@@ -16,6 +16,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, tcgetattr};
 
+fn echoes(terminal: impl AsFd) -> bool {
+    tcgetattr(terminal).expect("its modes").local_modes.contains(LocalModes::ECHO)
+}
+
 /// Starts a command on a terminal of its own.
 fn start(mut command: Command) -> (Child, File) {
     let master: OwnedFd = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
@@ -24,6 +28,8 @@ fn start(mut command: Command) -> (Child, File) {
     let name = ptsname(&master, Vec::new()).expect("its name");
     let slave =
         rustix::fs::open(&name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).expect("its other side");
+    // Looked at before the program can switch it off.
+    assert!(echoes(&slave));
     command.stdin(slave.try_clone().unwrap()).stdout(slave.try_clone().unwrap()).stderr(slave);
     // SAFETY: open(2) is async-signal-safe; `Scratch::command` has made the child a session leader, so
     // the terminal that it opens first becomes its own.
@@ -117,8 +123,7 @@ fn a_signal_at_a_question_leaves_the_terminal_as_it_was() {
         let name = ptsname(&terminal, Vec::new()).expect("its name");
         let _other =
             rustix::fs::open(&name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).expect("its other side");
-        let echoes = || tcgetattr(&terminal).expect("its modes").local_modes.contains(LocalModes::ECHO);
-        assert!(echoes());
+        let echoes = || echoes(&terminal);
         read_until(&terminal, &mut String::new(), Some(FIRST));
         let begin = std::time::Instant::now();
         while echoes() {
