@@ -43,8 +43,9 @@ pub struct RotateSummary {
     pub failed: Vec<(RunId, String)>,
 }
 
-/// Makes a new epoch and seals every run to it, or to a newer one that is made meanwhile, also those that an interrupted rotation left. `progress`
-/// gets runs done and runs in all. A kill at any point leaves every run readable.
+/// Makes a new epoch and seals every run to it, or to a newer one that is made meanwhile, also those that
+/// an interrupted rotation left. `progress` gets runs done and runs in all. A kill at any point leaves
+/// every run readable.
 ///
 /// # Errors
 /// [`Error::WrongKey`], [`Error::NeedsQuorum`]; [`Error::ChangedMeanwhile`] where another rotation came

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::genesis::Genesis;
 use crate::ids::{Digest, IdentityId, VaultId};
 use crate::json;
+pub use crate::json::is_label;
 use crate::keys::IdentityPublic;
 use crate::note::text_hash;
 use crate::{Error, Result};

@@ -169,10 +169,15 @@ checked_field!(
     /// The same, or null.
     maybe_int: Option<u64>, "an integer over 2^53", |n| n.is_none_or(|n| n <= super::INTEGER_MAX)
 );
+/// 1 to 128 bytes without control characters.
+pub fn is_label(text: &str) -> bool {
+    (1..=128).contains(&text.len()) && !text.chars().any(char::is_control)
+}
+
 checked_field!(
-    /// 1 to 128 bytes without control characters.
+    /// What [`super::is_label`] takes.
     label: String, "a label that is empty, too long or has control characters", |s| {
-        (1..=128).contains(&s.len()) && !s.chars().any(char::is_control)
+        super::is_label(s)
     }
 );
 checked_field!(

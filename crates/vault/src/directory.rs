@@ -13,9 +13,10 @@ use runvault_store::backend::{Access, Dir, Kind};
 
 use crate::api::{Ino, ROOT};
 use crate::file::RunContext;
-use crate::nodes::{Name, number};
+use crate::nodes::Name;
 use crate::outcome::{opened, outcome};
 use crate::run::{Body, Run};
+use crate::view::still_leads_to;
 use crate::{Damage, Error, Posix, Result, Vault, record};
 
 /// Open directories that are kept, so that file descriptors stay bounded.
@@ -191,10 +192,7 @@ impl Vault {
         let stored = parent.stored(text)?.text;
         let object = || parent.body.context.object(ino);
         let dir = parent.dir.open_dir(&stored).map_err(|e| opened("open", object(), e))?;
-        let stat = dir.stat_self().map_err(|e| outcome("stat", object(), e))?;
-        if number(stat.ino) != ino {
-            return Err(Posix::Stale.into());
-        }
+        still_leads_to(ino, &dir.stat_self().map_err(|e| outcome("stat", object(), e))?)?;
         let (id, lasts) = match id {
             Some(id) => (id, true),
             None => self.dir_id(parent, &*dir, text, &object)?,

@@ -130,7 +130,7 @@ pub struct Rotate {
 
 /// What a state of the chain takes (docs/format.md, kinds of values).
 fn label(text: &str) -> Result<String, String> {
-    if (1..=128).contains(&text.len()) && !text.chars().any(char::is_control) {
+    if runvault_format::custody_state::is_label(text) {
         return Ok(text.to_owned());
     }
     Err("a label has 1 to 128 bytes and no control characters".to_owned())

@@ -67,10 +67,7 @@ impl Report<'_> {
             }
             CheckEvent::File { bytes, .. } => self.bar.inc(*bytes),
             CheckEvent::Damage { object, path, what } => {
-                let text = match path {
-                    Some(path) => format!("{}: {what} ({object})", visible(path)),
-                    None => format!("{}: {what}", visible(object.as_bytes())),
-                };
+                let text = placed(object, path.as_deref(), what);
                 let mut fields = Map::new();
                 fields.insert("damage".into(), json!(what));
                 if let Some(path) = path {
@@ -80,10 +77,7 @@ impl Report<'_> {
                 self.print(&text, fields);
             }
             CheckEvent::Unread { object, path, what } => {
-                let text = match path {
-                    Some(path) => format!("{}: not read: {what} ({object})", visible(path)),
-                    None => format!("{}: not read: {what}", visible(object.as_bytes())),
-                };
+                let text = placed(object, path.as_deref(), &format!("not read: {what}"));
                 let fields = [("unread", json!(what)), ("object", json!(object))];
                 self.print(&text, fields.into_iter().map(|(k, v)| (k.to_owned(), v)).collect());
             }
@@ -113,6 +107,14 @@ impl Report<'_> {
             .bar
             .suspend(|| if self.json { output::json(&Value::Object(fields)) } else { output::line(text) });
         self.failed = self.failed.take().or(printed.err());
+    }
+}
+
+/// What was found, after the path where that is known, else after the place in the store.
+fn placed(object: &str, path: Option<&[u8]>, what: &str) -> String {
+    match path {
+        Some(path) => format!("{}: {what} ({object})", visible(path)),
+        None => format!("{}: {what}", visible(object.as_bytes())),
     }
 }
 
