@@ -175,7 +175,7 @@ pub fn is_label(text: &str) -> bool {
 }
 
 checked_field!(
-    /// What [`super::is_label`] takes.
+    /// What [`is_label`] takes.
     label: String, "a label that is empty, too long or has control characters", |s| {
         super::is_label(s)
     }
