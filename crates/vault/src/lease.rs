@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use runvault_format::ids::{IdentityId, RunId};
 use runvault_format::lease::{LEN_MAX, Lease};
-use runvault_store::backend::{Dir, Rename};
+use runvault_store::backend::{Access, Dir, Rename};
 use runvault_store::read_whole::read_whole;
 use runvault_store::replace::TEMPORARY;
 
@@ -96,7 +96,8 @@ pub(crate) fn alive_here(found: &Lease, gateway: &IdentityId) -> Option<String> 
     Some(format!("{}{command}", describe(found)))
 }
 
-/// Writes a lease whole; free to be lost, so nothing is synced.
+/// Writes a lease; free to be lost, so nothing is synced. Whole by a rename; on a full store over the one
+/// that is there, since a holder who cannot renew may not even delete.
 pub(crate) fn write(dir: &dyn Dir, lease: &Lease) -> io::Result<()> {
     let temporary = [TEMPORARY, b"lease"].concat();
     match dir.unlink(&temporary) {
@@ -104,8 +105,21 @@ pub(crate) fn write(dir: &dyn Dir, lease: &Lease) -> io::Result<()> {
         _ => {}
     }
     let bytes = lease.to_bytes().map_err(io::Error::other)?;
-    dir.create_file(&temporary, 0o644)?.write_at(&bytes, 0)?;
-    dir.rename(&temporary, dir, NAME, Rename::Over)
+    match dir.create_file(&temporary, 0o644).and_then(|file| file.write_at(&bytes, 0)) {
+        Ok(()) => dir.rename(&temporary, dir, NAME, Rename::Over),
+        Err(full) if matches!(full.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT)) => {
+            let _ = dir.unlink(&temporary);
+            let there = dir.open_file(NAME, Access::ReadWrite).map_err(|_| full)?;
+            there.write_at(&bytes, 0)?;
+            there.set_len(bytes.len() as u64)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether nobody holds a run, or only someone from whom `gateway` may take it.
+pub(crate) fn is_free(dir: &dyn Dir, gateway: &IdentityId) -> io::Result<bool> {
+    Ok(read(dir)?.is_none_or(|found| may_be_taken(&found, &of_this_process(gateway))))
 }
 
 impl Holding {
@@ -120,9 +134,11 @@ impl Holding {
         if let Some(found) = found.as_ref().filter(|found| !may_be_taken(found, &ours)) {
             return Err(Error::Held { run: run.to_string(), holder: describe(found) });
         }
+        // One that says nothing was being written over.
+        let found_one = dir.stat(NAME).is_ok();
         write(&*dir, &ours).map_err(fail("write"))?;
         let (lease, renewed) = (Mutex::new(ours), AtomicU64::new(now()));
-        Ok(Self { run, dir, lease, found_one: found.is_some(), renewed, lost_to: OnceLock::new() })
+        Ok(Self { run, dir, lease, found_one, renewed, lost_to: OnceLock::new() })
     }
 
     /// Whether this process may still write.
@@ -201,7 +217,9 @@ fn now() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use runvault_store::doubles::faulty::{Fault, Faults, Rule};
     use runvault_store::doubles::memory::MemoryDir;
+    use runvault_store::doubles::observe::Op;
 
     use super::*;
 
@@ -225,6 +243,21 @@ mod tests {
         dir.unlink(NAME).unwrap();
         assert!(matches!(holding.renew_if_due(), Err(Error::Held { .. })));
         assert!(read(&*dir).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_lease_that_is_there_needs_no_room() {
+        let (dir, faults) = Faults::over(MemoryDir::root()).unwrap();
+        let ended = Lease { holder: "x".repeat(90), pid: 1 << 30, ..of_this_process(&GATEWAY) };
+        write(&*dir, &ended).unwrap();
+        faults.add(Rule::every(Op::CreateFile, Fault::Fail(libc::ENOSPC)));
+        let holding = Holding::take(RunId([2; 16]), dir.clone(), &GATEWAY).unwrap();
+        assert!(holding.found_one);
+        age_by(&holding, FENCE);
+        holding.check().unwrap();
+        assert_eq!(read(&*dir).unwrap().unwrap().seq, 2);
+        holding.give_up().unwrap();
+        assert!(matches!(Holding::take(RunId([2; 16]), dir, &GATEWAY), Err(Error::Store { .. })));
     }
 
     #[test]

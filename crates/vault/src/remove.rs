@@ -21,8 +21,7 @@ impl Vault {
         if self.run_named(parent, name).is_some() {
             return Err(Posix::IsDirectory.into());
         }
-        dir.body.check_writer()?;
-        let _names = self.locks.alone(&[parent]);
+        let names = self.locks.alone(&[parent]);
         let stored = dir.stored(name)?;
         let stat = dir.dir.stat(&stored.text).map_err(|e| outcome("look up a name in", dir.object(), e))?;
         if stat.kind == Kind::Dir {
@@ -30,6 +29,7 @@ impl Vault {
         }
         let ino = number(stat.ino);
         let last = stat.nlink <= 1;
+        dir.body.check_remover(self.gateway.as_deref(), last)?;
         let target = links::long_text(&*dir.dir, &stored.text, &stat).ok().flatten();
         let act = || -> Result<()> {
             if !last {
@@ -52,6 +52,13 @@ impl Vault {
             self.unsynced.unlinked(ino, dir.node);
         }
         remove_sides(&*dir.dir, &stored, target.as_deref());
+        if dir.body.context.read_only() {
+            // There is room now: the next call takes the lease.
+            drop(names);
+            let run = dir.run.clone();
+            drop(dir);
+            self.close_unused_body(&run);
+        }
         Ok(())
     }
 

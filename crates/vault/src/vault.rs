@@ -205,11 +205,15 @@ impl Vault {
         for (run, body) in self.bodies() {
             if body.may_be_writable_now() {
                 drop(body);
-                // Not while a file is open: a writer's context beside it would have bytes that it lacks.
-                self.dirs.drop_run(&run);
-                run.close_body_if_unused();
+                self.close_unused_body(&run);
             }
         }
+    }
+
+    /// Not while a file is open: a writer's context beside it would have bytes that it lacks.
+    pub(crate) fn close_unused_body(&self, run: &Arc<Run>) {
+        self.dirs.drop_run(run);
+        run.close_body_if_unused();
     }
 
     /// Before one more is opened: a burst of them does not wait for the next tick.

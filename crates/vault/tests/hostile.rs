@@ -687,6 +687,71 @@ fn a_full_store_is_read_by_its_writer_and_written_once_there_is_room() {
 }
 
 #[test]
+fn a_full_store_is_emptied_by_a_new_mount() {
+    let ops = [Op::CreateFile, Op::CreateDir, Op::Write];
+    let (fixture, faults) = written_and_failing(&ops, libc::ENOSPC);
+    let vault = fixture.writer();
+    let run = vault.ino("run").unwrap();
+    let (kept, _) = (vault.ino("run/x").unwrap(), vault.get("run/x").unwrap());
+    assert!(vault.mv("run/x", "run/y", Rename::Over).is_err());
+    assert_eq!(posix(vault.unlink(run, b"z")), Posix::NotFound);
+    vault.unlink(run, b"x").unwrap();
+    // That made room: it is used at once.
+    faults.clear();
+    vault.put("run/z", b"again").unwrap();
+    assert!(vault.lookup(run, b"x").is_err() && vault.open_file(kept, READ).is_err());
+    assert_eq!(vault.get("run/z").unwrap(), b"again");
+    vault.close().unwrap();
+}
+
+#[test]
+fn a_full_store_whose_run_another_machine_holds_stays_as_it_is() {
+    let (fixture, faults) = written_and_failing(&[Op::CreateFile], libc::ENOSPC);
+    let vault = fixture.writer();
+    assert_eq!(vault.get("run/x").unwrap(), vec![1; 30_000]);
+    faults.clear();
+    held_elsewhere(&fixture);
+    let run = vault.ino("run").unwrap();
+    assert!(vault.unlink(run, b"x").is_err());
+    assert_eq!(vault.get("run/x").unwrap(), vec![1; 30_000]);
+    vault.close().unwrap();
+}
+
+#[test]
+fn what_recovery_may_need_stays_in_a_full_store() {
+    let mut fixture = Fixture::in_memory();
+    let vault = fixture.writer();
+    let run = vault.make_dir("run").unwrap().ino;
+    for name in ["run/f", "run/g"] {
+        let ino = vault.put(name, &[1; 100_000]).unwrap();
+        let handle = vault.open_file(ino, WRITE).unwrap().handle;
+        vault.fsync(handle, false).unwrap();
+        vault.write(handle, 20_000, &[2; 5000], false).unwrap();
+        vault.fsync(handle, true).unwrap();
+    }
+    let linked = vault.ino("run/f").unwrap();
+    vault.link(linked, run, b"second").unwrap();
+    std::mem::forget(vault);
+    let (root, faults) = Faults::over(fixture.root.clone()).unwrap();
+    fixture.root = root;
+    for op in [Op::CreateFile, Op::CreateDir, Op::Write] {
+        faults.add(Rule::every(op, Fault::Fail(libc::ENOSPC)));
+    }
+    let vault = fixture.writer();
+    let run = vault.ino("run").unwrap();
+    // By this name the journal's records may find the file.
+    let full = vault.unlink(run, b"f").unwrap_err();
+    assert!(matches!(full, Error::Store { source, .. } if source.raw_os_error() == Some(libc::ENOSPC)));
+    vault.unlink(run, b"g").unwrap();
+    faults.clear();
+    vault.put("run/z", b"").unwrap();
+    let mut expected = vec![1; 100_000];
+    expected[20_000..25_000].fill(2);
+    assert_eq!(vault.get("run/second").unwrap(), expected);
+    vault.close().unwrap();
+}
+
+#[test]
 fn a_held_run_is_asked_for_again() {
     let fixture = Fixture::in_memory();
     written(&fixture);

@@ -123,9 +123,9 @@ impl FileObject {
     /// # Errors
     /// [`crate::Error::Poisoned`] and the store's, never for the last name.
     pub fn prepare_unlink(self: &Arc<Self>, last: bool) -> Result<Held<'_>> {
-        if last {
+        if last || self.run.read_only() {
             let mut held = self.held(self.exclusive());
-            held.last_name = true;
+            held.last_name = last;
             return Ok(held);
         }
         let mut state = self.settled()?;

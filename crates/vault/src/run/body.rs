@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use runvault_crypto::random;
 use runvault_format::ids::{IdentityId, RunId, SessionId};
 use runvault_store::backend::Dir;
+use runvault_store::journal_files::DIRECTORY;
 
 use super::Run;
 use crate::api::Ino;
@@ -83,6 +84,22 @@ impl Body {
             (None, Some(holder)) => Err(Error::Held { run: self.run.to_string(), holder: holder.clone() }),
             (None, None) => Err(self.why_read_only()),
         }
+    }
+
+    /// Whether a name may go now; `last`: the only one of its file. A writer's may, and where only room was
+    /// missing for the lease those that nobody else holds and recovery does not need: nothing else makes room.
+    ///
+    /// # Errors
+    /// As of [`Body::check_writer`].
+    pub(crate) fn check_remover(&self, gateway: Option<&dyn Gateway>, last: bool) -> Result<()> {
+        let Err(error) = self.check_writer() else { return Ok(()) };
+        let (Some(libc::ENOSPC | libc::EDQUOT), Some(gateway)) = (self.refused, gateway) else {
+            return Err(error);
+        };
+        let fail = |e| outcome("read", format!("runs/{}/lease", self.run), e);
+        let unneeded = last || !has_journal(&*self.dir);
+        let may_go = unneeded && lease::is_free(&*self.dir, &gateway.id()).map_err(fail)?;
+        if may_go { Ok(()) } else { Err(error) }
     }
 
     fn why_read_only(&self) -> Error {
@@ -174,6 +191,10 @@ impl Body {
     }
 }
 
+fn has_journal(run_dir: &dyn Dir) -> bool {
+    run_dir.stat(DIRECTORY).is_ok()
+}
+
 /// The errno of a store that can be read and takes nothing new.
 fn takes_nothing(error: &Error) -> Option<i32> {
     let Error::Store { source, .. } = error else { return None };
@@ -244,7 +265,7 @@ impl Vault {
         top: Ino,
     ) -> Result<(Arc<RunContext>, Holding)> {
         let holding = Holding::take(run.id, dir.clone(), &gateway.id())?;
-        let uncleanly = holding.found_one || dir.stat(b"journal").is_ok();
+        let uncleanly = holding.found_one || has_journal(&**dir);
         if uncleanly && let Some(resume) = gateway.resume(&run.id)? {
             let recovered = recovery::recover(&run.reader(tree), dir, &resume.session)?;
             log::info!("run {}: recovered, {} records brought in place", run.id, recovered.replayed);
@@ -310,7 +331,7 @@ impl Vault {
 
     /// Whether a run's journal directory is there: its last session may have ended uncleanly.
     pub(crate) fn has_journal(&self, run: &Run) -> bool {
-        runs::run_dir(&self.root, &run.id).is_ok_and(|dir| dir.stat(b"journal").is_ok())
+        runs::run_dir(&self.root, &run.id).is_ok_and(|dir| has_journal(&*dir))
     }
 
     /// Why a stale lease matters to a person: who holds it.
