@@ -322,7 +322,8 @@ impl Checker<'_> {
             .dir
             .open_file(&entry.name, Access::Read)
             .map_err(|e| part_opened("open", object.to_owned(), e))?;
-        let file = FileObject::open(&walk.context, stat.ino, stored, Some(place))?;
+        let now = stored.stat().map_err(|e| Error::store("stat", object.to_owned(), e))?;
+        let file = FileObject::open(&walk.context, stat.ino, stored, &now, Some(place))?;
         let mut bytes = 0;
         self.summary.files += 1;
         if stat.nlink < 2 || walk.read.insert(stat.ino) {

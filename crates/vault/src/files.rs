@@ -105,16 +105,17 @@ impl Vault {
             Kind::Dir => return Err(Posix::IsDirectory.into()),
             _ => return Err(Posix::Invalid.into()),
         }
-        let (dir, text, stored) = self.by_a_name(ino, |dir, name, text| {
+        let (dir, text, stored, stat) = self.by_a_name(ino, |dir, name, text| {
             let object = || dir.body.context.object(ino);
             let stored = Self::open_stored(&dir, &name).map_err(|e| opened("open", object(), e))?;
-            still_leads_to(ino, &stored.stat().map_err(|e| outcome("stat", object(), e))?)?;
-            Ok((dir, text, stored))
+            let stat = stored.stat().map_err(|e| outcome("stat", object(), e))?;
+            still_leads_to(ino, &stat)?;
+            Ok((dir, text, stored, stat))
         })?;
         // Opening by a writer may cut the file or write its header.
         let context = dir.body.context_to_open(&dir.run);
         let place = Some(dir.place(Kind::File, &text));
-        let file = match FileObject::open(context, ino, stored.clone(), place) {
+        let file = match FileObject::open(context, ino, stored.clone(), &stat, place) {
             Err(Error::Damaged { damage, .. }) if replace && damage != Damage::Kind => {
                 FileObject::open_for_replacement(context, ino, stored, place)?
             }

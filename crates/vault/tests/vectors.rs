@@ -97,7 +97,8 @@ fn files() {
     let read = |v: &Value| {
         let (dir, run, place) = stored(v, b"f", &unhex(&v["stored"]), Kind::File);
         let file = dir.open_file(b"f", Access::ReadWrite).unwrap();
-        let file = FileObject::open(&run, file.stat().unwrap().ino, file, Some(place))?;
+        let stat = file.stat().unwrap();
+        let file = FileObject::open(&run, stat.ino, file, &stat, Some(place))?;
         let mut plain = vec![0; file.size() as usize];
         let mut done = 0;
         while done < plain.len() {

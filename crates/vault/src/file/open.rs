@@ -7,7 +7,7 @@ use runvault_format::header::{Clear, Kind};
 use runvault_format::ids::FileId;
 use runvault_format::keys::Place;
 use runvault_format::state_slot::SEVERAL_LINKS;
-use runvault_store::backend::File;
+use runvault_store::backend::{File, Stat};
 
 use super::beyond::Stored;
 use super::extents::Extents;
@@ -52,8 +52,8 @@ impl FileObject {
     }
 
     /// Opens a file of the store, or finds the object that its inode has already; `file` is open
-    /// for writing too where the run is written here. `expected` is the place of the name it was
-    /// reached by, `None` where no name is known.
+    /// for writing too where the run is written here, and `stat` is what it was when it was opened.
+    /// `expected` is the place of the name it was reached by, `None` where no name is known.
     ///
     /// # Errors
     /// [`Damage::Header`], [`Damage::Short`], [`Damage::Foreign`], [`Damage::Place`]; the store's.
@@ -61,6 +61,7 @@ impl FileObject {
         run: &Arc<RunContext>,
         ino: u64,
         file: Arc<dyn File>,
+        stat: &Stat,
         expected: Option<Place>,
     ) -> Result<Arc<Self>> {
         let _turn = run.files.opening(ino);
@@ -69,10 +70,10 @@ impl FileObject {
             return Ok(live);
         }
         let opened = Self::new(run, ino, file, State::default());
-        let state = opened.load(expected)?;
+        let state = opened.load(stat, expected)?;
         *opened.exclusive() = state;
         if !run.read_only() {
-            opened.take_over(&mut opened.exclusive())?;
+            opened.take_over(&mut opened.exclusive(), stat.size)?;
         }
         run.files.enter(&opened);
         Ok(opened)
@@ -87,10 +88,9 @@ impl FileObject {
         if right { Ok(()) } else { Err(self.damaged(Damage::Place)) }
     }
 
-    /// What the store says of the file now.
-    pub(super) fn load(&self, expected: Option<Place>) -> Result<State> {
+    /// What the store says of the file, whose attributes are `stat`.
+    pub(super) fn load(&self, stat: &Stat, expected: Option<Place>) -> Result<State> {
         let (run, file) = (&*self.run, &*self.file);
-        let stat = file.stat().map_err(self.io("stat"))?;
         if stat.size == 0 {
             return Ok(State::empty(expected.filter(|_| stat.nlink < 2)));
         }
@@ -164,7 +164,7 @@ impl FileObject {
     }
 
     /// The writer's part of opening: what this session knows of the file, and a legal length.
-    fn take_over(&self, state: &mut State) -> Result<()> {
+    fn take_over(&self, state: &mut State, stored: u64) -> Result<()> {
         let (Some(writer), Some(header)) = (&self.run.writer, &state.header) else { return Ok(()) };
         let copy = state.safe;
         if let Some(residue) = writer.residues.adopt(self.ino, &header.clear.file_id, self.serial) {
@@ -183,7 +183,7 @@ impl FileObject {
             }
         }
         let legal = self.run.geometry.stored_len_with_header(state.size);
-        if self.file.stat().map_err(self.io("stat"))?.size != legal {
+        if stored != legal {
             self.file.set_len(legal).map_err(self.io("cut"))?;
             state.direct = true;
             state.stale = true;

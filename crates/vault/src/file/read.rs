@@ -49,7 +49,8 @@ impl FileObject {
         }
         let mut tries = 0;
         loop {
-            let outcome = self.load(None).and_then(|now| {
+            let stat = self.file.stat().map_err(self.io("stat"));
+            let outcome = stat.and_then(|stat| self.load(&stat, None)).and_then(|now| {
                 let mut state = self.exclusive();
                 *state = now;
                 let size = state.size;

@@ -115,9 +115,9 @@ impl Rig {
 
     pub(crate) fn open_in(&self, run: &Arc<RunContext>, name: &str) -> Result<Arc<FileObject>> {
         let file = run.tree.open_file(name.as_bytes(), Access::ReadWrite).unwrap();
-        let ino = file.stat().unwrap().ino;
-        self.called(ino, name);
-        FileObject::open(run, ino, file, Some(Self::place(name)))
+        let stat = file.stat().unwrap();
+        self.called(stat.ino, name);
+        FileObject::open(run, stat.ino, file, &stat, Some(Self::place(name)))
     }
 }
 

@@ -85,7 +85,8 @@ impl Session {
         let (dir, name) = FILES[i];
         let dir = if dir.is_empty() { self.run.tree.clone() } else { open_dir(&self.run.tree, dir) };
         let stored = dir.open_file(name, Access::ReadWrite).expect("its name is durable");
-        let file = FileObject::open(&self.run, i as u64, stored, Some(place_of(name)))?;
+        let stat = stored.stat().expect("it is open");
+        let file = FileObject::open(&self.run, i as u64, stored, &stat, Some(place_of(name)))?;
         self.files[i] = Some(file.clone());
         Ok(file)
     }

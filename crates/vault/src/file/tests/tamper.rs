@@ -158,7 +158,8 @@ fn of_another_run() {
     let (rig, _) = written(10);
     let other = Rig::new(9);
     let stored = rig.run.tree.open_file(b"f", Access::ReadWrite).unwrap();
-    let opened = FileObject::open(&other.run, 1, stored, None);
+    let stat = stored.stat().unwrap();
+    let opened = FileObject::open(&other.run, 1, stored, &stat, None);
     assert_eq!(damage(opened.map(drop)), Damage::Foreign);
 }
 
