@@ -48,9 +48,11 @@ impl FileObject {
             return Ok(());
         }
         let writer = self.run.require_writer()?;
-        let path = if state.detached { None } else { (writer.locate)(self.ino) };
         let keep = self.what_to_keep(state)?;
         while !state.overlay.is_empty() {
+            // Entered first: the rename of a directory, which changes the path, waits outside.
+            let _settling = writer.journal.enter();
+            let path = if state.detached { None } else { (writer.locate)(self.ino) };
             let redos = self.next_redos(state, path.as_ref().map_or(0, Vec::len))?;
             let placed = match &path {
                 Some(path) => self.redo_in_place(state, path, &redos),
@@ -99,11 +101,11 @@ impl FileObject {
         Ok(Redo { chunk: i, size_after: partial.then_some(state.size), stored })
     }
 
-    /// Records, J, and the chunks to their places, as one act before the eyes of a checkpoint.
+    /// Records, J, and the chunks to their places, as one act before the eyes of a checkpoint: the
+    /// journal was entered before.
     fn redo_in_place(&self, state: &mut State, path: &[u8], redos: &[Redo]) -> std::result::Result<(), Stop> {
         let writer = self.run.require_writer()?;
         let file_id = state.header.as_ref().ok_or_else(|| self.damaged(Damage::Header))?.clear.file_id;
-        let _settling = writer.journal.enter();
         self.run.settle_path(self.ino)?;
         let Ok(number) = writer.journal.append(file_id, state.epoch, path, redos)? else {
             return Err(Stop::JournalFull);

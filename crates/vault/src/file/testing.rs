@@ -49,10 +49,24 @@ impl Rig {
 
     /// A session over a run's directory as it is, without recovery.
     pub(crate) fn over(dir: Arc<dyn Dir>, log2: u8, id: RunId) -> Self {
+        Self::watched(dir, log2, id, |_| {})
+    }
+
+    /// [`Rig::over`], where `watch` is called whenever a file's path was looked up.
+    pub(crate) fn watched(
+        dir: Arc<dyn Dir>,
+        log2: u8,
+        id: RunId,
+        watch: impl Fn(u64) + Send + Sync + 'static,
+    ) -> Self {
         let names: Names = Arc::default();
         let (session, tree) = (SessionId(random()), dir.open_dir(b"tree").unwrap());
         let located = names.clone();
-        let locate = Box::new(move |ino| located.lock().unwrap().get(&ino).cloned());
+        let locate = Box::new(move |ino| {
+            let path = located.lock().unwrap().get(&ino).cloned();
+            watch(ino);
+            path
+        });
         let (geometry, delay) = (Geometry::new(log2).unwrap(), Duration::ZERO);
         let run =
             RunContext::writer(id, keys(&id), geometry, dir.clone(), tree, session, 256 << 10, delay, locate);

@@ -1,10 +1,14 @@
 //! Names that change, holes by the hundred, and many threads at once.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use runvault_format::ids::RunId;
 use runvault_format::state_slot::HOLES_MAX;
 use runvault_store::backend::{Access, Rename};
+use runvault_store::doubles::memory::MemoryDir;
 
 use crate::api::Allocate;
 use crate::file::testing::{Rig, content};
@@ -60,6 +64,55 @@ fn records_follow_the_name() {
     let rig = rig.killed();
     let all = content(&rig.open("b").unwrap()).unwrap();
     assert!(all[..512] == [2; 512] && all[512..] == [3; 512]);
+}
+
+#[test]
+fn no_record_names_a_path_that_a_directory_has_left() {
+    let (begun, has_begun) = channel();
+    let (located, is_located) = channel();
+    let (renamed, is_renamed) = channel();
+    let watched = Arc::new(Mutex::new((0, 0)));
+    let watching = watched.clone();
+    let waits = Mutex::new((is_located, is_renamed));
+    let dir = MemoryDir::root();
+    dir.create_dir(b"tree", 0o755).unwrap();
+    let rig = Rig::watched(dir, 9, RunId([1; 16]), move |ino| {
+        let (first, second) = *watching.lock().unwrap();
+        if ino == first {
+            begun.send(()).unwrap();
+            waits.lock().unwrap().0.recv_timeout(Duration::from_secs(10)).unwrap();
+        }
+        if ino == second {
+            located.send(()).unwrap();
+            let _ = waits.lock().unwrap().1.recv_timeout(Duration::from_millis(300));
+        }
+    });
+    let [other, file] = ["g", "f"].map(|name| rig.file(name));
+    for file in [&other, &file] {
+        file.write(0, &[1; 1024]).unwrap();
+        file.fsync().unwrap();
+    }
+    rig.called(file.ino, "old/f");
+    other.write(0, &[2; 512]).unwrap();
+    *watched.lock().unwrap() = (other.ino, file.ino);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // A directory's rename: it has seen which files have something to record.
+            let held = rig.run.hold_records().unwrap();
+            *watched.lock().unwrap() = (0, 0);
+            rig.called(file.ino, "new/f");
+            drop(held);
+            renamed.send(()).unwrap();
+        });
+        has_begun.recv().unwrap();
+        file.write(0, &[3; 512]).unwrap();
+        file.fsync().unwrap();
+    });
+    let log = rig.dir.open_dir(b"journal").unwrap().open_file(b"0", Access::Read).unwrap();
+    let mut bytes = vec![0; log.stat().unwrap().size as usize];
+    log.read_at(&mut bytes, 0).unwrap();
+    let old = bytes.windows(5).any(|at| at == b"old/f");
+    assert!(!old || !rig.run.require_writer().unwrap().journal.has_unsettled());
 }
 
 /// A synced file "a" with these further names.
