@@ -278,6 +278,12 @@ impl Journal {
         self.wants_checkpoint.load(Ordering::SeqCst)
     }
 
+    /// The file that is to be used next holds a record whose chunk is not in place: no checkpoint frees it.
+    pub(crate) fn is_held(&self) -> bool {
+        let inner = lock(&self.inner);
+        inner.placed() < inner.last_in(1 - inner.current)
+    }
+
     /// Nothing was appended for so long.
     pub(crate) fn idle_for(&self, time: Duration) -> bool {
         lock(&self.inner).last_append.is_none_or(|at| at.elapsed() >= time)

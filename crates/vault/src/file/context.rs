@@ -197,6 +197,18 @@ impl RunContext {
         Ok(())
     }
 
+    /// A checkpoint for who found the journal full. EIO where that makes no room, since a chunk of some file
+    /// cannot be brought in place and its record must stay: what waits in memory goes on waiting.
+    pub(super) fn make_room(&self) -> Result<()> {
+        self.checkpoint()?;
+        if self.require_writer()?.journal.is_held() { Err(self.cannot_settle()) } else { Ok(()) }
+    }
+
+    fn cannot_settle(&self) -> Error {
+        let failed = std::io::Error::from_raw_os_error(libc::EIO);
+        Error::store("settle", format!("runs/{}/journal", self.id), failed)
+    }
+
     /// Names of a file (`None`: of a directory) are about to change. While they do no record of what
     /// they lead to is written.
     pub(crate) fn moving(&self, file: Option<u64>) {
@@ -236,8 +248,7 @@ impl RunContext {
         }
         if writer.journal.has_unsettled() {
             // A chunk could not be brought in place: its record must find it by the old path.
-            let failed = std::io::Error::from_raw_os_error(libc::EIO);
-            return Err(Error::store("settle", format!("runs/{}/journal", self.id), failed));
+            return Err(self.cannot_settle());
         }
         Ok(RecordsHeld { _gate: gate })
     }

@@ -36,7 +36,7 @@ impl FileObject {
                 Err(Stop::Failed(error)) => return Err(error),
                 Err(Stop::JournalFull) => {
                     drop(state);
-                    self.run.checkpoint()?;
+                    self.run.make_room()?;
                 }
             }
         }

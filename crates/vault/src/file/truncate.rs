@@ -158,7 +158,7 @@ impl FileObject {
                 }
                 Err(Stop::JournalFull) => {
                     drop(state);
-                    self.run.checkpoint()?;
+                    self.run.make_room()?;
                     continue;
                 }
             }

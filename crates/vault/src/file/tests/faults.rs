@@ -152,6 +152,31 @@ fn a_chunk_torn_in_place_is_made_good_by_the_timer() {
 }
 
 #[test]
+fn a_chunk_that_never_gets_into_place_holds_up_nobody_else() {
+    let (rig, faults, _, file) = durable(&[1; 512]);
+    let other = rig.file("other");
+    other.write(0, &[1; 512]).unwrap();
+    other.fsync().unwrap();
+    file.write(0, &[2; 512]).unwrap();
+    faults.add(Rule { after: 1, ..Rule::next(Op::Write, Fault::Fail(libc::EIO)) });
+    assert_eq!(errno(file.fsync()), libc::EIO);
+    // Its record stays, and with it the journal file that it is in.
+    let full = (0..2000u32).find_map(|n| {
+        other.write(0, &n.to_le_bytes()).unwrap();
+        other.fsync().err().map(|error| (n, error))
+    });
+    let (n, error) = full.unwrap();
+    assert_eq!(errno::<()>(Err(error)), libc::EIO);
+    // Once the timer has brought it in place, what waited goes out; the timer may meet that first.
+    rig.run.tick().or_else(|_| rig.run.tick()).unwrap();
+    other.fsync().unwrap();
+    drop((file, other));
+    let rig = rig.killed();
+    assert_eq!(content(&rig.open("f").unwrap()).unwrap(), [2; 512]);
+    assert_eq!(content(&rig.open("other").unwrap()).unwrap()[..4], n.to_le_bytes());
+}
+
+#[test]
 fn a_journal_whose_sync_failed_is_made_anew() {
     let (rig, faults, _, file) = durable(&[1; 512]);
     file.write(0, &[2; 512]).unwrap();
