@@ -181,10 +181,16 @@ impl Holding {
             return Ok(());
         }
         let started = now();
-        if let Some(found) = read(&*self.dir).map_err(fail("read"))?
-            && !is_ours(&found, &lease)
-        {
-            self.lost_to.get_or_init(|| describe(&found));
+        match read(&*self.dir).map_err(fail("read"))? {
+            Some(found) if !is_ours(&found, &lease) => {
+                self.lost_to.get_or_init(|| describe(&found));
+            }
+            // Unreadable it may be after the store's power cut; gone it is after another's clean end.
+            None if self.age() >= FENCE && is_missing(&*self.dir) => {
+                self.lost_to
+                    .get_or_init(|| "someone who took it over meanwhile and has gone again".to_owned());
+            }
+            _ => {}
         }
         self.check_lost()?;
         lease.seq += 1;
@@ -209,6 +215,10 @@ fn is_ours(found: &Lease, ours: &Lease) -> bool {
         && found.boot == ours.boot
         && found.pid == ours.pid
         && found.start == ours.start
+}
+
+fn is_missing(run_dir: &dyn Dir) -> bool {
+    run_dir.stat(NAME).is_err_and(|e| e.raw_os_error() == Some(libc::ENOENT))
 }
 
 fn now() -> u64 {
@@ -258,6 +268,27 @@ mod tests {
         assert_eq!(read(&*dir).unwrap().unwrap().seq, 2);
         holding.give_up().unwrap();
         assert!(matches!(Holding::take(RunId([2; 16]), dir, &GATEWAY), Err(Error::Store { .. })));
+    }
+
+    #[test]
+    fn a_writer_whose_lease_went_while_it_was_away_stops_for_good() {
+        let dir = MemoryDir::root();
+        let holding = Holding::take(RunId([2; 16]), dir.clone(), &GATEWAY).unwrap();
+        // Free to be lost, while nobody else may have taken the run.
+        dir.unlink(NAME).unwrap();
+        age_by(&holding, RENEW);
+        holding.renew_if_due().unwrap();
+        assert!(read(&*dir).unwrap().is_some());
+        // A store's power cut may empty it: nobody was here.
+        dir.open_file(NAME, runvault_store::backend::Access::ReadWrite).unwrap().set_len(0).unwrap();
+        age_by(&holding, FENCE);
+        holding.check().unwrap();
+        // Another took it, and ended cleanly.
+        dir.unlink(NAME).unwrap();
+        age_by(&holding, FENCE);
+        assert!(matches!(holding.check(), Err(Error::Held { .. })));
+        assert!(matches!(holding.renew_if_due(), Err(Error::Held { .. })));
+        assert!(read(&*dir).unwrap().is_none());
     }
 
     #[test]
