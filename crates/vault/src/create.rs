@@ -178,10 +178,9 @@ impl Vault {
                 // The header, also of an empty file, must know both names when it has two.
                 file.ensure_written_header()?;
                 let held = file.prepare_link(self.settled_place(ino, from), dir.place(Kind::File, name))?;
-                dir.body.context.moving(Some(ino));
-                link_now()?;
-                held.done();
-                Ok(())
+                let linked = link_now();
+                dir.body.context.moved(Some(ino));
+                linked.map(|()| held.done())
             })
         } else {
             link_beside(&at, &dir, &new, link_now)

@@ -31,15 +31,17 @@ impl Vault {
         let last = stat.nlink <= 1;
         dir.body.check_remover(self.gateway.as_deref(), last)?;
         let target = links::long_text(&*dir.dir, &stored.text, &stat).ok().flatten();
+        let live = self.files.live(ino).filter(|_| stat.kind == Kind::File);
         let act = || -> Result<()> {
-            if !last {
-                dir.body.context.moving(Some(ino));
+            let gone = dir.dir.unlink(&stored.text);
+            if !last || live.is_some() {
+                dir.body.context.moved(Some(ino));
             }
-            dir.dir.unlink(&stored.text).map_err(|e| outcome("unlink in", dir.object(), e))?;
+            gone.map_err(|e| outcome("unlink in", dir.object(), e))?;
             self.nodes.remove_name(ino, &Name::new(dir.node, name), last);
             Ok(())
         };
-        match self.files.live(ino).filter(|_| stat.kind == Kind::File) {
+        match &live {
             None => act()?,
             Some(file) => {
                 let held = file.prepare_unlink(last)?;

@@ -34,10 +34,10 @@ impl End {
         }
     }
 
-    /// What stands there is about to lose this name.
-    fn moving(&self) {
+    /// What stood there has lost this name, or may have.
+    fn moved(&self) {
         if let Some(stat) = &self.stat {
-            self.dir.body.context.moving((stat.kind != Kind::Dir).then_some(number(stat.ino)));
+            self.dir.body.context.moved((stat.kind != Kind::Dir).then_some(number(stat.ino)));
         }
     }
 
@@ -161,16 +161,16 @@ impl Vault {
 
     /// The rename itself, in the store and then in memory.
     fn rename_names(&self, source: &End, ino: Ino, target: &End) -> Result<()> {
-        source.moving();
-        if target.stat.is_some_and(|there| there.kind != Kind::Dir && there.nlink > 1) {
-            target.moving();
-        }
         // What must not be replaced was looked for under the locks; not every store knows the flag.
-        source
-            .dir
-            .dir
-            .rename(&source.stored.text, &*target.dir.dir, &target.stored.text, Rename::Over)
-            .map_err(|e| outcome("rename in", source.dir.object(), e))?;
+        let renamed =
+            source.dir.dir.rename(&source.stored.text, &*target.dir.dir, &target.stored.text, Rename::Over);
+        source.moved();
+        if target.stat.is_some_and(|there| there.kind != Kind::Dir && there.nlink > 1)
+            || self.losing(target).is_some()
+        {
+            target.moved();
+        }
+        renamed.map_err(|e| outcome("rename in", source.dir.object(), e))?;
         if let Some(there) = target.stat {
             let last = there.nlink <= 1 || there.kind == Kind::Dir;
             self.nodes.remove_name(number(there.ino), &target.name, last);
@@ -328,12 +328,10 @@ impl Vault {
             self.bind(a, &first, one, b).and_then(|()| self.bind(b, &second, other, a)).and_then(|()| {
                 // Two paths change at once: no record may be written meanwhile.
                 let _records = a.dir.body.context.hold_records()?;
-                a.moving();
-                b.moving();
-                a.dir
-                    .dir
-                    .rename(&a.stored.text, &*b.dir.dir, &b.stored.text, Rename::Exchange)
-                    .map_err(|e| outcome("exchange in", a.dir.object(), e))
+                let renamed = a.dir.dir.rename(&a.stored.text, &*b.dir.dir, &b.stored.text, Rename::Exchange);
+                a.moved();
+                b.moved();
+                renamed.map_err(|e| outcome("exchange in", a.dir.object(), e))
             });
         if let Err(error) = exchanged {
             one.inspect(|file| Self::place_again(file, a, b));

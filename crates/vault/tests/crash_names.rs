@@ -2,14 +2,17 @@
 
 mod common;
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 
 use common::{CALLER, Fixture, Mount, WRITE};
-use runvault_store::backend::{Dir, Kind, Rename};
+use runvault_store::backend::{Dir, Kind, Rename, SetTime};
 use runvault_store::doubles::crash::{Disk, Draw};
 use runvault_store::doubles::memory::MemoryDir;
+use runvault_store::doubles::observe::{Call, Observer, Op as StoreOp, observe};
 use runvault_store::doubles::recording::Recording;
 use runvault_vault::Vault;
+use runvault_vault::api::{Allocate, Handle, Ino, SetAttr};
 use runvault_vault::authority::Gateway;
 
 /// A file whose content was acknowledged.
@@ -395,4 +398,107 @@ fn a_long_link_that_another_takes_the_place_of_is_the_old_or_the_new_one() {
         cut_links(session, "rename", |vault| vault.mv("run/b", "run/c", Rename::Over).unwrap());
         cut_links(session, "unlink", |vault| vault.remove("run/a").unwrap());
     }
+}
+
+fn cut(vault: &Mount, handle: Handle, ino: Ino, size: u64) {
+    let same = SetTime::Omit;
+    let all = SetAttr {
+        mode: None,
+        uid: None,
+        gid: None,
+        size: None,
+        atime: same,
+        mtime: same,
+        kill_suidgid: false,
+    };
+    vault.setattr(&CALLER, ino, Some(handle), &SetAttr { size: Some(size), ..all }).unwrap();
+}
+
+/// The name of an open file goes, not durably, and may be there again after a power cut: what was acknowledged
+/// under it must not have suffered from what was done by the handle meanwhile.
+#[test]
+fn a_file_that_is_changed_through_a_handle_after_its_last_name_went() {
+    type Change = fn(&Mount, Handle, Ino);
+    let changes: [(&str, Change); 5] = [
+        ("write", |vault, handle, _| vault.write(handle, 9000, &[7; 500], false).unwrap()),
+        ("append", |vault, handle, _| vault.write(handle, 20_000, &[7; 500], false).unwrap()),
+        ("punch", |vault, handle, _| {
+            vault.fallocate(handle, 8192, 8192, Allocate::PunchHole, false).unwrap()
+        }),
+        ("cut", |vault, handle, ino| cut(vault, handle, ino, 9000)),
+        ("empty", |vault, handle, ino| cut(vault, handle, ino, 0)),
+    ];
+    for (what, change) in changes {
+        for over in [false, true] {
+            let mut session = Session::begin(1);
+            let vault = &session.vault;
+            let old = put(vault, "run/a", 1).unwrap();
+            let other = put(vault, "run/b", 2).unwrap();
+            let ino = vault.ino("run/a").unwrap();
+            let handle = vault.open_file(ino, WRITE).unwrap().handle;
+            act(vault, &Op::SyncDir("run".into()), 0, &mut Vec::new());
+            for change in session.recording.take() {
+                session.disk.advance(&change).unwrap();
+            }
+            if over { vault.mv("run/b", "run/a", Rename::Over) } else { vault.remove("run/a") }.unwrap();
+            change(vault, handle, ino);
+            vault.fsync(handle, false).unwrap();
+            let new = vault.read_all(handle).unwrap();
+            for change in session.recording.take() {
+                session.disk.advance(&change).unwrap();
+                for _ in 0..12 {
+                    let store = session.disk.cut(&mut Draw::new(session.draw.below(1 << 60))).unwrap();
+                    let again = mount(store, &session.fixture, &session.state.apart());
+                    let Ok(_) = again.ino("run/a") else { continue };
+                    let found = again.get("run/a").unwrap_or_else(|e| panic!("{what}, {over}: {e}"));
+                    let whole = [&old, &other, &new].contains(&&found);
+                    assert!(whole, "{what}, {over}: {} bytes", found.len());
+                }
+            }
+            session.vault.release(handle).unwrap();
+        }
+    }
+}
+
+/// What another file's record makes durable in the middle of a rename does not count for that.
+struct InTheMiddle {
+    act: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+    syncs: AtomicU32,
+}
+
+impl Observer for InTheMiddle {
+    fn around(&self, call: Call<'_>, run: &mut dyn FnMut() -> std::io::Result<u64>) -> std::io::Result<()> {
+        if call.op == StoreOp::Rename
+            && let Some(act) = self.act.lock().unwrap().take()
+        {
+            act();
+            self.syncs.store(0, Ordering::SeqCst);
+        }
+        self.syncs.fetch_add(u32::from(call.op == StoreOp::SyncFs), Ordering::SeqCst);
+        run().map(drop)
+    }
+}
+
+#[test]
+fn a_sync_in_the_middle_of_a_rename_does_not_make_it_durable() {
+    let fixture = Fixture::in_memory();
+    let watch = Arc::new(InTheMiddle { act: Mutex::default(), syncs: AtomicU32::new(0) });
+    let root = observe(fixture.root.clone(), watch.clone()).unwrap();
+    let vault = Arc::new(mount(root, &fixture, &fixture.state));
+    vault.make_dir("run").unwrap();
+    let open = |path| {
+        put(&vault, path, 1).unwrap();
+        vault.open_file(vault.ino(path).unwrap(), WRITE).unwrap().handle
+    };
+    let (a, b) = (open("run/a"), open("run/b"));
+    vault.mv("run/b", "run/c", Rename::Over).unwrap();
+    let other = vault.clone();
+    *watch.act.lock().unwrap() = Some(Box::new(move || {
+        other.write(b, 9000, &[2; 500], false).unwrap();
+        other.fsync(b, false).unwrap();
+    }));
+    vault.mv("run/a", "run/d", Rename::Over).unwrap();
+    vault.write(a, 9000, &[2; 500], false).unwrap();
+    vault.fsync(a, true).unwrap();
+    assert!(watch.syncs.load(Ordering::SeqCst) > 0, "a record names a path that is not durable");
 }

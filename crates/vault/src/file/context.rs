@@ -209,15 +209,16 @@ impl RunContext {
         Error::store("settle", format!("runs/{}/journal", self.id), failed)
     }
 
-    /// Names of a file (`None`: of a directory) are about to change. While they do no record of what
-    /// they lead to is written.
-    pub(crate) fn moving(&self, file: Option<u64>) {
+    /// Names of a file (`None`: of a directory) have changed, or may have: called before any record of what they
+    /// lead to may be written. Earlier would be too early: a sync that comes in between does not cover the change.
+    pub(crate) fn moved(&self, file: Option<u64>) {
         if let Some(writer) = &self.writer {
             lock(&writer.moved).add(file);
         }
     }
 
-    /// Before a record: the path by which recovery must find the file is durable.
+    /// Before a chunk that is durable is written over: the path by which recovery must find its record is durable,
+    /// or that no name leads to the file any more.
     pub(super) fn settle_path(&self, ino: u64) -> Result<()> {
         let mut moved = lock(&self.require_writer()?.moved);
         if moved.all || moved.files.contains(&ino) {

@@ -25,7 +25,6 @@ impl Held<'_> {
         self.renaming = None;
         if self.last_name {
             self.state.detached = true;
-            self.state.durable = 0;
             self.file.note_residue(&self.state);
         }
     }

@@ -56,7 +56,7 @@ impl FileObject {
             let redos = self.next_redos(state, path.as_ref().map_or(0, Vec::len))?;
             let placed = match &path {
                 Some(path) => self.redo_in_place(state, path, &redos),
-                None => self.in_place(state, &redos).map_err(Stop::Failed),
+                None => self.over_in_place(state, &redos).map_err(Stop::Failed),
             };
             if let Err(Stop::Failed(error)) = &placed
                 && !error.is_out_of_space()
@@ -120,6 +120,12 @@ impl FileObject {
             state.unplaced.extend(redos.iter().map(|r| r.chunk));
         }
         Ok(placed?)
+    }
+
+    /// Without records, which could not find a file that has no name.
+    fn over_in_place(&self, state: &mut State, redos: &[Redo]) -> Result<()> {
+        self.run.settle_path(self.ino)?;
+        self.in_place(state, redos)
     }
 
     /// A slot that tells how long a partial last chunk is now, at the latest when a checkpoint lets

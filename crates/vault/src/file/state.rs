@@ -88,7 +88,8 @@ pub(crate) struct State {
     pub(crate) mtime: Option<Time>,
     /// A write or sync failed; refused until the last close.
     pub(crate) poisoned: bool,
-    /// The last name is gone: nothing needs to survive a crash.
+    /// The last name is gone: nothing that comes now needs to survive a crash. What a sync acknowledged does, as
+    /// long as the name may come back with one.
     pub(crate) detached: bool,
     /// The run holds a reference, so that nothing is forgotten.
     pub(crate) kept_alive: bool,
@@ -152,7 +153,7 @@ impl State {
 
     /// It must not be forgotten while no handle is open.
     pub(crate) fn must_stay(&self) -> bool {
-        if self.poisoned {
+        if self.poisoned || self.detached {
             return !self.unplaced.is_empty();
         }
         let owes_slot = (self.stale || self.fills_acknowledged) && !self.detached;

@@ -182,8 +182,8 @@ impl FileObject {
             let sealed = self.seal_redo(state, &mut Nonces::new(1), size / chunk, &plain)?;
             let redo = [Redo { size_after: Some(size), ..sealed }];
             let mut record = None;
+            self.run.settle_path(self.ino)?;
             if let Some(path) = (writer.locate)(self.ino).filter(|_| !state.detached) {
-                self.run.settle_path(self.ino)?;
                 let file_id =
                     state.header.as_ref().ok_or_else(|| self.damaged(Damage::Header))?.clear.file_id;
                 let Ok(number) = writer.journal.append(file_id, state.epoch, &path, &redo)? else {

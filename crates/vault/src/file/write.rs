@@ -99,7 +99,7 @@ impl FileObject {
                 }
             }
         }
-        if !durable.is_empty() {
+        if !durable.is_empty() && !state.detached {
             self.run.require_writer()?.journal.ensure_files()?;
         }
         self.write_direct(state, undo, &all)?;
