@@ -96,8 +96,13 @@ fn count_now(run: &RunContext, run_dir: &Arc<dyn Dir>, session: Option<SessionId
                     with the first one";
         return Err(Error::damaged(format!("runs/{}/journal", run.id), Damage::Run(what.to_owned())));
     }
-    let last = records.last().map(|record| record.number);
-    let behind = log::behind(run, &files, &known, last)?;
+    let last_of = |records: &[Record]| records.last().map(|record| record.number);
+    let last = last_of(&records);
+    let mut behind = log::behind(run, &files, &known, last)?;
+    if behind > 0 && last_of(&log::read(run, &files, &known)?.1) != last {
+        // A mount that is up has written on since.
+        behind = 0;
+    }
     Ok(Counted { records: records.len() as u64, behind })
 }
 

@@ -119,10 +119,6 @@ pub(super) fn behind(
             while let Some(rest) = window.get(from..filled).filter(|rest| !rest.is_empty()) {
                 from += match Record::decode(rest, &key) {
                     Ok((record, len)) => {
-                        if last.is_some_and(|last| last.checked_add(1) == Some(record.number)) {
-                            // A mount that is up has written on since.
-                            return Ok(0);
-                        }
                         found += u64::from(last.is_none_or(|last| record.number > last));
                         len
                     }

@@ -92,7 +92,13 @@ fn a_damaged_record_ends_the_log() {
     drop(file);
     assert_eq!(count(&rig.run, &rig.dir, None).unwrap(), Counted { records: 3, behind: 0 });
     let stored = journal(&rig).open_file(b"0", Access::ReadWrite).unwrap();
+    let mut second = [0; 1024];
+    stored.read_at(&mut second, 1024).unwrap();
     stored.write_at(&[0x55], 1024 + 300).unwrap();
+    // Somewhere else it is no record that the log goes on with.
+    stored.write_at(&second, 128 << 10).unwrap();
+    assert_eq!(count(&rig.run, &rig.dir, None).unwrap(), Counted { records: 1, behind: 2 });
+    stored.write_at(&[0; 1024], 128 << 10).unwrap();
     assert_eq!(count(&rig.run, &rig.dir, None).unwrap(), Counted { records: 1, behind: 1 });
     // One that claims to go on beyond the end of the file hides nothing.
     stored.write_at(&(1u32 << 16).to_le_bytes(), 1024 + 8).unwrap();
