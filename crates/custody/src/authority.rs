@@ -1,6 +1,7 @@
 //! The verified chain with the keys that the acting identity opened: what the engine asks.
 
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::time::{Duration, Instant};
 
 use runvault_crypto::envelope::{KemPrivate, KemPublic};
 use runvault_format::envelope_file::{self, EnvelopeName};
@@ -10,7 +11,7 @@ use runvault_store::backend::Dir;
 use runvault_vault::authority::{Authority, EnvelopeFile, GatewayKey, StateRef};
 use runvault_vault::{Damage, Error as VaultError};
 
-use crate::chain::Chain;
+use crate::chain::{Chain, Mark};
 use crate::epochs::{EpochKeys, wrong_key};
 use crate::identity::Identity;
 use crate::{Error, Result, clock};
@@ -21,7 +22,21 @@ pub struct Acting {
     chain: RwLock<Chain>,
     root: Root,
     keys: Keys,
+    looked: Mutex<Option<Looked>>,
 }
+
+/// What custody/ was when it was looked at last: whoever makes many runs of unknown signers does not have it
+/// read for each.
+#[derive(Debug)]
+struct Looked {
+    mark: Mark,
+    /// It could be read, and goes on from what was read before.
+    sound: bool,
+    at: Instant,
+}
+
+/// What could not be believed is read again after so long: it may have been mended in place.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Where the chain goes on while the vault is open; `None`: nobody looks.
 struct Root(Option<Arc<dyn Dir>>);
@@ -61,12 +76,16 @@ impl Acting {
         } else {
             return Err(wrong_key(&chain, identity));
         };
-        Ok(Self { chain: RwLock::new(chain), root: Root(None), keys })
+        Ok(Self::of(chain, keys))
+    }
+
+    fn of(chain: Chain, keys: Keys) -> Self {
+        Self { chain: RwLock::new(chain), root: Root(None), keys, looked: Mutex::default() }
     }
 
     /// No reader's key: verifies, seals new runs, opens none.
     pub fn gateway_only(chain: Chain) -> Arc<dyn Authority> {
-        Arc::new(Self { chain: RwLock::new(chain), root: Root(None), keys: Keys::None })
+        Arc::new(Self::of(chain, Keys::None))
     }
 
     fn chain(&self) -> RwLockReadGuard<'_, Chain> {
@@ -74,8 +93,7 @@ impl Acting {
     }
 
     /// custody/ is verified from where it was left.
-    fn follow(&self) -> Result<()> {
-        let Some(root) = &self.root.0 else { return Ok(()) };
+    fn follow(&self, root: &Arc<dyn Dir>) -> Result<()> {
         // Nobody waits for the store meanwhile, which may hang.
         let known = self.chain().clone();
         if let Some(newer) = known.continued(root)? {
@@ -89,9 +107,26 @@ impl Acting {
 
     /// Whether the chain could be read; what prevents it goes to the log.
     fn refreshed(&self) -> bool {
-        self.follow()
-            .inspect_err(|error| log::warn!("custody/ does not go on from what was read before: {error}"))
-            .is_ok()
+        let Some(root) = &self.root.0 else { return true };
+        let warn = |error: &Error| log::warn!("custody/ does not go on from what was read before: {error}");
+        let head = self.chain().head().n;
+        let Ok(mark) = Mark::read(root, head).inspect_err(warn) else { return false };
+        if let Some(sound) = self.seen(&mark) {
+            return sound;
+        }
+        let sound = self.follow(root).inspect_err(warn).is_ok();
+        *self.looked() = Some(Looked { mark, sound, at: Instant::now() });
+        sound
+    }
+
+    fn looked(&self) -> MutexGuard<'_, Option<Looked>> {
+        self.looked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn seen(&self, mark: &Mark) -> Option<bool> {
+        let looked = self.looked();
+        let same = looked.as_ref().filter(|looked| looked.mark == *mark)?;
+        (same.sound || same.at.elapsed() < LOOK_AGAIN).then_some(same.sound)
     }
 
     /// The key that an envelope of this name is sealed to, where it is ours.
@@ -219,8 +254,11 @@ pub(crate) fn newest_first(envelopes: &[EnvelopeFile]) -> Vec<&EnvelopeFile> {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use runvault_store::doubles::faulty::{Fault, Faults, Rule};
-    use runvault_store::doubles::observe::Op;
+    use runvault_store::doubles::observe::{Call, Observer, Op, observe};
     use runvault_vault::authority::Gateway;
 
     use super::*;
@@ -313,6 +351,38 @@ mod tests {
         let log = later.log();
         runvault_store::replace::replace(&*custody, b"audit.log", log.get(1..).unwrap(), 0o644).unwrap();
         assert!(acting.gateway_key(&owner.id()).is_none() && acting.gateway_key(&second).is_some());
+    }
+
+    struct Reads(AtomicUsize);
+
+    impl Observer for Reads {
+        fn around(&self, call: Call<'_>, run: &mut dyn FnMut() -> io::Result<u64>) -> io::Result<()> {
+            self.0.fetch_add(usize::from(call.op == Op::Read), Ordering::Relaxed);
+            run().map(drop)
+        }
+    }
+
+    #[test]
+    fn a_log_that_stays_the_same_is_read_once_however_many_signers_are_unknown() {
+        let (root, owner, mut chain) = vault();
+        let reads = Arc::new(Reads(AtomicUsize::new(0)));
+        let watched = observe(root.clone(), reads.clone()).unwrap();
+        let acting = Acting::open(&watched, chain.clone(), &owner).unwrap();
+        let read_by = |id: IdentityId| {
+            let before = reads.0.load(Ordering::Relaxed);
+            (acting.gateway_key(&id).is_some(), reads.0.load(Ordering::Relaxed) > before)
+        };
+        assert_eq!(read_by(IdentityId([1; 16])), (false, true));
+        assert_eq!(read_by(IdentityId([2; 16])), (false, false));
+        assert!(acting.opens_every_run());
+        let later = enrolled(&root, &mut chain, &owner).id();
+        assert_eq!(read_by(later), (true, true));
+        assert_eq!(read_by(later), (true, false));
+        // What is not believed costs no more.
+        put(&custody(&root), "audit.log", &[b'x'; 1000]);
+        read_by(IdentityId([1; 16]));
+        assert_eq!(read_by(IdentityId([2; 16])), (false, false));
+        assert!(!acting.opens_every_run());
     }
 
     #[test]

@@ -8,6 +8,8 @@ mod load;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use self::load::Mark;
+
 use runvault_crypto::envelope::KemPublic;
 use runvault_format::custody_state::{Epoch, State};
 use runvault_format::ids::{Digest, IdentityId, VaultId};

@@ -109,6 +109,6 @@ pub(crate) fn tidy(custody: &Arc<dyn Dir>, n: u64) -> Result<()> {
     Ok(())
 }
 
-fn name(n: u64) -> String {
+pub(crate) fn name(n: u64) -> String {
     format!("line-{n}")
 }

@@ -8,13 +8,41 @@ use runvault_format::custody_state::State;
 use runvault_format::genesis::Genesis;
 use runvault_format::ids::VaultId;
 use runvault_format::vault_file;
-use runvault_store::backend::Dir;
+use runvault_store::backend::{Dir, Time};
 
 use super::Chain;
 use crate::claim;
 use crate::init::{self, Found};
 use crate::layout::{self, AUDIT_LOG, GENESIS, INIT_MARKER, LOG_MAX, OBJECT_MAX, VAULT_JSON};
 use crate::{Error, Result};
+
+/// What tells, without reading, that nothing was added to custody/: the log grows with each line, and a line
+/// that is not in it yet has a file of its own.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Mark {
+    head: u64,
+    log: Option<Seen>,
+    claim: Option<Seen>,
+}
+
+/// Inode number, size and last change.
+type Seen = (u64, u64, Time);
+
+impl Mark {
+    /// Of what may follow line `head`.
+    ///
+    /// # Errors
+    /// The store's.
+    pub(crate) fn read(root: &Arc<dyn Dir>, head: u64) -> Result<Self> {
+        let custody = layout::custody_dir(root)?;
+        let seen = |name: &str| match custody.stat(name.as_bytes()) {
+            Ok(stat) => Ok(Some((stat.ino, stat.size, stat.mtime))),
+            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+            Err(e) => Err(Error::io("stat", format!("custody/{name}"), e)),
+        };
+        Ok(Self { head, log: seen(AUDIT_LOG)?, claim: seen(&claim::name(head.saturating_add(1)))? })
+    }
+}
 
 impl Chain {
     /// Reads custody/ and verifies everything from the genesis on.
