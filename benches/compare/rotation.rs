@@ -74,8 +74,10 @@ fn make_run(root: &Arc<dyn Dir>, authority: &dyn Authority, gateway: &StateFolde
     let (run, session) = (RunId(run.try_into()?), SessionId(session.try_into()?));
     let resume = Resume { key: RunKey(Secret::random()?), session };
     let keys = RunKeys::derive(&resume.key, &run, Engine::Portable);
+    let sealed = authority.seal_run(&run, &resume.key)?;
     let mut text = |place| {
-        let descriptor = new_descriptor(authority, gateway.id(), place, run, RunKind::Run, &keys);
+        let descriptor =
+            new_descriptor(authority.vault_id(), &sealed, gateway.id(), place, run, RunKind::Run, &keys);
         Ok(descriptor.to_text()?)
     };
     let note = gateway.begin_run(&run, &resume, &mut text)?;
@@ -86,7 +88,7 @@ fn make_run(root: &Arc<dyn Dir>, authority: &dyn Authority, gateway: &StateFolde
     dir.create_file(b"run.json", 0o644)?.write_at(&note, 0)?;
     dir.create_dir(b"keys", 0o755)?;
     let keys = dir.open_dir(b"keys")?;
-    for envelope in authority.seal_run(&run, &resume.key)? {
+    for envelope in &sealed.envelopes {
         keys.create_file(envelope.name.as_bytes(), 0o644)?.write_at(&envelope.bytes, 0)?;
     }
     Ok(gateway.commit_run(&run)?)

@@ -8,7 +8,7 @@ use runvault_format::envelope_file::{self, EnvelopeName};
 use runvault_format::ids::{IdentityId, RunId, VaultId};
 use runvault_format::keys::RunKey;
 use runvault_store::backend::Dir;
-use runvault_vault::authority::{Authority, EnvelopeFile, GatewayKey, StateRef};
+use runvault_vault::authority::{Authority, EnvelopeFile, GatewayKey, Sealed};
 use runvault_vault::{Damage, Error as VaultError};
 
 use crate::chain::{Chain, Mark};
@@ -138,6 +138,11 @@ impl Acting {
         }
     }
 
+    /// The newest epoch and its public key.
+    pub(crate) fn sealed_to(&self) -> (u32, KemPublic) {
+        self.chain().sealed_to()
+    }
+
     /// Opens one envelope; `None` if it is for somebody else.
     pub(crate) fn open_one(
         &self,
@@ -166,14 +171,6 @@ impl Authority for Acting {
 
     fn vault_id(&self) -> VaultId {
         self.chain().vault_id()
-    }
-
-    fn state(&self) -> StateRef {
-        self.chain().state_ref()
-    }
-
-    fn epoch(&self) -> (u32, KemPublic) {
-        self.chain().sealed_to()
     }
 
     fn gateway_key(&self, id: &IdentityId) -> Option<GatewayKey> {
@@ -218,14 +215,17 @@ impl Authority for Acting {
         self.refreshed() && epochs.get(self.chain().epoch()).is_some()
     }
 
-    fn seal_run(&self, run: &RunId, key: &RunKey) -> runvault_vault::Result<Vec<EnvelopeFile>> {
+    fn seal_run(&self, run: &RunId, key: &RunKey) -> runvault_vault::Result<Sealed> {
         let now = clock::now();
         let chain = self.chain();
         let (vault, (e, kem)) = (chain.vault_id(), chain.sealed_to());
         let readers = chain.standing_readers(&now);
         let recipients = std::iter::once((EnvelopeName::Vault(e), kem))
             .chain(readers.into_iter().map(|(id, kem)| (EnvelopeName::Reader(id), kem)));
-        recipients.map(|(name, kem)| Ok(seal_one(&vault, run, &name, &kem, key)?)).collect()
+        let envelopes = recipients
+            .map(|(name, kem)| seal_one(&vault, run, &name, &kem, key))
+            .collect::<runvault_format::Result<_>>()?;
+        Ok(Sealed { state: chain.state_ref(), epoch: e, envelopes })
     }
 }
 
@@ -257,6 +257,7 @@ mod tests {
     use std::io;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use runvault_crypto::secrets::Secret;
     use runvault_store::doubles::faulty::{Fault, Faults, Rule};
     use runvault_store::doubles::observe::{Call, Observer, Op, observe};
     use runvault_vault::authority::Gateway;
@@ -286,22 +287,28 @@ mod tests {
         assert_eq!(opened.0.expose(), key.0.expose());
         let blind = Acting::gateway_only(chain.clone());
         assert!(opens(&*blind, &run, &files).unwrap().is_none());
-        assert_eq!(blind.state(), chain.state_ref());
-        assert_eq!(blind.epoch().0, 1);
+        let sealed = blind.seal_run(&run, &key).unwrap();
+        assert_eq!((sealed.state, sealed.epoch), (chain.state_ref(), 1));
     }
 
     #[test]
     fn new_runs_follow_a_rotation_and_no_rollback() {
         let (root, owner, chain) = vault();
         let acting = Acting::open(&root, chain.clone(), &owner).unwrap();
+        let sealed = || {
+            let sealed = acting.seal_run(&RunId([1; 16]), &RunKey(Secret::copy_from(&[2; 32]))).unwrap();
+            let [envelope] = &sealed.envelopes[..] else { panic!("{:?}", sealed.envelopes) };
+            assert_eq!(envelope.name, format!("vault-{}", sealed.epoch));
+            (sealed.epoch, sealed.state.n)
+        };
         assert!(acting.opens_every_run());
         rotate(&root, &chain, &owner, &mut |_, _| {}).unwrap();
-        assert_eq!(acting.epoch().0, 1, "until it looks");
+        assert_eq!(sealed(), (1, 0), "until it looks");
         assert!(!acting.opens_every_run(), "it lacks the newest key");
-        assert_eq!((acting.epoch().0, acting.state().n), (2, 1));
+        assert_eq!(sealed(), (2, 1));
         put(&custody(&root), "audit.log", b"");
         acting.refresh();
-        assert_eq!(acting.epoch().0, 2, "an older chain is not taken");
+        assert_eq!(sealed(), (2, 1), "an older chain is not taken");
     }
 
     #[test]

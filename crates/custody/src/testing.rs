@@ -110,7 +110,8 @@ pub(crate) fn descriptor(
 ) -> RunDescriptor {
     let keys = RunKeys::derive(key, run, Engine::Portable);
     let acting = Acting::gateway_only(chain.clone());
-    runs::new_descriptor(&*acting, gateway.id(), place, *run, RunKind::Run, &keys)
+    let sealed = acting.seal_run(run, key).unwrap();
+    runs::new_descriptor(chain.vault_id(), &sealed, gateway.id(), place, *run, RunKind::Run, &keys)
 }
 
 /// Begins a run: what the engine does before the store sees it.
@@ -128,7 +129,7 @@ pub(crate) fn store_run(root: &Arc<dyn Dir>, chain: &Chain, run: &RunId, key: &R
     put(&dir, "run.json", note);
     dir.create_dir(b"keys", 0o755).unwrap();
     let keys = dir.open_dir(b"keys").unwrap();
-    for envelope in Acting::gateway_only(chain.clone()).seal_run(run, key).unwrap() {
+    for envelope in Acting::gateway_only(chain.clone()).seal_run(run, key).unwrap().envelopes {
         put(&keys, &envelope.name, &envelope.bytes);
     }
 }

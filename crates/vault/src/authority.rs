@@ -3,7 +3,6 @@
 //! The engine never decides who may do what: an [`Authority`] is a verified chain with the keys
 //! that the acting identity could open, a [`Gateway`] is the writing machine's state folder.
 
-use runvault_crypto::envelope::KemPublic;
 use runvault_crypto::signature::VerifyingKey;
 use runvault_format::ids::{IdentityId, RunId, SessionId, VaultId};
 use runvault_format::keys::RunKey;
@@ -28,6 +27,17 @@ pub struct EnvelopeFile {
     pub bytes: Vec<u8>,
 }
 
+/// A run's key, sealed, and what was known of the chain at that moment.
+#[derive(Clone, Debug)]
+pub struct Sealed {
+    /// The newest verified state, which names the recipients.
+    pub state: StateRef,
+    /// Its epoch.
+    pub epoch: u32,
+    /// To the epoch's key, and to each standing reader.
+    pub envelopes: Vec<EnvelopeFile>,
+}
+
 /// An enrolled gateway, as the newest state names it.
 #[derive(Clone, Copy, Debug)]
 pub struct GatewayKey {
@@ -43,10 +53,6 @@ pub trait Authority: Send + Sync {
     fn refresh(&self) {}
     /// SHA-256 of the genesis.
     fn vault_id(&self) -> VaultId;
-    /// The newest verified state.
-    fn state(&self) -> StateRef;
-    /// The current epoch and its public key: what new runs are sealed to.
-    fn epoch(&self) -> (u32, KemPublic);
     /// An enrolled gateway, ended or not; `None` for anyone else.
     fn gateway_key(&self, id: &IdentityId) -> Option<GatewayKey>;
     /// File names of the envelopes that this identity could open, the likeliest first.
@@ -59,8 +65,8 @@ pub trait Authority: Send + Sync {
     fn opens_every_run(&self) -> bool {
         false
     }
-    /// The file name and bytes of a new run's envelopes (current epoch, standing readers).
-    fn seal_run(&self, run: &RunId, key: &RunKey) -> Result<Vec<EnvelopeFile>>;
+    /// Seals a run's key to whom the newest verified state names.
+    fn seal_run(&self, run: &RunId, key: &RunKey) -> Result<Sealed>;
 }
 
 /// A run that this gateway holds open: what its state folder keeps.

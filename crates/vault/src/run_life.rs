@@ -12,7 +12,7 @@ use runvault_store::backend::{Dir, Rename};
 use runvault_store::replace;
 
 use crate::api::{Attr, Caller, Ino};
-use crate::authority::{ChainPlace, Gateway, Resume};
+use crate::authority::{ChainPlace, EnvelopeFile, Gateway, Resume};
 use crate::lease;
 use crate::nodes::Name;
 use crate::outcome::outcome;
@@ -33,6 +33,7 @@ struct Draft {
     session: SessionId,
     descriptor: RunDescriptor,
     note: Vec<u8>,
+    envelopes: Vec<EnvelopeFile>,
 }
 
 impl Vault {
@@ -136,22 +137,30 @@ impl Vault {
         let (id, session) = (RunId(id), SessionId(session));
         let key = RunKey(Secret::random()?);
         let keys = RunKeys::derive(&key, &id, runvault_crypto::aead::Engine::fastest());
+        let sealed = self.authority.seal_run(&id, &key)?;
         let mut made = None;
         let resume = Resume { key: key.clone(), session };
         let note = gateway.begin_run(&id, &resume, &mut |place: ChainPlace| {
-            let descriptor = runs::new_descriptor(&*self.authority, gateway.id(), place, id, kind, &keys);
+            let descriptor = runs::new_descriptor(
+                self.authority.vault_id(),
+                &sealed,
+                gateway.id(),
+                place,
+                id,
+                kind,
+                &keys,
+            );
             let text = descriptor.to_text()?;
             made = Some(descriptor);
             Ok(text)
         })?;
         let descriptor = made.ok_or(Posix::Invalid)?;
-        Ok(Draft { id, key, session, descriptor, note })
+        Ok(Draft { id, key, session, descriptor, note, envelopes: sealed.envelopes })
     }
 
     /// Everything of a run, under its temporary name, synced.
     fn write_run(&self, gateway: &dyn Gateway, draft: &Draft, temporary: &[u8], name: &[u8]) -> Result<()> {
         let fail = |e| outcome("write", format!("runs/.new-{}", draft.id), e);
-        let envelopes = self.authority.seal_run(&draft.id, &draft.key)?;
         let keys = RunKeys::derive(&draft.key, &draft.id, runvault_crypto::aead::Engine::fastest());
         let name = name::encrypt_run_name(keys.name_key(), &draft.id, name).map_err(|e| match e {
             runvault_format::Error::TooLong => Error::Posix(Posix::NameTooLong),
@@ -169,7 +178,7 @@ impl Vault {
         put(&dir, b"name", &name).map_err(fail)?;
         dir.create_dir(b"keys", DIR_MODE).map_err(fail)?;
         let keys_dir = dir.open_dir(b"keys").map_err(fail)?;
-        for envelope in &envelopes {
+        for envelope in &draft.envelopes {
             put(&keys_dir, envelope.name.as_bytes(), &envelope.bytes).map_err(fail)?;
         }
         keys_dir.sync().map_err(fail)?;

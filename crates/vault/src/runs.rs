@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use runvault_format::descriptor::{RunDescriptor, RunKind, Seals, StateRef};
-use runvault_format::ids::{Digest, IdentityId, RunId};
+use runvault_format::ids::{Digest, IdentityId, RunId, VaultId};
 use runvault_format::keys::{RunKey, RunKeys};
 use runvault_format::note::{Note, Verified};
 use runvault_format::size::Geometry;
@@ -11,7 +11,7 @@ use runvault_store::backend::Dir;
 use runvault_store::read_whole::read_whole;
 use runvault_store::replace;
 
-use crate::authority::{Authority, ChainPlace, EnvelopeFile};
+use crate::authority::{Authority, ChainPlace, EnvelopeFile, Sealed};
 use crate::outcome::{is_not_found, opened, outcome, part_opened};
 use crate::run_life::DIR_MODE;
 use crate::{Damage, Error, Result, sys};
@@ -45,22 +45,22 @@ pub struct Listed {
 
 /// What run.json says of a new run at this place of its gateway's chain.
 pub fn new_descriptor(
-    authority: &dyn Authority,
+    vault: VaultId,
+    sealed: &Sealed,
     gateway: IdentityId,
     place: ChainPlace,
     run: RunId,
     kind: RunKind,
     keys: &RunKeys,
 ) -> RunDescriptor {
-    let state = authority.state();
     RunDescriptor {
-        vault: authority.vault_id(),
+        vault,
         run,
         geometry: Geometry::default(),
         kind,
         commitment: Digest(keys.commitment()),
-        epoch: authority.epoch().0,
-        state: StateRef { n: state.n, hash: Digest(state.hash) },
+        epoch: sealed.epoch,
+        state: StateRef { n: sealed.state.n, hash: Digest(sealed.state.hash) },
         signer: gateway,
         seq: Some(place.seq),
         prev: place.prev.map(Digest),
@@ -271,7 +271,7 @@ pub(crate) fn restore_envelopes(
         Err(e) if e.raw_os_error() != Some(libc::EEXIST) => return Err(fail(e)),
         _ => dir.sync().map_err(fail)?,
     }
-    for envelope in authority.seal_run(run, key)? {
+    for envelope in authority.seal_run(run, key)?.envelopes {
         put_envelope(root, run, &envelope)?;
     }
     Ok(())

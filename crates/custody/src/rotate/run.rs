@@ -39,7 +39,7 @@ pub(super) fn seal(root: &Arc<dyn Dir>, acting: &Acting, run: &RunId) -> Result<
 }
 
 fn try_seal(root: &Arc<dyn Dir>, acting: &Acting, run: &RunId) -> runvault_vault::Result<Outcome> {
-    let (e, kem) = acting.epoch();
+    let (e, kem) = acting.sealed_to();
     let current = EnvelopeName::Vault(e);
     let envelopes = runs::envelopes(root, run, acting)?.files;
     let there = envelopes.iter().any(|file| file.name.parse() == Ok(current));

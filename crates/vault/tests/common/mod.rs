@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use runvault_crypto::envelope::{KemPrivate, KemPublic};
 use runvault_crypto::secrets::Secret;
 use runvault_crypto::signature::{SigningKey, VerifyingKey};
 use runvault_format::ids::{IdentityId, RunId, VaultId};
@@ -13,7 +12,9 @@ use runvault_format::note;
 use runvault_store::backend::{Dir, Kind};
 use runvault_store::doubles::memory::MemoryDir;
 use runvault_vault::api::{Attr, Caller, DirEntry, Ino, OpenFlags, ROOT};
-use runvault_vault::authority::{Authority, ChainPlace, EnvelopeFile, Gateway, GatewayKey, Resume, StateRef};
+use runvault_vault::authority::{
+    Authority, ChainPlace, EnvelopeFile, Gateway, GatewayKey, Resume, Sealed, StateRef,
+};
 use runvault_vault::{Error, Options, Posix, Result, Vault};
 
 pub const CALLER: Caller = Caller { uid: 0, gid: 0, pid: 1, umask: 0o022 };
@@ -26,7 +27,6 @@ pub const WRITE: OpenFlags =
 pub struct Chain {
     pub vault: VaultId,
     pub gateways: Vec<(IdentityId, VerifyingKey)>,
-    epoch: KemPublic,
     /// Where the gateways were ended: their last run that counts.
     pub last_run: Option<u64>,
     /// Envelopes open for it.
@@ -35,20 +35,13 @@ pub struct Chain {
 
 impl Chain {
     pub fn of(vault: VaultId, gateways: Vec<(IdentityId, VerifyingKey)>) -> Self {
-        let epoch = KemPrivate::from_seed(&Secret::copy_from(&[5; 32])).unwrap().public().clone();
-        Self { vault, gateways, last_run: None, epoch, opens: true }
+        Self { vault, gateways, last_run: None, opens: true }
     }
 }
 
 impl Authority for Chain {
     fn vault_id(&self) -> VaultId {
         self.vault
-    }
-    fn state(&self) -> StateRef {
-        StateRef { n: 1, hash: [9; 32] }
-    }
-    fn epoch(&self) -> (u32, KemPublic) {
-        (1, self.epoch.clone())
     }
     fn gateway_key(&self, id: &IdentityId) -> Option<GatewayKey> {
         let (_, sign) = self.gateways.iter().find(|(known, _)| known == id)?;
@@ -64,8 +57,9 @@ impl Authority for Chain {
     fn opens_every_run(&self) -> bool {
         self.opens
     }
-    fn seal_run(&self, _: &RunId, key: &RunKey) -> Result<Vec<EnvelopeFile>> {
-        Ok(vec![EnvelopeFile { name: "vault-1".into(), bytes: key.0.expose().to_vec() }])
+    fn seal_run(&self, _: &RunId, key: &RunKey) -> Result<Sealed> {
+        let envelopes = vec![EnvelopeFile { name: "vault-1".into(), bytes: key.0.expose().to_vec() }];
+        Ok(Sealed { state: StateRef { n: 1, hash: [9; 32] }, epoch: 1, envelopes })
     }
 }
 
