@@ -90,8 +90,7 @@ impl JournalFiles {
     /// Writes after what was last appended to file `i`; not synced.
     ///
     /// # Errors
-    /// ENOSPC where it does not fit: files never grow. The store's: nothing was appended then, and
-    /// the next append goes to the same place.
+    /// ENOSPC where it does not fit: files never grow. The store's: any of it may be there then.
     pub fn append(&mut self, i: usize, bytes: &[u8]) -> Result<()> {
         let room = self.room(i);
         let file = self.file_mut(i)?;

@@ -56,8 +56,11 @@ struct Inner {
     last_append: Option<Instant>,
     /// First record that each of these objects could not bring in place.
     kept: HashMap<u64, u64>,
-    /// A sync failed: what was written since may be lost although a later sync succeeds.
+    /// An append or a sync failed: nothing more goes into these files. What an append left behind would become part
+    /// of the log when a later one leads up to it.
     failed: bool,
+    /// It was a sync: what was written since may be lost although a later sync succeeds.
+    lost: bool,
 }
 
 impl Inner {
@@ -92,8 +95,11 @@ impl Journal {
         move |source| Error::store(operation, "the run's journal", source)
     }
 
-    fn failed(&self) -> Error {
-        self.broken("write")(std::io::Error::from_raw_os_error(libc::EIO))
+    /// Only a checkpoint, which makes new files possible, undoes it.
+    fn fail(&self, inner: &mut Inner, operation: &'static str, error: std::io::Error) -> Error {
+        inner.failed = true;
+        self.wants_checkpoint.store(true, Ordering::SeqCst);
+        self.broken(operation)(error)
     }
 
     /// Records of this many bytes go in at once.
@@ -138,7 +144,7 @@ impl Journal {
     ) -> Result<std::result::Result<u64, Full>> {
         let mut inner = lock(&self.inner);
         if inner.failed {
-            return Err(self.failed());
+            return Ok(Err(Full));
         }
         self.create_files(&mut inner)?;
         let mut number = inner.number;
@@ -158,16 +164,19 @@ impl Journal {
             };
             record.encode_into(&self.key, &mut batch)?;
         }
-        if !self.write_batch(&mut inner, &batch)? {
-            return Ok(Err(Full));
-        }
+        let written = match self.write_batch(&mut inner, &batch) {
+            Ok(false) => return Ok(Err(Full)),
+            Err(error) if !inner.failed => return Err(error),
+            written => written.map(|_| Ok(number)),
+        };
+        // Where it failed the records may be there all the same: their numbers are not given again.
         inner.number = number;
         let current = inner.current;
         if let Some(last) = inner.last_in.get_mut(current) {
             *last = number;
         }
         inner.last_append = Some(Instant::now());
-        Ok(Ok(number))
+        written
     }
 
     /// Writes whole batches only, so that a file ends between records; `false`: no room.
@@ -180,8 +189,8 @@ impl Journal {
             return Err(self.broken("write")(std::io::Error::from_raw_os_error(libc::ENOSPC)));
         }
         if files.room(current) >= len {
-            files.append(current, batch).map_err(self.broken("write"))?;
-            return Ok(true);
+            let appended = files.append(current, batch);
+            return appended.map(|()| true).map_err(|e| self.fail(inner, "write", e));
         }
         self.wants_checkpoint.store(true, Ordering::SeqCst);
         if !other_is_free {
@@ -195,12 +204,12 @@ impl Journal {
             .and_then(|()| files.handle(other).write_at(&[0; SECTOR], 0))
             .and_then(|()| files.sync(other));
         if let Err(error) = switched {
-            inner.failed = true;
-            return Err(self.broken("sync")(error));
+            inner.lost = true;
+            return Err(self.fail(inner, "sync", error));
         }
+        let appended = files.append(other, batch);
         inner.current = other;
-        files.append(other, batch).map_err(self.broken("write"))?;
-        Ok(true)
+        appended.map(|()| true).map_err(|e| self.fail(inner, "write", e))
     }
 
     /// J: returns when every record up to `number` is durable. Callers share one sync.
@@ -212,14 +221,14 @@ impl Journal {
         let (handle, upto) = {
             let inner = lock(&self.inner);
             match &inner.files {
-                Some(files) if !inner.failed => (files.handle(inner.current), inner.number),
-                _ => return Err(self.failed()),
+                Some(files) if !inner.lost => (files.handle(inner.current), inner.number),
+                _ => return Err(self.broken("sync")(std::io::Error::from_raw_os_error(libc::EIO))),
             }
         };
         if let Err(error) = handle.sync_data() {
-            lock(&self.inner).failed = true;
-            self.wants_checkpoint.store(true, Ordering::SeqCst);
-            return Err(self.broken("sync")(error));
+            let mut inner = lock(&self.inner);
+            inner.lost = true;
+            return Err(self.fail(&mut inner, "sync", error));
         }
         self.synced.store(upto, Ordering::SeqCst);
         Ok(())
@@ -258,6 +267,7 @@ impl Journal {
             // Nothing in the files is needed any more: new ones, whose syncs can be believed.
             inner.files = None;
             inner.failed = journal_files::remove(&self.run_dir).is_err();
+            inner.lost = inner.failed;
             inner.last_in = [0; 2];
             inner.current = 0;
         }
@@ -278,10 +288,11 @@ impl Journal {
         self.wants_checkpoint.load(Ordering::SeqCst)
     }
 
-    /// The file that is to be used next holds a record whose chunk is not in place: no checkpoint frees it.
+    /// No checkpoint makes room: the file that is to be used next holds a record whose chunk is not in place, or
+    /// files that failed cannot be done without.
     pub(crate) fn is_held(&self) -> bool {
         let inner = lock(&self.inner);
-        inner.placed() < inner.last_in(1 - inner.current)
+        inner.failed || inner.placed() < inner.last_in(1 - inner.current)
     }
 
     /// Nothing was appended for so long.

@@ -193,6 +193,36 @@ fn a_journal_whose_sync_failed_is_made_anew() {
 }
 
 #[test]
+fn records_whose_append_failed_bring_nothing_back() {
+    for (number, others) in
+        [(libc::EIO, true), (libc::ENOSPC, true), (libc::EIO, false), (libc::ENOSPC, false)]
+    {
+        let (rig, faults, beneath, file) = durable(&[1; 1536]);
+        let other = rig.file("other");
+        other.write(0, &[1; 512]).unwrap();
+        other.fsync().unwrap();
+        file.write(0, &[2; 1024]).unwrap();
+        // Both records got there, and nobody was told.
+        faults.add(Rule::next(Op::Write, Fault::FailAfter(number)));
+        assert_eq!(errno(file.fsync()), number);
+        drop(file);
+        if others {
+            // One that takes as much room as the first of them.
+            other.write(0, &[3; 512]).unwrap();
+            other.fsync().unwrap();
+        }
+        let file = rig.open("f").unwrap();
+        file.truncate(512).unwrap();
+        let (session, id) = (rig.session, rig.id());
+        drop((file, other, rig, faults));
+        let rig = Rig::recovered(beneath, 9, id, &session).unwrap();
+        assert_eq!(rig.open("f").unwrap().size(), 512, "{number} {others}");
+        let expected = if others { 3 } else { 1 };
+        assert_eq!(content(&rig.open("other").unwrap()).unwrap(), [expected; 512]);
+    }
+}
+
+#[test]
 fn a_worn_out_key_refuses_new_bytes_and_lets_accepted_ones_out() {
     let rig = Rig::new(9);
     let file = rig.file("f");
