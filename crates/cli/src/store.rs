@@ -106,18 +106,18 @@ impl Store {
         let opened = match &who.identity {
             Some(path) => key_files::read(path, who.unlock.allow_readable_secret)
                 .and_then(|file| key_files::unlock(&file, &mut asker)),
-            None => locks::unlock(&self.root, &mut asker),
+            None => locks::unlock(&self.root, &mut asker).map(|(identity, faults)| {
+                self.tell_faults_of_locks(&faults);
+                identity
+            }),
         };
-        if who.identity.is_none() && opened.is_ok() {
-            self.tell_faults_of_locks();
-        }
         // Our own refusal says more than custody's "no passphrase".
         asker.failed.take().map_or_else(|| opened.map_err(anyhow::Error::from), Err)
     }
 
     /// One copy of the owner's key file is enough until it is lost too.
-    fn tell_faults_of_locks(&self) {
-        for fault in locks::faults(&self.root).unwrap_or_default() {
+    fn tell_faults_of_locks(&self, faults: &[runvault_custody::Error]) {
+        for fault in faults {
             let path = shown(&self.path);
             warn(&format!(
                 "{fault}; the key was read all the same: runvault passwd {path} writes both copies anew"

@@ -20,15 +20,17 @@ const COPIES: [&str; 2] = ["owner-0", "owner-1"];
 /// # Errors
 /// [`Error::NoLock`], [`Error::Damaged`] when both are.
 pub fn read(root: &Arc<dyn Dir>) -> Result<KeyFile> {
-    read_good(root)?.into_iter().next().ok_or(Error::NoLock)
+    read_both(root)?.0.into_iter().next().ok_or(Error::NoLock)
 }
 
-/// Opens the key; where a killed [`passwd`] left two different copies, either passphrase opens it.
+/// Opens the key, and gives what is wrong with the copies all the same; where a killed [`passwd`] left two
+/// different ones, either passphrase opens it.
 ///
 /// # Errors
 /// As [`read`]; [`Error::WrongPassphrase`].
-pub fn unlock(root: &Arc<dyn Dir>, prompt: &mut dyn Prompt) -> Result<Identity> {
-    let mut copies = read_good(root)?;
+pub fn unlock(root: &Arc<dyn Dir>, prompt: &mut dyn Prompt) -> Result<(Identity, Vec<Error>)> {
+    let (mut copies, broken) = read_both(root)?;
+    let faults = faults_of(&copies, broken);
     copies.dedup();
     let mut once = AskOnce { prompt, answer: None };
     let mut refused = Error::NoLock;
@@ -37,7 +39,7 @@ pub fn unlock(root: &Arc<dyn Dir>, prompt: &mut dyn Prompt) -> Result<Identity> 
             Err(e @ (Error::WrongPassphrase { .. } | Error::Damaged { .. } | Error::Crypto(_))) => {
                 refused = e
             }
-            answer => return answer,
+            opened => return Ok((opened?, faults)),
         }
     }
     Err(refused)
@@ -92,28 +94,23 @@ pub fn passwd(root: &Arc<dyn Dir>, owner: &Identity, new: &NewLock) -> Result<Ve
 
 /// What is wrong with the copies, though one of them may suffice: one is damaged or missing, or they differ.
 /// Nothing where the key is kept elsewhere, nor of copies that this user may not read.
-///
-/// # Errors
-/// The store's.
-pub fn faults(root: &Arc<dyn Dir>) -> Result<Vec<Error>> {
-    let (good, mut broken) = match read_both(root) {
-        Ok((good, broken)) if !good.is_empty() => (good, broken),
-        Ok(_) => return Ok(Vec::new()),
-        Err(e) => (Vec::new(), vec![e]),
-    };
+pub(crate) fn faults(root: &Arc<dyn Dir>) -> Vec<Error> {
+    match read_both(root) {
+        Ok((good, _)) if good.is_empty() => Vec::new(),
+        Ok((good, broken)) => faults_of(&good, broken),
+        Err(e) => faults_of(&[], vec![e]),
+    }
+}
+
+fn faults_of(good: &[KeyFile], mut broken: Vec<Error>) -> Vec<Error> {
     broken.retain(|e| !matches!(e, Error::Io { .. }));
-    if let [first, second] = &good[..]
+    if let [first, second] = good
         && first != second
     {
         let why = "not the same as owner-1: a `passwd` was interrupted, or one of them is damaged".to_owned();
         broken.push(Error::Damaged { object: object(COPIES[0]), why });
     }
-    Ok(broken)
-}
-
-/// Both copies that parse, in order. A damaged one is told only where it was the last hope.
-fn read_good(root: &Arc<dyn Dir>) -> Result<Vec<KeyFile>> {
-    read_both(root).map(|(good, _)| good)
+    broken
 }
 
 /// The copies that parse, and why others do not; the last of those where none does.
@@ -203,15 +200,16 @@ mod tests {
         for copy in COPIES {
             assert_eq!(locks(&root).stat(copy.as_bytes()).unwrap().mode & 0o777, 0o600);
         }
-        let opened = unlock(&root, &mut Says(b"first", 0)).unwrap();
+        let (opened, faulty) = unlock(&root, &mut Says(b"first", 0)).unwrap();
+        assert!(faulty.is_empty());
         assert_eq!((opened.id(), opened.vault), (owner.id(), Some(vault)));
 
         // One copy suffices, whichever; the other is missed.
         let one_fault = |store: &Arc<dyn Dir>, lost: &str| {
-            let found = faults(store).unwrap();
+            let found = faults(store);
             matches!(&found[..], [Error::Damaged { object, .. }] if object.ends_with(lost))
         };
-        assert!(faults(&root).unwrap().is_empty());
+        assert!(faults(&root).is_empty());
         for lost in COPIES {
             let store = copy(&root);
             put(&locks(&store), lost, b"runvault/1 key\n{torn");
@@ -237,7 +235,8 @@ mod tests {
         assert!(one_fault(&store, "owner-0"));
         for passphrase in [&b"first"[..], b"second"] {
             let mut prompt = Says(passphrase, 0);
-            assert_eq!(unlock(&store, &mut prompt).unwrap().id(), owner.id());
+            let (opened, faulty) = unlock(&store, &mut prompt).unwrap();
+            assert_eq!((opened.id(), faulty.len()), (owner.id(), 1));
             assert_eq!(prompt.1, 1);
         }
     }
@@ -271,7 +270,7 @@ mod tests {
     fn keys_that_do_not_belong_are_refused() {
         let (root, owner, _) = vault();
         assert!(matches!(read(&root), Err(Error::NoLock)));
-        assert!(faults(&root).unwrap().is_empty());
+        assert!(faults(&root).is_empty());
         assert!(matches!(unlock(&root, &mut Says(b"", 0)), Err(Error::NoLock)));
         assert!(matches!(passwd(&root, &owner, &passphrase(b"x")), Err(Error::NoLock)));
         let unlocked = key_files::lock(&owner, &NewLock::None, None).unwrap();

@@ -22,7 +22,7 @@ pub fn run(args: &Check) -> Result<()> {
     let faults = faults(&store.root, &store.chain)?;
     let bar = progress::bytes(stored_bytes(&args.store.join("runs")), "check");
     let mut report = Report { json: args.json, bar: &bar, failed: None };
-    for fault in &faults {
+    for fault in faults.locks.iter().chain(&faults.others) {
         report.fault(fault);
     }
     let summary = check(&store.root, &authority, &held, &mut |event| report.event(&event));
@@ -31,9 +31,8 @@ pub fn run(args: &Check) -> Result<()> {
         return Err(error);
     }
     let mut summary = summary.with_context(|| format!("the store {}", shown(&args.store)))?;
-    summary.damages += faults.len() as u64;
-    let locks = faults.iter().any(|fault| fault.to_string().starts_with("custody/locks/"));
-    tell(args, &summary, locks)
+    summary.damages += (faults.locks.len() + faults.others.len()) as u64;
+    tell(args, &summary, !faults.locks.is_empty())
 }
 
 /// What the bar is measured by; files that cannot be looked at count nothing.
