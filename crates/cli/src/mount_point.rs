@@ -49,15 +49,37 @@ pub fn check(mount_point: &Path, store: &Path) -> Result<(PathBuf, PathBuf)> {
 pub fn turn(at: &Path) -> Result<Option<File>> {
     // Who may not read the directory takes no turn; the look remains.
     let turn = File::open(at).ok();
-    if let Some(Err(TryLockError::WouldBlock)) = turn.as_ref().map(File::try_lock) {
-        let what = format!(
-            "mount point {}: locked (flock) by another process, as by a mount that begins",
-            shown(at)
-        );
-        return Err(refuse(Exit::Busy, what));
+    if let Some(file) = &turn
+        && matches!(file.try_lock(), Err(TryLockError::WouldBlock))
+    {
+        let holder = locked_by(file).unwrap_or_else(|| "another process".to_owned());
+        return Err(refuse_with(
+            Exit::Busy,
+            format!("mount point {}: locked (flock) by {holder}", shown(at)),
+            "a mount that begins there holds the lock for a moment; anything else that does must let go of it first",
+        ));
     }
     refuse_if_mounted(at, &shown(at))?;
     Ok(turn)
+}
+
+/// The process that holds a flock on a file, and its command, where /proc/locks shows it: a line is
+/// `n: FLOCK ADVISORY WRITE pid major:minor:inode from to`.
+fn locked_by(file: &File) -> Option<String> {
+    let meta = file.metadata().ok()?;
+    let (major, minor) = (rustix::fs::major(meta.dev()), rustix::fs::minor(meta.dev()));
+    let place = format!("{major:02x}:{minor:02x}:{}", meta.ino());
+    let locks = std::fs::read_to_string("/proc/locks").ok()?;
+    let pid = locks.lines().find_map(|line| {
+        let mut fields = line.split_ascii_whitespace().skip(1);
+        let flock = fields.next() == Some("FLOCK");
+        let pid: u32 = fields.nth(2)?.parse().ok().filter(|pid| *pid != 0)?;
+        (flock && fields.next() == Some(&place)).then_some(pid)
+    })?;
+    let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let words: Vec<&[u8]> = command.split(|b| *b == 0).filter(|word| !word.is_empty()).collect();
+    let colon = if words.is_empty() { "" } else { ": " };
+    Some(format!("process {pid}{colon}{}", crate::output::visible(&words.join(&b' '))))
 }
 
 fn missing(name: &str, error: &io::Error) -> anyhow::Error {
@@ -200,6 +222,25 @@ mod tests {
         let tmp = tempfile::tempdir().unwrap();
         let error = check(tmp.path(), &tmp.path().join("none")).unwrap_err();
         assert_eq!(crate::exit::of(&error), Exit::Failed);
+    }
+
+    #[test]
+    fn who_holds_a_locked_mount_point_is_named() {
+        let tmp = tempfile::tempdir().unwrap();
+        let mut holder =
+            Command::new("flock").arg("-F").arg(tmp.path()).args(["sleep", "60"]).spawn().unwrap();
+        let begin = std::time::Instant::now();
+        let error = loop {
+            match turn(tmp.path()) {
+                Err(error) => break error,
+                Ok(_) => assert!(begin.elapsed() < std::time::Duration::from_secs(20), "it locks nothing"),
+            }
+        };
+        let (code, text) = (crate::exit::of(&error), error.to_string());
+        holder.kill().unwrap();
+        holder.wait().unwrap();
+        assert_eq!(code, Exit::Busy);
+        assert!(text.contains(&format!("process {}: ", holder.id())), "{text}");
     }
 
     #[test]
