@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 use std::os::unix::ffi::OsStrExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
 
@@ -12,11 +13,30 @@ use anyhow::Result;
 #[error("standard output: {0}")]
 pub struct StandardOutput(pub io::Error);
 
+/// Whether standard output was closed when the process began. Before `main` the standard library opens
+/// /dev/null in its place: what is written would be lost without an error.
+static CLOSED: AtomicBool = AtomicBool::new(false);
+
+/// The loader calls it before the standard library does anything.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static LOOK: extern "C" fn() = {
+    extern "C" fn look() {
+        // SAFETY: F_GETFD takes no argument and touches no memory.
+        let flags = unsafe { libc::fcntl(libc::STDOUT_FILENO, libc::F_GETFD) };
+        CLOSED.store(flags == -1, Ordering::Relaxed);
+    }
+    look
+};
+
 /// Writes bytes to standard output.
 ///
 /// # Errors
 /// [`StandardOutput`].
 pub fn bytes(bytes: &[u8]) -> Result<()> {
+    if CLOSED.load(Ordering::Relaxed) {
+        return Err(StandardOutput(io::Error::from_raw_os_error(libc::EBADF)).into());
+    }
     io::stdout().lock().write_all(bytes).map_err(|e| StandardOutput(e).into())
 }
 

@@ -90,6 +90,20 @@ fn a_closed_pipe_is_no_error() {
     assert_eq!(command.output().unwrap().status.code(), Some(0));
 }
 
+#[test]
+fn a_standard_output_that_is_closed_is_one() {
+    let scratch = Scratch::new();
+    for redirected in [">&-", "<&- >&- 2>&-"] {
+        let completions = scratch.command(&["completions", "bash"]);
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", &format!("\"$@\" {redirected}"), "sh"]).arg(completions.get_program());
+        let ended = shell.args(completions.get_args()).output().unwrap();
+        assert_eq!(ended.status.code(), Some(1), "{redirected}: {ended:?}");
+    }
+    let mut nowhere = scratch.command(&["completions", "bash"]);
+    assert_eq!(nowhere.stdout(std::process::Stdio::null()).status().unwrap().code(), Some(0));
+}
+
 /// What the system says, not this program.
 const OF_THE_SYSTEM: [&str; 7] = [
     "No space left on device",
