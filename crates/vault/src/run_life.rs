@@ -17,7 +17,7 @@ use crate::lease;
 use crate::nodes::Name;
 use crate::outcome::outcome;
 use crate::run::Run;
-use crate::run_table::{Entry, joined};
+use crate::run_table::joined;
 use crate::{Error, Posix, Result, Vault, runs, sys};
 
 /// Directories of a run's own files.
@@ -61,12 +61,12 @@ impl Vault {
         if self.outside_any_run(parent, name)?.is_some() {
             return Err(Posix::Exists.into());
         }
+        let scans = self.hold_scans();
         let run = self.make_run(RunKind::Run, &path)?;
         let body = self.body(&run)?;
         let owned = self.own_tree(&body.dir, caller, mode);
-        self.change_table(|entries| {
-            entries.insert(run.id, Entry::Run(run.clone()));
-        });
+        self.add_run(&scans, &run);
+        drop(scans);
         owned?;
         self.lookup_run(parent, name, &run)
     }
@@ -86,10 +86,9 @@ impl Vault {
         if self.loose_run().is_some() {
             return Ok(());
         }
+        let scans = self.hold_scans();
         let run = self.make_run(RunKind::Loose, b"loose")?;
-        self.change_table(|entries| {
-            entries.insert(run.id, Entry::Run(run));
-        });
+        self.add_run(&scans, &run);
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use runvault_format::header::Kind as Object;
 use runvault_format::ids::{DirId, RunId};
@@ -102,7 +102,7 @@ impl Vault {
     /// # Errors
     /// The store's, for `runs/` itself; a single run's trouble is noted with it.
     pub(crate) fn scan(&self, all: bool) -> Result<()> {
-        let _one = self.scanning.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one = self.hold_scans();
         let listed = runs::list_all(&self.root)?;
         let before = self.table();
         let mut entries = BTreeMap::new();
@@ -140,9 +140,26 @@ impl Vault {
         }
     }
 
-    /// Adds, removes or renames one run; the caller holds nothing of the table.
+    /// While the guard lives nobody looks at `runs/`: a run that is being made must not be found there as another.
+    pub(crate) fn hold_scans(&self) -> MutexGuard<'_, ()> {
+        self.scanning.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Removes or renames one run; the caller holds nothing of the table.
     pub(crate) fn change_table(&self, change: impl FnOnce(&mut BTreeMap<RunId, Entry>)) {
-        let _one = self.scanning.lock().unwrap_or_else(PoisonError::into_inner);
+        self.change_table_held(&self.hold_scans(), change);
+    }
+
+    /// Adds a run that was made under the guard.
+    pub(crate) fn add_run(&self, scans: &MutexGuard<'_, ()>, run: &Arc<Run>) {
+        self.change_table_held(scans, |entries| _ = entries.insert(run.id, Entry::Run(run.clone())));
+    }
+
+    fn change_table_held(
+        &self,
+        _scans: &MutexGuard<'_, ()>,
+        change: impl FnOnce(&mut BTreeMap<RunId, Entry>),
+    ) {
         let before = self.table();
         let mut entries = before.entries.clone();
         change(&mut entries);

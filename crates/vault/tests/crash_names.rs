@@ -3,7 +3,9 @@
 mod common;
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use common::{CALLER, Fixture, Mount, WRITE};
 use runvault_store::backend::{Dir, Kind, Rename, SetTime};
@@ -400,18 +402,18 @@ fn a_long_link_that_another_takes_the_place_of_is_the_old_or_the_new_one() {
     }
 }
 
+const NOTHING: SetAttr = SetAttr {
+    mode: None,
+    uid: None,
+    gid: None,
+    size: None,
+    atime: SetTime::Omit,
+    mtime: SetTime::Omit,
+    kill_suidgid: false,
+};
+
 fn cut(vault: &Mount, handle: Handle, ino: Ino, size: u64) {
-    let same = SetTime::Omit;
-    let all = SetAttr {
-        mode: None,
-        uid: None,
-        gid: None,
-        size: None,
-        atime: same,
-        mtime: same,
-        kill_suidgid: false,
-    };
-    vault.setattr(&CALLER, ino, Some(handle), &SetAttr { size: Some(size), ..all }).unwrap();
+    vault.setattr(&CALLER, ino, Some(handle), &SetAttr { size: Some(size), ..NOTHING }).unwrap();
 }
 
 /// The name of an open file goes, not durably, and may be there again after a power cut: what was acknowledged
@@ -464,13 +466,18 @@ fn a_file_that_is_changed_through_a_handle_after_its_last_name_went() {
 struct InTheMiddle {
     act: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     syncs: AtomicU32,
+    /// Of the end rather: the store has done it.
+    after: bool,
 }
 
 impl Observer for InTheMiddle {
     fn around(&self, call: Call<'_>, run: &mut dyn FnMut() -> std::io::Result<u64>) -> std::io::Result<()> {
-        if call.op == StoreOp::Rename
-            && let Some(act) = self.act.lock().unwrap().take()
-        {
+        let meant = call.op == StoreOp::Rename && (!self.after || call.name.starts_with(b".new-"));
+        let act = meant.then(|| self.act.lock().unwrap().take()).flatten();
+        if self.after {
+            return run().map(|_| act.map_or((), |act| act()));
+        }
+        if let Some(act) = act {
             act();
             self.syncs.store(0, Ordering::SeqCst);
         }
@@ -482,7 +489,7 @@ impl Observer for InTheMiddle {
 #[test]
 fn a_sync_in_the_middle_of_a_rename_does_not_make_it_durable() {
     let fixture = Fixture::in_memory();
-    let watch = Arc::new(InTheMiddle { act: Mutex::default(), syncs: AtomicU32::new(0) });
+    let watch = Arc::new(InTheMiddle { act: Mutex::default(), syncs: AtomicU32::new(0), after: false });
     let root = observe(fixture.root.clone(), watch.clone()).unwrap();
     let vault = Arc::new(mount(root, &fixture, &fixture.state));
     vault.make_dir("run").unwrap();
@@ -501,4 +508,35 @@ fn a_sync_in_the_middle_of_a_rename_does_not_make_it_durable() {
     vault.write(a, 9000, &[2; 500], false).unwrap();
     vault.fsync(a, true).unwrap();
     assert!(watch.syncs.load(Ordering::SeqCst) > 0, "a record names a path that is not durable");
+}
+
+/// A run is found in `runs/` by whoever looks there at that moment, as another object of it, with a session of its
+/// own: what its maker then recorded nobody could replay.
+#[test]
+fn a_run_that_is_being_made_is_nobody_elses_find() {
+    let fixture = Fixture::in_memory();
+    let watch = Arc::new(InTheMiddle { act: Mutex::default(), syncs: AtomicU32::new(0), after: true });
+    let root = observe(fixture.root.clone(), watch.clone()).unwrap();
+    let vault = Arc::new(mount(root, &fixture, &fixture.state));
+    // From then on the next tick looks at runs/.
+    std::thread::sleep(Duration::from_millis(2100));
+    let other = vault.clone();
+    *watch.act.lock().unwrap() = Some(Box::new(move || {
+        let (found, wait) = channel();
+        std::thread::spawn(move || {
+            let ticked = other.tick();
+            let opened = other.ino("run").and_then(|run| other.opendir(run));
+            let _ = found.send((ticked, opened));
+        });
+        let _ = wait.recv_timeout(Duration::from_millis(300));
+    }));
+    let run = vault.make_dir("run").unwrap().ino;
+    // What was kept of the directory is forgotten.
+    vault.setattr(&CALLER, run, None, &SetAttr { mode: Some(0o700), ..NOTHING }).unwrap();
+    put(&vault, "run/a", 1).unwrap();
+    let content = put(&vault, "run/a", 2).unwrap();
+    // Killed.
+    let again = mount(fixture.root.clone(), &fixture, &fixture.state.apart());
+    assert_eq!(again.get("run/a").unwrap(), content);
+    again.put("run/b", b"still written").unwrap();
 }
