@@ -234,6 +234,12 @@ impl Vault {
         new_record(context, dir, place, object).map(|id| (id, true))
     }
 
+    /// Who stands in a directory that is removed sees it empty from now on.
+    pub(crate) fn keep_removed(&self, parent: &OpenDir, ino: Ino, dir: Arc<dyn Dir>, id: DirId) {
+        let (run, body) = (parent.run.clone(), parent.body.clone());
+        self.dirs.keep(&OpenDir::new(ino, dir, id, true, run, body));
+    }
+
     /// A directory that the kernel keeps open after its removal.
     pub(crate) fn kept_directory(&self, ino: Ino) -> Option<Arc<OpenDir>> {
         self.dirs.get(ino)

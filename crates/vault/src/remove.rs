@@ -154,7 +154,7 @@ impl Vault {
             }
             _ => Ok(()),
         };
-        unlinked.and_then(|()| act()).inspect_err(|_| {
+        let removed = unlinked.and_then(|()| act()).inspect_err(|_| {
             let place = parent.place(Kind::Dir, text);
             if let Some(id) = id
                 && !matches!(record::read(context, &*dir, None), Ok(Some(_)))
@@ -165,7 +165,11 @@ impl Vault {
             // What is made in it must be named by the id that its record has, if it still has one.
             self.dirs.drop_one(number(inode));
             self.nodes.forget_dir_id(number(inode));
-        })
+        });
+        if let (Ok(()), Some(id)) = (&removed, id) {
+            self.keep_removed(parent, number(inode), dir, id);
+        }
+        removed
     }
 
     pub(crate) fn directory_gone(&self, ino: Ino, name: &Name) {

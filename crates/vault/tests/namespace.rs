@@ -690,3 +690,17 @@ fn a_long_name_outlives_a_shortage_of_descriptors() {
     vault.close().unwrap();
     assert_eq!(fixture.reader().list("run").unwrap(), [long]);
 }
+
+#[test]
+fn who_stands_in_a_directory_that_goes_sees_it_empty() {
+    for fixture in [Fixture::in_memory(), Fixture::on_disk()] {
+        let vault = fixture.writer();
+        vault.make_dir("run").unwrap();
+        let ino = vault.make_dir("run/d").unwrap().ino;
+        vault.remove_dir("run/d").unwrap();
+        assert_eq!(vault.getattr(ino, None).unwrap().kind, Kind::Dir);
+        vault.releasedir(vault.opendir(ino).unwrap()).unwrap();
+        assert_eq!(posix(vault.mkdir(&CALLER, ino, b"x", 0o755)), Posix::NotFound);
+        vault.close().unwrap();
+    }
+}
