@@ -134,8 +134,9 @@ fn replay_all(run: &RunContext, session: &SessionId, records: &[Record]) -> Resu
         work.entry(record.file_id).or_default().push(record);
     }
     for (id, records) in work {
-        let Some(file) = targets.files.get(&id) else { continue };
-        match replay::file(run, &**file, session, &records)? {
+        let Some(path) = targets.files.get(&id) else { continue };
+        let Some(file) = open_found(run, path)? else { continue };
+        match replay::file(run, &*file, session, &records)? {
             Some(0) => {}
             Some(replayed) => {
                 done.files += 1;
@@ -148,36 +149,42 @@ fn replay_all(run: &RunContext, session: &SessionId, records: &[Record]) -> Resu
     Ok(done)
 }
 
-/// The files that records name, each path looked up once.
+/// The files that records name, each path looked up once. There may be more of them than can be open at once.
 #[derive(Default)]
 struct Targets {
     paths: HashMap<Vec<u8>, Option<FileId>>,
-    files: HashMap<FileId, Arc<dyn File>>,
+    /// A path that leads to each.
+    files: HashMap<FileId, Vec<u8>>,
 }
 
 impl Targets {
     /// Whether the record's path leads to the record's file.
     fn find(&mut self, run: &RunContext, record: &Record) -> Result<bool> {
         if !self.paths.contains_key(&record.path) {
-            let id = match open(&run.tree, &record.path).map_err(|e| failed(run, "open a file of", e))? {
-                Some(file) => self.identify(run, file, &record.file_id)?,
+            let id = match open_found(run, &record.path)? {
+                Some(file) => Some(identify(run, &*file, &record.file_id)?),
                 None => None,
             };
+            if let Some(id) = id {
+                self.files.entry(id).or_insert_with(|| record.path.clone());
+            }
             self.paths.insert(record.path.clone(), id);
         }
         Ok(self.paths.get(&record.path) == Some(&Some(record.file_id)))
     }
+}
 
-    /// A file whose header cannot be read is taken for the one that is looked for, and left alone.
-    fn identify(&mut self, run: &RunContext, file: Arc<dyn File>, wanted: &FileId) -> Result<Option<FileId>> {
-        let id = match Found::read(run, &*file, Kind::File) {
-            Ok(found) => found.clear.file_id,
-            Err(Unreadable::Damage(_)) => *wanted,
-            Err(Unreadable::Store(e)) => return Err(failed(run, "read a file of", e)),
-        };
-        self.files.entry(id).or_insert(file);
-        Ok(Some(id))
+/// A file whose header cannot be read is taken for the one that is looked for, and left alone.
+fn identify(run: &RunContext, file: &dyn File, wanted: &FileId) -> Result<FileId> {
+    match Found::read(run, file, Kind::File) {
+        Ok(found) => Ok(found.clear.file_id),
+        Err(Unreadable::Damage(_)) => Ok(*wanted),
+        Err(Unreadable::Store(e)) => Err(failed(run, "read a file of", e)),
     }
+}
+
+fn open_found(run: &RunContext, path: &[u8]) -> Result<Option<Arc<dyn File>>> {
+    open(&run.tree, path).map_err(|e| failed(run, "open a file of", e))
 }
 
 /// The regular file at a path of encrypted names below `tree/`, component by component.

@@ -1,9 +1,11 @@
 //! Kills, journals that were cut or are another session's, and recovery begun again.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use runvault_format::ids::SessionId;
+use runvault_format::ids::{RunId, SessionId};
 use runvault_store::backend::{Access, Dir, Rename};
+use runvault_store::doubles::observe::{Call, Observer, Op, observe};
 
 use super::{Counted, Recovered, count, recover};
 use crate::file::testing::{Rig, content};
@@ -193,4 +195,50 @@ fn a_long_session_laps_the_journal() {
     drop(file);
     let rig = rig.killed();
     assert!(content(&rig.open("f").unwrap()).unwrap() == model);
+}
+
+/// How many files beneath a directory this process has open, at most.
+struct Open(std::path::PathBuf, AtomicUsize);
+
+impl Open {
+    fn now(&self) -> usize {
+        let names = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+        let open = names.filter_map(|fd| std::fs::read_link(fd.path()).ok());
+        open.filter(|path| path.starts_with(&self.0)).count()
+    }
+}
+
+impl Observer for Open {
+    fn around(&self, call: Call<'_>, run: &mut dyn FnMut() -> std::io::Result<u64>) -> std::io::Result<()> {
+        if call.op == Op::Write {
+            self.1.fetch_max(self.now(), Ordering::SeqCst);
+        }
+        run().map(drop)
+    }
+}
+
+/// Small records of many files go into one journal: more than a process may have open.
+#[test]
+fn recovery_holds_few_files_open() {
+    let tmp = tempfile::tempdir().unwrap();
+    let path = tmp.path().canonicalize().unwrap();
+    let dir = runvault_store::posix::open_root(&path).unwrap();
+    dir.create_dir(b"tree", 0o755).unwrap();
+    let rig = Rig::over(dir.clone(), 9, RunId([1; 16]));
+    for n in 0..40u8 {
+        let file = rig.file(&n.to_string());
+        file.write(0, &[1; 100]).unwrap();
+        file.fsync().unwrap();
+        file.write(0, &[n; 100]).unwrap();
+        file.fsync().unwrap();
+    }
+    let (session, id) = (rig.session, rig.id());
+    drop(rig);
+    // What was killed has its own open still.
+    let open = Arc::new(Open(path, AtomicUsize::new(0)));
+    let before = open.now();
+    let rig = Rig::recovered(observe(dir, open.clone()).unwrap(), 9, id, &session).unwrap();
+    let most = open.1.load(Ordering::SeqCst) - before;
+    assert!((1..15).contains(&most), "{most} are open");
+    assert_eq!(content(&rig.open("7").unwrap()).unwrap(), [7; 100]);
 }
