@@ -157,8 +157,11 @@ impl FileObject {
     /// Whether chunk `i` reads as a hole, and the chunk where that may change.
     fn zeros_from(&self, state: &State, i: u64) -> (bool, u64) {
         let in_tail = state.tail.as_ref().is_some_and(|t| t.chunk == i);
-        let Some(hole) = state.holes.covering(i).filter(|_| !in_tail && !state.filled.contains(i)) else {
-            return (false, i + 1);
+        let hole = match state.holes.next_from(i) {
+            Some(hole) if hole.start > i => return (false, hole.start),
+            None => return (false, u64::MAX),
+            Some(_) if in_tail || state.filled.contains(i) => return (false, i + 1),
+            Some(hole) => hole,
         };
         if state.unexamined.contains(i) {
             return self.stored_zeros_from(i, hole.end);

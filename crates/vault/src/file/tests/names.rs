@@ -281,6 +281,13 @@ fn a_sparse_file_of_terabytes_costs_nothing() {
     file.fsync().unwrap();
     assert_eq!(file.seek(0, true).unwrap(), 5 << 40);
     assert_eq!(file.seek(5 << 40, false).unwrap(), (5 << 40) + 8192);
+    // Nor does one without holes: it is not looked through chunk by chunk.
+    let full = rig.file("b");
+    full.exclusive().size = 8 << 50;
+    assert_eq!(full.seek(0, false).unwrap(), 8 << 50);
+    full.exclusive().holes.insert(1 << 40..2 << 40);
+    assert_eq!((full.seek(7, false).unwrap(), full.seek(7, true).unwrap()), (8192 << 40, 7));
+    full.exclusive().size = 0;
     drop(file);
     let rig = rig.remounted();
     let file = rig.open("a").unwrap();
