@@ -114,8 +114,11 @@ impl FileObject {
         }
         self.mark_unsynced(state);
         state.direct = true;
-        let cut = self.file.set_len(self.run.geometry.stored_len_with_header(size));
-        cut.map_err(self.io("truncate"))?;
+        if let Err(error) = self.file.set_len(self.run.geometry.stored_len_with_header(size)) {
+            // What lies there still authenticates, and would be data again where the file grows.
+            self.poison(state);
+            return Err(self.io("truncate")(error));
+        }
         if state.slot_size > size {
             self.write_tail(state)?;
             self.write_slot(state)?;

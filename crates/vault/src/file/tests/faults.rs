@@ -223,6 +223,22 @@ fn records_whose_append_failed_bring_nothing_back() {
 }
 
 #[test]
+fn what_a_failed_cut_left_behind_does_not_come_back() {
+    let (rig, faults, _) = faulty();
+    let file = rig.file("f");
+    file.write(0, &[1; 1536]).unwrap();
+    file.flush().unwrap();
+    faults.add(Rule::next(Op::SetLen, Fault::Fail(libc::EIO)));
+    assert_eq!(errno(file.truncate(512)), libc::EIO);
+    // What grows there is zeros, now and later; or the file is as it was, and takes nothing.
+    let grown = file.truncate(1536).and_then(|()| file.fsync());
+    drop(file);
+    rig.run.tick().unwrap();
+    let expected = if grown.is_ok() { [vec![1; 512], vec![0; 1024]].concat() } else { vec![1; 1536] };
+    assert!(content(&rig.open("f").unwrap()).unwrap() == expected, "{grown:?}");
+}
+
+#[test]
 fn a_worn_out_key_refuses_new_bytes_and_lets_accepted_ones_out() {
     let rig = Rig::new(9);
     let file = rig.file("f");
