@@ -4,6 +4,7 @@
 
 pub mod analysis;
 pub mod image;
+pub mod making;
 pub mod random;
 pub mod site;
 pub mod snapshot;

@@ -2,7 +2,6 @@
 
 mod cross;
 mod hostile;
-mod making;
 mod trees;
 mod vectors;
 

@@ -5,10 +5,10 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use runvault_tests::Site;
+use runvault_tests::making::{CHUNK, attributes, attributes_of, full_tree, plain_tree};
 use runvault_tests::snapshot::{assert_same, is_one_file, snapshot};
 use runvault_tests::tools::{output, printed, run};
 
-use crate::making::{CHUNK, attributes, attributes_of, full_tree, plain_tree};
 use crate::{extract, python, random};
 
 #[test]

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use rustix::fs::{CWD, FallocateFlags, FileType, Mode, XattrFlags, fallocate, mknodat, setxattr};
 
-use runvault_tests::Random;
+use crate::Random;
 
 /// Plaintext bytes of a chunk, by default.
 pub const CHUNK: usize = 8192;
@@ -30,6 +30,9 @@ const SIZES: [usize; 12] = [
 ];
 
 /// Files of edge sizes, directories, symlinks: what every way into a vault keeps.
+///
+/// # Panics
+/// If one of them cannot be made.
 pub fn plain_tree(at: &Path, random: &mut Random) {
     fs::create_dir_all(at).expect("a directory");
     for size in SIZES {
@@ -63,6 +66,9 @@ pub fn plain_tree(at: &Path, random: &mut Random) {
 }
 
 /// What else a mount keeps: several names of a file, attributes, special files, and a past.
+///
+/// # Panics
+/// If one of them cannot be made.
 pub fn full_tree(at: &Path, random: &mut Random) {
     plain_tree(at, random);
     let linked = at.join("deep/has three names");
@@ -166,6 +172,9 @@ fn named_bytes(length: usize, of: &[u8], random: &mut Random) -> Vec<u8> {
 }
 
 /// The attributes of a file.
+///
+/// # Panics
+/// If they cannot be read.
 pub fn attributes_of(path: &Path) -> Vec<(String, Vec<u8>)> {
     let mut names = vec![0; 4096];
     let length = rustix::fs::listxattr(path, &mut names).expect("attributes");
