@@ -43,9 +43,7 @@ fn of_custody(error: &Custody) -> Option<String> {
              out (runvault cp -r), then with this one into a new vault"
                 .into()
         }
-        Custody::UnknownVersion { .. } | Custody::UnknownSuite { .. } => {
-            "a newer runvault made this; `runvault --version` shows the one that is installed here".into()
-        }
+        Custody::UnknownVersion { .. } | Custody::UnknownSuite { .. } => NEWER.into(),
         Custody::Damaged { object, .. } => return of_damaged(object),
         Custody::ChainBroken { line, .. } => format!(
             "line {line} or custody/state-{line} was changed, or two commands of an older build ran at once: put custody/ back\n\
@@ -78,6 +76,10 @@ fn of_custody(error: &Custody) -> Option<String> {
 
 const CUSTODY_CHANGED: &str = "someone or something changed it: put that file back from a backup; \
      it holds no secret that is not locked";
+
+/// Of what this program does not know.
+pub const NEWER: &str =
+    "a newer runvault made this; `runvault --version` shows the one that is installed here";
 
 /// By where it lies: in the store's custody, in a run, or in this machine's state folder.
 fn of_damaged(object: &str) -> Option<String> {
@@ -118,6 +120,7 @@ fn of_vault(error: &Vault) -> Option<String> {
             "reading works. If that machine shall not write it any more:\nrunvault takeover STORE {run}"
         )),
         Vault::Damaged { object, .. } => Some(of_damaged(object).unwrap_or_else(|| RUN_DAMAGED.into())),
+        Vault::Newer { .. } => Some(NEWER.into()),
         Vault::Store { source, .. } => of_errno(source.raw_os_error()?),
         _ => None,
     }

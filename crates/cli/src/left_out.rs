@@ -17,9 +17,11 @@ pub struct LeftOut {
 }
 
 impl LeftOut {
-    /// Damage of the vault, whatever the store's error was, unless it is this machine or user that lacks something.
+    /// Damage of the vault, whatever the store's error was, unless it is this machine, user or program that lacks
+    /// something.
     pub fn exit(&self) -> Exit {
-        if self.cause.is_of_this_machine() { Exit::Failed } else { Exit::Damaged }
+        let lacking = self.cause.is_of_this_machine() || matches!(&*self.cause, Error::Newer { .. });
+        if lacking { Exit::Failed } else { Exit::Damaged }
     }
 }
 

@@ -3,6 +3,8 @@
 mod common;
 
 use common::{STRONG, Scratch};
+use runvault_custody::key_files;
+use runvault_format::note::{Note, sign};
 
 #[test]
 fn a_vault_without_one_of_its_parts() {
@@ -83,4 +85,38 @@ fn a_first_state_that_is_missing() {
         "{}",
         checked.out()
     );
+}
+
+/// A newer program's run is said to be one, and is no damage; a changed run.json is, whatever it claims.
+#[test]
+fn a_run_of_a_suite_that_is_not_known() {
+    for (signed, code, says) in [(true, 1, "a newer runvault made this"), (false, 4, "from a backup")] {
+        let scratch = Scratch::new();
+        scratch.vault();
+        scratch.folder("run");
+        scratch.secret("run/file", "x");
+        let run = |command: &[&str]| scratch.run(&[command, &["--identity", "owner.key"]].concat());
+        run(&["cp", "-r", "run", "store:/"]).done();
+        run(&["cp", "-r", "run", "store:/other"]).done();
+        let only =
+            |path: &str| std::fs::read_dir(scratch.path(path)).unwrap().next().unwrap().unwrap().path();
+        let run_json = only("store/runs").join("run.json");
+        let changed = std::fs::read_to_string(&run_json).unwrap().replace("\"suite\":1", "\"suite\":2");
+        let gateway = key_files::read(&only("state").join("identity"), false).unwrap();
+        let gateway = key_files::unlock(&gateway, &mut key_files::NoPrompt).unwrap();
+        let text = Note::parse(changed.as_bytes()).unwrap().text;
+        let newer =
+            if signed { sign(text, &gateway.id(), &gateway.keys.sign) } else { changed.clone().into() };
+        std::fs::write(&run_json, newer).unwrap();
+        for command in [&["ls", "store"][..], &["check", "store"], &["cp", "-r", "store:/", "out"]] {
+            let refused = run(command);
+            refused.refused(code, says);
+            assert!(refused.all().contains("cipher suite 2 is not known"), "{}", refused.all());
+        }
+        let json = run(&["check", "--json", "store"]);
+        let summary = json.out().lines().last().unwrap().to_owned();
+        let summary: serde_json::Value = serde_json::from_str(&summary).unwrap();
+        assert_eq!(summary["summary"]["newer_runs"], u64::from(signed), "{summary}");
+        assert_eq!(summary["summary"]["runs"], 1, "{summary}");
+    }
 }

@@ -8,7 +8,7 @@ pub(crate) fn of(error: &Error) -> i32 {
         Error::Posix(posix) => of_posix(*posix),
         Error::Store { source, .. } => of_store(source.raw_os_error()),
         // EBADMSG would be more exact, but programs know EIO: stop, and tell a person.
-        Error::Damaged { .. } | Error::Format(_) => libc::EIO,
+        Error::Damaged { .. } | Error::Newer { .. } | Error::Format(_) => libc::EIO,
         // The run can be read, and someone else's writes go on: for this mount it is a read-only one.
         Error::Held { .. } | Error::NotHeld { .. } => libc::EROFS,
         // POSIX: an error at a deferred write is EIO at every later call on it.

@@ -61,6 +61,13 @@ pub enum CheckEvent {
         /// What the store answered.
         what: String,
     },
+    /// A newer program made this run: it is left out.
+    Newer {
+        /// Its place in the store.
+        object: String,
+        /// Which version or suite.
+        what: String,
+    },
     /// A name in the store that is not ours; mounts hide it or do not look at it.
     Foreign {
         /// Its place in the store.
@@ -80,6 +87,8 @@ pub struct CheckSummary {
     pub runs: u64,
     /// Runs that no key held here opens.
     pub closed_runs: u64,
+    /// Runs in a version or suite that this program does not know.
+    pub newer_runs: u64,
     pub directories: u64,
     pub files: u64,
     /// Plaintext bytes that were read; short holes between them count.
@@ -171,6 +180,11 @@ impl Checker<'_> {
         }
         if error.is_of_this_machine() {
             self.short.get_or_insert(error);
+            return;
+        }
+        if let Error::Newer { object, source } = error {
+            self.summary.newer_runs += 1;
+            (self.report)(CheckEvent::Newer { object, what: source.to_string() });
             return;
         }
         self.summary.damages += 1;

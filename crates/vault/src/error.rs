@@ -99,6 +99,14 @@ pub enum Error {
         /// What was found.
         damage: Damage,
     },
+    /// Signed by a gateway of this vault, in a version or suite that this program does not know.
+    #[error("{object}: {source}")]
+    Newer {
+        /// The object's place in the store.
+        object: String,
+        /// Which version or suite.
+        source: runvault_format::Error,
+    },
     /// Someone else writes this run.
     #[error("run {run} is written by {holder}")]
     Held {

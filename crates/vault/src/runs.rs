@@ -5,7 +5,7 @@ use std::sync::Arc;
 use runvault_format::descriptor::{RunDescriptor, RunKind, Seals, StateRef};
 use runvault_format::ids::{Digest, IdentityId, RunId, VaultId};
 use runvault_format::keys::{RunKey, RunKeys};
-use runvault_format::note::{Note, Verified};
+use runvault_format::note::{Note, Signature, Verified};
 use runvault_format::size::Geometry;
 use runvault_store::backend::Dir;
 use runvault_store::read_whole::read_whole;
@@ -129,7 +129,7 @@ pub fn list_all(root: &Arc<dyn Dir>) -> Result<Listed> {
 /// Reads and verifies a run's descriptor: an enrolled gateway of this vault signed it for this run.
 ///
 /// # Errors
-/// [`Damage::Run`] with what is wrong; the store's.
+/// [`Damage::Run`] with what is wrong; [`Error::Newer`]; the store's.
 pub fn read_descriptor(root: &Arc<dyn Dir>, run: &RunId, authority: &dyn Authority) -> Result<VerifiedRun> {
     let object = || format!("runs/{run}/run.json");
     let bytes = read_whole(&*run_dir(root, run)?, DESCRIPTOR, DESCRIPTOR_MAX)
@@ -151,7 +151,7 @@ fn verify_descriptor(
     let named = |e: runvault_format::Error| refuse(run, e.to_string());
     let note = Note::parse(bytes).map_err(named)?;
     // The signer's name is read before its signature holds, and only to find the key to check with.
-    let claimed = RunDescriptor::parse_text(note.text).map_err(named)?;
+    let claimed = RunDescriptor::parse_text(note.text).map_err(|e| unknown(run, &note, authority, e))?;
     let key = authority
         .gateway_key(&claimed.signer)
         .ok_or_else(|| refuse(run, format!("its signer {} is no gateway of this vault", claimed.signer)))?;
@@ -170,6 +170,23 @@ fn verify_descriptor(
         return Err(refuse(run, format!("it is that of run {}", descriptor.run)));
     }
     Ok(descriptor)
+}
+
+/// What does not parse, although a gateway of this vault signed it, is a newer program's.
+fn unknown(run: &RunId, note: &Note<'_>, authority: &dyn Authority, why: runvault_format::Error) -> Error {
+    use runvault_format::Error::{Suite, Version};
+    let signed = |line: &Signature<'_>| {
+        let signer = line.name.parse().ok();
+        let key = signer.and_then(|id| Some((id, authority.gateway_key(&id)?)));
+        key.is_some_and(|(id, key)| note.verify(&id, &key.sign).is_ok())
+    };
+    match why {
+        Version(_) | Suite(_) if note.signatures.iter().any(signed) => {
+            Error::Newer { object: format!("runs/{run}/run.json"), source: why }
+        }
+        Version(_) | Suite(_) => refuse(run, format!("{why}, and no gateway of this vault signed it")),
+        why => refuse(run, why.to_string()),
+    }
 }
 
 fn keys_dir(root: &Arc<dyn Dir>, run: &RunId) -> Result<Arc<dyn Dir>> {

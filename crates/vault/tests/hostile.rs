@@ -6,9 +6,12 @@ use std::sync::Arc;
 
 use common::{CALLER, Fixture, Mount, READ, State, WRITE, names, posix};
 use runvault_format::lease::Lease;
+use runvault_format::note::Note;
 use runvault_store::backend::{Access, Dir, Kind, Rename};
 use runvault_store::doubles::faulty::{Fault, Faults, Rule};
 use runvault_store::doubles::observe::Op;
+use runvault_store::read_whole::read_whole;
+use runvault_store::replace::replace;
 use runvault_vault::authority::Authority;
 use runvault_vault::check::check;
 use runvault_vault::{CheckEvent, CheckSummary, Damage, Error, Posix, Result};
@@ -50,6 +53,7 @@ fn checked(fixture: &Fixture) -> (CheckSummary, Vec<(String, Option<String>, Str
             CheckEvent::Foreign { object } => found.push((object, None, "foreign".into())),
             CheckEvent::Leftover { object } => found.push((object, None, "leftover".into())),
             CheckEvent::Unread { object, .. } => found.push((object, None, "unread".into())),
+            CheckEvent::Newer { object, .. } => found.push((object, None, "newer".into())),
             CheckEvent::Run { .. } | CheckEvent::File { .. } => {}
         })
         .unwrap();
@@ -315,6 +319,45 @@ fn a_damaged_run_is_left_out_and_the_others_work() {
     let reader = strangers.reader();
     assert!(reader.list("").unwrap().is_empty());
     assert!(reader.status().runs[0].trouble.as_ref().unwrap().contains("no gateway of this vault"));
+}
+
+/// A newer program's run is told from one whose run.json was changed to look like one.
+#[test]
+fn an_unknown_version_or_suite_is_no_damage_where_a_gateway_signed_it() {
+    for (from, to, unknown) in [
+        ("\"suite\":1", "\"suite\":2", runvault_format::Error::Suite(2)),
+        ("runvault/1 run", "runvault/2 run", runvault_format::Error::Version(2)),
+    ] {
+        for signed in [true, false] {
+            let fixture = Fixture::in_memory();
+            let vault = fixture.writer();
+            for run in ["one", "two"] {
+                vault.make_dir(run).unwrap();
+                vault.put(&format!("{run}/f"), run.as_bytes()).unwrap();
+            }
+            vault.close().unwrap();
+            let run = run_dir(&fixture);
+            let bytes = read_whole(&*run, b"run.json", 1 << 20).unwrap();
+            let note = String::from_utf8(bytes).unwrap().replacen(from, to, 1);
+            let text = Note::parse(note.as_bytes()).unwrap().text;
+            let newer = if signed { fixture.state.sign(text) } else { note.clone().into_bytes() };
+            replace(&*run, b"run.json", &newer, 0o644).unwrap();
+            let vault = fixture.reader();
+            let (left, cause) = vault.left_out().remove(0);
+            assert_eq!(vault.list("").unwrap().len(), 1, "the other run reads");
+            match &*cause {
+                Error::Newer { object, source } if signed => {
+                    assert_eq!((object, source), (&format!("runs/{left}/run.json"), &unknown));
+                }
+                Error::Damaged { .. } if !signed => {}
+                other => panic!("{to}, signed: {signed}: {other:?}"),
+            }
+            let summary = checked(&fixture).0;
+            let expected = if signed { (0, 1) } else { (1, 0) };
+            assert_eq!((summary.damages, summary.newer_runs), expected, "{to}");
+            assert_eq!((summary.runs, summary.files), (1, 1));
+        }
+    }
 }
 
 #[test]

@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::args::Check;
 use crate::exit::{Exit, refuse_with};
+use crate::hint::NEWER;
 use crate::output::{self, count, json_name, shown, size, visible};
 use crate::progress;
 use crate::store::Store;
@@ -80,6 +81,11 @@ impl Report<'_> {
                 let fields = [("unread", json!(what)), ("object", json!(object))];
                 self.print(&text, fields.into_iter().map(|(k, v)| (k.to_owned(), v)).collect());
             }
+            CheckEvent::Newer { object, what } => {
+                let text = placed(object, None, &format!("not read: {what}"));
+                let fields = [("newer", json!(what)), ("object", json!(object))];
+                self.print(&text, fields.into_iter().map(|(k, v)| (k.to_owned(), v)).collect());
+            }
             CheckEvent::Foreign { object } => {
                 let text = format!("{}: not ours, hidden in a mount", visible(object.as_bytes()));
                 self.print(&text, Map::from_iter([("foreign".to_owned(), json!(object))]));
@@ -123,6 +129,7 @@ fn tell(args: &Check, summary: &CheckSummary, locks: bool) -> Result<()> {
         output::json(&json!({ "summary": {
             "runs": summary.runs,
             "closed_runs": summary.closed_runs,
+            "newer_runs": summary.newer_runs,
             "directories": summary.directories,
             "files": summary.files,
             "bytes": summary.bytes,
@@ -137,7 +144,7 @@ fn tell(args: &Check, summary: &CheckSummary, locks: bool) -> Result<()> {
         output::line(&in_words(summary))?;
     }
     match (summary.damages, summary.unread, summary.foreign_names) {
-        (0, 0, 0) => Ok(()),
+        (0, 0, 0) => told_newer(args, summary.newer_runs),
         (0, 1.., _) => Err(refuse_with(
             Exit::Failed,
             format!(
@@ -155,6 +162,14 @@ fn tell(args: &Check, summary: &CheckSummary, locks: bool) -> Result<()> {
         )),
         (damages, ..) => Err(damaged(args, damages, locks)),
     }
+}
+
+fn told_newer(args: &Check, runs: u64) -> Result<()> {
+    if runs == 0 {
+        return Ok(());
+    }
+    let what = format!("{}: {} of a newer runvault not read", shown(&args.store), count(runs, "run"));
+    Err(refuse_with(Exit::Failed, what, NEWER))
 }
 
 fn damaged(args: &Check, damages: u64, locks: bool) -> anyhow::Error {

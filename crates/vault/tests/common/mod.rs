@@ -95,6 +95,9 @@ impl State {
         let inner = self.inner.lock().unwrap().clone();
         Self { id: self.id, key: self.key.clone(), inner: Arc::new(Mutex::new(inner)) }
     }
+    pub fn sign(&self, text: &str) -> Vec<u8> {
+        note::sign(text, &self.id, &self.key)
+    }
     pub fn damage(&self) {
         self.inner.lock().unwrap().damaged = true;
     }
