@@ -16,7 +16,7 @@ use runvault_store::backend::{Access, Dir, Entry, Kind, Stat, Xattrs};
 
 use crate::authority::Authority;
 use crate::directory::holds_nothing;
-use crate::file::{FileObject, RunContext};
+use crate::file::{FileObject, Found, RunContext, Unreadable};
 use crate::outcome::part_opened;
 use crate::{Damage, Error, Result, Vault, links, record, recovery, runs};
 
@@ -343,6 +343,10 @@ impl Checker<'_> {
         if stat.nlink < 2 || walk.read.insert(stat.ino) {
             bytes = self.chunks(walk, &file, object, path)?;
             if let Some(id) = file.file_id() {
+                let named = |unreadable: Unreadable| unreadable.named(object.to_owned());
+                if Found::has_lost_a_copy(&walk.context, &**file.stored()).map_err(named)? {
+                    self.damage(object.to_owned(), Some(path), Error::damaged(object, Damage::HeaderCopy));
+                }
                 attributes(&walk.context, &**file.stored(), &id, object)?;
             }
         }

@@ -57,6 +57,8 @@ pub enum Posix {
 pub enum Damage {
     #[error("no header copy authenticates")]
     Header,
+    #[error("one of its two header copies does not authenticate; the other one counts")]
+    HeaderCopy,
     #[error("shorter than its authenticated size")]
     Short,
     #[error("chunk {0} does not authenticate")]

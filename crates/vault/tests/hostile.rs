@@ -283,6 +283,56 @@ fn a_flipped_bit_is_named_by_its_chunk_and_hurts_nothing_else() {
     assert!(found[0].2.contains("chunk 1"));
 }
 
+/// Of a file with both header copies, every ninth byte of them, and both ends and the middle of each chunk.
+#[test]
+fn a_bit_flipped_anywhere_gives_no_wrong_byte_and_is_named() {
+    let fixture = Fixture::in_memory();
+    written(&fixture);
+    let vault = fixture.writer();
+    let mut bytes: Vec<u8> = (0..20_000usize).map(|i| (i % 251) as u8).collect();
+    let ino = vault.put("run/y", &bytes).unwrap();
+    let handle = vault.open_file(ino, WRITE).unwrap().handle;
+    vault.fsync(handle, false).unwrap();
+    vault.write(handle, 20_000, &[9; 100], false).unwrap();
+    vault.fsync(handle, false).unwrap();
+    vault.release(handle).unwrap();
+    bytes.extend([9; 100]);
+    vault.close().unwrap();
+    let tree = tree(&fixture);
+    let file = tree.open_file(&stored(&*tree, ino), Access::ReadWrite).unwrap();
+    let size = file.stat().unwrap().size;
+    let ends = (1024..size).step_by(8220).flat_map(|at| [at, at + 11, at + 12, at + 28, at + 500, at + 3000]);
+    let places = (0..1024).step_by(9).chain(ends).chain(size - 16..size);
+    let (mut of_chunk, mut of_copy, mut unnamed) = (0, 0, Vec::new());
+    for at in places.filter(|at| *at < size) {
+        let mut byte = [0];
+        file.read_at(&mut byte, at).unwrap();
+        file.write_at(&[byte[0] ^ (1 << (at % 8))], at).unwrap();
+        let vault = fixture.reader();
+        let handle = vault.open_file(vault.ino("run/y").unwrap(), READ).unwrap().handle;
+        for (i, whole) in bytes.chunks(8192).enumerate() {
+            let mut got = vec![0; whole.len()];
+            let read = vault.read(handle, i as u64 * 8192, &mut got);
+            if at >= 1024 && (at - 1024) / 8220 == i as u64 {
+                assert_eq!(damage(read), Damage::Chunk(i as u64), "byte {at}");
+                of_chunk += 1;
+            } else {
+                assert_eq!(read.unwrap(), whole.len(), "byte {at}, chunk {i}");
+                assert!(got == whole, "byte {at}, chunk {i}");
+                of_copy += u64::from(at < 1024 && i == 0);
+            }
+        }
+        vault.release(handle).unwrap();
+        let (summary, found) = checked(&fixture);
+        if summary.damages != 1 || found[0].1.as_deref() != Some("run/y") {
+            unnamed.push((at, found));
+        }
+        file.write_at(&byte, at).unwrap();
+    }
+    assert!(of_chunk > 15 && of_copy > 100, "{of_chunk} {of_copy}");
+    assert!(unnamed.is_empty(), "{} of them, first {:?}", unnamed.len(), unnamed[0]);
+}
+
 #[test]
 fn a_damaged_run_is_left_out_and_the_others_work() {
     let fixture = Fixture::in_memory();

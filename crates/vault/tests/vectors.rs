@@ -34,7 +34,7 @@ fn refusal(error: &Error) -> &'static str {
         Damage::Place => "place",
         Damage::Foreign => "foreign",
         Damage::Run(_) => "run",
-        Damage::DirectoryRecord | Damage::Name | Damage::Kind => panic!("{error}"),
+        Damage::HeaderCopy | Damage::DirectoryRecord | Damage::Name | Damage::Kind => panic!("{error}"),
     }
 }
 

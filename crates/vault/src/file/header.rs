@@ -1,5 +1,7 @@
 //! The two header copies as they are found and as they are written.
 
+use std::time::Duration;
+
 use runvault_format::header::{self, Clear, Kind};
 use runvault_format::size::{COPY, HEADER};
 use runvault_format::state_slot::{HOLES_MAX, SEVERAL_LINKS, SlotState};
@@ -17,11 +19,16 @@ type Sector = [u8; COPY as usize];
 /// The draft's 2^20 would wear a file out after 2,048 opens.
 pub(crate) const UNRECORDED_LIMIT: u32 = 4096;
 
+/// How long a writer elsewhere may take for a sector.
+const BEING_WRITTEN: Duration = Duration::from_millis(10);
+
 /// A header as found: the copies that authenticate, newest first.
 pub(crate) struct Found {
     pub(crate) clear: Clear,
     /// (copy, state), one or two.
     pub(crate) copies: Vec<(u8, SlotState)>,
+    /// A copy was written and does not count.
+    lost: bool,
 }
 
 /// Why a header could not be read.
@@ -53,12 +60,15 @@ impl Found {
         }
         let mut clear: Option<Clear> = None;
         let mut copies = Vec::with_capacity(2);
-        let mut foreign = false;
+        let (mut foreign, mut unwritten) = (false, 0);
         for (j, sector) in (0u8..).zip(bytes.chunks_exact(COPY as usize)) {
             let Ok(sector) = <&Sector>::try_from(sector) else { continue };
             let found = match header::clear_of(sector) {
                 Ok(Some(found)) => found,
-                Ok(None) => continue,
+                Ok(None) => {
+                    unwritten += 1;
+                    continue;
+                }
                 Err(refused) => {
                     foreign |= names_another_format(&refused);
                     continue;
@@ -81,7 +91,25 @@ impl Found {
             return Err(Unreadable::Damage(if foreign { Damage::Foreign } else { Damage::Header }));
         };
         copies.sort_by_key(|(_, state)| std::cmp::Reverse(state.seq));
-        Ok(Self { clear, copies })
+        let lost = copies.len() + unwritten < 2;
+        Ok(Self { clear, copies, lost })
+    }
+
+    /// Whether one of a file's copies was written and does not count, though the other does: no power cut
+    /// leaves that.
+    ///
+    /// # Errors
+    /// The store's; damage of both.
+    pub(crate) fn has_lost_a_copy(
+        run: &RunContext,
+        file: &dyn File,
+    ) -> std::result::Result<bool, Unreadable> {
+        if !Self::read(run, file, Kind::File)?.lost {
+            return Ok(false);
+        }
+        // It may have been written at this moment.
+        std::thread::sleep(BEING_WRITTEN);
+        Ok(Self::read(run, file, Kind::File)?.lost)
     }
 
     /// The newest copy that a file of `stored` plaintext bytes can have.
