@@ -41,7 +41,14 @@ fn without_a_terminal_it_fails_and_names_what_yes_accepts() {
         .refused(1, "--yes accepts: that the machine which holds");
     scratch.run(&write).refused(5, "process 4711");
     scratch.run(&[&takeover[..], &["--yes"]].concat()).done();
+    // The command has ended since: nobody is to be asked about it.
+    let status = scratch.run(&["status", "store"]);
+    assert!(status.done().out().contains("of this machine, which has ended"), "{}", status.all());
+    let again = scratch.run(&takeover);
+    assert!(again.done().out().contains("this machine's already"), "{}", again.all());
     scratch.run(&write).done();
+    let again = scratch.run(&takeover);
+    assert!(again.done().out().contains("this machine's already"), "{}", again.all());
     scratch.run(&["cat", "--identity", "owner.key", "store", "run/RunInfo.xml"]).done();
 }
 

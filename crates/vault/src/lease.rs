@@ -51,7 +51,13 @@ pub(crate) fn read(run_dir: &dyn Dir) -> io::Result<Option<Lease>> {
 
 /// How a holder is named to people.
 pub(crate) fn describe(lease: &Lease) -> String {
-    format!("gateway {} (process {}, host {})", lease.holder, lease.pid, short(&lease.host.to_string()))
+    let host = lease.host.to_string();
+    let place = if process(lease).has_ended(&Process::this()) {
+        "of this machine, which has ended".to_owned()
+    } else {
+        format!("of host {}", short(&host))
+    };
+    format!("gateway {} (process {} {place})", lease.holder, lease.pid)
 }
 
 fn short(text: &str) -> &str {

@@ -32,6 +32,21 @@ pub fn writer_here(root: &Arc<dyn Dir>, gateway: &dyn Gateway, run: &RunId) -> R
     Ok(lease_of(root, run)?.and_then(|found| lease::alive_here(&found, &gateway.id())))
 }
 
+/// Whether the next mount with this state folder goes on with the run by itself: nobody who may be alive holds
+/// it, and the folder has its entry, of the session whose journal is there.
+///
+/// # Errors
+/// The store's, for the lease.
+pub fn goes_on(root: &Arc<dyn Dir>, gateway: &dyn Gateway, run: &RunId) -> Result<bool> {
+    let dir = runs::run_dir(root, run)?;
+    let free = lease::is_free(&*dir, &gateway.id());
+    if !free.map_err(|e| outcome("read", format!("runs/{run}/lease"), e))? {
+        return Ok(false);
+    }
+    let Ok(Some(resume)) = gateway.resume(run) else { return Ok(false) };
+    Ok(journal_session(&dir, run).is_ok_and(|found| found.is_none_or(|found| found == resume.session)))
+}
+
 fn lease_of(root: &Arc<dyn Dir>, run: &RunId) -> Result<Option<Lease>> {
     let dir = runs::run_dir(root, run)?;
     lease::read(&*dir).map_err(|e| outcome("read", format!("runs/{run}/lease"), e))

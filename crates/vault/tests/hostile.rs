@@ -14,7 +14,7 @@ use runvault_store::read_whole::read_whole;
 use runvault_store::replace::replace;
 use runvault_vault::authority::Authority;
 use runvault_vault::check::check;
-use runvault_vault::{CheckEvent, CheckSummary, Damage, Error, Posix, Result};
+use runvault_vault::{CheckEvent, CheckSummary, Damage, Error, Posix, Result, takeover};
 
 fn damage<T: std::fmt::Debug>(result: Result<T>) -> Damage {
     match result {
@@ -550,6 +550,8 @@ fn a_planted_journal_leaves_the_run_readable_and_is_named() {
         vault.make_dir("second").unwrap();
         vault.put("second/f", b"others are written").unwrap();
         vault.close().unwrap();
+        let goes_on = takeover::goes_on(&fixture.root, &fixture.state, &run.run);
+        assert!(!goes_on.unwrap(), "{planted}: a person is to look at it");
     }
 }
 
@@ -706,8 +708,11 @@ fn a_lease_of_another_machine_makes_the_run_read_only_until_it_is_taken_over() {
     assert!(!status.runs[0].writing && status.runs[0].holder.as_ref().unwrap().contains(&lease.holder));
     vault.close().unwrap();
     let id = status.runs[0].run;
-    assert!(runvault_vault::takeover::holder(&fixture.root, &id).unwrap().unwrap().contains(&lease.holder));
-    runvault_vault::takeover::takeover(&fixture.root, &*fixture.authority, &fixture.state, &id).unwrap();
+    assert!(takeover::holder(&fixture.root, &id).unwrap().unwrap().contains(&lease.holder));
+    let goes_on = || takeover::goes_on(&fixture.root, &fixture.state, &id).unwrap();
+    assert!(!goes_on());
+    takeover::takeover(&fixture.root, &*fixture.authority, &fixture.state, &id).unwrap();
+    assert!(goes_on());
     let vault = fixture.writer();
     vault.put("run/z", b"mine").unwrap();
     vault.close().unwrap();
@@ -736,7 +741,7 @@ fn a_run_that_nobody_holds_says_why_it_is_read_only_until_it_is_taken_over() {
     vault.close().unwrap();
 
     // A store that takes nothing: nothing is taken over, however often it is tried.
-    let take = || runvault_vault::takeover::takeover(&fixture.root, &*fixture.authority, &other, &status.run);
+    let take = || takeover::takeover(&fixture.root, &*fixture.authority, &other, &status.run);
     assert!(matches!(take(), Err(Error::Store { .. })));
     assert!(other.session(&status.run).is_none());
     faults.clear();

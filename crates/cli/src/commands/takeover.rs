@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use runvault_format::ids::RunId;
-use runvault_vault::authority::{Authority, Gateway};
+use runvault_vault::authority::Authority;
 use runvault_vault::{Vault, takeover};
 
 use crate::args::Takeover;
@@ -29,12 +29,12 @@ pub fn run(args: &Takeover) -> Result<()> {
             "unmount it there: runvault unmount MOUNTPOINT",
         ));
     }
-    let holder = takeover::holder(&store.root, &run)?;
-    // A lost entry of the state folder is made anew, also where nobody holds the run.
-    if holder.is_none() && matches!(folder.resume(&run), Ok(Some(_))) {
-        return output::line(&format!("run {name} is held by nobody; a mount takes it by itself"));
+    if takeover::goes_on(&store.root, &*folder, &run)? {
+        return output::line(&format!(
+            "run {name} is this machine's already; the next mount goes on with it"
+        ));
     }
-    if let Some(holder) = holder.filter(|_| !args.yes) {
+    if let Some(holder) = takeover::holder(&store.root, &run)?.filter(|_| !args.yes) {
         let question = format!(
             "Run {name} ({run}) is held by {}.\n\
              If that machine still writes it, both destroy what they write. Is it gone, or its mount ended?",
