@@ -52,10 +52,10 @@ pub fn turn(at: &Path) -> Result<Option<File>> {
     if let Some(file) = &turn
         && matches!(file.try_lock(), Err(TryLockError::WouldBlock))
     {
-        let holder = locked_by(file).unwrap_or_else(|| "another process".to_owned());
+        let locked = locked_by(file).unwrap_or_else(|| "locked (flock) by another process".to_owned());
         return Err(refuse_with(
             Exit::Busy,
-            format!("mount point {}: locked (flock) by {holder}", shown(at)),
+            format!("mount point {}: {locked}", shown(at)),
             "a mount that begins there holds the lock for a moment; anything else that does must let go of it first",
         ));
     }
@@ -63,7 +63,7 @@ pub fn turn(at: &Path) -> Result<Option<File>> {
     Ok(turn)
 }
 
-/// The process that holds a flock on a file, and its command, where /proc/locks shows it: a line is
+/// Which process holds a flock on a file, and its command, where /proc/locks shows it: a line is
 /// `n: FLOCK ADVISORY WRITE pid major:minor:inode from to`.
 fn locked_by(file: &File) -> Option<String> {
     let meta = file.metadata().ok()?;
@@ -79,7 +79,7 @@ fn locked_by(file: &File) -> Option<String> {
     let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let words: Vec<&[u8]> = command.split(|b| *b == 0).filter(|word| !word.is_empty()).collect();
     let colon = if words.is_empty() { "" } else { ": " };
-    Some(format!("process {pid}{colon}{}", crate::output::visible(&words.join(&b' '))))
+    Some(format!("locked (flock) by process {pid}{colon}{}", crate::output::visible(&words.join(&b' '))))
 }
 
 fn missing(name: &str, error: &io::Error) -> anyhow::Error {
