@@ -73,6 +73,10 @@ impl FileObject {
         if state.tail.is_none() {
             state.waiting_since = None;
         }
+        if state.detached {
+            // No name comes back any more: what comes now goes straight out.
+            state.durable = 0;
+        }
         self.restore(state, keep)?;
         Ok(())
     }

@@ -67,7 +67,9 @@ impl FileObject {
             // Its data is durable now: an acknowledged hole leaves the list.
             self.write_slot_quietly(&mut state)?;
         }
-        state.durable = state.size;
+        if !state.detached {
+            state.durable = state.size;
+        }
         self.note_residue(&state);
         self.keep_while_needed(&mut state);
         Ok(())
