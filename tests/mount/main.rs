@@ -2,10 +2,12 @@
 
 mod attributes;
 mod bad_input;
+mod calls;
 mod contained;
 mod custody;
 mod deep;
 mod gateways;
+mod logs;
 mod machine;
 mod many_names;
 mod model;
@@ -13,6 +15,7 @@ mod names;
 mod owner;
 mod plaintext;
 mod posix;
+mod process;
 mod service;
 mod set_id;
 mod signals;

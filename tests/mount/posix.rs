@@ -3,7 +3,6 @@
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
-use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -73,41 +72,41 @@ fn names_of_255_bytes_and_of_any_byte() {
     again.unmount();
 }
 
+/// Far deeper than one path can name: 60 levels of 200 bytes.
 #[test]
 fn deep_paths_up_to_path_max() {
-    let (_site, mount, run) = run();
-    let mut dir = rustix::fs::open(
-        &run,
-        rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC,
-        rustix::fs::Mode::empty(),
-    )
-    .expect("a run");
-    // Far deeper than one path can name: 60 levels of 200 bytes.
-    for level in 0..60 {
-        let name = format!("{level:0200}");
-        rustix::fs::mkdirat(&dir, &name, 0o755.into()).expect("a directory");
-        dir = rustix::fs::openat(
-            &dir,
-            &name,
-            rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC,
-            rustix::fs::Mode::empty(),
-        )
-        .expect("it");
+    use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
+    let (site, mount, run) = run();
+    let names: Vec<String> = (0..60).map(|level| format!("{level:0200}")).collect();
+    let directory = OFlags::RDONLY | OFlags::DIRECTORY;
+    let mut at = openat(CWD, &run, directory, Mode::empty()).expect("the run");
+    for name in &names {
+        mkdirat(&at, name, Mode::RWXU).expect("a level");
+        at = openat(&at, name, directory, Mode::empty()).expect("the level");
     }
-    let file = rustix::fs::openat(
-        &dir,
-        "file",
-        rustix::fs::OFlags::CREATE | rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC,
-        0o644.into(),
-    )
-    .expect("a file");
+    let file = openat(&at, "file", OFlags::CREATE | OFlags::RDWR, Mode::RUSR | Mode::WUSR).expect("a file");
     rustix::io::write(&file, b"deep").expect("write");
     rustix::fs::fsync(&file).expect("sync");
     // A rewrite of durable bytes at that depth goes through the journal with its long path.
     rustix::io::pwrite(&file, b"DEEP", 0).expect("write");
     rustix::fs::fsync(&file).expect("sync");
-    drop((file, dir));
+    drop((file, at));
     mount.unmount();
+
+    let again = site.mount();
+    // As deep as one path of PATH_MAX goes, by its path.
+    let path = again.path("run").join(names[..19].join("/"));
+    assert!(path.as_os_str().len() + 201 < libc::PATH_MAX as usize && path.is_dir());
+    let mut at = openat(CWD, again.path("run"), directory, Mode::empty()).expect("the run");
+    for name in &names {
+        at = openat(&at, name, directory, Mode::empty()).expect("the level");
+    }
+    let file = openat(&at, "file", OFlags::RDONLY, Mode::empty()).expect("the file");
+    let mut text = [0; 8];
+    let n = rustix::io::read(&file, &mut text).expect("read");
+    assert_eq!(&text[..n], b"DEEP");
+    drop((file, at));
+    again.unmount();
 }
 
 #[test]
@@ -226,28 +225,6 @@ fn attributes_go_and_come_back() {
     assert_eq!(capability.raw_os_error(), libc::ENODATA);
     assert_eq!(listed(&again.path("run")), ["user.of-a-run"]);
     again.unmount();
-}
-
-#[test]
-fn locks_hold_between_processes() {
-    let (_site, mount, run) = run();
-    let path = run.join("file");
-    let file = File::create(&path).expect("a file");
-    file.try_lock().expect("flock");
-    let second = OpenOptions::new().write(true).open(&path).expect("a second handle");
-    assert!(second.try_lock().is_err(), "flock is held");
-    file.unlock().expect("unlock");
-    let lock = libc::flock { l_type: libc::F_WRLCK as i16, l_whence: 0, l_start: 0, l_len: 10, l_pid: 0 };
-    // SAFETY: the descriptors are open and `lock` outlives the calls.
-    let (first, other) = unsafe {
-        (
-            libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &lock),
-            libc::fcntl(second.as_raw_fd(), libc::F_OFD_SETLK, &lock),
-        )
-    };
-    assert_eq!((first, other), (0, -1), "an open-file-description lock is held");
-    drop((file, second));
-    mount.unmount();
 }
 
 #[test]

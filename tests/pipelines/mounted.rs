@@ -1,6 +1,7 @@
 //! Through a mount: written as instruments write, read by the programs that analyse runs.
 
 use std::path::Path;
+use std::time::SystemTime;
 
 use runvault_sequencer::copy_log::CopyLog;
 use runvault_sequencer::family::FAMILIES;
@@ -27,9 +28,25 @@ fn every_mode_of_writing_arrives_whole() {
     for ((mode, name), family) in MODES.into_iter().zip(FAMILIES.into_iter().cycle()) {
         println!("{family}, {name}");
         let spec = RunSpec::preset(family, Size::Tiny).seeded(3);
+        let begun = SystemTime::now();
         through_a_mount(&Replay::new(spec.clone()).mode(mode), |_, folder| {
-            assert_as_generated(folder, &spec)
+            assert_as_generated(folder, &spec);
+            if mode == Mode::Preallocate {
+                assert_older_than(folder, begun);
+            }
         });
+    }
+}
+
+/// A copy service sets each file's time last, to one in the past: no byte that is let out later changes it.
+fn assert_older_than(dir: &Path, begun: SystemTime) {
+    for entry in std::fs::read_dir(dir).expect("a directory") {
+        let (path, meta) = entry.and_then(|e| Ok((e.path(), e.metadata()?))).expect("an entry");
+        if meta.is_dir() {
+            assert_older_than(&path, begun);
+        } else {
+            assert!(meta.modified().expect("a time") < begun, "{} has another time", path.display());
+        }
     }
 }
 

@@ -24,6 +24,15 @@ pub fn python(name: &str) -> Command {
     command
 }
 
+/// Without site-packages, as on a machine that has Python and nothing else.
+#[test]
+fn a_reader_without_its_package_names_the_command() {
+    let reader = Path::new(env!("CARGO_MANIFEST_DIR")).join("reader/reader.py");
+    let done = output(Command::new("python3").args(["-B", "-S", "-E"]).arg(reader).args(["store", "list"]));
+    assert_eq!(done.status.code(), Some(2), "{}", printed(&done));
+    assert_eq!(printed(&done), "reader.py needs a Python package: pip install cryptography==50.0.2\n");
+}
+
 /// `reader.py extract` of a site's store as it lies, to its end; and where it extracted to.
 pub fn try_extract(site: &Site) -> (Output, PathBuf) {
     let out = site.dir().join("extracted");
