@@ -33,6 +33,42 @@ fn a_vault_without_one_of_its_parts() {
 }
 
 #[test]
+fn a_vault_file_that_is_damaged() {
+    let scratch = Scratch::new();
+    scratch.vault();
+    scratch.folder("mnt");
+    let file = scratch.path("store/vault.json");
+    let whole = std::fs::read(&file).unwrap();
+    let flipped = |at: usize| {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        bytes
+    };
+    let id = whole.windows(7).position(|w| w == b"vault\":").unwrap() + 10;
+    for (damaged, why) in [
+        (flipped(0), "not the JSON"),
+        (flipped(id), "names vault"),
+        (flipped(whole.len() / 2), "names vault"),
+        (whole[..whole.len() / 2].to_vec(), "not the JSON"),
+        (Vec::new(), "not the JSON"),
+        (vec![0xff; 9000], ""),
+    ] {
+        std::fs::write(&file, damaged).unwrap();
+        for command in [
+            &["ls", "store"][..],
+            &["check", "store"],
+            &["mount", "store", "mnt"],
+            &["cp", "-r", "store:/", "out"],
+        ] {
+            let refused = scratch.run(&[command, &["--identity", "owner.key"]].concat());
+            refused.refused(4, "vault.json: ").refused(4, why).refused(4, "any other copy of this store");
+        }
+    }
+    std::fs::write(&file, whole).unwrap();
+    scratch.run(&["check", "--identity", "owner.key", "store"]).done();
+}
+
+#[test]
 fn what_is_no_vault_is_named_with_its_path() {
     let scratch = Scratch::new();
     scratch.folder("full/holiday");

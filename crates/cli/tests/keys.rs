@@ -6,6 +6,8 @@ use common::{Outcome, STRONG, Scratch, holds, text};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
+use runvault_format::key_file::{KeyFile, Lock};
+
 const OTHER: &str = "another seven words that nobody guesses xylophone";
 
 /// A vault whose owner's key file is in the store, under `STRONG` in the file `pass`.
@@ -82,6 +84,36 @@ fn init_refuses_what_is_not_empty_and_a_key_file_in_the_way() {
     assert!(!scratch.path("second.key").exists() && !scratch.path("third.key").exists());
     assert_eq!(std::fs::metadata(scratch.path("owner.key")).unwrap().mode() & 0o7777, 0o600);
     scratch.run(&["init", "--no-lock", "unlocked"]).refused(2, "--identity");
+}
+
+/// The key file that `init` makes: its lock's costs, its mode.
+fn assert_locked_at_full_cost(key: &Path) {
+    assert_eq!(std::fs::metadata(key).unwrap().mode() & 0o7777, 0o600);
+    let file = KeyFile::parse(&std::fs::read(key).unwrap()).unwrap();
+    assert!(matches!(file.lock, Lock::Argon2id { m_kib: 262_144, t: 3, p: 4, .. }), "{:?}", file.lock);
+}
+
+#[test]
+fn a_lock_costs_what_the_default_says() {
+    let scratch = Scratch::new();
+    locked(&scratch);
+    for copy in ["owner-0", "owner-1"] {
+        assert_locked_at_full_cost(&scratch.path("store/custody/locks").join(copy));
+    }
+}
+
+#[test]
+fn a_key_outside_the_store_may_be_locked() {
+    let scratch = Scratch::new();
+    let pass = ["--passphrase-file", "pass"];
+    scratch.secret("pass", STRONG);
+    scratch.run(&[&["init", "--identity", "outside.key", "store"], &pass[..]].concat()).done();
+    assert_locked_at_full_cost(&scratch.path("outside.key"));
+    assert_eq!(std::fs::read_dir(scratch.path("store/custody/locks")).unwrap().count(), 0);
+    let ls = |more: &[&str]| scratch.run(&[&["ls", "store"], more].concat());
+    ls(&[&["--identity", "outside.key"], &pass[..]].concat()).done();
+    ls(&["--identity", "outside.key"]).refused(2, "no terminal");
+    ls(&pass).refused(2, "--identity");
 }
 
 #[test]

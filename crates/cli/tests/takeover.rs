@@ -2,29 +2,7 @@
 
 mod common;
 
-use common::Scratch;
-use runvault_format::ids::Digest;
-use runvault_format::lease::Lease;
-
-/// A vault with the run `run`, whose lease says that another host writes it.
-fn held_elsewhere(scratch: &Scratch) {
-    scratch.vault();
-    scratch.folder("run");
-    scratch.secret("run/RunInfo.xml", "<RunInfo/>");
-    scratch.run(&["cp", "-r", "--identity", "owner.key", "run", "store:/"]).done();
-    let lease = Lease {
-        holder: "0123456789abcdef0123456789abcdef".into(),
-        host: Digest([7; 32]),
-        boot: "11111111-2222-3333-4444-555555555555".into(),
-        pid: 4711,
-        start: 1,
-        seq: 9,
-    };
-    let runs = std::fs::read_dir(scratch.path("store/runs")).unwrap();
-    for run in runs {
-        std::fs::write(run.unwrap().path().join("lease"), lease.to_bytes().unwrap()).unwrap();
-    }
-}
+use common::{Scratch, held_elsewhere};
 
 #[test]
 fn without_a_terminal_it_fails_and_names_what_yes_accepts() {

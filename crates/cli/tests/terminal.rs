@@ -2,78 +2,15 @@
 
 mod common;
 
-use std::fs::File;
-use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command};
+use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
-use common::{STRONG, Scratch};
-use rustix::event::{PollFd, PollFlags};
+use common::pty::{converse, echoes, read_until, start};
+use common::{STRONG, Scratch, held_elsewhere};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Signal, kill_process};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{LocalModes, tcgetattr};
-
-fn echoes(terminal: impl AsFd) -> bool {
-    tcgetattr(terminal).expect("its modes").local_modes.contains(LocalModes::ECHO)
-}
-
-/// Starts a command on a terminal of its own.
-fn start(mut command: Command) -> (Child, File) {
-    let master: OwnedFd = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
-    grantpt(&master).expect("its access");
-    unlockpt(&master).expect("its lock");
-    let name = ptsname(&master, Vec::new()).expect("its name");
-    let slave =
-        rustix::fs::open(&name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).expect("its other side");
-    // Looked at before the program can switch it off.
-    assert!(echoes(&slave));
-    command.stdin(slave.try_clone().unwrap()).stdout(slave.try_clone().unwrap()).stderr(slave);
-    // SAFETY: open(2) is async-signal-safe; `Scratch::command` has made the child a session leader, so
-    // the terminal that it opens first becomes its own.
-    unsafe {
-        command.pre_exec(move || {
-            rustix::fs::open(&name, OFlags::RDWR, Mode::empty()).map(drop).map_err(Into::into)
-        });
-    }
-    (command.spawn().expect("the program starts"), File::from(master))
-}
-
-/// Answers each question of a command; gives what the terminal showed and the exit code.
-fn converse(command: Command, answers: &[(&str, &str)]) -> (String, i32) {
-    let (mut child, mut terminal) = start(command);
-    let mut shown = String::new();
-    for (question, answer) in answers {
-        read_until(&terminal, &mut shown, Some(question));
-        // The echo is switched off after the question is printed.
-        std::thread::sleep(Duration::from_millis(100));
-        terminal.write_all(format!("{answer}\n").as_bytes()).expect("an answer");
-    }
-    read_until(&terminal, &mut shown, None);
-    (shown, child.wait().expect("a child").code().unwrap_or(-1))
-}
-
-/// Reads until a text stands at the end, or until the terminal is closed.
-fn read_until(mut terminal: &File, shown: &mut String, text: Option<&str>) {
-    let mut piece = [0; 4096];
-    while !text.is_some_and(|text| shown.ends_with(text)) {
-        let limit = rustix::event::Timespec { tv_sec: 60, tv_nsec: 0 };
-        let mut watched = [PollFd::new(terminal, PollFlags::IN)];
-        let ready = rustix::event::poll(&mut watched, Some(&limit)).expect("a terminal");
-        // Closing the terminal then ends the program by SIGHUP.
-        assert!(ready > 0, "{text:?} was never asked: {shown}");
-        match terminal.read(&mut piece) {
-            Ok(n) if n > 0 => shown.push_str(&String::from_utf8_lossy(&piece[..n])),
-            // EIO: every process has closed the other side.
-            _ => {
-                assert!(text.is_none(), "{text:?} was never asked: {shown}");
-                return;
-            }
-        }
-    }
-}
+use rustix::pty::ptsname;
 
 const FIRST: &str = "New passphrase for owner: ";
 const AGAIN: &str = "The same again: ";
@@ -139,4 +76,22 @@ fn a_signal_at_a_question_leaves_the_terminal_as_it_was() {
         assert_eq!(ended.signal(), Some(signal.as_raw()));
         assert!(echoes(), "{signal:?}");
     }
+}
+
+#[test]
+fn a_run_is_taken_over_by_a_yes_alone() {
+    let scratch = Scratch::new();
+    held_elsewhere(&scratch);
+    let question = "Type yes to go on: ";
+    let takeover = || scratch.command(&["takeover", "--identity", "owner.key", "store", "run"]);
+    let write = ["cp", "--identity", "owner.key", "owner.key", "store:/run/new"];
+    for answer in ["", "y", "no"] {
+        let (shown, code) = converse(takeover(), &[(question, answer)]);
+        assert_eq!(code, 1, "{shown}");
+        assert!(shown.contains("process 4711") && shown.contains("nothing was done"), "{shown}");
+        scratch.run(&write).refused(5, "process 4711");
+    }
+    let (shown, code) = converse(takeover(), &[(question, "yes")]);
+    assert_eq!(code, 0, "{shown}");
+    scratch.run(&write).done();
 }

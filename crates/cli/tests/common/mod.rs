@@ -2,12 +2,16 @@
 
 #![allow(dead_code)]
 
+pub mod pty;
+
 use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use runvault_format::ids::Digest;
+use runvault_format::lease::Lease;
 use tempfile::TempDir;
 
 /// A passphrase that is strong enough to raise no warning.
@@ -108,6 +112,26 @@ impl Outcome {
     pub fn done(&self) -> &Outcome {
         assert_eq!(self.code, 0, "{}", self.all());
         self
+    }
+}
+
+/// A vault with the run `run`, whose lease says that another host writes it.
+pub fn held_elsewhere(scratch: &Scratch) {
+    scratch.vault();
+    scratch.folder("run");
+    scratch.secret("run/RunInfo.xml", "<RunInfo/>");
+    scratch.run(&["cp", "-r", "--identity", "owner.key", "run", "store:/"]).done();
+    let lease = Lease {
+        holder: "0123456789abcdef0123456789abcdef".into(),
+        host: Digest([7; 32]),
+        boot: "11111111-2222-3333-4444-555555555555".into(),
+        pid: 4711,
+        start: 1,
+        seq: 9,
+    };
+    let runs = std::fs::read_dir(scratch.path("store/runs")).unwrap();
+    for run in runs {
+        std::fs::write(run.unwrap().path().join("lease"), lease.to_bytes().unwrap()).unwrap();
     }
 }
 

@@ -1,0 +1,59 @@
+//! Progress bars: what takes long shows how far it is on a terminal, and nothing of it anywhere else.
+
+mod common;
+
+use common::Scratch;
+use common::pty::converse;
+
+/// A vault with two runs, and a folder to be copied.
+fn vault() -> Scratch {
+    let scratch = Scratch::new();
+    scratch.vault();
+    for name in ["one", "two"] {
+        scratch.folder(name);
+        scratch.secret(&format!("{name}/file"), vec![7; 300_000]);
+        let copy = scratch.run(&["cp", "-r", "--identity", "owner.key", name, "store:/"]);
+        assert!(!copy.done().all().contains('\r') && !copy.all().contains("copy ["), "{}", copy.all());
+    }
+    scratch
+}
+
+/// The last bar of that name that the terminal showed, and what it showed after that.
+fn last_bar<'a>(shown: &'a str, name: &str) -> (&'a str, &'a str) {
+    let begin = format!("{name} [");
+    let (_, bar) = shown.rsplit_once(&begin).unwrap_or_else(|| panic!("no bar of {name}: {shown:?}"));
+    bar.split_at(bar.find(char::is_control).unwrap_or(bar.len()))
+}
+
+#[test]
+fn what_takes_long_shows_how_far_it_is() {
+    let scratch = vault();
+    for (name, count, args) in [
+        ("copy", "292.97 KiB/292.97 KiB", &["cp", "-r", "one", "store:/three"][..]),
+        ("copy", "292.97 KiB/292.97 KiB", &["cp", "-r", "store:/one", "out"]),
+        ("check", " KiB ", &["check", "store"]),
+        ("runs", "3/3", &["custody", "rotate", "store"]),
+    ] {
+        let command = scratch.command(&[args, &["--identity", "owner.key"]].concat());
+        let (shown, code) = converse(command, &[]);
+        assert_eq!(code, 0, "{shown}");
+        let (bar, then) = last_bar(&shown, name);
+        assert!(bar.contains(count), "{args:?}: {bar:?}");
+        assert!(then.starts_with("\r\u{1b}[2K"), "the line is not cleared: {shown:?}");
+    }
+}
+
+#[test]
+fn the_demo_shows_how_far_it_is() {
+    if !std::path::Path::new("/dev/fuse").exists() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let mut command = scratch.command(&["demo", "--size", "4"]);
+    command.env("TMPDIR", scratch.path(""));
+    let (shown, code) = converse(command, &[]);
+    assert_eq!(code, 0, "{shown}");
+    for name in ["write", "verify"] {
+        last_bar(&shown, name);
+    }
+}
