@@ -1,6 +1,7 @@
 //! Everything that the key opens is read and authenticated: what is damaged is named.
 
 mod around;
+mod unproven;
 mod way;
 
 use std::collections::HashSet;
@@ -20,6 +21,7 @@ use crate::file::{FileObject, Found, RunContext, Unreadable};
 use crate::outcome::part_opened;
 use crate::{Damage, Error, Result, Vault, links, record, recovery, runs};
 
+pub use unproven::Unproven;
 use way::{Both, Way};
 
 /// Plaintext bytes read at once.
@@ -100,6 +102,7 @@ pub struct CheckSummary {
     pub foreign_names: u64,
     /// Side files whose name is gone, and files that were not put in place.
     pub leftovers: u64,
+    pub unproven: Unproven,
     pub damages: u64,
     /// Objects that this user may not read.
     pub unread: u64,
@@ -254,6 +257,7 @@ impl Checker<'_> {
             let (path, object) = (walk.way.path_of(&name), walk.way.object_of(&name));
             match enter(&walk.context, &mut walk.way, &name, &object) {
                 Ok((dir, id)) => {
+                    self.summary.unproven.empty_directories += u64::from(id == DirId::ROOT);
                     let level = Level { dir, id, path, object };
                     walk.way.enter(name, &level);
                     self.level(&mut walk, &level);
@@ -313,8 +317,10 @@ impl Checker<'_> {
             Ok(stat) => match stat.kind {
                 Kind::Dir => return walk.way.note((entry.name.clone(), text)),
                 Kind::File => self.file(walk, level, entry, &stat, &text, (&object, &path)),
-                Kind::Symlink => link(walk, &*level.dir, &entry.name),
-                Kind::Fifo | Kind::Socket | Kind::CharDevice | Kind::BlockDevice => Ok(()),
+                kind => {
+                    self.summary.unproven.met(kind);
+                    if kind == Kind::Symlink { link(walk, &*level.dir, &entry.name) } else { Ok(()) }
+                }
             },
         };
         if let Err(error) = checked {
@@ -340,6 +346,7 @@ impl Checker<'_> {
         let file = FileObject::open(&walk.context, stat.ino, stored, &now, Some(place))?;
         let mut bytes = 0;
         self.summary.files += 1;
+        self.summary.unproven.empty_files += u64::from(now.size == 0);
         if stat.nlink < 2 || walk.read.insert(stat.ino) {
             bytes = self.chunks(walk, &file, object, path)?;
             if let Some(id) = file.file_id() {

@@ -38,6 +38,6 @@ pub mod vault;
 mod view;
 mod xattr;
 
-pub use check::{CheckEvent, CheckSummary};
+pub use check::{CheckEvent, CheckSummary, Unproven};
 pub use error::{Damage, Error, Posix, Result};
 pub use vault::{Options, RunStatus, Status, Vault};

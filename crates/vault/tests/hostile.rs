@@ -14,7 +14,7 @@ use runvault_store::read_whole::read_whole;
 use runvault_store::replace::replace;
 use runvault_vault::authority::Authority;
 use runvault_vault::check::check;
-use runvault_vault::{CheckEvent, CheckSummary, Damage, Error, Posix, Result, takeover};
+use runvault_vault::{CheckEvent, CheckSummary, Damage, Error, Posix, Result, Unproven, takeover};
 
 fn damage<T: std::fmt::Debug>(result: Result<T>) -> Damage {
     match result {
@@ -565,6 +565,41 @@ fn a_lost_entry_of_the_state_folder_leaves_the_run_readable() {
     assert_eq!(vault.get("run/x").unwrap(), vec![1; 30_000]);
     assert!(matches!(vault.put("run/z", b""), Err(Error::NotHeld { .. })));
     assert!(!vault.status().runs[0].writing);
+}
+
+/// Nothing tells them from honest ones: a person may know how many there should be.
+#[test]
+fn check_counts_what_carries_no_proof_of_its_place() {
+    let fixture = Fixture::in_memory();
+    let vault = fixture.writer();
+    vault.make_dir("run").unwrap();
+    vault.make_dir("run/sub").unwrap();
+    let run = vault.ino("run").unwrap();
+    for name in ["a", "b", "c"] {
+        vault.put(&format!("run/{name}"), b"x").unwrap();
+    }
+    vault.put("run/empty", b"").unwrap();
+    vault.symlink(&CALLER, run, b"link", b"a").unwrap();
+    for (name, kind) in [(b"s", Kind::Socket), (b"d", Kind::BlockDevice), (b"e", Kind::CharDevice)] {
+        vault.mknod(&CALLER, run, name, kind, 0o644, 0).unwrap();
+    }
+    vault.close().unwrap();
+    let honest = Unproven { empty_files: 1, symlinks: 1, sockets: 1, devices: 2, ..Unproven::default() };
+    let (summary, found) = checked(&fixture);
+    assert!(found.is_empty(), "{found:?}");
+    assert_eq!(summary.unproven, honest);
+
+    let reader = fixture.reader();
+    let tree = tree(&fixture);
+    let [a, b, c] = ["a", "b", "c"].map(|name| stored(&*tree, reader.ino(&format!("run/{name}")).unwrap()));
+    tree.open_file(&a, Access::ReadWrite).unwrap().set_len(0).unwrap();
+    tree.unlink(&b).unwrap();
+    tree.create_node(&b, Kind::Fifo, 0o644, 0).unwrap();
+    tree.unlink(&c).unwrap();
+    tree.create_dir(&c, 0o755).unwrap();
+    let (summary, found) = checked(&fixture);
+    assert!(found.is_empty(), "{found:?}");
+    assert_eq!(summary.unproven, Unproven { empty_files: 2, empty_directories: 1, fifos: 1, ..honest });
 }
 
 #[test]

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use indicatif::ProgressBar;
 use runvault_custody::faults::faults;
 use runvault_custody::gateway::StateFolder;
-use runvault_vault::check::{CheckEvent, CheckSummary, check};
+use runvault_vault::check::{CheckEvent, CheckSummary, Unproven, check};
 use serde_json::{Map, Value, json};
 
 use crate::args::Check;
@@ -125,6 +125,7 @@ fn placed(object: &str, path: Option<&[u8]>, what: &str) -> String {
 
 /// `locks`: one of the copies of the owner's key file is among the damages, the other opened.
 fn tell(args: &Check, summary: &CheckSummary, locks: bool) -> Result<()> {
+    let unproven = &summary.unproven;
     if args.json {
         output::json(&json!({ "summary": {
             "runs": summary.runs,
@@ -137,6 +138,14 @@ fn tell(args: &Check, summary: &CheckSummary, locks: bool) -> Result<()> {
             "journal_records_behind": summary.journal_records_behind,
             "foreign_names": summary.foreign_names,
             "leftovers": summary.leftovers,
+            "unproven": {
+                "empty_files": unproven.empty_files,
+                "empty_directories": unproven.empty_directories,
+                "symlinks": unproven.symlinks,
+                "fifos": unproven.fifos,
+                "sockets": unproven.sockets,
+                "devices": unproven.devices,
+            },
             "damages": summary.damages,
             "unread": summary.unread,
         }}))?;
@@ -202,5 +211,21 @@ fn in_words(summary: &CheckSummary) -> String {
     if summary.closed_runs > 0 {
         text += &format!("; {} not opened by this key", count(summary.closed_runs, "run"));
     }
+    if let Some(unproven) = unproven_in_words(&summary.unproven) {
+        text += &format!("\nwithout proof of their place: {unproven}");
+    }
     text
+}
+
+fn unproven_in_words(unproven: &Unproven) -> Option<String> {
+    let kinds = [
+        (unproven.empty_files, "empty file"),
+        (unproven.empty_directories, "empty folder"),
+        (unproven.symlinks, "symlink"),
+        (unproven.fifos, "fifo"),
+        (unproven.sockets, "socket"),
+        (unproven.devices, "device"),
+    ];
+    let met: Vec<String> = kinds.iter().filter(|(n, _)| *n > 0).map(|(n, what)| count(*n, what)).collect();
+    (!met.is_empty()).then(|| met.join(", "))
 }
