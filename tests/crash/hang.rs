@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use runvault_tests::Site;
 use runvault_tests::site::{detach, is_mounted};
-use runvault_tests::tools::leave_out;
+use runvault_tests::tools::{self, leave_out, printed};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::fence::{FENCE, runs, store, take_over};
@@ -88,6 +88,33 @@ fn probe(path: PathBuf) -> std::sync::mpsc::Receiver<std::io::Result<Vec<u8>>> {
     let (tell, told) = std::sync::mpsc::channel();
     std::thread::spawn(move || tell.send(fs::read(path)));
     told
+}
+
+/// An sftp handle of a directory cannot be rewound.
+#[test]
+fn directories_of_an_sshfs_store_are_listed_more_than_once() {
+    let Some((site, remote, _share)) = shared() else { return };
+    let mount = site.builder().store(&remote).mount();
+    let run = mount.path("run");
+    fs::create_dir(&run).expect("a run");
+    for (round, name) in ["a", "b", "c"].iter().enumerate() {
+        fs::write(run.join(name), name).expect("a file");
+        assert_eq!(fs::read_dir(&run).expect("a listing").count(), round + 1);
+    }
+    // More than one reply, and than one piece of the store's listing.
+    for number in 0..400 {
+        fs::write(run.join(format!("{number:0200}")), b"").expect("a file");
+    }
+    let names = || fs::read_dir(&run).expect("a listing").map(|entry| entry.expect("an entry").file_name());
+    assert_eq!(names().collect::<std::collections::BTreeSet<_>>().len(), 403);
+    assert_eq!(names().count(), 403);
+    mount.unmount();
+    let checked = printed(&tools::run(site.command(&["check"]).arg(&remote)));
+    assert!(checked.contains("403 files"), "{checked}");
+    let mount = site.builder().store(&remote).mount();
+    fs::remove_dir_all(mount.path("run")).expect("the run goes");
+    assert_eq!(fs::read_dir(&mount.at).expect("a listing").count(), 0);
+    mount.unmount();
 }
 
 #[test]

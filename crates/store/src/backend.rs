@@ -6,6 +6,7 @@
 
 use std::any::Any;
 use std::io::Result;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 /// Seconds and nanoseconds since the epoch, as `stat` gives them.
@@ -72,6 +73,17 @@ pub struct Entry {
     /// `None` where the file system does not say (`DT_UNKNOWN`).
     pub kind: Option<Kind>,
     pub next: u64,
+}
+
+/// One reader's way through a directory: what is kept open for it between two calls.
+#[derive(Debug, Default)]
+pub struct Stream(pub(crate) Option<Opening>);
+
+/// A directory opened for one listing, and the cookie that its offset stands at.
+#[derive(Debug)]
+pub(crate) struct Opening {
+    pub(crate) fd: OwnedFd,
+    pub(crate) at: u64,
 }
 
 /// `renameat2` in its three forms.
@@ -184,8 +196,18 @@ pub trait Dir: Xattrs + Send + Sync {
     /// unlinkat, AT_REMOVEDIR.
     fn remove_dir(&self, name: &[u8]) -> Result<()>;
     /// Entries after `cookie` (0: from the start; `.` and `..` left out), until `visit` says
-    /// false or the end. Cookies are the backing file system's own (d_off).
-    fn entries(&self, cookie: u64, visit: &mut dyn FnMut(Entry) -> bool) -> Result<()>;
+    /// false or the end. Cookies are the backing file system's own (d_off), and sure to mean the same
+    /// in one `stream` from its start on.
+    fn entries_of(
+        &self,
+        stream: &mut Stream,
+        cookie: u64,
+        visit: &mut dyn FnMut(Entry) -> bool,
+    ) -> Result<()>;
+    /// [`Dir::entries_of`] in a stream of its own.
+    fn entries(&self, cookie: u64, visit: &mut dyn FnMut(Entry) -> bool) -> Result<()> {
+        self.entries_of(&mut Stream::default(), cookie, visit)
+    }
     /// fsync of the directory.
     fn sync(&self) -> Result<()>;
     /// syncfs of the file system that holds it.

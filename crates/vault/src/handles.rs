@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use runvault_format::ids::FileId;
-use runvault_store::backend::Time;
+use runvault_store::backend::{Stream, Time};
 
 use crate::api::{Allocate, Handle, Ino, OpenFlags, Opened};
 use crate::directory::OpenDir;
@@ -30,6 +30,13 @@ pub(crate) struct OpenListing {
     pub(crate) dir: Option<Arc<OpenDir>>,
     /// Names that were left out since it was last read from the start, because they do not authenticate.
     pub(crate) unreadable: AtomicU64,
+    pub(crate) stream: Mutex<Stream>,
+}
+
+impl OpenListing {
+    pub(crate) fn new(ino: Ino, dir: Option<Arc<OpenDir>>) -> Self {
+        Self { ino, dir, unreadable: AtomicU64::new(0), stream: Mutex::default() }
+    }
 }
 
 #[derive(Clone)]

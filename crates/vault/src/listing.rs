@@ -4,8 +4,8 @@
 //! each run ever met, and behind them the backing's. The greatest offsets (ext4's end of directory)
 //! stay where they are, since a cookie must not become negative.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use runvault_format::name::{self, Shape};
 use runvault_store::backend::{Entry, Kind};
@@ -49,7 +49,7 @@ impl Vault {
             _ => Some(self.directory(ino)?),
         };
         self.nodes.pin(ino);
-        Ok(self.handles.add_listing(OpenListing { ino, dir, unreadable: AtomicU64::new(0) }))
+        Ok(self.handles.add_listing(OpenListing::new(ino, dir)))
     }
 
     /// Ends a listing.
@@ -170,12 +170,14 @@ impl Vault {
         }
         loop {
             let mut batch = Vec::with_capacity(BATCH);
+            let mut stream = listing.stream.lock().unwrap_or_else(PoisonError::into_inner);
             dir.dir
-                .entries(at, &mut |entry| {
+                .entries_of(&mut stream, at, &mut |entry| {
                     batch.push(entry);
                     batch.len() < BATCH
                 })
                 .map_err(|e| outcome("list", dir.object(), e))?;
+            drop(stream);
             let full = batch.len() >= BATCH;
             for entry in batch {
                 at = entry.next;

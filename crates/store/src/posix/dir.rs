@@ -10,19 +10,17 @@ use rustix::io::{Errno, retry_on_intr};
 
 use super::attributes::{self, OfEntry, OfFd};
 use super::file::PosixFile;
-use super::listing::Listing;
 use super::open::{self, component};
-use super::shut;
-use crate::backend::{Access, Dir, Entry, File, Kind, Rename, SetTime, Space, Stat, Xattrs};
+use super::{listing, shut};
+use crate::backend::{Access, Dir, Entry, File, Kind, Rename, SetTime, Space, Stat, Stream, Xattrs};
 
 pub(super) struct PosixDir {
     fd: OwnedFd,
-    listing: Listing,
 }
 
 impl PosixDir {
     pub(super) fn new(fd: OwnedFd) -> Self {
-        Self { fd, listing: Listing::default() }
+        Self { fd }
     }
 
     fn fd(&self) -> BorrowedFd<'_> {
@@ -160,8 +158,13 @@ impl Dir for PosixDir {
         self.within(|| rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR))
     }
 
-    fn entries(&self, cookie: u64, visit: &mut dyn FnMut(Entry) -> bool) -> Result<()> {
-        self.listing.visit(&self.fd, cookie, visit)
+    fn entries_of(
+        &self,
+        stream: &mut Stream,
+        cookie: u64,
+        visit: &mut dyn FnMut(Entry) -> bool,
+    ) -> Result<()> {
+        listing::visit(self.fd(), stream, cookie, visit)
     }
 
     fn sync(&self) -> Result<()> {

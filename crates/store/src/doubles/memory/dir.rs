@@ -10,7 +10,7 @@ use super::file::MemoryFile;
 use super::sparse::Sparse;
 use super::tree::{Body, Entries, Node, Tree};
 use super::{Handle, Inner, attributes};
-use crate::backend::{Access, Dir, Entry, File, Kind, Rename, SetTime, Space, Stat, Xattrs};
+use crate::backend::{Access, Dir, Entry, File, Kind, Rename, SetTime, Space, Stat, Stream, Xattrs};
 
 /// A directory in memory.
 pub struct MemoryDir(Handle);
@@ -223,7 +223,12 @@ impl Dir for MemoryDir {
         Ok(())
     }
 
-    fn entries(&self, cookie: u64, visit: &mut dyn FnMut(Entry) -> bool) -> Result<()> {
+    fn entries_of(
+        &self,
+        _stream: &mut Stream,
+        cookie: u64,
+        visit: &mut dyn FnMut(Entry) -> bool,
+    ) -> Result<()> {
         require_alive(self.0.fs.lock().tree.node(self.0.ino)?)?;
         let mut last = cookie;
         loop {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::super::errno;
 use super::file::{ObservedFile, ObservedXattrs, Watch};
 use super::{Change, Made, Observer, Op};
-use crate::backend::{Access, Dir, Entry, File, Kind, Rename, SetTime, Space, Stat, Xattrs};
+use crate::backend::{Access, Dir, Entry, File, Kind, Rename, SetTime, Space, Stat, Stream, Xattrs};
 
 pub(super) struct ObservedDir {
     inner: Arc<dyn Dir>,
@@ -145,8 +145,13 @@ impl Dir for ObservedDir {
         self.change(Op::RemoveDir, name, change, || self.inner.remove_dir(name))
     }
 
-    fn entries(&self, cookie: u64, visit: &mut dyn FnMut(Entry) -> bool) -> Result<()> {
-        self.ask(Op::Entries, b"", || self.inner.entries(cookie, visit))
+    fn entries_of(
+        &self,
+        stream: &mut Stream,
+        cookie: u64,
+        visit: &mut dyn FnMut(Entry) -> bool,
+    ) -> Result<()> {
+        self.ask(Op::Entries, b"", || self.inner.entries_of(stream, cookie, visit))
     }
 
     fn sync(&self) -> Result<()> {
