@@ -81,5 +81,12 @@ fn the_demo_shows_the_main_job_and_leaves_nothing() {
     {
         assert!(says.contains(word), "the demo does not say {word:?}:\n{says}");
     }
+    let demo =
+        run(Command::new(runvault()).args(["demo", "--size", "1", "--json"]).env("TMPDIR", home.path()));
+    let figures: serde_json::Value = serde_json::from_slice(&demo.stdout).expect("JSON alone");
+    for step in ["written", "searched", "verified"] {
+        assert!(figures[step]["files"].as_u64().is_some_and(|files| files > 0), "{step}: {figures}");
+    }
+    assert!(figures["written"]["bytes_per_second"].as_u64().is_some_and(|rate| rate > 0), "{figures}");
     assert_eq!(fs::read_dir(home.path()).expect("a directory").count(), 0, "something stays");
 }

@@ -284,6 +284,9 @@ pub struct Cp {
     /// Their passphrase, likewise
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub from_passphrase_file: Option<PathBuf>,
+    /// Print JSON: what was copied, and what was not
+    #[arg(long)]
+    pub json: bool,
     #[command(flatten)]
     pub who: Who,
 }
@@ -339,6 +342,9 @@ pub struct Takeover {
     /// The other host is known not to write this run any more
     #[arg(long)]
     pub yes: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
     #[command(flatten)]
     pub who: Who,
 }
@@ -352,11 +358,15 @@ pub struct Takeover {
 Examples:
   runvault demo
   runvault demo --size 1024             a larger run, in MiB
+  runvault demo --json | jq .written.bytes_per_second
   TMPDIR=/scratch runvault demo         on another disk")]
 pub struct Demo {
     /// About how much the generated run holds, in MiB
     #[arg(long, value_name = "MIB", default_value_t = 128, value_parser = clap::value_parser!(u64).range(1..=1_048_576))]
     pub size: u64,
+    /// Print nothing but the figures, as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Print completions for a shell

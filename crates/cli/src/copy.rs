@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Result;
 use indicatif::ProgressBar;
 use runvault_store::backend::Kind;
+use serde_json::{Value, json};
 
 use crate::exit::{self, Exit, refuse, refuse_with};
 use crate::output;
@@ -37,6 +38,10 @@ pub struct Copy<'a> {
     /// Owners and trusted attributes are kept by root alone.
     root: bool,
     piece: Vec<u8>,
+    /// Everything but directories.
+    copied: u64,
+    /// Lengths of the files among them.
+    bytes: u64,
     failed: u64,
     lost: Lost,
     firsts: Firsts,
@@ -53,6 +58,8 @@ impl<'a> Copy<'a> {
             bar,
             root: rustix::process::geteuid().is_root(),
             piece: vec![0; PIECE],
+            copied: 0,
+            bytes: 0,
             failed: 0,
             lost: Lost::default(),
             firsts: Firsts::default(),
@@ -67,6 +74,16 @@ impl<'a> Copy<'a> {
     pub fn run(&mut self, job: &Job) -> Result<()> {
         let result = self.any(job, &job.source, &job.target);
         self.note(result)
+    }
+
+    /// What was done, for scripts.
+    pub fn figures(&self) -> Value {
+        json!({
+            "copied": self.copied,
+            "bytes": self.bytes,
+            "not_copied": self.failed,
+            "lost": self.lost.figures(),
+        })
     }
 
     /// The outcome of all of it.
@@ -129,6 +146,7 @@ impl<'a> Copy<'a> {
                 let _ = job.to.remove(&place);
             })?;
         }
+        self.copied += 1;
         self.remember(job, source, target, meta)
     }
 
@@ -174,12 +192,14 @@ impl<'a> Copy<'a> {
 
     fn file(&mut self, job: &Job, source: &Path, at: (&Path, &Path), durable: bool) -> Result<()> {
         let (place, target) = at;
+        let before = self.bytes;
         self.bar.set_message(job.from.shown(source));
         let mut from = job.from.open(source)?;
         let to = job.to.create(place)?;
         self.contents(&mut *from, to, durable).map_err(|error| {
             // Half a file under the right name would be taken for the whole.
             let _ = job.to.remove(place);
+            self.bytes = before;
             error.context(format!("{} to {}", job.from.shown(source), job.to.shown(target)))
         })
     }
@@ -206,12 +226,14 @@ impl<'a> Copy<'a> {
             }
             if end < range.end {
                 // Cut short while it was read: what is there was copied.
+                self.bytes = self.bytes.saturating_add(end);
                 return to.close(end, durable);
             }
         }
         // A hole at the end, unless the file grows or shrinks meanwhile: zeros that nobody wrote are no copy.
         let size = from.size()?.min(size).max(end);
         self.bar.inc(size - end);
+        self.bytes = self.bytes.saturating_add(size);
         to.close(size, durable)
     }
 

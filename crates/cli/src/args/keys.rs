@@ -64,6 +64,9 @@ pub struct KeyExport {
     /// The file to make (0600; an existing file is refused)
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub out: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Change the owner's passphrase; takes as long for ten thousand runs as for one
@@ -86,6 +89,9 @@ pub struct Passwd {
     /// Read the new passphrase from the first line of file descriptor N
     #[arg(long, value_name = "N")]
     pub new_passphrase_fd: Option<u32>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
     #[command(flatten)]
     pub who: Who,
 }

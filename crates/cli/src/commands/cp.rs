@@ -8,12 +8,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
 use runvault_vault::Options;
+use serde_json::Value;
 
 use crate::args::Cp;
 use crate::copy::{Copy, Job, bytes_below};
 use crate::exit::{Exit, refuse, refuse_with};
 use crate::left_out::{self, LeftOut};
-use crate::output::shown;
+use crate::output::{self, shown};
 use crate::store::{Open, Store};
 use crate::trees::{InVault, Local, Tree, vault_path};
 use crate::{progress, signals};
@@ -34,7 +35,11 @@ pub fn run(args: &Cp) -> Result<()> {
     let vaults = Vaults::open(args, target, sources)?;
     let copied = copy(args, &vaults, target, sources);
     // Also after a failure: what was copied must become durable.
-    vaults.close().and(copied)
+    let (figures, outcome) = vaults.close().and(copied)?;
+    if args.json {
+        output::json(&figures)?;
+    }
+    outcome
 }
 
 /// One argument: a path here, or one in a vault.
@@ -201,7 +206,8 @@ fn refuse_into_itself(source: &Side, target: &Side, path: &Path) -> Result<()> {
     Err(refuse(Exit::Usage, format!("/{}: {what}", shown(&source.path))))
 }
 
-fn copy(args: &Cp, vaults: &Vaults, target: &Side, sources: &[Side]) -> Result<()> {
+/// What was done, and whether that is everything.
+fn copy(args: &Cp, vaults: &Vaults, target: &Side, sources: &[Side]) -> Result<(Value, Result<()>)> {
     let to = vaults.tree(target);
     let into = to.is_dir(&target.path)? || target.path.as_os_str().is_empty();
     if !into && (sources.len() > 1 || target.slash && !args.recursive) {
@@ -227,7 +233,7 @@ fn copy(args: &Cp, vaults: &Vaults, target: &Side, sources: &[Side]) -> Result<(
         copy.note(Err(run.into()))?;
     }
     bar.finish_and_clear();
-    copy.outcome()
+    Ok((copy.figures(), copy.outcome()))
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use runvault_crypto::digest::{Stream, sha256};
 use runvault_sequencer::layout::file_at;
 use runvault_sequencer::synthetic::content;
 use runvault_sequencer::{Family, Replay, RunSpec, Size};
+use serde_json::{Value, json};
 
 use crate::args::Demo;
 use crate::exit::{Exit, refuse};
@@ -25,14 +26,15 @@ pub fn run(args: &Demo) -> Result<()> {
     fuse_ready::check(false)?;
     let spec = spec(args.size);
     let stage = Stage::new()?;
-    let played = play(&stage, &spec);
+    let played = play(&stage, &spec, Voice { quiet: args.json });
     let interrupted = stage.interrupted();
     // First: whatever happened, nothing stays.
     stage.clean_up()?;
     if interrupted {
         return Err(refuse(Exit::Failed, "interrupted; everything was cleaned up"));
     }
-    played
+    let figures = played?;
+    if args.json { output::json(&figures) } else { Ok(()) }
 }
 
 /// A run of about so many MiB.
@@ -42,26 +44,44 @@ fn spec(mib: u64) -> RunSpec {
     spec.scaled(factor)
 }
 
-fn play(stage: &Stage, spec: &RunSpec) -> Result<()> {
-    say(&format!("A new vault: {}\n{}", shown(&stage.store), stage.init()?))?;
-    say(&format!("Mounted at {}. A NovaSeq X writes a run into it: {}", shown(&stage.at), spec.name))?;
+/// Tells what happens while it does, unless figures alone are wanted.
+#[derive(Clone, Copy)]
+struct Voice {
+    quiet: bool,
+}
+
+impl Voice {
+    /// A new step.
+    fn step(self, text: &str) -> Result<()> {
+        self.line(&format!("\n{text}"))
+    }
+
+    fn line(self, text: &str) -> Result<()> {
+        if self.quiet { Ok(()) } else { output::line(text) }
+    }
+}
+
+fn play(stage: &Stage, spec: &RunSpec, voice: Voice) -> Result<Value> {
+    voice.step(&format!("A new vault: {}\n{}", shown(&stage.store), stage.init()?))?;
+    voice.step(&format!(
+        "Mounted at {}. A NovaSeq X writes a run into it: {}",
+        shown(&stage.at),
+        spec.name
+    ))?;
     stage.mount(false)?;
-    write(stage, spec)?;
+    let written = write(stage, spec, voice)?;
     stage.unmount()?;
-    say("Unmounted. What a thief of the store sees:")?;
-    thief::look(&stage.store, spec)?;
-    say("Mounted again, read-only. Every file against what the instrument wrote:")?;
+    voice.step("Unmounted. What a thief of the store sees:")?;
+    let searched = thief::look(&stage.store, spec, voice)?;
+    voice.step("Mounted again, read-only. Every file against what the instrument wrote:")?;
     stage.mount(true)?;
-    verify(stage, spec)?;
+    let verified = verify(stage, spec, voice)?;
     stage.unmount()?;
-    say("Cleaned up. Your own: runvault init STORE, then runvault mount STORE MNT")
+    voice.step("Cleaned up. Your own: runvault init STORE, then runvault mount STORE MNT")?;
+    Ok(json!({ "run": spec.name, "written": written, "searched": searched, "verified": verified }))
 }
 
-fn say(text: &str) -> Result<()> {
-    output::line(&format!("\n{text}"))
-}
-
-fn write(stage: &Stage, spec: &RunSpec) -> Result<()> {
+fn write(stage: &Stage, spec: &RunSpec, voice: Voice) -> Result<Value> {
     let bar = progress::bytes(spec.estimated_bytes(), "write");
     let begin = Instant::now();
     let written = Replay::new(spec.clone()).run(&stage.at, &mut |event| {
@@ -72,13 +92,14 @@ fn write(stage: &Stage, spec: &RunSpec) -> Result<()> {
     bar.finish_and_clear();
     let written = written?;
     rustix::fs::syncfs(std::fs::File::open(&stage.at)?).context("sync the mount")?;
-    output::line(&format!(
-        "  {} in {}: {} through the mount ({} with the making of the data)",
+    voice.line(&format!(
+        "  {} in {}: {}/s through the mount ({}/s with the making of the data)",
         size(written.bytes),
         count(written.files, "file"),
-        rate(written.bytes, written.writing),
-        rate(written.bytes, begin.elapsed()),
-    ))
+        size(rate(written.bytes, written.writing)),
+        size(rate(written.bytes, begin.elapsed())),
+    ))?;
+    Ok(figures(written.files, written.bytes, written.writing))
 }
 
 /// Bytes in all, as far as the files up to now tell.
@@ -87,12 +108,17 @@ fn estimate(bytes: u64, files: u64, files_in_all: u64) -> u64 {
     u64::try_from(all).unwrap_or(u64::MAX)
 }
 
-fn rate(bytes: u64, time: Duration) -> String {
-    format!("{}/s", size((bytes as f64 / time.as_secs_f64().max(1e-6)) as u64))
+/// Bytes per second.
+fn rate(bytes: u64, time: Duration) -> u64 {
+    (bytes as f64 / time.as_secs_f64().max(1e-6)) as u64
+}
+
+fn figures(files: u64, bytes: u64, time: Duration) -> Value {
+    json!({ "files": files, "bytes": bytes, "bytes_per_second": rate(bytes, time) })
 }
 
 /// The generator makes each file's content anew; nothing of the first mount is kept for it.
-fn verify(stage: &Stage, spec: &RunSpec) -> Result<()> {
+fn verify(stage: &Stage, spec: &RunSpec, voice: Voice) -> Result<Value> {
     let folder = stage.at.join(&spec.name);
     let files = stage::files_below(&folder)?;
     let bar = progress::items(files.len() as u64, "verify");
@@ -114,12 +140,14 @@ fn verify(stage: &Stage, spec: &RunSpec) -> Result<()> {
     if !wrong.is_empty() {
         return Err(refuse(Exit::Damaged, format!("not as written: {}", wrong.join(", "))));
     }
-    output::line(&format!(
-        "  {}, {}: all as written (SHA-256); read at {}",
-        count(files.len() as u64, "file"),
+    let n = files.len() as u64;
+    voice.line(&format!(
+        "  {}, {}: all as written (SHA-256); read at {}/s",
+        count(n, "file"),
         size(bytes),
-        rate(bytes, reading)
-    ))
+        size(rate(bytes, reading))
+    ))?;
+    Ok(figures(n, bytes, reading))
 }
 
 fn digest(path: &Path) -> Result<([u8; 32], u64)> {

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use runvault_custody::{key_files, locks};
+use serde_json::json;
 
 use crate::args::{Key, KeyCommand, KeyExport};
 use crate::output::{self, shown, visible};
@@ -19,6 +20,13 @@ fn export(args: &KeyExport) -> Result<()> {
     load_chain(&root, &args.store)?;
     let file = locks::read(&root)?;
     key_files::write_copy(&args.out, &file)?;
+    if args.json {
+        return output::json(&json!({
+            "key_file": args.out.to_string_lossy(),
+            "label": file.label(),
+            "id": file.id().to_string(),
+        }));
+    }
     output::line(&format!(
         "{}: the key of {} ({}), under the same passphrase as in the store.\n\
          It goes on opening by this passphrase when the one in the store is changed.",

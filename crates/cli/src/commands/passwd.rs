@@ -8,6 +8,7 @@ use runvault_custody::authority::Acting;
 use runvault_custody::identity::Identity;
 use runvault_custody::key_files::{self, NewLock};
 use runvault_custody::locks;
+use serde_json::json;
 
 use crate::args::{Passwd, Unlock};
 use crate::output::{self, shown};
@@ -28,6 +29,10 @@ pub fn run(args: &Passwd) -> Result<()> {
             }
         }
         Some(path) => relock(path, &owner, &lock)?,
+    }
+    if args.json {
+        let key_file = args.who.identity.as_deref().map(Path::to_string_lossy);
+        return output::json(&json!({ "key_file": key_file, "id": owner.id().to_string() }));
     }
     let place = args.who.identity.as_deref().map_or("the key file in the store".to_owned(), shown);
     output::line(&format!(

@@ -7,6 +7,7 @@ use anyhow::Result;
 use runvault_format::ids::RunId;
 use runvault_vault::authority::Authority;
 use runvault_vault::{Vault, takeover};
+use serde_json::json;
 
 use crate::args::Takeover;
 use crate::exit::{Exit, refuse, refuse_with};
@@ -30,9 +31,7 @@ pub fn run(args: &Takeover) -> Result<()> {
         ));
     }
     if takeover::goes_on(&store.root, &*folder, &run)? {
-        return output::line(&format!(
-            "run {name} is this machine's already; the next mount goes on with it"
-        ));
+        return tell(args, &run, false);
     }
     if let Some(holder) = takeover::holder(&store.root, &run)?.filter(|_| !args.yes) {
         let question = format!(
@@ -43,7 +42,16 @@ pub fn run(args: &Takeover) -> Result<()> {
         confirm(&question, "that the machine which holds the run does not write it any more")?;
     }
     takeover::takeover(&store.root, &*authority, &*folder, &run)?;
-    output::line(&format!("run {name} is this machine's now; the next mount goes on with it"))
+    tell(args, &run, true)
+}
+
+/// `taken`: by this command; it was this machine's before otherwise.
+fn tell(args: &Takeover, run: &RunId, taken: bool) -> Result<()> {
+    if args.json {
+        return output::json(&json!({ "run": run.to_string(), "taken": taken }));
+    }
+    let (name, when) = (visible(args.run.as_bytes()), if taken { "now" } else { "already" });
+    output::line(&format!("run {name} is this machine's {when}; the next mount goes on with it"))
 }
 
 /// By id, else by name among the runs that this identity opens.

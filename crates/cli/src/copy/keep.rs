@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use runvault_store::backend::Kind;
+use serde_json::{Value, json};
 
 use super::{Copy, Job};
 use crate::exit;
@@ -31,6 +32,11 @@ impl Lost {
     /// A line for each kind.
     pub(super) fn told(&self) -> impl Iterator<Item = String> {
         self.0.iter().map(|(what, n)| format!("{what} of {} not kept", count(*n, "object")))
+    }
+
+    /// Numbers of objects, by what of them was not kept.
+    pub(super) fn figures(&self) -> Value {
+        json!(self.0)
     }
 }
 

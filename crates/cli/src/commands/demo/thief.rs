@@ -6,10 +6,12 @@ use std::path::Path;
 
 use anyhow::Result;
 use runvault_sequencer::RunSpec;
+use serde_json::{Value, json};
 
+use super::Voice;
 use super::stage::files_below;
 use crate::exit::{Exit, refuse};
-use crate::output::{self, count, size};
+use crate::output::{count, size};
 
 /// Files that are shown by name.
 const SHOWN: usize = 5;
@@ -19,7 +21,7 @@ const BYTES: usize = 96;
 const WIDTH: usize = 100;
 
 /// Shows names and bytes, then looks for anything readable.
-pub fn look(store: &Path, spec: &RunSpec) -> Result<()> {
+pub(super) fn look(store: &Path, spec: &RunSpec, voice: Voice) -> Result<Value> {
     let files = files_below(store)?;
     let mut sized: Vec<(u64, &str)> = files
         .iter()
@@ -32,11 +34,11 @@ pub fn look(store: &Path, spec: &RunSpec) -> Result<()> {
     };
     let step = (sized.len() / SHOWN).max(1);
     for (bytes, path) in sized.iter().rev().step_by(step).take(SHOWN) {
-        output::line(&format!("  {:>10}  {}", size(*bytes), shortened(path)))?;
+        voice.line(&format!("  {:>10}  {}", size(*bytes), shortened(path)))?;
     }
-    output::line(&format!("\n  {} begins with", shortened(largest)))?;
-    output::bytes(dump(&head(&store.join(largest))?).as_bytes())?;
-    search(store, &files, spec)
+    voice.line(&format!("\n  {} begins with", shortened(largest)))?;
+    voice.line(dump(&head(&store.join(largest))?).trim_end())?;
+    search(store, &files, spec, voice)
 }
 
 fn shortened(path: &str) -> String {
@@ -70,7 +72,7 @@ fn dump(bytes: &[u8]) -> String {
 }
 
 /// Every byte and every name of the store, for what a thief would look for first.
-fn search(store: &Path, files: &[String], spec: &RunSpec) -> Result<()> {
+fn search(store: &Path, files: &[String], spec: &RunSpec, voice: Voice) -> Result<Value> {
     let words = [spec.name.as_str(), "RunInfo", "SampleSheet", "BaseCalls", "InterOp", "<?xml"];
     let mut bytes = 0u64;
     for path in files {
@@ -81,12 +83,13 @@ fn search(store: &Path, files: &[String], spec: &RunSpec) -> Result<()> {
             return Err(refuse(Exit::Damaged, format!("{path} shows {word}: this must never be")));
         }
     }
-    output::line(&format!(
+    voice.line(&format!(
         "\n  Searched {} and all names ({}) for {}: nothing.",
         size(bytes),
         count(files.len() as u64, "file"),
         words.join(", ")
-    ))
+    ))?;
+    Ok(json!({ "files": files.len(), "bytes": bytes, "found": 0 }))
 }
 
 fn contains(bytes: &[u8], word: &str) -> bool {

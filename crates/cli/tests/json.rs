@@ -1,0 +1,88 @@
+//! `--json`: every command that has it prints JSON and nothing else, an object a line.
+
+mod common;
+
+use std::collections::BTreeSet;
+
+use common::{STRONG, Scratch};
+use serde_json::Value;
+
+/// What a command printed.
+fn objects(scratch: &Scratch, command: &str) -> Vec<Value> {
+    let ran = scratch.run(&command.split(' ').collect::<Vec<_>>());
+    let printed = ran.done().out();
+    let parsed = printed.lines().map(|line| {
+        let object: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{command}: {e}: {line}"));
+        assert!(object.is_object(), "{command}: {line}");
+        object
+    });
+    parsed.collect()
+}
+
+#[test]
+fn every_command_that_has_it_prints_an_object_a_line() {
+    let scratch = Scratch::new();
+    scratch.secret("pass.txt", STRONG);
+    scratch.secret("new.txt", "other seven words nobody guesses zither quagmire");
+    scratch.folder("run/InterOp");
+    scratch.secret("run/RunInfo.xml", "<RunInfo/>\n");
+    let mut seen = BTreeSet::new();
+    for (command, field) in [
+        ("init store --json --passphrase-file pass.txt", "words"),
+        ("key export store --json --out owner.key", "key_file"),
+        ("passwd store --json --passphrase-file pass.txt --new-passphrase-file new.txt", "id"),
+        ("status store --json", "vault"),
+        ("cp -r run store:/ --json --passphrase-file new.txt", "copied"),
+        ("ls store --json --passphrase-file new.txt", "path"),
+        ("check store --json --passphrase-file new.txt", "summary"),
+        ("custody rotate store --json --passphrase-file new.txt", "epoch"),
+        ("takeover store run --json --passphrase-file new.txt", "taken"),
+    ] {
+        let printed = objects(&scratch, command);
+        assert!(printed.last().is_some_and(|last| last.get(field).is_some()), "{command}: {printed:?}");
+        seen.insert(command.split(' ').next().unwrap_or_default());
+    }
+    // Needs FUSE; its own test is with the mounts.
+    seen.insert("demo");
+    for command in [
+        "init",
+        "key export",
+        "mount",
+        "unmount",
+        "status",
+        "ls",
+        "cat",
+        "cp",
+        "check",
+        "passwd",
+        "custody rotate",
+        "takeover",
+        "demo",
+        "completions",
+        "man",
+    ] {
+        let help = scratch.run(&[&command.split(' ').collect::<Vec<_>>()[..], &["--help"]].concat());
+        let has = help.done().out().contains("--json");
+        let first = command.split(' ').next().unwrap_or_default();
+        assert_eq!(has, seen.contains(first), "{command}");
+    }
+}
+
+#[test]
+fn a_copy_tells_what_it_did_and_what_not() {
+    let scratch = Scratch::new();
+    scratch.vault();
+    scratch.folder("run/sub");
+    scratch.secret("run/a", "12345");
+    scratch.secret("run/sub/b", "678");
+    std::os::unix::fs::symlink("a", scratch.path("run/link")).expect("a link");
+    let copy = "cp -r run store:/ --json --identity owner.key";
+    let told = &objects(&scratch, copy)[0];
+    assert_eq!((&told["copied"], &told["bytes"], &told["not_copied"]), (&3.into(), &8.into(), &0.into()));
+    assert_eq!(told["lost"], serde_json::json!({}));
+    scratch.secret("run/new", "9");
+    let again = scratch.run(&copy.split(' ').collect::<Vec<_>>());
+    again.refused(1, "exists").refused(1, "3 objects not copied");
+    let told: Value = serde_json::from_str(&again.out()).expect("JSON");
+    assert_eq!((&told["copied"], &told["bytes"], &told["not_copied"]), (&1.into(), &1.into(), &3.into()));
+}
