@@ -17,7 +17,7 @@ use runvault_store::backend::{Access, Dir, Entry, Kind, Stat, Xattrs};
 
 use crate::authority::Authority;
 use crate::directory::holds_nothing;
-use crate::file::{FileObject, Found, RunContext, Unreadable};
+use crate::file::{FileObject, RunContext};
 use crate::outcome::part_opened;
 use crate::{Damage, Error, Result, Vault, links, record, recovery, runs};
 
@@ -256,8 +256,12 @@ impl Checker<'_> {
         {
             let (path, object) = (walk.way.path_of(&name), walk.way.object_of(&name));
             match enter(&walk.context, &mut walk.way, &name, &object) {
-                Ok((dir, id)) => {
+                Ok((dir, id, lost_copy)) => {
                     self.summary.unproven.empty_directories += u64::from(id == DirId::ROOT);
+                    if lost_copy {
+                        let error = Error::damaged(object.clone(), Damage::HeaderCopy);
+                        self.damage(object.clone(), Some(&path), error);
+                    }
                     let level = Level { dir, id, path, object };
                     walk.way.enter(name, &level);
                     self.level(&mut walk, &level);
@@ -348,12 +352,11 @@ impl Checker<'_> {
         self.summary.files += 1;
         self.summary.unproven.empty_files += u64::from(now.size == 0);
         if stat.nlink < 2 || walk.read.insert(stat.ino) {
+            if file.has_lost_copy() {
+                self.damage(object.to_owned(), Some(path), Error::damaged(object, Damage::HeaderCopy));
+            }
             bytes = self.chunks(walk, &file, object, path)?;
             if let Some(id) = file.file_id() {
-                let named = |unreadable: Unreadable| unreadable.named(object.to_owned());
-                if Found::has_lost_a_copy(&walk.context, &**file.stored()).map_err(named)? {
-                    self.damage(object.to_owned(), Some(path), Error::damaged(object, Damage::HeaderCopy));
-                }
                 attributes(&walk.context, &**file.stored(), &id, object)?;
             }
         }
@@ -391,22 +394,23 @@ impl Checker<'_> {
     }
 }
 
-/// Opens a subdirectory of the one in hand; its record must name its place.
+/// Opens a subdirectory of the one in hand; its record must name its place. With its id, and whether one of the
+/// record's two copies is damaged.
 fn enter(
     context: &RunContext,
     way: &mut Way,
     (stored, text): &Both,
     object: &str,
-) -> Result<(Arc<dyn Dir>, DirId)> {
+) -> Result<(Arc<dyn Dir>, DirId, bool)> {
     let fail = |e| part_opened("open", object.to_owned(), e);
     let (parent, parent_id) = way.dir().map_err(fail)?;
     let dir = parent.open_dir(stored).map_err(fail)?;
     let place = place(&parent_id, Object::Directory, text);
-    if let Some(id) = record::read(context, &*dir, Some(place))? {
-        return Ok((dir, id));
+    if let Some((id, lost_copy)) = record::look(context, &*dir, Some(place))? {
+        return Ok((dir, id, lost_copy));
     }
     match holds_nothing(&*dir) {
-        Ok(true) => Ok((dir, DirId::ROOT)),
+        Ok(true) => Ok((dir, DirId::ROOT, false)),
         Ok(false) => Err(Error::damaged(object, Damage::DirectoryRecord)),
         Err(e) => Err(Error::store("list", object, e)),
     }

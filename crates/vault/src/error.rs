@@ -57,7 +57,7 @@ pub enum Posix {
 pub enum Damage {
     #[error("no header copy authenticates")]
     Header,
-    #[error("one of its two header copies does not authenticate; the other one counts")]
+    #[error("one of its two header copies is damaged")]
     HeaderCopy,
     #[error("shorter than its authenticated size")]
     Short,

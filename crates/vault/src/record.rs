@@ -63,8 +63,16 @@ pub fn put_back(run: &RunContext, dir: &dyn Dir, id: DirId, place: Place) -> Res
 /// reached by.
 ///
 /// # Errors
-/// [`Damage::Header`], [`Damage::Foreign`], [`Damage::Place`], [`Damage::Kind`]; the store's.
+/// [`Damage::Header`], [`Damage::HeaderCopy`], [`Damage::Foreign`], [`Damage::Place`], [`Damage::Kind`]; the store's.
 pub fn read(run: &RunContext, dir: &dyn Dir, expected: Option<Place>) -> Result<Option<DirId>> {
+    Ok(look(run, dir, expected)?.map(|(id, _)| id))
+}
+
+/// [`read`], and whether one of the record's two copies is damaged.
+///
+/// # Errors
+/// As [`read`].
+pub fn look(run: &RunContext, dir: &dyn Dir, expected: Option<Place>) -> Result<Option<(DirId, bool)>> {
     let file = match dir.open_file(RECORD, Access::Read) {
         Ok(file) => file,
         Err(e) if e.raw_os_error() == Some(libc::ENOENT) => return Ok(None),
@@ -74,9 +82,10 @@ pub fn read(run: &RunContext, dir: &dyn Dir, expected: Option<Place>) -> Result<
     let slot = newest(run, &found)?;
     match expected {
         Some(place) if slot.place != place && slot.previous != place => {
-            Err(Error::damaged(object(run), Damage::Place))
+            let damage = if found.lost { Damage::HeaderCopy } else { Damage::Place };
+            Err(Error::damaged(object(run), damage))
         }
-        _ => Ok(Some(found.clear.file_id)),
+        _ => Ok(Some((found.clear.file_id, found.lost))),
     }
 }
 
@@ -100,7 +109,7 @@ pub fn rename(run: &RunContext, dir: &dyn Dir, old: Place, new: Place) -> Result
 }
 
 fn find(run: &RunContext, file: &dyn File) -> Result<Found> {
-    Found::read(run, file, Kind::Directory).map_err(|e| e.named(object(run)))
+    Found::read_settled(run, file, Kind::Directory).map_err(|e| e.named(object(run)))
 }
 
 fn newest<'a>(run: &RunContext, found: &'a Found) -> Result<&'a SlotState> {
@@ -143,6 +152,22 @@ mod tests {
         rename(&rig.run, &*rig.run.tree, b, c).unwrap();
         assert_eq!(damage(read(&rig.run, &*rig.run.tree, Some(a))), Damage::Place);
         assert_eq!(read(&rig.run, &*rig.run.tree, Some(c)).unwrap(), Some(id));
+    }
+
+    #[test]
+    fn a_damaged_copy_is_seen_and_its_place_may_be_missing() {
+        let rig = Rig::new(13);
+        let (a, b) = (Place([1; 16]), Place([2; 16]));
+        let id = create(&rig.run, &*rig.run.tree, a).unwrap();
+        let lost = |expected| look(&rig.run, &*rig.run.tree, Some(expected));
+        assert_eq!(lost(a).unwrap(), Some((id, false)));
+        rename(&rig.run, &*rig.run.tree, a, b).unwrap();
+        let file = rig.run.tree.open_file(RECORD, Access::ReadWrite).unwrap();
+        file.write_at(&[0x55; 7], COPY + 100).unwrap();
+        assert_eq!(lost(a).unwrap(), Some((id, true)));
+        assert_eq!(damage(read(&rig.run, &*rig.run.tree, Some(b))), Damage::HeaderCopy);
+        rename(&rig.run, &*rig.run.tree, a, b).unwrap();
+        assert_eq!(lost(b).unwrap(), Some((id, false)));
     }
 
     #[test]

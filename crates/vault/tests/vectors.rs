@@ -32,9 +32,10 @@ fn refusal(error: &Error) -> &'static str {
         Damage::Short => "short",
         Damage::Chunk(_) => "chunk",
         Damage::Place => "place",
+        Damage::HeaderCopy => "header-copy",
         Damage::Foreign => "foreign",
         Damage::Run(_) => "run",
-        Damage::HeaderCopy | Damage::DirectoryRecord | Damage::Name | Damage::Kind => panic!("{error}"),
+        Damage::DirectoryRecord | Damage::Name | Damage::Kind => panic!("{error}"),
     }
 }
 

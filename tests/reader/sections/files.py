@@ -81,25 +81,28 @@ def open_copy(copy, j, slot_key):
 
 
 def counting_copies(stored, c, run_id, keys, kind):
-    """The clear part of a file and the states of its copies that count."""
+    """The clear part of a file, the states of its copies that count, whether the other copy is damaged."""
     demand(stored.size >= HEADER, "header")
     header = stored.at(0, HEADER)
     demand(len(header) == HEADER, "header")
-    clears, slots, foreign = set(), [], False
+    clears, slots, foreign, damaged = set(), [], False, False
     for j in (0, 1):
         copy = header[512 * j:512 * j + 512]
+        if not any(copy):
+            continue
         try:
             clear = parse_clear(copy)
             if (1 << clear.log2, clear.kind, clear.run_id) != (c, kind, run_id):
-                foreign = True
+                foreign = damaged = True
                 continue
             slots.append(open_copy(copy, j, keys.slot_key(clear.raw)))
             clears.add(clear)
         except Refusal as refusal:
+            damaged = True
             foreign |= refusal.name in ("version", "suite", "chunk-size", "kind", "reserved")
     demand(slots, "foreign" if foreign else "header")
     demand(len(clears) == 1, "foreign", "two headers in one")
-    return clears.pop(), slots
+    return clears.pop(), slots, damaged
 
 
 # 10.3 Chunks
@@ -118,7 +121,7 @@ class File:
         self.stored, self.c, self.size, self.id, self.holes = stored, c, 0, None, []
         if stored.size == 0 and kind == FILE:
             return
-        clear, slots = counting_copies(stored, c, run_id, keys, kind)
+        clear, slots, damaged = counting_copies(stored, c, run_id, keys, kind)
         longest = stored_size(stored.size, c)[0]
         slots = [slot for slot in slots if slot.size <= longest]
         demand(slots, "short")
@@ -126,9 +129,11 @@ class File:
         at_place = slot.flags & SEVERAL_LINKS or place in (slot.place, slot.previous)
         self.id, self.holes, self.key = clear.file_id, slot.holes, keys.file_key(clear.raw, slot.epoch)
         self.size = longest
-        if longest > slot.size:
+        demand(at_place, "header-copy" if damaged else "place")
+        if damaged:
+            demand(not slot.holes, "header-copy")
+        elif longest > slot.size:
             self.size = self.end(slot.size, longest)
-        demand(at_place, "place")
 
     def end(self, size, longest):
         """Step 3: how far a file goes that is longer than its state says."""

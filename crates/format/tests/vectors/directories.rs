@@ -115,9 +115,10 @@ fn run(input: &Value) -> Outcome {
     if record.len() < 1024 {
         return Err("header");
     }
-    let (clear, states) = states(&record, &keys, run, geometry, Kind::Directory)?;
+    let (clear, states, damaged) = states(&record, &keys, run, geometry, Kind::Directory)?;
     let newest = states.into_iter().max_by_key(|s| s.seq).ok_or("header")?;
     let here: Place = place(&FileId(array(&input["dir"])), Kind::Directory, &unhex(&input["name"]));
     let stands = newest.place == here || newest.previous == here;
-    if stands { Ok(json!({ "id": clear.file_id })) } else { Err("place") }
+    let refusal = if damaged { "header-copy" } else { "place" };
+    if stands { Ok(json!({ "id": clear.file_id })) } else { Err(refusal) }
 }

@@ -97,13 +97,33 @@ fn copies() -> Vec<Vector> {
         made.copies[0][300] ^= 1;
         made
     };
+    // The copy of the greater seq is damaged: of `b` alone nobody knows what it lacks.
+    let damaged = |b: &SlotState, size: usize, zeros: Range<usize>| {
+        let mut copies = [copy(0, &state(4, size as u64)), copy(1, b)];
+        copies[0][300] ^= 1;
+        input(&Made { copies, body: body(&pattern(size), 0, zeros) }.bytes())
+    };
+    let one_hole = |first, size| SlotState { holes: vec![Extent { first, count: 1 }], ..state(3, size) };
     let stranger = Clear { file_id: FileId([2; 32]), ..clear() };
     let other = fixed::copy(1, &stranger, &run_keys().slot_key(&stranger), &state(3, 600));
     let older_of_epoch = SlotState { epoch: 1, ..state(5, 0) };
     vec![
         vector("newer_copy_counts", "ok", two(state(1, 0), state(2, 600), 600)),
         vector("older_copy_where_the_newer_does_not_fit", "ok", two(state(2, 2000), state(1, 600), 600)),
-        vector("one_copy_torn", "ok", input(&torn.bytes())),
+        vector("one_copy_damaged", "ok", input(&torn.bytes())),
+        vector("one_copy_damaged_of_a_file_that_has_grown", "ok", damaged(&state(3, 600), 1400, 0..0)),
+        vector("one_copy_damaged_of_a_file_that_has_grown_behind_a_hole", "chunk", {
+            damaged(&state(3, 512), 1900, 1..2)
+        }),
+        vector(
+            "one_copy_damaged_and_the_other_lists_holes",
+            "header-copy",
+            damaged(&one_hole(1, 1900), 1900, 1..2),
+        ),
+        vector("one_copy_damaged_and_the_other_of_another_place", "header-copy", {
+            let elsewhere = place(&DIR, Kind::File, b"elsewhere");
+            damaged(&SlotState { place: elsewhere, ..state(3, 600) }, 600, 0..0)
+        }),
         vector("no_copy_fits", "short", two(state(2, 2000), state(1, 1500), 600)),
         vector("cut_to_nothing_and_written_again", "ok", {
             let made = Made {
@@ -301,38 +321,45 @@ fn read(
     input: &Value,
 ) -> Result<Vec<u8>, &'static str> {
     let longest = geometry.plain_len_floor(stored.len() as u64).ok_or("header")?;
-    let (clear, mut states) = states(stored, keys, run, geometry, Kind::File)?;
+    let (clear, mut states, damaged) = states(stored, keys, run, geometry, Kind::File)?;
     states.sort_by_key(|s| std::cmp::Reverse(s.seq));
     let slot = states.into_iter().find(|s| s.size <= longest).ok_or("short")?;
     let here = place(&FileId(array(&input["dir"])), Kind::File, &unhex(&input["name"]));
     if slot.flags & 1 == 0 && slot.place != here && slot.previous != here {
-        return Err("place");
+        return Err(if damaged { "header-copy" } else { "place" });
+    }
+    if damaged && !slot.holes.is_empty() {
+        return Err("header-copy");
     }
     let key = keys.file_key(&clear, slot.epoch);
     let reader = Reader { stored, key, geometry, holes: slot.holes };
-    reader.read(reader.size(slot.size, longest))
+    reader.read(if damaged { longest } else { reader.size(slot.size, longest) })
 }
 
-/// The copies that count.
+/// The copies that count, and whether the other one is damaged.
 pub fn states(
     stored: &[u8],
     keys: &RunKeys,
     run: RunId,
     geometry: Geometry,
     kind: Kind,
-) -> Result<(Clear, Vec<SlotState>), &'static str> {
-    let (mut states, mut clear, mut foreign) = (Vec::new(), None, false);
+) -> Result<(Clear, Vec<SlotState>, bool), &'static str> {
+    let (mut states, mut clear, mut foreign, mut damaged) = (Vec::new(), None, false, false);
     for j in 0..2u8 {
         let copy: [u8; 512] = stored[usize::from(j) * 512..][..512].try_into().unwrap();
         let found = match header::clear_of(&copy) {
             Ok(Some(found)) if (found.run_id, found.geometry, found.kind) == (run, geometry, kind) => found,
-            Ok(None) | Err(runvault_format::Error::Magic) => continue,
-            _ => {
-                foreign = true;
+            Ok(None) => continue,
+            other => {
+                foreign |= !matches!(other, Err(runvault_format::Error::Magic));
+                damaged = true;
                 continue;
             }
         };
-        let Ok(state) = header::open_copy(j, &copy, &keys.slot_key(&found)) else { continue };
+        let Ok(state) = header::open_copy(j, &copy, &keys.slot_key(&found)) else {
+            damaged = true;
+            continue;
+        };
         if clear.as_ref().is_some_and(|first| *first != found) {
             return Err("foreign");
         }
@@ -340,5 +367,5 @@ pub fn states(
         states.push(state);
     }
     let none = if foreign { "foreign" } else { "header" };
-    clear.map(|clear| (clear, states)).ok_or(none)
+    clear.map(|clear| (clear, states, damaged)).ok_or(none)
 }

@@ -1,13 +1,12 @@
 //! The two header copies as they are found and as they are written.
 
-use std::time::Duration;
-
 use runvault_format::header::{self, Clear, Kind};
 use runvault_format::size::{COPY, HEADER};
 use runvault_format::state_slot::{HOLES_MAX, SEVERAL_LINKS, SlotState};
 use runvault_store::backend::File;
 
 use super::extents::Extents;
+use super::read::{PAUSE, RETRIES};
 use super::state::State;
 use super::{FileObject, RunContext};
 use crate::{Damage, Error, Result};
@@ -19,16 +18,14 @@ type Sector = [u8; COPY as usize];
 /// The draft's 2^20 would wear a file out after 2,048 opens.
 pub(crate) const UNRECORDED_LIMIT: u32 = 4096;
 
-/// How long a writer elsewhere may take for a sector.
-const BEING_WRITTEN: Duration = Duration::from_millis(10);
-
 /// A header as found: the copies that authenticate, newest first.
 pub(crate) struct Found {
     pub(crate) clear: Clear,
     /// (copy, state), one or two.
     pub(crate) copies: Vec<(u8, SlotState)>,
-    /// A copy was written and does not count.
-    lost: bool,
+    /// The other copy was written and does not count. No crash leaves that behind, since a sector is old or new:
+    /// what it said, which may have been the newest word, is lost.
+    pub(crate) lost: bool,
 }
 
 /// Why a header could not be read.
@@ -46,6 +43,9 @@ impl Unreadable {
     }
 }
 
+/// [`Found::read`] or [`Found::read_settled`].
+pub(super) type ReadHeader = fn(&RunContext, &dyn File, Kind) -> std::result::Result<Found, Unreadable>;
+
 impl Found {
     /// Reads both copies; only what is of this run and of `kind` counts.
     pub(crate) fn read(
@@ -60,25 +60,30 @@ impl Found {
         }
         let mut clear: Option<Clear> = None;
         let mut copies = Vec::with_capacity(2);
-        let (mut foreign, mut unwritten) = (false, 0);
+        let (mut foreign, mut lost) = (false, false);
         for (j, sector) in (0u8..).zip(bytes.chunks_exact(COPY as usize)) {
             let Ok(sector) = <&Sector>::try_from(sector) else { continue };
             let found = match header::clear_of(sector) {
                 Ok(Some(found)) => found,
                 Ok(None) => {
-                    unwritten += 1;
+                    // Copy 0 is written first.
+                    lost |= j == 0;
                     continue;
                 }
                 Err(refused) => {
                     foreign |= names_another_format(&refused);
+                    lost = true;
                     continue;
                 }
             };
             if found.run_id != run.id || found.geometry != run.geometry || found.kind != kind {
-                foreign = true;
+                (foreign, lost) = (true, true);
                 continue;
             }
-            let Ok(state) = header::open_copy(j, sector, &run.keys.slot_key(&found)) else { continue };
+            let Ok(state) = header::open_copy(j, sector, &run.keys.slot_key(&found)) else {
+                lost = true;
+                continue;
+            };
             match &clear {
                 None => clear = Some(found),
                 // Two authentic copies of two files in one header: nobody with the key wrote this.
@@ -91,25 +96,23 @@ impl Found {
             return Err(Unreadable::Damage(if foreign { Damage::Foreign } else { Damage::Header }));
         };
         copies.sort_by_key(|(_, state)| std::cmp::Reverse(state.seq));
-        let lost = copies.len() + unwritten < 2;
         Ok(Self { clear, copies, lost })
     }
 
-    /// Whether one of a file's copies was written and does not count, though the other does: no power cut
-    /// leaves that.
-    ///
-    /// # Errors
-    /// The store's; damage of both.
-    pub(crate) fn has_lost_a_copy(
+    /// [`Found::read`] beside a live writer, whose header may be seen half written.
+    pub(crate) fn read_settled(
         run: &RunContext,
         file: &dyn File,
-    ) -> std::result::Result<bool, Unreadable> {
-        if !Self::read(run, file, Kind::File)?.lost {
-            return Ok(false);
+        kind: Kind,
+    ) -> std::result::Result<Self, Unreadable> {
+        let mut found = Self::read(run, file, kind)?;
+        let mut tries = 0;
+        while found.lost && run.read_only() && tries < RETRIES {
+            std::thread::sleep(PAUSE);
+            found = Self::read(run, file, kind)?;
+            tries += 1;
         }
-        // It may have been written at this moment.
-        std::thread::sleep(BEING_WRITTEN);
-        Ok(Self::read(run, file, Kind::File)?.lost)
+        Ok(found)
     }
 
     /// The newest copy that a file of `stored` plaintext bytes can have.
@@ -160,6 +163,7 @@ impl FileObject {
         if let Some(header) = &mut state.header {
             header.written = true;
         }
+        state.lost_copy = false;
         state.unsynced_slot = Some(j);
         // Read after the write: a checkpoint that begins later covers it.
         state.slot_round = self.run.writer.as_ref().map_or(0, |w| w.round());

@@ -11,7 +11,7 @@ use runvault_store::backend::{File, Stat};
 
 use super::beyond::Stored;
 use super::extents::Extents;
-use super::header::{Found, UNRECORDED_LIMIT};
+use super::header::{Found, ReadHeader, UNRECORDED_LIMIT};
 use super::state::{Header, State};
 use super::{FileObject, RunContext};
 use crate::{Damage, Error, Result};
@@ -56,7 +56,7 @@ impl FileObject {
     /// `expected` is the place of the name it was reached by, `None` where no name is known.
     ///
     /// # Errors
-    /// [`Damage::Header`], [`Damage::Short`], [`Damage::Foreign`], [`Damage::Place`]; the store's.
+    /// [`Damage::Header`], [`Damage::HeaderCopy`], [`Damage::Short`], [`Damage::Foreign`], [`Damage::Place`]; the store's.
     pub fn open(
         run: &Arc<RunContext>,
         ino: u64,
@@ -70,7 +70,7 @@ impl FileObject {
             return Ok(live);
         }
         let opened = Self::new(run, ino, file, State::default());
-        let state = opened.load(stat, expected)?;
+        let state = opened.load(stat, expected, Found::read_settled)?;
         *opened.exclusive() = state;
         if !run.read_only() {
             opened.take_over(&mut opened.exclusive(), stat.size)?;
@@ -84,12 +84,14 @@ impl FileObject {
         let Some(place) = expected.filter(|_| !state.several_links && state.header.is_some()) else {
             return Ok(());
         };
-        let right = state.place == place || state.previous == place;
-        if right { Ok(()) } else { Err(self.damaged(Damage::Place)) }
+        if state.place == place || state.previous == place {
+            return Ok(());
+        }
+        Err(self.damaged(if state.lost_copy { Damage::HeaderCopy } else { Damage::Place }))
     }
 
     /// What the store says of the file, whose attributes are `stat`.
-    pub(super) fn load(&self, stat: &Stat, expected: Option<Place>) -> Result<State> {
+    pub(super) fn load(&self, stat: &Stat, expected: Option<Place>, header: ReadHeader) -> Result<State> {
         let (run, file) = (&*self.run, &*self.file);
         if stat.size == 0 {
             return Ok(State::empty(expected.filter(|_| stat.nlink < 2)));
@@ -98,7 +100,7 @@ impl FileObject {
             file.will_read(stat.size);
         }
         let unnamed = |e: super::Unreadable| e.named(run.object(self.ino));
-        let found = Found::read(run, file, Kind::File).map_err(unnamed)?;
+        let found = header(run, file, Kind::File).map_err(unnamed)?;
         let stored = run.geometry.plain_len_floor(stat.size);
         let stored = stored.ok_or_else(|| self.damaged(Damage::Header))?;
         let (chosen, believed) = self.choose(&found, stored)?;
@@ -106,7 +108,13 @@ impl FileObject {
         let file_key = run.keys.file_key(&found.clear, slot.epoch);
         let holes = Extents::from_slot(&slot.holes);
         let there = Stored { run, file, key: &file_key };
-        let size = if believed {
+        let size = if found.lost {
+            // Which holes there are is lost with the copy: whatever is stored must authenticate when it is read.
+            if !slot.holes.is_empty() {
+                return Err(self.damaged(Damage::HeaderCopy));
+            }
+            Ok(stored)
+        } else if believed {
             there.authentic_size(slot.size, stored, &holes)
         } else {
             there.readable_size(slot.size, stored, &holes)
@@ -119,6 +127,7 @@ impl FileObject {
             epoch: slot.epoch,
             seq: found.newest_seq(),
             safe: Some(*copy),
+            lost_copy: found.lost,
             slot_size: slot.size,
             acknowledged: holes.clone(),
             listed: holes.clone(),
@@ -131,7 +140,7 @@ impl FileObject {
             previous: slot.previous,
             several_links: slot.flags & SEVERAL_LINKS != 0,
             // Found beyond the slot: only a slot keeps it when the file grows further.
-            stale: !believed || size != slot.size,
+            stale: !believed || found.lost || size != slot.size,
             header: Some(Header {
                 slot_key: run.keys.slot_key(&found.clear),
                 clear: found.clear,
@@ -190,6 +199,11 @@ impl FileObject {
             self.mark_unsynced(state);
         }
         Ok(())
+    }
+
+    /// Whether one of its two header copies was found damaged, and not written anew since.
+    pub fn has_lost_copy(&self) -> bool {
+        self.shared().lost_copy
     }
 
     /// Gives the file its identity and keys; nothing is written yet.

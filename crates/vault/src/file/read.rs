@@ -7,6 +7,7 @@ use std::time::Duration;
 use runvault_format::chunk;
 
 use super::FileObject;
+use super::header::Found;
 use super::state::{Header, State};
 use crate::buffers::Pool;
 use crate::{Damage, Result};
@@ -20,8 +21,8 @@ thread_local! {
 static STORED: Pool = Pool::new();
 
 /// A reader elsewhere may meet the last chunk while it is being written.
-const RETRIES: u32 = 20;
-const PAUSE: Duration = Duration::from_millis(10);
+pub(super) const RETRIES: u32 = 20;
+pub(super) const PAUSE: Duration = Duration::from_millis(10);
 
 impl FileObject {
     /// Fills `buf` from `offset`; gives the number of bytes, fewer only at the end of the file.
@@ -50,7 +51,7 @@ impl FileObject {
         let mut tries = 0;
         loop {
             let stat = self.file.stat().map_err(self.io("stat"));
-            let outcome = stat.and_then(|stat| self.load(&stat, None)).and_then(|now| {
+            let outcome = stat.and_then(|stat| self.load(&stat, None, Found::read)).and_then(|now| {
                 let mut state = self.exclusive();
                 *state = now;
                 let size = state.size;

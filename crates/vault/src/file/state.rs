@@ -38,6 +38,8 @@ pub(crate) struct State {
     pub(crate) seq: u64,
     /// The header copy that is known durable: never written over.
     pub(crate) safe: Option<u8>,
+    /// The other copy is damaged.
+    pub(crate) lost_copy: bool,
     /// A copy written since the last sync.
     pub(crate) unsynced_slot: Option<u8>,
     /// Checkpoints that had begun when it was written.

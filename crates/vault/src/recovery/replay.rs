@@ -33,11 +33,17 @@ pub(super) fn file(
     if due.is_empty() {
         return Ok(Some(0));
     }
+    // Of a file with a damaged copy nothing is cut, and the damage stays to be seen.
+    let claimed = if found.lost { choice.slot.size.max(stored) } else { choice.slot.size };
     let mut replayed = 0;
     for record in due {
-        if put(run, file, choice.slot.size, record)? {
+        if put(run, file, claimed, record)? {
             replayed += 1;
         }
+    }
+    if found.lost {
+        let synced = file.sync_data().map_err(|e| failed(run, "sync a file of", e));
+        return synced.map(|()| Some(replayed));
     }
     settle(run, file, &found, &choice, session, replayed)?;
     let kept = file.set_times(SetTime::Omit, SetTime::At(stat.mtime));

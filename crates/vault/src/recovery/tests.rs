@@ -61,6 +61,30 @@ fn a_torn_first_record_is_named_where_the_session_is_not_known() {
     expect_overwritten(&rig.killed());
 }
 
+/// A power cut and a damaged sector: the records come in place all the same, and nothing is cut by the copy that is
+/// left, which may be the older one.
+#[test]
+fn a_damaged_header_copy_hides_no_record_and_cuts_nothing() {
+    for copy in [100, 612] {
+        let rig = overwritten();
+        let file = rig.open("f").unwrap();
+        file.write(2048, &[3; 700]).unwrap();
+        file.fsync().unwrap();
+        file.write(512, &[4; 512]).unwrap();
+        file.fsync().unwrap();
+        drop(file);
+        tear(&rig);
+        let stored = rig.run.tree.open_file(b"f", Access::ReadWrite).unwrap();
+        stored.write_at(&[0x55; 7], copy).unwrap();
+        let rig = rig.killed();
+        let file = rig.open("f").unwrap();
+        assert!(file.has_lost_copy(), "{copy}");
+        let all = content(&file).unwrap();
+        assert_eq!(all.len(), 2748, "{copy}");
+        assert!(all[..512] == [1; 512] && all[512..1024] == [4; 512] && all[2048..] == [3; 700], "{copy}");
+    }
+}
+
 #[test]
 fn begun_again_it_does_the_same() {
     let rig = overwritten();

@@ -99,6 +99,115 @@ fn with_two_copies_one_may_be_lost() {
     assert_eq!(damage(rig.open("f")), Damage::Header);
 }
 
+/// Clean files whose two header copies were written, each with what it holds: two states of one size; holes that a
+/// sync acknowledged; growth behind a hole; a file that got its size before its bytes.
+fn with_two_copies() -> Vec<(&'static str, Rig, Vec<u8>)> {
+    const C: usize = CHUNK as usize;
+    type Step = (u64, usize, u64);
+    // Writes of so many bytes at an offset, each with the size that is set before it (0: none) and a sync behind it.
+    let files: [(&str, &[Step]); 4] = [
+        ("rewritten", &[(0, 3 * C + 100, 0), (C as u64, 10, 0)]),
+        ("with holes", &[(0, 0, 6 * CHUNK), (CHUNK, C, 0), (4 * CHUNK, 9, 0)]),
+        ("grown behind a hole", &[(0, 2 * C, 0), (7 * CHUNK + 3, 2 * C, 0)]),
+        ("sized first", &[(0, 0, 4 * CHUNK), (0, 4 * C, 0)]),
+    ];
+    let made = files.into_iter().map(|(name, steps)| {
+        let rig = Rig::new(9);
+        let (file, mut bytes) = (rig.file("f"), Vec::new());
+        for (n, (at, len, size)) in (1u8..).zip(steps) {
+            if *size > 0 {
+                file.truncate(*size).unwrap();
+                bytes.resize(*size as usize, 0);
+            }
+            file.write(*at, &vec![n; *len]).unwrap();
+            let end = *at as usize + len;
+            bytes.resize(bytes.len().max(end), 0);
+            bytes[*at as usize..end].fill(n);
+            file.fsync().unwrap();
+        }
+        drop(file);
+        (name, rig.remounted(), bytes)
+    });
+    made.collect()
+}
+
+/// Every chunk is an error or what was written, and the file is as long as it was; whether anything told of damage.
+fn never_wrong(file: Result<Arc<FileObject>>, bytes: &[u8], what: &str) -> bool {
+    let Ok(file) = file else { return true };
+    assert_eq!(file.size(), bytes.len() as u64, "{what}");
+    let mut told = file.has_lost_copy();
+    for (i, expected) in bytes.chunks(CHUNK as usize).enumerate() {
+        let mut got = vec![0xee; expected.len()];
+        match file.read(i as u64 * CHUNK, &mut got) {
+            Ok(n) => assert!(n == expected.len() && got == expected, "{what}: chunk {i}"),
+            Err(_) => told = true,
+        }
+    }
+    told
+}
+
+#[test]
+fn a_bit_that_is_flipped_anywhere_is_told_and_nothing_else_is_read_for_it() {
+    for (name, rig, bytes) in with_two_copies() {
+        let stored = rig.run.tree.open_file(b"f", Access::Read).unwrap();
+        let geometry = Geometry::new(9).unwrap();
+        let in_hole = |at: u64| {
+            let Some(i) = at.checked_sub(1024).map(|n| n / geometry.stored_chunk()) else { return false };
+            let all = bytes.chunks(CHUNK as usize).nth(i as usize);
+            all.is_some_and(|chunk| chunk.iter().all(|b| *b == 0))
+        };
+        assert!(!never_wrong(rig.open("f"), &bytes, name), "{name}: it was whole");
+        for at in 0..stored.stat().unwrap().size {
+            flip(&rig, "f", at);
+            let told = never_wrong(rig.open("f"), &bytes, &format!("{name}, byte {at}"));
+            // What lies where there is no data is nobody's.
+            assert!(told || in_hole(at), "{name}, byte {at}");
+            flip(&rig, "f", at);
+        }
+        for at in [70, 600] {
+            flip(&rig, "f", at);
+            let told = never_wrong(open_reading(&rig, &rig.reader()), &bytes, name);
+            assert!(told, "{name}, byte {at}, read only");
+            flip(&rig, "f", at);
+        }
+    }
+}
+
+#[test]
+fn a_damaged_chunk_beside_a_damaged_header_copy_is_no_hole() {
+    let geometry = Geometry::new(9).unwrap();
+    for (name, rig, bytes) in with_two_copies() {
+        for copy in [100, 612] {
+            flip(&rig, "f", copy);
+            for i in 0..bytes.len() as u64 / CHUNK {
+                flip(&rig, "f", geometry.chunk_offset(i) + 20);
+                never_wrong(rig.open("f"), &bytes, &format!("{name}, copy at {copy}, chunk {i}"));
+                flip(&rig, "f", geometry.chunk_offset(i) + 20);
+            }
+            flip(&rig, "f", copy);
+        }
+    }
+}
+
+#[test]
+fn a_damaged_header_copy_is_written_anew_with_the_next_one() {
+    for (name, rig, mut bytes) in with_two_copies() {
+        for copy in [100, 612] {
+            flip(&rig, "f", copy);
+            let Ok(file) = rig.open("f") else {
+                flip(&rig, "f", copy);
+                continue;
+            };
+            file.write(0, b"new").unwrap();
+            file.fsync().unwrap();
+            bytes[..3].copy_from_slice(b"new");
+            drop(file);
+            assert!(!rig.open("f").unwrap().has_lost_copy(), "{name}, copy at {copy}");
+            never_wrong(rig.open("f"), &bytes, name);
+        }
+    }
+}
+
 #[test]
 fn refused_under_another_name() {
     let (rig, _) = written(10);
