@@ -1,6 +1,7 @@
 //! Stores that cannot be written, are gone, or were left half made.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
@@ -81,18 +82,30 @@ fn a_store_that_turns_read_only_says_so_and_works_again() {
     fs::create_dir(&at).expect("a directory");
     run(Command::new("mount").arg("--bind").arg(&bind).arg(&at));
     let mount = site.builder().store(&at).mount();
+    fs::create_dir(mount.path("run/earlier")).expect("the run is written here");
     run(Command::new("mount").args(["-o", "remount,bind,ro"]).arg(&at));
     let refused = fs::create_dir(mount.path("run/new"));
+    let (read, again) = (fs::read(mount.path("run/file")), fs::read(mount.path("run/file")));
+    let written = fs::File::options().write(true).open(mount.path("run/file"));
     run(Command::new("mount").args(["-o", "remount,bind,rw"]).arg(&at));
     // The store is asked again a moment later.
     std::thread::sleep(std::time::Duration::from_millis(4000));
     let works = fs::create_dir(mount.path("run/again"));
-    let read = fs::read(mount.path("run/file"));
+    let appended = fs::File::options().append(true).open(mount.path("run/file"));
+    let appended = appended.and_then(|mut file| file.write_all(b" and after"));
+    let log = mount.log();
+    let whole = fs::read(mount.path("run/file"));
     mount.unmount();
     run(Command::new("umount").arg(&at));
     assert_eq!(refused.expect_err("read-only").raw_os_error(), Some(libc::EROFS));
+    assert_eq!(written.expect_err("read-only").raw_os_error(), Some(libc::EROFS));
     works.expect("works again");
-    assert_eq!(read.expect("read"), b"before");
+    appended.expect("writing works again");
+    for before in [read, again] {
+        assert_eq!(before.expect("read while read-only"), b"before");
+    }
+    assert_eq!(whole.expect("read"), b"before and after");
+    assert_eq!(log.matches("can only be read").count(), 1, "{log}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use runvault_format::header::Kind as Object;
 use runvault_format::ids::{DirId, FileId};
 use runvault_format::keys::{Place, place};
 use runvault_format::name::{self, Stored};
-use runvault_store::backend::{Access, Dir, Kind};
+use runvault_store::backend::{Access, Dir, File, Kind};
 
 use crate::api::{Ino, ROOT};
 use crate::file::RunContext;
@@ -270,13 +270,23 @@ impl Vault {
         runvault_store::replace::create(dir, side, bytes, 0o644)
     }
 
-    /// Opens a stored file of a directory.
-    pub(crate) fn open_stored(
-        parent: &OpenDir,
-        stored: &[u8],
-    ) -> std::io::Result<Arc<dyn runvault_store::backend::File>> {
-        let access = if parent.body.context.read_only() { Access::Read } else { Access::ReadWrite };
-        parent.dir.open_file(stored, access)
+    /// Opens a stored file of a directory, for writing too where its run is written here and the store takes
+    /// writes now.
+    pub(crate) fn open_stored(parent: &OpenDir, stored: &[u8]) -> io::Result<(Arc<dyn File>, Access)> {
+        let open = |access| Ok((parent.dir.open_file(stored, access)?, access));
+        if parent.body.context.read_only() {
+            return open(Access::Read);
+        }
+        match open(Access::ReadWrite) {
+            Err(error) if error.raw_os_error() == Some(libc::EROFS) => {
+                parent.body.tell_read_only(true);
+                open(Access::Read)
+            }
+            opened => {
+                parent.body.tell_read_only(false);
+                opened
+            }
+        }
     }
 }
 

@@ -121,6 +121,11 @@ impl FileObject {
         self.shared().header.as_ref().filter(|h| h.written).map(|h| h.clear.file_id)
     }
 
+    /// Whether it was opened for reading only.
+    pub fn read_only(&self) -> bool {
+        self.run.read_only()
+    }
+
     /// fchmod.
     ///
     /// # Errors

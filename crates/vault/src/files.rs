@@ -105,15 +105,14 @@ impl Vault {
             Kind::Dir => return Err(Posix::IsDirectory.into()),
             _ => return Err(Posix::Invalid.into()),
         }
-        let (dir, text, stored, stat) = self.by_a_name(ino, |dir, name, text| {
+        let (dir, text, stored, access, stat) = self.by_a_name(ino, |dir, name, text| {
             let object = || dir.body.context.object(ino);
-            let stored = Self::open_stored(&dir, &name).map_err(|e| opened("open", object(), e))?;
+            let (stored, access) = Self::open_stored(&dir, &name).map_err(|e| opened("open", object(), e))?;
             let stat = stored.stat().map_err(|e| outcome("stat", object(), e))?;
             still_leads_to(ino, &stat)?;
-            Ok((dir, text, stored, stat))
+            Ok((dir, text, stored, access, stat))
         })?;
-        // Opening by a writer may cut the file or write its header.
-        let context = dir.body.context_to_open(&dir.run);
+        let context = dir.body.context_to_open(&dir.run, access);
         let place = Some(dir.place(Kind::File, &text));
         let file = match FileObject::open(context, ino, stored.clone(), &stat, place) {
             Err(Error::Damaged { damage, .. }) if replace && damage != Damage::Kind => {

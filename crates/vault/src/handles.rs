@@ -129,7 +129,7 @@ impl Vault {
             self.nodes.known(ino).ok_or(Posix::Stale).map(|known| self.body(&known.run))??.check_writer()?;
         }
         let (file, body) = self.file_object(ino, true, flags.truncate)?;
-        let prepared = self.prepare_open(&file, flags);
+        let prepared = prepare_open(&file, flags);
         match prepared {
             Ok(()) => Ok(self.opened(ino, file, body, changes)),
             Err(error) => {
@@ -138,16 +138,6 @@ impl Vault {
                 Err(error)
             }
         }
-    }
-
-    fn prepare_open(&self, file: &Arc<FileObject>, flags: OpenFlags) -> Result<()> {
-        if flags.truncate {
-            file.truncate(0)?;
-            if flags.kill_suidgid {
-                strip_suid(file)?;
-            }
-        }
-        Ok(())
     }
 
     /// A handle for an object whose handle is already counted.
@@ -291,6 +281,20 @@ impl Vault {
         self.check_open()?;
         Ok(self.handles.file(handle)?.file.vouched_size())
     }
+}
+
+fn prepare_open(file: &Arc<FileObject>, flags: OpenFlags) -> Result<()> {
+    // The store took no writes when it was opened.
+    if flags.write && file.read_only() {
+        return Err(Posix::ReadOnly.into());
+    }
+    if flags.truncate {
+        file.truncate(0)?;
+        if flags.kill_suidgid {
+            strip_suid(file)?;
+        }
+    }
+    Ok(())
 }
 
 /// Waiting bytes go out, while the lease is ours.

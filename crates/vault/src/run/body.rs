@@ -1,12 +1,12 @@
 //! A run that is used: its directories and keys and, for its writer, lease and journal.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use runvault_crypto::random;
 use runvault_format::ids::{IdentityId, RunId, SessionId};
-use runvault_store::backend::Dir;
+use runvault_store::backend::{Access, Dir};
 use runvault_store::journal_files::DIRECTORY;
 
 use super::Run;
@@ -37,8 +37,10 @@ pub(crate) struct Body {
     blocked: Option<String>,
     /// This machine writes, but does not hold the run: the gateway that made it.
     not_held: Option<IdentityId>,
-    /// What files are opened with once the run may not be written any more.
+    /// What files are opened with while the run may not be written.
     reading: OnceLock<Arc<RunContext>>,
+    /// The log has that the store turned read-only.
+    read_only_told: AtomicBool,
     /// The trouble that the log has.
     told: Mutex<Option<String>>,
     run: RunId,
@@ -68,6 +70,7 @@ impl Body {
             blocked: None,
             not_held: None,
             reading: OnceLock::new(),
+            read_only_told: AtomicBool::new(false),
             told: Mutex::default(),
             run,
         }
@@ -134,9 +137,10 @@ impl Body {
         self.holding.is_some() && !self.is_ours()
     }
 
-    /// What a file is opened with: a writer may cut it or write its header, which only the lease allows.
-    pub(crate) fn context_to_open(&self, run: &Run) -> &Arc<RunContext> {
-        if self.check_lease().is_ok() {
+    /// What a file is opened with: a writer may cut it or write its header, which only the lease allows, and a
+    /// store that takes writes.
+    pub(crate) fn context_to_open(&self, run: &Run, access: Access) -> &Arc<RunContext> {
+        if access == Access::ReadWrite && self.check_lease().is_ok() {
             &self.context
         } else {
             self.reading.get_or_init(|| run.reader(&self.tree))
@@ -151,6 +155,15 @@ impl Body {
             log::warn!("run {}: {words}", self.run);
         }
         *told = words;
+    }
+
+    /// Logs once that the store has turned read-only under a writer.
+    pub(crate) fn tell_read_only(&self, now: bool) {
+        if self.read_only_told.load(Ordering::Relaxed) != now
+            && !self.read_only_told.swap(now, Ordering::Relaxed)
+        {
+            log::warn!("run {}: its store has turned read-only: files can only be read", self.run);
+        }
     }
 
     pub(crate) fn blocked(&self) -> Option<&str> {
