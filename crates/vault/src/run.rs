@@ -3,7 +3,7 @@
 mod body;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use runvault_crypto::aead::Engine;
 use runvault_crypto::digest::ct_eq;
@@ -12,7 +12,7 @@ use runvault_format::ids::{IdentityId, RunId};
 use runvault_format::keys::{RunKey, RunKeys};
 use runvault_format::name;
 use runvault_format::size::Geometry;
-use runvault_store::backend::Dir;
+use runvault_store::backend::{Dir, Time};
 use runvault_store::read_whole::read_whole;
 
 pub(crate) use self::body::Body;
@@ -36,11 +36,21 @@ pub(crate) struct Run {
     pub(crate) held: bool,
     geometry: Geometry,
     key: RunKey,
-    /// Plaintext name: components from the mount's root.
-    name: Mutex<Vec<u8>>,
+    name: Mutex<RunName>,
     body: Mutex<Option<Arc<Body>>>,
     gone: AtomicBool,
 }
+
+/// A run's name, and the file that it was read from; `None` where this process wrote it.
+pub(crate) struct RunName {
+    /// Plaintext: components from the mount's root.
+    text: Vec<u8>,
+    file: Option<NameFile>,
+}
+
+/// Number and ctime of a `name`, which each rename replaces.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct NameFile(u64, Time);
 
 /// What a directory of `runs/` turned out to be.
 pub(crate) enum Loaded {
@@ -81,7 +91,7 @@ impl Run {
             ));
         }
         let dir = runs::run_dir(store, &id)?;
-        let name = read_name(&*dir, &id, &keys)?;
+        let name = RunName::read(&*dir, &id, &keys)?;
         Ok(Loaded::Opens(Self::new(id, descriptor, serial, held, key, name)))
     }
 
@@ -91,7 +101,7 @@ impl Run {
         serial: u32,
         held: bool,
         key: RunKey,
-        name: Vec<u8>,
+        name: RunName,
     ) -> Arc<Self> {
         Arc::new(Self {
             id,
@@ -123,11 +133,32 @@ impl Run {
     }
 
     pub(crate) fn name(&self) -> Vec<u8> {
-        self.name.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.known_name().text.clone()
     }
 
     pub(crate) fn set_name(&self, name: &[u8]) {
-        *self.name.lock().unwrap_or_else(PoisonError::into_inner) = name.to_vec();
+        *self.known_name() = RunName::new(name);
+    }
+
+    fn known_name(&self) -> MutexGuard<'_, RunName> {
+        self.name.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether another machine may give it another name.
+    pub(crate) fn is_named_elsewhere(&self) -> bool {
+        !self.held || self.body.try_lock().is_ok_and(|body| body.as_ref().is_some_and(|body| body.is_lost()))
+    }
+
+    /// Reads its name again if it was replaced; whether it is another one now.
+    pub(crate) fn look_at_name(&self, store: &Arc<dyn Dir>) -> Result<bool> {
+        let dir = runs::run_dir(store, &self.id)?;
+        let seen = self.known_name().file;
+        if seen.is_some() && seen == Some(NameFile::of(&*dir, &self.id)?) {
+            return Ok(false);
+        }
+        let name = RunName::read(&*dir, &self.id, &self.keys())?;
+        let before = std::mem::replace(&mut *self.known_name(), name);
+        Ok(before.text != self.known_name().text)
     }
 
     /// Its body, where something of it was asked for.
@@ -171,6 +202,25 @@ fn held_by(gateway: &dyn Gateway, run: &RunId) -> Option<Resume> {
         log::warn!("run {run}: not held here, since its entry in the state folder does not open: {error}");
         None
     })
+}
+
+impl RunName {
+    pub(crate) fn new(text: &[u8]) -> Self {
+        Self { text: text.to_vec(), file: None }
+    }
+
+    /// The file first: one that replaces it meanwhile is seen at the next look.
+    fn read(dir: &dyn Dir, id: &RunId, keys: &RunKeys) -> Result<Self> {
+        let file = Some(NameFile::of(dir, id)?);
+        Ok(Self { text: read_name(dir, id, keys)?, file })
+    }
+}
+
+impl NameFile {
+    fn of(dir: &dyn Dir, id: &RunId) -> Result<Self> {
+        let found = dir.stat(b"name").map_err(|e| part_opened("stat", format!("runs/{id}/name"), e))?;
+        Ok(Self(found.ino, found.ctime))
+    }
 }
 
 pub(crate) fn read_name(dir: &dyn Dir, id: &RunId, keys: &RunKeys) -> Result<Vec<u8>> {

@@ -16,7 +16,7 @@ use crate::authority::{ChainPlace, EnvelopeFile, Gateway, Resume};
 use crate::lease;
 use crate::nodes::Name;
 use crate::outcome::outcome;
-use crate::run::Run;
+use crate::run::{Run, RunName};
 use crate::run_table::joined;
 use crate::{Error, Posix, Result, Vault, runs, sys};
 
@@ -124,7 +124,7 @@ impl Vault {
         gateway.commit_run(&draft.id)?;
         let serial = self.serials.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let dir = runs::run_dir(&self.root, &draft.id)?;
-        let run = Run::new(draft.id, &draft.descriptor, serial, true, draft.key, name.to_vec());
+        let run = Run::new(draft.id, &draft.descriptor, serial, true, draft.key, RunName::new(name));
         self.give_body(&run, dir, draft.session)?;
         Ok(run)
     }

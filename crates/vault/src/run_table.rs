@@ -1,6 +1,7 @@
 //! The runs of a vault by name, and the loose run whose files the mount's root shows.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
@@ -17,6 +18,8 @@ use crate::{Error, Posix, Result, Vault, record};
 
 /// Components of a folder's path above which no run is looked for.
 const DEPTH_MAX: usize = 8;
+/// Runs whose names are looked at in one scan; the others have their turn in the next ones.
+const NAMES: usize = 64;
 
 /// A directory of `runs/`, as it was found.
 #[derive(Clone)]
@@ -26,6 +29,19 @@ pub(crate) enum Entry {
     Closed,
     /// Why it cannot be used.
     Trouble(Arc<Error>),
+}
+
+impl Entry {
+    fn run(&self) -> Option<&Arc<Run>> {
+        if let Self::Run(run) = self { Some(run) } else { None }
+    }
+}
+
+/// What one look at `runs/` leaves to the next.
+#[derive(Default)]
+pub(crate) struct Scans {
+    /// The run up to which names were looked at; `None`: all.
+    named: Option<RunId>,
 }
 
 /// The runs in one folder.
@@ -53,7 +69,7 @@ impl RunTable {
     }
 
     pub(crate) fn runs(&self) -> impl Iterator<Item = &Arc<Run>> {
-        self.entries.values().filter_map(|entry| if let Entry::Run(run) = entry { Some(run) } else { None })
+        self.entries.values().filter_map(Entry::run)
     }
 
     /// Whether a run lies in the folder or below it.
@@ -102,7 +118,7 @@ impl Vault {
     /// # Errors
     /// The store's, for `runs/` itself; a single run's trouble is noted with it.
     pub(crate) fn scan(&self, all: bool) -> Result<()> {
-        let _one = self.hold_scans();
+        let mut scans = self.hold_scans();
         let listed = runs::list_all(&self.root)?;
         let before = self.table();
         let mut entries = BTreeMap::new();
@@ -120,10 +136,22 @@ impl Vault {
             };
             entries.insert(id, entry);
         }
+        changed |= self.look_at_names(&mut scans, &entries);
         if changed {
             self.replace_table(entries, foreign);
         }
         Ok(())
+    }
+
+    /// Looks whether other machines have renamed some of their runs.
+    fn look_at_names(&self, scans: &mut Scans, entries: &BTreeMap<RunId, Entry>) -> bool {
+        let from = scans.named.map_or(Bound::Unbounded, Bound::Excluded);
+        let runs = entries.range((from, Bound::Unbounded)).filter_map(|(_, entry)| entry.run());
+        let turn: Vec<_> = runs.filter(|run| run.is_named_elsewhere()).take(NAMES).collect();
+        scans.named = turn.get(NAMES - 1).map(|run| run.id);
+        let looked = turn.into_iter().map(|run| run.look_at_name(&self.root));
+        // One whose name cannot be read keeps the one that it had.
+        looked.fold(false, |changed, renamed| changed | renamed.unwrap_or(false))
     }
 
     /// `None`: it was removed meanwhile.
@@ -141,7 +169,7 @@ impl Vault {
     }
 
     /// While the guard lives nobody looks at `runs/`: a run that is being made must not be found there as another.
-    pub(crate) fn hold_scans(&self) -> MutexGuard<'_, ()> {
+    pub(crate) fn hold_scans(&self) -> MutexGuard<'_, Scans> {
         self.scanning.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -151,13 +179,13 @@ impl Vault {
     }
 
     /// Adds a run that was made under the guard.
-    pub(crate) fn add_run(&self, scans: &MutexGuard<'_, ()>, run: &Arc<Run>) {
+    pub(crate) fn add_run(&self, scans: &MutexGuard<'_, Scans>, run: &Arc<Run>) {
         self.change_table_held(scans, |entries| _ = entries.insert(run.id, Entry::Run(run.clone())));
     }
 
     fn change_table_held(
         &self,
-        _scans: &MutexGuard<'_, ()>,
+        _scans: &MutexGuard<'_, Scans>,
         change: impl FnOnce(&mut BTreeMap<RunId, Entry>),
     ) {
         let before = self.table();

@@ -19,7 +19,7 @@ use crate::handles::Handles;
 use crate::locks::NameLocks;
 use crate::nodes::Nodes;
 use crate::run::{Body, Run};
-use crate::run_table::RunTable;
+use crate::run_table::{RunTable, Scans};
 use crate::{Error, Posix, Result, runs};
 
 /// How often `runs/` is looked at.
@@ -86,7 +86,7 @@ pub struct Vault {
     pub(crate) counters: Counters,
     pub(crate) runs: RwLock<Arc<RunTable>>,
     /// Held while the table of runs is replaced.
-    pub(crate) scanning: Mutex<()>,
+    pub(crate) scanning: Mutex<Scans>,
     /// Bodies when they were last counted, and those opened since. Those of runs that are made here wait for the next
     /// tick's count: closing some would be paid by whoever makes a run.
     bodies_open: AtomicUsize,

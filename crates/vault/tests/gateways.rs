@@ -76,6 +76,35 @@ fn two_gateways_work_beside_each_other_and_see_each_others_files() {
     one.close().unwrap();
 }
 
+/// More runs than one look reads the names of.
+#[test]
+fn another_gateways_renamed_runs_are_seen() {
+    let fixture = Fixture::in_memory();
+    let one = fixture.writer();
+    let names = |before: &str| (0..70).map(|n| format!("{before}{n:02}")).collect::<Vec<_>>();
+    for name in names("old") {
+        one.make_dir(&name).unwrap();
+    }
+    one.put("old00/f", b"of one").unwrap();
+    let (reader, other) = (fixture.reader(), fixture.writer_of(&State::new(4)));
+    let kept = reader.ino("old00/f").unwrap();
+    for (old, new) in names("old").iter().zip(names("new")) {
+        one.mv(old, &new, Rename::Over).unwrap();
+    }
+    for _ in 0..2 {
+        std::thread::sleep(Duration::from_millis(2100));
+        for mount in [&reader, &other] {
+            mount.tick().unwrap();
+        }
+    }
+    for mount in [&reader, &other] {
+        assert_eq!(mount.list("").unwrap(), names("new"));
+        assert_eq!(mount.get("new00/f").unwrap(), b"of one");
+        assert_eq!(posix(mount.attr("old00")), Posix::NotFound);
+    }
+    assert_eq!(reader.ino("new00/f").unwrap(), kept);
+}
+
 #[test]
 fn another_gateways_folders_show_its_runs() {
     let mut fixture = Fixture::in_memory();
