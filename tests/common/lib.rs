@@ -5,7 +5,10 @@
 pub mod analysis;
 pub mod image;
 pub mod making;
+pub mod model;
 pub mod random;
+pub mod rsync;
+pub mod sharing;
 pub mod site;
 pub mod snapshot;
 pub mod tools;

@@ -1,46 +1,61 @@
 //! The suites again, on stores on other file systems than the machine's own. Needs root.
 
+use std::fs;
+use std::time::Duration;
+
 use runvault_tests::Site;
 use runvault_tests::image::Image;
+use runvault_tests::sharing::four_writers_and_four_readers;
 use runvault_tests::tools::root_for;
+use runvault_tests::{model, rsync};
 
 use crate::{fsx, pjdfstest};
 
-fn on(kind: &str) {
-    if !root_for("a loop image") {
-        return;
+/// On each file system; the machine's own has a minute, and more cases.
+const SHARING: Duration = Duration::from_secs(6);
+const MODEL_CASES: u32 = 12;
+
+/// On a file system of `kind` that fails no case of pjdfstest itself, if `passes`.
+fn on(kind: &str, passes: bool) {
+    if root_for("a loop image") {
+        let image = Image::new(kind, 512);
+        suites(&Site::below(image.path()), passes);
     }
-    let image = Image::new(kind, 512);
-    let site = Site::below(image.path());
-    suites(&site);
 }
 
-fn suites(site: &Site) {
-    // Some file systems fail cases themselves: btrfs counts no subdirectories.
-    pjdfstest::on(site, false);
+fn suites(site: &Site, passes: bool) {
+    pjdfstest::on(site, passes);
     let mount = site.mount();
-    fsx::fsx(site, &mount, "everything", fsx::EVERYTHING, 1..=1);
+    for (name, weights) in [("plain", fsx::PLAIN), ("mmap", fsx::MMAP), ("everything", fsx::EVERYTHING)] {
+        fsx::fsx(site, &mount, name, weights, 1..=1);
+    }
+    let run = mount.path("shared");
+    fs::create_dir(&run).expect("a run");
+    four_writers_and_four_readers(&run, SHARING);
     mount.unmount();
+    rsync::there_and_back(site);
+    model::behaves_like_a_plain_directory(site, MODEL_CASES);
 }
 
 #[test]
 fn xfs() {
-    on("xfs");
+    on("xfs", true);
 }
 
 #[test]
 fn btrfs() {
-    on("btrfs");
+    // It counts no subdirectories.
+    on("btrfs", false);
 }
 
 #[test]
 fn ext4() {
-    on("ext4");
+    on("ext4", true);
 }
 
 #[test]
 fn tmpfs() {
     if root_for("pjdfstest") {
-        suites(&Site::in_memory());
+        suites(&Site::in_memory(), true);
     }
 }

@@ -8,8 +8,8 @@ use runvault_tests::{Mount, Site};
 
 const OPERATIONS: &str = "20000";
 
-const PLAIN: &str = "[weights]\nclose_open=1\nread=10\nwrite=10\ninvalidate=0\ntruncate=5\nfsync=1\nfdatasync=1\nmapread=0\nmapwrite=0\n";
-const MMAP: &str = "[weights]\nclose_open=1\nread=10\nwrite=10\ninvalidate=0\ntruncate=5\nfsync=1\nfdatasync=1\nmapread=10\nmapwrite=10\n";
+pub const PLAIN: &str = "[weights]\nclose_open=1\nread=10\nwrite=10\ninvalidate=0\ntruncate=5\nfsync=1\nfdatasync=1\nmapread=0\nmapwrite=0\n";
+pub const MMAP: &str = "[weights]\nclose_open=1\nread=10\nwrite=10\ninvalidate=0\ntruncate=5\nfsync=1\nfdatasync=1\nmapread=10\nmapwrite=10\n";
 pub const EVERYTHING: &str = "[weights]\nclose_open=1\nread=10\nwrite=10\ninvalidate=0\ntruncate=5\nfsync=1\nfdatasync=1\nmapread=10\nmapwrite=10\nposix_fallocate=3\npunch_hole=3\nsendfile=3\ncopy_file_range=3\n";
 
 pub fn fsx(site: &Site, mount: &Mount, name: &str, weights: &str, seeds: RangeInclusive<u32>) {
