@@ -14,9 +14,9 @@ use runvault_store::backend::{Access, Dir, File, Kind};
 use crate::api::{Ino, ROOT};
 use crate::file::RunContext;
 use crate::nodes::Name;
-use crate::outcome::{opened, outcome};
+use crate::outcome::outcome;
 use crate::run::{Body, Run};
-use crate::view::still_leads_to;
+use crate::view::{not_opened, still_leads_to};
 use crate::{Damage, Error, Posix, Result, Vault, record};
 
 /// Open directories that are kept, so that file descriptors stay bounded.
@@ -191,7 +191,8 @@ impl Vault {
     ) -> Result<Arc<OpenDir>> {
         let stored = parent.stored(text)?.text;
         let object = || parent.body.context.object(ino);
-        let dir = parent.dir.open_dir(&stored).map_err(|e| opened("open", object(), e))?;
+        let dir =
+            parent.dir.open_dir(&stored).map_err(|e| not_opened(parent, &stored, (ino, Kind::Dir), e))?;
         still_leads_to(ino, &dir.stat_self().map_err(|e| outcome("stat", object(), e))?)?;
         let (id, lasts) = match id {
             Some(id) => (id, true),

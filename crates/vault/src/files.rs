@@ -7,9 +7,9 @@ use runvault_store::backend::Kind;
 
 use crate::api::Ino;
 use crate::file::FileObject;
-use crate::outcome::{is_not_found, opened, outcome};
+use crate::outcome::{is_not_found, outcome};
 use crate::run::Body;
-use crate::view::still_leads_to;
+use crate::view::{not_opened, still_leads_to};
 use crate::{Damage, Error, Posix, Result, Vault};
 
 const STRIPES: usize = 64;
@@ -107,7 +107,8 @@ impl Vault {
         }
         let (dir, text, stored, access, stat) = self.by_a_name(ino, |dir, name, text| {
             let object = || dir.body.context.object(ino);
-            let (stored, access) = Self::open_stored(&dir, &name).map_err(|e| opened("open", object(), e))?;
+            let (stored, access) =
+                Self::open_stored(&dir, &name).map_err(|e| not_opened(&dir, &name, (ino, Kind::File), e))?;
             let stat = stored.stat().map_err(|e| outcome("stat", object(), e))?;
             still_leads_to(ino, &stat)?;
             Ok((dir, text, stored, access, stat))

@@ -1,5 +1,6 @@
 //! What `stat` shows: the backing's attributes, with the plaintext's size.
 
+use std::io;
 use std::sync::Arc;
 
 use runvault_format::keys::Place;
@@ -8,7 +9,7 @@ use runvault_store::backend::{Dir, Kind, Stat};
 use crate::api::{Attr, Ino, ROOT};
 use crate::directory::OpenDir;
 use crate::nodes::{Name, number};
-use crate::outcome::outcome;
+use crate::outcome::{opened, outcome};
 use crate::run::Body;
 use crate::{Error, Posix, Result, Vault, links};
 
@@ -161,6 +162,19 @@ impl Vault {
         }
         // Other gateways' runs come and go in it.
         Ok(self.attr(ROOT, 0, false, &stat, stat.size))
+    }
+}
+
+/// The error of opening the node `ino` of a kind by `stored`. What is of another kind there is damage only if it
+/// is that very node: another object may have the name since, or have had it at that moment.
+pub(crate) fn not_opened(dir: &OpenDir, stored: &[u8], (ino, kind): (Ino, Kind), error: io::Error) -> Error {
+    match opened("open", dir.body.context.object(ino), error) {
+        Error::Damaged { .. }
+            if dir.dir.stat(stored).is_ok_and(|found| number(found.ino) != ino || found.kind == kind) =>
+        {
+            Posix::Stale.into()
+        }
+        error => error,
     }
 }
 

@@ -4,7 +4,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Fixture, Mount, State, posix};
+use common::{CALLER, Fixture, Mount, READ, State, posix};
 use runvault_store::backend::Rename;
 use runvault_vault::api::ROOT;
 use runvault_vault::{Error, Posix};
@@ -103,6 +103,22 @@ fn another_gateways_renamed_runs_are_seen() {
         assert_eq!(posix(mount.attr("old00")), Posix::NotFound);
     }
     assert_eq!(reader.ino("new00/f").unwrap(), kept);
+}
+
+/// What was looked up and is another kind of object since is looked up again: nobody's damage.
+#[test]
+fn a_file_that_a_symlink_replaced_meanwhile_is_stale() {
+    let fixture = Fixture::in_memory();
+    let one = fixture.writer();
+    one.make_dir("run").unwrap();
+    one.put("run/f", b"file").unwrap();
+    let reader = fixture.reader();
+    let file = reader.ino("run/f").unwrap();
+    let run = one.ino("run").unwrap();
+    one.symlink(&CALLER, run, b"l", b"target").unwrap();
+    one.mv("run/l", "run/f", Rename::Over).unwrap();
+    assert_eq!(posix(reader.open_file(file, READ)), Posix::Stale);
+    assert_eq!(reader.readlink(reader.ino("run/f").unwrap()).unwrap(), b"target");
 }
 
 #[test]
