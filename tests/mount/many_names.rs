@@ -1,4 +1,4 @@
-//! A directory of many names: 100,000, or RUNVAULT_MANY_NAMES.
+//! A directory of many names: 100,000, or RUNVAULT_MANY_NAMES. The engine's tests have one of 500,000.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
