@@ -241,6 +241,11 @@ impl Vault {
         self.dirs.keep(&OpenDir::new(ino, dir, id, true, run, body));
     }
 
+    /// [`Vault::keep_removed`] for the top of a run.
+    pub(crate) fn keep_removed_run(&self, run: &Arc<Run>, body: Arc<Body>) {
+        self.dirs.keep(&OpenDir::new(body.top, body.tree.clone(), DirId::ROOT, true, run.clone(), body));
+    }
+
     /// A directory that the kernel keeps open after its removal.
     pub(crate) fn kept_directory(&self, ino: Ino) -> Option<Arc<OpenDir>> {
         self.dirs.get(ino)

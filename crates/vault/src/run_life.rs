@@ -211,6 +211,7 @@ impl Vault {
         self.nodes.remove_name(body.top, &Name::new(parent, name), true);
         run.mark_gone();
         self.remove_gone(gone.as_bytes())?;
+        self.keep_removed_run(run, body.clone());
         gateway.release(&run.id)
     }
 

@@ -696,11 +696,17 @@ fn who_stands_in_a_directory_that_goes_sees_it_empty() {
     for fixture in [Fixture::in_memory(), Fixture::on_disk()] {
         let vault = fixture.writer();
         vault.make_dir("run").unwrap();
-        let ino = vault.make_dir("run/d").unwrap().ino;
-        vault.remove_dir("run/d").unwrap();
-        assert_eq!(vault.getattr(ino, None).unwrap().kind, Kind::Dir);
-        vault.releasedir(vault.opendir(ino).unwrap()).unwrap();
-        assert_eq!(posix(vault.mkdir(&CALLER, ino, b"x", 0o755)), Posix::NotFound);
+        for path in ["run/d", "run"] {
+            let ino = if path == "run" { vault.ino(path) } else { vault.make_dir(path).map(|a| a.ino) };
+            let ino = ino.unwrap();
+            vault.remove_dir(path).unwrap();
+            let attr = vault.getattr(ino, None).unwrap_or_else(|e| panic!("{path}: {e}"));
+            assert_eq!((attr.kind, attr.nlink), (Kind::Dir, 0), "{path}");
+            vault.releasedir(vault.opendir(ino).unwrap()).unwrap();
+            assert_eq!(posix(vault.mkdir(&CALLER, ino, b"x", 0o755)), Posix::NotFound);
+        }
+        vault.make_dir("run").unwrap();
+        assert_eq!(vault.list("run").unwrap(), [""; 0]);
         vault.close().unwrap();
     }
 }
