@@ -8,7 +8,7 @@ use runvault_tests::Site;
 use runvault_tests::tools::{root_for, run, runvault};
 
 /// In a mount namespace of its own, where the sockets are the test's: mounts with further `options`, and unmounts.
-/// Gives what each socket heard, the journal's first.
+/// Gives what each socket heard, the journal's first. That nobody listens is said, and nothing else is.
 fn heard(sockets: [bool; 2], options: &[&str]) -> [Vec<String>; 2] {
     let site = Site::new();
     let bound = ["journal", "syslog"].map(|name| {
@@ -33,7 +33,9 @@ mount -t tmpfs none /run; mkdir -p /run/systemd/journal
 "$PROGRAM" unmount mnt"#;
     let mut command = Command::new("unshare");
     command.args(["--mount", "--propagation", "private", "sh", "-ec", &script, "sh"]).args(options);
-    run(command.env("DIR", site.dir()).env("PROGRAM", runvault()));
+    let done = run(command.env("DIR", site.dir()).env("PROGRAM", runvault()));
+    let says = String::from_utf8_lossy(&done.stderr);
+    assert_eq!(says.contains("warning: nobody takes log events"), sockets == [false, false], "{says}");
     bound.map(|socket| {
         let mut all = Vec::new();
         let mut bytes = [0; 65_536];
@@ -82,5 +84,15 @@ fn events_go_to_syslog_where_there_is_no_journal_and_by_its_name() {
     for (sockets, options) in [([false, true], &[][..]), ([true, true], &["--log", "syslog"])] {
         let [journal, syslog] = heard(sockets, options);
         only(&syslog, &journal, is_syslogs);
+    }
+}
+
+#[test]
+fn that_nobody_takes_events_is_said_at_the_mount() {
+    if !root_for("a machine without a journal and syslog") {
+        return;
+    }
+    for options in [&[][..], &["--log", "journal"], &["--log", "syslog"]] {
+        assert!(heard([false, false], options).iter().all(Vec::is_empty));
     }
 }

@@ -92,9 +92,7 @@ pub struct Who {
 impl Who {
     /// Whether the command line says which key to use, or where its passphrase is.
     pub fn names_a_key(&self) -> bool {
-        self.identity.is_some()
-            || self.unlock.passphrase_file.is_some()
-            || self.unlock.passphrase_fd.is_some()
+        self.identity.is_some() || self.unlock.names_a_passphrase()
     }
 }
 
@@ -112,6 +110,13 @@ pub struct Unlock {
     /// Accept secret files that group or others may read
     #[arg(long)]
     pub allow_readable_secret: bool,
+}
+
+impl Unlock {
+    /// Whether the command line says where the passphrase is.
+    pub fn names_a_passphrase(&self) -> bool {
+        self.passphrase_file.is_some() || self.passphrase_fd.is_some()
+    }
 }
 
 /// Mount a vault: plaintext in MNT, ciphertext in STORE

@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
-use crate::output::{utc, visible};
+use crate::output::{utc, visible, warn};
 
 const JOURNAL: &str = "/run/systemd/journal/socket";
 const SYSLOG: &str = "/dev/log";
@@ -56,11 +56,21 @@ pub fn start(target: &Target) -> Result<()> {
         Target::Syslog => Sink::Datagram(UnixDatagram::unbound()?, SYSLOG, syslog_line),
         Target::Stderr => Sink::Stderr,
     };
+    if let Sink::Datagram(_, address, _) = &sink
+        && UnixDatagram::unbound()?.connect(address).is_err()
+    {
+        warn(&nobody_listens(address));
+    }
     // A second start in one process keeps the first logger.
     if log::set_boxed_logger(Box::new(Logger { sink })).is_ok() {
         log::set_max_level(LevelFilter::Info);
     }
     Ok(())
+}
+
+/// Events are sent all the same: who listens may come later.
+fn nobody_listens(address: &str) -> String {
+    format!("nobody takes log events at {address}: those of this mount are lost; --log FILE keeps them")
 }
 
 enum Sink {

@@ -20,9 +20,7 @@ use crate::output::shown;
 /// itself, the store inside it.
 pub fn check(mount_point: &Path, store: &Path) -> Result<(PathBuf, PathBuf)> {
     let name = shown(mount_point);
-    let store = store.canonicalize().map_err(|e| {
-        refuse(Exit::Failed, format!("the store {}: {}", shown(store), crate::store::missing(&e)))
-    })?;
+    let store = store.canonicalize().map_err(|e| crate::store::no_store(store, &e))?;
     refuse_if_mounted(&absolute(mount_point)?, &name)?;
     let at = mount_point.canonicalize().map_err(|e| missing(&name, &e))?;
     refuse_if_mounted(&at, &name)?;

@@ -14,9 +14,9 @@ pub fn items(total: u64, what: &str) -> ProgressBar {
 
 fn bar(total: u64, what: &str, template: &str) -> ProgressBar {
     // `stderr()` hides itself where standard error is no terminal.
-    let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    bar.set_style(style.progress_chars("=> "));
-    bar.set_prefix(what.to_owned());
-    bar
+    // Nothing is drawn before something was done: a total that is not known yet would look like the end.
+    ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr())
+        .with_style(style.progress_chars("=> "))
+        .with_prefix(what.to_owned())
 }

@@ -75,13 +75,18 @@ impl Source {
         };
         let bits = strength_bits(&passphrase);
         if bits < WEAK_BITS {
-            warn(&format!(
-                "this passphrase has about {bits:.0} bits; whoever copies the store can guess it offline. \
-                 Seven random words have 90"
-            ));
+            warn(&weak(bits));
         }
         Ok(passphrase)
     }
+}
+
+/// Rounded down, since what is below a bound must not be told as the bound.
+fn weak(bits: f64) -> String {
+    format!(
+        "this passphrase has about {:.0} bits; whoever copies the store can guess it offline. Seven random words have 90",
+        bits.floor()
+    )
 }
 
 /// systemd's credential, where the service was given one.
@@ -162,6 +167,11 @@ impl Asker {
     pub fn new(source: Source) -> Self {
         Self { source, given: None, failed: None }
     }
+
+    /// Whether a lock wanted a passphrase, and got it.
+    pub fn was_asked(&self) -> bool {
+        self.given.is_some()
+    }
 }
 
 impl Prompt for Asker {
@@ -224,5 +234,6 @@ mod tests {
         assert!(bits("xk7%Qp2!mZr9@Lw4") > WEAK_BITS);
         assert!(bits("outlet gravel sublime tanker veneer mossy pelican") > WEAK_BITS);
         assert!(strength_bits(&[0xff; 4000]).is_finite());
+        assert!(weak(WEAK_BITS - 0.1).contains("about 79 bits"));
     }
 }

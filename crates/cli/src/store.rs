@@ -112,7 +112,11 @@ impl Store {
             }),
         };
         // Our own refusal says more than custody's "no passphrase".
-        asker.failed.take().map_or_else(|| opened.map_err(anyhow::Error::from), Err)
+        let opened = asker.failed.take().map_or_else(|| opened.map_err(anyhow::Error::from), Err)?;
+        if who.unlock.names_a_passphrase() && !asker.was_asked() {
+            warn("the key file is not locked: the passphrase that was named was not read");
+        }
+        Ok(opened)
     }
 
     /// One copy of the owner's key file is enough until it is lost too.
@@ -224,17 +228,17 @@ impl Open {
 /// # Errors
 /// Exit 1, with what was found.
 pub fn open_root(path: &Path) -> Result<Arc<dyn Dir>> {
-    posix::open_root(path).map_err(|e| {
-        let what = format!("the store {}: {}", shown(path), missing(&e));
-        if e.kind() == io::ErrorKind::NotFound {
-            return refuse_with(
-                Exit::Failed,
-                what,
-                format!("make a vault there: runvault init {}", shown(path)),
-            );
-        }
-        refuse(Exit::Failed, what)
-    })
+    posix::open_root(path).map_err(|e| no_store(path, &e))
+}
+
+/// What a path that is no directory, or none that can be looked into, is told as.
+pub fn no_store(path: &Path, error: &io::Error) -> anyhow::Error {
+    let what = format!("the store {}: {}", shown(path), missing(error));
+    if error.kind() == io::ErrorKind::NotFound {
+        let hint = format!("make a vault there: runvault init {}", shown(path));
+        return refuse_with(Exit::Failed, what, hint);
+    }
+    refuse(Exit::Failed, what)
 }
 
 /// The chain of the store at `path`, verified.

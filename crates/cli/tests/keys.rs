@@ -6,6 +6,7 @@ use common::{Outcome, STRONG, Scratch, holds, text};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
+use runvault_custody::key_files;
 use runvault_format::key_file::{KeyFile, Lock};
 
 const OTHER: &str = "another seven words that nobody guesses xylophone";
@@ -51,15 +52,17 @@ fn a_wrong_key_is_exit_3_and_writes_nothing() {
     let scratch = Scratch::new();
     let store = scratch.vault();
     let before = snapshot(&store);
+    let owner = key_files::read(&scratch.path("owner.key"), false).unwrap();
+    let needed = format!("needed is \"owner\" ({})", owner.id());
     scratch.run(&["init", "--no-lock", "--identity", "stranger.key", "elsewhere"]).done();
     for command in ["ls", "check", "passwd"] {
-        scratch.run(&[command, "--identity", "stranger.key", "store"]).refused(3, "");
+        scratch.run(&[command, "--identity", "stranger.key", "store"]).refused(3, &needed);
     }
-    scratch.run(&["custody", "rotate", "--identity", "stranger.key", "store"]).refused(3, "");
-    scratch.run(&["cp", "--identity", "stranger.key", "owner.key", "store:/x"]).refused(3, "");
+    scratch.run(&["custody", "rotate", "--identity", "stranger.key", "store"]).refused(3, &needed);
+    scratch.run(&["cp", "--identity", "stranger.key", "owner.key", "store:/x"]).refused(3, &needed);
     let at = scratch.folder("mnt");
     let mount = ["mount", "--identity", "stranger.key", "store", text(&at)];
-    scratch.run(&mount).refused(3, "");
+    scratch.run(&mount).refused(3, &needed);
     assert_eq!(snapshot(&store), before);
     // The key is outside the store: without it nobody can be asked.
     scratch.run(&["ls", "store"]).refused(2, "--identity");
@@ -114,6 +117,18 @@ fn a_key_outside_the_store_may_be_locked() {
     ls(&[&["--identity", "outside.key"], &pass[..]].concat()).done();
     ls(&["--identity", "outside.key"]).refused(2, "no terminal");
     ls(&pass).refused(2, "--identity");
+}
+
+/// Who names a passphrase believes that the key file has a lock.
+#[test]
+fn a_passphrase_for_a_key_that_is_not_locked_is_said_to_be_needless() {
+    let scratch = Scratch::new();
+    scratch.vault();
+    scratch.secret("pass", STRONG);
+    let ls = |more: &[&str]| scratch.run(&[&["ls", "store", "--identity", "owner.key"], more].concat());
+    let told = ls(&["--passphrase-file", "pass"]);
+    assert!(told.done().stderr.contains("warning: the key file is not locked"), "{}", told.stderr);
+    assert!(ls(&[]).done().stderr.is_empty());
 }
 
 #[test]

@@ -39,6 +39,10 @@ fn what_takes_long_shows_how_far_it_is() {
         assert_eq!(code, 0, "{shown}");
         let (bar, then) = last_bar(&shown, name);
         assert!(bar.contains(count), "{args:?}: {bar:?}");
+        assert!(
+            !shown.contains("[==============================] 0"),
+            "it begins as if it were done: {shown:?}"
+        );
         assert!(then.starts_with("\r\u{1b}[2K"), "the line is not cleared: {shown:?}");
     }
 }

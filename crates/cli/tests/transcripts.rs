@@ -75,6 +75,7 @@ fn refusals() {
             "init full --no-lock --identity new.key",
             "init store --no-lock --identity new.key",
             "init new --no-lock --identity owner.key",
+            "mount none mnt",
             "mount store none",
             "mount store full",
             "mount store store",

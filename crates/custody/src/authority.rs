@@ -12,7 +12,7 @@ use runvault_vault::authority::{Authority, EnvelopeFile, GatewayKey, Sealed};
 use runvault_vault::{Damage, Error as VaultError};
 
 use crate::chain::{Chain, Mark};
-use crate::epochs::{EpochKeys, wrong_key};
+use crate::epochs::{EpochKeys, needed_and_given, wrong_key};
 use crate::identity::Identity;
 use crate::{Error, Result, clock};
 
@@ -159,7 +159,10 @@ impl Acting {
 /// A key file names the vault it was made for: the first pin.
 pub(crate) fn check_bound(chain: &Chain, identity: &Identity) -> Result<()> {
     match identity.vault {
-        Some(bound) if bound != chain.vault_id() => Err(Error::OtherVault { bound, found: chain.vault_id() }),
+        Some(bound) if bound != chain.vault_id() => {
+            let (needed, given) = needed_and_given(chain, identity);
+            Err(Error::OtherVault { needed, given, bound, found: chain.vault_id() })
+        }
         _ => Ok(()),
     }
 }
@@ -401,6 +404,8 @@ mod tests {
         assert!(needed.contains(&owner.id().to_string()) && given.contains("stranger"));
         let mut bound = owner.again().unwrap();
         bound.vault = Some(VaultId([9; 32]));
-        assert!(matches!(Acting::opened(chain, &bound), Err(Error::OtherVault { .. })));
+        let refused = Acting::opened(chain, &bound).unwrap_err();
+        let Error::OtherVault { needed, given, .. } = refused else { panic!("{refused}") };
+        assert!(needed.contains(&owner.id().to_string()) && given.contains("owner"));
     }
 }

@@ -91,15 +91,27 @@ pub(crate) fn finish(custody: &Arc<dyn Dir>, chain: &Chain) -> Result<()> {
         .map_err(|e| Error::io("write", "custody/audit.log", e))
 }
 
+/// The lines whose claims are there, in order.
+pub(crate) fn numbers(custody: &Arc<dyn Dir>) -> Result<Vec<u64>> {
+    let names = layout::names(custody, layout::CUSTODY)?;
+    let mut found: Vec<u64> = names.iter().filter_map(|name| number(name)).collect();
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// The line that a name is of.
+fn number(name: &[u8]) -> Option<u64> {
+    let n = std::str::from_utf8(name).ok()?.strip_prefix("line-")?.parse().ok()?;
+    (self::name(n).as_bytes() == name).then_some(n)
+}
+
 /// Removes claims that are in the log and temporaries, where they are a day older than the claim of line
 /// `n`, by the store's own clock. What does not go stays for the next time.
 pub(crate) fn tidy(custody: &Arc<dyn Dir>, n: u64) -> Result<()> {
     let modified = |name: &[u8]| Some(custody.stat(name).ok()?.mtime.sec);
     let Some(now) = modified(name(n).as_bytes()) else { return Ok(()) };
     for name in layout::names(custody, layout::CUSTODY)? {
-        let line =
-            std::str::from_utf8(&name).ok().and_then(|name| name.strip_prefix("line-")?.parse::<u64>().ok());
-        let done = name.starts_with(TEMPORARY) || line.is_some_and(|line| line < n);
+        let done = name.starts_with(TEMPORARY) || number(&name).is_some_and(|line| line < n);
         let kept = KEPT.as_secs().cast_signed();
         if done && modified(&name).is_some_and(|then| now.saturating_sub(then) > kept) {
             let gone = custody.unlink(&name);

@@ -70,8 +70,14 @@ pub(crate) fn require_quorum_of_one(chain: &Chain, what: &'static str) -> Result
 
 /// Which keys could have opened what this one does not.
 pub(crate) fn wrong_key(chain: &Chain, given: &Identity) -> Error {
+    let (needed, given) = needed_and_given(chain, given);
+    Error::WrongKey { needed, given }
+}
+
+/// Labels and ids: of those whose keys open this vault, and of the one that was given.
+pub(crate) fn needed_and_given(chain: &Chain, given: &Identity) -> (String, String) {
     let needed: Vec<String> = chain.custodians().iter().map(|(label, id)| shown(label, id)).collect();
-    Error::WrongKey { needed: needed.join(" or "), given: shown(&given.label, &given.id()) }
+    (needed.join(" or "), shown(&given.label, &given.id()))
 }
 
 fn open_share(chain: &Chain, custodian: &Identity) -> Result<Secret<32>> {

@@ -24,8 +24,12 @@ pub enum Error {
         given: String,
     },
     /// The key file is bound to another vault.
-    #[error("this key belongs to vault {bound}, the store is vault {found}")]
+    #[error("wrong key: needed is {needed}, given was {given}, of vault {bound}; the store is vault {found}")]
     OtherVault {
+        /// Labels and ids of those who could.
+        needed: String,
+        /// Label and id of the key that was given.
+        given: String,
         /// The vault that the key file names.
         bound: VaultId,
         /// The vault of the store.
