@@ -111,15 +111,21 @@ pub(crate) fn write(dir: &dyn Dir, lease: &Lease) -> io::Result<()> {
         _ => {}
     }
     let bytes = lease.to_bytes().map_err(io::Error::other)?;
-    match dir.create_file(&temporary, 0o644).and_then(|file| file.write_at(&bytes, 0)) {
-        Ok(()) => dir.rename(&temporary, dir, NAME, Rename::Over),
+    let made = dir
+        .create_file(&temporary, 0o644)
+        .and_then(|file| file.write_at(&bytes, 0))
+        .and_then(|()| dir.rename(&temporary, dir, NAME, Rename::Over));
+    if made.is_err() {
+        // The first error is the one to tell.
+        let _ = dir.unlink(&temporary);
+    }
+    match made {
         Err(full) if matches!(full.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT)) => {
-            let _ = dir.unlink(&temporary);
             let there = dir.open_file(NAME, Access::ReadWrite).map_err(|_| full)?;
             there.write_at(&bytes, 0)?;
             there.set_len(bytes.len() as u64)
         }
-        Err(error) => Err(error),
+        made => made,
     }
 }
 
@@ -274,6 +280,37 @@ mod tests {
         assert_eq!(read(&*dir).unwrap().unwrap().seq, 2);
         holding.give_up().unwrap();
         assert!(matches!(Holding::take(RunId([2; 16]), dir, &GATEWAY), Err(Error::Store { .. })));
+    }
+
+    #[test]
+    fn a_lease_that_could_not_be_written_leaves_nothing_behind() {
+        for (op, errno) in [
+            (Op::Write, libc::EIO),
+            (Op::Write, libc::ENOSPC),
+            (Op::Rename, libc::EIO),
+            (Op::Rename, libc::ENOSPC),
+        ] {
+            for there in [false, true] {
+                let (dir, faults) = Faults::over(MemoryDir::root()).unwrap();
+                let mut lease = of_this_process(&GATEWAY);
+                if there {
+                    write(&*dir, &lease).unwrap();
+                }
+                lease.seq += 1;
+                faults.add(Rule::next(op, Fault::Fail(errno)));
+                let written = write(&*dir, &lease);
+                let (found, in_place) = (read(&*dir).unwrap(), there && errno == libc::ENOSPC);
+                assert_eq!(written.is_ok(), in_place, "{op:?} {errno} {there}");
+                assert_eq!(found.is_some_and(|found| found.seq == 2), in_place, "{op:?} {errno} {there}");
+                let mut names = Vec::new();
+                dir.entries(0, &mut |entry| {
+                    names.push(entry.name);
+                    true
+                })
+                .unwrap();
+                assert!(names.iter().all(|name| name == NAME), "{op:?} {errno} {there}: a file is left");
+            }
+        }
     }
 
     #[test]
