@@ -43,7 +43,7 @@ pub fn of(vault: &Vault) -> Vec<LeftOut> {
 }
 
 /// Warnings of one kind; who plants more fills no screen.
-const NAMED: usize = 20;
+pub const NAMED: usize = 20;
 
 /// Warns of every run that is not shown: for commands that do all that they were asked to without them.
 pub fn warn_all(vault: &Vault) {

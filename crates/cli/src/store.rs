@@ -152,7 +152,10 @@ impl Store {
     /// # Errors
     /// Exit 5: the state folder is in use; exit 1: a quorum must enrol this machine.
     pub fn write(&mut self, who: &Who, options: Options) -> Result<Open> {
-        let (folder, authority) = self.gateway(who)?;
+        let (folder, identity) = self.gateway(who)?;
+        let authority = Acting::open(&self.root, self.chain.clone(), &identity)?;
+        // From here on its key is not needed.
+        drop(identity);
         // The kernel has applied the callers' umask; the engine's modes are meant as they are.
         rustix::process::umask(rustix::fs::Mode::empty());
         let gateway = Arc::clone(&folder) as Arc<dyn Gateway>;
@@ -161,23 +164,20 @@ impl Store {
         Ok(Open { ticker: Ticker::start(&vault)?, vault, folder: Some(folder) })
     }
 
-    /// This machine's state folder, locked, enrolled and settled, and what the identity may open. The
-    /// identity's key is gone when this returns.
+    /// This machine's state folder, locked, enrolled and settled, and the identity, which opens something here.
     ///
     /// # Errors
     /// As [`Store::write`].
-    pub fn gateway(&mut self, who: &Who) -> Result<(Arc<StateFolder>, Arc<dyn Authority>)> {
+    pub fn gateway(&mut self, who: &Who) -> Result<(Arc<StateFolder>, Identity)> {
         let folder = Arc::new(StateFolder::open(&self.state, self.chain.vault_id())?);
         let identity = self.identity(who)?;
         // Refuses a key that opens nothing here, before anything is written.
-        let mut authority = Acting::open(&self.root, self.chain.clone(), &identity)?;
+        Acting::open(&self.root, self.chain.clone(), &identity)?;
         if !folder.is_enrolled(&self.chain) {
             folder.enroll(&self.root, &mut self.chain, &identity)?;
             self.pin(&self.chain)?;
             log::info!("this machine was enrolled as a gateway of vault {}", self.chain.vault_id());
-            authority = Acting::open(&self.root, self.chain.clone(), &identity)?;
         }
-        drop(identity);
         let settled =
             folder.settle(&self.root).with_context(|| format!("the store {}", shown(&self.path)))?;
         if settled.restored {
@@ -186,7 +186,7 @@ impl Store {
                  from a backup?); they are counted again",
             );
         }
-        Ok((folder, authority))
+        Ok((folder, identity))
     }
 
     /// `<state>/<vault id>`, where a writing mount has its control socket.

@@ -56,3 +56,20 @@ fn a_run_whose_entry_in_the_state_folder_is_lost_is_taken_over_though_nobody_hol
     scratch.run(&["takeover", "--yes", "--identity", "owner.key", "store", "run"]).done();
     scratch.run(&write).done();
 }
+
+#[test]
+fn a_run_that_no_envelope_opens_is_named_by_its_id() {
+    let scratch = Scratch::new();
+    held_elsewhere(&scratch);
+    std::fs::remove_dir_all(scratch.path("state")).unwrap();
+    let run = std::fs::read_dir(scratch.path("store/runs")).unwrap().next().unwrap().unwrap();
+    let id = run.file_name().into_string().unwrap();
+    std::fs::remove_file(run.path().join("keys/vault-1")).unwrap();
+    let takeover = |run| scratch.run(&["takeover", "--yes", "--identity", "owner.key", "store", run]);
+    takeover("run")
+        .refused(4, "no run that opens is named run")
+        .refused(4, &format!("run {id} is left out"))
+        .refused(4, "no envelope to a key of this vault is there")
+        .refused(4, "runvault takeover store ID");
+    takeover(&id).refused(4, "no envelope to a key of this vault is there");
+}

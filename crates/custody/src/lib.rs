@@ -12,6 +12,7 @@ mod epochs;
 pub mod error;
 mod execute;
 pub mod faults;
+pub mod follow;
 pub mod gateway;
 pub mod identity;
 pub mod init;

@@ -4,21 +4,29 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use anyhow::Result;
+use runvault_custody::follow::with_newest_keys;
 use runvault_format::ids::RunId;
+use runvault_store::backend::Dir;
 use runvault_vault::authority::Authority;
 use runvault_vault::{Vault, takeover};
 use serde_json::json;
 
 use crate::args::Takeover;
-use crate::exit::{Exit, refuse, refuse_with};
+use crate::exit::{self, Exit, refuse, refuse_with};
+use crate::left_out::{self, LeftOut};
 use crate::output::{self, shown, visible};
 use crate::prompt::confirm;
 use crate::store::Store;
 
 pub fn run(args: &Takeover) -> Result<()> {
     let mut store = Store::open(&args.store, &args.who)?;
-    let (folder, authority) = store.gateway(&args.who)?;
-    let run = find(&store, &authority, args)?;
+    let (folder, identity) = store.gateway(&args.who)?;
+    let run = match args.run.to_str().and_then(|text| text.parse().ok()) {
+        Some(id) => id,
+        None => with_newest_keys(&store.root, &mut store.chain, &identity, |authority| {
+            find(&store.root, authority, args)
+        })?,
+    };
     let name = visible(args.run.as_bytes());
     if let Some(writer) = takeover::writer_here(&store.root, &*folder, &run)? {
         return Err(refuse_with(
@@ -41,7 +49,9 @@ pub fn run(args: &Takeover) -> Result<()> {
         );
         confirm(&question, "that the machine which holds the run does not write it any more")?;
     }
-    takeover::takeover(&store.root, &*authority, &*folder, &run)?;
+    with_newest_keys(&store.root, &mut store.chain, &identity, |authority| {
+        Ok::<_, anyhow::Error>(takeover::takeover(&store.root, &**authority, &*folder, &run)?)
+    })?;
     tell(args, &run, true)
 }
 
@@ -54,17 +64,10 @@ fn tell(args: &Takeover, run: &RunId, taken: bool) -> Result<()> {
     output::line(&format!("run {name} is this machine's {when}; the next mount goes on with it"))
 }
 
-/// By id, else by name among the runs that this identity opens.
-fn find(store: &Store, authority: &Arc<dyn Authority>, args: &Takeover) -> Result<RunId> {
-    if let Some(id) = args.run.to_str().and_then(|text| text.parse::<RunId>().ok()) {
-        return Ok(id);
-    }
-    let vault = Vault::open(
-        Arc::clone(&store.root),
-        Arc::clone(authority),
-        None,
-        runvault_vault::Options::default(),
-    )?;
+/// The run of that name, among those that this identity opens.
+fn find(root: &Arc<dyn Dir>, authority: &Arc<dyn Authority>, args: &Takeover) -> Result<RunId> {
+    let vault =
+        Vault::open(Arc::clone(root), Arc::clone(authority), None, runvault_vault::Options::default())?;
     let wanted = args.run.as_bytes();
     let found: Vec<RunId> = vault
         .status()
@@ -73,17 +76,32 @@ fn find(store: &Store, authority: &Arc<dyn Authority>, args: &Takeover) -> Resul
         .filter(|run| run.name.as_deref() == Some(wanted))
         .map(|run| run.run)
         .collect();
+    let left_out = left_out::of(&vault);
     vault.close()?;
     match found.as_slice() {
         [one] => Ok(*one),
-        [] => Err(refuse_with(
-            Exit::Failed,
-            format!("there is no run {}", shown(&args.run)),
-            format!("runvault ls {} lists them", shown(&args.store)),
-        )),
+        [] => Err(none_of_that_name(args, left_out)),
         _ => Err(refuse(
             Exit::Usage,
             format!("several runs are named {}: name one by its id", shown(&args.run)),
         )),
     }
+}
+
+/// The name of a run that does not open is not known: it may be the one that is meant.
+fn none_of_that_name(args: &Takeover, left_out: Vec<LeftOut>) -> anyhow::Error {
+    let (run, store) = (shown(&args.run), shown(&args.store));
+    let damaged = left_out.iter().any(|run| run.exit() == Exit::Damaged);
+    if left_out.is_empty() {
+        return refuse_with(
+            Exit::Failed,
+            format!("there is no run {run}"),
+            format!("runvault ls {store} lists them"),
+        );
+    }
+    let mut lines: Vec<String> =
+        left_out.into_iter().take(left_out::NAMED).map(|run| exit::chain(&run.into())).collect();
+    lines.push(format!("If it is one of these, name it by its id: runvault takeover {store} ID"));
+    let exit = if damaged { Exit::Damaged } else { Exit::Failed };
+    refuse_with(exit, format!("no run that opens is named {run}"), lines.join("\n"))
 }
