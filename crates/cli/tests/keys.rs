@@ -198,6 +198,43 @@ fn an_older_custody_is_refused_until_a_person_names_where_it_ends() {
     ls(&["--accept-rollback", "0"]).done();
 }
 
+/// The new key has the number of the one that was lost with custody/, and so has its envelope.
+#[test]
+fn a_rotation_over_an_older_custody_names_what_it_leaves_and_the_writer_mends_it() {
+    let scratch = Scratch::new();
+    let identity = ["--identity", "owner.key"];
+    let run = |args: &[&str]| scratch.run(&[args, &identity].concat());
+    scratch.vault();
+    scratch.folder("run");
+    scratch.secret("run/RunInfo.xml", "<RunInfo/>");
+    run(&["cp", "-r", "run", "store:/"]).done();
+    let (custody, older) = (scratch.path("store/custody"), scratch.path("older"));
+    let copy = |from: &Path, to: &Path| {
+        let status = std::process::Command::new("cp").arg("-r").arg(from).arg(to).status().unwrap();
+        assert!(status.success());
+    };
+    copy(&custody, &older);
+    run(&["custody", "rotate", "store"]).done();
+    std::fs::remove_dir_all(&custody).unwrap();
+    copy(&older, &custody);
+    let rotated = run(&["custody", "rotate", "--accept-rollback", "1", "store"]);
+    rotated
+        .refused(4, "none of its envelopes opens to its key")
+        .refused(4, "1 run could not be sealed to the new key")
+        .refused(4, "mount the store again on the machine that writes the run");
+    let resumed = run(&["custody", "rotate", "--resume", "store"]);
+    resumed.refused(4, "none of its envelopes opens to its key");
+    assert!(!resumed.out().contains("finished"), "{}", resumed.all());
+    let checked = run(&["check", "store"]);
+    assert!(checked.refused(4, "").out().contains("the envelope does not open"), "{}", checked.all());
+    // Its writer has the run's key still.
+    run(&["cp", "owner.key", "store:/run/new"]).done();
+    run(&["check", "store"]).done();
+    run(&["custody", "rotate", "--resume", "store"]).done();
+    std::fs::remove_dir_all(scratch.path("state")).unwrap();
+    run(&["cat", "store", "run/new"]).done();
+}
+
 #[test]
 fn no_secret_is_printed_or_stored() {
     let scratch = Scratch::new();

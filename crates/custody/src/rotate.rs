@@ -3,7 +3,8 @@
 //! Order, so that a kill at any point leaves every run readable: new state, audit line (the commit: keys
 //! of both epochs open from then on, the older through the keyring), then per run the new envelope,
 //! durable, and only then the old one's removal. What is left of an interrupted rotation is "runs without
-//! `keys/vault-<e>`". Nothing in the store says that one is under way: who could forge that would keep
+//! a `keys/vault-<e>` that opens": one that does not is damaged, or to a key of the same number that was lost when
+//! an older custody/ was put back. Nothing in the store says that one is under way: who could forge that would keep
 //! a person who asks for a new key from getting it. So [`rotate`] always makes one, and [`resume`] is
 //! asked for by name.
 
@@ -37,7 +38,7 @@ pub struct RotateSummary {
     pub epoch: u32,
     /// Runs that got an envelope to it.
     pub rotated: u64,
-    /// Runs that had one already.
+    /// Runs that had one already, which opens.
     pub already: u64,
     /// Runs left as they were, and why: damaged, or no envelope opens.
     pub failed: Vec<(RunId, String)>,

@@ -132,6 +132,11 @@ impl Run {
         RunKeys::derive(&self.key, &self.id, Engine::fastest())
     }
 
+    /// See [`runs::lacks_envelope`].
+    pub(crate) fn lacks_envelope(&self, store: &Arc<dyn Dir>, authority: &dyn Authority) -> bool {
+        runs::lacks_envelope(store, &self.id, &self.key, authority)
+    }
+
     pub(crate) fn name(&self) -> Vec<u8> {
         self.known_name().text.clone()
     }

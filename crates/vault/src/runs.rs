@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use runvault_crypto::digest::ct_eq;
 use runvault_format::descriptor::{RunDescriptor, RunKind, Seals, StateRef};
 use runvault_format::ids::{Digest, IdentityId, RunId, VaultId};
 use runvault_format::keys::{RunKey, RunKeys};
@@ -12,7 +13,7 @@ use runvault_store::read_whole::read_whole;
 use runvault_store::replace;
 
 use crate::authority::{Authority, ChainPlace, EnvelopeFile, Sealed};
-use crate::outcome::{is_not_found, opened, outcome, part_opened};
+use crate::outcome::{is_not_found, opened, part_opened};
 use crate::run_life::DIR_MODE;
 use crate::{Damage, Error, Result, sys};
 
@@ -260,19 +261,25 @@ fn is_missing(error: &Error) -> bool {
     matches!(error, Error::Store { source, .. } if source.raw_os_error() == Some(libc::ENOENT))
 }
 
-/// Whether a run has none of the envelopes that `authority` could open, where it must have one.
-pub(crate) fn lacks_envelope(root: &Arc<dyn Dir>, run: &RunId, authority: &dyn Authority) -> bool {
-    let there = |name: &String| {
-        keys_dir(root, run).and_then(|keys| {
-            keys.stat(name.as_bytes()).map_err(|e| outcome("stat", format!("runs/{run}/keys/{name}"), e))
-        })
+/// Whether no envelope opens to the run's `key`, where one must: there is none, or it is damaged, or sealed to a
+/// key that is lost.
+pub(crate) fn lacks_envelope(
+    root: &Arc<dyn Dir>,
+    run: &RunId,
+    key: &RunKey,
+    authority: &dyn Authority,
+) -> bool {
+    let opened = read_envelopes(root, run, authority).and_then(|found| authority.open_run(run, &found.files));
+    let lacks = match opened {
+        Ok(Some(opened)) => !ct_eq(opened.0.expose(), key.0.expose()),
+        Ok(None) | Err(Error::Damaged { .. }) => true,
+        // The store's trouble says nothing about them.
+        Err(_) => false,
     };
-    let mut looked = authority.envelope_names().into_iter().map(|name| there(&name));
-    looked.all(|there| there.is_err_and(|e| is_not_found(&e) || is_missing(&e)))
-        && authority.opens_every_run()
+    lacks && authority.opens_every_run()
 }
 
-/// Seals the key of a run that has lost its envelopes anew, as that of a new run.
+/// Seals a run's key anew, as that of a new run, in the place of envelopes that are lost or do not open.
 ///
 /// # Errors
 /// The store's.
@@ -297,10 +304,15 @@ pub(crate) fn restore_envelopes(
 /// Puts an envelope in place, durable, whole or not at all.
 ///
 /// # Errors
-/// The store's.
+/// The store's; [`Damage::Kind`] where a directory has its name.
 pub fn put_envelope(root: &Arc<dyn Dir>, run: &RunId, envelope: &EnvelopeFile) -> Result<()> {
-    replace::replace(&*keys_dir(root, run)?, envelope.name.as_bytes(), &envelope.bytes, 0o644)
-        .map_err(|e| Error::store("write", format!("runs/{run}/keys/{}", envelope.name), e))
+    let object = || format!("runs/{run}/keys/{}", envelope.name);
+    replace::replace(&*keys_dir(root, run)?, envelope.name.as_bytes(), &envelope.bytes, 0o644).map_err(|e| {
+        match e.raw_os_error() {
+            Some(libc::EISDIR) => Error::damaged(object(), Damage::Kind),
+            _ => Error::store("write", object(), e),
+        }
+    })
 }
 
 /// Removes an envelope, durably. Nothing if there is none.

@@ -147,10 +147,10 @@ impl Vault {
         Ok(vault)
     }
 
-    /// What an earlier session left unfinished, and what a run has lost of its envelopes, comes in order
+    /// What an earlier session left unfinished, and a run that none of its envelopes opens, comes in order
     /// before anything is served.
     fn recover_held(&self) {
-        let lacks = |run: &Run| runs::lacks_envelope(&self.root, &run.id, &*self.authority);
+        let lacks = |run: &Run| run.lacks_envelope(&self.root, &*self.authority);
         for run in self.table().runs().filter(|run| run.held && (self.has_journal(run) || lacks(run))) {
             if let Err(error) = self.body(run) {
                 log::error!("run {} could not be recovered: {error}", run.id);

@@ -656,6 +656,22 @@ fn a_run_without_any_envelope_is_damage_and_its_writer_puts_one_back() {
 }
 
 #[test]
+fn an_envelope_that_opens_to_no_key_of_the_run_is_replaced_by_its_writer() {
+    for changed in [&[7; 32][..], b"torn"] {
+        let fixture = Fixture::in_memory();
+        written(&fixture);
+        let keys = run_dir(&fixture).open_dir(b"keys").unwrap();
+        keys.unlink(b"vault-1").unwrap();
+        keys.create_file(b"vault-1", 0o644).unwrap().write_at(changed, 0).unwrap();
+        assert!(fixture.reader().list("").unwrap().is_empty());
+        fixture.writer().close().unwrap();
+        let (summary, found) = checked(&fixture);
+        assert_eq!((summary.runs, summary.damages), (1, 0), "{found:?}");
+        assert_eq!(fixture.reader().get("run/x").unwrap(), vec![1; 30_000]);
+    }
+}
+
+#[test]
 fn what_is_planted_beside_the_parts_of_a_run_is_named() {
     let fixture = Fixture::on_disk();
     written(&fixture);

@@ -75,6 +75,7 @@ fn tell(args: &Rotate, summary: &RotateSummary, before: u32) -> Result<()> {
         }))?;
     } else {
         let how = match summary.epoch.saturating_sub(before) {
+            _ if args.resume && !summary.failed.is_empty() => "Made no new key; went on with the rotation to",
             _ if args.resume => "Made no new key; finished the rotation to",
             0 | 1 => "Made",
             _ => "Made a new key, and finished the rotation of someone else, who made a newer one meanwhile:",
@@ -98,6 +99,11 @@ fn tell(args: &Rotate, summary: &RotateSummary, before: u32) -> Result<()> {
     Err(refuse_with(
         Exit::Damaged,
         format!("{} could not be sealed to the new key", count(summary.failed.len() as u64, "run")),
-        format!("they keep their old envelopes; runvault check {} says more", shown(&args.store)),
+        format!(
+            "they keep the envelopes that they have; those that still open are read as before. Where none opens or is\n\
+             left: mount the store again on the machine that writes the run; it has the run's key still and makes the\n\
+             envelope anew. runvault check {} says more",
+            shown(&args.store)
+        ),
     ))
 }

@@ -9,13 +9,15 @@ use runvault_format::ids::{Digest, RunId};
 use runvault_format::keys::{RunKey, RunKeys};
 use runvault_store::backend::Dir;
 use runvault_vault::authority::{Authority, EnvelopeFile};
-use runvault_vault::{Error as VaultError, Posix, runs};
+use runvault_vault::runs::{self, Envelopes};
+use runvault_vault::{Error as VaultError, Posix};
 
 use crate::Result;
 use crate::authority::{Acting, newest_first, seal_one};
 
 pub(super) enum Outcome {
     Rotated,
+    /// It has one that opens.
     Already,
     /// Removed by its gateway meanwhile.
     Gone,
@@ -41,16 +43,12 @@ pub(super) fn seal(root: &Arc<dyn Dir>, acting: &Acting, run: &RunId) -> Result<
 fn try_seal(root: &Arc<dyn Dir>, acting: &Acting, run: &RunId) -> runvault_vault::Result<Outcome> {
     let (e, kem) = acting.sealed_to();
     let current = EnvelopeName::Vault(e);
-    let envelopes = runs::envelopes(root, run, acting)?.files;
-    let there = envelopes.iter().any(|file| file.name.parse() == Ok(current));
-    let older: Vec<&EnvelopeFile> = envelopes.iter().filter(|file| is_older(file, e)).collect();
-    if there && older.is_empty() {
-        return Ok(Outcome::Already);
-    }
     let commitment = runs::read_descriptor(root, run, acting)?.descriptor.commitment;
-    let Some((name, key)) = open(acting, run, &envelopes, &commitment) else {
-        return Ok(Outcome::Failed("no envelope opens to the run's key".to_owned()));
+    let envelopes = runs::envelopes(root, run, acting)?;
+    let Some((name, key)) = open(acting, run, &envelopes.files, &commitment) else {
+        return Ok(Outcome::Failed(why_closed(&envelopes)));
     };
+    // By its name alone it may be to a key of the same number, made by a rotation that was rolled back.
     let fine = name.parse() == Ok(current);
     if !fine {
         let new = seal_one(&acting.vault_id(), run, &current, &kem, &key)?;
@@ -60,10 +58,17 @@ fn try_seal(root: &Arc<dyn Dir>, acting: &Acting, run: &RunId) -> runvault_vault
         }
         runs::put_envelope(root, run, &new)?;
     }
-    for file in older {
+    for file in envelopes.files.iter().filter(|file| is_older(file, e)) {
         runs::remove_envelope(root, run, &file.name)?;
     }
     Ok(if fine { Outcome::Already } else { Outcome::Rotated })
+}
+
+fn why_closed(envelopes: &Envelopes) -> String {
+    match (envelopes.files.as_slice(), envelopes.refused.as_slice()) {
+        ([], [refused, ..]) => refused.to_string(),
+        _ => "none of its envelopes opens to its key".to_owned(),
+    }
 }
 
 /// The first envelope that opens to the key that run.json commits to, the current epoch's first.

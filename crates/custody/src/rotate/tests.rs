@@ -134,6 +134,60 @@ fn an_old_envelope_goes_only_when_the_new_one_opens() {
     all_open(&root, &owner, &made);
 }
 
+fn keys_of(root: &Arc<dyn Dir>, run: &RunId) -> Arc<dyn Dir> {
+    let runs = root.open_dir(b"runs").unwrap();
+    runs.open_dir(run.to_string().as_bytes()).unwrap().open_dir(b"keys").unwrap()
+}
+
+/// After an older custody/ was put back the next key has the number of one that is lost, and so have both keys'
+/// envelopes.
+#[test]
+fn an_envelope_to_a_lost_key_of_the_same_number_does_not_count() {
+    let (root, owner, chain, _, made) = runs(4);
+    let before = copy(&root);
+    quietly(&root, &chain, &owner).unwrap();
+    for (run, _) in made.get(..3).unwrap() {
+        put(&keys_of(&before, run), "vault-2", &get(&keys_of(&root, run), "vault-2"));
+    }
+    for (run, _) in made.get(..2).unwrap() {
+        keys_of(&before, run).unlink(b"vault-1").unwrap();
+    }
+    let summary = quietly(&before, &chain, &owner).unwrap();
+    assert_eq!((summary.epoch, summary.rotated, summary.already), (2, 2, 0), "{summary:?}");
+    let mut lost = [made[0].0, made[1].0];
+    lost.sort();
+    assert_eq!(summary.failed.iter().map(|(run, _)| *run).collect::<Vec<_>>(), lost);
+    assert!(summary.failed[0].1.contains("none of its envelopes opens"), "{summary:?}");
+    all_open(&before, &owner, &made[2..]);
+    made[2..].iter().for_each(|(run, _)| assert_eq!(names(&before, run), ["vault-2"]));
+}
+
+#[test]
+fn a_resumption_counts_only_envelopes_that_open() {
+    let (root, owner, chain, _, made) = runs(5);
+    let older = copy(&root);
+    quietly(&root, &chain, &owner).unwrap();
+    let [flipped, mended, gone, planted, _] = &made[..] else { panic!() };
+    for (run, _) in [flipped, mended] {
+        let mut bytes = get(&keys_of(&root, run), "vault-2");
+        *bytes.last_mut().unwrap() ^= 1;
+        put(&keys_of(&root, run), "vault-2", &bytes);
+    }
+    put(&keys_of(&root, &mended.0), "vault-1", &get(&keys_of(&older, &mended.0), "vault-1"));
+    keys_of(&root, &gone.0).unlink(b"vault-2").unwrap();
+    put(&keys_of(&root, &planted.0), "vault-1", &get(&keys_of(&older, &planted.0), "vault-1"));
+    keys_of(&root, &planted.0).unlink(b"vault-2").unwrap();
+    keys_of(&root, &planted.0).create_dir(b"vault-2", 0o755).unwrap();
+    let summary = resume(&root, &Chain::load(&root).unwrap(), &owner, &mut |_, _| {}).unwrap();
+    assert_eq!((summary.rotated, summary.already, summary.failed.len()), (1, 1, 3), "{summary:?}");
+    let why = |run: &RunId| summary.failed.iter().find(|(failed, _)| failed == run).unwrap().1.clone();
+    assert!(why(&flipped.0).contains("none of its envelopes opens"), "{summary:?}");
+    assert!(why(&gone.0).contains("no envelope to a key of this vault is there"), "{summary:?}");
+    assert!(why(&planted.0).contains("keys/vault-2"), "{summary:?}");
+    assert_eq!(names(&root, &mended.0), ["vault-2"]);
+    all_open(&root, &owner, &[made[1].clone(), made[4].clone()]);
+}
+
 #[test]
 fn only_the_owner_rotates() {
     let (root, _, chain, _, _) = runs(1);

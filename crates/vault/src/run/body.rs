@@ -283,11 +283,11 @@ impl Vault {
             let recovered = recovery::recover(&run.reader(tree), dir, &resume.session)?;
             log::info!("run {}: recovered, {} records brought in place", run.id, recovered.replayed);
         }
-        if runs::lacks_envelope(&self.root, &run.id, &*self.authority) {
+        if run.lacks_envelope(&self.root, &*self.authority) {
             let restored = runs::restore_envelopes(&self.root, &run.id, &run.key, &*self.authority);
             match restored {
-                Ok(()) => log::warn!("run {}: it had lost its envelopes; they were made anew", run.id),
-                Err(error) => log::error!("run {}: it has lost its envelopes: {error}", run.id),
+                Ok(()) => log::warn!("run {}: no envelope opened to its key any more; made anew", run.id),
+                Err(error) => log::error!("run {}: no envelope opens to its key: {error}", run.id),
             }
         }
         let mut session = [0u8; 16];
