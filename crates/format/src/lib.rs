@@ -28,6 +28,7 @@ pub mod retired;
 pub mod share;
 pub mod size;
 pub mod state_slot;
+mod stored_name;
 pub mod time;
 pub mod vault_file;
 pub mod words;

@@ -1,9 +1,10 @@
 //! A vault's side of a copy: the engine's calls, by path.
 
+mod file;
+
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
-use std::ops::Range;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use runvault_store::backend::{Kind, Rename, SetTime};
 use runvault_vault::api::{Attr, Caller, Handle, Ino, OpenFlags, ROOT, SetAttr};
 use runvault_vault::{Error, Posix, Vault};
 
+use self::file::File;
 use super::{Meta, Names, Sink, Source, Tree};
 use crate::exit::{Exit, refuse_with};
 use crate::left_out::{self, LeftOut};
@@ -342,63 +344,4 @@ impl Tree for InVault {
 
 fn is_posix(error: &anyhow::Error, wanted: Posix) -> bool {
     matches!(error.downcast_ref::<Error>(), Some(Error::Posix(found)) if *found == wanted)
-}
-
-/// An open file; released when dropped, flushed when closed.
-struct File {
-    node: Node,
-    handle: Handle,
-    /// The end of what was written, for files being written.
-    size: Option<u64>,
-}
-
-impl File {
-    fn vault(&self) -> &Vault {
-        &self.node.vault
-    }
-}
-
-impl Drop for File {
-    fn drop(&mut self) {
-        // Whoever wanted to know has closed it before.
-        let _ = self.node.vault.release(self.handle);
-    }
-}
-
-impl Source for File {
-    fn next_data(&mut self, from: u64) -> Result<Option<Range<u64>>> {
-        match self.vault().seek(self.handle, from, true) {
-            Ok(start) => Ok(Some(start..self.vault().seek(self.handle, start, false)?)),
-            Err(Error::Posix(Posix::NoSuchData)) => Ok(None),
-            Err(e) => Err(e.into()),
-        }
-    }
-
-    fn read(&mut self, offset: u64, buf: &mut [u8]) -> Result<usize> {
-        Ok(self.vault().read(self.handle, offset, buf)?)
-    }
-
-    fn size(&self) -> Result<u64> {
-        Ok(self.vault().vouched_size(self.handle)?)
-    }
-}
-
-impl Sink for File {
-    fn write(&mut self, offset: u64, data: &[u8]) -> Result<()> {
-        self.vault().write(self.handle, offset, data, false)?;
-        self.size = self.size.max(Some(offset.saturating_add(data.len() as u64)));
-        Ok(())
-    }
-
-    fn close(self: Box<Self>, size: u64, durable: bool) -> Result<()> {
-        if self.size != Some(size) {
-            let change = SetAttr { size: Some(size), ..NOTHING };
-            self.vault().setattr(&InVault::caller(), self.node.attr.ino, Some(self.handle), &change)?;
-        }
-        self.vault().flush(self.handle)?;
-        if durable {
-            self.vault().fsync(self.handle, false)?;
-        }
-        Ok(())
-    }
 }

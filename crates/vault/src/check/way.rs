@@ -7,7 +7,7 @@ use std::sync::Arc;
 use runvault_format::ids::DirId;
 use runvault_store::backend::Dir;
 
-use super::Level;
+use super::tree::Level;
 
 /// Directories on the way that are held open; what is further up is opened anew, from the top down.
 const HELD: usize = 128;
