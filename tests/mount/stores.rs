@@ -1,14 +1,15 @@
 //! Stores that cannot be written, are gone, or were left half made.
 
 use std::fs;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use runvault_tests::Site;
 use runvault_tests::image::Image;
-use runvault_tests::tools::{output, printed, root_for, run, runvault};
+use runvault_tests::site::detach;
+use runvault_tests::tools::{leave_out, output, printed, root_for, run, runvault};
 
 fn remount(at: &Path, how: &str) {
     run(Command::new("mount").arg("-o").arg(format!("remount,{how}")).arg(at));
@@ -209,4 +210,53 @@ fn a_store_that_is_deleted_while_mounted_is_an_error_and_not_durable() {
     assert_eq!(mount.wait().code(), Some(1));
     let said = fs::read_to_string(log).expect("the log");
     assert!(said.contains("the store was deleted") && !said.contains("everything is durable"), "{said}");
+}
+
+/// A directory seen through bindfs.
+struct Bound(PathBuf);
+
+impl Bound {
+    /// `None` leaves a test out, and says so: there is no bindfs.
+    fn new(dir: &Path, at: PathBuf) -> Option<Self> {
+        fs::create_dir(&at).expect("a directory");
+        match Command::new("bindfs").arg(dir).arg(&at).status() {
+            Ok(status) => assert!(status.success(), "bindfs: {status}"),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                leave_out("there is no bindfs");
+                return None;
+            }
+            Err(error) => panic!("bindfs: {error}"),
+        }
+        Some(Self(at))
+    }
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        detach(&self.0);
+    }
+}
+
+/// Such a store gives the number of a directory that was removed to the next one, also while someone stands in it.
+#[test]
+fn a_store_that_uses_numbers_again_confuses_no_directories() {
+    let site = Site::new();
+    let Some(bound) = Bound::new(&site.store, site.dir().join("bound")) else { return };
+    let mount = site.builder().store(&bound.0).mount();
+    let run = mount.path("run");
+    fs::create_dir(&run).expect("a run");
+    for round in 0..5 {
+        let path = |name: &str| run.join(format!("{name}{round}"));
+        for name in ["a", "b"] {
+            fs::create_dir(path(name)).expect("a directory");
+        }
+        fs::write(path("a").join("x"), b"x").expect("a file");
+        // Over another one, which goes.
+        let moved = fs::rename(path("a"), path("b"))
+            .and_then(|()| fs::create_dir(path("c")))
+            .and_then(|()| fs::rename(path("b"), path("c").join("in")))
+            .and_then(|()| fs::read(path("c").join("in/x")));
+        assert_eq!(moved.expect("renamed"), b"x");
+    }
+    mount.unmount();
 }

@@ -32,30 +32,16 @@ pub(crate) struct OpenDir {
     pub(crate) body: Arc<Body>,
     /// Its id is that of a record, not one made up for an empty directory without any.
     pub(crate) lasts: bool,
+    removed: bool,
     /// The group that new objects inherit, where the directory has its setgid bit.
     group: OnceLock<Option<u32>>,
     default_acl: OnceLock<bool>,
 }
 
 impl OpenDir {
-    fn new(
-        node: Ino,
-        dir: Arc<dyn Dir>,
-        id: DirId,
-        lasts: bool,
-        run: Arc<Run>,
-        body: Arc<Body>,
-    ) -> Arc<Self> {
-        Arc::new(Self {
-            node,
-            dir,
-            id,
-            run,
-            body,
-            lasts,
-            group: OnceLock::new(),
-            default_acl: OnceLock::new(),
-        })
+    fn new(node: Ino, dir: Arc<dyn Dir>, id: DirId, lasts: bool, run: Arc<Run>, body: Arc<Body>) -> Self {
+        let (group, default_acl) = (OnceLock::new(), OnceLock::new());
+        Self { node, dir, id, run, body, lasts, removed: false, group, default_acl }
     }
 
     /// The group that new objects inherit; `None` where they get their maker's.
@@ -138,7 +124,7 @@ impl Vault {
     /// [`Posix::NotFound`] for the mount's root while there is no loose run, [`Posix::NotDirectory`],
     /// [`Posix::Stale`]; damage; the store's.
     pub(crate) fn directory(&self, ino: Ino) -> Result<Arc<OpenDir>> {
-        if let Some(dir) = self.dirs.get(ino) {
+        if let Some(dir) = self.kept_directory(ino) {
             return Ok(dir);
         }
         if ino == ROOT {
@@ -162,7 +148,7 @@ impl Vault {
             if at == ROOT {
                 break self.directory(ROOT)?;
             }
-            if let Some(dir) = self.dirs.get(at) {
+            if let Some(dir) = self.kept_directory(at) {
                 break dir;
             }
         };
@@ -175,7 +161,7 @@ impl Vault {
     /// The top directory of a run, which has no record: its id is zero.
     fn top_of(&self, node: Ino, run: &Arc<Run>) -> Result<Arc<OpenDir>> {
         let body = self.body(run)?;
-        let open = OpenDir::new(node, body.tree.clone(), DirId::ROOT, true, run.clone(), body);
+        let open = Arc::new(OpenDir::new(node, body.tree.clone(), DirId::ROOT, true, run.clone(), body));
         self.dirs.keep(&open);
         Ok(open)
     }
@@ -199,6 +185,7 @@ impl Vault {
             None => self.dir_id(parent, &*dir, text, &object)?,
         };
         let open = OpenDir::new(ino, dir, id, lasts, parent.run.clone(), parent.body.clone());
+        let open = Arc::new(open);
         if lasts {
             self.nodes.set_dir_id(ino, id);
             self.dirs.keep(&open);
@@ -237,18 +224,21 @@ impl Vault {
 
     /// Who stands in a directory that is removed sees it empty from now on.
     pub(crate) fn keep_removed(&self, parent: &OpenDir, ino: Ino, dir: Arc<dyn Dir>, id: DirId) {
-        let (run, body) = (parent.run.clone(), parent.body.clone());
-        self.dirs.keep(&OpenDir::new(ino, dir, id, true, run, body));
+        let open = OpenDir::new(ino, dir, id, true, parent.run.clone(), parent.body.clone());
+        self.dirs.keep(&Arc::new(OpenDir { removed: true, ..open }));
     }
 
     /// [`Vault::keep_removed`] for the top of a run.
     pub(crate) fn keep_removed_run(&self, run: &Arc<Run>, body: Arc<Body>) {
-        self.dirs.keep(&OpenDir::new(body.top, body.tree.clone(), DirId::ROOT, true, run.clone(), body));
+        let open = OpenDir::new(body.top, body.tree.clone(), DirId::ROOT, true, run.clone(), body);
+        self.dirs.keep(&Arc::new(OpenDir { removed: true, ..open }));
     }
 
-    /// A directory that the kernel keeps open after its removal.
+    /// The directory of a node, if it is open; also one that the kernel keeps open after its removal, unless
+    /// its number is another one's by now: not every store keeps the numbers of what is open.
     pub(crate) fn kept_directory(&self, ino: Ino) -> Option<Arc<OpenDir>> {
-        self.dirs.get(ino)
+        let is_removed = || self.nodes.known(ino).is_none_or(|known| known.name.is_none());
+        self.dirs.get(ino).filter(|dir| !dir.removed || is_removed())
     }
 
     /// What a side file holds; `None` where there is none, or something that can be no side file.
