@@ -302,7 +302,7 @@ fn a_bit_flipped_anywhere_gives_no_wrong_byte_and_is_named() {
     let file = tree.open_file(&stored(&*tree, ino), Access::ReadWrite).unwrap();
     let size = file.stat().unwrap().size;
     let ends = (1024..size).step_by(8220).flat_map(|at| [at, at + 11, at + 12, at + 28, at + 500, at + 3000]);
-    let places = (0..1024).step_by(9).chain(ends).chain(size - 16..size);
+    let places = (0..1024).step_by(61).chain(ends).chain(size - 16..size);
     let (mut of_chunk, mut of_copy, mut unnamed) = (0, 0, Vec::new());
     for at in places.filter(|at| *at < size) {
         let mut byte = [0];
@@ -329,7 +329,7 @@ fn a_bit_flipped_anywhere_gives_no_wrong_byte_and_is_named() {
         }
         file.write_at(&byte, at).unwrap();
     }
-    assert!(of_chunk > 15 && of_copy > 100, "{of_chunk} {of_copy}");
+    assert!(of_chunk > 15 && of_copy > 15, "{of_chunk} {of_copy}");
     assert!(unnamed.is_empty(), "{} of them, first {:?}", unnamed.len(), unnamed[0]);
 }
 

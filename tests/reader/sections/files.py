@@ -89,6 +89,7 @@ def counting_copies(stored, c, run_id, keys, kind):
     for j in (0, 1):
         copy = header[512 * j:512 * j + 512]
         if not any(copy):
+            damaged |= j == 0
             continue
         try:
             clear = parse_clear(copy)
@@ -139,7 +140,7 @@ class File:
         """Step 3: how far a file goes that is longer than its state says."""
         last = (longest - 1) // self.c
         i = size // self.c
-        if self.readable(i) is None:
+        if not (size % self.c == 0 and self.hole_end(i)) and self.readable(i) is None:
             return size
         if self.hole_end(last) or self.readable(last) is not None:
             return longest

@@ -120,6 +120,10 @@ fn copies() -> Vec<Vector> {
             "header-copy",
             damaged(&one_hole(1, 1900), 1900, 1..2),
         ),
+        vector("first_copy_zeroed_of_a_file_that_has_grown_behind_a_hole", "chunk", {
+            let copies = [vec![0; 512], copy(1, &state(3, 512))];
+            input(&Made { copies, body: body(&pattern(1900), 0, 1..2) }.bytes())
+        }),
         vector("one_copy_damaged_and_the_other_of_another_place", "header-copy", {
             let elsewhere = place(&DIR, Kind::File, b"elsewhere");
             damaged(&SlotState { place: elsewhere, ..state(3, 600) }, 600, 0..0)
@@ -163,6 +167,12 @@ fn ends() -> Vec<Vector> {
         change(&mut bytes);
         input(&bytes)
     };
+    // A state that lists chunks from `first` on, and claims no more than `size`; data only in the last chunk.
+    let longer_behind = |first: u64, size: u64| {
+        let slot = SlotState { holes: vec![Extent { first, count: 3 }], ..state(1, size) };
+        let body = body(&pattern(1900), 0, first as usize..3);
+        input(&Made { copies: [copy(0, &slot), vec![0; 512]], body }.bytes())
+    };
     let at = |i: usize| 1024 + i * (C + 28);
     vec![
         vector("longer_than_its_state_and_authentic", "ok", longer(0, 1400, &|_| {})),
@@ -196,6 +206,8 @@ fn ends() -> Vec<Vector> {
             "ok",
             longer(512, 1024, &|b| b.truncate(1024 + C + 28 + 20)),
         ),
+        vector("longer_behind_a_hole", "ok", longer_behind(1, 512)),
+        vector("longer_behind_a_hole_and_not_grown_in_its_last_chunk", "ok", longer_behind(0, 500)),
         vector("half_a_chunk_cut_off", "short", longer(1024, 1024, &|b| b.truncate(1024 + C + 28 + 20))),
     ]
 }
@@ -281,7 +293,8 @@ impl Reader<'_> {
     /// Section 10.4, step 3.
     fn size(&self, claimed: u64, longest: u64) -> u64 {
         let c = self.geometry.chunk();
-        if longest <= claimed || self.chunk(claimed / c, longest).is_none() {
+        let in_hole = claimed.is_multiple_of(c) && self.is_hole(claimed / c);
+        if longest <= claimed || !(in_hole || self.chunk(claimed / c, longest).is_some()) {
             return claimed;
         }
         if self.fine((longest - 1) / c, longest) {
@@ -349,7 +362,10 @@ pub fn states(
         let copy: [u8; 512] = stored[usize::from(j) * 512..][..512].try_into().unwrap();
         let found = match header::clear_of(&copy) {
             Ok(Some(found)) if (found.run_id, found.geometry, found.kind) == (run, geometry, kind) => found,
-            Ok(None) => continue,
+            Ok(None) => {
+                damaged |= j == 0;
+                continue;
+            }
             other => {
                 foreign |= !matches!(other, Err(runvault_format::Error::Magic));
                 damaged = true;

@@ -119,9 +119,9 @@ impl FileObject {
     fn tell_holes(&self, state: &mut State, durable: bool) -> Result<()> {
         if durable {
             self.write_slot(state)?;
-            self.sync_file(state)?;
+            return self.sync_file(state);
         }
-        Ok(())
+        if state.header.as_ref().is_some_and(|h| h.written) { self.list_holes(state) } else { Ok(()) }
     }
 
     fn write_zeros(&self, stored: Range<u64>) -> Result<()> {

@@ -86,7 +86,8 @@ impl FileObject {
         let chunks = std::mem::replace(&mut batch.chunks, 0..0);
         let mut offset = self.run.geometry.chunk_offset(chunks.start);
         if batch.with_header {
-            let sector = self.next_slot(state, 0, batch.end)?;
+            let holes = state.listed_holes();
+            let sector = self.next_slot(state, 0, batch.end, &holes)?;
             let copy = batch.buffer.get_mut(..COPY as usize).ok_or_else(|| self.damaged(Damage::Header))?;
             copy.copy_from_slice(&sector);
             offset = 0;
@@ -98,7 +99,7 @@ impl FileObject {
         let stored = batch.buffer.get(..batch.used).unwrap_or_default();
         self.file.write_at(stored, offset).map_err(self.io("write"))?;
         if batch.with_header {
-            self.slot_was_written(state, 0, batch.end);
+            self.slot_was_written(state, 0, batch.end, &state.listed_holes());
         }
         state.stale |= batch.end > state.slot_size;
         self.count_writes(state, chunks.end - chunks.start);

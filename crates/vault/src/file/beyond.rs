@@ -83,7 +83,7 @@ impl Stored<'_> {
         }
         let chunk = self.run.geometry.chunk();
         let (border, last) = (claimed / chunk, (stored - 1) / chunk);
-        if !self.authenticates(border, stored)? {
+        if !self.goes_on(claimed, stored, holes)? {
             return Ok(claimed);
         }
         if last == border || self.authenticates(last, stored)? {
@@ -96,12 +96,21 @@ impl Stored<'_> {
         self.readable_size(claimed, stored, holes)
     }
 
+    /// Whether a file of `claimed` bytes has become one of `stored`: the chunk that the claim ends in has grown.
+    fn goes_on(&self, claimed: u64, stored: u64, holes: &Extents) -> io::Result<bool> {
+        let (chunk, border) = (self.run.geometry.chunk(), claimed / self.run.geometry.chunk());
+        Ok((claimed.is_multiple_of(chunk) && holes.contains(border)) || self.authenticates(border, stored)?)
+    }
+
     /// Up to where every chunk beyond `claimed` bytes is there.
     ///
     /// # Errors
     /// The store's.
     pub(crate) fn readable_size(&self, claimed: u64, stored: u64, holes: &Extents) -> io::Result<u64> {
         let chunk = self.run.geometry.chunk();
+        if stored <= claimed || !self.goes_on(claimed, stored, holes)? {
+            return Ok(claimed);
+        }
         let beyond = claimed / chunk..stored.div_ceil(chunk);
         Ok(match self.first_unreadable(beyond, stored, holes)? {
             Some(i) => claimed.max(i * chunk),

@@ -43,9 +43,6 @@ impl Unreadable {
     }
 }
 
-/// [`Found::read`] or [`Found::read_settled`].
-pub(super) type ReadHeader = fn(&RunContext, &dyn File, Kind) -> std::result::Result<Found, Unreadable>;
-
 impl Found {
     /// Reads both copies; only what is of this run and of `kind` counts.
     pub(crate) fn read(
@@ -138,8 +135,8 @@ fn names_another_format(refused: &runvault_format::Error) -> bool {
 }
 
 impl FileObject {
-    /// The sector of the next slot, for copy `j`, claiming `size`.
-    pub(super) fn next_slot(&self, state: &mut State, j: u8, size: u64) -> Result<Sector> {
+    /// The sector of the next slot, for copy `j`, claiming `size` and listing `holes`.
+    pub(super) fn next_slot(&self, state: &mut State, j: u8, size: u64, holes: &Extents) -> Result<Sector> {
         let writer = self.run.require_writer()?;
         state.seq += 1;
         state.jskip = state.jskip.max(writer.journal.floor());
@@ -153,13 +150,13 @@ impl FileObject {
             flags: if state.several_links { SEVERAL_LINKS } else { 0 },
             place: state.place,
             previous: state.previous,
-            holes: state.listed_holes().to_slot(HOLES_MAX),
+            holes: holes.to_slot(HOLES_MAX),
         };
         let header = self.ensure_header(state)?;
         Ok(header::seal_copy(j, &header.clear, &header.slot_key, &slot)?)
     }
 
-    pub(super) fn slot_was_written(&self, state: &mut State, j: u8, size: u64) {
+    pub(super) fn slot_was_written(&self, state: &mut State, j: u8, size: u64, holes: &Extents) {
         if let Some(header) = &mut state.header {
             header.written = true;
         }
@@ -168,7 +165,7 @@ impl FileObject {
         // Read after the write: a checkpoint that begins later covers it.
         state.slot_round = self.run.writer.as_ref().map_or(0, |w| w.round());
         state.slot_size = size;
-        state.listed = Extents::from_slot(&state.listed_holes().to_slot(HOLES_MAX));
+        state.listed = Extents::from_slot(&holes.to_slot(HOLES_MAX));
         state.direct = true;
         state.unrecorded = 0;
         state.stale = false;
@@ -180,9 +177,9 @@ impl FileObject {
     pub(super) fn write_slot(&self, state: &mut State) -> Result<()> {
         self.bound_holes(state)?;
         let j = state.safe.map_or(0, |safe| 1 - safe);
-        let size = state.size;
+        let (size, holes) = (state.size, state.listed_holes());
         let fresh = !state.header.as_ref().is_some_and(|h| h.written);
-        let sector = self.next_slot(state, j, size)?;
+        let sector = self.next_slot(state, j, size, &holes)?;
         self.mark_unsynced(state);
         if fresh && j == 0 {
             // Both copies' room from the start, so that the stored length is a legal one.
@@ -192,7 +189,24 @@ impl FileObject {
         } else {
             self.file.write_at(&sector, u64::from(j) * COPY).map_err(self.io("write"))?;
         }
-        self.slot_was_written(state, j, size);
+        self.slot_was_written(state, j, size, &holes);
+        Ok(())
+    }
+
+    /// A slot that claims what the one before it did, and lists more holes: before data lies behind them, or readers,
+    /// and the next session after a kill, take them for damage.
+    pub(super) fn list_holes(&self, state: &mut State) -> Result<()> {
+        let j = state.safe.map_or(0, |safe| 1 - safe);
+        let (size, due) = (state.slot_size, state.slot_due);
+        let mut holes = state.listed.clone();
+        for hole in state.listed_holes().iter() {
+            holes.insert(hole);
+        }
+        let sector = self.next_slot(state, j, size, &holes)?;
+        self.mark_unsynced(state);
+        self.file.write_at(&sector, u64::from(j) * COPY).map_err(self.io("write"))?;
+        self.slot_was_written(state, j, size, &holes);
+        (state.stale, state.slot_due) = (true, due);
         Ok(())
     }
 

@@ -11,7 +11,8 @@ use runvault_store::backend::{File, Stat};
 
 use super::beyond::Stored;
 use super::extents::Extents;
-use super::header::{Found, ReadHeader, UNRECORDED_LIMIT};
+use super::header::{Found, UNRECORDED_LIMIT};
+use super::read::{PAUSE, RETRIES};
 use super::state::{Header, State};
 use super::{FileObject, RunContext};
 use crate::{Damage, Error, Result};
@@ -70,7 +71,7 @@ impl FileObject {
             return Ok(live);
         }
         let opened = Self::new(run, ino, file, State::default());
-        let state = opened.load(stat, expected, Found::read_settled)?;
+        let state = opened.load_settled(stat, expected)?;
         *opened.exclusive() = state;
         if !run.read_only() {
             opened.take_over(&mut opened.exclusive(), stat.size)?;
@@ -90,8 +91,21 @@ impl FileObject {
         Err(self.damaged(if state.lost_copy { Damage::HeaderCopy } else { Damage::Place }))
     }
 
+    /// [`FileObject::load`] beside a writer, who may be at work on header and length.
+    fn load_settled(&self, stat: &Stat, expected: Option<Place>) -> Result<State> {
+        let mut loaded = self.load(stat, expected);
+        let mut tries = 0;
+        while self.run.read_only() && tries < RETRIES && may_settle(&loaded) {
+            std::thread::sleep(PAUSE);
+            let stat = self.file.stat().map_err(self.io("stat"))?;
+            loaded = self.load(&stat, expected);
+            tries += 1;
+        }
+        loaded
+    }
+
     /// What the store says of the file, whose attributes are `stat`.
-    pub(super) fn load(&self, stat: &Stat, expected: Option<Place>, header: ReadHeader) -> Result<State> {
+    pub(super) fn load(&self, stat: &Stat, expected: Option<Place>) -> Result<State> {
         let (run, file) = (&*self.run, &*self.file);
         if stat.size == 0 {
             return Ok(State::empty(expected.filter(|_| stat.nlink < 2)));
@@ -100,10 +114,10 @@ impl FileObject {
             file.will_read(stat.size);
         }
         let unnamed = |e: super::Unreadable| e.named(run.object(self.ino));
-        let found = header(run, file, Kind::File).map_err(unnamed)?;
+        let found = Found::read(run, file, Kind::File).map_err(unnamed)?;
         let stored = run.geometry.plain_len_floor(stat.size);
         let stored = stored.ok_or_else(|| self.damaged(Damage::Header))?;
-        let (chosen, believed) = self.choose(&found, stored)?;
+        let (chosen, after_crash) = self.choose(&found, stored)?;
         let (copy, slot) = found.copies.get(chosen).ok_or_else(|| self.damaged(Damage::Header))?;
         let file_key = run.keys.file_key(&found.clear, slot.epoch);
         let holes = Extents::from_slot(&slot.holes);
@@ -114,10 +128,10 @@ impl FileObject {
                 return Err(self.damaged(Damage::HeaderCopy));
             }
             Ok(stored)
-        } else if believed {
-            there.authentic_size(slot.size, stored, &holes)
-        } else {
+        } else if after_crash {
             there.readable_size(slot.size, stored, &holes)
+        } else {
+            there.authentic_size(slot.size, stored, &holes)
         };
         let size = size.map_err(self.io("read"))?;
         let written_at_least = slot.writes.max(size / run.geometry.chunk());
@@ -140,7 +154,7 @@ impl FileObject {
             previous: slot.previous,
             several_links: slot.flags & SEVERAL_LINKS != 0,
             // Found beyond the slot: only a slot keeps it when the file grows further.
-            stale: !believed || found.lost || size != slot.size,
+            stale: chosen > 0 || found.lost || size != slot.size,
             header: Some(Header {
                 slot_key: run.keys.slot_key(&found.clear),
                 clear: found.clear,
@@ -157,11 +171,18 @@ impl FileObject {
         Ok(state)
     }
 
-    /// Which copy counts, and whether its sync is known to have completed (or need not be asked).
+    /// Which copy counts, and whether this is the writer's first look after an unclean end, when what lies behind
+    /// its size may have come in any order.
     fn choose(&self, found: &Found, stored: u64) -> Result<(usize, bool)> {
         let chosen = found.newest_fitting(stored).ok_or_else(|| self.damaged(Damage::Short))?;
-        let (Some(writer), 0) = (&self.run.writer, chosen) else { return Ok((chosen, true)) };
-        if found.copies.len() < 2 || !writer.compare_once(self.ino) {
+        let longer = found.copies.first().is_none_or(|(_, slot)| slot.size != stored);
+        let Some(writer) = self.run.writer.as_ref().filter(|_| longer || found.copies.len() > 1) else {
+            return Ok((chosen, false));
+        };
+        if !writer.compare_once(self.ino) {
+            return Ok((chosen, false));
+        }
+        if chosen > 0 {
             return Ok((chosen, true));
         }
         let epoch = found.copies.first().map_or(0, |(_, slot)| slot.epoch);
@@ -169,7 +190,7 @@ impl FileObject {
         let there = Stored { run: &self.run, file: &*self.file, key: &key };
         let missing =
             there.newer_never_completed(found, stored, &Extents::default()).map_err(self.io("read"))?;
-        Ok((usize::from(missing), !missing))
+        Ok((usize::from(missing), true))
     }
 
     /// The writer's part of opening: what this session knows of the file, and a legal length.
@@ -237,6 +258,17 @@ impl FileObject {
         }
         self.keep_while_needed(&mut state);
         Ok(self.ensure_header(&mut state)?.clear.file_id)
+    }
+}
+
+/// Whether it may be a header that is being written, or a length that is behind or ahead of it.
+fn may_settle(loaded: &Result<State>) -> bool {
+    match loaded {
+        Ok(state) => state.lost_copy,
+        Err(Error::Damaged { damage, .. }) => {
+            matches!(damage, Damage::Header | Damage::HeaderCopy | Damage::Short)
+        }
+        Err(_) => false,
     }
 }
 

@@ -7,7 +7,6 @@ use std::time::Duration;
 use runvault_format::chunk;
 
 use super::FileObject;
-use super::header::Found;
 use super::state::{Header, State};
 use crate::buffers::Pool;
 use crate::{Damage, Result};
@@ -51,7 +50,7 @@ impl FileObject {
         let mut tries = 0;
         loop {
             let stat = self.file.stat().map_err(self.io("stat"));
-            let outcome = stat.and_then(|stat| self.load(&stat, None, Found::read)).and_then(|now| {
+            let outcome = stat.and_then(|stat| self.load(&stat, None)).and_then(|now| {
                 let mut state = self.exclusive();
                 *state = now;
                 let size = state.size;
@@ -161,7 +160,8 @@ impl FileObject {
         if !state.unexamined.contains(i) {
             return Err(self.damaged(Damage::Chunk(i)));
         }
-        if stored.iter().any(|b| *b != 0) {
+        // Beside a writer it may be data on its way.
+        if !self.run.read_only() && stored.iter().any(|b| *b != 0) {
             log::warn!("{}: a hole at chunk {i} holds bytes that are not ours", self.run.object(self.ino));
         }
         plain.fill(0);

@@ -87,9 +87,13 @@ impl FileObject {
         self.mark_unsynced(state);
         state.direct = true;
         state.stale = true;
+        let written = state.header.as_ref().is_some_and(|h| h.written);
+        if written {
+            self.list_holes(state)?;
+        }
         self.file.set_len(self.run.geometry.stored_len(size)).map_err(self.io("extend"))?;
         state.size = size;
-        if !state.header.as_ref().is_some_and(|h| h.written) {
+        if !written {
             self.write_slot(state)?;
         }
         Ok(())

@@ -215,13 +215,13 @@ impl World {
         self.current = next;
         self.look_now()?;
         for i in 0..FILES.len() {
-            self.go_on_with(i).map_err(|what| format!("file {i} after the restart: {what}"))?;
+            self.go_on_with(i, power).map_err(|what| format!("file {i} after the restart: {what}"))?;
         }
         self.look_at_changes(usize::MAX)
     }
 
     /// What the application finds in a file and what it does with it, when its own memory is gone.
-    fn go_on_with(&mut self, i: usize) -> Outcome {
+    fn go_on_with(&mut self, i: usize, power: bool) -> Outcome {
         let session = self.session.as_mut().expect("a session runs");
         let expect = &mut self.expects[i];
         let owed = match session.read(i, expect.owed()) {
@@ -236,14 +236,19 @@ impl World {
         if let Some(broken) = expect.broken_by(&owed) {
             return Err(broken);
         }
-        if let Ok(all) = session.read(i, usize::MAX) {
-            expect.found(all);
-            return Ok(());
+        match session.read(i, usize::MAX) {
+            Ok(all) => {
+                expect.found(all);
+                Ok(())
+            }
+            // What comes from a disk in any order may lack chunks, or tell of no hole: it is cut off.
+            Err(_) if power => {
+                let cut = session.file(i).and_then(|file| file.truncate(owed.len() as u64));
+                expect.found(owed);
+                cut.map_err(failed("cutting it"))
+            }
+            Err(error) => Err(format!("taken for damage: {error}")),
         }
-        // Beyond what is owed there may be holes that no slot lists yet: it is cut off.
-        let cut = session.file(i).and_then(|file| file.truncate(owed.len() as u64));
-        expect.found(owed);
-        cut.map_err(failed("cutting it"))
     }
 
     /// Advances the disk by what was recorded and looks at crash states after each change.

@@ -193,3 +193,40 @@ fn what_was_written_into_a_hole_is_vouched_for() {
         }
     }
 }
+
+/// A gap is no damage before a close or sync has told of it either: not to a reader beside the writer, and not to the
+/// next session after a kill.
+#[test]
+fn a_gap_reads_as_zeros_from_the_moment_that_data_lies_behind_it() {
+    let makes: [(&str, Fill); 3] = [
+        ("written behind it", |f| f.write(7 * CHUNK, &[2; CHUNK as usize]).unwrap()),
+        ("grown first", |f| {
+            f.truncate(9 * CHUNK).unwrap();
+            f.write(7 * CHUNK, &[2; CHUNK as usize]).unwrap();
+        }),
+        ("punched", |f| {
+            f.write(700, &[2; 4000]).unwrap();
+            f.allocate(2 * CHUNK, 3 * CHUNK, Allocate::PunchHole).unwrap();
+        }),
+    ];
+    for (what, make) in makes {
+        for durable in [false, true] {
+            let rig = Rig::new(9);
+            let file = rig.file("f");
+            file.write(0, &[1; 700]).unwrap();
+            file.flush().unwrap();
+            if durable {
+                file.fsync().unwrap();
+            }
+            make(&file);
+            let now = content(&file).unwrap();
+            let seen = content(&rig.open_in(&rig.reader(), "f").unwrap());
+            assert!(now.starts_with(&seen.unwrap()), "{what}, beside a writer, {durable}");
+            drop(file);
+            let rig = rig.killed();
+            let left = content(&rig.open("f").unwrap());
+            let left = left.unwrap_or_else(|e| panic!("{what}, after a kill, {durable}: {e}"));
+            assert!(now.starts_with(&left) && left.len() >= 700, "{what}, after a kill, {durable}");
+        }
+    }
+}
