@@ -4,13 +4,15 @@
 //!     target/fast/compare --gocryptfs "$(scripts/gocryptfs-newest.sh target/gocryptfs)"
 //!
 //! Each row is timed on all of them one right after the other, in an order that rotates from round to
-//! round, so that the machine's mood falls on all alike; medians and their ratios are printed. As root
-//! the kernel's caches are dropped before cold rows; without root those rows are warm, and say so.
+//! round, so that the machine's mood falls on all alike. Medians are printed, and their ratios beside those that
+//! are asked for: bold where one is missed. As root the kernel's caches are dropped before cold rows; without root
+//! those rows are warm, and say so.
 
 mod machine;
 mod report;
 mod rotation;
 mod subjects;
+mod targets;
 mod workload;
 
 use std::path::{Path, PathBuf};

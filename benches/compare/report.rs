@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::machine;
 use crate::subjects::Kind;
+use crate::targets;
 use crate::workload::Row;
 
 /// What one subject showed in one row.
@@ -24,6 +25,7 @@ pub(crate) enum Measured {
 /// All rounds in one place.
 pub(crate) struct Report {
     place: String,
+    in_memory: bool,
     kinds: Vec<Kind>,
     rows: Vec<(&'static str, &'static str)>,
     rates: BTreeMap<(&'static str, Kind), Vec<f64>>,
@@ -35,8 +37,10 @@ impl Report {
     pub(crate) fn new(place: &Path, kinds: &[Kind], rows: &[Row]) -> Result<Self> {
         let cold =
             if rustix::process::geteuid().is_root() { "" } else { "; caches not dropped: run as root" };
+        let file_system = machine::file_system(place);
         Ok(Self {
-            place: format!("{} ({}){cold}", place.display(), machine::file_system(place)),
+            place: format!("{} ({file_system}){cold}", place.display()),
+            in_memory: file_system == "tmpfs",
             kinds: kinds.to_vec(),
             rows: rows.iter().filter(|row| row.shown).map(|row| (row.name, row.unit)).collect(),
             rates: BTreeMap::new(),
@@ -93,13 +97,24 @@ impl Report {
     fn cells(&self, row: &'static str, unit: &str) -> Vec<String> {
         let mut cells = vec![row.to_owned(), unit.to_owned()];
         cells.extend(self.kinds.iter().map(|kind| self.rate(row, *kind).map_or("-".into(), grouped)));
-        cells.extend(
-            self.ratios().iter().map(|kind| self.ratio(row, *kind).map_or("-".into(), |r| format!("{r:.2}"))),
-        );
+        cells.extend(self.ratios().iter().map(|kind| self.against_target(row, *kind)));
         if self.kinds.contains(&Kind::Runvault) {
             cells.push(self.resident.get(&(row, Kind::Runvault)).map_or("-".into(), |b| mib(*b)));
         }
         cells
+    }
+
+    /// `1.23 (1.1)`, the share reached and the one that is asked for; bold where it is missed.
+    fn against_target(&self, row: &'static str, of: Kind) -> String {
+        let Some(reached) = self.ratio(row, of) else { return "-".into() };
+        match targets::wanted(row, of, self.in_memory) {
+            // As it is printed, so that the table does not contradict itself.
+            Some(wanted) if (reached * 100.0).round() < wanted * 100.0 => {
+                format!("**{reached:.2}** ({wanted})")
+            }
+            Some(wanted) => format!("{reached:.2} ({wanted})"),
+            None => format!("{reached:.2}"),
+        }
     }
 
     fn peaks(&self, width: usize) -> Vec<String> {
@@ -201,5 +216,18 @@ mod tests {
         assert!(table.contains("| unlink | file/s | 2,000 | 1,500 | 0.75 | 64 |"), "{table}");
         assert!(table.contains("| memory of the process, peak | MiB | - | 65 |  |  |"), "{table}");
         assert!(!table.contains("gocryptfs"));
+    }
+
+    #[test]
+    fn a_share_stands_beside_the_one_that_is_asked_for() {
+        let kinds = [Kind::Passthrough, Kind::Runvault];
+        let mut report = Report::new(Path::new("/proc"), &kinds, &workload::usual()).unwrap();
+        report.in_memory = true;
+        report.add("unlink", Kind::Passthrough, Measured::Rate(1000.0));
+        report.add("unlink", Kind::Runvault, Measured::Rate(849.0));
+        assert!(report.table().contains("| 0.85 (0.85) |"), "{}", report.table());
+        report.add("unlink", Kind::Passthrough, Measured::Rate(2000.0));
+        report.add("unlink", Kind::Passthrough, Measured::Rate(2000.0));
+        assert!(report.table().contains("| **0.42** (0.85) |"), "{}", report.table());
     }
 }
