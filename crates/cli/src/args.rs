@@ -1,6 +1,7 @@
 //! What can be typed: the one source of help texts, man pages and completions.
 
 mod keys;
+mod who;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 pub use keys::{Custody, CustodyCommand, Init, Key, KeyCommand, KeyExport, Passwd, Rotate};
+pub use who::{Unlock, Who};
 
 /// What each exit code means: the man pages' EXIT STATUS.
 pub const EXIT_STATUS: [(u8, &str); 6] = [
@@ -70,55 +72,6 @@ pub enum Command {
     Man(Man),
 }
 
-/// Who acts, and how the lock of that key file opens.
-#[derive(Args, Clone, Debug, Default)]
-#[command(next_help_heading = "Who acts")]
-pub struct Who {
-    /// Key file of the acting identity [default: the owner's, kept in the store]
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub identity: Option<PathBuf>,
-    /// Where this machine keeps its writing identity and what it has seen of vaults
-    /// [default: /var/lib/runvault for root, else $XDG_STATE_HOME/runvault or ~/.local/state/runvault]
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
-    pub state: Option<PathBuf>,
-    /// Accept that custody/ ends at line N, though this machine has seen a newer one: it was put back from a
-    /// backup on purpose. Undoes what the lines after N did
-    #[arg(long, value_name = "N")]
-    pub accept_rollback: Option<u64>,
-    #[command(flatten)]
-    pub unlock: Unlock,
-}
-
-impl Who {
-    /// Whether the command line says which key to use, or where its passphrase is.
-    pub fn names_a_key(&self) -> bool {
-        self.identity.is_some() || self.unlock.names_a_passphrase()
-    }
-}
-
-/// Where the passphrase comes from; never from an argument or the environment.
-#[derive(Args, Clone, Debug, Default)]
-#[command(next_help_heading = "Who acts")]
-pub struct Unlock {
-    /// Read the passphrase from the first line of FILE [default: systemd's credential
-    /// runvault.passphrase where there is one, else the terminal]
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "passphrase_fd")]
-    pub passphrase_file: Option<PathBuf>,
-    /// Read the passphrase from the first line of file descriptor N
-    #[arg(long, value_name = "N")]
-    pub passphrase_fd: Option<u32>,
-    /// Accept secret files that group or others may read
-    #[arg(long)]
-    pub allow_readable_secret: bool,
-}
-
-impl Unlock {
-    /// Whether the command line says where the passphrase is.
-    pub fn names_a_passphrase(&self) -> bool {
-        self.passphrase_file.is_some() || self.passphrase_fd.is_some()
-    }
-}
-
 /// Mount a vault: plaintext in MNT, ciphertext in STORE
 ///
 /// Returns when the mount answers. A read-write mount uses a state folder, one writer each, and enrols
@@ -132,7 +85,7 @@ Examples:
   runvault mount --run-depth 2 /srv/store /mnt/runs          runs are MNT/<instrument>/<run>
   runvault mount -f --log stderr /srv/store /mnt/runs        in front; for systemd (Type=notify)
 
-In /etc/fstab, once the program is linked to as /sbin/mount.runvault:
+In /etc/fstab, once scripts/install has linked /sbin/mount.runvault to the program:
   /srv/store /mnt/runs runvault _netdev,x-systemd.automount,passphrase-file=/root/pass 0 0")]
 pub struct Mount {
     /// The store
