@@ -111,7 +111,7 @@ fn of_custody(error: &runvault_custody::Error) -> Exit {
         | E::Forked { .. }
         | E::CutShort { .. }
         | E::RolledBack { .. } => Exit::Damaged,
-        E::Busy { .. } | E::ChangedMeanwhile => Exit::Busy,
+        E::Busy { .. } | E::ChangedMeanwhile | E::LockChanged => Exit::Busy,
         E::Vault(error) => of_vault(error),
         E::Format(error) => of_format(error),
         _ => Exit::Failed,

@@ -54,6 +54,7 @@ fn of_custody(error: &Custody) -> Option<String> {
             "the store is older than this machine has seen it, or another one: put the newest custody/ back".into()
         }
         Custody::ChangedMeanwhile => "run the same command again".into(),
+        Custody::LockChanged => "open the key with the other new passphrase, then run the same command again if need be".into(),
         Custody::Busy { mountpoint: Some(at), .. } => format!(
             "work in the mount {at}, or end it: runvault unmount {at}\nReading needs no state folder: mount --read-only, ls, cat",
             at = shown(at)

@@ -171,6 +171,48 @@ fn the_exported_key_opens_the_vault_and_keeps_its_passphrase() {
 }
 
 #[test]
+fn of_two_new_passphrases_at_once_one_counts_and_the_other_is_told() {
+    let scratch = Scratch::new();
+    locked(&scratch);
+    scratch.secret("third", "seven quite different words for a third lock");
+    let start = |new| {
+        let args = ["passwd", "--passphrase-file", "pass", "--new-passphrase-file", new, "store"];
+        let mut command = scratch.command(&args);
+        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped()).spawn().unwrap()
+    };
+    let both = ["other", "third"].map(|new| (new, start(new)));
+    let ended = both.map(|(new, child)| (new, child.wait_with_output().unwrap()));
+    let won: Vec<&str> = ended.iter().filter(|(_, end)| end.status.success()).map(|(new, _)| *new).collect();
+    let [won] = won[..] else { panic!("{ended:?}") };
+    for (new, end) in &ended {
+        ls(&scratch, new).refused(if *new == won { 0 } else { 3 }, "");
+        // A machine that is busy enough runs one after the other: then the old passphrase is wrong.
+        assert!(*new == won || matches!(end.status.code(), Some(5 | 3)), "{end:?}");
+    }
+}
+
+#[test]
+fn a_key_file_is_locked_anew_where_its_link_leads() {
+    let scratch = Scratch::new();
+    scratch.secret("pass", STRONG);
+    scratch.secret("other", OTHER);
+    let key = ["--identity", "link.key"];
+    scratch.run(&["init", "--identity", "owner.key", "--passphrase-file", "pass", "store"]).done();
+    std::os::unix::fs::symlink("owner.key", scratch.path("link.key")).unwrap();
+    std::fs::hard_link(scratch.path("owner.key"), scratch.path("same.key")).unwrap();
+    let passwd =
+        [&["passwd", "--passphrase-file", "pass", "--new-passphrase-file", "other"], &key[..], &["store"]]
+            .concat();
+    scratch.run(&passwd).refused(2, "it has 2 names (hard links)");
+    std::fs::remove_file(scratch.path("same.key")).unwrap();
+    scratch.run(&passwd).done();
+    assert!(std::fs::symlink_metadata(scratch.path("link.key")).unwrap().is_symlink());
+    let ls = |pass| scratch.run(&["ls", "--identity", "owner.key", "--passphrase-file", pass, "store"]);
+    ls("other").done();
+    ls("pass").refused(3, "");
+}
+
+#[test]
 fn an_older_custody_is_refused_until_a_person_names_where_it_ends() {
     let scratch = Scratch::new();
     scratch.vault();

@@ -112,6 +112,9 @@ pub enum Error {
     /// The chain grew or changed while this command worked on it.
     #[error("custody/audit.log changed meanwhile: someone else executes an operation; start again")]
     ChangedMeanwhile,
+    /// Another `passwd` came first, or is at work.
+    #[error("someone else changes the passphrase at this moment: the one that was given here does not count")]
+    LockChanged,
     /// Another writing mount has this state folder.
     #[error("the state folder is used by process {pid}{}", mounted_at(.mountpoint))]
     Busy {

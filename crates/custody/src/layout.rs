@@ -3,7 +3,8 @@
 //! Modes: whatever anyone may verify (vault.json, custody/, notes) is 0644 in directories of 0755:
 //! a gateway or an auditor under another user id must read the chain, and ciphertext needs no mode
 //! to stay secret. The owner's locked key file is 0600, since its passphrase can be guessed at.
-//! The umask may take more away. Nothing here needs root, ACLs or locks, so NFS is no special case.
+//! The umask may take more away. Nothing here needs root, ACLs or locks, so NFS is no special case;
+//! only `passwd` takes a lock, where there are any.
 
 use std::io;
 use std::sync::Arc;

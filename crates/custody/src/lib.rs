@@ -24,6 +24,7 @@ mod next_state;
 pub mod pins;
 #[cfg(test)]
 mod races;
+pub mod relock;
 mod resume_entries;
 pub mod rotate;
 mod settle;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use runvault_format::key_file::LEN_MAX;
-use runvault_store::backend::{Dir, Kind};
+use runvault_store::backend::{Access, Dir, File, Kind};
 use runvault_store::replace::replace;
 use zeroize::Zeroizing;
 
@@ -50,27 +50,48 @@ pub fn unlock(root: &Arc<dyn Dir>, prompt: &mut dyn Prompt) -> Result<(Identity,
 /// # Errors
 /// The store's; [`Error::UnlockedInStore`].
 pub fn write(root: &Arc<dyn Dir>, file: &KeyFile) -> Result<()> {
+    write_in_order(root, file, COPIES)
+}
+
+fn write_in_order(root: &Arc<dyn Dir>, file: &KeyFile, order: [&str; 2]) -> Result<()> {
     if !file.has_passphrase() {
         return Err(Error::UnlockedInStore);
     }
     let locks = locks_dir(root)?;
     let bytes = file.to_bytes()?;
-    for copy in COPIES {
+    for copy in order {
         replace(&*locks, copy.as_bytes(), &bytes, SECRET_MODE)
             .map_err(|e| Error::io("write", object(copy), e))?;
     }
     Ok(())
 }
 
+/// The copies that parse, as they were before the lock was opened: what a [`passwd`] goes on from.
+#[derive(Debug)]
+pub struct Seen(Vec<KeyFile>);
+
+/// What is there now, for a later [`passwd`].
+///
+/// # Errors
+/// As [`read`].
+pub fn seen(root: &Arc<dyn Dir>) -> Result<Seen> {
+    match read_both(root)?.0 {
+        good if good.is_empty() => Err(Error::NoLock),
+        good => Ok(Seen(good)),
+    }
+}
+
 /// Locks the owner's key anew: O(1), nothing else of the store changes. A copy that was damaged or
-/// missing is written like the other; gives what was wrong with it.
+/// missing is written like the other; gives what was wrong with it. Of two at once one fails, where the store has
+/// locks.
 ///
 /// # Errors
 /// The store's; [`Error::UnlockedInStore`]; [`Error::NoLock`] where the key is kept elsewhere;
+/// [`Error::LockChanged`] where it is not what was `seen` any more;
 /// [`Error::Damaged`] where a directory is in a copy's place: nothing was changed then.
-pub fn passwd(root: &Arc<dyn Dir>, owner: &Identity, new: &NewLock) -> Result<Vec<String>> {
-    let (kept, broken) = read_both(root)?;
-    let kept = kept.into_iter().next().ok_or(Error::NoLock)?;
+pub fn passwd(root: &Arc<dyn Dir>, owner: &Identity, seen: &Seen, new: &NewLock) -> Result<Vec<String>> {
+    let (_, broken) = read_both(root)?;
+    let kept = seen.0.first().ok_or(Error::NoLock)?;
     if kept.id() != owner.id() {
         let given = key_files::shown(&owner.label, &owner.id());
         return Err(Error::WrongKey { needed: kept.shown(), given });
@@ -88,8 +109,47 @@ pub fn passwd(root: &Arc<dyn Dir>, owner: &Identity, new: &NewLock) -> Result<Ve
             _ => {}
         }
     }
-    write(root, &key_files::lock(owner, new, owner.vault.or(kept.vault()))?)?;
+    put_after(root, seen, &key_files::lock(owner, new, owner.vault.or(kept.vault()))?)?;
     Ok(broken.iter().map(ToString::to_string).collect())
+}
+
+/// Puts `file` in the place of what was `seen`, unless another was there meanwhile.
+pub(crate) fn put_after(root: &Arc<dyn Dir>, seen: &Seen, file: &KeyFile) -> Result<()> {
+    let locked = lock_one(root)?;
+    if read_both(root)?.0 != seen.0 {
+        return Err(Error::LockChanged);
+    }
+    // The locked one is replaced last: until then nobody else gets its lock, and then nobody's `seen` is right.
+    let [first, last] = COPIES;
+    let order = if locked.as_ref().is_some_and(|(copy, _)| *copy == first) { [last, first] } else { COPIES };
+    write_in_order(root, file, order)?;
+    // Where the store has no locks another may have been at work all the same.
+    let there = read_both(root)?.0;
+    if there.len() == COPIES.len() && there.iter().all(|copy| copy == file) {
+        Ok(())
+    } else {
+        Err(Error::LockChanged)
+    }
+}
+
+/// Locks a copy as long as it is held, the second if it is there; `None` where the store has no locks.
+fn lock_one(root: &Arc<dyn Dir>) -> Result<Option<(&'static str, Arc<dyn File>)>> {
+    let locks = locks_dir(root)?;
+    for copy in COPIES.into_iter().rev() {
+        // Network file systems lock only what is open for writing.
+        let Ok(file) = locks
+            .open_file(copy.as_bytes(), Access::ReadWrite)
+            .or_else(|_| locks.open_file(copy.as_bytes(), Access::Read))
+        else {
+            continue;
+        };
+        return match file.try_lock() {
+            Ok(()) => Ok(Some((copy, file))),
+            Err(e) if e.raw_os_error() == Some(libc::EWOULDBLOCK) => Err(Error::LockChanged),
+            Err(_) => Ok(None),
+        };
+    }
+    Ok(None)
 }
 
 /// What is wrong with the copies, though one of them may suffice: one is damaged or missing, or they differ.
@@ -184,6 +244,11 @@ mod tests {
         }
     }
 
+    /// As the command does, at once.
+    fn passwd(root: &Arc<dyn Dir>, owner: &Identity, new: &NewLock) -> Result<Vec<String>> {
+        super::passwd(root, owner, &seen(root)?, new)
+    }
+
     fn passphrase(passphrase: &'static [u8]) -> NewLock<'static> {
         NewLock::Passphrase { passphrase, params: Params::FLOOR }
     }
@@ -264,6 +329,32 @@ mod tests {
             );
             assert_eq!(get(&locks(&root), other), before);
         }
+    }
+
+    /// Stretches a passphrase six times, at the floor of the parameters.
+    #[test]
+    fn of_two_that_saw_the_same_lock_one_changes_it() {
+        let owner = Identity::generate("owner").unwrap();
+        let place = tempfile::tempdir().unwrap();
+        for root in [MemoryDir::root(), runvault_store::posix::open_root(place.path()).unwrap()] {
+            init(&root, &owner, Some(&passphrase(b"first"))).unwrap();
+            let old = seen(&root).unwrap();
+            super::passwd(&root, &owner, &old, &passphrase(b"second")).unwrap();
+            let refused = super::passwd(&root, &owner, &old, &passphrase(b"third")).unwrap_err();
+            assert!(matches!(refused, Error::LockChanged), "{refused}");
+            let (opened, faulty) = unlock(&root, &mut Says(b"second", 0)).unwrap();
+            assert!(opened.id() == owner.id() && faulty.is_empty());
+        }
+        // One that is at work.
+        let root = runvault_store::posix::open_root(place.path()).unwrap();
+        let (now, new) = (seen(&root).unwrap(), KeyFile::parse(&get(&locks(&root), "owner-0")).unwrap());
+        let held = lock_one(&root).unwrap();
+        assert!(held.as_ref().is_some_and(|(copy, _)| *copy == "owner-1"));
+        assert!(matches!(put_after(&root, &now, &new), Err(Error::LockChanged)));
+        drop(held);
+        locks(&root).unlink(b"owner-1").unwrap();
+        put_after(&root, &seen(&root).unwrap(), &new).unwrap();
+        assert!(faults(&root).is_empty());
     }
 
     #[test]

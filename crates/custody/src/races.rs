@@ -4,6 +4,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::{Scope, ScopedJoinHandle};
 
+use runvault_crypto::passphrase::Params;
 use runvault_format::ids::RunId;
 use runvault_format::keys::RunKey;
 use runvault_store::backend::Dir;
@@ -14,10 +15,12 @@ use crate::authority::Acting;
 use crate::chain::Chain;
 use crate::gateway::StateFolder;
 use crate::identity::Identity;
+use crate::init::init;
+use crate::key_files::{self, NewLock};
 use crate::rotate::{RotateSummary, rotate};
 use crate::state_folder::Folder;
 use crate::testing::{copy, enrolled, envelopes, make_run, vault};
-use crate::{Error, Result};
+use crate::{Error, Result, locks};
 
 /// Every how many calls an operation is stopped.
 const STEP: usize = if cfg!(debug_assertions) { 4 } else { 1 };
@@ -178,6 +181,36 @@ fn a_rotation_and_an_enrolment_at_once_both_count() {
             b.go_on().expect(when);
             let after = holds(&root, &owner, &made, when);
             assert!(after.epoch() == 2 && new.is_enrolled(&after), "{when}");
+            waited
+        })
+    });
+}
+
+/// Each is told whether its lock counts. Stretches a passphrase three times, at the floor of the parameters.
+#[test]
+fn of_two_new_locks_at_once_one_counts() {
+    let place = tempfile::tempdir().unwrap();
+    let root = runvault_store::posix::open_root(place.path()).unwrap();
+    let owner = Identity::generate("owner").unwrap();
+    let locked = |passphrase: &[u8]| {
+        key_files::lock(&owner, &NewLock::Passphrase { passphrase, params: Params::FLOOR }, None).unwrap()
+    };
+    init(&root, &owner, None).unwrap();
+    let (old, one, two) = (locked(b"old"), locked(b"one"), locked(b"two"));
+    all_stops(|first, second, when| {
+        locks::write(&root, &old).unwrap();
+        let seen = locks::seen(&root).unwrap();
+        std::thread::scope(|scope| {
+            let a = stopped(scope, &root, first, |root| locks::put_after(root, &seen, &one));
+            let b = stopped(scope, &root, second, |root| locks::put_after(root, &seen, &two));
+            let waited = (a.waits, b.waits);
+            let counts = match (a.go_on(), b.go_on()) {
+                (Ok(()), Err(Error::LockChanged)) => &one,
+                (Err(Error::LockChanged), Ok(())) => &two,
+                other => panic!("{when}: {other:?}"),
+            };
+            assert_eq!(locks::read(&root).unwrap(), *counts, "{when}");
+            assert!(locks::faults(&root).is_empty(), "{when}");
             waited
         })
     });

@@ -156,6 +156,9 @@ pub trait File: Xattrs + Send + Sync {
     /// SEEK_DATA / SEEK_HOLE: the next offset >= `offset` that holds data (`data`) or a hole;
     /// ENXIO past the end.
     fn seek(&self, offset: u64, data: bool) -> Result<u64>;
+    /// flock(LOCK_EX | LOCK_NB), until the handle is dropped; EWOULDBLOCK where another handle has it. A store
+    /// without locks refuses.
+    fn try_lock(&self) -> Result<()>;
 }
 
 /// An open directory of the store. Every `name` is one component.

@@ -56,6 +56,7 @@ on_every_store! {
     journal_files_are_zeros_and_reused
     journal_files_survive_a_killed_creation
     read_only_handles_do_not_write
+    a_lock_is_one_handles_or_refused
 }
 
 #[track_caller]
@@ -544,6 +545,17 @@ fn journal_files_survive_a_killed_creation(root: Arc<dyn Dir>) {
     root.create_symlink(journal_files::DIRECTORY, b"/etc").unwrap();
     assert!(JournalFiles::open_existing(&root).is_err());
     assert!(JournalFiles::create(&root, 4096).is_err());
+}
+
+fn a_lock_is_one_handles_or_refused(root: Arc<dyn Dir>) {
+    let first = put(&*root, b"f", b"x");
+    let second = root.open_file(b"f", Access::Read).unwrap();
+    if first.try_lock().is_err_and(|e| e.raw_os_error() == Some(libc::EOPNOTSUPP)) {
+        return;
+    }
+    refused(second.try_lock(), libc::EWOULDBLOCK);
+    drop(first);
+    second.try_lock().unwrap();
 }
 
 fn read_only_handles_do_not_write(root: Arc<dyn Dir>) {

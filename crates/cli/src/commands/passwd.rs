@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use runvault_crypto::passphrase::Params;
 use runvault_custody::authority::Acting;
 use runvault_custody::identity::Identity;
 use runvault_custody::key_files::{self, NewLock};
-use runvault_custody::locks;
+use runvault_custody::{locks, relock};
 use serde_json::json;
 
 use crate::args::{Passwd, Unlock};
@@ -17,19 +17,13 @@ use crate::store::Store;
 
 pub fn run(args: &Passwd) -> Result<()> {
     let store = Store::open(&args.store, &args.who)?;
+    let kept = Kept::see(&store, args)?;
     let owner = store.identity(&args.who)?;
     // Another vault's key is not this command's business.
     Acting::open(&store.root, store.chain.clone(), &owner)?;
     let new = new_source(args).new_one(&owner.label)?;
     let lock = NewLock::Passphrase { passphrase: &new, params: Params::DEFAULT };
-    match &args.who.identity {
-        None => {
-            for broken in locks::passwd(&store.root, &owner, &lock)? {
-                output::warn(&format!("one copy of the key file was broken ({broken}); it is written anew"));
-            }
-        }
-        Some(path) => relock(path, &owner, &lock)?,
-    }
+    kept.relock(&store, &owner, &lock)?;
     if args.json {
         let key_file = args.who.identity.as_deref().map(Path::to_string_lossy);
         return output::json(&json!({ "key_file": key_file, "id": owner.id().to_string() }));
@@ -44,6 +38,37 @@ pub fn run(args: &Passwd) -> Result<()> {
          As root, so that owners are kept.",
         anew(args)
     ))
+}
+
+/// The key file as it was before its lock was opened: of two commands at once the later one finds another.
+enum Kept {
+    InStore(locks::Seen),
+    Outside(Box<relock::Seen>),
+}
+
+impl Kept {
+    fn see(store: &Store, args: &Passwd) -> Result<Self> {
+        Ok(match &args.who.identity {
+            None => Self::InStore(locks::seen(&store.root)?),
+            Some(path) => {
+                Self::Outside(Box::new(relock::Seen::read(path, args.who.unlock.allow_readable_secret)?))
+            }
+        })
+    }
+
+    fn relock(&self, store: &Store, owner: &Identity, lock: &NewLock) -> Result<()> {
+        match self {
+            Self::InStore(seen) => {
+                for broken in locks::passwd(&store.root, owner, seen, lock)? {
+                    output::warn(&format!(
+                        "one copy of the key file was broken ({broken}); it is written anew"
+                    ));
+                }
+            }
+            Self::Outside(seen) => seen.replace(&key_files::lock(owner, lock, owner.vault)?)?,
+        }
+        Ok(())
+    }
 }
 
 /// The commands that leave this vault behind.
@@ -68,18 +93,4 @@ fn new_source(args: &Passwd) -> Source {
             allow_readable_secret: args.who.unlock.allow_readable_secret,
         }),
     }
-}
-
-/// A new file beside the old one, then over it: a crash leaves one of the two, whole.
-fn relock(path: &Path, owner: &Identity, lock: &NewLock) -> Result<()> {
-    let mut name = path.file_name().context("a key file has a name")?.to_owned();
-    name.push(format!(".new-{}", std::process::id()));
-    let new = path.with_file_name(name);
-    key_files::write_new(&new, owner, lock, owner.vault)?;
-    std::fs::rename(&new, path).inspect_err(|_| {
-        // The old file is untouched; the new one would only be in the way.
-        let _ = std::fs::remove_file(&new);
-    })?;
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    Ok(std::fs::File::open(folder)?.sync_all()?)
 }

@@ -45,6 +45,7 @@ pub enum Op {
     Space,
     Advise,
     Seek,
+    Lock,
 }
 
 /// One call, before it is made.

@@ -4,7 +4,7 @@ use std::io::Result;
 use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{Advice, FallocateFlags, Mode, SeekFrom};
+use rustix::fs::{Advice, FallocateFlags, FlockOperation, Mode, SeekFrom};
 use rustix::io::{Errno, retry_on_intr};
 
 use super::attributes::{self, OfFd};
@@ -91,6 +91,10 @@ impl File for PosixFile {
     fn seek(&self, offset: u64, data: bool) -> Result<u64> {
         let to = if data { SeekFrom::Data(offset) } else { SeekFrom::Hole(offset) };
         Ok(rustix::fs::seek(&self.0, to)?)
+    }
+
+    fn try_lock(&self) -> Result<()> {
+        Ok(retry_on_intr(|| rustix::fs::flock(&self.0, FlockOperation::NonBlockingLockExclusive))?)
     }
 }
 

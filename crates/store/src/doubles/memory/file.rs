@@ -129,6 +129,11 @@ impl File for MemoryFile {
 
     fn will_read(&self, _len: u64) {}
 
+    /// As a share without locks.
+    fn try_lock(&self) -> Result<()> {
+        Err(errno(libc::EOPNOTSUPP))
+    }
+
     fn seek(&self, offset: u64, data: bool) -> Result<u64> {
         self.look(|node| {
             let stored = node.data()?;

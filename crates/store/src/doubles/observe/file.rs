@@ -117,6 +117,9 @@ impl File for ObservedFile {
     fn seek(&self, offset: u64, data: bool) -> Result<u64> {
         self.watch.call(Op::Seek, b"", None, || self.inner.seek(offset, data))
     }
+    fn try_lock(&self) -> Result<()> {
+        self.watch.call(Op::Lock, b"", None, || self.inner.try_lock())
+    }
 }
 
 /// Extended attributes of anything, observed.

@@ -1,0 +1,181 @@
+//! A new lock for a key file that is kept outside the store.
+
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{MetadataExt, chown};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+
+use crate::key_files::{self, KeyFile};
+use crate::{Error, Result};
+
+/// A key file as it was before its lock was opened: what a new lock goes on from.
+#[derive(Debug)]
+pub struct Seen {
+    /// The file itself, whatever links led to it.
+    path: PathBuf,
+    file: KeyFile,
+}
+
+impl Seen {
+    /// Reads the key file, links followed.
+    ///
+    /// # Errors
+    /// As [`key_files::read`]; [`Error::BadFile`] for one of several names, of which the others would keep the old
+    /// lock.
+    pub fn read(path: &Path, allow_readable: bool) -> Result<Self> {
+        let file = key_files::read(path, allow_readable)?;
+        let path = std::fs::canonicalize(path).map_err(io("find", path))?;
+        refuse_other_names(&path)?;
+        Ok(Self { path, file })
+    }
+
+    /// Puts `new` in its place: a crash leaves one of the two, whole. Of two at once one fails, where the file system
+    /// has locks.
+    ///
+    /// # Errors
+    /// [`Error::LockChanged`] where it is not what was seen any more; [`Error::Io`], as [`Seen::read`].
+    pub fn replace(&self, new: &KeyFile) -> Result<()> {
+        let _alone = lock(&self.path)?;
+        refuse_other_names(&self.path)?;
+        if key_files::read(&self.path, true)? != self.file {
+            return Err(Error::LockChanged);
+        }
+        let temporary = self.temporary();
+        key_files::write_copy(&temporary, new)?;
+        let put = self
+            .keep_owner(&temporary)
+            .and_then(|()| std::fs::rename(&temporary, &self.path).map_err(io("replace", &self.path)));
+        if put.is_err() {
+            // The old file is untouched; the new one would only be in the way.
+            let _ = std::fs::remove_file(&temporary);
+        }
+        put?;
+        let folder = self.path.parent().unwrap_or(Path::new("/"));
+        File::open(folder).and_then(|dir| dir.sync_all()).map_err(io("sync the directory of", &self.path))?;
+        if key_files::read(&self.path, true)? == *new { Ok(()) } else { Err(Error::LockChanged) }
+    }
+
+    /// Beside it.
+    fn temporary(&self) -> PathBuf {
+        let mut name: OsString = self.path.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".new-{}", std::process::id()));
+        self.path.with_file_name(name)
+    }
+
+    /// What root locks anew stays its owner's.
+    fn keep_owner(&self, temporary: &Path) -> Result<()> {
+        let owner = |path: &Path| std::fs::metadata(path).map(|meta| meta.uid()).map_err(io("stat", path));
+        let uid = owner(&self.path)?;
+        if owner(temporary)? == uid {
+            return Ok(());
+        }
+        chown(temporary, Some(uid), None).map_err(io("keep the owner of", &self.path))
+    }
+}
+
+fn io(operation: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+    move |e| Error::io(operation, path.display().to_string(), e)
+}
+
+fn refuse_other_names(path: &Path) -> Result<()> {
+    match std::fs::metadata(path).map_err(io("stat", path))?.nlink() {
+        names if names > 1 => Err(Error::BadFile {
+            path: path.to_owned(),
+            why: format!(
+                "it has {names} names (hard links), and the others would keep the old passphrase: remove those first"
+            ),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Locks the file as long as it is held. Who gets the lock of a file that was replaced finds that another is there.
+fn lock(path: &Path) -> Result<File> {
+    // Network file systems lock only what is open for writing.
+    let file = OpenOptions::new().read(true).write(true).open(path).or_else(|_| File::open(path));
+    let file = file.map_err(io("open", path))?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::LockChanged),
+        // A file system without locks.
+        _ => Ok(file),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::identity::Identity;
+    use crate::key_files::NewLock;
+
+    struct Folder {
+        place: tempfile::TempDir,
+        owner: Identity,
+    }
+
+    impl Folder {
+        fn with_key() -> Self {
+            let folder =
+                Self { place: tempfile::tempdir().unwrap(), owner: Identity::generate("owner").unwrap() };
+            key_files::write_copy(&folder.path("owner.key"), &folder.locked()).unwrap();
+            folder
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.place.path().join(name)
+        }
+
+        /// Under a nonce of its own.
+        fn locked(&self) -> KeyFile {
+            key_files::lock(&self.owner, &NewLock::None, None).unwrap()
+        }
+
+        fn names(&self) -> usize {
+            std::fs::read_dir(self.place.path()).unwrap().count()
+        }
+    }
+
+    #[test]
+    fn a_link_stays_and_what_it_leads_to_is_replaced() {
+        let folder = Folder::with_key();
+        std::fs::create_dir(folder.path("links")).unwrap();
+        let (link, new) = (folder.path("links/link.key"), folder.locked());
+        std::os::unix::fs::symlink("../owner.key", &link).unwrap();
+        Seen::read(&link, false).unwrap().replace(&new).unwrap();
+        assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(key_files::read(&folder.path("owner.key"), false).unwrap(), new);
+        assert_eq!(std::fs::metadata(&link).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(folder.names(), 2);
+    }
+
+    #[test]
+    fn a_file_of_several_names_is_refused() {
+        let folder = Folder::with_key();
+        let (path, new) = (folder.path("owner.key"), folder.locked());
+        let seen = Seen::read(&path, false).unwrap();
+        std::fs::hard_link(&path, folder.path("other.key")).unwrap();
+        for refused in [Seen::read(&path, false).map(drop), seen.replace(&new)] {
+            assert!(refused.unwrap_err().to_string().contains("2 names"));
+        }
+        assert_ne!(key_files::read(&path, false).unwrap(), new);
+        std::fs::remove_file(folder.path("other.key")).unwrap();
+        seen.replace(&new).unwrap();
+    }
+
+    #[test]
+    fn of_two_that_saw_the_same_lock_one_changes_it() {
+        let folder = Folder::with_key();
+        let (path, one, two) = (folder.path("owner.key"), folder.locked(), folder.locked());
+        let seen = Seen::read(&path, false).unwrap();
+        let at_work = lock(&path).unwrap();
+        assert!(matches!(seen.replace(&one), Err(Error::LockChanged)));
+        drop(at_work);
+        seen.replace(&one).unwrap();
+        assert!(matches!(seen.replace(&two), Err(Error::LockChanged)));
+        assert_eq!(key_files::read(&path, false).unwrap(), one);
+        assert_eq!(folder.names(), 1);
+    }
+}
