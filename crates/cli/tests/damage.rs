@@ -45,10 +45,15 @@ fn a_vault_file_that_is_damaged() {
         bytes
     };
     let id = whole.windows(7).position(|w| w == b"vault\":").unwrap() + 10;
+    let other_digit = |at: usize| {
+        let mut bytes = whole.clone();
+        bytes[at] = if bytes[at] == b'0' { b'1' } else { b'0' };
+        bytes
+    };
     for (damaged, why) in [
         (flipped(0), "not the JSON"),
-        (flipped(id), "names vault"),
-        (flipped(whole.len() / 2), "names vault"),
+        (other_digit(id), "names vault"),
+        (other_digit(id + 40), "names vault"),
         (whole[..whole.len() / 2].to_vec(), "not the JSON"),
         (Vec::new(), "not the JSON"),
         (vec![0xff; 9000], ""),
