@@ -16,6 +16,7 @@ mod header;
 mod holes;
 mod names;
 mod open;
+mod patience;
 mod read;
 mod registry;
 mod settle;

@@ -207,6 +207,12 @@ fn ends() -> Vec<Vector> {
             longer(512, 1024, &|b| b.truncate(1024 + C + 28 + 20)),
         ),
         vector("longer_behind_a_hole", "ok", longer_behind(1, 512)),
+        vector("longer_by_a_hole", "ok", {
+            let slot = SlotState { holes: vec![Extent { first: 1, count: 3 }], ..state(1, 512) };
+            input(
+                &Made { copies: [copy(0, &slot), vec![0; 512]], body: body(&pattern(1900), 0, 1..4) }.bytes(),
+            )
+        }),
         vector("longer_behind_a_hole_and_not_grown_in_its_last_chunk", "ok", longer_behind(0, 500)),
         vector("half_a_chunk_cut_off", "short", longer(1024, 1024, &|b| b.truncate(1024 + C + 28 + 20))),
     ]

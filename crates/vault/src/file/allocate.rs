@@ -100,7 +100,7 @@ impl FileObject {
         state.holes.insert(chunks.clone());
         state.stale = true;
         let stored = geometry.chunk_offset(chunks.start)..geometry.chunk_offset(chunks.end);
-        let punched = self.tell_holes(state, durable).and_then(|()| {
+        let punched = self.tell_hole(state, chunks, durable).and_then(|()| {
             self.mark_unsynced(state);
             state.direct = true;
             match self.file.punch(stored.start, stored.end - stored.start) {
@@ -116,12 +116,12 @@ impl FileObject {
         punched
     }
 
-    fn tell_holes(&self, state: &mut State, durable: bool) -> Result<()> {
+    fn tell_hole(&self, state: &mut State, hole: Range<u64>, durable: bool) -> Result<()> {
         if durable {
             self.write_slot(state)?;
             return self.sync_file(state);
         }
-        if state.header.as_ref().is_some_and(|h| h.written) { self.list_holes(state) } else { Ok(()) }
+        if state.header.as_ref().is_some_and(|h| h.written) { self.list_hole(state, hole) } else { Ok(()) }
     }
 
     fn write_zeros(&self, stored: Range<u64>) -> Result<()> {

@@ -11,6 +11,7 @@ use runvault_format::size::Geometry;
 use runvault_store::backend::Dir;
 
 use super::FileObject;
+use super::patience::Patience;
 use super::registry::{Registry, Residues};
 use crate::journal::Journal;
 use crate::{Error, Posix, Result};
@@ -31,6 +32,7 @@ pub struct RunContext {
     /// The run's `tree/`.
     pub tree: Arc<dyn Dir>,
     pub(super) files: Registry,
+    pub(super) patience: Patience,
     pub(crate) writer: Option<Writer>,
 }
 
@@ -86,7 +88,8 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl RunContext {
     /// A run that this machine only reads.
     pub fn reader(id: RunId, keys: RunKeys, geometry: Geometry, tree: Arc<dyn Dir>) -> Arc<Self> {
-        Arc::new(Self { id, keys, geometry, tree, files: Registry::default(), writer: None })
+        let (files, patience) = (Registry::default(), Patience::default());
+        Arc::new(Self { id, keys, geometry, tree, files, patience, writer: None })
     }
 
     /// A run that this machine writes in `session`, which is fresh and already noted, synced, in
@@ -121,7 +124,8 @@ impl RunContext {
             round: AtomicU64::new(0),
             checkpointing: Mutex::default(),
         };
-        Arc::new(Self { id, keys, geometry, tree, files: Registry::default(), writer: Some(writer) })
+        let (files, patience) = (Registry::default(), Patience::default());
+        Arc::new(Self { id, keys, geometry, tree, files, patience, writer: Some(writer) })
     }
 
     /// Whether this machine only reads the run.

@@ -1,12 +1,13 @@
 //! The two header copies as they are found and as they are written.
 
+use std::ops::Range;
+
 use runvault_format::header::{self, Clear, Kind};
 use runvault_format::size::{COPY, HEADER};
 use runvault_format::state_slot::{HOLES_MAX, SEVERAL_LINKS, SlotState};
 use runvault_store::backend::File;
 
 use super::extents::Extents;
-use super::read::{PAUSE, RETRIES};
 use super::state::State;
 use super::{FileObject, RunContext};
 use crate::{Damage, Error, Result};
@@ -103,11 +104,9 @@ impl Found {
         kind: Kind,
     ) -> std::result::Result<Self, Unreadable> {
         let mut found = Self::read(run, file, kind)?;
-        let mut tries = 0;
-        while found.lost && run.read_only() && tries < RETRIES {
-            std::thread::sleep(PAUSE);
+        let mut turns = run.patience.turns();
+        while found.lost && run.read_only() && turns.another() {
             found = Self::read(run, file, kind)?;
-            tries += 1;
         }
         Ok(found)
     }
@@ -193,20 +192,18 @@ impl FileObject {
         Ok(())
     }
 
-    /// A slot that claims what the one before it did, and lists more holes: before data lies behind them, or readers,
+    /// A slot that claims what the one before it did, and lists one hole more: before data lies behind them, or readers,
     /// and the next session after a kill, take them for damage.
-    pub(super) fn list_holes(&self, state: &mut State) -> Result<()> {
+    pub(super) fn list_hole(&self, state: &mut State, hole: Range<u64>) -> Result<()> {
         let j = state.safe.map_or(0, |safe| 1 - safe);
-        let (size, due) = (state.slot_size, state.slot_due);
+        let (size, due, unrecorded) = (state.slot_size, state.slot_due, state.unrecorded);
         let mut holes = state.listed.clone();
-        for hole in state.listed_holes().iter() {
-            holes.insert(hole);
-        }
+        holes.insert(hole);
         let sector = self.next_slot(state, j, size, &holes)?;
         self.mark_unsynced(state);
         self.file.write_at(&sector, u64::from(j) * COPY).map_err(self.io("write"))?;
         self.slot_was_written(state, j, size, &holes);
-        (state.stale, state.slot_due) = (true, due);
+        (state.stale, state.slot_due, state.unrecorded) = (true, due, unrecorded);
         Ok(())
     }
 

@@ -19,7 +19,7 @@ impl FileObject {
         if state.listed_holes().len() <= HOLES_MAX {
             return Ok(());
         }
-        while let Some(hole) = self.dispensable_hole(state) {
+        for hole in self.dispensable_holes(state) {
             self.fill(state, hole)?;
         }
         if state.filled.intersects(&state.acknowledged) {
@@ -29,17 +29,21 @@ impl FileObject {
         Ok(())
     }
 
-    /// The smallest hole, where there are too many; never one whose data may still be wanted.
-    fn dispensable_hole(&self, state: &State) -> Option<Range<u64>> {
+    /// The smallest holes, as many as are too many; never one whose data may still be wanted.
+    fn dispensable_holes(&self, state: &State) -> Vec<Range<u64>> {
         let (bare, chunk) = (state.bare_holes(), self.run.geometry.chunk());
-        if bare.len() <= HOLES_MAX {
-            return None;
+        let excess = bare.len().saturating_sub(HOLES_MAX);
+        if excess == 0 {
+            return Vec::new();
         }
         let may_be_filled = |hole: &Range<u64>| {
             let was_never_data = state.acknowledged.covers(hole) || hole.start * chunk >= state.durable;
             was_never_data && (hole.end - hole.start).saturating_mul(chunk) <= FILLED_AT_MOST
         };
-        bare.iter().filter(may_be_filled).min_by_key(|hole| hole.end - hole.start)
+        let mut dispensable: Vec<_> = bare.iter().filter(may_be_filled).collect();
+        dispensable.sort_by_key(|hole| hole.end - hole.start);
+        dispensable.truncate(excess);
+        dispensable
     }
 
     fn fill(&self, state: &mut State, hole: Range<u64>) -> Result<()> {

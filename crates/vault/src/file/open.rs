@@ -12,7 +12,6 @@ use runvault_store::backend::{File, Stat};
 use super::beyond::Stored;
 use super::extents::Extents;
 use super::header::{Found, UNRECORDED_LIMIT};
-use super::read::{PAUSE, RETRIES};
 use super::state::{Header, State};
 use super::{FileObject, RunContext};
 use crate::{Damage, Error, Result};
@@ -94,12 +93,10 @@ impl FileObject {
     /// [`FileObject::load`] beside a writer, who may be at work on header and length.
     fn load_settled(&self, stat: &Stat, expected: Option<Place>) -> Result<State> {
         let mut loaded = self.load(stat, expected);
-        let mut tries = 0;
-        while self.run.read_only() && tries < RETRIES && may_settle(&loaded) {
-            std::thread::sleep(PAUSE);
+        let mut turns = self.run.patience.turns();
+        while self.run.read_only() && may_settle(&loaded) && turns.another() {
             let stat = self.file.stat().map_err(self.io("stat"))?;
             loaded = self.load(&stat, expected);
-            tries += 1;
         }
         loaded
     }
@@ -154,7 +151,7 @@ impl FileObject {
             previous: slot.previous,
             several_links: slot.flags & SEVERAL_LINKS != 0,
             // Found beyond the slot: only a slot keeps it when the file grows further.
-            stale: chosen > 0 || found.lost || size != slot.size,
+            stale: chosen > 0 || size != slot.size,
             header: Some(Header {
                 slot_key: run.keys.slot_key(&found.clear),
                 clear: found.clear,
@@ -203,7 +200,8 @@ impl FileObject {
                 // Written in this session and not synced since.
                 state.unsynced_slot = copy.filter(|_| residue.safe != copy);
                 state.slot_round = writer.round();
-                state.safe = residue.safe;
+                // A damaged copy is no safe one.
+                state.safe = if state.lost_copy { copy } else { residue.safe };
                 state.durable = residue.durable.min(state.size);
                 state.direct = true;
             } else {

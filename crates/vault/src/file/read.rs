@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::ops::Range;
-use std::time::Duration;
 
 use runvault_format::chunk;
 
@@ -18,10 +17,6 @@ thread_local! {
 
 /// Ciphertext on its way.
 static STORED: Pool = Pool::new();
-
-/// A reader elsewhere may meet the last chunk while it is being written.
-pub(super) const RETRIES: u32 = 20;
-pub(super) const PAUSE: Duration = Duration::from_millis(10);
 
 impl FileObject {
     /// Fills `buf` from `offset`; gives the number of bytes, fewer only at the end of the file.
@@ -47,7 +42,7 @@ impl FileObject {
                 return Ok(n);
             }
         }
-        let mut tries = 0;
+        let mut turns = self.run.patience.turns();
         loop {
             let stat = self.file.stat().map_err(self.io("stat"));
             let outcome = stat.and_then(|stat| self.load(&stat, None)).and_then(|now| {
@@ -58,11 +53,9 @@ impl FileObject {
             });
             // The end as it is stored may be ahead of the last chunk that is whole.
             let incomplete = matches!(outcome, Ok(n) if n < buf.len() && offset + (n as u64) < self.size());
-            if (outcome.is_ok() && !incomplete) || tries == RETRIES {
+            if (outcome.is_ok() && !incomplete) || !turns.another() {
                 return outcome;
             }
-            tries += 1;
-            std::thread::sleep(PAUSE);
         }
     }
 

@@ -82,14 +82,14 @@ impl FileObject {
         for set in [&mut state.filled, &mut state.unexamined, &mut state.acknowledged] {
             set.remove(holes.clone());
         }
-        state.holes.insert(holes);
+        state.holes.insert(holes.clone());
         self.ensure_header(state)?;
         self.mark_unsynced(state);
         state.direct = true;
         state.stale = true;
         let written = state.header.as_ref().is_some_and(|h| h.written);
         if written {
-            self.list_holes(state)?;
+            self.list_hole(state, holes)?;
         }
         self.file.set_len(self.run.geometry.stored_len(size)).map_err(self.io("extend"))?;
         state.size = size;

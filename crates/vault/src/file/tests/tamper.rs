@@ -190,7 +190,7 @@ fn a_damaged_chunk_beside_a_damaged_header_copy_is_no_hole() {
 }
 
 #[test]
-fn a_damaged_header_copy_is_written_anew_with_the_next_one() {
+fn a_file_with_a_damaged_header_copy_is_written_on_with_and_written_anew_as_it_grows() {
     for (name, rig, mut bytes) in with_two_copies() {
         for copy in [100, 612] {
             flip(&rig, "f", copy);
@@ -201,6 +201,11 @@ fn a_damaged_header_copy_is_written_anew_with_the_next_one() {
             file.write(0, b"new").unwrap();
             file.fsync().unwrap();
             bytes[..3].copy_from_slice(b"new");
+            never_wrong(Ok(file.clone()), &bytes, name);
+            let end = bytes.len() as u64;
+            file.write(end, &[7; 1000]).unwrap();
+            file.fsync().unwrap();
+            bytes.resize(bytes.len() + 1000, 7);
             drop(file);
             assert!(!rig.open("f").unwrap().has_lost_copy(), "{name}, copy at {copy}");
             never_wrong(rig.open("f"), &bytes, name);
