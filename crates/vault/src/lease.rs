@@ -12,7 +12,7 @@ use runvault_store::backend::{Access, Dir, Rename};
 use runvault_store::read_whole::read_whole;
 use runvault_store::replace::TEMPORARY;
 
-use crate::outcome::part_opened;
+use crate::outcome::{exists, part_opened};
 use crate::sys::{self, Process};
 use crate::{Error, Result};
 
@@ -147,7 +147,7 @@ impl Holding {
             return Err(Error::Held { run: run.to_string(), holder: describe(found) });
         }
         // One that says nothing was being written over.
-        let found_one = dir.stat(NAME).is_ok();
+        let found_one = exists(&*dir, NAME).map_err(fail("stat"))?;
         write(&*dir, &ours).map_err(fail("write"))?;
         let (lease, renewed) = (Mutex::new(ours), AtomicU64::new(now()));
         Ok(Self { run, dir, lease, found_one, renewed, lost_to: OnceLock::new() })
@@ -230,7 +230,7 @@ fn is_ours(found: &Lease, ours: &Lease) -> bool {
 }
 
 fn is_missing(run_dir: &dyn Dir) -> bool {
-    run_dir.stat(NAME).is_err_and(|e| e.raw_os_error() == Some(libc::ENOENT))
+    matches!(exists(run_dir, NAME), Ok(false))
 }
 
 fn now() -> u64 {
@@ -280,6 +280,19 @@ mod tests {
         assert_eq!(read(&*dir).unwrap().unwrap().seq, 2);
         holding.give_up().unwrap();
         assert!(matches!(Holding::take(RunId([2; 16]), dir, &GATEWAY), Err(Error::Store { .. })));
+    }
+
+    #[test]
+    fn a_store_that_does_not_say_whether_one_is_there_has_none_taken() {
+        for errno in [libc::EIO, libc::ESTALE] {
+            let (dir, faults) = Faults::over(MemoryDir::root()).unwrap();
+            let ended = Lease { pid: 1 << 30, ..of_this_process(&GATEWAY) };
+            write(&*dir, &ended).unwrap();
+            faults.add(Rule::next(Op::Stat, Fault::Fail(errno)));
+            let taken = Holding::take(RunId([2; 16]), dir.clone(), &GATEWAY);
+            assert!(matches!(taken, Err(Error::Store { .. })));
+            assert!(Holding::take(RunId([2; 16]), dir, &GATEWAY).unwrap().found_one);
+        }
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use runvault_store::backend::Dir;
+
 use crate::{Damage, Error, Posix};
 
 /// An error of the store, met while doing `operation` on `object`.
@@ -52,6 +54,15 @@ fn posix(errno: i32) -> Option<Posix> {
         libc::ESTALE => Posix::Stale,
         _ => return None,
     })
+}
+
+/// Whether a name is there. A store that does not say is not believed to have none.
+pub(crate) fn exists(dir: &dyn Dir, name: &[u8]) -> io::Result<bool> {
+    match dir.stat(name) {
+        Ok(_) => Ok(true),
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(e) => Err(e),
+    }
 }
 
 /// Whether it says that a name is not there.

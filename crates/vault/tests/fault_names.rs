@@ -10,6 +10,7 @@ use common::{CALLER, Fixture, Mount, WRITE};
 use runvault_store::backend::{Kind, Rename};
 use runvault_store::doubles::faulty::{Fault, Faults, Rule};
 use runvault_store::doubles::memory::MemoryDir;
+use runvault_store::doubles::observe::Op;
 use runvault_vault::Result;
 use runvault_vault::authority::Authority;
 use runvault_vault::check::check;
@@ -194,5 +195,29 @@ fn a_store_that_fails_at_any_call_costs_no_name() {
             }
             assert!(after < 60, "{what}: endless");
         }
+    }
+}
+
+#[test]
+fn a_store_that_does_not_say_whether_a_journal_is_there_costs_no_record() {
+    for errno in [libc::EIO, libc::ESTALE] {
+        let (fixture, faults, vault) = begin();
+        let handle = vault.open_file(vault.ino("run/a").unwrap(), WRITE).unwrap().handle;
+        vault.write(handle, 0, b"R", false).unwrap();
+        vault.fsync(handle, false).unwrap();
+        let id = vault.status().runs[0].run;
+        drop(vault);
+        let session = fixture.state.session(&id);
+        // A lease is free to be lost.
+        let dir = fixture.root.open_dir(b"runs").unwrap().open_dir(id.to_string().as_bytes()).unwrap();
+        dir.unlink(b"lease").unwrap();
+        let name = Some(b"journal".to_vec());
+        faults.add(Rule { name, ..Rule::every(Op::Stat, Fault::Fail(errno)) });
+        let vault = fixture.writer();
+        vault.get("run/a").unwrap_err();
+        assert_eq!(fixture.state.session(&id), session, "the session that its records are of is forgotten");
+        faults.clear();
+        assert_eq!(vault.get("run/a").unwrap(), b"Run/a");
+        change_file(&vault, "run/a", b"+");
     }
 }

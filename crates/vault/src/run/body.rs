@@ -15,7 +15,7 @@ use crate::authority::{Gateway, Resume};
 use crate::file::{Locate, RunContext};
 use crate::lease::{self, Holding};
 use crate::nodes::number;
-use crate::outcome::{outcome, part_opened};
+use crate::outcome::{exists, outcome, part_opened};
 use crate::{Error, Posix, Result, Vault, recovery, runs};
 
 /// What a run needs to be used: its directories and keys and, for its writer, lease and journal.
@@ -100,7 +100,7 @@ impl Body {
             return Err(error);
         };
         let fail = |e| outcome("read", format!("runs/{}/lease", self.run), e);
-        let unneeded = last || !has_journal(&*self.dir);
+        let unneeded = last || !has_journal(&*self.dir).map_err(fail)?;
         let may_go = unneeded && lease::is_free(&*self.dir, &gateway.id()).map_err(fail)?;
         if may_go { Ok(()) } else { Err(error) }
     }
@@ -204,8 +204,8 @@ impl Body {
     }
 }
 
-fn has_journal(run_dir: &dyn Dir) -> bool {
-    run_dir.stat(DIRECTORY).is_ok()
+fn has_journal(run_dir: &dyn Dir) -> std::io::Result<bool> {
+    exists(run_dir, DIRECTORY)
 }
 
 /// The errno of a store that can be read and takes nothing new.
@@ -278,7 +278,9 @@ impl Vault {
         top: Ino,
     ) -> Result<(Arc<RunContext>, Holding)> {
         let holding = Holding::take(run.id, dir.clone(), &gateway.id())?;
-        let uncleanly = holding.found_one || has_journal(&**dir);
+        let journal = has_journal(&**dir);
+        let journal = journal.map_err(|e| Error::store("stat", format!("runs/{}/journal", run.id), e))?;
+        let uncleanly = holding.found_one || journal;
         if uncleanly && let Some(resume) = gateway.resume(&run.id)? {
             let recovered = recovery::recover(&run.reader(tree), dir, &resume.session)?;
             log::info!("run {}: recovered, {} records brought in place", run.id, recovered.replayed);
@@ -342,9 +344,9 @@ impl Vault {
         Ok(())
     }
 
-    /// Whether a run's journal directory is there: its last session may have ended uncleanly.
+    /// Whether a run's journal directory is, or may be, there: its last session may have ended uncleanly.
     pub(crate) fn has_journal(&self, run: &Run) -> bool {
-        runs::run_dir(&self.root, &run.id).is_ok_and(|dir| has_journal(&*dir))
+        runs::run_dir(&self.root, &run.id).is_ok_and(|dir| has_journal(&*dir).unwrap_or(true))
     }
 
     /// Why a stale lease matters to a person: who holds it.
