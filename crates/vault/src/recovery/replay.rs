@@ -27,7 +27,9 @@ pub(super) fn file(
         Err(Unreadable::Store(e)) => return Err(failed(run, "read a file of", e)),
     };
     let skip = found.skip(session.prefix());
-    let records: Vec<&Record> = records.iter().copied().filter(|r| r.number > skip).collect();
+    // It was looked up again: another file may have the name by now.
+    let is_ours = |r: &&Record| r.file_id == found.clear.file_id && r.number > skip;
+    let records: Vec<&Record> = records.iter().copied().filter(is_ours).collect();
     let Some(choice) = Choice::of(run, file, &found, stored, &records)? else { return Ok(None) };
     let due: Vec<&Record> = records.into_iter().filter(|r| r.epoch == choice.slot.epoch).collect();
     if due.is_empty() {
@@ -42,10 +44,10 @@ pub(super) fn file(
         }
     }
     if found.lost {
-        let synced = file.sync_data().map_err(|e| failed(run, "sync a file of", e));
-        return synced.map(|()| Some(replayed));
+        file.sync_data().map_err(|e| failed(run, "sync a file of", e))?;
+    } else {
+        settle(run, file, &found, &choice, session, replayed)?;
     }
-    settle(run, file, &found, &choice, session, replayed)?;
     let kept = file.set_times(SetTime::Omit, SetTime::At(stat.mtime));
     kept.map_err(|e| failed(run, "set times of a file of", e))?;
     Ok(Some(replayed))

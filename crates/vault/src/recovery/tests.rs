@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use runvault_format::ids::{RunId, SessionId};
-use runvault_store::backend::{Access, Dir, Rename};
+use runvault_store::backend::{Access, Dir, Rename, SetTime, Time};
 use runvault_store::doubles::observe::{Call, Observer, Op, observe};
 
-use super::{Counted, Recovered, count, recover};
+use super::{Counted, JournalFiles, Recovered, count, log, recover, replay};
 use crate::file::testing::{Rig, content};
 use crate::{Damage, Error};
 
@@ -76,13 +76,31 @@ fn a_damaged_header_copy_hides_no_record_and_cuts_nothing() {
         tear(&rig);
         let stored = rig.run.tree.open_file(b"f", Access::ReadWrite).unwrap();
         stored.write_at(&[0x55; 7], copy).unwrap();
+        let mtime = Time { sec: 1_000_000, nsec: 7 };
+        stored.set_times(SetTime::Omit, SetTime::At(mtime)).unwrap();
         let rig = rig.killed();
+        assert_eq!(stored.stat().unwrap().mtime, mtime, "{copy}");
         let file = rig.open("f").unwrap();
         assert!(file.has_lost_copy(), "{copy}");
         let all = content(&file).unwrap();
         assert_eq!(all.len(), 2748, "{copy}");
         assert!(all[..512] == [1; 512] && all[512..1024] == [4; 512] && all[2048..] == [3; 700], "{copy}");
     }
+}
+
+/// The name of a record's file leads to another one by now.
+#[test]
+fn a_record_never_goes_into_another_file() {
+    let rig = overwritten();
+    let other = rig.file("g");
+    other.write(0, &[5; 2048]).unwrap();
+    other.fsync().unwrap();
+    let files = JournalFiles::open_existing(&rig.dir).unwrap().unwrap();
+    let (_, records) = log::read(&rig.run, &files, &rig.session).unwrap();
+    let done = replay::file(&rig.run, &**other.stored(), &rig.session, &Vec::from_iter(&records)).unwrap();
+    assert_eq!(done, Some(0));
+    drop(other);
+    assert_eq!(content(&rig.remounted().open("g").unwrap()).unwrap(), [5; 2048]);
 }
 
 #[test]
