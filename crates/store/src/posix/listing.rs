@@ -30,13 +30,25 @@ pub(super) fn visit(
     };
     let mut buffer: Vec<u8> = Vec::new();
     let mut size = FIRST;
+    let mut gave = false;
     loop {
         buffer.reserve(size);
         let batch = batch(opening, cookie, buffer.spare_capacity_mut())?;
-        let Some(last) = batch.last() else { return Ok(()) };
+        let Some(last) = batch.last() else {
+            // Who lists asks once more behind the last entry: only then all were seen, and no rest has to
+            // come in the order of this opening. Whoever keeps the directory open needs it no more.
+            if !gave {
+                stream.0 = None;
+            }
+            return Ok(());
+        };
         cookie = last.next;
         for entry in batch {
-            if !matches!(&entry.name[..], b"." | b"..") && !visit(entry) {
+            if matches!(&entry.name[..], b"." | b"..") {
+                continue;
+            }
+            gave = true;
+            if !visit(entry) {
                 return Ok(());
             }
         }
@@ -71,4 +83,43 @@ fn batch(opening: &mut Opening, cookie: u64, buffer: &mut [MaybeUninit<u8>]) -> 
         }
     }
     Ok(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn what_was_listed_to_its_end_is_not_kept_open() {
+        let place = tempfile::tempdir().unwrap();
+        let names: Vec<String> = (0..300).map(|n| format!("{n:03}")).collect();
+        for name in &names {
+            std::fs::write(place.path().join(name), "").unwrap();
+        }
+        let dir = std::fs::File::open(place.path()).unwrap();
+        let mut stream = Stream::default();
+        let mut list = |cookie, most: usize| {
+            let mut found = Vec::new();
+            visit(dir.as_fd(), &mut stream, cookie, &mut |entry| {
+                found.push(entry);
+                found.len() < most
+            })
+            .unwrap();
+            (found, stream.0.is_some())
+        };
+        let (first, open) = list(0, 100);
+        assert!(open);
+        let middle = first.last().unwrap().next;
+        let (rest, open) = list(middle, usize::MAX);
+        assert!(open, "whoever was given them may not have room for all");
+        let mut found: Vec<_> = first.iter().chain(&rest).map(|e| e.name.clone()).collect();
+        found.sort();
+        assert!(found.iter().map(Vec::as_slice).eq(names.iter().map(String::as_bytes)));
+        assert_eq!(list(rest.last().unwrap().next, usize::MAX), (Vec::new(), false));
+        // Back to where it was, and to the start.
+        assert_eq!(list(middle, usize::MAX), (rest, true));
+        assert_eq!(list(0, 100), (first, true));
+    }
 }
