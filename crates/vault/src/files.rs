@@ -40,7 +40,8 @@ impl Files {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn opening(&self, ino: Ino) -> Option<MutexGuard<'_, ()>> {
+    /// While the guard lives nobody opens the file. Taken after the locks of names.
+    pub(crate) fn opening(&self, ino: Ino) -> Option<MutexGuard<'_, ()>> {
         let stripe = usize::try_from(ino % STRIPES as u64).unwrap_or(0);
         self.opening.get(stripe).map(|lock| lock.lock().unwrap_or_else(PoisonError::into_inner))
     }

@@ -31,6 +31,8 @@ impl Vault {
         let last = stat.nlink <= 1;
         dir.body.check_remover(self.gateway.as_deref(), last)?;
         let target = links::long_text(&*dir.dir, &stored.text, &stat).ok().flatten();
+        // Whoever has it open from now on is told; nobody else opens it before its name has gone.
+        let opening = self.files.opening(ino);
         let live = self.files.live(ino).filter(|_| stat.kind == Kind::File);
         let act = || -> Result<()> {
             let gone = dir.dir.unlink(&stored.text);
@@ -42,8 +44,13 @@ impl Vault {
             Ok(())
         };
         match &live {
-            None => act()?,
+            None => {
+                act()?;
+                drop(opening);
+            }
             Some(file) => {
+                // It stays the one that everybody gets.
+                drop(opening);
                 let held = file.prepare_unlink(last)?;
                 act()?;
                 held.done();

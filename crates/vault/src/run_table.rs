@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError, TryLockError};
 
 use runvault_format::header::Kind as Object;
 use runvault_format::ids::{DirId, RunId};
@@ -117,8 +117,7 @@ impl Vault {
     ///
     /// # Errors
     /// The store's, for `runs/` itself; a single run's trouble is noted with it.
-    pub(crate) fn scan(&self, all: bool) -> Result<()> {
-        let mut scans = self.hold_scans();
+    pub(crate) fn scan(&self, scans: &mut Scans, all: bool) -> Result<()> {
         let listed = runs::list_all(&self.root)?;
         let before = self.table();
         let mut entries = BTreeMap::new();
@@ -136,7 +135,7 @@ impl Vault {
             };
             entries.insert(id, entry);
         }
-        changed |= self.look_at_names(&mut scans, &entries);
+        changed |= self.look_at_names(scans, &entries);
         if changed {
             self.replace_table(entries, foreign);
         }
@@ -171,6 +170,15 @@ impl Vault {
     /// While the guard lives nobody looks at `runs/`: a run that is being made must not be found there as another.
     pub(crate) fn hold_scans(&self) -> MutexGuard<'_, Scans> {
         self.scanning.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// [`Vault::hold_scans`] where nobody else holds them.
+    pub(crate) fn try_hold_scans(&self) -> Option<MutexGuard<'_, Scans>> {
+        match self.scanning.try_lock() {
+            Ok(scans) => Some(scans),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     /// Removes or renames one run; the caller holds nothing of the table.

@@ -139,7 +139,7 @@ impl Vault {
             synced: Mutex::default(),
             closed: AtomicBool::new(false),
         });
-        vault.scan(true)?;
+        vault.scan(&mut vault.hold_scans(), true)?;
         if vault.gateway.is_some() {
             vault.clear_passing(&runs::list_all(&vault.root)?.passing);
             vault.recover_held();
@@ -177,7 +177,9 @@ impl Vault {
         first.and(self.trim_unsynced()).and(self.look_for_runs())
     }
 
+    /// Not while a run is being made: its store may hang, and leases are still to be renewed.
     fn look_for_runs(&self) -> Result<()> {
+        let Some(mut scans) = self.try_hold_scans() else { return Ok(()) };
         let all = {
             let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
             if looked.at.elapsed() < LOOK {
@@ -190,7 +192,7 @@ impl Vault {
             }
             all
         };
-        self.scan(all)
+        self.scan(&mut scans, all)
     }
 
     /// Runs something of which was asked for.

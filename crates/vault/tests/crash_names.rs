@@ -464,8 +464,9 @@ fn a_file_that_is_changed_through_a_handle_after_its_last_name_went() {
     }
 }
 
-/// What another file's record makes durable in the middle of a rename does not count for that.
+/// Something is done in the middle of a change of names.
 struct InTheMiddle {
+    of: StoreOp,
     act: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     syncs: AtomicU32,
     /// Of the end rather: the store has done it.
@@ -474,7 +475,7 @@ struct InTheMiddle {
 
 impl Observer for InTheMiddle {
     fn around(&self, call: Call<'_>, run: &mut dyn FnMut() -> std::io::Result<u64>) -> std::io::Result<()> {
-        let meant = call.op == StoreOp::Rename && (!self.after || call.name.starts_with(b".new-"));
+        let meant = call.op == self.of && (!self.after || call.name.starts_with(b".new-"));
         let act = meant.then(|| self.act.lock().unwrap().take()).flatten();
         if self.after {
             return run().map(|_| act.map_or((), |act| act()));
@@ -488,12 +489,17 @@ impl Observer for InTheMiddle {
     }
 }
 
+fn watched(fixture: &Fixture, of: StoreOp, after: bool) -> (Arc<InTheMiddle>, Arc<Mount>) {
+    let watch = Arc::new(InTheMiddle { of, act: Mutex::default(), syncs: AtomicU32::new(0), after });
+    let root = observe(fixture.root.clone(), watch.clone()).unwrap();
+    (watch, Arc::new(mount(root, fixture, &fixture.state)))
+}
+
+/// What another file's record makes durable in the middle of a rename does not count for that.
 #[test]
 fn a_sync_in_the_middle_of_a_rename_does_not_make_it_durable() {
     let fixture = Fixture::in_memory();
-    let watch = Arc::new(InTheMiddle { act: Mutex::default(), syncs: AtomicU32::new(0), after: false });
-    let root = observe(fixture.root.clone(), watch.clone()).unwrap();
-    let vault = Arc::new(mount(root, &fixture, &fixture.state));
+    let (watch, vault) = watched(&fixture, StoreOp::Rename, false);
     vault.make_dir("run").unwrap();
     let open = |path| {
         put(&vault, path, 1).unwrap();
@@ -517,20 +523,18 @@ fn a_sync_in_the_middle_of_a_rename_does_not_make_it_durable() {
 #[test]
 fn a_run_that_is_being_made_is_nobody_elses_find() {
     let fixture = Fixture::in_memory();
-    let watch = Arc::new(InTheMiddle { act: Mutex::default(), syncs: AtomicU32::new(0), after: true });
-    let root = observe(fixture.root.clone(), watch.clone()).unwrap();
-    let vault = Arc::new(mount(root, &fixture, &fixture.state));
+    let (watch, vault) = watched(&fixture, StoreOp::Rename, true);
     // From then on the next tick looks at runs/.
     std::thread::sleep(Duration::from_millis(2100));
     let other = vault.clone();
     *watch.act.lock().unwrap() = Some(Box::new(move || {
         let (found, wait) = channel();
         std::thread::spawn(move || {
-            let ticked = other.tick();
-            let opened = other.ino("run").and_then(|run| other.opendir(run));
-            let _ = found.send((ticked, opened));
+            let _ = found.send(other.tick());
+            other.ino("run").and_then(|run| other.opendir(run))
         });
-        let _ = wait.recv_timeout(Duration::from_millis(300));
+        // The store may hang here, and a tick renews leases.
+        wait.recv_timeout(Duration::from_secs(20)).expect("a tick waits for it").unwrap();
     }));
     let run = vault.make_dir("run").unwrap().ino;
     // What was kept of the directory is forgotten.
@@ -541,4 +545,31 @@ fn a_run_that_is_being_made_is_nobody_elses_find() {
     let again = mount(fixture.root.clone(), &fixture, &fixture.state.apart());
     assert_eq!(again.get("run/a").unwrap(), content);
     again.put("run/b", b"still written").unwrap();
+}
+
+/// Who opens a file between the look for who has it open and the unlink would never learn that its name went.
+#[test]
+fn nobody_opens_a_file_while_a_name_of_it_goes() {
+    for last in [true, false] {
+        let fixture = Fixture::in_memory();
+        let (watch, vault) = watched(&fixture, StoreOp::Unlink, false);
+        vault.make_dir("run").unwrap();
+        put(&vault, "run/a", 1).unwrap();
+        let ino = vault.ino("run/a").unwrap();
+        if !last {
+            let (dir, name) = vault.parent("run/b").unwrap();
+            vault.link(ino, dir, name).unwrap();
+        }
+        let (other, (opened, wait)) = (vault.clone(), channel());
+        let (too_early, early) = channel();
+        *watch.act.lock().unwrap() = Some(Box::new(move || {
+            let opener = std::thread::spawn(move || opened.send(other.open_file(ino, WRITE).is_ok()));
+            let _ = too_early.send((wait.recv_timeout(Duration::from_millis(300)), wait, opener));
+        }));
+        vault.remove("run/a").unwrap();
+        let (found, wait, opener) = early.recv().unwrap();
+        assert!(found.is_err(), "opened meanwhile, {last}");
+        assert_eq!(wait.recv(), Ok(!last));
+        opener.join().unwrap().unwrap();
+    }
 }
