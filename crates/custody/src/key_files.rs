@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::Path;
 
 use runvault_crypto::passphrase::Params;
@@ -134,6 +134,12 @@ pub fn write_new(path: &Path, identity: &Identity, new: &NewLock, vault: Option<
 /// # Errors
 /// [`Error::KeyFileExists`], [`Error::Io`].
 pub fn write_copy(path: &Path, file: &KeyFile) -> Result<()> {
+    write_copy_of(path, file, None)
+}
+
+/// As [`write_copy`], for another user. The owner is set through the descriptor: in a folder of that user's the
+/// name may lead elsewhere a moment later.
+pub(crate) fn write_copy_of(path: &Path, file: &KeyFile, uid: Option<u32>) -> Result<()> {
     let bytes = Zeroizing::new(file.to_bytes()?);
     let io = |operation| move |e| Error::io(operation, path.display().to_string(), e);
     let mut options = OpenOptions::new();
@@ -142,13 +148,21 @@ pub fn write_copy(path: &Path, file: &KeyFile) -> Result<()> {
         Err(e) if e.kind() == ErrorKind::AlreadyExists => return Err(Error::KeyFileExists(path.to_owned())),
         made => made.map_err(io("create"))?,
     };
-    if let Err(e) = out.write_all(&bytes).and_then(|()| out.sync_all()) {
+    let written = out.write_all(&bytes).and_then(|()| keep_owner(&out, uid)).and_then(|()| out.sync_all());
+    if let Err(e) = written {
         // Half a key file is of no use; the first error is the one to tell.
         let _ = std::fs::remove_file(path);
         return Err(io("write")(e));
     }
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(parent).and_then(|dir| dir.sync_all()).map_err(io("sync the directory of"))
+}
+
+fn keep_owner(file: &File, uid: Option<u32>) -> std::io::Result<()> {
+    match uid {
+        Some(uid) if file.metadata()?.uid() != uid => fchown(file, Some(uid), None),
+        _ => Ok(()),
+    }
 }
 
 /// Reads a key file. One that others can read is refused unless `allow_readable`.

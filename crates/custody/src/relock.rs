@@ -1,8 +1,8 @@
 //! A new lock for a key file that is kept outside the store.
 
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::{MetadataExt, chown};
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
@@ -43,10 +43,10 @@ impl Seen {
             return Err(Error::LockChanged);
         }
         let temporary = self.temporary();
-        key_files::write_copy(&temporary, new)?;
-        let put = self
-            .keep_owner(&temporary)
-            .and_then(|()| std::fs::rename(&temporary, &self.path).map_err(io("replace", &self.path)));
+        // What root locks anew stays its owner's.
+        let uid = std::fs::symlink_metadata(&self.path).map_err(io("stat", &self.path))?.uid();
+        key_files::write_copy_of(&temporary, new, Some(uid))?;
+        let put = std::fs::rename(&temporary, &self.path).map_err(io("replace", &self.path));
         if put.is_err() {
             // The old file is untouched; the new one would only be in the way.
             let _ = std::fs::remove_file(&temporary);
@@ -62,16 +62,6 @@ impl Seen {
         let mut name: OsString = self.path.file_name().unwrap_or_default().to_owned();
         name.push(format!(".new-{}", std::process::id()));
         self.path.with_file_name(name)
-    }
-
-    /// What root locks anew stays its owner's.
-    fn keep_owner(&self, temporary: &Path) -> Result<()> {
-        let owner = |path: &Path| std::fs::metadata(path).map(|meta| meta.uid()).map_err(io("stat", path));
-        let uid = owner(&self.path)?;
-        if owner(temporary)? == uid {
-            return Ok(());
-        }
-        chown(temporary, Some(uid), None).map_err(io("keep the owner of", &self.path))
     }
 }
 
@@ -91,15 +81,15 @@ fn refuse_other_names(path: &Path) -> Result<()> {
     }
 }
 
-/// Locks the file as long as it is held. Who gets the lock of a file that was replaced finds that another is there.
+/// Locks the file's folder as long as it is held: on SMB nobody could read the file itself while it is locked, nor
+/// replace it. Network file systems keep this lock to one machine.
 fn lock(path: &Path) -> Result<File> {
-    // Network file systems lock only what is open for writing.
-    let file = OpenOptions::new().read(true).write(true).open(path).or_else(|_| File::open(path));
-    let file = file.map_err(io("open", path))?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+    let folder =
+        File::open(path.parent().unwrap_or(Path::new("/"))).map_err(io("open the directory of", path))?;
+    match rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive) {
         Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::LockChanged),
         // A file system without locks.
-        _ => Ok(file),
+        _ => Ok(folder),
     }
 }
 
