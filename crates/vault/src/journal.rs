@@ -291,8 +291,14 @@ impl Journal {
     /// No checkpoint makes room: the file that is to be used next holds a record whose chunk is not in place, or
     /// files that failed cannot be done without.
     pub(crate) fn is_held(&self) -> bool {
+        let failed = lock(&self.inner).failed;
+        failed || self.is_kept()
+    }
+
+    /// [`Journal::is_held`] by a record whose chunk is not in place: nor would a checkpoint have helped.
+    pub(crate) fn is_kept(&self) -> bool {
         let inner = lock(&self.inner);
-        inner.failed || inner.placed() < inner.last_in(1 - inner.current)
+        inner.placed() < inner.last_in(1 - inner.current)
     }
 
     /// Nothing was appended for so long.

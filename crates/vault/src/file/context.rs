@@ -78,6 +78,8 @@ const RUN_OVERLAY_LIMIT: u64 = 64 << 20;
 const RESIDUE_LIMIT: usize = 200_000;
 /// Free bytes below which nothing waits in memory.
 const PLAINLY_ROOM: u64 = 256 << 20;
+/// What fails where a journal takes nothing, and no checkpoint helps.
+const SETTLE: &str = "settle";
 /// A journal that nobody writes to for so long is emptied by a checkpoint.
 const IDLE: Duration = Duration::from_secs(30);
 
@@ -165,10 +167,14 @@ impl RunContext {
     pub fn tick(&self) -> Result<()> {
         let Some(writer) = &self.writer else { return Ok(()) };
         writer.roomy.store(has_room(&*self.tree), Ordering::Relaxed);
-        let mut first = Ok(());
+        let (mut first, mut held) = (Ok(()), false);
         for file in writer.active_files() {
+            if held && file.waits_for_journal() {
+                continue;
+            }
             if let Err(error) = file.tick(writer.delay) {
                 log::warn!("{}: {error}", self.object(file.ino));
+                held |= matches!(error, Error::Store { operation: SETTLE, .. });
                 first = first.and(Err(error));
             }
         }
@@ -204,13 +210,24 @@ impl RunContext {
     /// A checkpoint for who found the journal full. EIO where that makes no room, since a chunk of some file
     /// cannot be brought in place and its record must stay: what waits in memory goes on waiting.
     pub(super) fn make_room(&self) -> Result<()> {
+        let journal = &self.require_writer()?.journal;
+        if journal.is_kept() {
+            return Err(self.cannot_settle());
+        }
         self.checkpoint()?;
-        if self.require_writer()?.journal.is_held() { Err(self.cannot_settle()) } else { Ok(()) }
+        if journal.is_held() { Err(self.cannot_settle()) } else { Ok(()) }
+    }
+
+    /// Before a durable chunk is changed in memory: much waits there already, and the journal takes nothing.
+    pub(super) fn check_room_to_wait(&self) -> Result<()> {
+        let writer = self.require_writer()?;
+        let stuck = writer.overlay_is_large() && writer.journal.is_kept();
+        if stuck { Err(self.cannot_settle()) } else { Ok(()) }
     }
 
     fn cannot_settle(&self) -> Error {
         let failed = std::io::Error::from_raw_os_error(libc::EIO);
-        Error::store("settle", format!("runs/{}/journal", self.id), failed)
+        Error::store(SETTLE, format!("runs/{}/journal", self.id), failed)
     }
 
     /// Names of a file (`None`: of a directory) have changed, or may have: called before any record of what they

@@ -145,6 +145,12 @@ impl FileObject {
         Ok(())
     }
 
+    /// Only by the journal do the bytes that wait here go out.
+    pub(super) fn waits_for_journal(&self) -> bool {
+        let state = self.shared();
+        !state.overlay.is_empty() && !state.poisoned && !state.detached
+    }
+
     /// A checkpoint made every record up to `number`, and every slot written before `round`,
     /// durable in place.
     pub(super) fn checkpointed(self: &Arc<Self>, number: u64, round: u64) {

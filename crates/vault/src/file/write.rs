@@ -49,6 +49,9 @@ impl FileObject {
         }
         let end = offset.checked_add(data.len() as u64).filter(|e| *e <= self.run.geometry.max_size());
         end.ok_or(Error::Posix(Posix::FileTooLarge))?;
+        if offset - offset % self.run.geometry.chunk() < state.durable && !state.detached {
+            self.run.check_room_to_wait()?;
+        }
         let mut undo = Undo::of(&state);
         let gap = if offset > state.size { self.extend(&mut state, &mut undo, offset) } else { Ok(()) };
         if let Err(error) = gap.and_then(|()| self.write_range(&mut state, &mut undo, offset, data)) {

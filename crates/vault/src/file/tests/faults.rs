@@ -1,6 +1,7 @@
 //! A store that fails: nothing is retried into success, nothing accepted is dropped.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use runvault_format::ids::RunId;
 use runvault_store::backend::Dir;
@@ -167,6 +168,20 @@ fn a_chunk_that_never_gets_into_place_holds_up_nobody_else() {
     });
     let (n, error) = full.unwrap();
     assert_eq!(errno::<()>(Err(error)), libc::EIO);
+    // No sync of the whole store is tried for it.
+    faults.add(Rule::next(Op::SyncFs, Fault::Fail(libc::ENODEV)));
+    assert_eq!(errno(other.fsync()), libc::EIO);
+    faults.clear();
+    // Much waits already: what would have to wait is refused, and the file is as it was.
+    let much = 65 << 20;
+    let waiting = &rig.run.writer.as_ref().unwrap().overlay_bytes;
+    waiting.fetch_add(much, Ordering::Relaxed);
+    assert_eq!(errno(other.write(0, &[9; 512])), libc::EIO);
+    assert_eq!(content(&other).unwrap()[..4], n.to_le_bytes());
+    let third = rig.file("third");
+    third.write(0, &[3; 2000]).unwrap();
+    third.fsync().unwrap();
+    waiting.fetch_sub(much, Ordering::Relaxed);
     // Once the timer has brought it in place, what waited goes out; the timer may meet that first.
     rig.run.tick().or_else(|_| rig.run.tick()).unwrap();
     other.fsync().unwrap();
