@@ -53,7 +53,8 @@ fn main() -> ExitCode {
 /// Help and version are no errors; a command line that is not understood is exit 2.
 fn clap_exit(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
-        return match error.print() {
+        let printed = output::check_open().and_then(|()| error.print());
+        return match printed {
             Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
                 exit::report(&output::StandardOutput(e).into()).into()
             }

@@ -34,10 +34,16 @@ static LOOK: extern "C" fn() = {
 /// # Errors
 /// [`StandardOutput`].
 pub fn bytes(bytes: &[u8]) -> Result<()> {
-    if CLOSED.load(Ordering::Relaxed) {
-        return Err(StandardOutput(io::Error::from_raw_os_error(libc::EBADF)).into());
-    }
-    io::stdout().lock().write_all(bytes).map_err(|e| StandardOutput(e).into())
+    let written = check_open().and_then(|()| io::stdout().lock().write_all(bytes));
+    written.map_err(|e| StandardOutput(e).into())
+}
+
+/// Whether standard output leads anywhere, for what does not write through [`bytes`].
+///
+/// # Errors
+/// EBADF where it was closed when the process began.
+pub fn check_open() -> io::Result<()> {
+    if CLOSED.load(Ordering::Relaxed) { Err(io::Error::from_raw_os_error(libc::EBADF)) } else { Ok(()) }
 }
 
 /// Writes a line to standard output.
