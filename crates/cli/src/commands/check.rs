@@ -169,7 +169,7 @@ fn tell(args: &Check, summary: &CheckSummary, locks: bool) -> Result<()> {
             "someone put what is named above there: look at it, then move it out of the store; what runvault wrote\n\
              is as it was written",
         )),
-        (damages, ..) => Err(damaged(args, damages, locks)),
+        (damages, ..) => Err(damaged(args, damages, locks, summary.journal_records > 0)),
     }
 }
 
@@ -181,9 +181,15 @@ fn told_newer(args: &Check, runs: u64) -> Result<()> {
     Err(refuse_with(Exit::Failed, what, NEWER))
 }
 
-fn damaged(args: &Check, damages: u64, locks: bool) -> anyhow::Error {
+fn damaged(args: &Check, damages: u64, locks: bool, journals: bool) -> anyhow::Error {
     let mut hint =
         "put the objects named above back from a backup; everything else is as it was written".to_owned();
+    if journals {
+        hint = format!(
+            "journals may make some of it good: mount the store on the machine that writes these runs, then check again;\n\
+             {hint}"
+        );
+    }
     if locks {
         let store = shown(&args.store);
         hint += &format!(

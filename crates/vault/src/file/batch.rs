@@ -14,6 +14,9 @@ use crate::{Damage, Result};
 /// Stored bytes in one backing write.
 const LIMIT: usize = 1 << 20;
 
+/// A write of no more than this is whole or not there when the process is killed in it: the kernel ends one at a page.
+const PAGE: usize = 4096;
+
 /// Ciphertext only.
 static BUFFERS: Pool = Pool::new();
 
@@ -85,9 +88,11 @@ impl FileObject {
         }
         let chunks = std::mem::replace(&mut batch.chunks, 0..0);
         let mut offset = self.run.geometry.chunk_offset(chunks.start);
+        // What a kill cuts short is no shorter than its header says.
+        let claim = if batch.used <= PAGE { batch.end } else { 0 };
         if batch.with_header {
             let holes = state.listed_holes();
-            let sector = self.next_slot(state, 0, batch.end, &holes)?;
+            let sector = self.next_slot(state, 0, claim, &holes)?;
             let copy = batch.buffer.get_mut(..COPY as usize).ok_or_else(|| self.damaged(Damage::Header))?;
             copy.copy_from_slice(&sector);
             offset = 0;
@@ -99,7 +104,13 @@ impl FileObject {
         let stored = batch.buffer.get(..batch.used).unwrap_or_default();
         self.file.write_at(stored, offset).map_err(self.io("write"))?;
         if batch.with_header {
-            self.slot_was_written(state, 0, batch.end, &state.listed_holes());
+            let holes = state.listed_holes();
+            self.slot_was_written(state, 0, claim, &holes);
+            if claim < batch.end {
+                let sector = self.next_slot(state, 0, batch.end, &holes)?;
+                self.file.write_at(&sector, 0).map_err(self.io("write"))?;
+                self.slot_was_written(state, 0, batch.end, &holes);
+            }
         }
         state.stale |= batch.end > state.slot_size;
         self.count_writes(state, chunks.end - chunks.start);
