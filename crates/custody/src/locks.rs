@@ -50,20 +50,16 @@ pub fn unlock(root: &Arc<dyn Dir>, prompt: &mut dyn Prompt) -> Result<(Identity,
 /// # Errors
 /// The store's; [`Error::UnlockedInStore`].
 pub fn write(root: &Arc<dyn Dir>, file: &KeyFile) -> Result<()> {
-    write_in_order(root, file, COPIES)
+    COPIES.iter().try_for_each(|copy| write_copy(root, file, copy))
 }
 
-fn write_in_order(root: &Arc<dyn Dir>, file: &KeyFile, order: [&str; 2]) -> Result<()> {
+fn write_copy(root: &Arc<dyn Dir>, file: &KeyFile, copy: &str) -> Result<()> {
     if !file.has_passphrase() {
         return Err(Error::UnlockedInStore);
     }
-    let locks = locks_dir(root)?;
     let bytes = file.to_bytes()?;
-    for copy in order {
-        replace(&*locks, copy.as_bytes(), &bytes, SECRET_MODE)
-            .map_err(|e| Error::io("write", object(copy), e))?;
-    }
-    Ok(())
+    replace(&*locks_dir(root)?, copy.as_bytes(), &bytes, SECRET_MODE)
+        .map_err(|e| Error::io("write", object(copy), e))
 }
 
 /// The copies that parse, as they were before the lock was opened: what a [`passwd`] goes on from.
@@ -116,13 +112,18 @@ pub fn passwd(root: &Arc<dyn Dir>, owner: &Identity, seen: &Seen, new: &NewLock)
 /// Puts `file` in the place of what was `seen`, unless another was there meanwhile.
 pub(crate) fn put_after(root: &Arc<dyn Dir>, seen: &Seen, file: &KeyFile) -> Result<()> {
     let locked = lock_one(root)?;
-    if read_both(root)?.0 != seen.0 {
+    if read_both_through(root, locked.as_ref())?.0 != seen.0 {
         return Err(Error::LockChanged);
     }
     // The locked one is replaced last: until then nobody else gets its lock, and then nobody's `seen` is right.
-    let [first, last] = COPIES;
-    let order = if locked.as_ref().is_some_and(|(copy, _)| *copy == first) { [last, first] } else { COPIES };
-    write_in_order(root, file, order)?;
+    let [first, last] = match &locked {
+        Some((copy, _)) if *copy == COPIES[0] => [COPIES[1], COPIES[0]],
+        _ => COPIES,
+    };
+    write_copy(root, file, first)?;
+    // An SMB share lets nobody rename over a file that is locked.
+    drop(locked);
+    write_copy(root, file, last)?;
     // Where the store has no locks another may have been at work all the same.
     let there = read_both(root)?.0;
     if there.len() == COPIES.len() && there.iter().all(|copy| copy == file) {
@@ -132,8 +133,11 @@ pub(crate) fn put_after(root: &Arc<dyn Dir>, seen: &Seen, file: &KeyFile) -> Res
     }
 }
 
+/// A copy, and the handle that has its lock.
+type Locked = (&'static str, Arc<dyn File>);
+
 /// Locks a copy as long as it is held, the second if it is there; `None` where the store has no locks.
-fn lock_one(root: &Arc<dyn Dir>) -> Result<Option<(&'static str, Arc<dyn File>)>> {
+fn lock_one(root: &Arc<dyn Dir>) -> Result<Option<Locked>> {
     let locks = locks_dir(root)?;
     for copy in COPIES.into_iter().rev() {
         // Network file systems lock only what is open for writing.
@@ -175,10 +179,16 @@ fn faults_of(good: &[KeyFile], mut broken: Vec<Error>) -> Vec<Error> {
 
 /// The copies that parse, and why others do not; the last of those where none does.
 fn read_both(root: &Arc<dyn Dir>) -> Result<(Vec<KeyFile>, Vec<Error>)> {
+    read_both_through(root, None)
+}
+
+/// [`read_both`], the locked one by its own handle: an SMB share refuses all others.
+fn read_both_through(root: &Arc<dyn Dir>, locked: Option<&Locked>) -> Result<(Vec<KeyFile>, Vec<Error>)> {
     let locks = locks_dir(root)?;
     let (mut good, mut broken, mut missing) = (Vec::new(), Vec::new(), Vec::new());
     for copy in COPIES {
-        match read_copy(&locks, copy) {
+        let handle = locked.filter(|(name, _)| *name == copy).map(|(_, file)| file);
+        match read_copy(&locks, copy, handle) {
             Ok(Some(file)) => good.push(file),
             Ok(None) => missing.push(Error::Damaged { object: object(copy), why: "missing".to_owned() }),
             Err(e) => broken.push(e),
@@ -192,8 +202,20 @@ fn read_both(root: &Arc<dyn Dir>) -> Result<(Vec<KeyFile>, Vec<Error>)> {
     Ok((good, broken))
 }
 
-fn read_copy(locks: &Arc<dyn Dir>, copy: &str) -> Result<Option<KeyFile>> {
-    let Some(bytes) = layout::read_if_there(locks, copy, &object(copy), LEN_MAX)? else { return Ok(None) };
+/// All of a file, and a byte more than a key file may have where it has more.
+fn read_handle(file: &dyn File) -> std::io::Result<Vec<u8>> {
+    let mut bytes = vec![0; LEN_MAX + 1];
+    let got = file.read_at(&mut bytes, 0)?;
+    bytes.truncate(got);
+    Ok(bytes)
+}
+
+fn read_copy(locks: &Arc<dyn Dir>, copy: &str, handle: Option<&Arc<dyn File>>) -> Result<Option<KeyFile>> {
+    let bytes = match handle {
+        Some(file) => Some(read_handle(&**file).map_err(|e| Error::io("read", object(copy), e))?),
+        None => layout::read_if_there(locks, copy, &object(copy), LEN_MAX)?,
+    };
+    let Some(bytes) = bytes else { return Ok(None) };
     KeyFile::parse(&bytes).map(Some).map_err(|e| match e {
         Error::Damaged { why, .. } => Error::Damaged { object: object(copy), why },
         Error::UnknownVersion { version, .. } => Error::UnknownVersion { object: object(copy), version },
