@@ -9,8 +9,8 @@
 use std::io;
 use std::sync::Arc;
 
-use runvault_store::backend::Dir;
-use runvault_store::read_whole::read_whole;
+use runvault_store::backend::{Dir, File};
+use runvault_store::read_whole::{self, read_whole};
 
 use crate::{Error, Result};
 
@@ -72,6 +72,11 @@ pub(crate) fn read_if_there(
         Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(None),
         Err(e) => Err(refused_or_io(object, e)),
     }
+}
+
+/// As [`read`], of a file that is open.
+pub(crate) fn read_open(file: &dyn File, object: &str, max: usize) -> Result<Vec<u8>> {
+    read_whole::read_open(file, max).map_err(|e| refused_or_io(object, e))
 }
 
 /// Errnos that tell of a planted object are damage, the rest is the store's trouble.

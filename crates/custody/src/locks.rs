@@ -202,17 +202,9 @@ fn read_both_through(root: &Arc<dyn Dir>, locked: Option<&Locked>) -> Result<(Ve
     Ok((good, broken))
 }
 
-/// All of a file, and a byte more than a key file may have where it has more.
-fn read_handle(file: &dyn File) -> std::io::Result<Vec<u8>> {
-    let mut bytes = vec![0; LEN_MAX + 1];
-    let got = file.read_at(&mut bytes, 0)?;
-    bytes.truncate(got);
-    Ok(bytes)
-}
-
 fn read_copy(locks: &Arc<dyn Dir>, copy: &str, handle: Option<&Arc<dyn File>>) -> Result<Option<KeyFile>> {
     let bytes = match handle {
-        Some(file) => Some(read_handle(&**file).map_err(|e| Error::io("read", object(copy), e))?),
+        Some(file) => Some(layout::read_open(&**file, &object(copy), LEN_MAX)?),
         None => layout::read_if_there(locks, copy, &object(copy), LEN_MAX)?,
     };
     let Some(bytes) = bytes else { return Ok(None) };

@@ -2,14 +2,21 @@
 
 use std::io::{Error, Result};
 
-use crate::backend::{Access, Dir};
+use crate::backend::{Access, Dir, File};
 
 /// The bytes of a regular file, at most `max`.
 ///
 /// # Errors
 /// EFBIG over `max`; ELOOP, EISDIR or EINVAL for what is no regular file; the store's.
 pub fn read_whole(dir: &dyn Dir, name: &[u8], max: usize) -> Result<Vec<u8>> {
-    let file = dir.open_file(name, Access::Read)?;
+    read_open(&*dir.open_file(name, Access::Read)?, max)
+}
+
+/// [`read_whole`] of one that is open.
+///
+/// # Errors
+/// EFBIG over `max`; the store's.
+pub fn read_open(file: &dyn File, max: usize) -> Result<Vec<u8>> {
     let size = usize::try_from(file.stat()?.size).unwrap_or(usize::MAX);
     if size > max {
         return Err(Error::from_raw_os_error(libc::EFBIG));

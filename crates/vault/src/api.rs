@@ -61,6 +61,19 @@ pub struct SetAttr {
     pub kill_suidgid: bool,
 }
 
+impl SetAttr {
+    /// Leaves everything as it is.
+    pub const NOTHING: Self = Self {
+        mode: None,
+        uid: None,
+        gid: None,
+        size: None,
+        atime: SetTime::Omit,
+        mtime: SetTime::Omit,
+        kill_suidgid: false,
+    };
+}
+
 /// How a file is opened, reduced to what matters here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]

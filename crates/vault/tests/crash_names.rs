@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::{CALLER, Fixture, Mount, WRITE};
-use runvault_store::backend::{Dir, Kind, Rename, SetTime};
+use runvault_store::backend::{Dir, Kind, Rename};
 use runvault_store::doubles::crash::{Disk, Draw};
 use runvault_store::doubles::memory::MemoryDir;
 use runvault_store::doubles::observe::{Call, Observer, Op as StoreOp, observe};
@@ -402,18 +402,8 @@ fn a_long_link_that_another_takes_the_place_of_is_the_old_or_the_new_one() {
     }
 }
 
-const NOTHING: SetAttr = SetAttr {
-    mode: None,
-    uid: None,
-    gid: None,
-    size: None,
-    atime: SetTime::Omit,
-    mtime: SetTime::Omit,
-    kill_suidgid: false,
-};
-
 fn cut(vault: &Mount, handle: Handle, ino: Ino, size: u64) {
-    vault.setattr(&CALLER, ino, Some(handle), &SetAttr { size: Some(size), ..NOTHING }).unwrap();
+    vault.setattr(&CALLER, ino, Some(handle), &SetAttr { size: Some(size), ..SetAttr::NOTHING }).unwrap();
 }
 
 /// The name of an open file goes, not durably, and may be there again after a power cut: what was acknowledged
@@ -538,7 +528,7 @@ fn a_run_that_is_being_made_is_nobody_elses_find() {
     }));
     let run = vault.make_dir("run").unwrap().ino;
     // What was kept of the directory is forgotten.
-    vault.setattr(&CALLER, run, None, &SetAttr { mode: Some(0o700), ..NOTHING }).unwrap();
+    vault.setattr(&CALLER, run, None, &SetAttr { mode: Some(0o700), ..SetAttr::NOTHING }).unwrap();
     put(&vault, "run/a", 1).unwrap();
     let content = put(&vault, "run/a", 2).unwrap();
     // Killed.

@@ -10,16 +10,6 @@ use runvault_store::doubles::observe::Op;
 use runvault_vault::api::{OpenFlags, ROOT, SetAttr};
 use runvault_vault::{Error, Posix};
 
-const NOTHING: SetAttr = SetAttr {
-    mode: None,
-    uid: None,
-    gid: None,
-    size: None,
-    atime: SetTime::Omit,
-    mtime: SetTime::Omit,
-    kill_suidgid: false,
-};
-
 /// The same test on a store in memory and on a real directory.
 fn both(test: impl Fn(&Fixture)) {
     test(&Fixture::in_memory());
@@ -106,7 +96,7 @@ fn a_reader_changes_nothing() {
     assert_eq!(posix(vault.unlink(run, b"f")), Posix::ReadOnly);
     assert_eq!(posix(vault.rmdir(ROOT, b"run")), Posix::ReadOnly);
     assert_eq!(posix(vault.rename(ROOT, b"run", ROOT, b"b", Rename::Over)), Posix::ReadOnly);
-    assert_eq!(posix(vault.setattr(&CALLER, run, None, &NOTHING)), Posix::ReadOnly);
+    assert_eq!(posix(vault.setattr(&CALLER, run, None, &SetAttr::NOTHING)), Posix::ReadOnly);
     assert_eq!(posix(vault.setxattr(run, b"user.a", b"b", 0)), Posix::ReadOnly);
     vault.tick().unwrap();
     vault.close().unwrap();
@@ -222,7 +212,7 @@ fn unlinked_and_replaced_files_live_on_for_those_who_have_them_open() {
         vault.write(handle, 5, b" and more", false).unwrap();
         assert_eq!(vault.read_all(handle).unwrap(), b"first and more");
         assert_eq!(vault.getattr(a, Some(handle)).unwrap().nlink, 0);
-        vault.setattr(&CALLER, a, None, &SetAttr { mode: Some(0o600), ..NOTHING }).unwrap();
+        vault.setattr(&CALLER, a, None, &SetAttr { mode: Some(0o600), ..SetAttr::NOTHING }).unwrap();
         assert_eq!(vault.getattr(a, None).unwrap().mode, 0o600);
         vault.fsync(handle, false).unwrap();
         vault.release(handle).unwrap();
@@ -348,15 +338,18 @@ fn attributes_in_order_and_times_to_the_nanosecond() {
             size: Some(9000),
             atime: SetTime::At(a),
             mtime: SetTime::At(m),
-            ..NOTHING
+            ..SetAttr::NOTHING
         };
         let attr = vault.setattr(&CALLER, ino, None, &change).unwrap();
         assert_eq!((attr.size, attr.mode, attr.mtime), (9000, 0o640, m));
         let dir = vault.ino("run").unwrap();
-        let attr = vault.setattr(&CALLER, dir, None, &SetAttr { mode: Some(0o2770), ..NOTHING }).unwrap();
+        let attr =
+            vault.setattr(&CALLER, dir, None, &SetAttr { mode: Some(0o2770), ..SetAttr::NOTHING }).unwrap();
         assert_eq!(attr.mode, 0o2770);
         let link = vault.symlink(&CALLER, dir, b"l", b"f").unwrap().ino;
-        let attr = vault.setattr(&CALLER, link, None, &SetAttr { mtime: SetTime::At(m), ..NOTHING }).unwrap();
+        let attr = vault
+            .setattr(&CALLER, link, None, &SetAttr { mtime: SetTime::At(m), ..SetAttr::NOTHING })
+            .unwrap();
         assert_eq!((attr.mtime, attr.size), (m, 1));
         // setgid directories hand on their bit; umask counts.
         assert_eq!(vault.make_dir("run/d").unwrap().mode, 0o2755);
@@ -371,7 +364,8 @@ fn suid_goes_with_a_write_and_with_a_size_change_by_others_than_root() {
     let vault = fixture.writer();
     vault.make_dir("run").unwrap();
     let ino = vault.put("run/f", b"abc").unwrap();
-    let set = || vault.setattr(&CALLER, ino, None, &SetAttr { mode: Some(0o6755), ..NOTHING }).unwrap();
+    let set =
+        || vault.setattr(&CALLER, ino, None, &SetAttr { mode: Some(0o6755), ..SetAttr::NOTHING }).unwrap();
     assert_eq!(set().mode, 0o6755);
     let handle = vault.open_file(ino, WRITE).unwrap().handle;
     vault.write(handle, 0, b"x", false).unwrap();
@@ -380,7 +374,7 @@ fn suid_goes_with_a_write_and_with_a_size_change_by_others_than_root() {
     assert_eq!(vault.getattr(ino, None).unwrap().mode, 0o755);
     set();
     let user = runvault_vault::api::Caller { uid: 1000, ..CALLER };
-    let shorter = SetAttr { size: Some(1), ..NOTHING };
+    let shorter = SetAttr { size: Some(1), ..SetAttr::NOTHING };
     assert_eq!(vault.setattr(&user, ino, None, &shorter).unwrap().mode, 0o755);
     set();
     vault.open_file(ino, OpenFlags { truncate: true, kill_suidgid: true, ..WRITE }).unwrap();

@@ -212,16 +212,6 @@ const READ: OpenFlags =
     OpenFlags { read: true, write: false, truncate: false, append: false, kill_suidgid: false };
 const WRITE: OpenFlags =
     OpenFlags { read: false, write: true, truncate: false, append: false, kill_suidgid: false };
-const NOTHING: SetAttr = SetAttr {
-    mode: None,
-    uid: None,
-    gid: None,
-    size: None,
-    atime: SetTime::Omit,
-    mtime: SetTime::Omit,
-    kill_suidgid: false,
-};
-
 impl Tree for InVault {
     fn stat(&self, path: &Path) -> Result<Option<Meta>> {
         match self.lookup(path) {
@@ -328,13 +318,13 @@ impl Tree for InVault {
     }
 
     fn set_owner(&self, path: &Path, meta: &Meta) -> Result<()> {
-        self.change(path, &SetAttr { uid: Some(meta.uid), gid: Some(meta.gid), ..NOTHING })
+        self.change(path, &SetAttr { uid: Some(meta.uid), gid: Some(meta.gid), ..SetAttr::NOTHING })
     }
 
     fn finish(&self, path: &Path, meta: &Meta) -> Result<()> {
         let mode = (meta.kind != Kind::Symlink).then_some(meta.mode);
         let (atime, mtime) = (SetTime::At(meta.atime), SetTime::At(meta.mtime));
-        self.change(path, &SetAttr { mode, atime, mtime, ..NOTHING })
+        self.change(path, &SetAttr { mode, atime, mtime, ..SetAttr::NOTHING })
     }
 
     fn shown(&self, path: &Path) -> String {

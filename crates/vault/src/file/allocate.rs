@@ -121,7 +121,7 @@ impl FileObject {
             self.write_slot(state)?;
             return self.sync_file(state);
         }
-        if state.header.as_ref().is_some_and(|h| h.written) { self.list_hole(state, hole) } else { Ok(()) }
+        if state.has_written_header() { self.list_hole(state, hole) } else { Ok(()) }
     }
 
     fn write_zeros(&self, stored: Range<u64>) -> Result<()> {

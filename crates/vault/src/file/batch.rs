@@ -96,7 +96,7 @@ impl FileObject {
             let copy = batch.buffer.get_mut(..COPY as usize).ok_or_else(|| self.damaged(Damage::Header))?;
             copy.copy_from_slice(&sector);
             offset = 0;
-        } else if !state.header.as_ref().is_some_and(|h| h.written) {
+        } else if !state.has_written_header() {
             self.write_first_header(state)?;
         }
         self.mark_unsynced(state);

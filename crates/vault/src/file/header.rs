@@ -177,7 +177,7 @@ impl FileObject {
         self.bound_holes(state)?;
         let j = state.safe.map_or(0, |safe| 1 - safe);
         let (size, holes) = (state.size, state.listed_holes());
-        let fresh = !state.header.as_ref().is_some_and(|h| h.written);
+        let fresh = !state.has_written_header();
         let sector = self.next_slot(state, j, size, &holes)?;
         self.mark_unsynced(state);
         if fresh && j == 0 {

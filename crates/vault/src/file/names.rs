@@ -35,7 +35,7 @@ impl Drop for Held<'_> {
         if let Some((old, new)) = self.renaming.take() {
             // A store may have done what it called a failure: either name must do.
             (self.state.place, self.state.previous) = (old, new);
-            self.state.stale |= self.state.header.as_ref().is_some_and(|h| h.written);
+            self.state.stale |= self.state.has_written_header();
         }
         self.file.keep_while_needed(&mut self.state);
     }
@@ -64,7 +64,7 @@ impl FileObject {
         held.renaming = Some((old, new));
         let state = &mut *held.state;
         state.bind(new, old);
-        if !state.header.as_ref().is_some_and(|h| h.written) {
+        if !state.has_written_header() {
             return Ok(held);
         }
         self.write_slot_quietly(state)?;
@@ -109,7 +109,7 @@ impl FileObject {
     }
 
     fn write_places(&self, state: &mut State) -> Result<()> {
-        if state.header.as_ref().is_some_and(|h| h.written) {
+        if state.has_written_header() {
             self.write_slot_quietly(state)?;
             self.sync_file(state)?;
         }

@@ -249,7 +249,7 @@ impl FileObject {
         }
         let mut state = self.writable()?;
         self.write_tail(&mut state)?;
-        if !state.header.as_ref().is_some_and(|h| h.written) {
+        if !state.has_written_header() {
             let keep = self.what_to_keep(&state)?;
             self.write_slot(&mut state)?;
             self.restore(&mut state, keep)?;

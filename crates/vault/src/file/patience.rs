@@ -1,7 +1,9 @@
 //! How long a reader waits for what a writer elsewhere may be writing at this moment.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
+
+use super::context::lock;
 
 /// A chunk, a header or a length that fails is looked at again so often.
 const TURNS: u32 = 20;
@@ -26,13 +28,13 @@ impl Patience {
     }
 
     fn is_spent(&self) -> bool {
-        let mut spent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut spent = lock(&self.0);
         spent.take_if(|spent| spent.since.elapsed() > WHILE);
         spent.as_ref().is_some_and(|spent| spent.in_vain >= IN_VAIN_MAX)
     }
 
     fn was_in_vain(&self) {
-        let mut spent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut spent = lock(&self.0);
         spent.get_or_insert_with(|| Spent { since: Instant::now(), in_vain: 0 }).in_vain += 1;
     }
 }

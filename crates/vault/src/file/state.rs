@@ -119,6 +119,11 @@ impl State {
         listed
     }
 
+    /// Whether the stored file begins with a header.
+    pub(crate) fn has_written_header(&self) -> bool {
+        self.header.as_ref().is_some_and(|header| header.written)
+    }
+
     /// These two names are the only ones that it may be reached by.
     pub(crate) fn bind(&mut self, place: Place, previous: Place) {
         self.several_links = false;

@@ -87,7 +87,7 @@ impl FileObject {
         self.mark_unsynced(state);
         state.direct = true;
         state.stale = true;
-        let written = state.header.as_ref().is_some_and(|h| h.written);
+        let written = state.has_written_header();
         if written {
             self.list_hole(state, holes)?;
         }
@@ -112,7 +112,7 @@ impl FileObject {
             state.tail = Some(Tail { chunk: last, plain });
             state.waiting_since.get_or_insert_with(Instant::now);
         }
-        if !state.header.as_ref().is_some_and(|h| h.written) {
+        if !state.has_written_header() {
             state.stale = false;
             return Ok(());
         }

@@ -243,7 +243,7 @@ impl FileObject {
 
     /// The stored length that goes with the size; `touched` chunks must have survived.
     fn restore_length(&self, state: &mut State, touched: Range<u64>) -> Result<()> {
-        if !state.header.as_ref().is_some_and(|h| h.written) {
+        if !state.has_written_header() {
             return self.file.set_len(0).map_err(self.io("truncate"));
         }
         let length = self.run.geometry.stored_len_with_header(state.size);

@@ -6,7 +6,7 @@ use anyhow::Result;
 use runvault_vault::api::{Handle, SetAttr};
 use runvault_vault::{Error, Posix, Vault};
 
-use super::{InVault, NOTHING, Node};
+use super::{InVault, Node};
 use crate::trees::{Sink, Source};
 
 /// An open file; released when dropped, flushed when closed.
@@ -57,7 +57,7 @@ impl Sink for File {
 
     fn close(self: Box<Self>, size: u64, durable: bool) -> Result<()> {
         if self.size != Some(size) {
-            let change = SetAttr { size: Some(size), ..NOTHING };
+            let change = SetAttr { size: Some(size), ..SetAttr::NOTHING };
             self.vault().setattr(&InVault::caller(), self.node.attr.ino, Some(self.handle), &change)?;
         }
         self.vault().flush(self.handle)?;
