@@ -16,7 +16,8 @@ mod targets;
 mod workload;
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
@@ -121,7 +122,7 @@ fn one_round(
         .map(|kind| Subject::start(*kind, place, programs).with_context(|| format!("starting {kind}")))
         .collect::<Result<Vec<_>>>()?;
     for row in rows {
-        for turn in 0..subjects.len() {
+        for turn in 0..subjects.len() * row.times() {
             let Some(subject) = subjects.get((turn + round) % subjects.len()) else { bail!("no subject") };
             let rate =
                 timed(row, subject, load).with_context(|| format!("{} on {}", row.name, subject.kind))?;
@@ -140,6 +141,10 @@ fn one_round(
     subjects.into_iter().try_for_each(Subject::stop)
 }
 
+/// What the row before, or an emptied cache, has left others to do (inodes to forget, memory to collect) is over by
+/// then: else whoever comes after a busy peer is measured beside it.
+const REST: Duration = Duration::from_millis(200);
+
 fn timed(row: &Row, subject: &Subject, load: &Load) -> Result<f64> {
     if let Some(prepare) = row.prepare {
         prepare(&subject.dir)?;
@@ -147,6 +152,7 @@ fn timed(row: &Row, subject: &Subject, load: &Load) -> Result<f64> {
     if row.cold {
         machine::drop_caches();
     }
+    sleep(REST);
     let begin = Instant::now();
     let amount = (row.run)(&subject.dir, load)?;
     Ok(amount / begin.elapsed().as_secs_f64())

@@ -7,18 +7,26 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Buffers kept for later; a request has at most one of a pool.
+/// Buffers kept for later, where nothing else is said; a request has at most one of a pool.
 const KEPT: usize = 16;
 
 /// Buffers of one kind: what one holds when it is given out is left from another request, so that
 /// plaintext and ciphertext have pools of their own.
-pub struct Pool(Mutex<Vec<Vec<u8>>>);
+pub struct Pool {
+    kept: Mutex<Vec<Vec<u8>>>,
+    most: usize,
+}
 
 impl Pool {
     /// Without any buffer.
     #[expect(clippy::new_without_default, reason = "made as a static")]
     pub const fn new() -> Self {
-        Self(Mutex::new(Vec::new()))
+        Self::keeping(KEPT)
+    }
+
+    /// Of large ones, which keeps no more than `most`.
+    pub(crate) const fn keeping(most: usize) -> Self {
+        Self { kept: Mutex::new(Vec::new()), most }
     }
 
     /// A buffer of at least `len` bytes, their content undefined.
@@ -31,7 +39,7 @@ impl Pool {
     }
 
     fn kept(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -58,7 +66,7 @@ impl DerefMut for Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         let mut kept = self.pool.kept();
-        if kept.len() < KEPT {
+        if kept.len() < self.pool.most {
             kept.push(std::mem::take(&mut self.bytes));
         }
     }

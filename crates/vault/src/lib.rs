@@ -25,6 +25,7 @@ mod nodes;
 mod outcome;
 pub mod record;
 pub mod recovery;
+mod redos;
 mod remove;
 mod rename;
 mod run;

@@ -169,7 +169,7 @@ impl Vault {
             listing.unreadable.store(0, Ordering::Relaxed);
         }
         loop {
-            let mut batch = Vec::with_capacity(BATCH);
+            let mut batch = Vec::new();
             let mut stream = listing.stream.lock().unwrap_or_else(PoisonError::into_inner);
             dir.dir
                 .entries_of(&mut stream, at, &mut |entry| {

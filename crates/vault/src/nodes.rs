@@ -117,7 +117,11 @@ impl Nodes {
     pub(crate) fn register(&self, ino: Ino, kind: Kind, run: &Arc<Run>, name: Name, found: Found) -> u32 {
         let mut table = self.table();
         match table.nodes.get(ino) {
-            None => table.nodes.insert(Node::new(ino, kind, run)),
+            None => {
+                table.pin(name.parent);
+                table.nodes.insert(Node { name: Some(name), lookups: 1, ..Node::new(ino, kind, run) });
+                return 0;
+            }
             Some(node) => {
                 let replaced = found == Found::Made || node.kind != kind || node.name.is_none();
                 if replaced || !Arc::ptr_eq(&node.run, run) {

@@ -16,6 +16,8 @@ use crate::backend::{Entry, Opening, Stream};
 /// Most callers stop after what fits one reply; those who go on get larger and larger pieces.
 const FIRST: usize = 4 << 10;
 const LARGEST: usize = 64 << 10;
+/// Entries that came at once, of a directory that seems to have more: a name of ours takes about 64 bytes.
+const MANY: usize = FIRST / 96;
 
 /// Visits the entries after `cookie`.
 pub(super) fn visit(
@@ -28,11 +30,9 @@ pub(super) fn visit(
         Some(opening) if cookie != 0 => opening,
         from_start => from_start.insert(Opening { fd: open(dir)?, at: 0 }),
     };
-    let mut buffer: Vec<u8> = Vec::new();
-    let mut size = FIRST;
+    let mut buffer: Vec<u8> = Vec::with_capacity(FIRST);
     let mut gave = false;
     loop {
-        buffer.reserve(size);
         let batch = batch(opening, cookie, buffer.spare_capacity_mut())?;
         let Some(last) = batch.last() else {
             // Who lists asks once more behind the last entry: only then all were seen, and no rest has to
@@ -43,6 +43,7 @@ pub(super) fn visit(
             return Ok(());
         };
         cookie = last.next;
+        let many = batch.len() >= MANY;
         for entry in batch {
             if matches!(&entry.name[..], b"." | b"..") {
                 continue;
@@ -52,7 +53,9 @@ pub(super) fn visit(
                 return Ok(());
             }
         }
-        size = (size * 2).min(LARGEST);
+        if many && buffer.capacity() < LARGEST {
+            buffer.reserve(2 * buffer.capacity());
+        }
     }
 }
 

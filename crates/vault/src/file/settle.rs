@@ -1,6 +1,5 @@
 //! From the overlay into the journal, and from there into place.
 
-use std::borrow::Cow;
 use std::sync::{Arc, RwLockWriteGuard};
 
 use runvault_crypto::random::Nonces;
@@ -9,7 +8,7 @@ use runvault_format::redo_record::Record;
 
 use super::FileObject;
 use super::state::State;
-use crate::journal::Redo;
+use crate::redos::Redos;
 use crate::{Damage, Error, Result};
 
 /// Why a settling stopped half-way: nothing is lost, a checkpoint makes room.
@@ -64,8 +63,8 @@ impl FileObject {
                 self.poison(state);
             }
             placed?;
-            for redo in &redos {
-                if let Some(plain) = state.overlay.remove(&redo.chunk) {
+            for i in redos.chunks() {
+                if let Some(plain) = state.overlay.remove(&i) {
                     self.count_overlay(-(plain.len() as i64));
                 }
             }
@@ -82,9 +81,11 @@ impl FileObject {
     }
 
     /// As many of the overlay's chunks, from the first on, as go into the journal at once.
-    fn next_redos(&self, state: &State, path: usize) -> Result<Vec<Redo>> {
+    fn next_redos(&self, state: &State, path: usize) -> Result<Redos> {
         let limit = self.run.require_writer()?.journal.batch_limit();
-        let (mut redos, mut nonces) = (Vec::new(), Nonces::new(state.overlay.len()));
+        let count = state.overlay.len();
+        let stored = (count as u64 * self.run.geometry.stored_chunk()).min(limit);
+        let (mut redos, mut nonces) = (Redos::of(stored as usize), Nonces::new(count));
         let mut bytes = 0;
         for (&i, plain) in &state.overlay {
             let len = Record::encoded_len(path, plain.len() + chunk::OVERHEAD) as u64;
@@ -92,22 +93,41 @@ impl FileObject {
                 break;
             }
             bytes += len;
-            redos.push(self.seal_redo(state, &mut nonces, i, plain)?);
+            self.seal_redo(state, &mut nonces, i, plain, &mut redos)?;
         }
         Ok(redos)
     }
 
-    pub(super) fn seal_redo(&self, state: &State, nonces: &mut Nonces, i: u64, plain: &[u8]) -> Result<Redo> {
-        let header = state.header.as_ref().ok_or_else(|| self.damaged(Damage::Header))?;
-        let mut stored = vec![0u8; plain.len() + chunk::OVERHEAD];
-        chunk::seal(&header.file_key, nonces, i, plain, &mut stored)?;
+    fn seal_redo(
+        &self,
+        state: &State,
+        nonces: &mut Nonces,
+        i: u64,
+        plain: &[u8],
+        redos: &mut Redos,
+    ) -> Result<()> {
         let partial = (plain.len() as u64) < self.run.geometry.chunk();
-        Ok(Redo { chunk: i, size_after: partial.then_some(state.size), stored })
+        self.seal_redo_of(state, nonces, (i, partial.then_some(state.size)), plain, redos)
+    }
+
+    /// Of a chunk with the size that the file will have.
+    pub(super) fn seal_redo_of(
+        &self,
+        state: &State,
+        nonces: &mut Nonces,
+        (i, size_after): (u64, Option<u64>),
+        plain: &[u8],
+        redos: &mut Redos,
+    ) -> Result<()> {
+        let header = state.header.as_ref().ok_or_else(|| self.damaged(Damage::Header))?;
+        redos.add(i, size_after, plain.len() + chunk::OVERHEAD, |stored| {
+            Ok(chunk::seal(&header.file_key, nonces, i, plain, stored)?)
+        })
     }
 
     /// Records, J, and the chunks to their places, as one act before the eyes of a checkpoint: the
     /// journal was entered before.
-    fn redo_in_place(&self, state: &mut State, path: &[u8], redos: &[Redo]) -> std::result::Result<(), Stop> {
+    fn redo_in_place(&self, state: &mut State, path: &[u8], redos: &Redos) -> std::result::Result<(), Stop> {
         let writer = self.run.require_writer()?;
         let file_id = state.header.as_ref().ok_or_else(|| self.damaged(Damage::Header))?.clear.file_id;
         self.run.settle_path(self.ino)?;
@@ -121,22 +141,21 @@ impl FileObject {
         if placed.is_err() {
             // Until its chunks are in place a record must not be forgotten, whoever checkpoints.
             writer.journal.keep_from(self.serial, number + 1 - redos.len() as u64);
-            state.unplaced.extend(redos.iter().map(|r| r.chunk));
+            state.unplaced.extend(redos.chunks());
         }
         Ok(placed?)
     }
 
     /// Without records, which could not find a file that has no name.
-    fn over_in_place(&self, state: &mut State, redos: &[Redo]) -> Result<()> {
+    fn over_in_place(&self, state: &mut State, redos: &Redos) -> Result<()> {
         self.run.settle_path(self.ino)?;
         self.in_place(state, redos)
     }
 
     /// A slot that tells how long a partial last chunk is now, at the latest when a checkpoint lets
     /// its record go: once the file has grown further nothing else would. It needs no sync of its own.
-    fn tell_last_chunk(&self, state: &mut State, redos: &[Redo]) -> Result<()> {
-        let told = |redo: &Redo| redo.size_after.is_none_or(|size| size == state.slot_size);
-        if redos.iter().all(told) {
+    fn tell_last_chunk(&self, state: &mut State, redos: &Redos) -> Result<()> {
+        if redos.sizes_after().all(|size| size == state.slot_size) {
             return Ok(());
         }
         let owes_sync = state.direct || state.stale;
@@ -146,24 +165,16 @@ impl FileObject {
     }
 
     /// Chunks to their places; durable ones only under a durable record.
-    fn in_place(&self, state: &mut State, redos: &[Redo]) -> Result<()> {
+    fn in_place(&self, state: &mut State, redos: &Redos) -> Result<()> {
         self.mark_unsynced(state);
-        let mut rest = redos;
-        while let Some(first) = rest.first() {
-            let run = rest.iter().zip(first.chunk..).take_while(|(redo, i)| redo.chunk == *i).count();
-            let (together, others) = rest.split_at(run);
-            let stored = match together {
-                [alone] => Cow::Borrowed(alone.stored.as_slice()),
-                several => several.iter().map(|r| r.stored.as_slice()).collect::<Vec<_>>().concat().into(),
-            };
-            let offset = self.run.geometry.chunk_offset(first.chunk);
-            self.file.write_at(&stored, offset).map_err(self.io("write"))?;
-            rest = others;
+        for (first, stored) in redos.runs() {
+            let offset = self.run.geometry.chunk_offset(first);
+            self.file.write_at(stored, offset).map_err(self.io("write"))?;
         }
         self.count_writes(state, redos.len() as u64);
         if !state.unplaced.is_empty() {
-            for redo in redos {
-                state.unplaced.remove(&redo.chunk);
+            for i in redos.chunks() {
+                state.unplaced.remove(&i);
             }
             self.release_if_placed(state);
         }
@@ -181,11 +192,11 @@ impl FileObject {
     pub(super) fn retry_in_place(self: &Arc<Self>) -> Result<()> {
         let mut state = self.exclusive();
         let chunks: Vec<u64> = state.unplaced.iter().copied().collect();
-        let mut redos = Vec::with_capacity(chunks.len());
+        let mut redos = Redos::of(chunks.len() * self.run.geometry.stored_chunk() as usize);
         let mut nonces = Nonces::new(chunks.len());
         for i in chunks {
             if let Some(plain) = state.overlay.get(&i) {
-                redos.push(self.seal_redo(&state, &mut nonces, i, plain)?);
+                self.seal_redo(&state, &mut nonces, i, plain, &mut redos)?;
             }
         }
         if redos.is_empty() { Ok(()) } else { self.in_place(&mut state, &redos) }

@@ -4,18 +4,19 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use runvault_crypto::random::Nonces;
+use runvault_format::chunk;
 
 use super::settle::Stop;
 use super::state::{State, Tail};
 use super::write::Undo;
 use super::{FileObject, times};
-use crate::journal::Redo;
+use crate::redos::Redos;
 use crate::{Damage, Error, Posix, Result};
 
 /// What remains of the chunk that a cut goes through.
 struct Shortened {
     plain: Vec<u8>,
-    stored: Vec<u8>,
+    redo: Redos,
     /// Its durable record; `None` where the file has no name any more.
     record: Option<u64>,
 }
@@ -186,8 +187,8 @@ impl FileObject {
         let _settling = writer.journal.enter();
         let mut shortened = None;
         if let Some(plain) = kept {
-            let sealed = self.seal_redo(state, &mut Nonces::new(1), size / chunk, &plain)?;
-            let redo = [Redo { size_after: Some(size), ..sealed }];
+            let mut redo = Redos::of(plain.len() + chunk::OVERHEAD);
+            self.seal_redo_of(state, &mut Nonces::new(1), (size / chunk, Some(size)), &plain, &mut redo)?;
             let mut record = None;
             self.run.settle_path(self.ino)?;
             if let Some(path) = (writer.locate)(self.ino).filter(|_| !state.detached) {
@@ -199,8 +200,7 @@ impl FileObject {
                 writer.journal.sync(number)?;
                 record = Some(number);
             }
-            let [redo] = redo;
-            shortened = Some(Shortened { plain, stored: redo.stored, record });
+            shortened = Some(Shortened { plain, redo, record });
         }
         let cut = self.finish_cut(state, size, shortened);
         if cut.is_err() {
@@ -228,8 +228,10 @@ impl FileObject {
             state.overlay.insert(i, plain.clone());
         }
         self.file.set_len(geometry.stored_len(size)).map_err(self.io("truncate"))?;
-        let Some(Shortened { stored, record, .. }) = shortened else { return Ok(()) };
-        self.file.write_at(&stored, geometry.chunk_offset(i)).map_err(self.io("write"))?;
+        let Some(Shortened { redo, record, .. }) = shortened else { return Ok(()) };
+        for (i, stored) in redo.runs() {
+            self.file.write_at(stored, geometry.chunk_offset(i)).map_err(self.io("write"))?;
+        }
         self.count_writes(state, 1);
         if let Some(number) = record {
             state.last_record = number;

@@ -12,6 +12,9 @@ use crate::{Damage, Error, Posix, Result};
 
 /// An overlay of this many bytes is brought in place at once.
 const OVERLAY_LIMIT: u64 = 4 << 20;
+/// What a record takes beside the chunk, about: so that an overlay that is full goes into the journal in one piece, with
+/// one sync.
+const AROUND: u64 = 1 << 10;
 /// No key seals more chunks than this (a quarter of what SP 800-38D allows for random nonces).
 pub(super) const WRITES_LIMIT: u64 = 1 << 31;
 
@@ -276,7 +279,7 @@ impl FileObject {
             self.write_slot_quietly(&mut state)?;
         }
         self.keep_while_needed(&mut state);
-        let waiting = state.overlay.len() as u64 * self.run.geometry.chunk();
+        let waiting = state.overlay.len() as u64 * (self.run.geometry.chunk() + AROUND);
         let limit = OVERLAY_LIMIT.min(writer.journal.batch_limit());
         if waiting >= limit || (waiting > 0 && writer.overlay_is_large()) {
             drop(state);
