@@ -84,6 +84,8 @@ pub struct Stream(pub(crate) Option<Opening>);
 pub(crate) struct Opening {
     pub(crate) fd: OwnedFd,
     pub(crate) at: u64,
+    /// For raw entries; it grows with the directory.
+    pub(crate) buffer: Vec<u8>,
 }
 
 /// `renameat2` in its three forms.

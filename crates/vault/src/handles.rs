@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use runvault_format::ids::FileId;
-use runvault_store::backend::{Stream, Time};
+use runvault_store::backend::Time;
 
 use crate::api::{Allocate, Handle, Ino, OpenFlags, Opened};
 use crate::directory::OpenDir;
 use crate::file::FileObject;
+use crate::listing::Way;
 use crate::run::Body;
 use crate::{Error, Posix, Result, Vault};
 
@@ -30,12 +31,12 @@ pub(crate) struct OpenListing {
     pub(crate) dir: Option<Arc<OpenDir>>,
     /// Names that were left out since it was last read from the start, because they do not authenticate.
     pub(crate) unreadable: AtomicU64,
-    pub(crate) stream: Mutex<Stream>,
+    pub(crate) way: Mutex<Way>,
 }
 
 impl OpenListing {
     pub(crate) fn new(ino: Ino, dir: Option<Arc<OpenDir>>) -> Self {
-        Self { ino, dir, unreadable: AtomicU64::new(0), stream: Mutex::default() }
+        Self { ino, dir, unreadable: AtomicU64::new(0), way: Mutex::default() }
     }
 }
 

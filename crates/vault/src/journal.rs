@@ -20,10 +20,8 @@ use crate::file::lock;
 use crate::redos::Redos;
 use crate::{Error, Result};
 
-/// Records on their way.
-static RECORDS: Pool = Pool::new();
-/// Bytes of them in one backing write, about.
-const PIECE: usize = 256 << 10;
+/// Records on their way, as many as go in at once: few are kept.
+static RECORDS: Pool = Pool::keeping(2);
 
 /// Both files are full of records that are not known durable in place: checkpoint, then again.
 pub(crate) struct Full;
@@ -93,20 +91,16 @@ impl Journal {
         move |source| Error::store(operation, "the run's journal", source)
     }
 
-    fn fail(&self, inner: &mut Inner, operation: &'static str, error: std::io::Error) -> Error {
-        self.give_files_up(inner);
-        self.broken(operation)(error)
-    }
-
     /// Only a checkpoint, which makes new files possible, undoes it.
-    fn give_files_up(&self, inner: &mut Inner) {
+    fn fail(&self, inner: &mut Inner, operation: &'static str, error: std::io::Error) -> Error {
         inner.failed = true;
         self.wants_checkpoint.store(true, Ordering::SeqCst);
+        self.broken(operation)(error)
     }
 
     /// Records of this many bytes go in at once.
     pub(crate) fn batch_limit(&self) -> u64 {
-        self.bytes / 4
+        self.bytes / 2
     }
 
     /// Makes the files at the first overwrite, so that a full store is known before it is accepted.
@@ -149,69 +143,34 @@ impl Journal {
             return Ok(Err(Full));
         }
         self.create_files(&mut inner)?;
-        let lengths = redos.iter().map(|(.., blob)| Record::encoded_len(path.len(), blob.len()) as u64);
-        if !self.choose_file(&mut inner, lengths.sum())? {
-            return Ok(Err(Full));
+        let mut number = inner.number;
+        let mut batch = RECORDS.take(0);
+        batch.clear();
+        batch.reserve(redos.iter().map(|(.., blob)| Record::encoded_len(path.len(), blob.len())).sum());
+        for (chunk, size_after, blob) in redos.iter() {
+            number += 1;
+            let record =
+                RecordRef { number, session: self.session, file_id, epoch, chunk, size_after, path, blob };
+            record.encode_into(&self.key, &mut batch)?;
         }
-        let first = inner.number + 1;
-        let records = (first..).zip(redos.iter()).map(|(number, (chunk, size_after, blob))| RecordRef {
-            number,
-            session: self.session,
-            file_id,
-            epoch,
-            chunk,
-            size_after,
-            path,
-            blob,
-        });
-        let written = match self.write_records(&mut inner, records) {
+        let written = match self.write_batch(&mut inner, &batch) {
+            Ok(false) => return Ok(Err(Full)),
             Err(error) if !inner.failed => return Err(error),
-            written => written,
+            written => written.map(|_| Ok(number)),
         };
         // Where it failed the records may be there all the same: their numbers are not given again.
-        let number = inner.number + redos.len() as u64;
         inner.number = number;
         let current = inner.current;
         if let Some(last) = inner.last_in.get_mut(current) {
             *last = number;
         }
         inner.last_append = Some(Instant::now());
-        written.map(|()| Ok(number))
+        written
     }
 
-    /// Piece by piece: what was just written is still in the processor's caches when it goes out.
-    fn write_records<'a>(
-        &self,
-        inner: &mut Inner,
-        records: impl Iterator<Item = RecordRef<'a>>,
-    ) -> Result<()> {
-        let mut piece = RECORDS.take(0);
-        piece.clear();
-        let (mut records, mut begun) = (records.peekable(), false);
-        while let Some(record) = records.next() {
-            if let Err(error) = record.encode_into(&self.key, &mut piece) {
-                if begun {
-                    self.give_files_up(inner);
-                }
-                return Err(error.into());
-            }
-            if piece.len() >= PIECE || records.peek().is_none() {
-                begun = true;
-                self.append_bytes(inner, &piece)?;
-                piece.clear();
-            }
-        }
-        Ok(())
-    }
-
-    fn append_bytes(&self, inner: &mut Inner, bytes: &[u8]) -> Result<()> {
-        let current = inner.current;
-        let appended = inner.files.as_mut().map_or(Ok(()), |files| files.append(current, bytes));
-        appended.map_err(|e| self.fail(inner, "write", e))
-    }
-
-    /// The file that takes `len` bytes, all of them, so that a file ends between records; `false`: no room.
-    fn choose_file(&self, inner: &mut Inner, len: u64) -> Result<bool> {
+    /// Writes whole batches only, so that a file ends between records; `false`: no room.
+    fn write_batch(&self, inner: &mut Inner, batch: &[u8]) -> Result<bool> {
+        let len = batch.len() as u64;
         let (current, other) = (inner.current, 1 - inner.current);
         let other_is_free = inner.last_in(other) <= self.settled.load(Ordering::SeqCst);
         let Some(files) = inner.files.as_mut() else { return Ok(false) };
@@ -219,7 +178,8 @@ impl Journal {
             return Err(self.broken("write")(std::io::Error::from_raw_os_error(libc::ENOSPC)));
         }
         if files.room(current) >= len {
-            return Ok(true);
+            let appended = files.append(current, batch);
+            return appended.map(|()| true).map_err(|e| self.fail(inner, "write", e));
         }
         self.wants_checkpoint.store(true, Ordering::SeqCst);
         if !other_is_free {
@@ -236,8 +196,9 @@ impl Journal {
             inner.lost = true;
             return Err(self.fail(inner, "sync", error));
         }
+        let appended = files.append(other, batch);
         inner.current = other;
-        Ok(true)
+        appended.map(|()| true).map_err(|e| self.fail(inner, "write", e))
     }
 
     /// J: returns when every record up to `number` is durable. Callers share one sync.

@@ -4,11 +4,12 @@
 //! each run ever met, and behind them the backing's. The greatest offsets (ext4's end of directory)
 //! stay where they are, since a cookie must not become negative.
 
+use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use runvault_format::name::{self, Shape};
-use runvault_store::backend::{Entry, Kind};
+use runvault_store::backend::{Entry, Kind, Stream};
 
 use crate::api::{DirEntry, Handle, Ino, ROOT};
 use crate::directory::OpenDir;
@@ -26,7 +27,7 @@ const END: u64 = i64::MAX as u64;
 /// The number shown for a run that cannot be looked at; no node has it.
 const NO_NODE: Ino = u64::MAX;
 /// Entries taken from the backing at a time, so that nothing of ours is locked while they are shown.
-const BATCH: usize = 256;
+const BATCH: usize = 1024;
 
 type Visit<'a> = &'a mut dyn FnMut(&DirEntry) -> bool;
 
@@ -34,7 +35,60 @@ type Visit<'a> = &'a mut dyn FnMut(&DirEntry) -> bool;
 #[derive(PartialEq, Eq)]
 enum Flow {
     On,
+    /// The entry is none of those that are shown.
+    Hidden,
     Stop,
+}
+
+/// Where a listing stands in the backing directory.
+#[derive(Default)]
+pub(crate) struct Way {
+    stream: Stream,
+    /// What was read and not shown, and the cookie that it comes behind.
+    ahead: Ahead,
+    behind: u64,
+}
+
+/// Entries that were read together.
+#[derive(Default)]
+struct Ahead {
+    entries: VecDeque<Entry>,
+    /// None comes behind them.
+    ended: bool,
+}
+
+impl Way {
+    /// Entries behind a cookie: those kept from last time, or new ones.
+    fn entries(&mut self, dir: &OpenDir, cookie: u64) -> Result<Ahead> {
+        let kept = std::mem::take(&mut self.ahead);
+        if cookie != 0 && cookie == self.behind && (kept.ended || !kept.entries.is_empty()) {
+            if kept.entries.is_empty() {
+                // Whoever keeps the directory open needs it no more.
+                self.stream = Stream::default();
+            }
+            return Ok(kept);
+        }
+        let mut entries = VecDeque::new();
+        let mut take = |entry| {
+            entries.push_back(entry);
+            entries.len() < BATCH
+        };
+        dir.dir
+            .entries_of(&mut self.stream, cookie, &mut take)
+            .map_err(|e| outcome("list", dir.object(), e))?;
+        let ended = entries.len() < BATCH;
+        Ok(Ahead { entries, ended })
+    }
+
+    fn keep(&mut self, behind: u64, ahead: Ahead) {
+        (self.behind, self.ahead) = (behind, ahead);
+    }
+}
+
+impl OpenListing {
+    fn way(&self) -> MutexGuard<'_, Way> {
+        self.way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Vault {
@@ -168,25 +222,24 @@ impl Vault {
             self.foreign_seen(dir.node, None);
             listing.unreadable.store(0, Ordering::Relaxed);
         }
+        let mut shown = at;
         loop {
-            let mut batch = Vec::new();
-            let mut stream = listing.stream.lock().unwrap_or_else(PoisonError::into_inner);
-            dir.dir
-                .entries_of(&mut stream, at, &mut |entry| {
-                    batch.push(entry);
-                    batch.len() < BATCH
-                })
-                .map_err(|e| outcome("list", dir.object(), e))?;
-            drop(stream);
-            let full = batch.len() >= BATCH;
-            for entry in batch {
-                at = entry.next;
+            let mut ahead = listing.way().entries(dir, at)?;
+            while let Some(entry) = ahead.entries.pop_front() {
                 let next = entry.next.saturating_add(base).min(END);
-                if self.show_entry(listing, dir, entry, next, plus, visit)? == Flow::Stop {
-                    return Ok(());
+                match self.show_entry(listing, dir, &entry, next, plus, visit)? {
+                    Flow::On => shown = entry.next,
+                    Flow::Hidden => {}
+                    Flow::Stop => {
+                        ahead.entries.push_front(entry);
+                        listing.way().keep(shown, ahead);
+                        return Ok(());
+                    }
                 }
+                at = entry.next;
             }
-            if !full {
+            if ahead.ended {
+                listing.way().keep(shown, ahead);
                 return Ok(());
             }
         }
@@ -196,25 +249,25 @@ impl Vault {
         &self,
         listing: &OpenListing,
         dir: &Arc<OpenDir>,
-        entry: Entry,
+        entry: &Entry,
         next: u64,
         plus: bool,
         visit: Visit<'_>,
     ) -> Result<Flow> {
-        let Some(name) = self.plain_name(dir, &entry)? else {
+        let Some(name) = self.plain_name(dir, entry)? else {
             let ours = matches!(name::shape(&entry.name), Shape::Short | Shape::Long);
             // One that is removed meanwhile may have lost its side file first.
             if ours && dir.dir.stat(&entry.name).is_ok() {
                 listing.unreadable.fetch_add(1, Ordering::Relaxed);
             }
-            return Ok(Flow::On);
+            return Ok(Flow::Hidden);
         };
         if !plus {
             let kind = match entry.kind {
                 Some(kind) => kind,
                 None => match dir.dir.stat(&entry.name) {
                     Ok(stat) => stat.kind,
-                    Err(_) => return Ok(Flow::On),
+                    Err(_) => return Ok(Flow::Hidden),
                 },
             };
             let shown = DirEntry { name, ino: number(entry.ino), kind, next, attr: None };
@@ -230,7 +283,7 @@ impl Vault {
         };
         let (stat, attr) = match found {
             Ok(found) => found,
-            Err(e) if is_not_found(&e) => return Ok(Flow::On),
+            Err(e) if is_not_found(&e) => return Ok(Flow::Hidden),
             Err(e) => return Err(e),
         };
         // What is damaged is shown without attributes: who looks it up gets the error.

@@ -43,7 +43,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { run_depth: 1, owner: None, delay: Duration::from_secs(1), journal_bytes: 16 << 20 }
+        Self { run_depth: 1, owner: None, delay: Duration::from_secs(1), journal_bytes: 8 << 20 }
     }
 }
 

@@ -613,6 +613,47 @@ fn put_durably(vault: &Mount, path: &str, data: &[u8]) {
 
 const EIO: Fault = Fault::Fail(libc::EIO);
 
+/// The store is asked once for what goes to the kernel in many replies, and again when it starts over.
+#[test]
+fn a_listing_in_small_replies_reads_the_store_once() {
+    let (_fixture, faults, vault) = faulty();
+    for n in 0..50 {
+        vault.put(&format!("run/{n}"), b"x").unwrap();
+    }
+    let handle = vault.opendir(vault.ino("run").unwrap()).unwrap();
+    let page = |cookie, most: usize, plus| {
+        let mut found: Vec<(Vec<u8>, u64)> = Vec::new();
+        let listed = vault.readdir(handle, cookie, plus, &mut |e| {
+            let room = found.len() < most;
+            if room {
+                found.push((e.name.clone(), e.next));
+            }
+            room
+        });
+        listed.map(|()| found)
+    };
+    let mut found = page(0, 7, false).unwrap();
+    faults.add(Rule::every(Op::Entries, EIO));
+    while let Some((_, cookie)) = found.last().cloned() {
+        let late = found.len() >= 30;
+        if late && vault.ino("run/7").is_ok() {
+            vault.remove("run/7").unwrap();
+        }
+        let next = page(cookie, 1 + found.len() % 5, late).unwrap();
+        if next.is_empty() {
+            break;
+        }
+        found.extend(next);
+    }
+    assert!(page(found.last().unwrap().1, 5, false).unwrap().is_empty(), "the end stays the end");
+    assert!(page(0, 5, false).is_err(), "from the start it is read anew");
+    let mut names: Vec<_> = found.into_iter().map(|(name, _)| name).collect();
+    names.sort();
+    names.dedup();
+    names.retain(|name| name != b"7");
+    assert_eq!(names.len(), 2 + 49, "each name, and the dots");
+}
+
 #[test]
 fn a_directory_that_the_store_did_not_remove_holds_what_is_made_in_it_later() {
     let record = |op, fault| Rule { name: Some(b"_dir".to_vec()), ..Rule::every(op, fault) };

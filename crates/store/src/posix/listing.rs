@@ -3,7 +3,6 @@
 //! give the same order.
 
 use std::io::Result;
-use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, RawDir, SeekFrom};
@@ -13,9 +12,9 @@ use super::attributes::kind;
 use super::shut;
 use crate::backend::{Entry, Opening, Stream};
 
-/// Most callers stop after what fits one reply; those who go on get larger and larger pieces.
+/// Most directories are small; larger ones are read in larger and larger pieces.
 const FIRST: usize = 4 << 10;
-const LARGEST: usize = 64 << 10;
+const LARGEST: usize = 16 << 10;
 /// Entries that came at once, of a directory that seems to have more: a name of ours takes about 64 bytes.
 const MANY: usize = FIRST / 96;
 
@@ -28,12 +27,11 @@ pub(super) fn visit(
 ) -> Result<()> {
     let opening = match &mut stream.0 {
         Some(opening) if cookie != 0 => opening,
-        from_start => from_start.insert(Opening { fd: open(dir)?, at: 0 }),
+        from_start => from_start.insert(Opening { fd: open(dir)?, at: 0, buffer: Vec::with_capacity(FIRST) }),
     };
-    let mut buffer: Vec<u8> = Vec::with_capacity(FIRST);
     let mut gave = false;
     loop {
-        let batch = batch(opening, cookie, buffer.spare_capacity_mut())?;
+        let batch = batch(opening, cookie)?;
         let Some(last) = batch.last() else {
             // Who lists asks once more behind the last entry: only then all were seen, and no rest has to
             // come in the order of this opening. Whoever keeps the directory open needs it no more.
@@ -53,8 +51,8 @@ pub(super) fn visit(
                 return Ok(());
             }
         }
-        if many && buffer.capacity() < LARGEST {
-            buffer.reserve(2 * buffer.capacity());
+        if many && opening.buffer.capacity() < LARGEST {
+            opening.buffer.reserve(2 * opening.buffer.capacity());
         }
     }
 }
@@ -65,12 +63,12 @@ fn open(dir: BorrowedFd<'_>) -> Result<OwnedFd> {
 }
 
 /// One getdents64 from `cookie`; empty at the end.
-fn batch(opening: &mut Opening, cookie: u64, buffer: &mut [MaybeUninit<u8>]) -> Result<Vec<Entry>> {
+fn batch(opening: &mut Opening, cookie: u64) -> Result<Vec<Entry>> {
     if opening.at != cookie {
         rustix::fs::seek(&opening.fd, SeekFrom::Start(cookie))?;
         opening.at = cookie;
     }
-    let mut raw = RawDir::new(&opening.fd, buffer);
+    let mut raw = RawDir::new(&opening.fd, opening.buffer.spare_capacity_mut());
     let mut entries = Vec::new();
     while let Some(entry) = raw.next() {
         let entry = entry?;
