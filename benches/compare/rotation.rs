@@ -108,3 +108,16 @@ impl Drop for Home {
         let _ = fs::remove_dir_all(&self.0);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Not a measurement: a program without optimisations, beside other tests. It tells when a run costs more than it
+    /// may by far, such as one passphrase each.
+    #[test]
+    fn a_run_costs_little() {
+        let (spent, _) = measured(Path::new("/dev/shm"), 300).unwrap();
+        assert!(spent / 300 < 10 * TARGET, "{spent:?} for 300 runs");
+    }
+}

@@ -35,7 +35,7 @@ impl Load {
 pub(crate) struct Row {
     pub(crate) name: &'static str,
     pub(crate) unit: &'static str,
-    /// The kernel's caches are dropped before it.
+    /// The kernel's caches are dropped before it. Such a row only reads, so that a round may take it again.
     pub(crate) cold: bool,
     /// Before the clock starts.
     pub(crate) prepare: Option<fn(&Path) -> Result<()>>,
@@ -46,8 +46,7 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    /// How often a round takes it. What only reads can be had again; some take 20 ms, which one task switch of
-    /// another program lengthens by a tenth.
+    /// How often a round takes it. Some take 20 ms, which one task switch of another program lengthens by a tenth.
     pub(crate) fn times(&self) -> usize {
         if self.cold { 3 } else { 1 }
     }

@@ -25,6 +25,7 @@ enum Op {
     Truncate { file: usize, len: u64 },
     Punch { file: usize, at: u64, len: u64 },
     Allocate { file: usize, at: u64, len: u64, keep_size: bool },
+    Zero { file: usize, at: u64, len: u64, keep_size: bool },
     Read { file: usize, at: u64, len: usize },
     Rename { from: usize, to: usize },
     Exchange { from: usize, to: usize },
@@ -72,6 +73,8 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (name(), sizes(), 1u64..40_000).prop_map(|(file, at, len)| Op::Punch { file, at, len }),
         2 => (name(), sizes(), 1u64..40_000, any::<bool>())
             .prop_map(|(file, at, len, keep_size)| Op::Allocate { file, at, len, keep_size }),
+        1 => (name(), sizes(), 1u64..40_000, any::<bool>())
+            .prop_map(|(file, at, len, keep_size)| Op::Zero { file, at, len, keep_size }),
         3 => (name(), sizes(), len()).prop_map(|(file, at, len)| Op::Read { file, at, len }),
         4 => (name(), name()).prop_map(|(from, to)| Op::Rename { from, to }),
         1 => (name(), name()).prop_map(|(from, to)| Op::Exchange { from, to }),
@@ -136,6 +139,10 @@ fn apply(root: &Path, op: &Op) -> Outcome {
         Op::Allocate { file, at, len, keep_size } => {
             let mode = if *keep_size { libc::FALLOC_FL_KEEP_SIZE } else { 0 };
             done(allocate(&path(*file), mode, *at, *len))
+        }
+        Op::Zero { file, at, len, keep_size } => {
+            let keep = if *keep_size { libc::FALLOC_FL_KEEP_SIZE } else { 0 };
+            done(allocate(&path(*file), libc::FALLOC_FL_ZERO_RANGE | keep, *at, *len))
         }
         Op::Read { file, at, len } => options().read(true).open(path(*file)).and_then(|mut f| {
             f.seek(SeekFrom::Start(*at))?;

@@ -216,6 +216,13 @@ impl Mount {
         self.child.as_ref().expect("a live mount").id()
     }
 
+    /// The greatest memory that the process has had, in bytes.
+    pub fn peak_memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the process");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM");
+        peak.trim().trim_end_matches("kB").trim().parse::<u64>().expect("KiB") << 10
+    }
+
     /// What it has logged.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()

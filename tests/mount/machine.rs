@@ -52,6 +52,30 @@ fn allow_other_that_is_not_allowed_names_the_line() {
     is_refused(prepare, 65534, &["--allow-other"], ["user_allow_other", "/etc/fuse.conf"]);
 }
 
+#[test]
+fn without_fuse_and_without_root_the_commands_that_need_no_mount_work() {
+    if !root_for("another machine than this") {
+        return;
+    }
+    let site = open_to_all();
+    run(Command::new("chown").args(["-R", "65534:65534"]).arg(site.dir()));
+    let script = r#"mount -t tmpfs none /dev; mknod -m 666 /dev/null c 1 3; mknod -m 666 /dev/urandom c 1 9
+cd "$DIR"; exec setpriv --reuid 65534 --regid 65534 --clear-groups sh -ec '
+me="--allow-readable-secret --identity $IDENTITY"
+test ! -e /dev/fuse
+mkdir run; echo content > run/file
+"$PROGRAM" cp -r $me --state "$STATE" run "$STORE:/"
+"$PROGRAM" ls $me "$STORE" run
+"$PROGRAM" cat $me "$STORE" run/file
+"$PROGRAM" cp $me "$STORE:/run/file" back; cmp back run/file
+"$PROGRAM" check $me "$STORE"'"#;
+    let mut shell = Command::new("unshare");
+    shell.args(["--mount", "--propagation", "private", "sh", "-ec", script]);
+    shell.env("DIR", site.dir()).env("PROGRAM", runvault()).env("STORE", &site.store);
+    let done = run(shell.env("IDENTITY", &site.identity).env("STATE", &site.state));
+    assert!(printed(&done).contains("content"), "{}", printed(&done));
+}
+
 /// A rename, a link and a sync of the whole store would each stop at the border.
 #[test]
 fn a_store_across_two_file_systems_is_refused_where_it_is_entered() {

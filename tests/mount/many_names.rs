@@ -53,6 +53,8 @@ fn a_directory_of_many_names_is_listed_whole_and_by_offset() {
     );
     assert!(now(None).iter().eq(left.iter().copied()), "the rest");
     took("half removed");
+    let peak = mount.peak_memory();
+    assert!(peak < (256 << 20) + 120 * many as u64, "{} MiB for {many} names", peak >> 20);
     drop(dir);
     let again = {
         mount.unmount();

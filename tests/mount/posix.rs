@@ -184,6 +184,8 @@ fn an_8_tib_sparse_file() {
         file.read_exact_at(&mut got, at).expect("read");
         assert_eq!(got, want);
     }
+    let peak = again.peak_memory();
+    assert!(peak < 256 << 20, "{} MiB", peak >> 20);
     drop(file);
     again.unmount();
 }
@@ -313,6 +315,13 @@ fn files_that_shut_their_owner_out_still_work() {
     fs::set_permissions(again.path("run/file"), fs::Permissions::from_mode(0o400)).expect("chmod");
     assert_eq!(fs::read(again.path("run/file")).expect("read"), b"written through an open handle");
     again.unmount();
+}
+
+#[test]
+fn files_that_shut_an_ordinary_owner_out_still_work() {
+    if runvault_tests::tools::root_for("becoming another user") {
+        runvault_tests::tools::again_as(65_534, 65_534, "posix::files_that_shut_their_owner_out_still_work");
+    }
 }
 
 #[test]

@@ -94,6 +94,36 @@ fn status_says_when_something_was_synced_last() {
     mount.unmount();
 }
 
+/// Of a mount that is up, by its mount point, by its store, and of all there are.
+#[test]
+fn status_counts_what_went_through_a_mount() {
+    let site = Site::new();
+    let mount = site.mount();
+    fs::create_dir(mount.path("run")).expect("a run");
+    fs::write(mount.path("run/first"), [1; 1000]).expect("a file");
+    let open = fs::File::create(mount.path("run/second")).expect("a file");
+    std::io::Write::write_all(&mut &open, &[2; 234]).expect("written");
+    assert_eq!(fs::read(mount.path("run/first")).expect("read").len(), 1000);
+    let status = |at: Option<&Path>| {
+        let said = run(site.command(&["status", "--json"]).args(at)).stdout;
+        String::from_utf8(said).expect("UTF-8")
+    };
+    for at in [&mount.at, &site.store] {
+        let status: serde_json::Value = serde_json::from_str(&status(Some(at))).expect("JSON");
+        let number = |name: &str| status[name].as_u64().unwrap_or_else(|| panic!("{name}: {status}"));
+        assert_eq!((number("files_written"), number("bytes_written")), (2, 1234), "{status}");
+        assert!(number("bytes_read") >= 1000 && number("open_handles") == 1, "{status}");
+        assert!(status["engine"]["bytes_per_second"].as_f64().is_some_and(|speed| speed > 1e6), "{status}");
+        let space = rustix::fs::statvfs(&site.store).expect("statvfs");
+        assert_eq!(status["space"]["bytes"].as_u64(), Some(space.f_blocks * space.f_frsize), "{status}");
+        let runs = status["runs"].as_array().expect("runs");
+        assert!(runs.iter().any(|run| run["name"] == "run" && run["writing"] == true), "{status}");
+    }
+    assert!(status(None).contains(mount.at.to_str().expect("UTF-8")), "{}", status(None));
+    drop(open);
+    mount.unmount();
+}
+
 /// `cp` into a vault with no `--state` makes this machine a gateway, whose state then lies below `place`.
 fn enrols_in(place: &Path, site: &Site, variables: &[(&str, &Path)]) {
     let script = r#"if [ "$(id -u)" = 0 ]; then mount -t tmpfs none /var/lib; fi

@@ -119,18 +119,57 @@ fn mount_8_finds_the_helper_as_mount_t() {
     }
     let site = Site::new();
     let script = r#"set -e
-mkdir "$DIR/sbin" && cp -a /sbin/. "$DIR/sbin/" && ln -sf "$PROGRAM" "$DIR/sbin/mount.runvault"
+mkdir "$DIR/sbin" && cp -a /sbin/. "$DIR/sbin/"
 mount --bind "$DIR/sbin" "$(readlink -f /sbin)"
-mount -t runvault -o "$OPTIONS" "$DIR/store" "$DIR/mnt"
-mkdir "$DIR/mnt/run" && echo written > "$DIR/mnt/run/file"
-"$PROGRAM" unmount "$DIR/mnt""#;
+mkdir -p "$DIR/mnt"
+for type in runvault fuse.runvault; do
+    ln -sf "$PROGRAM" "$DIR/sbin/mount.$type"
+    mount -t "$type" -o "$OPTIONS" "$DIR/store" "$DIR/mnt"
+    mkdir -p "$DIR/mnt/run" && echo written >> "$DIR/mnt/run/file"
+    "$PROGRAM" unmount "$DIR/mnt"
+done"#;
     let mut command = Command::new("unshare");
     command.args(["-m", "--propagation", "private", "sh", "-c", script]);
     command.env("DIR", site.dir()).env("PROGRAM", runvault()).env("OPTIONS", options(&site, ""));
     run(&mut command);
     let cat = run(site.command(&["cat"]).arg(&site.store).arg("run/file"));
-    assert_eq!(cat.stdout, b"written\n");
+    assert_eq!(cat.stdout, b"written\nwritten\n");
     detach(&site.at);
+}
+
+/// In the background no child of ours tells that it ended: only `unmount` itself waits for that.
+#[test]
+fn unmount_returns_when_the_process_has_gone() {
+    let site = Site::new();
+    for _ in 0..10 {
+        let mut mount = site.command(&["mount", "--log", "stderr", "--state"]);
+        run(mount.arg(&site.state).arg(&site.store).arg(&site.at));
+        let said = run(site.command(&["status", "--json"]).arg(&site.at)).stdout;
+        let status: serde_json::Value = serde_json::from_slice(&said).expect("JSON");
+        let process = format!("/proc/{}", status["pid"]);
+        assert!(Path::new(&process).exists(), "{status}");
+        let unmounted = output(Command::new(runvault()).arg("unmount").arg(&site.at));
+        assert!(!Path::new(&process).exists(), "{}", printed(&unmounted));
+        assert!(unmounted.status.success(), "{}", printed(&unmounted));
+    }
+}
+
+/// What the store says of owners is not trusted where runs are read.
+#[test]
+fn a_readers_mount_shows_the_owner_and_the_mode_that_it_was_told() {
+    use std::os::unix::fs::MetadataExt;
+    let site = Site::new();
+    let mount = site.mount();
+    fs::create_dir(mount.path("run")).expect("a run");
+    fs::write(mount.path("run/file"), b"x").expect("a file");
+    fs::set_permissions(mount.path("run/file"), fs::Permissions::from_mode(0o666)).expect("chmod");
+    mount.unmount();
+    let mount = site.builder().arg("--read-only").arg("-o").arg("uid=5,gid=6,umask=027").mount();
+    for (path, mode) in [("run", 0o750), ("run/file", 0o640)] {
+        let meta = fs::metadata(mount.path(path)).expect("metadata");
+        assert_eq!((meta.uid(), meta.gid(), meta.mode() & 0o777), (5, 6, mode), "{path}");
+    }
+    mount.unmount();
 }
 
 /// A lock file, or the pipe of a caller who waits for its end, must not live as long as the mount.

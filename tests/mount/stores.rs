@@ -190,11 +190,14 @@ fn a_store_that_is_deleted_while_mounted_is_an_error_and_not_durable() {
     fs::create_dir(mount.path("run")).expect("a run");
     let file = fs::File::create(mount.path("run/file")).expect("a file");
     fs::write(mount.path("run/other"), b"other").expect("a file");
+    let dir = fs::File::open(mount.path("run")).expect("a directory");
+    dir.sync_all().expect("fsync of a directory");
     fs::remove_dir_all(&site.store).expect("deleted");
     let eio = |what: &str, outcome: std::io::Result<()>| {
         let error = outcome.err().and_then(|e| e.raw_os_error());
         assert_eq!(error, Some(libc::EIO), "{what}\n{}", mount.log());
     };
+    eio("fsync of a directory", dir.sync_all());
     eio("a new file", fs::write(mount.path("run/new"), b"x"));
     eio("a new run", fs::create_dir(mount.path("second")));
     eio("an old file", fs::File::open(mount.path("run/other")).map(drop));

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
-pub use keys::{Custody, CustodyCommand, Init, Key, KeyCommand, KeyExport, Passwd, Rotate};
+pub use keys::{Custody, CustodyCommand, Fingerprint, Init, Key, KeyCommand, KeyExport, Passwd, Rotate};
 pub use who::{Unlock, Who};
 
 /// What each exit code means: the man pages' EXIT STATUS.
@@ -57,6 +57,7 @@ pub struct Cli {
 pub enum Command {
     Init(Init),
     Key(Key),
+    Fingerprint(Fingerprint),
     Mount(Mount),
     Unmount(Unmount),
     Status(Status),

@@ -6,6 +6,7 @@ mod completions;
 mod cp;
 mod custody;
 mod demo;
+mod fingerprint;
 mod init;
 mod key;
 mod ls;
@@ -35,6 +36,7 @@ pub fn run(call: Call) -> Result<ExitCode> {
         Command::Mount(args) => return mount::run(&args, call.fake),
         Command::Init(args) => init::run(&args),
         Command::Key(args) => key::run(&args),
+        Command::Fingerprint(args) => fingerprint::run(&args),
         Command::Unmount(args) => unmount::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Ls(args) => ls::run(&args),

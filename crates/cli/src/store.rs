@@ -169,10 +169,14 @@ impl Store {
     /// # Errors
     /// As [`Store::write`].
     pub fn gateway(&mut self, who: &Who) -> Result<(Arc<StateFolder>, Identity)> {
-        let folder = Arc::new(StateFolder::open(&self.state, self.chain.vault_id())?);
+        let folder = || StateFolder::open(&self.state, self.chain.vault_id()).map(Arc::new);
+        // One that is in use is told before anyone is asked for a passphrase.
+        let made = self.state_of_vault().join("identity").exists();
+        let there = if made { Some(folder()?) } else { None };
         let identity = self.identity(who)?;
         // Refuses a key that opens nothing here, before anything is written.
         Acting::open(&self.root, self.chain.clone(), &identity)?;
+        let folder = there.map_or_else(folder, Ok)?;
         if !folder.is_enrolled(&self.chain) {
             folder.enroll(&self.root, &mut self.chain, &identity)?;
             self.pin(&self.chain)?;

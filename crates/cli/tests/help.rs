@@ -6,10 +6,11 @@ use std::path::Path;
 
 use common::Scratch;
 
-const COMMANDS: [&[&str]; 17] = [
+const COMMANDS: [&[&str]; 18] = [
     &["init"],
     &["key"],
     &["key", "export"],
+    &["fingerprint"],
     &["mount"],
     &["unmount"],
     &["status"],

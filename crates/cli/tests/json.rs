@@ -30,6 +30,7 @@ fn every_command_that_has_it_prints_an_object_a_line() {
     for (command, field) in [
         ("init store --json --passphrase-file pass.txt", "words"),
         ("key export store --json --out owner.key", "key_file"),
+        ("fingerprint store --json", "words"),
         ("passwd store --json --passphrase-file pass.txt --new-passphrase-file new.txt", "id"),
         ("status store --json", "vault"),
         ("cp -r run store:/ --json --passphrase-file new.txt", "copied"),
@@ -47,6 +48,7 @@ fn every_command_that_has_it_prints_an_object_a_line() {
     for command in [
         "init",
         "key export",
+        "fingerprint",
         "mount",
         "unmount",
         "status",

@@ -32,8 +32,23 @@ fn a_locked_vault_opens_by_its_passphrase_alone() {
     let scratch = Scratch::new();
     locked(&scratch);
     ls(&scratch, "pass").done();
+    let before = snapshot(&scratch.path(""));
     let wrong = ls(&scratch, "other");
     wrong.refused(3, "the passphrase does not open the key of");
+    let at = scratch.folder("mnt");
+    for args in [
+        &["check", "store"][..],
+        &["passwd", "store"],
+        &["custody", "rotate", "store"],
+        &["cp", "pass", "store:/file"],
+        &["mount", "store", text(&at)],
+    ] {
+        let refused = scratch.run(&[args, &["--passphrase-file", "other"]].concat());
+        refused.refused(3, "the passphrase does not open the key of");
+    }
+    let after = snapshot(&scratch.path(""));
+    let new: Vec<_> = after.iter().filter(|file| !before.contains(file)).map(|(name, _)| name).collect();
+    assert!(after == before, "a wrong passphrase writes nothing, anywhere: {new:?}");
     // By file descriptor.
     let mut command = scratch.command(&["ls", "--passphrase-fd", "0", "store"]);
     command.stdin(std::fs::File::open(scratch.path("pass")).unwrap());
@@ -45,6 +60,26 @@ fn a_locked_vault_opens_by_its_passphrase_alone() {
     command.env("CREDENTIALS_DIRECTORY", &folder);
     Outcome::of(command).done();
     scratch.run(&["ls", "store"]).refused(2, "no terminal");
+}
+
+#[test]
+fn the_fingerprint_is_what_init_said_and_its_last_line_is_the_vaults_id() {
+    let scratch = Scratch::new();
+    let made = scratch.run(&["init", "--no-lock", "--identity", "owner.key", "store"]);
+    let said = made.done().out();
+    let printed = scratch.run(&["fingerprint", "store"]);
+    let printed = printed.done().out();
+    let [words, id] = printed.lines().collect::<Vec<_>>()[..] else { panic!("{printed}") };
+    assert!(said.contains(words) && said.contains(id), "{said} {printed}");
+    assert_eq!((words.split(' ').count(), id.len()), (12, 64));
+    scratch.folder("other");
+    scratch.run(&["fingerprint", "other"]).refused(1, "");
+    let genesis = scratch.path("store/custody/genesis");
+    let mut bytes = std::fs::read(&genesis).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&genesis, bytes).unwrap();
+    let damaged = scratch.run(&["fingerprint", "store"]);
+    assert!(damaged.refused(4, "genesis").out().is_empty(), "{}", damaged.all());
 }
 
 #[test]
@@ -157,8 +192,15 @@ fn the_exported_key_opens_the_vault_and_keeps_its_passphrase() {
     assert_eq!(std::fs::metadata(scratch.path("copy.key")).unwrap().mode() & 0o7777, 0o600);
     scratch.run(&["key", "export", "store", "--out", "copy.key"]).refused(1, "never overwritten");
     let change = ["passwd", "--passphrase-file", "pass", "--new-passphrase-file", "other", "store"];
+    scratch.run(&["cp", "--passphrase-file", "pass", "pass", "store:/file"]).done();
+    let others = || -> Vec<_> {
+        let files = snapshot(&scratch.path("store")).into_iter();
+        files.filter(|(name, _)| !name.starts_with("custody/locks/")).collect()
+    };
+    let before = others();
     let changed = scratch.run(&change);
     assert!(changed.done().out().contains("the old passphrase still opens everything"), "{}", changed.all());
+    assert!(others() == before, "nothing but the locked key changes");
     ls(&scratch, "pass").refused(3, "");
     ls(&scratch, "other").done();
     let copy = |pass| scratch.run(&["ls", "--identity", "copy.key", "--passphrase-file", pass, "store"]);

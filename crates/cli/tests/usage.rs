@@ -147,6 +147,7 @@ fn secrets_that_others_may_read() {
     let init = ["init", "--passphrase-file", "pass", "store"];
     scratch.run(&init).refused(2, "mode 0644").refused(2, "--allow-readable-secret");
     assert!(!scratch.path("store").exists());
+    scratch.run(&[&init[..], &["--allow-readable-secret"]].concat()).done();
 }
 
 #[test]

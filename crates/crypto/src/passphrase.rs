@@ -33,7 +33,7 @@ impl Params {
         let within = |value: u32, floor: u32, bound: u32| (floor..=bound).contains(&value);
         let fine = within(self.m_kib, Self::FLOOR.m_kib, Self::BOUND.m_kib)
             && within(self.t, Self::FLOOR.t, Self::BOUND.t)
-            && within(self.p, 1, Self::BOUND.p);
+            && within(self.p, Self::FLOOR.p, Self::BOUND.p);
         if fine { Ok(self) } else { Err(Error::PassphraseParameters) }
     }
 }
@@ -96,6 +96,7 @@ mod tests {
             Params { m_kib: u32::MAX, ..Params::FLOOR },
             Params { t: 17, ..Params::FLOOR },
             Params { p: 0, ..Params::FLOOR },
+            Params { p: 3, ..Params::FLOOR },
             Params { p: 17, ..Params::FLOOR },
         ] {
             assert_eq!(derive(params, b"x", &[0; 16]).err(), Some(Error::PassphraseParameters));

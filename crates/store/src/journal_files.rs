@@ -3,7 +3,6 @@
 
 use std::io::{Error, Result};
 use std::sync::Arc;
-use std::thread;
 
 use crate::backend::{Access, Dir, File};
 
@@ -38,15 +37,8 @@ impl JournalFiles {
             done => done?,
         }
         let dir = run_dir.open_dir(DIRECTORY)?;
-        let files = [make(&*dir, NAMES[0])?, make(&*dir, NAMES[1])?];
-        // Side by side: whoever wrote over something waits for both.
-        let [first, second] = &files;
-        thread::scope(|scope| {
-            let other = scope.spawn(|| fill(&**second, bytes));
-            let filled = fill(&**first, bytes);
-            other.join().unwrap_or_else(|_| Err(Error::other("a thread panicked"))).and(filled)
-        })?;
-        let files = files.map(|file| JournalFile { file, length: bytes, next: 0 });
+        let file = |name| JournalFile::create(&*dir, name, bytes);
+        let files = [file(NAMES[0])?, file(NAMES[1])?];
         dir.sync()?;
         run_dir.sync()?;
         Ok(Self { files })
@@ -182,34 +174,30 @@ pub fn remove(run_dir: &Arc<dyn Dir>) -> Result<()> {
 }
 
 impl JournalFile {
+    fn create(dir: &dyn Dir, name: &[u8], length: u64) -> Result<Self> {
+        let file = match dir.create_file(name, 0o600) {
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
+                let left = dir.open_file(name, Access::ReadWrite)?;
+                left.set_len(0)?;
+                left
+            }
+            done => done?,
+        };
+        let mut at = 0;
+        while at < length {
+            let n = ZEROS.len().min(usize::try_from(length - at).unwrap_or(ZEROS.len()));
+            file.write_at(ZEROS.get(..n).unwrap_or(&ZEROS), at)?;
+            at += n as u64;
+        }
+        file.sync_all()?;
+        Ok(Self { file, length, next: 0 })
+    }
+
     fn open(dir: &dyn Dir, name: &[u8], access: Access) -> Result<Self> {
         let file = dir.open_file(name, access)?;
         let length = file.stat()?.size;
         Ok(Self { file, length, next: 0 })
     }
-}
-
-/// An empty file, new or left by a killed attempt.
-fn make(dir: &dyn Dir, name: &[u8]) -> Result<Arc<dyn File>> {
-    match dir.create_file(name, 0o600) {
-        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
-            let left = dir.open_file(name, Access::ReadWrite)?;
-            left.set_len(0)?;
-            Ok(left)
-        }
-        made => made,
-    }
-}
-
-/// Writes zeros, and syncs them.
-fn fill(file: &dyn File, length: u64) -> Result<()> {
-    let mut at = 0;
-    while at < length {
-        let n = ZEROS.len().min(usize::try_from(length - at).unwrap_or(ZEROS.len()));
-        file.write_at(ZEROS.get(..n).unwrap_or(&ZEROS), at)?;
-        at += n as u64;
-    }
-    file.sync_all()
 }
 
 fn present<T>(outcome: Result<T>) -> Result<Option<T>> {

@@ -63,7 +63,7 @@ impl Way {
         let kept = std::mem::take(&mut self.ahead);
         if cookie != 0 && cookie == self.behind && (kept.ended || !kept.entries.is_empty()) {
             if kept.entries.is_empty() {
-                // Whoever keeps the directory open needs it no more.
+                // Asked once more behind the end: the opening can go.
                 self.stream = Stream::default();
             }
             return Ok(kept);
@@ -228,7 +228,8 @@ impl Vault {
             while let Some(entry) = ahead.entries.pop_front() {
                 let next = entry.next.saturating_add(base).min(END);
                 match self.show_entry(listing, dir, &entry, next, plus, visit)? {
-                    Flow::On => shown = entry.next,
+                    // As the kernel gives it back.
+                    Flow::On => shown = next.saturating_sub(base),
                     Flow::Hidden => {}
                     Flow::Stop => {
                         ahead.entries.push_front(entry);

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use runvault_crypto::random::Nonces;
+
 use crate::Result;
 use crate::buffers::{Buffer, Pool};
 
@@ -13,6 +15,7 @@ pub(crate) struct Redos {
     /// The first `used` bytes are chunks as they will be stored.
     stored: Buffer,
     used: usize,
+    nonces: Nonces,
     list: Vec<Redo>,
 }
 
@@ -23,9 +26,9 @@ struct Redo {
 }
 
 impl Redos {
-    /// For about so many stored bytes.
-    pub(crate) fn of(bytes: usize) -> Self {
-        Self { stored: STORED.take(bytes), used: 0, list: Vec::new() }
+    /// For about so many chunks, of so many stored bytes together.
+    pub(crate) fn of(chunks: usize, bytes: usize) -> Self {
+        Self { stored: STORED.take(bytes), used: 0, nonces: Nonces::new(chunks), list: Vec::new() }
     }
 
     /// Adds a chunk of `len` stored bytes, which `seal` writes. `size_after`: the file's size where it is the partial
@@ -35,13 +38,13 @@ impl Redos {
         chunk: u64,
         size_after: Option<u64>,
         len: usize,
-        seal: impl FnOnce(&mut [u8]) -> Result<()>,
+        seal: impl FnOnce(&mut Nonces, &mut [u8]) -> Result<()>,
     ) -> Result<()> {
         let at = self.used..self.used + len;
         if self.stored.len() < at.end {
             self.stored.resize(at.end, 0);
         }
-        seal(self.stored.get_mut(at.clone()).unwrap_or_default())?;
+        seal(&mut self.nonces, self.stored.get_mut(at.clone()).unwrap_or_default())?;
         self.used = at.end;
         self.list.push(Redo { chunk, size_after, at });
         Ok(())
@@ -89,9 +92,9 @@ mod tests {
 
     #[test]
     fn neighbours_go_out_together() {
-        let mut redos = Redos::of(2);
+        let mut redos = Redos::of(4, 2);
         for (chunk, size_after) in [(3, None), (4, None), (6, None), (7, Some(99))] {
-            let fill = |out: &mut [u8]| {
+            let fill = |_: &mut Nonces, out: &mut [u8]| {
                 out.fill(chunk as u8);
                 Ok(())
             };

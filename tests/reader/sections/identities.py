@@ -50,7 +50,7 @@ def lock_key(lock, passphrase):
     if lock["kind"] == "none":
         return bytes(32)
     m, t, p = lock["m_kib"], lock["t"], lock["p"]
-    demand(1 << 16 <= m <= 1 << 22 and 3 <= t <= 16 and 1 <= p <= 16, "crypto", "costs of the lock")
+    demand(1 << 16 <= m <= 1 << 22 and 3 <= t <= 16 and 4 <= p <= 16, "crypto", "costs of the lock")
     argon = Argon2id(salt=bytes.fromhex(lock["salt"]), length=32, iterations=t, lanes=p, memory_cost=m)
     try:
         return argon.derive(passphrase())

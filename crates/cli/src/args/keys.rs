@@ -69,6 +69,25 @@ pub struct KeyExport {
     pub json: bool,
 }
 
+/// Print the vault's fingerprint: 12 words, and as the last line its id in hex
+///
+/// It is what tells this vault from every other one, and never changes. No key is needed: the chain of custody is
+/// verified back to its beginning, whose hash the fingerprint is. That it is the vault that you mean, only the
+/// comparison with what was written down when it was made can tell.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  runvault fingerprint /srv/store
+  runvault fingerprint /srv/store | tail -n 1       the vault id alone, for scripts")]
+pub struct Fingerprint {
+    /// The store
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub store: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Change the owner's passphrase; takes as long for ten thousand runs as for one
 #[derive(Args, Debug)]
 #[command(after_help = "\

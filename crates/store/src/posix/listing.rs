@@ -15,8 +15,8 @@ use crate::backend::{Entry, Opening, Stream};
 /// Most directories are small; larger ones are read in larger and larger pieces.
 const FIRST: usize = 4 << 10;
 const LARGEST: usize = 16 << 10;
-/// Entries that came at once, of a directory that seems to have more: a name of ours takes about 64 bytes.
-const MANY: usize = FIRST / 96;
+/// Of an entry beside its name (linux_dirent64, with its padding about).
+const RAW: usize = 24;
 
 /// Visits the entries after `cookie`.
 pub(super) fn visit(
@@ -31,7 +31,7 @@ pub(super) fn visit(
     };
     let mut gave = false;
     loop {
-        let batch = batch(opening, cookie)?;
+        let (batch, filled) = batch(opening, cookie)?;
         let Some(last) = batch.last() else {
             // Who lists asks once more behind the last entry: only then all were seen, and no rest has to
             // come in the order of this opening. Whoever keeps the directory open needs it no more.
@@ -41,7 +41,6 @@ pub(super) fn visit(
             return Ok(());
         };
         cookie = last.next;
-        let many = batch.len() >= MANY;
         for entry in batch {
             if matches!(&entry.name[..], b"." | b"..") {
                 continue;
@@ -51,7 +50,7 @@ pub(super) fn visit(
                 return Ok(());
             }
         }
-        if many && opening.buffer.capacity() < LARGEST {
+        if filled && opening.buffer.capacity() < LARGEST {
             opening.buffer.reserve(2 * opening.buffer.capacity());
         }
     }
@@ -63,16 +62,18 @@ fn open(dir: BorrowedFd<'_>) -> Result<OwnedFd> {
 }
 
 /// One getdents64 from `cookie`; empty at the end.
-fn batch(opening: &mut Opening, cookie: u64) -> Result<Vec<Entry>> {
+/// With whether they took most of the buffer, so that there may be more.
+fn batch(opening: &mut Opening, cookie: u64) -> Result<(Vec<Entry>, bool)> {
     if opening.at != cookie {
         rustix::fs::seek(&opening.fd, SeekFrom::Start(cookie))?;
         opening.at = cookie;
     }
     let mut raw = RawDir::new(&opening.fd, opening.buffer.spare_capacity_mut());
-    let mut entries = Vec::new();
+    let (mut entries, mut bytes) = (Vec::new(), 0);
     while let Some(entry) = raw.next() {
         let entry = entry?;
         opening.at = entry.next_entry_cookie();
+        bytes += RAW + entry.file_name().count_bytes();
         entries.push(Entry {
             name: entry.file_name().to_bytes().to_vec(),
             ino: entry.ino(),
@@ -83,7 +84,7 @@ fn batch(opening: &mut Opening, cookie: u64) -> Result<Vec<Entry>> {
             break;
         }
     }
-    Ok(entries)
+    Ok((entries, bytes > opening.buffer.capacity() / 2))
 }
 
 #[cfg(test)]

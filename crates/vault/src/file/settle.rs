@@ -2,7 +2,6 @@
 
 use std::sync::{Arc, RwLockWriteGuard};
 
-use runvault_crypto::random::Nonces;
 use runvault_format::chunk;
 use runvault_format::redo_record::Record;
 
@@ -85,7 +84,7 @@ impl FileObject {
         let limit = self.run.require_writer()?.journal.batch_limit();
         let count = state.overlay.len();
         let stored = (count as u64 * self.run.geometry.stored_chunk()).min(limit);
-        let (mut redos, mut nonces) = (Redos::of(stored as usize), Nonces::new(count));
+        let mut redos = Redos::of(count, stored as usize);
         let mut bytes = 0;
         for (&i, plain) in &state.overlay {
             let len = Record::encoded_len(path, plain.len() + chunk::OVERHEAD) as u64;
@@ -93,34 +92,27 @@ impl FileObject {
                 break;
             }
             bytes += len;
-            self.seal_redo(state, &mut nonces, i, plain, &mut redos)?;
+            self.seal_redo(state, i, plain, &mut redos)?;
         }
         Ok(redos)
     }
 
-    fn seal_redo(
-        &self,
-        state: &State,
-        nonces: &mut Nonces,
-        i: u64,
-        plain: &[u8],
-        redos: &mut Redos,
-    ) -> Result<()> {
+    fn seal_redo(&self, state: &State, i: u64, plain: &[u8], redos: &mut Redos) -> Result<()> {
         let partial = (plain.len() as u64) < self.run.geometry.chunk();
-        self.seal_redo_of(state, nonces, (i, partial.then_some(state.size)), plain, redos)
+        self.seal_redo_of(state, i, partial.then_some(state.size), plain, redos)
     }
 
     /// Of a chunk with the size that the file will have.
     pub(super) fn seal_redo_of(
         &self,
         state: &State,
-        nonces: &mut Nonces,
-        (i, size_after): (u64, Option<u64>),
+        i: u64,
+        size_after: Option<u64>,
         plain: &[u8],
         redos: &mut Redos,
     ) -> Result<()> {
         let header = state.header.as_ref().ok_or_else(|| self.damaged(Damage::Header))?;
-        redos.add(i, size_after, plain.len() + chunk::OVERHEAD, |stored| {
+        redos.add(i, size_after, plain.len() + chunk::OVERHEAD, |nonces, stored| {
             Ok(chunk::seal(&header.file_key, nonces, i, plain, stored)?)
         })
     }
@@ -192,11 +184,11 @@ impl FileObject {
     pub(super) fn retry_in_place(self: &Arc<Self>) -> Result<()> {
         let mut state = self.exclusive();
         let chunks: Vec<u64> = state.unplaced.iter().copied().collect();
-        let mut redos = Redos::of(chunks.len() * self.run.geometry.stored_chunk() as usize);
-        let mut nonces = Nonces::new(chunks.len());
+        let stored = chunks.len() * self.run.geometry.stored_chunk() as usize;
+        let mut redos = Redos::of(chunks.len(), stored);
         for i in chunks {
             if let Some(plain) = state.overlay.get(&i) {
-                self.seal_redo(&state, &mut nonces, i, plain, &mut redos)?;
+                self.seal_redo(&state, i, plain, &mut redos)?;
             }
         }
         if redos.is_empty() { Ok(()) } else { self.in_place(&mut state, &redos) }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use runvault_crypto::random::Nonces;
 use runvault_format::chunk;
 
 use super::settle::Stop;
@@ -187,8 +186,8 @@ impl FileObject {
         let _settling = writer.journal.enter();
         let mut shortened = None;
         if let Some(plain) = kept {
-            let mut redo = Redos::of(plain.len() + chunk::OVERHEAD);
-            self.seal_redo_of(state, &mut Nonces::new(1), (size / chunk, Some(size)), &plain, &mut redo)?;
+            let mut redo = Redos::of(1, plain.len() + chunk::OVERHEAD);
+            self.seal_redo_of(state, size / chunk, Some(size), &plain, &mut redo)?;
             let mut record = None;
             self.run.settle_path(self.ino)?;
             if let Some(path) = (writer.locate)(self.ino).filter(|_| !state.detached) {
@@ -229,8 +228,8 @@ impl FileObject {
         }
         self.file.set_len(geometry.stored_len(size)).map_err(self.io("truncate"))?;
         let Some(Shortened { redo, record, .. }) = shortened else { return Ok(()) };
-        for (i, stored) in redo.runs() {
-            self.file.write_at(stored, geometry.chunk_offset(i)).map_err(self.io("write"))?;
+        for (first, stored) in redo.runs() {
+            self.file.write_at(stored, geometry.chunk_offset(first)).map_err(self.io("write"))?;
         }
         self.count_writes(state, 1);
         if let Some(number) = record {

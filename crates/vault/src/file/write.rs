@@ -12,8 +12,8 @@ use crate::{Damage, Error, Posix, Result};
 
 /// An overlay of this many bytes is brought in place at once.
 const OVERLAY_LIMIT: u64 = 4 << 20;
-/// What a record takes beside the chunk, about: so that an overlay that is full goes into the journal in one piece, with
-/// one sync.
+/// What a record takes beside the chunk, at most for all but very long paths: so that an overlay that small writes have
+/// filled goes into the journal in one piece, with one sync.
 const AROUND: u64 = 1 << 10;
 /// No key seals more chunks than this (a quarter of what SP 800-38D allows for random nonces).
 pub(super) const WRITES_LIMIT: u64 = 1 << 31;
@@ -281,7 +281,8 @@ impl FileObject {
         self.keep_while_needed(&mut state);
         let waiting = state.overlay.len() as u64 * (self.run.geometry.chunk() + AROUND);
         let limit = OVERLAY_LIMIT.min(writer.journal.batch_limit());
-        if waiting >= limit || (waiting > 0 && writer.overlay_is_large()) {
+        if waiting + self.run.geometry.chunk() + AROUND > limit || (waiting > 0 && writer.overlay_is_large())
+        {
             drop(state);
             drop(self.settled()?);
         }
