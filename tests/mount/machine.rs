@@ -64,15 +64,15 @@ cd "$DIR"; exec setpriv --reuid 65534 --regid 65534 --clear-groups sh -ec '
 me="--allow-readable-secret --identity $IDENTITY"
 test ! -e /dev/fuse
 mkdir run; echo content > run/file
-"$PROGRAM" cp -r $me --state "$STATE" run "$STORE:/"
+"$PROGRAM" cp -r $me run "$STORE:/"
 "$PROGRAM" ls $me "$STORE" run
 "$PROGRAM" cat $me "$STORE" run/file
 "$PROGRAM" cp $me "$STORE:/run/file" back; cmp back run/file
 "$PROGRAM" check $me "$STORE"'"#;
     let mut shell = Command::new("unshare");
     shell.args(["--mount", "--propagation", "private", "sh", "-ec", script]);
-    shell.env("DIR", site.dir()).env("PROGRAM", runvault()).env("STORE", &site.store);
-    let done = run(shell.env("IDENTITY", &site.identity).env("STATE", &site.state));
+    shell.env("DIR", site.dir()).env("HOME", site.dir()).env("PROGRAM", runvault()).env("STORE", &site.store);
+    let done = run(shell.env("IDENTITY", &site.identity));
     assert!(printed(&done).contains("content"), "{}", printed(&done));
 }
 

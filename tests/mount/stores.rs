@@ -198,6 +198,7 @@ fn a_store_that_is_deleted_while_mounted_is_an_error_and_not_durable() {
         assert_eq!(error, Some(libc::EIO), "{what}\n{}", mount.log());
     };
     eio("fsync of a directory", dir.sync_all());
+    drop(dir);
     eio("a new file", fs::write(mount.path("run/new"), b"x"));
     eio("a new run", fs::create_dir(mount.path("second")));
     eio("an old file", fs::File::open(mount.path("run/other")).map(drop));
