@@ -6,8 +6,9 @@ use std::process::Command;
 use runvault_tests::Site;
 use runvault_tests::tools::{output, printed};
 
-/// Its class `filesystem`, without those that need no directory, and verity, which FUSE has no call for; io-uring
-/// asks for a file that it has removed.
+/// Its class `filesystem`, without those that need no directory, and verity, which FUSE has no call for; chattr
+/// and inode-flags want chattr(1)'s flags, which are not taken (docs/operations.md); io-uring asks for a file that it has
+/// removed. Together they run for a minute and a half.
 const STRESSORS: [&str; 45] = [
     "access",
     "aio",

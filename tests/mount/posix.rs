@@ -96,7 +96,20 @@ fn deep_paths_up_to_path_max() {
     let again = site.mount();
     // As deep as one path of PATH_MAX goes, by its path.
     let path = again.path("run").join(names[..19].join("/"));
-    assert!(path.as_os_str().len() + 201 < libc::PATH_MAX as usize && path.is_dir());
+    assert!(path.is_dir());
+    // Its zero byte counts.
+    let room = |dir: &Path| libc::PATH_MAX as usize - 1 - dir.as_os_str().len() - 1;
+    let middle = "m".repeat(room(&path).saturating_sub(201).clamp(1, 255));
+    fs::create_dir(path.join(&middle)).expect("a directory");
+    let dir = path.join(&middle);
+    let (longest, other) = (dir.join("x".repeat(room(&dir))), dir.join("y".repeat(room(&dir))));
+    assert_eq!(longest.as_os_str().len(), libc::PATH_MAX as usize - 1);
+    fs::write(&longest, b"at the end").expect("the longest path");
+    fs::rename(&longest, &other).expect("rename");
+    assert_eq!(fs::read(&other).expect("read"), b"at the end");
+    assert_eq!(fs::metadata(&other).expect("stat").len(), 10);
+    fs::remove_file(&other).expect("unlink");
+    fs::remove_dir(&dir).expect("rmdir");
     let mut at = openat(CWD, again.path("run"), directory, Mode::empty()).expect("the run");
     for name in &names {
         at = openat(&at, name, directory, Mode::empty()).expect("the level");

@@ -153,7 +153,7 @@ fn keys_are_derived_alike() {
     let (salt, key, info) = (random.bytes(16), secret::<32>(&mut random), random.bytes(40));
     let ours: Secret<64> = hkdf_expand(&hkdf_extract(&salt, &key), &[&info]);
     let passphrase = "correct horse, batterie d'\u{e9}t\u{e9}".as_bytes();
-    let params = Params { m_kib: 64 << 10, t: 3, p: 2 };
+    let params = Params { m_kib: 64 << 10, t: 3, p: 5 };
     let lock = passphrase::derive(params, passphrase, b"sixteen bytes of").expect("a key");
     let answers = ask(&[
         json!({ "op": "hkdf", "salt": hex(&salt), "key": hex(key.expose()), "info": hex(&info), "length": 64 }),

@@ -171,3 +171,14 @@ fn is_local(store: &Path) -> bool {
         [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0xf2f5_2010, 0x2fc1_2fc1, 0xca45_1a4e];
     rustix::fs::statfs(store).is_ok_and(|found| LOCAL.contains(&(found.f_type as u64 & 0xffff_ffff)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_file_systems_that_are_known_are_local() {
+        assert!(is_local(Path::new("/dev/shm")));
+        assert!(!is_local(Path::new("/proc")) && !is_local(Path::new("/nowhere at all")));
+    }
+}
