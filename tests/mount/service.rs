@@ -157,7 +157,7 @@ fn unmount_returns_when_the_process_has_gone() {
     }
 }
 
-/// What the store says of owners is not trusted where runs are read.
+/// Who does not trust what the store says of owners and modes says it here.
 #[test]
 fn a_readers_mount_shows_the_owner_and_the_mode_that_it_was_told() {
     use std::os::unix::fs::MetadataExt;

@@ -171,7 +171,7 @@ impl Store {
     pub fn gateway(&mut self, who: &Who) -> Result<(Arc<StateFolder>, Identity)> {
         let folder = || StateFolder::open(&self.state, self.chain.vault_id()).map(Arc::new);
         // One that is in use is told before anyone is asked for a passphrase.
-        let made = self.state_of_vault().join("identity").exists();
+        let made = StateFolder::is_made(&self.state, self.chain.vault_id());
         let there = if made { Some(folder()?) } else { None };
         let identity = self.identity(who)?;
         // Refuses a key that opens nothing here, before anything is written.

@@ -78,6 +78,11 @@ impl std::fmt::Debug for StateFolder {
 }
 
 impl StateFolder {
+    /// Whether the state folder has been made: [`StateFolder::open`] makes it otherwise.
+    pub fn is_made(state_dir: &Path, vault: VaultId) -> bool {
+        state_dir.join(vault.to_string()).join(IDENTITY).exists()
+    }
+
     /// Makes or opens the folder (0700) and locks it.
     ///
     /// # Errors
