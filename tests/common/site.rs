@@ -75,6 +75,12 @@ impl Site {
         command
     }
 
+    /// What `status --json` says of a mount point or a store.
+    pub fn status(&self, of: &Path) -> serde_json::Value {
+        let said = run(self.command(&["status", "--json"]).arg(of)).stdout;
+        serde_json::from_slice(&said).expect("JSON")
+    }
+
     /// A read-write mount.
     pub fn mount(&self) -> Mount {
         self.builder().mount()

@@ -5,16 +5,14 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
-use runvault_tests::tools::{leave_out, run};
+use runvault_tests::tools::leave_out;
 use runvault_tests::{Mount, Site};
 
 const FILES: usize = 20_000;
 const LIMIT: u64 = 1_000;
 
 fn known(site: &Site, mount: &Mount) -> u64 {
-    let said = run(site.command(&["status", "--json"]).arg(&mount.at)).stdout;
-    let status: serde_json::Value = serde_json::from_slice(&said).expect("JSON");
-    let status = status.as_array().and_then(|all| all.first()).unwrap_or(&status);
+    let status = site.status(&mount.at);
     status["known_nodes"].as_u64().unwrap_or_else(|| panic!("{status}"))
 }
 

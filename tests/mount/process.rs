@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 
-use runvault_tests::tools::{again_as, is_root, output, printed, root_for, run, runvault};
+use runvault_tests::tools::{again_as, is_root, printed, root_for, run, runvault};
 use runvault_tests::{Mount, Site};
 
 fn of_process(mount: &Mount, file: &str) -> String {
@@ -78,25 +78,11 @@ fn a_mount_with_a_run_depth_has_its_runs_below_folders() {
     again.unmount();
 }
 
-/// What `status --json` prints. A mount in front listens for it a moment after it is there.
-fn status_of(site: &Site, at: Option<&Path>) -> String {
-    let ask = || output(site.command(&["status", "--json"]).args(at));
-    let begin = std::time::Instant::now();
-    let mut said = ask();
-    while !said.status.success() && begin.elapsed().as_secs() < 10 {
-        std::thread::sleep(std::time::Duration::from_millis(50));
-        said = ask();
-    }
-    assert!(said.status.success(), "{}", printed(&said));
-    String::from_utf8(said.stdout).expect("UTF-8")
-}
-
 #[test]
 fn status_says_when_something_was_synced_last() {
     let site = Site::new();
     let mount = site.mount();
-    let status =
-        || -> serde_json::Value { serde_json::from_str(&status_of(&site, Some(&mount.at))).expect("JSON") };
+    let status = || site.status(&mount.at);
     assert!(status()["last_sync_seconds"].is_null(), "{}", status());
     fs::create_dir(mount.path("run")).expect("a run");
     fs::write(mount.path("run/file"), b"synced").expect("a file");
@@ -115,9 +101,8 @@ fn status_counts_what_went_through_a_mount() {
     let open = fs::File::create(mount.path("run/second")).expect("a file");
     std::io::Write::write_all(&mut &open, &[2; 234]).expect("written");
     assert_eq!(fs::read(mount.path("run/first")).expect("read").len(), 1000);
-    let status = |at: Option<&Path>| status_of(&site, at);
     for at in [&mount.at, &site.store] {
-        let status: serde_json::Value = serde_json::from_str(&status(Some(at))).expect("JSON");
+        let status = site.status(at);
         let number = |name: &str| status[name].as_u64().unwrap_or_else(|| panic!("{name}: {status}"));
         assert_eq!((number("files_written"), number("bytes_written")), (2, 1234), "{status}");
         assert!(number("bytes_read") >= 1000 && number("open_handles") == 1, "{status}");
@@ -127,7 +112,8 @@ fn status_counts_what_went_through_a_mount() {
         let runs = status["runs"].as_array().expect("runs");
         assert!(runs.iter().any(|run| run["name"] == "run" && run["writing"] == true), "{status}");
     }
-    assert!(status(None).contains(mount.at.to_str().expect("UTF-8")), "{}", status(None));
+    let all = printed(&run(&mut site.command(&["status", "--json"])));
+    assert!(all.contains(mount.at.to_str().expect("UTF-8")), "{all}");
     drop(open);
     mount.unmount();
 }

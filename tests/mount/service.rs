@@ -143,8 +143,7 @@ fn unmount_returns_when_the_process_has_gone() {
     let site = Site::new();
     for _ in 0..10 {
         run(site.command(&["mount", "--log", "stderr"]).arg(&site.store).arg(&site.at));
-        let said = run(site.command(&["status", "--json"]).arg(&site.at)).stdout;
-        let status: serde_json::Value = serde_json::from_slice(&said).expect("JSON");
+        let status = site.status(&site.at);
         // One that has ended may wait for its parent as a zombie.
         let runs = || {
             let stat = fs::read_to_string(format!("/proc/{}/stat", status["pid"])).unwrap_or_default();
@@ -190,8 +189,7 @@ fn a_mount_in_the_background_keeps_nothing_that_its_caller_had_open() {
     command.args(["mount", "--log", "stderr", "--state"]).arg(&site.state).arg(&site.store).arg(&site.at);
     let mounted = output(&mut command);
     assert!(mounted.status.success(), "{}", printed(&mounted));
-    let status = run(Command::new(runvault()).args(["status", "--json"]).arg(&site.at));
-    let status: serde_json::Value = serde_json::from_slice(&status.stdout).expect("JSON");
+    let status = site.status(&site.at);
     let open: Vec<PathBuf> = fs::read_dir(format!("/proc/{}/fd", status["pid"]))
         .expect("a live process")
         .filter_map(|entry| fs::read_link(entry.expect("an entry").path()).ok())

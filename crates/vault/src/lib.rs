@@ -23,6 +23,7 @@ mod lookup;
 mod node_map;
 mod nodes;
 mod outcome;
+mod read_ahead;
 pub mod record;
 pub mod recovery;
 mod redos;

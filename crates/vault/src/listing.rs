@@ -16,7 +16,7 @@ use crate::directory::OpenDir;
 use crate::handles::OpenListing;
 use crate::nodes::number;
 use crate::outcome::{is_not_found, outcome};
-use crate::{Posix, Result, Vault};
+use crate::{Posix, Result, Vault, read_ahead};
 
 /// Cookies of `.` and `..`.
 const DOTS: u64 = 2;
@@ -58,15 +58,15 @@ struct Ahead {
 }
 
 impl Way {
-    /// Entries behind a cookie: those kept from last time, or new ones.
-    fn entries(&mut self, dir: &OpenDir, cookie: u64) -> Result<Ahead> {
+    /// Entries behind a cookie: those kept from last time, or new ones; and whether they are new.
+    fn entries(&mut self, dir: &OpenDir, cookie: u64) -> Result<(Ahead, bool)> {
         let kept = std::mem::take(&mut self.ahead);
         if cookie != 0 && cookie == self.behind && (kept.ended || !kept.entries.is_empty()) {
             if kept.entries.is_empty() {
                 // Asked once more behind the end: the opening can go.
                 self.stream = Stream::default();
             }
-            return Ok(kept);
+            return Ok((kept, false));
         }
         let mut entries = VecDeque::new();
         let mut take = |entry| {
@@ -77,7 +77,7 @@ impl Way {
             .entries_of(&mut self.stream, cookie, &mut take)
             .map_err(|e| outcome("list", dir.object(), e))?;
         let ended = entries.len() < BATCH;
-        Ok(Ahead { entries, ended })
+        Ok((Ahead { entries, ended }, true))
     }
 
     fn keep(&mut self, behind: u64, ahead: Ahead) {
@@ -224,7 +224,10 @@ impl Vault {
         }
         let mut shown = at;
         loop {
-            let mut ahead = listing.way().entries(dir, at)?;
+            let (mut ahead, new) = listing.way().entries(dir, at)?;
+            if plus && new {
+                self.bring_records(dir, &ahead);
+            }
             while let Some(entry) = ahead.entries.pop_front() {
                 let next = entry.next.saturating_add(base).min(END);
                 match self.show_entry(listing, dir, &entry, next, plus, visit)? {
@@ -244,6 +247,14 @@ impl Vault {
                 return Ok(());
             }
         }
+    }
+
+    /// Has the disk read at once what the subdirectories among the entries will be asked for.
+    fn bring_records(&self, dir: &OpenDir, ahead: &Ahead) {
+        let is_new = |ino| self.nodes.known(number(ino)).is_none_or(|known| known.dir_id.is_none());
+        let wanted = ahead.entries.iter().filter(|e| e.kind == Some(Kind::Dir) && is_new(e.ino));
+        let names: Vec<&[u8]> = wanted.map(|e| e.name.as_slice()).collect();
+        read_ahead::bring_records(&*dir.dir, &names);
     }
 
     fn show_entry(

@@ -19,6 +19,8 @@ use crate::mount_table::Entry;
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// The least that is waited for an answer: of several sockets each gets its turn.
 const TURN: Duration = Duration::from_millis(200);
+/// How long after a mount is there its process may take to listen.
+const NEWLY_MOUNTED: Duration = Duration::from_millis(500);
 
 /// A connection to a live mount.
 pub struct Client {
@@ -61,8 +63,17 @@ impl Client {
     /// Nobody answers, or someone else's process does, or that of a mount that is gone; [`Silent`].
     pub fn ask_mount(entry: &Entry, request: &str, until: Option<Instant>) -> Result<(Client, Value)> {
         let user = entry.user().unwrap_or_else(|| rustix::process::geteuid().as_raw());
+        let begun = Instant::now();
+        let names = loop {
+            let folders = runtime_folders(user);
+            let names: Vec<_> = folders.iter().flat_map(|folder| sockets(folder, &entry.device)).collect();
+            if !names.is_empty() || begun.elapsed() > NEWLY_MOUNTED {
+                break names;
+            }
+            std::thread::sleep(NEWLY_MOUNTED / 25);
+        };
         let mut last = anyhow::anyhow!("it has no control socket");
-        for name in runtime_folders(user).iter().flat_map(|folder| sockets(folder, &entry.device)) {
+        for name in names {
             let asked = Client::connect(&name, user, until).and_then(|mut client| {
                 let answer = client.ask(request)?;
                 Ok((client, answer))
