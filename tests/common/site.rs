@@ -91,9 +91,27 @@ impl Site {
         self.builder().arg("--read-only").mount()
     }
 
+    /// Makes the state folder that of an enrolled gateway.
+    pub fn enroll(&self) {
+        let fingerprint = run(Command::new(runvault()).arg("fingerprint").arg(&self.store)).stdout;
+        let fingerprint = String::from_utf8(fingerprint).expect("UTF-8");
+        let vault = fingerprint.lines().last().unwrap_or_default();
+        run(self.command(&["gateway", "enroll", "--fingerprint", vault]).arg(&self.store));
+    }
+
     /// A mount to be described further.
     pub fn builder(&self) -> MountBuilder {
-        let command = self.command(&["mount", "-f", "--log", "stderr"]);
+        self.building(self.command(&["mount", "-f", "--log", "stderr"]))
+    }
+
+    /// A mount of the enrolled gateway, which is given no key.
+    pub fn ingest(&self) -> MountBuilder {
+        let mut command = Command::new(runvault());
+        command.args(["mount", "-f", "--log", "stderr", "--ingest", "--state"]).arg(&self.state);
+        self.building(command)
+    }
+
+    fn building(&self, command: Command) -> MountBuilder {
         MountBuilder {
             command,
             store: self.store.clone(),

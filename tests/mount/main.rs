@@ -7,6 +7,7 @@ mod contained;
 mod custody;
 mod deep;
 mod gateways;
+mod ingest;
 mod logs;
 mod machine;
 mod many_names;

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from sections.conventions import Refusal, demand, sha256
 from sections.suite import XWing, open_envelope
 from sections.texts import Note, parse_text, parse_vault_json, table
-from sections.identities import HEX32, INT, Identity, LABEL, U32, open_key_file
+from sections.identities import HEX32, INT, Identity, LABEL, U32, open_key_file, parse_public_key_file
 from sections.custody import RETIRED, follow, open_epochs, parse_genesis, share_hash, state_zero
 from sections.runs import RunKeys, keys_of, parse_run_text, verify_run
 from sections.files import DIRECTORY, FILE, File, open_chunk, open_copy, parse_clear, stored_size
@@ -132,8 +132,7 @@ def notes(v):
 
 
 def runs(v):
-    until = lambda g: None if g["until"] is None else {"seq": g["until"]}
-    gateways = [{"id": g["id"], "sign": base64.b64encode(un(g["sign"])), "until": until(g)} for g in v["gateways"]]
+    gateways = [{**g, "sign": base64.b64encode(un(g["sign"]))} for g in v["gateways"]]
     run = verify_run(None if v["note"] is None else v["note"].encode(), un(v["run"]), un(v["vault"]), gateways)
     keys_of(run, un(v["rk"]))
     return {"epoch": run["epoch"], "opened": run["opened"]}
@@ -146,6 +145,9 @@ def texts(v):
     if v["what"] == "key":
         identity, _, seed = open_key_file(text, lambda: un(v["passphrase"]))
         return {"id": identity.id, "seed": seed.hex()}
+    if v["what"] == "public":
+        key = parse_public_key_file(text)
+        return {"id": key["id"], "label": key["label"], "vault": key.get("vault")}
     if v["what"] == "lease":
         fields = table(holder=LABEL, host=HEX32, boot=LABEL, pid=U32, start=INT, seq=INT)
         lease = parse_text("lease", text, fields, 4096)

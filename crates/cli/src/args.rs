@@ -1,5 +1,6 @@
 //! What can be typed: the one source of help texts, man pages and completions.
 
+mod gateway;
 mod keys;
 mod who;
 
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
+pub use gateway::{Gateway, GatewayCommand, GatewayEnroll, GatewayList, GatewayRevoke};
 pub use keys::{Custody, CustodyCommand, Fingerprint, Init, Key, KeyCommand, KeyExport, Passwd, Rotate};
 pub use who::{Unlock, Who};
 
@@ -67,6 +69,7 @@ pub enum Command {
     Check(Check),
     Passwd(Passwd),
     Custody(Custody),
+    Gateway(Gateway),
     Takeover(Takeover),
     Demo(Demo),
     Completions(Completions),
@@ -84,6 +87,7 @@ Examples:
   runvault mount --read-only /srv/store /mnt/runs            also for a read-only store
   runvault mount -o allow_other,passphrase-file=/root/pass /srv/store /mnt/runs
   runvault mount --run-depth 2 /srv/store /mnt/runs          runs are MNT/<instrument>/<run>
+  runvault mount --ingest /srv/store /mnt/runs               beside an instrument: no passphrase
   runvault mount -f --log stderr /srv/store /mnt/runs        in front; for systemd (Type=notify)
 
 In /etc/fstab, once scripts/install has linked /sbin/mount.runvault to the program:
@@ -100,12 +104,16 @@ pub struct Mount {
     pub foreground: bool,
     /// Mount options as in fstab: ro, rw, `[no]atime`, nodiratime, noexec, nosuid, nodev, allow_other,
     /// uid=, gid=, umask= (read-only mounts), and this command's own without their dashes: identity=,
-    /// passphrase-file=, state=, run-depth=, log=
+    /// passphrase-file=, state=, run-depth=, log=, ingest
     #[arg(short = 'o', value_name = "OPTIONS", value_delimiter = ',')]
     pub options: Vec<String>,
     /// Write nothing to the store; any number of these at a time
     #[arg(long)]
     pub read_only: bool,
+    /// As a gateway that was enrolled: no passphrase, no key that opens what is sealed. Shows the runs that it
+    /// made and still holds
+    #[arg(long, conflicts_with_all = ["read_only", "identity", "passphrase_file", "passphrase_fd"])]
+    pub ingest: bool,
     /// Let other users in (needs root, or user_allow_other in /etc/fuse.conf)
     #[arg(long)]
     pub allow_other: bool,

@@ -7,6 +7,7 @@ mod cp;
 mod custody;
 mod demo;
 mod fingerprint;
+mod gateway;
 mod init;
 mod key;
 mod ls;
@@ -45,6 +46,7 @@ pub fn run(call: Call) -> Result<ExitCode> {
         Command::Check(args) => check::run(&args),
         Command::Passwd(args) => passwd::run(&args),
         Command::Custody(args) => custody::run(&args),
+        Command::Gateway(args) => gateway::run(&args),
         Command::Takeover(args) => takeover::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Completions(args) => completions::run(&args),

@@ -31,6 +31,15 @@ fn of_custody(error: &Custody) -> Option<String> {
              Without it the vault opens by a copy of the key file under a passphrase that is known: --identity FILE"
                 .into()
         }
+        Custody::NotEnrolled { .. } => {
+            "the owner lets this machine in: runvault gateway enroll STORE --fingerprint F".into()
+        }
+        Custody::Revoked { .. } => {
+            "if this machine is trusted again, give it a new identity: another --state folder, and runvault gateway enroll"
+                .into()
+        }
+        Custody::NoGateway(_) => "runvault gateway list STORE shows those that are".into(),
+        Custody::SeveralGateways { .. } => "name one of these ids".into(),
         Custody::WrongKey { .. } => "name the key file of one of those with --identity FILE".into(),
         Custody::OtherVault { .. } => {
             "the key file of this store's owner is needed; if this is not the store that you meant, say which".into()

@@ -67,7 +67,21 @@ pub fn resolve(mount: &Mount) -> Result<Options> {
         apply(&mut options, &mut shown, name, value)?;
     }
     options.owner = shown.owner(options.read_only)?;
+    require_keyless(&options)?;
     Ok(options)
+}
+
+/// Of a gateway that needs no passphrase: what says otherwise is a mistake.
+fn require_keyless(options: &Options) -> Result<()> {
+    let mount = &options.mount;
+    let clash = match () {
+        () if !mount.ingest => return Ok(()),
+        () if options.read_only => "ro",
+        () if mount.who.identity.is_some() => "identity",
+        () if mount.who.unlock.names_a_passphrase() => "a passphrase",
+        () => return Ok(()),
+    };
+    Err(refuse(Exit::Usage, format!("ingest and {clash} exclude each other")))
 }
 
 fn apply(options: &mut Options, shown: &mut Shown, name: &str, value: Option<&str>) -> Result<()> {
@@ -77,6 +91,7 @@ fn apply(options: &mut Options, shown: &mut Shown, name: &str, value: Option<&st
         // fstab's default; `--read-only` on the command line still stands.
         ("rw", None) => options.read_only = mount.read_only,
         ("allow_other", None) => options.allow_other = true,
+        ("ingest", None) => mount.ingest = true,
         ("allow-readable-secret", None) => mount.who.unlock.allow_readable_secret = true,
         ("suid" | "dev", None) => {
             return Err(refuse(Exit::Usage, format!("-o {name}: a vault is always mounted nosuid,nodev")));

@@ -156,12 +156,45 @@ impl Store {
         let authority = Acting::open(&self.root, self.chain.clone(), &identity)?;
         // From here on its key is not needed.
         drop(identity);
+        self.open_for_writing(authority, folder, options)
+    }
+
+    /// Opens the vault for writing as a gateway that was enrolled before: no key but that of its own runs.
+    ///
+    /// # Errors
+    /// Exit 5: the state folder is in use; exit 1: it is not enrolled, or was revoked.
+    pub fn ingest(&self, options: Options) -> Result<Open> {
+        let folder = StateFolder::open(&self.state, self.chain.vault_id()).map(Arc::new)?;
+        folder.require_enrolled(&self.chain)?;
+        self.settle(&folder)?;
+        self.open_for_writing(Acting::ingest(&self.root, self.chain.clone()), folder, options)
+    }
+
+    fn open_for_writing(
+        &self,
+        authority: Arc<dyn Authority>,
+        folder: Arc<StateFolder>,
+        options: Options,
+    ) -> Result<Open> {
         // The kernel has applied the callers' umask; the engine's modes are meant as they are.
         rustix::process::umask(rustix::fs::Mode::empty());
         let gateway = Arc::clone(&folder) as Arc<dyn Gateway>;
         let vault = Vault::open(Arc::clone(&self.root), authority, Some(gateway), options)
             .with_context(|| format!("the store {}", shown(&self.path)))?;
         Ok(Open { ticker: Ticker::start(&vault)?, vault, folder: Some(folder) })
+    }
+
+    /// What a killed process left of this gateway's runs is put in order.
+    fn settle(&self, folder: &StateFolder) -> Result<()> {
+        let settled =
+            folder.settle(&self.root).with_context(|| format!("the store {}", shown(&self.path)))?;
+        if settled.restored {
+            warn(
+                "the store has runs of this machine that its state folder does not know (was the folder restored \
+                 from a backup?); they are counted again",
+            );
+        }
+        Ok(())
     }
 
     /// This machine's state folder, locked, enrolled and settled, and the identity, which opens something here.
@@ -182,14 +215,7 @@ impl Store {
             self.pin(&self.chain)?;
             log::info!("this machine was enrolled as a gateway of vault {}", self.chain.vault_id());
         }
-        let settled =
-            folder.settle(&self.root).with_context(|| format!("the store {}", shown(&self.path)))?;
-        if settled.restored {
-            warn(
-                "the store has runs of this machine that its state folder does not know (was the folder restored \
-                 from a backup?); they are counted again",
-            );
-        }
+        self.settle(&folder)?;
         Ok((folder, identity))
     }
 
@@ -197,6 +223,36 @@ impl Store {
     pub fn state_of_vault(&self) -> PathBuf {
         self.state.join(self.chain.vault_id().to_string())
     }
+}
+
+/// A gateway knows its vault: before anything is written or pinned, the store must be that one.
+///
+/// # Errors
+/// Exit 4: this machine is a gateway of another vault; exit 1: of none.
+pub fn require_gateway(path: &Path, who: &Who) -> Result<()> {
+    let vault = load_chain(&open_root(path)?, path)?.vault_id();
+    let state = state_folder(who.state.as_deref())?;
+    if StateFolder::is_made(&state, vault) {
+        return Ok(());
+    }
+    let (store, folder) = (shown(path), shown(&state));
+    let known: Vec<String> = StateFolder::vaults(&state).iter().map(ToString::to_string).collect();
+    if known.is_empty() {
+        return Err(refuse_with(
+            Exit::Failed,
+            format!("this machine is no gateway yet: {folder} holds no identity"),
+            format!("runvault gateway enroll {store} --fingerprint F --state {folder}"),
+        ));
+    }
+    Err(refuse_with(
+        Exit::Damaged,
+        format!(
+            "the store {store} is vault {vault}, but this machine writes for vault {}; nothing was written",
+            known.join(", ")
+        ),
+        "mount the store that is meant. If this one is, and was exchanged on purpose, enrol this machine there:\n\
+         runvault gateway enroll",
+    ))
 }
 
 fn is_rollback(error: &anyhow::Error) -> bool {

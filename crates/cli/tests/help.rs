@@ -6,7 +6,7 @@ use std::path::Path;
 
 use common::Scratch;
 
-const COMMANDS: [&[&str]; 18] = [
+const COMMANDS: [&[&str]; 22] = [
     &["init"],
     &["key"],
     &["key", "export"],
@@ -21,6 +21,10 @@ const COMMANDS: [&[&str]; 18] = [
     &["passwd"],
     &["custody"],
     &["custody", "rotate"],
+    &["gateway"],
+    &["gateway", "enroll"],
+    &["gateway", "list"],
+    &["gateway", "revoke"],
     &["takeover"],
     &["demo"],
     &["completions"],

@@ -37,6 +37,7 @@ fn every_command_that_has_it_prints_an_object_a_line() {
         ("ls store --json --passphrase-file new.txt", "path"),
         ("check store --json --passphrase-file new.txt", "summary"),
         ("custody rotate store --json --passphrase-file new.txt", "epoch"),
+        ("gateway list store --json", "gateway"),
         ("takeover store run --json --passphrase-file new.txt", "taken"),
     ] {
         let printed = objects(&scratch, command);
@@ -58,6 +59,9 @@ fn every_command_that_has_it_prints_an_object_a_line() {
         "check",
         "passwd",
         "custody rotate",
+        "gateway enroll",
+        "gateway list",
+        "gateway revoke",
         "takeover",
         "demo",
         "completions",

@@ -91,6 +91,12 @@ impl Acting {
         Arc::new(Self::of(chain, Keys::None))
     }
 
+    /// [`Acting::gateway_only`] of a machine that writes: what is added to the chain counts as of
+    /// [`Acting::open`].
+    pub fn ingest(root: &Arc<dyn Dir>, chain: Chain) -> Arc<dyn Authority> {
+        Arc::new(Self { root: Root(Some(root.clone())), ..Self::of(chain, Keys::None) })
+    }
+
     fn chain(&self) -> RwLockReadGuard<'_, Chain> {
         self.chain.read().unwrap_or_else(PoisonError::into_inner)
     }

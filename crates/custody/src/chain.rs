@@ -15,7 +15,7 @@ use runvault_format::custody_state::{Epoch, State};
 use runvault_format::ids::{Digest, IdentityId, VaultId};
 pub use runvault_format::request::Head;
 use runvault_format::words;
-use runvault_vault::authority::{GatewayKey, StateRef};
+use runvault_vault::authority::{GatewayKey, LastRun, StateRef};
 
 /// A chain whose every line and state was verified. Only [`Chain::load`] makes one.
 #[derive(Clone, Debug)]
@@ -78,7 +78,8 @@ impl Chain {
     /// An enrolled gateway, and up to which run it counts where it was ended.
     pub fn gateway_key(&self, id: &IdentityId) -> Option<GatewayKey> {
         let gateway = self.state.gateway(id)?;
-        Some(GatewayKey { sign: gateway.sign, last_run: gateway.until.as_ref().map(|until| until.seq) })
+        let last_run = gateway.until.as_ref().map(|until| LastRun { seq: until.seq, hash: until.hash });
+        Some(GatewayKey { sign: gateway.sign, last_run })
     }
 
     /// Number and hash of the newest state.

@@ -1,15 +1,18 @@
-//! Enrolling a gateway: its public key goes into the next state. No share is released for it.
+//! Letting gateways in, and ending their chains. No share is released for either.
 
 use std::sync::Arc;
 
+use runvault_format::ids::IdentityId;
+use runvault_format::public_key::PublicKey;
 use runvault_format::request::Operation;
 use runvault_store::backend::Dir;
 
 use crate::authority::check_bound;
 use crate::chain::Chain;
+use crate::epochs::wrong_key;
 use crate::execute::{Act, execute};
 use crate::identity::Identity;
-use crate::{Error, Result, next_state};
+use crate::{Error, Result, next_state, settle};
 
 /// Which request to propose for this gateway.
 pub(crate) fn not_enrolled(gateway: &Identity) -> Error {
@@ -20,26 +23,135 @@ pub(crate) fn not_enrolled(gateway: &Identity) -> Error {
     }
 }
 
-/// One line of the audit log, signed by a custodian; [`Error::NotEnrolled`] where this key alone
-/// cannot.
-pub(crate) fn enroll(
+/// Why a gateway whose chain was ended writes nothing more.
+pub(crate) fn revoked(gateway: &IdentityId) -> Error {
+    Error::Revoked { gateway: gateway.to_string() }
+}
+
+/// Enrols a gateway: one line of the audit log, signed by a custodian who needs nobody else. Nothing if it is
+/// enrolled; its label gets a number where another gateway has it.
+///
+/// # Errors
+/// [`Error::WrongKey`], [`Error::NeedsQuorum`], [`Error::Revoked`], [`Error::ChangedMeanwhile`]; the store's.
+pub fn enroll(
     root: &Arc<dyn Dir>,
     chain: &Chain,
     owner: &Identity,
-    gateway: &Identity,
+    gateway: &PublicKey,
+    reason: &str,
 ) -> Result<Chain> {
-    check_bound(chain, owner)?;
-    let alone = chain.quorum().0 == 1 && chain.custodians().iter().any(|(_, id)| *id == owner.id());
-    if !alone {
-        return Err(not_enrolled(gateway));
+    require_custodian(chain, owner)?;
+    if chain.gateway_key(&gateway.id).is_some_and(|known| known.last_run.is_some()) {
+        return Err(revoked(&gateway.id));
     }
     execute(root, chain, owner, |chain| {
-        let known = chain.gateway_key(&gateway.id()).is_some();
+        let known = chain.gateway_key(&gateway.id).is_some();
         Ok((!known).then(|| Act {
-            op: Operation::EnrolGateway { gateway: gateway.id() },
-            reason: "first use of its state folder",
+            op: Operation::EnrolGateway { gateway: gateway.id },
+            reason,
             share: None,
             state: next_state::with_gateway(chain, gateway),
         }))
     })
+}
+
+/// Whether this key alone may enrol.
+pub(crate) fn is_sole_custodian(chain: &Chain, owner: &Identity) -> bool {
+    chain.quorum().0 == 1 && require_custodian(chain, owner).is_ok()
+}
+
+fn require_custodian(chain: &Chain, owner: &Identity) -> Result<()> {
+    check_bound(chain, owner)?;
+    let known = chain.custodians().iter().any(|(_, id)| *id == owner.id());
+    if known { Ok(()) } else { Err(wrong_key(chain, owner)) }
+}
+
+/// Ends a gateway's chains with the newest run that the store has of it. Nothing if they have ended.
+///
+/// # Errors
+/// [`Error::WrongKey`], [`Error::NeedsQuorum`], [`Error::NoGateway`], [`Error::ChangedMeanwhile`]; the store's.
+pub fn revoke(
+    root: &Arc<dyn Dir>,
+    chain: &Chain,
+    owner: &Identity,
+    gateway: &IdentityId,
+    reason: &str,
+) -> Result<Chain> {
+    require_custodian(chain, owner)?;
+    execute(root, chain, owner, |chain| {
+        let known = chain.gateway_key(gateway).ok_or_else(|| Error::NoGateway(gateway.to_string()))?;
+        if known.last_run.is_some() {
+            return Ok(None);
+        }
+        let last = settle::newest_run(root, *gateway, known.sign)?;
+        Ok(Some(Act {
+            op: Operation::RevokeGateway { gateway: *gateway },
+            reason,
+            share: None,
+            state: next_state::without_gateway(chain, gateway, last.map(|head| (head.seq, head.hash))),
+        }))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateways::{self, Enrolled};
+    use crate::testing::{custody, enrolled, get, make_run, vault};
+    use runvault_vault::authority::{Gateway, LastRun};
+    use runvault_vault::runs;
+
+    #[test]
+    fn a_revoked_gateway_is_refused_from_its_newest_run_on() {
+        let (root, owner, mut chain) = vault();
+        let gateway = enrolled(&root, &mut chain, &owner);
+        let other = enrolled(&root, &mut chain, &owner);
+        let (first, _) = make_run(&root, &chain, &gateway);
+        let (second, _) = make_run(&root, &chain, &gateway);
+        let id = gateway.id();
+        let chain = revoke(&root, &chain, &owner, &id, "its disk was stolen").unwrap();
+        let again = revoke(&root, &chain, &owner, &id, "").unwrap();
+        assert_eq!(again.head(), chain.head(), "once is enough");
+
+        let (third, _) = make_run(&root, &chain, &gateway);
+        let acting = crate::authority::Acting::gateway_only(chain.clone());
+        let read = |run| runs::read_descriptor(&root, run, &*acting);
+        assert!(read(&first).is_ok() && read(&second).is_ok());
+        let refused = read(&third).unwrap_err().to_string();
+        assert!(refused.contains("end at number 2"), "{refused}");
+
+        assert!(matches!(gateway.require_enrolled(&chain), Err(Error::Revoked { .. })));
+        let mut now = chain.clone();
+        assert!(matches!(gateway.enroll(&root, &mut now, &owner), Err(Error::Revoked { .. })));
+        let request = gateway.public(None);
+        assert!(matches!(enroll(&root, &chain, &owner, &request, ""), Err(Error::Revoked { .. })));
+        other.require_enrolled(&chain).unwrap();
+
+        let listed = gateways::list(&root, &chain).unwrap();
+        let label = listed[0].label.clone();
+        let ended = Enrolled { label: label.clone(), id, newest_run: 3, last_run: Some(2) };
+        let lasting = Enrolled { label: format!("{label}-2"), id: other.id(), newest_run: 0, last_run: None };
+        assert_eq!(listed, [ended, lasting]);
+        assert_eq!(gateways::named(&chain, &label).unwrap(), id);
+        assert_eq!(gateways::named(&chain, &other.id().to_string()).unwrap(), other.id());
+        assert!(matches!(gateways::named(&chain, "nobody"), Err(Error::NoGateway(_))));
+
+        // One that made nothing ends before its first run.
+        let chain = revoke(&root, &chain, &owner, &other.id(), "").unwrap();
+        let known = chain.gateway_key(&other.id()).unwrap();
+        assert_eq!(known.last_run, Some(LastRun { seq: 0, hash: None }));
+    }
+
+    #[test]
+    fn only_an_owner_revokes_and_only_what_is_enrolled() {
+        let (root, owner, mut chain) = vault();
+        let gateway = enrolled(&root, &mut chain, &owner);
+        let before = get(&custody(&root), "audit.log");
+        let stranger = Identity::generate("stranger").unwrap();
+        let refused = revoke(&root, &chain, &stranger, &gateway.id(), "").unwrap_err();
+        assert!(matches!(refused, Error::WrongKey { .. }), "{refused}");
+        let refused = revoke(&root, &chain, &owner, &stranger.id(), "").unwrap_err();
+        assert!(matches!(refused, Error::NoGateway(_)), "{refused}");
+        assert_eq!(get(&custody(&root), "audit.log"), before, "nothing was written");
+    }
 }

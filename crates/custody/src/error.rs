@@ -38,6 +38,23 @@ pub enum Error {
     /// The owner's key file is not in the store.
     #[error("the store holds no key file (custody/locks): name one with --identity")]
     NoLock,
+    /// A gateway's chains were ended.
+    #[error("gateway {gateway} was revoked: nothing that it makes from then on counts")]
+    Revoked {
+        /// Its id.
+        gateway: String,
+    },
+    /// No gateway of this vault has that name or id.
+    #[error("no gateway {0:?} is enrolled in this vault")]
+    NoGateway(String),
+    /// A label that several gateways have.
+    #[error("{label:?} is the name of several gateways: {ids}")]
+    SeveralGateways {
+        /// The label.
+        label: String,
+        /// Their ids.
+        ids: String,
+    },
     /// The directory holds no vault.
     #[error("not a vault: {found}")]
     NotAVault {

@@ -6,9 +6,11 @@ mod tests;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use runvault_crypto::signature::VerifyingKey;
 use runvault_format::descriptor::RunDescriptor;
 use runvault_format::ids::{Digest, IdentityId, RunId, SessionId, VaultId};
 use runvault_format::note::{self, Note};
+use runvault_format::public_key::PublicKey;
 use runvault_format::retired::Retired;
 use runvault_store::backend::Dir;
 use runvault_vault::authority::{ChainPlace, Gateway, Resume};
@@ -18,7 +20,7 @@ use crate::chain::Chain;
 use crate::identity::Identity;
 use crate::resume_entries::ResumeEntries;
 use crate::state_folder::Folder;
-use crate::{Error, Result, enroll, key_files, settle};
+use crate::{Error, Result, enroll, key_files, public_file, settle};
 
 const IDENTITY: &str = "identity";
 const HEAD: &str = "head";
@@ -123,28 +125,58 @@ impl StateFolder {
         self.folder.note_holder(Some(mountpoint))
     }
 
+    /// What it shows of itself, under its own label or another.
+    pub fn public(&self, label: Option<&str>) -> PublicKey {
+        public_file::of(&self.identity, label)
+    }
+
+    /// Writes [`StateFolder::public`] to a file, signed by the identity; never overwrites.
+    ///
+    /// # Errors
+    /// [`Error::KeyFileExists`], [`Error::Io`].
+    pub fn write_public(&self, path: &Path, label: Option<&str>) -> Result<()> {
+        public_file::write_new(path, &self.identity, label)
+    }
+
+    /// The vaults that this machine writes, or once did, by their folders.
+    pub fn vaults(state_dir: &Path) -> Vec<VaultId> {
+        let names = std::fs::read_dir(state_dir).into_iter().flatten().flatten();
+        let vaults = names.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let mut vaults: Vec<VaultId> = vaults.filter(|vault| Self::is_made(state_dir, *vault)).collect();
+        vaults.sort_unstable();
+        vaults
+    }
+
     /// Whether the newest state names this gateway, without an end to its chain.
     pub fn is_enrolled(&self, chain: &Chain) -> bool {
         chain.gateway_key(&self.identity.id()).is_some_and(|gateway| gateway.last_run.is_none())
     }
 
-    /// [`Error::NotEnrolled`], with the request to propose, unless it is.
+    /// [`Error::NotEnrolled`], with the request to propose, unless it is; [`Error::Revoked`] where it was.
     ///
     /// # Errors
-    /// That one.
+    /// Those.
     pub fn require_enrolled(&self, chain: &Chain) -> Result<()> {
-        if self.is_enrolled(chain) { Ok(()) } else { Err(enroll::not_enrolled(&self.identity)) }
+        match chain.gateway_key(&self.identity.id()) {
+            Some(known) if known.last_run.is_none() => Ok(()),
+            Some(_) => Err(enroll::revoked(&self.identity.id())),
+            None => Err(enroll::not_enrolled(&self.identity)),
+        }
     }
 
     /// Enrols this gateway: one line of the audit log, signed by the owner. Nothing if it is.
     ///
     /// # Errors
-    /// [`Error::WrongKey`], [`Error::NeedsQuorum`], [`Error::ChangedMeanwhile`].
+    /// [`Error::NotEnrolled`] where this key alone cannot; [`Error::Revoked`], [`Error::ChangedMeanwhile`].
     pub fn enroll(&self, root: &Arc<dyn Dir>, chain: &mut Chain, owner: &Identity) -> Result<()> {
-        if !self.is_enrolled(chain) {
-            *chain = enroll::enroll(root, chain, owner, &self.identity)?;
+        match self.require_enrolled(chain) {
+            Err(Error::NotEnrolled { .. }) if enroll::is_sole_custodian(chain, owner) => {
+                let reason = "first use of its state folder";
+                *chain = enroll::enroll(root, chain, owner, &self.public(None), reason)?;
+                Ok(())
+            }
+            known => known,
         }
-        Ok(())
     }
 
     /// Finishes what a killed process left: a pending run is adopted or retired; runs of this
@@ -167,7 +199,8 @@ impl StateFolder {
             other => other?,
         };
         let known = place.head.map_or(0, |head| head.seq);
-        if let Some(newer) = settle::newest_run_above(root, &self.identity, known)? {
+        let newest = settle::newest_run(root, self.identity.id(), self.identity.keys.sign.public())?;
+        if let Some(newer) = newest.filter(|newest| newest.seq > known) {
             self.write_head(&mut place, newer)?;
             settled.restored = true;
         }
@@ -223,7 +256,7 @@ impl StateFolder {
         let seq = place.head.map_or(0, |head| head.seq).saturating_add(1);
         let text = text(ChainPlace { seq, prev: prev.map(|p| p.0) })?;
         let note = note::sign(&text, &self.identity.id(), &self.identity.keys.sign);
-        let pending = parse_signed(note, &self.identity).map_err(|e| damaged(&self.folder, PENDING, e))?;
+        let pending = parse_own(note, &self.identity).map_err(|e| damaged(&self.folder, PENDING, e))?;
         if pending.head.run != *run || pending.head.seq != seq || pending.prev != prev {
             return Err(damaged(&self.folder, PENDING, "run.json names another run or place"));
         }
@@ -246,8 +279,7 @@ impl StateFolder {
     /// The text of `retired/<run>`, signed: only for a run that this gateway made.
     fn retired_note(&self, run: &RunId, run_note: &[u8], time: &str) -> Result<Vec<u8>> {
         let object = || format!("runs/{run}/run.json");
-        let made =
-            parse_signed(run_note.to_vec(), &self.identity).map_err(|e| Error::damaged(object(), e))?;
+        let made = parse_own(run_note.to_vec(), &self.identity).map_err(|e| Error::damaged(object(), e))?;
         if made.head.run != *run {
             return Err(Error::Damaged { object: object(), why: "of another run".to_owned() });
         }
@@ -342,13 +374,22 @@ fn read_head(folder: &Folder) -> Result<Option<Head>> {
 
 fn read_pending(folder: &Folder, identity: &Identity) -> Result<Option<Pending>> {
     let Some(bytes) = folder.read(PENDING)? else { return Ok(None) };
-    parse_signed(bytes, identity).map(Some).map_err(|e| damaged(folder, PENDING, e))
+    parse_own(bytes, identity).map(Some).map_err(|e| damaged(folder, PENDING, e))
 }
 
 /// A run.json of this gateway's, whose signature holds.
-pub(crate) fn parse_signed(note: Vec<u8>, identity: &Identity) -> runvault_format::Result<Pending> {
+fn parse_own(note: Vec<u8>, identity: &Identity) -> runvault_format::Result<Pending> {
+    parse_signed(note, &identity.id(), &identity.keys.sign.public())
+}
+
+/// A run.json of that gateway's, whose signature holds.
+pub(crate) fn parse_signed(
+    note: Vec<u8>,
+    gateway: &IdentityId,
+    key: &VerifyingKey,
+) -> runvault_format::Result<Pending> {
     let parsed = Note::parse(&note)?;
-    let text = parsed.verify(&identity.id(), &identity.keys.sign.public())?;
+    let text = parsed.verify(gateway, key)?;
     let run = RunDescriptor::parse_text(&text)?;
     // A replacing run has no number: a worker signs it, not a gateway.
     let seq = run.seq.ok_or(runvault_format::Error::NotCanonical("seq"))?;

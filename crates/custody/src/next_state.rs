@@ -1,27 +1,39 @@
 //! The state that follows the newest one, for each operation.
 
 use runvault_crypto::secrets::Secret;
-use runvault_format::custody_state::{GatewayEntry, State, Status};
+use runvault_format::custody_state::{GatewayEntry, State, Status, Until};
+use runvault_format::ids::{Digest, IdentityId};
+use runvault_format::public_key::PublicKey;
 
 use crate::Result;
 use crate::chain::Chain;
 use crate::epochs::NewEpoch;
-use crate::identity::Identity;
 
 /// The newest state under the next line's number.
 fn next(chain: &Chain) -> State {
     State { n: chain.head().n.saturating_add(1), ..chain.state().clone() }
 }
 
-/// One more gateway.
-pub(crate) fn with_gateway(chain: &Chain, gateway: &Identity) -> State {
+/// One more gateway, under a label that no other has.
+pub(crate) fn with_gateway(chain: &Chain, gateway: &PublicKey) -> State {
     let mut state = next(chain);
+    let taken = |label: &str| state.gateways.iter().any(|g| g.label == label);
+    let numbered = (2..).map(|n: u32| format!("{}-{n}", gateway.label));
+    let label = std::iter::once(gateway.label.clone()).chain(numbered).find(|label| !taken(label));
     state.gateways.push(GatewayEntry {
-        id: gateway.id(),
-        label: gateway.label.clone(),
-        sign: gateway.public().sign,
+        id: gateway.id,
+        label: label.unwrap_or_else(|| gateway.label.clone()),
+        sign: gateway.sign,
         until: None,
     });
+    state
+}
+
+/// The end of a gateway's chains: its last run that counts, none of its seals.
+pub(crate) fn without_gateway(chain: &Chain, gateway: &IdentityId, last: Option<(u64, Digest)>) -> State {
+    let mut state = next(chain);
+    let until = Until { seq: last.map_or(0, |l| l.0), hash: last.map(|l| l.1), seals: 0, seals_hash: None };
+    state.gateways.iter_mut().filter(|g| g.id == *gateway).for_each(|g| g.until = Some(until.clone()));
     state
 }
 

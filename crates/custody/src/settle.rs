@@ -1,13 +1,16 @@
 //! What a gateway's start looks up in the store: is the pending run there, are there newer ones.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use runvault_format::ids::RunId;
+use runvault_crypto::signature::VerifyingKey;
+use runvault_format::descriptor::RunDescriptor;
+use runvault_format::ids::{IdentityId, RunId};
+use runvault_format::note::Note;
 use runvault_store::backend::Dir;
 use runvault_store::replace::replace;
 
 use crate::gateway::{Head, Pending, parse_signed};
-use crate::identity::Identity;
 use crate::layout::{self, PUBLIC_MODE, RETIRED, RUNS};
 use crate::{Error, Result};
 
@@ -29,22 +32,42 @@ pub(crate) fn put_retired(root: &Arc<dyn Dir>, run: &RunId, note: &[u8]) -> Resu
         .map_err(|e| Error::io("write", object, e))
 }
 
-/// The newest run that this identity signed with a number above `seq`. Runs that do not parse or
-/// do not verify are somebody else's to name: `check` does.
-pub(crate) fn newest_run_above(root: &Arc<dyn Dir>, identity: &Identity, seq: u64) -> Result<Option<Head>> {
+/// The newest run of each of these gateways that bears its signature. Runs that do not parse or do not verify
+/// are somebody else's to name: `check` does.
+pub(crate) fn newest_runs(
+    root: &Arc<dyn Dir>,
+    gateways: &HashMap<IdentityId, VerifyingKey>,
+) -> Result<HashMap<IdentityId, Head>> {
     let runs = layout::open_dir(root, RUNS, RUNS)?;
-    let mut newest: Option<Head> = None;
+    let mut newest: HashMap<IdentityId, Head> = HashMap::new();
     for name in layout::names(&runs, RUNS)? {
         let Some(run) = std::str::from_utf8(&name).ok().and_then(|n| n.parse::<RunId>().ok()) else {
             continue;
         };
         let Ok(Some(note)) = read_descriptor(&runs, &run) else { continue };
-        let Ok(Pending { head, .. }) = parse_signed(note, identity) else { continue };
-        if head.run == run && head.seq > newest.map_or(seq, |n| n.seq) {
-            newest = Some(head);
+        let Some(signer) = signer_of(&note) else { continue };
+        let Some(key) = gateways.get(&signer) else { continue };
+        let Ok(Pending { head, .. }) = parse_signed(note, &signer, key) else { continue };
+        if head.run == run && newest.get(&signer).is_none_or(|known| head.seq > known.seq) {
+            newest.insert(signer, head);
         }
     }
     Ok(newest)
+}
+
+/// [`newest_runs`] of one.
+pub(crate) fn newest_run(
+    root: &Arc<dyn Dir>,
+    gateway: IdentityId,
+    key: VerifyingKey,
+) -> Result<Option<Head>> {
+    Ok(newest_runs(root, &HashMap::from([(gateway, key)]))?.remove(&gateway))
+}
+
+/// Who says that he signed it.
+fn signer_of(note: &[u8]) -> Option<IdentityId> {
+    let note = Note::parse(note).ok()?;
+    RunDescriptor::parse_text(note.text).ok().map(|run| run.signer)
 }
 
 fn read_descriptor(runs: &Arc<dyn Dir>, run: &RunId) -> Result<Option<Vec<u8>>> {

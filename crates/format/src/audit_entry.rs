@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::custody_state::State;
 use crate::ids::{Digest, IdentityId};
 use crate::json;
-use crate::request::{Approval, Head, Request};
+use crate::request::{Approval, Head, Operation, Request};
 use crate::retired::Retired;
 use crate::{Error, Result, labels};
 
@@ -202,13 +202,21 @@ impl Line {
         let (mut expected, found) = (before.outline(), after.outline());
         expected.n = found.n;
         match &self.executed.request.op {
-            crate::request::Operation::EnrolGateway { gateway } => {
+            Operation::EnrolGateway { gateway } => {
                 let new = found.gateways.iter().find(|g| g.id == *gateway && g.until.is_none());
                 demand(before.gateway(gateway).is_none(), "enrolled before")?;
                 expected.gateways.extend(new.cloned());
                 demand(new.is_some() && before.current()?.made == after.current()?.made, "enrolment")?;
             }
-            crate::request::Operation::Rotate { epoch } => {
+            Operation::RevokeGateway { gateway } => {
+                let old = before.gateway(gateway).ok_or(Error::Chain("not enrolled"))?;
+                demand(old.until.is_none(), "ended before")?;
+                let until = after.gateway(gateway).and_then(|g| g.until.clone());
+                let ends = expected.gateways.iter_mut().filter(|g| g.id == *gateway);
+                ends.for_each(|g| g.until.clone_from(&until));
+                demand(until.is_some() && before.current()?.made == after.current()?.made, "revocation")?;
+            }
+            Operation::Rotate { epoch } => {
                 demand(before.current()?.e.checked_add(1) == Some(*epoch), "number of the epoch")?;
                 expected.epoch = *epoch;
             }

@@ -75,6 +75,13 @@ pub struct Until {
     pub seals_hash: Option<Digest>,
 }
 
+impl Until {
+    /// A number and its hash are there together.
+    fn is_whole(&self) -> bool {
+        (self.seq == 0) == self.hash.is_none() && (self.seals == 0) == self.seals_hash.is_none()
+    }
+}
+
 /// Someone whom runs are sealed to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -296,6 +303,10 @@ impl State {
     fn check(&self) -> Result<()> {
         check_custodians(self.quorum, &self.custodians)?;
         distinct(self.gateways.iter().map(|g| g.id)).map_err(|()| Error::State("two gateways of one id"))?;
+        let mut ends = self.gateways.iter().filter_map(|g| g.until.as_ref());
+        if !ends.all(Until::is_whole) {
+            return Err(Error::State("a gateway's end that names no run or seal"));
+        }
         distinct(self.readers.iter().map(|r| r.id)).map_err(|()| Error::State("two readers of one id"))?;
         let current = self.current()?;
         check_shares(&self.custodians, current.shares.iter().map(|s| (s.to, s.x)))?;

@@ -20,6 +20,7 @@ pub mod labels;
 pub mod lease;
 pub mod name;
 pub mod note;
+pub mod public_key;
 mod reader;
 pub mod redo_record;
 pub mod request;

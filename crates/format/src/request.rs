@@ -41,6 +41,11 @@ pub enum Operation {
         /// Its id.
         gateway: IdentityId,
     },
+    /// The end of a gateway's chains.
+    RevokeGateway {
+        /// Its id.
+        gateway: IdentityId,
+    },
     /// A new vault key.
     Rotate {
         /// Number of the new epoch.

@@ -288,7 +288,7 @@ proptest! {
             let mut gateway = gateway_entry(100 + i as u8);
             gateway.label = label.clone();
             gateway.until = until.map(|(seq, hash)| Until {
-                seq: seq.into(), hash: Some(Digest(hash)), seals: 0, seals_hash: None,
+                seq: u64::from(seq) + 1, hash: Some(Digest(hash)), seals: 0, seals_hash: None,
             });
             let keys = identity(100 + i as u8).public();
             state.readers.push(runvault_format::custody_state::ReaderEntry {

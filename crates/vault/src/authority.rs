@@ -4,7 +4,7 @@
 //! that the acting identity could open, a [`Gateway`] is the writing machine's state folder.
 
 use runvault_crypto::signature::VerifyingKey;
-use runvault_format::ids::{IdentityId, RunId, SessionId, VaultId};
+use runvault_format::ids::{Digest, IdentityId, RunId, SessionId, VaultId};
 use runvault_format::keys::RunKey;
 
 use crate::Result;
@@ -43,8 +43,17 @@ pub struct Sealed {
 pub struct GatewayKey {
     /// Verifies its runs.
     pub sign: VerifyingKey,
-    /// Number of its last run that counts, where its chain was ended (`until`).
-    pub last_run: Option<u64>,
+    /// Its last run that counts, where its chain was ended (`until`).
+    pub last_run: Option<LastRun>,
+}
+
+/// Where a gateway's chain of runs was ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LastRun {
+    /// Its number; 0: none of its runs counts.
+    pub seq: u64,
+    /// Text hash of its run.json.
+    pub hash: Option<Digest>,
 }
 
 /// The verified chain, as the acting identity sees it.

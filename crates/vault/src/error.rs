@@ -127,6 +127,12 @@ pub enum Error {
         /// The gateway that signed it.
         maker: String,
     },
+    /// This machine's chain was ended while it had the vault open.
+    #[error("gateway {gateway}, which this machine is, was revoked: a run that it made would be refused")]
+    Revoked {
+        /// Its id.
+        gateway: String,
+    },
     /// An earlier write or sync failed; nothing is retried into success.
     #[error("{object}: an earlier write failed; close the file and write it again")]
     Poisoned {

@@ -97,6 +97,10 @@ impl Vault {
     fn make_run(&self, kind: RunKind, name: &[u8]) -> Result<Arc<Run>> {
         let gateway = self.gateway.as_deref().ok_or(Posix::ReadOnly)?;
         self.authority.refresh();
+        let known = self.authority.gateway_key(&gateway.id());
+        if known.is_some_and(|known| known.last_run.is_some()) {
+            return Err(Error::Revoked { gateway: gateway.id().to_string() });
+        }
         let draft = self.draft(gateway, kind)?;
         let temporary = [b".new-", draft.id.to_string().as_bytes()].concat();
         let object = || format!("runs/.new-{}", draft.id);

@@ -6,7 +6,7 @@ use runvault_crypto::digest::ct_eq;
 use runvault_format::descriptor::{RunDescriptor, RunKind, Seals, StateRef};
 use runvault_format::ids::{Digest, IdentityId, RunId, VaultId};
 use runvault_format::keys::{RunKey, RunKeys};
-use runvault_format::note::{Note, Signature, Verified};
+use runvault_format::note::{Note, Signature, Verified, text_hash};
 use runvault_format::size::Geometry;
 use runvault_store::backend::Dir;
 use runvault_store::read_whole::read_whole;
@@ -158,11 +158,17 @@ fn verify_descriptor(
         .ok_or_else(|| refuse(run, format!("its signer {} is no gateway of this vault", claimed.signer)))?;
     let text = note.verify(&claimed.signer, &key.sign).map_err(named)?;
     let descriptor = text.parse(RunDescriptor::parse_text).map_err(named)?;
-    // A run without a number cannot show that it was made before the end.
-    if let Some(last) = key.last_run
-        && descriptor.seq.is_none_or(|seq| seq > last)
-    {
-        return Err(refuse(run, format!("the runs of its signer {} end at number {last}", claimed.signer)));
+    if let Some(last) = key.last_run {
+        let (signer, end) = (claimed.signer, last.seq);
+        // A run without a number cannot show that it was made before the end.
+        if descriptor.seq.is_none_or(|seq| seq > end) {
+            return Err(refuse(run, format!("the runs of its signer {signer} end at number {end}")));
+        }
+        // Whoever has the key can number a run as he likes.
+        if descriptor.seq == Some(end) && last.hash != Some(text_hash(note.text)) {
+            let what = format!("it is not the run number {end} with which those of its signer {signer} end");
+            return Err(refuse(run, what));
+        }
     }
     if descriptor.vault != authority.vault_id() {
         return Err(refuse(run, "it belongs to another vault"));

@@ -5,15 +5,19 @@ mod common;
 use std::sync::Arc;
 
 use common::{CALLER, Fixture, Mount, READ, State, WRITE, names, posix};
+use runvault_format::ids::Digest;
 use runvault_format::lease::Lease;
 use runvault_format::note::Note;
+use runvault_format::note::text_hash;
 use runvault_store::backend::{Access, Dir, Kind, Rename};
 use runvault_store::doubles::faulty::{Fault, Faults, Rule};
 use runvault_store::doubles::observe::Op;
 use runvault_store::read_whole::read_whole;
 use runvault_store::replace::replace;
 use runvault_vault::authority::Authority;
+use runvault_vault::authority::LastRun;
 use runvault_vault::check::check;
+use runvault_vault::runs;
 use runvault_vault::{CheckEvent, CheckSummary, Damage, Error, Posix, Result, Unproven, takeover};
 
 fn damage<T: std::fmt::Debug>(result: Result<T>) -> Damage {
@@ -437,11 +441,21 @@ fn the_runs_of_an_ended_gateway_count_up_to_its_end() {
     }
     vault.close().unwrap();
     drop(vault);
-    Arc::get_mut(&mut fixture.authority).unwrap().last_run = Some(2);
+    let of_two = fixture.run_dirs().into_iter().find_map(|name| {
+        let run = String::from_utf8(name).ok()?.parse().ok()?;
+        let found = runs::read_descriptor(&fixture.root, &run, &*fixture.authority).ok()?;
+        (found.descriptor.seq == Some(2)).then(|| text_hash(Note::parse(&found.note).unwrap().text))
+    });
+    let end = LastRun { seq: 2, hash: Some(of_two.unwrap()) };
+    Arc::get_mut(&mut fixture.authority).unwrap().last_run = Some(end);
     assert_eq!(fixture.reader().list("").unwrap(), ["one", "two"]);
     let (summary, found) = checked(&fixture);
     assert_eq!((summary.runs, summary.damages), (2, 1));
     assert!(found[0].2.contains("end at number 2"), "{found:?}");
+    // Another run under the last number is none of those that count.
+    let other = LastRun { hash: Some(Digest([1; 32])), ..end };
+    Arc::get_mut(&mut fixture.authority).unwrap().last_run = Some(other);
+    assert_eq!(fixture.reader().list("").unwrap(), ["one"]);
 }
 
 /// `runs/<id>` of the only run.

@@ -72,6 +72,9 @@ def check_state(state):
         demand(all(s["env"] is not None for s in epoch["shares"]) or state["n"] == 0, "state", "no envelope")
     for people in ("gateways", "readers"):
         demand(distinct(p["id"] for p in state[people]), "state", f"one of the {people} twice")
+    for end in (g["until"] for g in state["gateways"] if g["until"] is not None):
+        whole = (end["seq"] == 0) == (end["hash"] is None) and (end["seals"] == 0) == (end["seals_hash"] is None)
+        demand(whole, "state", "a gateway's end that names no run or seal")
 
 
 def state_zero(genesis, vault):
@@ -97,7 +100,9 @@ def take_envelopes(zero, data):
 # 7.3 Requests and approvals
 
 OUTLINE = table(n=INT, quorum=U8, custodians=many(CUSTODIAN), epoch=U32, gateways=GATEWAYS, readers=READERS)
-OPERATION = one_of(**{"enrol-gateway": table(gateway=HEX16), "rotate": table(epoch=U32)})
+OPERATION = one_of(
+    **{"enrol-gateway": table(gateway=HEX16), "revoke-gateway": table(gateway=HEX16), "rotate": table(epoch=U32)}
+)
 REQUEST = table(vault=HEX32, head=table(n=INT, hash=HEX32), op=OPERATION, reason=clean_text(0, 1024),
                 releases_share=boolean, executor=table(kem=KEM, sign=SIGN), created=time, expires=time,
                 nonce=HEX16, state=or_null(OUTLINE))
@@ -186,11 +191,26 @@ def verify_operation(operation, before, state, chain):
         chain(operation["rotate"]["epoch"] == expected["epoch"] + 1, "number of the epoch")
         chain(outline(state) == {**expected, "epoch": expected["epoch"] + 1}, "the operation changes something else")
         return
+    if "revoke-gateway" in operation:
+        verify_revocation(operation["revoke-gateway"]["gateway"], before, state, chain)
+        return
     gateway, gateways = operation["enrol-gateway"]["gateway"], state["gateways"]
     chain(gateway not in [g["id"] for g in before["gateways"]], "enrolled before")
     chain(gateways and gateways[-1]["id"] == gateway and gateways[-1]["until"] is None, "enrolment")
     chain(state["epochs"][-1]["made"] == before["epochs"][-1]["made"], "enrolment")
     same = {**expected, "gateways": before["gateways"] + gateways[-1:]}
+    chain(outline(state) == same, "the operation changes something else")
+
+
+def verify_revocation(gateway, before, state, chain):
+    ended = next((g for g in before["gateways"] if g["id"] == gateway), None)
+    chain(ended is not None, "not enrolled")
+    chain(ended["until"] is None, "ended before")
+    until = next((g["until"] for g in state["gateways"] if g["id"] == gateway), None)
+    chain(until is not None, "revocation")
+    chain(state["epochs"][-1]["made"] == before["epochs"][-1]["made"], "revocation")
+    gateways = [{**g, "until": until} if g["id"] == gateway else g for g in before["gateways"]]
+    same = {**outline(before), "n": state["n"], "gateways": gateways}
     chain(outline(state) == same, "the operation changes something else")
 
 

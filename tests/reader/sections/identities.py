@@ -6,7 +6,7 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from .conventions import Refusal, demand, lb, sha256
 from .suite import XWing, expand, extract, gcm_open, is_kem_key, is_sign_key
 from .texts import (
-    b64, b64_key, clean_text, hex_of, int_to, left_out, line_of, loads, parse_line, table, text, un64, word)
+    Note, b64, b64_key, clean_text, hex_of, int_to, left_out, line_of, loads, parse_line, parse_text, table, text, un64, word)
 
 HEX16, HEX32, INT = hex_of(16), hex_of(32), int_to(1 << 53)
 U8, U16, U32 = int_to(0xff), int_to(0xffff), int_to(0xffff_ffff)
@@ -70,3 +70,19 @@ def open_key_file(data, passphrase):
     identity = Identity(seed)
     demand(identity.id == key["id"], "other-key", "seed")
     return identity, key.get("vault"), seed
+
+
+# 6.2 Public key files
+
+PUBLIC_KEY = table(id=HEX16, label=LABEL, sign=SIGN, kem=KEM, vault=left_out(HEX32))
+
+
+def parse_public_key_file(data):
+    """The fields of a public key file, which its own key signed."""
+    demand(len(data) <= 16 << 10, "too-long", "public key file")
+    note = Note(data)
+    # The keys are believed before the signature holds only to verify it.
+    key = parse_text("public", note.text, PUBLIC_KEY)
+    demand(id_of(un64(key["sign"]), un64(key["kem"])) == key["id"], "other-key", "id")
+    note.signed_by(key["id"], un64(key["sign"]))
+    return key

@@ -3,7 +3,7 @@
 import hmac
 import os
 
-from .conventions import Refusal, demand, lb, read_if, u
+from .conventions import Refusal, demand, lb, read_if, sha256, u
 from .suite import expand, extract, info, open_envelope
 from .texts import Note, or_null, parse_text, table, time, un64, word
 from .identities import HEX16, HEX32, INT, U16, U32
@@ -45,8 +45,10 @@ def verify_run(data, run_id, vault, gateways):
     demand(run["vault"] == vault.hex(), "run", "of another vault")
     demand(run["run"] == run_id.hex(), "run", "of another run")
     until = gateway["until"]
-    counts = until is None or (run["seq"] is not None and run["seq"] <= until["seq"])
-    demand(counts, "run", "the gateway's time is over")
+    if until is not None:
+        demand(run["seq"] is not None and run["seq"] <= until["seq"], "run", "the gateway's time is over")
+        last = run["seq"] == until["seq"]
+        demand(not last or sha256(note.text).hex() == until["hash"], "run", "not the gateway's last run")
     return run
 
 

@@ -154,7 +154,7 @@ pub struct Rotate {
 }
 
 /// What a state of the chain takes (docs/format.md, kinds of values).
-fn label(text: &str) -> Result<String, String> {
+pub(super) fn label(text: &str) -> Result<String, String> {
     if runvault_format::custody_state::is_label(text) {
         return Ok(text.to_owned());
     }

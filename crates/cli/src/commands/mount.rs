@@ -16,7 +16,7 @@ use crate::log::{Target, start as start_log};
 use crate::mount_options::{Options, resolve};
 use crate::mounted::{Ending, Mounted};
 use crate::output::shown;
-use crate::store::{Open, Store};
+use crate::store::{Open, Store, require_gateway};
 use crate::{fuse_ready, left_out, memory, mount_point, mount_table, panics, service, signals};
 
 /// Threads of the FUSE session: several, since one may hang on a store that does not answer.
@@ -65,6 +65,9 @@ fn make_absolute(options: &mut Options, at: &Path, store: &Path) -> Result<()> {
 fn serve(options: &Options, at: &Path, path: &Path, ready: Option<Readiness>) -> Result<()> {
     start_log(&Target::of(options.mount.log.as_deref()))?;
     memory::few_heaps();
+    if options.mount.ingest {
+        require_gateway(path, &options.mount.who)?;
+    }
     let mut store = Store::open(path, &options.mount.who)?;
     let open = open(&mut store, options)?;
     left_out::warn_all(&open.vault);
@@ -99,6 +102,8 @@ fn open(store: &mut Store, options: &Options) -> Result<Open> {
     };
     if options.read_only {
         store.read(&options.mount.who, engine)
+    } else if options.mount.ingest {
+        store.ingest(engine)
     } else {
         store.write(&options.mount.who, engine)
     }

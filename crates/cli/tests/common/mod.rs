@@ -18,8 +18,8 @@ use tempfile::TempDir;
 pub const STRONG: &str = "outlet gravel sublime tanker veneer mossy pelican";
 
 /// Commands that keep something on this machine; root's place for it is not for tests.
-const KEEP_STATE: [&str; 9] =
-    ["mount", "status", "ls", "cat", "cp", "check", "passwd", "custody", "takeover"];
+const KEEP_STATE: [&str; 10] =
+    ["mount", "status", "ls", "cat", "cp", "check", "passwd", "custody", "gateway", "takeover"];
 
 /// A folder of its own for each test, and the program run in it.
 pub struct Scratch {
@@ -54,7 +54,8 @@ impl Scratch {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_runvault"));
         command.args(args).current_dir(self.folder.path()).stdin(Stdio::null());
-        if args.first().is_some_and(|name| KEEP_STATE.contains(name)) && !args.contains(&"--help") {
+        let keeps = args.first().is_some_and(|name| KEEP_STATE.contains(name));
+        if keeps && !args.contains(&"--help") && !args.contains(&"--state") {
             command.arg("--state").arg(self.path("state"));
         }
         command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", self.folder.path());

@@ -6,13 +6,13 @@ use runvault_store::backend::{Dir, SetTime, Time};
 use runvault_store::doubles::memory::MemoryDir;
 
 use super::Chain;
-use crate::Error;
+
 use crate::execute::{Act, execute};
 use crate::gateway::StateFolder;
 use crate::identity::Identity;
-use crate::next_state;
 use crate::state_folder::Folder;
 use crate::testing::{copy, custody, enrolled, get, killed_at, put, vault};
+use crate::{Error, next_state, public_file};
 use runvault_format::request::Operation;
 
 fn three_lines() -> (Arc<dyn Dir>, Identity, Chain) {
@@ -119,7 +119,7 @@ fn nobody_but_a_custodian_executes() {
             op: Operation::EnrolGateway { gateway: gateway.id() },
             reason: "",
             share: None,
-            state: next_state::with_gateway(chain, &gateway),
+            state: next_state::with_gateway(chain, &public_file::of(&gateway, None)),
         }))
     };
     let before = get(&custody(&root), "audit.log");

@@ -45,11 +45,11 @@ fn runs_are_numbered_and_chained() {
         let (run, _) = make_run(&root, &chain, &gateway);
         let dir = root.open_dir(b"runs").unwrap().open_dir(run.to_string().as_bytes()).unwrap();
         let note = get(&dir, "run.json");
-        let signed = parse_signed(note.clone(), &gateway.identity).unwrap();
+        let signed = parse_own(note.clone(), &gateway.identity).unwrap();
         assert_eq!((signed.head.seq, signed.prev), (seq, prev));
         prev = Some(signed.head.hash);
         let other = Identity::generate("other").unwrap();
-        assert_eq!(parse_signed(note, &other).err(), Some(runvault_format::Error::Unsigned));
+        assert_eq!(parse_own(note, &other).err(), Some(runvault_format::Error::Unsigned));
     }
 }
 
@@ -93,7 +93,7 @@ fn a_run_begun_and_killed_is_adopted_or_retired() {
             let used = u64::from(in_store || settled.retired.is_some() || (!stored && killed.is_none()));
             let (next, resume) = draw_run();
             let note = begin(&chain, &again, &next, &resume);
-            let seq = parse_signed(note, &again.identity).unwrap().head.seq;
+            let seq = parse_own(note, &again.identity).unwrap().head.seq;
             assert!(seq > used && seq <= 2, "stored {stored}, call {n}: {seq} after {used}");
             if killed.is_none() {
                 break;
@@ -122,7 +122,7 @@ fn a_restored_folder_counts_the_runs_that_it_forgot() {
     assert!(!restored.settle(&root).unwrap().restored);
     let (run, resume) = draw_run();
     let note = begin(&chain, &restored, &run, &resume);
-    assert_eq!(parse_signed(note, &restored.identity).unwrap().head.seq, 3);
+    assert_eq!(parse_own(note, &restored.identity).unwrap().head.seq, 3);
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn a_second_begin_settles_the_first_one() {
     // The store was full: the run never came to be.
     let (second, resume) = draw_run();
     let note = begin(&chain, &gateway, &second, &resume);
-    assert_eq!(parse_signed(note, &gateway.identity).unwrap().head.seq, 2);
+    assert_eq!(parse_own(note, &gateway.identity).unwrap().head.seq, 2);
     assert!(root.open_dir(b"retired").unwrap().stat(first.to_string().as_bytes()).is_ok());
     assert!(gateway.commit_run(&first).is_err());
     gateway.commit_run(&second).unwrap();

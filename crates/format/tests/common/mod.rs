@@ -7,9 +7,9 @@ pub mod fixed;
 use runvault_crypto::envelope::KemPrivate;
 use runvault_crypto::secrets::Secret;
 use runvault_format::audit_entry::{Executed, Line, Outcome};
-use runvault_format::custody_state::{Custodian, Epoch, GatewayEntry, Share, State, Status};
+use runvault_format::custody_state::{Custodian, Epoch, GatewayEntry, Share, State, Status, Until};
 use runvault_format::genesis::{FirstShare, Genesis};
-use runvault_format::ids::{Salt, VaultId};
+use runvault_format::ids::{Digest, IdentityId, Salt, VaultId};
 use runvault_format::keys::IdentityKeys;
 use runvault_format::request::{Approval, Executor, Head, Operation, Request};
 use runvault_format::share;
@@ -79,6 +79,15 @@ pub fn enrolled(before: &State, gateway: u8) -> State {
     state
 }
 
+/// The state that a revocation makes: the first run counts, and no seal.
+pub fn revoked(before: &State, gateway: u8) -> State {
+    let (mut state, id) = (before.clone(), gateway_entry(gateway).id);
+    state.n += 1;
+    let gateway = state.gateways.iter_mut().find(|g| g.id == id).unwrap();
+    gateway.until = Some(Until { seq: 1, hash: Some(Digest([6; 32])), seals: 0, seals_hash: None });
+    state
+}
+
 /// The state that a rotation makes.
 pub fn rotated(before: &State) -> State {
     let mut state = before.clone();
@@ -138,6 +147,10 @@ pub fn executed(request: Request, after: &State, envelope: Option<&[u8]>) -> Exe
 pub fn enrolment(head: Head, after: &State) -> Executed {
     let gateway = after.gateways.last().unwrap().id;
     executed(request(head, Operation::EnrolGateway { gateway }, after), after, None)
+}
+
+pub fn revocation(head: Head, gateway: IdentityId, after: &State) -> Executed {
+    executed(request(head, Operation::RevokeGateway { gateway }, after), after, None)
 }
 
 pub fn rotation(head: Head, after: &State, envelope: &[u8]) -> Executed {

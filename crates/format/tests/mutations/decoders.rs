@@ -17,6 +17,7 @@ use runvault_format::info::{Purpose, Recipient, Scope, info};
 use runvault_format::key_file::{KeyFile, Lock};
 use runvault_format::lease::Lease;
 use runvault_format::note::{self, Note};
+use runvault_format::public_key::PublicKey;
 use runvault_format::redo_record::{self, Record};
 use runvault_format::request::{Head, Request};
 use runvault_format::retired::Retired;
@@ -66,6 +67,11 @@ fn descriptor() -> RunDescriptor {
         after: None,
         opened: CREATED.into(),
     }
+}
+
+fn public_key() -> Vec<u8> {
+    let keys = identity(GATEWAY);
+    PublicKey::of("gateway", &keys.public(), Some(VAULT)).to_note(&keys).unwrap()
 }
 
 fn signed() -> Vec<u8> {
@@ -182,6 +188,9 @@ pub fn decoders() -> Vec<Decoder> {
         }),
         of(&["key_file::open"], vec![key_file()], |b| {
             KeyFile::parse(b).ok()?.open(&Lock::None.key(b"").unwrap()).ok().map(|_| key_file())
+        }),
+        of(&["public_key::parse"], vec![public_key()], |b| {
+            PublicKey::parse(b).ok()?.to_note(&identity(GATEWAY)).ok()
         }),
         of(&["note::parse"], vec![signed()], |b| Some(Note::parse(b).ok()?.encode())),
         of(&["note::verify"], vec![descriptor().to_text().unwrap().into_bytes()], |b| {

@@ -138,6 +138,7 @@ fn make() -> Vec<Vector> {
         }),
     ];
     all.extend(lines(&vault));
+    all.extend(revocations(&vault));
     all.extend(states(&vault));
     all.extend(geneses(&vault));
     all
@@ -180,6 +181,60 @@ fn lines(vault: &Vault) -> Vec<Vector> {
         of("state_hash_changed", |e| e.result.state = Some(Digest([0; 32]))),
         vault.first("approval_changed", "signature", |e| e.approvals[0].sig[3] ^= 1),
         vault.first("request_changed_after_approval", "signature", |e| e.request.reason = "other".into()),
+    ]
+}
+
+/// Chains of the enrolment and one or two revocations.
+fn revocations(vault: &Vault) -> Vec<Vector> {
+    let (zero, one, first) = (&vault.zero, &vault.one, &vault.lines[0]);
+    let gateway = gateway_entry(GATEWAY).id;
+    let head = first.verify(&Head::start(&zero.vault), zero, Some(one)).unwrap();
+    let ended = revoked(one, GATEWAY);
+    let of = |name: &str, outcome, gateway, after: &State| {
+        let mut executed = revocation(head, gateway, &ended);
+        executed.request.state = Some(after.outline());
+        executed.result.state = Some(runvault_format::note::text_hash(&raw(after)));
+        approve(&mut executed);
+        let lines = [first.to_line().unwrap(), sign(executed).to_line().unwrap()];
+        vector(name, outcome, vault.input(&lines, &[zero, one, after]))
+    };
+    let with = |change: fn(&mut State)| {
+        let mut after = ended.clone();
+        change(&mut after);
+        after
+    };
+    let twice = {
+        let second = sign(revocation(head, gateway, &ended));
+        let head = second.verify(&head, one, Some(&ended)).unwrap();
+        let mut later = with(|s| s.gateways[0].until.as_mut().unwrap().seq = 2);
+        later.n += 1;
+        let third = sign(revocation(head, gateway, &later));
+        let lines = [first, &second, &third].map(|line| line.to_line().unwrap());
+        vector("revoked_twice", "chain", vault.input(&lines, &[zero, one, &ended, &later]))
+    };
+    let nothing = |s: &mut State| {
+        let until = s.gateways[0].until.as_mut().unwrap();
+        (until.seq, until.hash) = (0, None);
+    };
+    vec![
+        of("revocation", "ok", gateway, &ended),
+        of("revocation_of_all_that_it_made", "ok", gateway, &with(nothing)),
+        of("revokes_nobody", "chain", identity(OWNER).public().id(), &ended),
+        of("revocation_without_an_end", "chain", gateway, &with(|s| s.gateways[0].until = None)),
+        of("revocation_that_changes_a_label", "chain", gateway, &with(|s| s.gateways[0].label = "x".into())),
+        of(
+            "end_without_its_run",
+            "state",
+            gateway,
+            &with(|s| s.gateways[0].until.as_mut().unwrap().hash = None),
+        ),
+        of(
+            "end_without_its_seal",
+            "state",
+            gateway,
+            &with(|s| s.gateways[0].until.as_mut().unwrap().seals = 1),
+        ),
+        twice,
     ]
 }
 

@@ -16,8 +16,8 @@ use crate::{Outcome, Set, Vector, vector};
 
 pub const SET: Set = Set {
     file: "runs.json",
-    about: "The directory `run` of a vault with these gateways (`until`: number of the last run that \
-            counts, or null; section 8): its run.json, or null, and the key `rk` that \
+    about: "The directory `run` of a vault with these gateways (`until`: number and hash of the last \
+            run that counts, or null; section 8): its run.json, or null, and the key `rk` that \
             an envelope of it gave. output: two fields of run.json.",
     make,
     run,
@@ -55,12 +55,14 @@ fn make() -> Vec<Vector> {
     let of = |name: &str, outcome, note: String| vector(name, outcome, input(Some(&note)));
     let with = |change: fn(&mut RunDescriptor)| note_of(GATEWAY, GATEWAY, change);
     let good = with(|_| ());
-    // The number of the last run of GATEWAY that counts: `until.seq`.
-    let ended = |name: &str, outcome, seq: u64, note: String| {
+    let hash = note::text_hash(&descriptor().to_text().unwrap());
+    // The last run of GATEWAY that counts.
+    let ended_at = |name: &str, outcome, (seq, hash): (u64, Option<Digest>), note: String| {
         let mut input = input(Some(&note));
-        input["gateways"][0]["until"] = json!(seq);
+        input["gateways"][0]["until"] = json!({ "seq": seq, "hash": hash });
         vector(name, outcome, input)
     };
+    let ended = |name: &str, outcome, seq, note| ended_at(name, outcome, (seq, Some(hash)), note);
     vec![
         of("of_the_first_gateway", "ok", good.clone()),
         of("of_the_second_gateway", "ok", note_of(OTHER, OTHER, |_| ())),
@@ -89,6 +91,8 @@ fn make() -> Vec<Vector> {
             1,
             with(|d| (d.seq, d.prev) = (Some(2), Some(Digest([8; 32])))),
         ),
+        ended_at("another_under_the_last_number", "run", (1, Some(Digest([8; 32]))), good.clone()),
+        ended_at("of_a_gateway_none_of_whose_runs_counts", "run", (0, None), good.clone()),
         ended("without_a_number_of_an_ended_gateway", "run", 7, with(replacing)),
         of("without_a_number", "ok", with(replacing)),
         of("empty", "note", String::new()),
@@ -98,17 +102,21 @@ fn make() -> Vec<Vector> {
 fn run(input: &Value) -> Outcome {
     let found = input["note"].as_str().ok_or("run")?;
     let refused = |e: Error| e.name();
-    let note = Note::parse(found.as_bytes()).map_err(refused)?;
-    let signer = RunDescriptor::parse_text(note.text).map_err(refused)?.signer;
+    let parsed = Note::parse(found.as_bytes()).map_err(refused)?;
+    let signer = RunDescriptor::parse_text(parsed.text).map_err(refused)?.signer;
     let id = |value: &Value| text(value).parse::<IdentityId>().unwrap();
     let gateway =
         input["gateways"].as_array().unwrap().iter().find(|g| id(&g["id"]) == signer).ok_or("run")?;
     let key = VerifyingKey::from_bytes(&array(&gateway["sign"])).unwrap();
     let verified =
-        note.verify(&signer, &key).and_then(|t| t.parse(RunDescriptor::parse_text)).map_err(refused)?;
+        parsed.verify(&signer, &key).and_then(|t| t.parse(RunDescriptor::parse_text)).map_err(refused)?;
     let descriptor = verified.into_inner();
     let keys = RunKeys::derive(&RunKey(secret(&input["rk"])), &descriptor.run, Engine::Portable);
-    let counts = gateway["until"].as_u64().is_none_or(|last| descriptor.seq.is_some_and(|seq| seq <= last));
+    let until = &gateway["until"];
+    let counts = until["seq"].as_u64().is_none_or(|last| match descriptor.seq {
+        Some(seq) if seq == last => until["hash"] == json!(note::text_hash(parsed.text)),
+        seq => seq.is_some_and(|seq| seq < last),
+    });
     let right = counts
         && json!(descriptor.vault) == input["vault"]
         && json!(descriptor.run) == input["run"]

@@ -1,4 +1,4 @@
-//! Sections 4 (vault.json), 6.1 (key files), 13 (lease, retired).
+//! Sections 4 (vault.json), 6.1 (key files), 6.2 (public key files), 13 (lease, retired).
 
 use runvault_crypto::passphrase::Params;
 use runvault_crypto::secrets::Secret;
@@ -6,6 +6,8 @@ use runvault_format::Result;
 use runvault_format::ids::{Digest, Salt, VaultId};
 use runvault_format::key_file::{KeyFile, Lock};
 use runvault_format::lease::Lease;
+use runvault_format::note;
+use runvault_format::public_key::PublicKey;
 use runvault_format::retired::Retired;
 use runvault_format::vault_file;
 use serde_json::{Value, json};
@@ -16,7 +18,8 @@ use crate::{Outcome, Set, Vector, vector};
 
 pub const SET: Set = Set {
     file: "texts.json",
-    about: "vault.json (section 4), key files with their passphrase (6.1), leases and retired runs (13).",
+    about: "vault.json (section 4), key files with their passphrase (6.1), public key files (6.2), leases and \
+            retired runs (13).",
     make,
     run,
 };
@@ -24,7 +27,7 @@ pub const SET: Set = Set {
 const VAULT: VaultId = VaultId([0x7a; 32]);
 
 fn make() -> Vec<Vector> {
-    [vault_files(), key_files(), others()].into_iter().flatten().collect()
+    [vault_files(), key_files(), public_key_files(), others()].into_iter().flatten().collect()
 }
 
 fn vault_files() -> Vec<Vector> {
@@ -107,6 +110,38 @@ fn key_files() -> Vec<Vector> {
     ]
 }
 
+fn public_key_files() -> Vec<Vector> {
+    let public = identity(GATEWAY).public();
+    let of = |vault: Option<VaultId>| PublicKey::of("novaseq", &public, vault);
+    let signed = |by: u8, text: &str| {
+        let keys = identity(by);
+        String::from_utf8(note::sign(text, &keys.public().id(), &keys.sign)).unwrap()
+    };
+    let good = String::from_utf8(of(Some(VAULT)).to_note(&identity(GATEWAY)).unwrap()).unwrap();
+    let text = format!("{}\n", good.split("\n\n").next().unwrap());
+    let with = |name: &str, outcome, from: &str, to: &str| {
+        assert!(text.contains(from), "{from}");
+        let note = signed(GATEWAY, &text.replacen(from, to, 1));
+        vector(format!("public_key_file_{name}"), outcome, json!({ "what": "public", "text": note }))
+    };
+    let raw = |name: &str, outcome, note: &str| {
+        vector(format!("public_key_file_{name}"), outcome, json!({ "what": "public", "text": note }))
+    };
+    let for_any = of(None).to_note(&identity(GATEWAY)).unwrap();
+    vec![
+        raw("of_one_vault", "ok", &good),
+        raw("of_any_vault", "ok", &String::from_utf8(for_any).unwrap()),
+        raw("label_changed", "signature", &good.replacen("novaseq", "nextseq", 1)),
+        raw("signed_by_another", "unsigned", &signed(7, &text)),
+        raw("too_long", "too-long", &format!("{good}{}", " ".repeat(16 << 10))),
+        with("of_another_kind", "note-kind", "1 public", "1 run"),
+        with("version_of_tomorrow", "version", "1 public", "2 public"),
+        with("id_of_another", "other-key", &public.id().to_string(), &"00".repeat(16)),
+        with("vault_null", "not-canonical", &format!("\"{VAULT}\""), "null"),
+        with("field_unknown", "json", "\"label\":", "\"more\":0,\"label\":"),
+    ]
+}
+
 fn others() -> Vec<Vector> {
     let lease = Lease {
         holder: identity(GATEWAY).public().id().to_string(),
@@ -158,6 +193,11 @@ fn run(input: &Value) -> Outcome {
                 let lease = Lease::parse(bytes)?;
                 assert_eq!(lease.to_bytes()?, bytes);
                 json!({ "holder": lease.holder, "seq": lease.seq })
+            }
+            "public" => {
+                let public = PublicKey::parse(bytes)?;
+                assert_eq!(public.to_note(&identity(GATEWAY))?, bytes);
+                json!({ "id": public.id, "label": public.label, "vault": public.vault })
             }
             _ => {
                 let retired = Retired::parse_text(text(&input["text"]))?;

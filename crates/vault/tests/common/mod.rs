@@ -13,7 +13,7 @@ use runvault_store::backend::{Dir, Kind};
 use runvault_store::doubles::memory::MemoryDir;
 use runvault_vault::api::{Attr, Caller, DirEntry, Ino, OpenFlags, ROOT};
 use runvault_vault::authority::{
-    Authority, ChainPlace, EnvelopeFile, Gateway, GatewayKey, Resume, Sealed, StateRef,
+    Authority, ChainPlace, EnvelopeFile, Gateway, GatewayKey, LastRun, Resume, Sealed, StateRef,
 };
 use runvault_vault::{Error, Options, Posix, Result, Vault};
 
@@ -28,7 +28,7 @@ pub struct Chain {
     pub vault: VaultId,
     pub gateways: Vec<(IdentityId, VerifyingKey)>,
     /// Where the gateways were ended: their last run that counts.
-    pub last_run: Option<u64>,
+    pub last_run: Option<LastRun>,
     /// Envelopes open for it.
     pub opens: bool,
 }

@@ -1,0 +1,108 @@
+//! Arguments of the commands about the machines that write.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueHint};
+
+use super::Who;
+use super::keys::label;
+
+/// The machines that write runs
+#[derive(Args, Debug)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+#[command(after_help = "\
+Examples:
+  runvault gateway list /srv/store
+  runvault gateway enroll --help         let one in: with the owner's passphrase, or by a request
+  runvault gateway revoke --help         end one whose key was stolen")]
+pub struct Gateway {
+    #[command(subcommand)]
+    pub command: GatewayCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum GatewayCommand {
+    Enroll(GatewayEnroll),
+    List(GatewayList),
+    Revoke(GatewayRevoke),
+}
+
+/// Let this machine, or one whose request is at hand, write runs
+///
+/// Makes this machine's identity in its state folder (--state) and has the owner sign for it. Where the owner's
+/// passphrase must not be typed, --out writes a request instead; the owner signs that on another machine with
+/// --request. Then the machine mounts with --ingest, and needs no passphrase.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  runvault gateway enroll /srv/store --fingerprint 2f6c... --name novaseq-1
+                                           on the machine itself; asks for the owner's passphrase
+  runvault gateway enroll /srv/store --fingerprint 2f6c... --name novaseq-1 --out novaseq-1.req
+                                           on a machine where that must not be typed; prints an id
+  runvault gateway enroll /srv/store --request novaseq-1.req
+                                           the owner, elsewhere; compare the id that it prints
+  runvault mount --ingest /srv/store /mnt/runs")]
+pub struct GatewayEnroll {
+    /// The store
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub store: PathBuf,
+    /// The vault that is meant: the last line of `runvault fingerprint`, or its twelve words
+    #[arg(long, value_name = "HEX|WORDS", required_unless_present = "request")]
+    pub fingerprint: Option<String>,
+    /// What people will call it [default: the host's name]
+    #[arg(long, value_name = "LABEL", value_parser = label, conflicts_with = "request")]
+    pub name: Option<String>,
+    /// Write a request for the owner to this file, and sign nothing (an existing file is refused)
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "request")]
+    pub out: Option<PathBuf>,
+    /// Sign for the machine that wrote this request
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub request: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub who: Who,
+}
+
+/// List the machines that may write, and those that no longer may; asks for no passphrase
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  runvault gateway list /srv/store
+  runvault gateway list --json /srv/store | jq -r 'select(.last_run == null) | .name'")]
+pub struct GatewayList {
+    /// The store
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub store: PathBuf,
+    /// Print JSON: an object for each gateway, one a line
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub who: Who,
+}
+
+/// End a machine's right to write: runs that it makes from now on are refused
+///
+/// The runs that the store has of it now go on counting. It cannot be enrolled again: give the machine a new state
+/// folder first.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  runvault gateway revoke /srv/store novaseq-1
+  runvault gateway revoke /srv/store 5d0c8e4f6a1b2c3d4e5f60718293a4b5      by its id")]
+pub struct GatewayRevoke {
+    /// The store
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub store: PathBuf,
+    /// Its name or id
+    pub name: String,
+    /// Why, for the audit log
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub reason: String,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub who: Who,
+}

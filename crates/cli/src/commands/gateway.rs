@@ -1,0 +1,146 @@
+//! `gateway`: which machines may write runs.
+
+use anyhow::Result;
+use runvault_custody::chain::Chain;
+use runvault_custody::gateway::StateFolder;
+use runvault_custody::gateways::{self, Enrolled};
+use runvault_custody::{enroll, public_file};
+use runvault_format::ids::IdentityId;
+use serde_json::json;
+
+use crate::args::{Gateway, GatewayCommand, GatewayEnroll, GatewayList, GatewayRevoke};
+use crate::exit::{Exit, refuse_with};
+use crate::output::{self, count, shown, visible};
+use crate::store::{Store, load_chain, open_root};
+
+pub fn run(args: &Gateway) -> Result<()> {
+    match &args.command {
+        GatewayCommand::Enroll(args) => run_enroll(args),
+        GatewayCommand::List(args) => run_list(args),
+        GatewayCommand::Revoke(args) => run_revoke(args),
+    }
+}
+
+fn run_enroll(args: &GatewayEnroll) -> Result<()> {
+    check_fingerprint(args)?;
+    let store = Store::open(&args.store, &args.who)?;
+    let vault = store.chain.vault_id();
+    let public = match &args.request {
+        Some(request) => public_file::read(request, vault)?,
+        None => {
+            let folder = StateFolder::open(&store.state, vault)?;
+            if let Some(out) = &args.out {
+                folder.write_public(out, args.name.as_deref())?;
+                return tell_request(args, &folder.public(args.name.as_deref()).id);
+            }
+            folder.public(args.name.as_deref())
+        }
+    };
+    let owner = store.identity(&args.who)?;
+    let chain = enroll::enroll(&store.root, &store.chain, &owner, &public, "gateway enroll")?;
+    store.pin(&chain)?;
+    tell_enrolled(args, &chain, &public.id)
+}
+
+/// Before anything is written: the store that is there may be another one than the one that is meant.
+fn check_fingerprint(args: &GatewayEnroll) -> Result<()> {
+    let Some(meant) = &args.fingerprint else { return Ok(()) };
+    let chain = load_chain(&open_root(&args.store)?, &args.store)?;
+    let meant = meant.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase();
+    if [chain.vault_id().to_string(), chain.words()].contains(&meant) {
+        return Ok(());
+    }
+    Err(refuse_with(
+        Exit::Damaged,
+        format!(
+            "the store {} is vault {}, not {}; nothing was written",
+            shown(&args.store),
+            chain.vault_id(),
+            visible(meant.as_bytes())
+        ),
+        format!(
+            "compare all of it with what was written down when the vault was made, not with what this store says now\n\
+             ({}). If it differs there too, this is another vault, or someone has exchanged it",
+            chain.words()
+        ),
+    ))
+}
+
+fn tell_request(args: &GatewayEnroll, id: &IdentityId) -> Result<()> {
+    let out = args.out.as_deref().unwrap_or(&args.store);
+    if args.json {
+        return output::json(&json!({ "gateway": id, "request": out.to_string_lossy(), "enrolled": false }));
+    }
+    output::line(&format!(
+        "{}: the request of gateway {id}. Nothing was signed yet: the owner does that with\n  \
+         runvault gateway enroll STORE --request {}\nand compares this id with the one that it prints.",
+        shown(out),
+        shown(out)
+    ))
+}
+
+fn tell_enrolled(args: &GatewayEnroll, chain: &Chain, id: &IdentityId) -> Result<()> {
+    let label =
+        chain.gateways().into_iter().find(|(_, g)| g == id).map_or_else(String::new, |(label, _)| label);
+    if args.json {
+        return output::json(&json!({ "gateway": id, "name": label, "enrolled": true }));
+    }
+    let (name, store) = (visible(label.as_bytes()), shown(&args.store));
+    let next = match args.request {
+        Some(_) => "It mounts with: runvault mount --ingest STORE MNT".to_owned(),
+        None => format!("It mounts with: runvault mount --ingest {store} MNT"),
+    };
+    output::line(&format!("gateway {name} ({id}) may write runs from now on. {next}"))
+}
+
+fn run_list(args: &GatewayList) -> Result<()> {
+    let store = Store::open(&args.store, &args.who)?;
+    let all = gateways::list(&store.root, &store.chain)?;
+    if args.json {
+        return all.iter().try_for_each(|g| {
+            output::json(&json!({
+                "gateway": g.id, "name": g.label, "newest_run": g.newest_run, "last_run": g.last_run,
+            }))
+        });
+    }
+    if all.is_empty() {
+        return output::line("no machine was enrolled yet");
+    }
+    let row = |g: &Enrolled| {
+        vec![visible(g.label.as_bytes()), g.id.to_string(), g.newest_run.to_string(), right(g)]
+    };
+    let head = ["NAME", "ID", "NEWEST RUN", "MAY WRITE"].map(str::to_owned).to_vec();
+    let rows: Vec<_> = std::iter::once(head).chain(all.iter().map(row)).collect();
+    output::bytes(output::table(&rows, &[2]).as_bytes())
+}
+
+fn right(gateway: &Enrolled) -> String {
+    match gateway.last_run {
+        None => "yes".to_owned(),
+        Some(0) => "no: none of its runs counts".to_owned(),
+        Some(last) => format!("no: its runs count up to number {last}"),
+    }
+}
+
+fn run_revoke(args: &GatewayRevoke) -> Result<()> {
+    let store = Store::open(&args.store, &args.who)?;
+    let id = gateways::named(&store.chain, &args.name)?;
+    let before = store.chain.gateway_key(&id).and_then(|known| known.last_run);
+    let owner = store.identity(&args.who)?;
+    let chain = enroll::revoke(&store.root, &store.chain, &owner, &id, &args.reason)?;
+    store.pin(&chain)?;
+    let last = chain.gateway_key(&id).and_then(|known| known.last_run).map_or(0, |last| last.seq);
+    if args.json {
+        return output::json(&json!({ "gateway": id, "last_run": last, "already": before.is_some() }));
+    }
+    let (name, when) =
+        (visible(args.name.as_bytes()), if before.is_some() { "was revoked before" } else { "is revoked" });
+    output::line(&format!(
+        "gateway {name} ({id}) {when}: {} of it counted so far, and no other will.\n\n\
+         What it still has: the keys of the runs that it holds open, and whatever it could read. A mount of it that is\n\
+         up makes no new run that anyone accepts; end it, and take its open runs over on another machine:\n  \
+         runvault takeover {} RUN",
+        count(last, "run"),
+        shown(&args.store)
+    ))
+}

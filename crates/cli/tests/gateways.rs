@@ -1,0 +1,86 @@
+//! `gateway`: machines are let in by the owner, here or by a request, listed, and ended.
+
+mod common;
+
+use common::{Scratch, text};
+
+/// The vault id, as `fingerprint` prints it, and its words.
+fn fingerprint(scratch: &Scratch) -> (String, String) {
+    let printed = scratch.run(&["fingerprint", "store"]).done().out();
+    let mut lines = printed.lines().rev().map(str::to_owned);
+    let (id, words) = (lines.next().unwrap(), lines.next().unwrap());
+    (id, words)
+}
+
+#[test]
+fn a_machine_is_let_in_by_a_request() {
+    let scratch = Scratch::new();
+    scratch.vault();
+    let (vault, words) = fingerprint(&scratch);
+    // The instrument's side: no key of the owner's is read there.
+    let asked =
+        ["gateway", "enroll", "store", "--fingerprint", &words, "--name", "novaseq-1", "--out", "req"];
+    let said = scratch.run(&[&asked[..], &["--json"]].concat()).done().out();
+    let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let id = said["gateway"].as_str().unwrap().to_owned();
+    assert_eq!(said["enrolled"], false);
+    scratch.run(&asked).refused(1, "never overwritten");
+    assert!(scratch.run(&["gateway", "list", "store"]).done().out().contains("no machine was enrolled yet"));
+    // The owner's side, with a state folder of its own.
+    let sign = ["gateway", "enroll", "store", "--request", "req", "--identity", "owner.key"];
+    let signed = scratch.run(&[&sign[..], &["--state", "elsewhere"]].concat());
+    assert!(signed.done().out().contains(&format!("gateway novaseq-1 ({id}) may write")), "{}", signed.all());
+    let listed = scratch.run(&["gateway", "list", "store"]).done().out();
+    assert!(listed.contains("novaseq-1") && listed.contains(&id) && listed.contains("yes"), "{listed}");
+    // Once more changes nothing.
+    let line = |scratch: &Scratch| std::fs::read(scratch.path("store/custody/audit.log")).unwrap();
+    let before = line(&scratch);
+    scratch.run(&[&sign[..], &["--fingerprint", &vault]].concat()).done();
+    assert_eq!(line(&scratch), before);
+    std::fs::write(scratch.path("req"), "runvault/1 public\n{}\n").unwrap();
+    scratch.run(&sign).refused(2, "not a public key file");
+}
+
+#[test]
+fn another_store_than_the_one_that_is_meant_is_refused() {
+    let scratch = Scratch::new();
+    scratch.vault();
+    let (vault, words) = fingerprint(&scratch);
+    let enroll = |fingerprint: &str| {
+        scratch.run(&["gateway", "enroll", "store", "--fingerprint", fingerprint, "--identity", "owner.key"])
+    };
+    for other in [&vault.replace(&vault[..4], "0000"), &vault[..63], "abandon ability able", ""] {
+        let refused = enroll(other);
+        refused.refused(4, "nothing was written");
+        assert!(refused.stderr.contains(&vault), "{}", refused.stderr);
+        assert!(!scratch.path("state").exists(), "a state folder was made");
+    }
+    enroll(&words.to_uppercase()).done();
+    enroll(&vault.to_uppercase()).done();
+    scratch.run(&["gateway", "enroll", "store"]).refused(2, "--fingerprint");
+}
+
+#[test]
+fn a_machine_is_ended_by_its_name_or_id() {
+    let scratch = Scratch::new();
+    scratch.vault();
+    let (vault, _) = fingerprint(&scratch);
+    for (state, name) in [("a", "one"), ("b", "two"), ("c", "two")] {
+        let at = scratch.path(state);
+        let who = ["--identity", "owner.key", "--state", text(&at), "--name", name];
+        scratch.run(&[&["gateway", "enroll", "store", "--fingerprint", &vault], &who[..]].concat()).done();
+    }
+    let list = || {
+        let listed = scratch.run(&["gateway", "list", "--json", "store"]).done().out();
+        listed.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<serde_json::Value>>()
+    };
+    let names: Vec<_> = list().iter().map(|g| g["name"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(names, ["one", "two", "two-2"]);
+    let revoke = |name: &str| scratch.run(&["gateway", "revoke", "store", name, "--identity", "owner.key"]);
+    revoke("three").refused(1, "no gateway \"three\" is enrolled").refused(1, "runvault gateway list");
+    revoke("two").done();
+    revoke(list()[2]["gateway"].as_str().unwrap()).done();
+    let ended: Vec<_> = list().iter().map(|g| g["last_run"].as_u64()).collect();
+    assert_eq!(ended, [None, Some(0), Some(0)]);
+    assert!(scratch.run(&["gateway", "list", "store"]).out().contains("no: none of its runs counts"));
+}

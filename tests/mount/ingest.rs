@@ -1,0 +1,108 @@
+//! A mount beside an instrument: it writes runs, and is given no key that opens one.
+
+use std::fs;
+
+use runvault_tests::Site;
+use runvault_tests::snapshot::snapshot;
+use runvault_tests::tools::{output, printed, run};
+
+/// What `ls` names at the top of the vault, for the owner.
+fn runs_of(site: &Site) -> Vec<String> {
+    let listed = run(site.command(&["ls"]).arg(&site.store)).stdout;
+    String::from_utf8(listed).expect("UTF-8").lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn it_writes_what_the_owner_reads_and_sees_nothing_that_others_wrote() {
+    let site = Site::new();
+    let owner = site.builder().state(&site.dir().join("owner")).mount();
+    fs::create_dir(owner.path("of the owner")).expect("a run");
+    fs::write(owner.path("of the owner/file"), b"older").expect("a file");
+    owner.unmount();
+    site.enroll();
+    let mount = site.ingest().mount();
+    assert_eq!(fs::read_dir(&mount.at).expect("a mount").count(), 0, "what it did not make");
+    fs::create_dir(mount.path("run")).expect("a run");
+    fs::write(mount.path("run/RunInfo.xml"), b"<RunInfo/>").expect("a file");
+    assert_eq!(fs::read(mount.path("run/RunInfo.xml")).expect("its own open run"), b"<RunInfo/>");
+    mount.unmount();
+    assert_eq!(runs_of(&site), ["of the owner", "run"]);
+    let read = run(site.command(&["cat"]).arg(&site.store).arg("run/RunInfo.xml"));
+    assert_eq!(read.stdout, b"<RunInfo/>");
+    run(site.command(&["check"]).arg(&site.store));
+}
+
+#[test]
+fn a_killed_one_goes_on_with_the_same_run() {
+    let site = Site::new();
+    site.enroll();
+    let mount = site.ingest().mount();
+    fs::create_dir(mount.path("run")).expect("a run");
+    let log = fs::File::create(mount.path("run/log")).expect("a file");
+    std::io::Write::write_all(&mut &log, b"before, ").expect("written");
+    log.sync_all().expect("synced");
+    drop(log);
+    mount.kill();
+    let mount = site.ingest().mount();
+    let mut log = fs::OpenOptions::new().append(true).open(mount.path("run/log")).expect("the same run");
+    std::io::Write::write_all(&mut log, b"after").expect("written");
+    drop(log);
+    assert_eq!(fs::read(mount.path("run/log")).expect("read"), b"before, after");
+    mount.unmount();
+    assert_eq!(runs_of(&site), ["run"]);
+}
+
+/// Someone puts another store in the place of the one that this machine writes to.
+#[test]
+fn another_vault_in_the_stores_place_is_refused_and_nothing_is_written() {
+    let (site, other) = (Site::new(), Site::new());
+    site.enroll();
+    let (state, store) = (snapshot(&site.state, true), snapshot(&other.store, true));
+    let refused = site.ingest().store(&other.store).try_mount().err().expect("refused");
+    let id = |site: &Site| site.status(&site.store)["vault"].as_str().expect("a vault").to_owned();
+    for says in [&id(&site), &id(&other), "nothing was written"] {
+        assert!(refused.contains(says), "{says}: {refused}");
+    }
+    assert!(snapshot(&site.state, true) == state && snapshot(&other.store, true) == store);
+}
+
+#[test]
+fn a_machine_without_an_identity_is_told_how_to_get_one() {
+    let site = Site::new();
+    let refused = site.ingest().try_mount().err().expect("refused");
+    assert!(refused.contains("this machine is no gateway yet"), "{refused}");
+    assert!(refused.contains("runvault gateway enroll"), "{refused}");
+    for key in [vec!["-o", "ro"], vec!["--identity", "x.key"], vec!["-o", "passphrase-file=/x"]] {
+        let builder = key.iter().fold(site.ingest(), |builder, arg| builder.arg(arg));
+        let refused = builder.try_mount().err().expect("refused");
+        assert!(refused.contains("ingest"), "{key:?}: {refused}");
+    }
+}
+
+#[test]
+fn one_that_is_revoked_makes_no_more_runs_and_does_not_mount_again() {
+    let site = Site::new();
+    site.enroll();
+    let mount = site.ingest().mount();
+    fs::create_dir(mount.path("first")).expect("a run");
+    let listed = run(site.command(&["gateway", "list", "--json"]).arg(&site.store)).stdout;
+    let gateway: serde_json::Value = serde_json::from_slice(&listed).expect("JSON");
+    let name = gateway["name"].as_str().expect("a name");
+    // The state folder is the mount's: whoever revokes has another.
+    let revoke = |name: &str| {
+        let mut command = site.command(&["gateway", "revoke", "--reason", "stolen"]);
+        printed(&run(command.arg(&site.store).arg(name)))
+    };
+    assert!(revoke(name).contains("is revoked: 1 run of it counted"));
+    let refused = fs::create_dir(mount.path("second")).expect_err("it is revoked");
+    assert_eq!(refused.raw_os_error(), Some(libc::EROFS));
+    assert!(mount.log().contains("was revoked"), "{}", mount.log());
+    fs::write(mount.path("first/file"), b"x").expect("a run that counts can be finished");
+    mount.unmount();
+    let refused = site.ingest().try_mount().err().expect("refused");
+    assert!(refused.contains("was revoked"), "{refused}");
+    let own = output(site.command(&["cp"]).arg(&site.identity).arg(format!("{}:/x", site.store.display())));
+    assert_eq!(own.status.code(), Some(1), "{}", printed(&own));
+    assert!(revoke(name).contains("was revoked before"));
+    assert_eq!(runs_of(&site), ["first"]);
+}
