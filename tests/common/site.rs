@@ -130,7 +130,18 @@ impl Default for Site {
 impl Drop for Site {
     fn drop(&mut self) {
         detach(&self.at);
+        open_bare(&self.at);
     }
+}
+
+/// A gateway's mount makes its bare mount point immutable: nothing could remove it.
+fn open_bare(at: &Path) {
+    let opened = fs::File::open(at).and_then(|dir| {
+        let flags = rustix::fs::ioctl_getflags(&dir)?;
+        Ok(rustix::fs::ioctl_setflags(&dir, flags - rustix::fs::IFlags::IMMUTABLE)?)
+    });
+    // What cannot be immutable is not.
+    let _ = opened;
 }
 
 /// A mount to be made.

@@ -1,10 +1,12 @@
 //! A mount beside an instrument: it writes runs, and is given no key that opens one.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use runvault_tests::Site;
+use runvault_tests::site::detach;
 use runvault_tests::snapshot::snapshot;
-use runvault_tests::tools::{output, printed, run};
+use runvault_tests::tools::{output, printed, root_for, run};
 
 /// What `ls` names at the top of the vault, for the owner.
 fn runs_of(site: &Site) -> Vec<String> {
@@ -105,4 +107,28 @@ fn one_that_is_revoked_makes_no_more_runs_and_does_not_mount_again() {
     assert_eq!(own.status.code(), Some(1), "{}", printed(&own));
     assert!(revoke(name).contains("was revoked before"));
     assert_eq!(runs_of(&site), ["first"]);
+}
+
+/// smbd goes on writing when the mount has gone: it must not fill the instrument PC's disk with plaintext.
+#[test]
+fn nothing_can_be_written_where_it_was_mounted() {
+    if !root_for("closing a bare mount point") {
+        return;
+    }
+    let site = Site::new();
+    site.enroll();
+    let mount = site.ingest().mount();
+    fs::create_dir(mount.path("run")).expect("a run");
+    let at = mount.at.clone();
+    mount.signal(rustix::process::Signal::KILL);
+    mount.wait();
+    let dead = fs::write(at.join("lost"), b"plaintext").expect_err("a dead mount");
+    assert_eq!(dead.raw_os_error(), Some(libc::ENOTCONN));
+    detach(&at);
+    let bare = fs::write(at.join("lost"), b"plaintext").expect_err("a bare mount point");
+    assert_eq!(bare.raw_os_error(), Some(libc::EPERM), "root may not either");
+    assert_eq!(fs::metadata(&at).expect("stat").permissions().mode() & 0o777, 0);
+    let mount = site.ingest().mount();
+    assert!(mount.path("run").is_dir(), "it mounts there again");
+    mount.unmount();
 }

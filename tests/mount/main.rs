@@ -21,4 +21,5 @@ mod service;
 mod set_id;
 mod signals;
 mod stores;
+mod units;
 mod unmounting;

@@ -7,6 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
+use rustix::fs::{IFlags, Mode, OFlags};
 use rustix::mount::UnmountFlags;
 
 use crate::exit::{Exit, refuse, refuse_with};
@@ -135,6 +136,33 @@ pub fn absolute(path: &Path) -> Result<PathBuf> {
         }
     }
     Ok(clean)
+}
+
+/// Closes the bare directory, so that nothing lands in it while no vault is mounted there: mode 0000, and immutable,
+/// which stops root too, where the file system can. It stays so: `chattr -i` opens it again. Root's alone: a user's
+/// mount needs a directory that the user may write.
+pub fn close_bare(at: &Path) {
+    if !rustix::process::geteuid().is_root() {
+        log::warn!("{}: only root can close the bare mount point to writers", shown(at));
+        return;
+    }
+    if let Err(error) = try_close(at) {
+        log::warn!(
+            "{}: the bare mount point is not closed to root ({error}): stop what writes there before the mount ends",
+            shown(at)
+        );
+    }
+}
+
+fn try_close(at: &Path) -> rustix::io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let dir = rustix::fs::open(at, flags, Mode::empty())?;
+    let attributes = rustix::fs::ioctl_getflags(&dir);
+    if attributes.is_ok_and(|found| found.contains(IFlags::IMMUTABLE)) {
+        return Ok(());
+    }
+    rustix::fs::fchmod(&dir, Mode::empty())?;
+    rustix::fs::ioctl_setflags(&dir, attributes? | IFlags::IMMUTABLE)
 }
 
 /// What became of an attempt to unmount.

@@ -110,6 +110,7 @@ fn open(store: &mut Store, options: &Options) -> Result<Open> {
 }
 
 fn mount(options: &Options, at: &Path, path: &Path, store: &Store, open: &Open) -> Result<Session> {
+    let ingest = options.mount.ingest;
     let mut kernel = options.kernel.clone();
     if options.read_only {
         kernel.push("ro".to_owned());
@@ -124,6 +125,9 @@ fn mount(options: &Options, at: &Path, path: &Path, store: &Store, open: &Open) 
         max_nodes: options.mount.max_nodes.unwrap_or(MAX_NODES),
     };
     let _turn = mount_point::turn(at)?;
+    if ingest {
+        mount_point::close_bare(at);
+    }
     let session = Session::mount(Arc::clone(&open.vault), at, &options)
         .with_context(|| format!("mount vault {} at {}", store.chain.vault_id(), shown(at)))?;
     Ok(session)
