@@ -56,6 +56,10 @@ pub enum Error {
     Chain(&'static str),
     #[error("the sealed key is not the one that the key file names")]
     OtherKey,
+    #[error("the manifest contradicts itself: {0}")]
+    Manifest(&'static str),
+    #[error("not a list of digests: {0}")]
+    Digests(&'static str),
     #[error("no random bytes or no memory: {0}")]
     Crypto(runvault_crypto::Error),
 }
@@ -93,6 +97,8 @@ impl Error {
             Error::Share => "share",
             Error::Chain(_) => "chain",
             Error::OtherKey => "other-key",
+            Error::Manifest(_) => "manifest",
+            Error::Digests(_) => "digests",
             Error::Crypto(_) => "crypto",
         }
     }

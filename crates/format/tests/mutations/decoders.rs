@@ -16,14 +16,17 @@ use runvault_format::ids::{Digest, FileId, SessionId, VaultId};
 use runvault_format::info::{Purpose, Recipient, Scope, info};
 use runvault_format::key_file::{KeyFile, Lock};
 use runvault_format::lease::Lease;
+use runvault_format::manifest::{self, Entry, Kind, Manifest};
 use runvault_format::note::{self, Note};
 use runvault_format::public_key::PublicKey;
 use runvault_format::redo_record::{self, Record};
 use runvault_format::request::{Head, Request};
 use runvault_format::retired::Retired;
+use runvault_format::seal_note::SealNote;
 use runvault_format::size::Geometry;
 use runvault_format::state_slot::{Extent, SlotState};
 use runvault_format::{chunk, name, resume, share, time, vault_file};
+use runvault_format::{digests, pins};
 
 /// A decoder: the functions it is, encodings that are right, and the bytes that what it decodes encodes back to.
 pub struct Decoder {
@@ -72,6 +75,68 @@ fn descriptor() -> RunDescriptor {
 fn public_key() -> Vec<u8> {
     let keys = identity(GATEWAY);
     PublicKey::of("gateway", &keys.public(), Some(VAULT)).to_note(&keys).unwrap()
+}
+
+fn seal_note() -> SealNote {
+    SealNote {
+        run: RUN,
+        run_note: Digest([1; 32]),
+        gateway: identity(GATEWAY).public().id(),
+        n: 2,
+        prev: Some(Digest([2; 32])),
+        state: StateRef { n: 1, hash: Digest([3; 32]) },
+        files: 1,
+        bytes: 5,
+        manifest_sha256: Digest([4; 32]),
+        manifest_id: FileId([5; 32]),
+        pins_id: FileId([6; 32]),
+        digests_sha256: Digest([7; 32]),
+        sealed: CREATED.into(),
+    }
+}
+
+fn manifest_record(kind: Kind) -> manifest::Record {
+    manifest::Record {
+        kind,
+        mode: 0o640,
+        uid: 1,
+        gid: 2,
+        nlink: 1,
+        object: 0,
+        parent: 0,
+        first: 0,
+        children: 0,
+        rdev: 0,
+        size: 0,
+        mtime: 3,
+        mtime_ns: 4,
+        name: 0,
+        target: 0,
+        xattrs: 0,
+        heap: 0,
+        sha256: [0; 32],
+    }
+}
+
+/// A top with one file.
+fn sealed_tree() -> Manifest {
+    let entry = |kind, name: &[u8]| Entry {
+        record: manifest_record(kind),
+        name: name.to_vec(),
+        target: Vec::new(),
+        xattrs: vec![(b"user.a".to_vec(), b"v".to_vec())],
+    };
+    let (mut top, mut file) = (entry(Kind::Dir, b""), entry(Kind::File, NAME));
+    (top.record.first, top.record.children) = (1, 1);
+    (file.record.object, file.record.size, file.record.sha256) = (1, 5, [8; 32]);
+    // The lengths and places that encoding sets.
+    let made =
+        Manifest { salt: [9; 32], name: b"run".to_vec(), about: "{}".into(), entries: vec![top, file] };
+    Manifest::parse(&made.encode().unwrap()).unwrap()
+}
+
+fn pinned() -> [u8; pins::LEN] {
+    pins::Pinned { id: FileId([9; 32]), epoch: 1, first: 2, chunks: 3 }.encode()
 }
 
 fn signed() -> Vec<u8> {
@@ -206,6 +271,35 @@ pub fn decoders() -> Vec<Decoder> {
         }),
         of(&["retired::parse_text"], vec![retired.to_text().unwrap().into_bytes()], |b| {
             Some(Retired::parse_text(text(b)?).ok()?.to_text().unwrap().into_bytes())
+        }),
+        of(&["seal_note::parse_text"], vec![seal_note().to_text().unwrap().into_bytes()], |b| {
+            Some(SealNote::parse_text(text(b)?).ok()?.to_text().unwrap().into_bytes())
+        }),
+        of(&["manifest::parse"], vec![sealed_tree().encode().unwrap()], |b| {
+            Some(Manifest::parse(b).ok()?.encode().unwrap())
+        }),
+        of(&["manifest::decode"], vec![sealed_tree().encode().unwrap()[..manifest::LEN].to_vec()], |b| {
+            Some(manifest::Header::decode(b.try_into().ok()?).ok()?.encode().to_vec())
+        }),
+        of(&["manifest_record::decode"], vec![manifest_record(Kind::BlockDevice).encode().to_vec()], |b| {
+            Some(manifest::Record::decode(b.try_into().ok()?).ok()?.encode().to_vec())
+        }),
+        of(&["manifest::decode_xattrs"], vec![b"\x06\0\x01\0\0\0user.av".to_vec()], |b| {
+            let xattrs = manifest::decode_xattrs(b).ok()?;
+            let of = |(name, value): &(Vec<u8>, Vec<u8>)| {
+                let (n, v) = ((name.len() as u16).to_le_bytes(), (value.len() as u32).to_le_bytes());
+                [&n[..], &v, name, value].concat()
+            };
+            Some(xattrs.iter().flat_map(of).collect())
+        }),
+        of(&["pins::decode"], vec![pins::Header { entries: 2, nonces: 9 }.encode().to_vec(), pinned().to_vec()], |b| {
+            if let Ok(header) = b.try_into() {
+                return Some(pins::Header::decode(header).ok()?.encode().to_vec());
+            }
+            Some(pins::Pinned::decode(b.try_into().ok()?).ok()?.encode().to_vec())
+        }),
+        of(&["digests::parse"], vec![b"# dir tree/a\n# link 0101010101010101010101010101010101010101010101010101010101010101 tree/b\n0202020202020202020202020202020202020202020202020202020202020202  tree/c\n".to_vec()], |b| {
+            Some(digests::encode(digests::parse(b).ok()?))
         }),
         of(&["lease::parse"], vec![lease.to_bytes().unwrap()], |b| Lease::parse(b).ok()?.to_bytes().ok()),
         of(&["envelope_file::parse"], vec![run_envelope()], |b| {
