@@ -12,8 +12,10 @@ use runvault_format::ids::{Digest, IdentityId, RunId, SessionId, VaultId};
 use runvault_format::note::{self, Note};
 use runvault_format::public_key::PublicKey;
 use runvault_format::retired::Retired;
+use runvault_format::seal_note::SealNote;
 use runvault_store::backend::Dir;
-use runvault_vault::authority::{ChainPlace, Gateway, Resume};
+use runvault_vault::authority::{ChainPlace, Gateway, Resume, SealPlace};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::chain::Chain;
@@ -25,13 +27,15 @@ use crate::{Error, Result, enroll, key_files, public_file, settle};
 const IDENTITY: &str = "identity";
 const HEAD: &str = "head";
 const PENDING: &str = "pending";
+const SEALS: &str = "seals";
+const PENDING_SEAL: &str = "pending-seal";
 
 /// `<state dir>/<vault id>`, locked for this process.
 pub struct StateFolder {
     folder: Folder,
     vault: VaultId,
     identity: Identity,
-    entries: ResumeEntries,
+    entries: Mutex<ResumeEntries>,
     place: Mutex<Place>,
     /// The store, once [`StateFolder::settle`] was called.
     root: OnceLock<Arc<dyn Dir>>,
@@ -42,6 +46,17 @@ pub struct StateFolder {
 struct Place {
     head: Option<Head>,
     pending: Option<Pending>,
+    seals: Option<SealHead>,
+}
+
+/// The file `seals`: the newest seal of this gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SealHead {
+    pub(crate) n: u64,
+    /// SHA-256 of its note's text.
+    pub(crate) hash: Digest,
+    pub(crate) run: RunId,
 }
 
 /// The file `head`: the newest run of this gateway.
@@ -96,8 +111,14 @@ impl StateFolder {
     pub(crate) fn on(folder: Folder, vault: VaultId) -> Result<StateFolder> {
         let identity = open_identity(&folder, vault)?;
         let entries = ResumeEntries::open(&folder, vault)?;
-        let place = Place { head: read_head(&folder)?, pending: read_pending(&folder, &identity)? };
-        Ok(Self { folder, vault, identity, entries, place: Mutex::new(place), root: OnceLock::new() })
+        entries.erase_others()?;
+        let place = Place {
+            head: read_json(&folder, HEAD)?,
+            pending: read_pending(&folder, &identity)?,
+            seals: read_json(&folder, SEALS)?,
+        };
+        let (entries, place) = (Mutex::new(entries), Mutex::new(place));
+        Ok(Self { folder, vault, identity, entries, place, root: OnceLock::new() })
     }
 
     /// The sessions of the runs that the folder holds, without its lock: what `check` compares journals
@@ -198,6 +219,7 @@ impl StateFolder {
             }
             other => other?,
         };
+        self.settle_seal(root)?;
         let known = place.head.map_or(0, |head| head.seq);
         let newest = settle::newest_run(root, self.identity.id(), self.identity.keys.sign.public())?;
         if let Some(newer) = newest.filter(|newest| newest.seq > known) {
@@ -216,7 +238,7 @@ impl StateFolder {
         } else {
             let note = self.retired_note(&run, &pending.note, &crate::clock::now())?;
             settle::put_retired(root, &run, &note)?;
-            self.entries.remove(&run)?;
+            self.entries().remove(&run)?;
             settled.retired = Some(run);
         }
         self.pending_becomes_head(place, &pending)?;
@@ -231,11 +253,70 @@ impl StateFolder {
     }
 
     fn write_head(&self, place: &mut Place, head: Head) -> Result<()> {
-        let mut text = serde_json::to_vec(&head).map_err(|e| damaged(&self.folder, HEAD, e))?;
-        text.push(b'\n');
-        self.folder.write(HEAD, &text)?;
+        self.write_json(HEAD, &head)?;
         place.head = Some(head);
         Ok(())
+    }
+
+    fn write_json(&self, name: &str, value: &impl Serialize) -> Result<()> {
+        let mut text = serde_json::to_vec(value).map_err(|e| damaged(&self.folder, name, e))?;
+        text.push(b'\n');
+        self.folder.write(name, &text)
+    }
+
+    /// A seal's note, kept until the seal is committed: no number is given to two runs.
+    fn begin_seal(
+        &self,
+        run: &RunId,
+        text: &mut dyn FnMut(SealPlace) -> runvault_vault::Result<String>,
+    ) -> Result<Vec<u8>> {
+        let place = self.place();
+        let n = place.seals.map_or(0, |seals| seals.n).saturating_add(1);
+        let text = text(SealPlace { n, prev: place.seals.map(|seals| seals.hash) })?;
+        let note = note::sign(&text, &self.identity.id(), &self.identity.keys.sign);
+        let (pending, _) = self.parse_seal(&note)?;
+        if pending.run != *run || pending.n != n {
+            return Err(damaged(&self.folder, PENDING_SEAL, "the seal names another run or place"));
+        }
+        self.folder.write(PENDING_SEAL, &note)?;
+        Ok(note)
+    }
+
+    /// The pending seal is in the store: it counts, and the run's key is erased.
+    fn commit_seal(&self, run: &RunId) -> Result<()> {
+        let mut place = self.place();
+        let note = self.folder.read(PENDING_SEAL)?;
+        let note = note.ok_or_else(|| damaged(&self.folder, PENDING_SEAL, "missing"))?;
+        let (pending, hash) = self.parse_seal(&note)?;
+        if pending.run != *run {
+            return Err(damaged(&self.folder, PENDING_SEAL, format!("of run {}, not of {run}", pending.run)));
+        }
+        let head = SealHead { n: pending.n, hash, run: *run };
+        self.write_json(SEALS, &head)?;
+        place.seals = Some(head);
+        self.entries().erase(run)?;
+        self.folder.remove(PENDING_SEAL)
+    }
+
+    fn parse_seal(&self, note: &[u8]) -> Result<(SealNote, Digest)> {
+        let bad = |e| damaged(&self.folder, PENDING_SEAL, e);
+        let parsed = Note::parse(note).map_err(bad)?;
+        let text = parsed.verify(&self.identity.id(), &self.identity.keys.sign.public()).map_err(bad)?;
+        Ok((SealNote::parse_text(&text).map_err(bad)?, note::text_hash(&text)))
+    }
+
+    /// A seal that was begun and is not in the store never was one: its number is free.
+    fn settle_seal(&self, root: &Arc<dyn Dir>) -> Result<()> {
+        let Some(note) = self.folder.read(PENDING_SEAL)? else { return Ok(()) };
+        let (pending, _) = self.parse_seal(&note)?;
+        if settle::seal_note(root, &pending.run)?.is_some_and(|found| found == note) {
+            return Ok(());
+        }
+        self.folder.remove(PENDING_SEAL)
+    }
+
+    fn entries(&self) -> MutexGuard<'_, ResumeEntries> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn begin(
@@ -254,7 +335,12 @@ impl StateFolder {
         }
         let prev = place.head.map(|head| head.hash);
         let seq = place.head.map_or(0, |head| head.seq).saturating_add(1);
-        let text = text(ChainPlace { seq, prev: prev.map(|p| p.0) })?;
+        let text = text(ChainPlace {
+            seq,
+            prev: prev.map(|p| p.0),
+            seals: place.seals.map_or(0, |seals| seals.n),
+            seals_hash: place.seals.map(|seals| seals.hash),
+        })?;
         let note = note::sign(&text, &self.identity.id(), &self.identity.keys.sign);
         let pending = parse_own(note, &self.identity).map_err(|e| damaged(&self.folder, PENDING, e))?;
         if pending.head.run != *run || pending.head.seq != seq || pending.prev != prev {
@@ -263,7 +349,7 @@ impl StateFolder {
         // The pending run first: an entry without one would look like a run that is held.
         self.folder.write(PENDING, &pending.note)?;
         place.pending = Some(pending.clone());
-        self.entries.put(run, resume)?;
+        self.entries().put(run, resume)?;
         Ok(pending.note)
     }
 
@@ -321,17 +407,27 @@ impl Gateway for StateFolder {
     fn retire_run(&self, run: &RunId, run_note: &[u8], time: &str) -> runvault_vault::Result<Vec<u8>> {
         Ok(self.retired_note(run, run_note, time)?)
     }
+    fn begin_seal(
+        &self,
+        run: &RunId,
+        text: &mut dyn FnMut(SealPlace) -> runvault_vault::Result<String>,
+    ) -> runvault_vault::Result<Vec<u8>> {
+        Ok(StateFolder::begin_seal(self, run, text)?)
+    }
+    fn commit_seal(&self, run: &RunId) -> runvault_vault::Result<()> {
+        Ok(StateFolder::commit_seal(self, run)?)
+    }
     fn resume(&self, run: &RunId) -> runvault_vault::Result<Option<Resume>> {
-        Ok(self.entries.get(run)?)
+        Ok(self.entries().get(run)?)
     }
     fn hold(&self, run: &RunId, resume: &Resume) -> runvault_vault::Result<()> {
-        Ok(self.entries.put(run, resume)?)
+        Ok(self.entries().put(run, resume)?)
     }
     fn release(&self, run: &RunId) -> runvault_vault::Result<()> {
-        Ok(self.entries.remove(run)?)
+        Ok(self.entries().remove(run)?)
     }
     fn held(&self) -> runvault_vault::Result<Vec<RunId>> {
-        Ok(self.entries.runs()?)
+        Ok(self.entries().runs()?)
     }
 }
 
@@ -367,9 +463,9 @@ fn gateway_label() -> String {
     if host.is_empty() { "gateway".to_owned() } else { host }
 }
 
-fn read_head(folder: &Folder) -> Result<Option<Head>> {
-    let Some(bytes) = folder.read(HEAD)? else { return Ok(None) };
-    serde_json::from_slice(&bytes).map(Some).map_err(|e| damaged(folder, HEAD, e))
+fn read_json<T: DeserializeOwned>(folder: &Folder, name: &str) -> Result<Option<T>> {
+    let Some(bytes) = folder.read(name)? else { return Ok(None) };
+    serde_json::from_slice(&bytes).map(Some).map_err(|e| damaged(folder, name, e))
 }
 
 fn read_pending(folder: &Folder, identity: &Identity) -> Result<Option<Pending>> {

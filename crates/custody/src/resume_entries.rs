@@ -1,11 +1,13 @@
 //! The keys of open runs in the state folder, sealed under KEK_t: `resume/<t>/<run id>`.
 //!
 //! Where KEK_t is overwritten, every entry under it is gone with it, also from a copy of the folder
-//! that lacks `kek/`.
+//! that lacks `kek/`. At each seal the entries of the other runs are sealed anew under KEK_t+1, then that key is
+//! written, which is the commit, then KEK_t is overwritten.
 
 use runvault_crypto::secrets::Secret;
 use runvault_format::ids::{RunId, VaultId};
 use runvault_format::resume::Entry;
+use runvault_store::replace::TEMPORARY;
 use runvault_vault::authority::Resume;
 use zeroize::Zeroizing;
 
@@ -25,6 +27,8 @@ pub(crate) struct ResumeEntries {
     t: u64,
     kek: Secret<32>,
     folder: Folder,
+    keks: Folder,
+    resumes: Folder,
 }
 
 impl ResumeEntries {
@@ -32,12 +36,17 @@ impl ResumeEntries {
     pub(crate) fn open(folder: &Folder, vault: VaultId) -> Result<Self> {
         let keks = folder.subfolder(KEK)?;
         let resumes = folder.subfolder(RESUME)?;
-        let (t, kek) = match numbers(&keks)?.as_slice() {
+        let mut numbers = numbers(&keks)?;
+        numbers.sort_unstable();
+        let (t, kek) = match numbers.as_slice() {
             [] => (FIRST, new_kek(&keks, &resumes)?),
             [t] => (*t, read_kek(&keks, *t)?),
-            _ => return Err(damaged(&keks, "", "more than one key")),
+            // A key is written when all its entries are: the one before has had its day.
+            [before, t] if before.checked_add(1) == Some(*t) => (*t, read_kek(&keks, *t)?),
+            _ => return Err(damaged(&keks, "", "more keys than one and its successor")),
         };
-        Ok(Self { vault, t, kek, folder: resumes.subfolder(&t.to_string())? })
+        let folder = resumes.subfolder(&t.to_string())?;
+        Ok(Self { vault, t, kek, folder, keks, resumes })
     }
 
     /// Opens them where a writer has made them; makes nothing.
@@ -63,6 +72,61 @@ impl ResumeEntries {
 
     pub(crate) fn remove(&self, run: &RunId) -> Result<()> {
         self.folder.remove(&run.to_string())
+    }
+
+    /// Erases the key of a run for good: the other entries go under a new KEK, and the old one is overwritten.
+    pub(crate) fn erase(&mut self, run: &RunId) -> Result<()> {
+        let t = self.t.checked_add(1).ok_or_else(|| damaged(&self.keks, "", "no further key"))?;
+        let name = t.to_string();
+        // What an attempt that was cut short left.
+        self.drop_entries(t)?;
+        let next = Self {
+            vault: self.vault,
+            t,
+            kek: Secret::random()?,
+            folder: self.resumes.subfolder(&name)?,
+            keks: self.keks.again(),
+            resumes: self.resumes.again(),
+        };
+        for other in self.runs()?.iter().filter(|other| *other != run) {
+            // One that does not open is lost already, and `takeover` makes a new one.
+            if let Ok(Some(resume)) = self.get(other) {
+                next.put(other, &resume)?;
+            }
+        }
+        next.keks.write(&name, next.kek.expose())?;
+        *self = next;
+        self.erase_others()
+    }
+
+    /// Every other KEK is overwritten, and the entries under it removed: also what a process left that was killed
+    /// meanwhile.
+    pub(crate) fn erase_others(&self) -> Result<()> {
+        let keys = layout::names(self.keks.dir(), &self.keks.shown(""))?;
+        let current = self.t.to_string();
+        for name in keys.iter().map(|name| String::from_utf8_lossy(name)).filter(|name| *name != current) {
+            // Also one that was being written.
+            if name.as_bytes().starts_with(TEMPORARY) || name.parse::<u64>().is_ok() {
+                self.keks.wipe(&name)?;
+            }
+        }
+        for t in numbers(&self.resumes)?.into_iter().filter(|t| *t != self.t) {
+            self.drop_entries(t)?;
+        }
+        Ok(())
+    }
+
+    fn drop_entries(&self, t: u64) -> Result<()> {
+        let name = t.to_string();
+        if !layout::exists(self.resumes.dir(), &name, &self.resumes.shown(&name))? {
+            return Ok(());
+        }
+        let folder = self.resumes.subfolder(&name)?;
+        for entry in layout::names(folder.dir(), &folder.shown(""))? {
+            folder.remove(&String::from_utf8_lossy(&entry))?;
+        }
+        drop(folder);
+        self.resumes.remove_folder(&name)
     }
 
     /// Runs with an entry, in order; what a killed write left is passed over.

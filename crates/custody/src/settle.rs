@@ -24,6 +24,20 @@ pub(crate) fn is_in_store(root: &Arc<dyn Dir>, pending: &Pending) -> Result<bool
     Ok(read_descriptor(&runs, &pending.head.run)?.is_some_and(|found| found == pending.note))
 }
 
+/// The note of a run's seal, whatever it is; `None`: it has none.
+pub(crate) fn seal_note(root: &Arc<dyn Dir>, run: &RunId) -> Result<Option<Vec<u8>>> {
+    let runs = layout::open_dir(root, RUNS, RUNS)?;
+    let object = format!("{RUNS}/{run}/seal/seal.note");
+    let open = |dir: &Arc<dyn Dir>, name: &str| match dir.open_dir(name.as_bytes()) {
+        Ok(dir) => Ok(Some(dir)),
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(e) => Err(Error::io("open", object.clone(), e)),
+    };
+    let Some(dir) = open(&runs, &run.to_string())? else { return Ok(None) };
+    let Some(seal) = open(&dir, "seal")? else { return Ok(None) };
+    layout::read_if_there(&seal, "seal.note", &object, RUN_JSON_MAX)
+}
+
 /// Puts a signed note on a run that is gone, or never came to be, into `retired/`; durable.
 pub(crate) fn put_retired(root: &Arc<dyn Dir>, run: &RunId, note: &[u8]) -> Result<()> {
     let object = format!("{RETIRED}/{run}");

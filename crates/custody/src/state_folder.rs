@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use runvault_format::ids::VaultId;
-use runvault_store::backend::Dir;
+use runvault_store::backend::{Access, Dir};
 use runvault_store::posix::open_root;
 use runvault_store::replace::replace;
 use rustix::fs::FlockOperation;
@@ -155,6 +155,26 @@ impl Folder {
     pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
         replace(&*self.dir, name.as_bytes(), bytes, SECRET_MODE)
             .map_err(|e| Error::io("write", self.shown(name), e))
+    }
+
+    /// Another handle on it, without its lock.
+    pub(crate) fn again(&self) -> Self {
+        Self { path: self.path.clone(), dir: self.dir.clone(), lock: None }
+    }
+
+    /// Overwritten in its place, then gone; durable. A file system that writes elsewhere, and a backup, keep it.
+    pub(crate) fn wipe(&self, name: &str) -> Result<()> {
+        let io = |operation| move |e| Error::io(operation, self.shown(name), e);
+        let file = self.dir.open_file(name.as_bytes(), Access::ReadWrite).map_err(io("open"))?;
+        let len = file.stat().map_err(io("stat"))?.size.min(FILE_MAX as u64);
+        file.write_at(&vec![0; len as usize], 0).and_then(|()| file.sync_all()).map_err(io("overwrite"))?;
+        self.remove(name)
+    }
+
+    /// An empty subfolder goes.
+    pub(crate) fn remove_folder(&self, name: &str) -> Result<()> {
+        let removed = self.dir.remove_dir(name.as_bytes()).and_then(|()| self.dir.sync());
+        removed.map_err(|e| Error::io("remove", self.shown(name), e))
     }
 
     /// Gone, durably; nothing if it was not there.

@@ -2,9 +2,11 @@
 //!
 //! ```text
 //! header 128 = magic "rvpins/1" 8 | entries u32 | zero u32 | nonces u64 | zeros
+//! nonces, 12 bytes each, in the order of the entries; twelve zeros for a hole
 //! for each entry of the manifest 64 = id 32 | epoch u32 | zero u32 | first u64 | chunks u64 | zeros 8
-//! nonces, 12 bytes each; twelve zeros for a hole
 //! ```
+//!
+//! The table comes last: a file's id is known when its chunks have been read.
 
 use crate::ids::FileId;
 use crate::reader::Reader;
@@ -58,17 +60,17 @@ impl Header {
 
     /// Bytes of the whole.
     pub fn pins_len(&self) -> u64 {
-        self.nonce_offset(self.nonces)
-    }
-
-    /// Where entry `i` begins.
-    pub fn entry_offset(i: u32) -> u64 {
-        HEADER as u64 + u64::from(i) * LEN as u64
+        self.entry_offset(self.entries)
     }
 
     /// Where nonce `i` begins.
-    pub fn nonce_offset(&self, i: u64) -> u64 {
-        Self::entry_offset(self.entries).saturating_add(i.saturating_mul(NONCE as u64))
+    pub fn nonce_offset(i: u64) -> u64 {
+        (HEADER as u64).saturating_add(i.saturating_mul(NONCE as u64))
+    }
+
+    /// Where entry `i` begins.
+    pub fn entry_offset(&self, i: u32) -> u64 {
+        Self::nonce_offset(self.nonces).saturating_add(u64::from(i) * LEN as u64)
     }
 }
 

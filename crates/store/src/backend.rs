@@ -155,6 +155,8 @@ pub trait File: Xattrs + Send + Sync {
     fn set_times(&self, atime: SetTime, mtime: SetTime) -> Result<()>;
     /// posix_fadvise: the first `len` bytes will be read soon, all of them.
     fn will_read(&self, len: u64);
+    /// posix_fadvise: what the kernel has of it can go, so that the next read asks the store.
+    fn will_not_need(&self);
     /// SEEK_DATA / SEEK_HOLE: the next offset >= `offset` that holds data (`data`) or a hole;
     /// ENXIO past the end.
     fn seek(&self, offset: u64, data: bool) -> Result<u64>;

@@ -93,6 +93,19 @@ pub struct ChainPlace {
     pub seq: u64,
     /// SHA-256 of the previous run.json; `None` for the first.
     pub prev: Option<[u8; 32]>,
+    /// How many seals the gateway has made.
+    pub seals: u64,
+    /// Text hash of the newest; `None` before the first.
+    pub seals_hash: Option<Digest>,
+}
+
+/// The gateway's place in its chain of seals, for the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SealPlace {
+    /// Counts its seals from 1.
+    pub n: u64,
+    /// Text hash of the seal before; `None` for the first.
+    pub prev: Option<Digest>,
 }
 
 /// The state folder of a writing mount.
@@ -117,6 +130,11 @@ pub trait Gateway: Send + Sync {
     fn resume(&self, run: &RunId) -> Result<Option<Resume>>;
     /// Writes a resume entry, synced: a fresh session of a held run, or a run taken over.
     fn hold(&self, run: &RunId, resume: &Resume) -> Result<()>;
+    /// Signs the note of a seal that is being made, and keeps it until it is committed. `text` builds it for the
+    /// place in the chain.
+    fn begin_seal(&self, run: &RunId, text: &mut dyn FnMut(SealPlace) -> Result<String>) -> Result<Vec<u8>>;
+    /// The seal is in the store, and was read back: the run's key is erased here for good.
+    fn commit_seal(&self, run: &RunId) -> Result<()>;
     /// Drops the resume entry of a run that is gone.
     fn release(&self, run: &RunId) -> Result<()>;
     /// All runs with a resume entry.

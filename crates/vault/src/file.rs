@@ -18,6 +18,7 @@ mod names;
 mod open;
 mod patience;
 mod read;
+mod read_back;
 mod registry;
 mod settle;
 mod state;

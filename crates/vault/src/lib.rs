@@ -34,6 +34,7 @@ mod run_life;
 mod run_name;
 mod run_table;
 pub mod runs;
+pub mod seal;
 mod sys;
 pub mod takeover;
 pub mod vault;

@@ -19,8 +19,8 @@ pub(crate) use self::body::Body;
 use crate::authority::{Authority, Gateway, Resume};
 use crate::file::RunContext;
 use crate::outcome::part_opened;
-use crate::runs;
 use crate::{Damage, Error, Result};
+use crate::{runs, seal};
 
 /// A run whose descriptor and key were verified.
 pub(crate) struct Run {
@@ -34,6 +34,8 @@ pub(crate) struct Run {
     maker: IdentityId,
     /// This gateway has its resume entry.
     pub(crate) held: bool,
+    /// It has a seal: nobody writes it any more.
+    sealed: bool,
     geometry: Geometry,
     key: RunKey,
     name: Mutex<RunName>,
@@ -92,7 +94,8 @@ impl Run {
         }
         let dir = runs::run_dir(store, &id)?;
         let name = RunName::read(&*dir, &id, &keys)?;
-        Ok(Loaded::Opens(Self::new(id, descriptor, serial, held, key, name)))
+        let sealed = seal::has_seal(store, &id)?;
+        Ok(Loaded::Opens(Self::new(id, descriptor, serial, held, sealed, key, name)))
     }
 
     pub(crate) fn new(
@@ -100,6 +103,7 @@ impl Run {
         descriptor: &RunDescriptor,
         serial: u32,
         held: bool,
+        sealed: bool,
         key: RunKey,
         name: RunName,
     ) -> Arc<Self> {
@@ -110,6 +114,7 @@ impl Run {
             serial,
             maker: descriptor.signer,
             held,
+            sealed,
             geometry: descriptor.geometry,
             key,
             name: Mutex::new(name),
@@ -123,8 +128,33 @@ impl Run {
         Error::not_held(self.id, self.maker)
     }
 
+    /// The run's key, for another envelope.
+    pub(crate) fn key(&self) -> RunKey {
+        self.key.clone()
+    }
+
+    /// Whether it has a seal.
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.sealed
+    }
+
+    /// [`Run::close_body_if_unused`], and nothing of it is opened again before [`Run::reopen`].
+    pub(crate) fn close_for_good(&self) -> bool {
+        self.gone.store(true, Ordering::SeqCst);
+        let closed = self.opened_body().is_none() || self.close_body_if_unused();
+        if !closed {
+            self.reopen();
+        }
+        closed
+    }
+
+    /// Its files may be asked for again.
+    pub(crate) fn reopen(&self) {
+        self.gone.store(false, Ordering::SeqCst);
+    }
+
     /// What reads its files, and writes none.
-    fn reader(&self, tree: &Arc<dyn Dir>) -> Arc<RunContext> {
+    pub(crate) fn reader(&self, tree: &Arc<dyn Dir>) -> Arc<RunContext> {
         RunContext::reader(self.id, self.keys(), self.geometry, tree.clone())
     }
 

@@ -128,7 +128,7 @@ impl Vault {
         gateway.commit_run(&draft.id)?;
         let serial = self.serials.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let dir = runs::run_dir(&self.root, &draft.id)?;
-        let run = Run::new(draft.id, &draft.descriptor, serial, true, draft.key, RunName::new(name));
+        let run = Run::new(draft.id, &draft.descriptor, serial, true, false, draft.key, RunName::new(name));
         self.give_body(&run, dir, draft.session)?;
         Ok(run)
     }
@@ -259,7 +259,7 @@ impl Vault {
 }
 
 /// Empties a directory, following nothing. The lease goes last: it says whose leftovers these are.
-fn remove_all(dir: &Arc<dyn Dir>) -> std::io::Result<()> {
+pub(crate) fn remove_all(dir: &Arc<dyn Dir>) -> std::io::Result<()> {
     let mut stack: Vec<(Arc<dyn Dir>, Vec<u8>)> = Vec::new();
     let mut here = dir.clone();
     loop {

@@ -65,7 +65,7 @@ pub fn new_descriptor(
         signer: gateway,
         seq: Some(place.seq),
         prev: place.prev.map(Digest),
-        seals: Seals { n: 0, hash: None },
+        seals: Seals { n: place.seals, hash: place.seals_hash },
         after: None,
         opened: sys::utc_now(),
     }

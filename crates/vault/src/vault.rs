@@ -142,6 +142,7 @@ impl Vault {
         vault.scan(&mut vault.hold_scans(), true)?;
         if vault.gateway.is_some() {
             vault.clear_passing(&runs::list_all(&vault.root)?.passing);
+            vault.finish_seals();
             vault.recover_held();
         }
         Ok(vault)

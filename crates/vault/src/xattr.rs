@@ -11,7 +11,7 @@ use crate::run::Body;
 use crate::sys;
 use crate::{Damage, Error, Posix, Result, Vault, runs};
 
-const ACLS: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix_acl_default"];
+pub(crate) const ACLS: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix_acl_default"];
 
 /// What an attribute's name asks for.
 enum Class {

@@ -258,3 +258,113 @@ fn enrolling_twice_adds_no_line() {
     let refused = other.enroll(&root, &mut chain, &stranger).unwrap_err();
     assert!(matches!(refused, Error::NotEnrolled { .. }), "{refused}");
 }
+
+/// What a seal's note says of a run, at its place.
+fn seal_text(gateway: &StateFolder, run: RunId, place: SealPlace) -> String {
+    use runvault_format::ids::FileId;
+    SealNote {
+        run,
+        run_note: Digest([1; 32]),
+        gateway: gateway.id(),
+        n: place.n,
+        prev: place.prev,
+        state: runvault_format::descriptor::StateRef { n: 1, hash: Digest([2; 32]) },
+        files: 1,
+        bytes: 2,
+        manifest_sha256: Digest([3; 32]),
+        manifest_id: FileId([4; 32]),
+        pins_id: FileId([5; 32]),
+        digests_sha256: Digest([6; 32]),
+        sealed: "2026-11-24T06:00:00Z".into(),
+    }
+    .to_text()
+    .unwrap()
+}
+
+/// The note is in the store, as the engine puts it there.
+fn store_seal(root: &Arc<dyn Dir>, run: &RunId, note: &[u8]) {
+    let dir = root.open_dir(b"runs").unwrap().open_dir(run.to_string().as_bytes()).unwrap();
+    dir.create_dir(b"seal", 0o755).unwrap();
+    put(&dir.open_dir(b"seal").unwrap(), "seal.note", note);
+}
+
+fn begin_seal(gateway: &StateFolder, run: RunId) -> Vec<u8> {
+    gateway.begin_seal(&run, &mut |place| Ok(seal_text(gateway, run, place))).unwrap()
+}
+
+#[test]
+fn seals_are_numbered_and_chained_and_named_by_later_runs() {
+    let (root, chain, folder) = gateway();
+    let gateway = reopen(&folder, &chain).unwrap();
+    let mut prev = None;
+    for n in 1..4 {
+        let (run, _) = make_run(&root, &chain, &gateway);
+        let note = begin_seal(&gateway, run);
+        let (seal, hash) = gateway.parse_seal(&note).unwrap();
+        assert_eq!((seal.n, seal.prev), (n, prev));
+        store_seal(&root, &run, &note);
+        gateway.commit_seal(&run).unwrap();
+        assert!(gateway.commit_seal(&run).is_err(), "once");
+        prev = Some(hash);
+    }
+    let again = reopen(&folder, &chain).unwrap();
+    again.settle(&root).unwrap();
+    let (run, resume) = draw_run();
+    let note = begin(&chain, &again, &run, &resume);
+    let parsed = Note::parse(&note).unwrap();
+    let made = RunDescriptor::parse_text(parsed.text).unwrap();
+    assert_eq!((made.seals.n, made.seals.hash), (3, prev));
+    // One that never came into the store gives its number back.
+    let pending = begin_seal(&again, run);
+    let third = reopen(&folder, &chain).unwrap();
+    third.settle(&root).unwrap();
+    assert!(folder.stat(PENDING_SEAL.as_bytes()).is_err());
+    assert_eq!(
+        third.parse_seal(&begin_seal(&third, run)).unwrap().0.n,
+        third.parse_seal(&pending).unwrap().0.n
+    );
+}
+
+/// Killed at each call of its folder while it erases a run's key, a gateway keeps those of its other runs.
+#[test]
+fn the_key_of_a_sealed_run_is_erased_and_the_others_stay() {
+    let (root, chain, start) = gateway();
+    let first = reopen(&start, &chain).unwrap();
+    let (sealed, key) = make_run(&root, &chain, &first);
+    let (open, open_key) = make_run(&root, &chain, &first);
+    store_seal(&root, &sealed, &begin_seal(&first, sealed));
+    drop(first);
+    let kek = get(&start.open_dir(b"kek").unwrap(), "1");
+    let mut n = 0;
+    loop {
+        let folder = copy(&start);
+        fix_modes(&folder);
+        let killed = killed_at(&folder, n, |dir| reopen(dir, &chain)?.commit_seal(&sealed));
+        let again = reopen(&folder, &chain).unwrap();
+        again.settle(&root).unwrap();
+        assert_eq!(again.resume(&open).unwrap().unwrap().key.0.expose(), open_key.0.expose(), "call {n}");
+        match again.resume(&sealed).unwrap() {
+            // The engine finds the seal in the store, and commits it again.
+            Some(resume) => {
+                assert_eq!(resume.key.0.expose(), key.0.expose());
+                again.commit_seal(&sealed).unwrap();
+            }
+            None => assert!(killed.is_some() || folder.stat(PENDING_SEAL.as_bytes()).is_err()),
+        }
+        assert_eq!(again.held().unwrap(), [open], "call {n}");
+        let keks = folder.open_dir(b"kek").unwrap();
+        let names = layout_names(&keks);
+        assert!(names.len() == 1 && get(&keks, &names[0]) != kek, "call {n}: {names:?}");
+        assert_eq!(layout_names(&folder.open_dir(b"resume").unwrap()), names, "call {n}");
+        if killed.is_none() {
+            break;
+        }
+        n += 1;
+    }
+    assert!(n > 10, "{n}");
+}
+
+fn layout_names(dir: &Arc<dyn Dir>) -> Vec<String> {
+    let names = crate::layout::names(dir, "a folder").unwrap();
+    names.into_iter().map(|name| String::from_utf8(name).unwrap()).collect()
+}

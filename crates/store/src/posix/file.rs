@@ -88,6 +88,10 @@ impl File for PosixFile {
         let _ = rustix::fs::fadvise(&self.0, 0, NonZeroU64::new(len), Advice::WillNeed);
     }
 
+    fn will_not_need(&self) {
+        let _ = rustix::fs::fadvise(&self.0, 0, None, Advice::DontNeed);
+    }
+
     fn seek(&self, offset: u64, data: bool) -> Result<u64> {
         let to = if data { SeekFrom::Data(offset) } else { SeekFrom::Hole(offset) };
         Ok(rustix::fs::seek(&self.0, to)?)

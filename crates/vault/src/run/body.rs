@@ -244,6 +244,9 @@ impl Vault {
         let only_read = |context| Body::reader(run.id, &dir, &tree, top, context);
         let reader = || run.reader(&tree);
         let Some(gateway) = self.gateway.as_deref() else { return Ok(only_read(reader())) };
+        if run.is_sealed() {
+            return Ok(only_read(reader()));
+        }
         if !run.held {
             return Ok(Body { not_held: Some(run.maker), ..only_read(reader()) });
         }

@@ -6,14 +6,14 @@ use std::sync::{Arc, Mutex};
 
 use runvault_crypto::secrets::Secret;
 use runvault_crypto::signature::{SigningKey, VerifyingKey};
-use runvault_format::ids::{IdentityId, RunId, VaultId};
+use runvault_format::ids::{Digest, IdentityId, RunId, VaultId};
 use runvault_format::keys::RunKey;
 use runvault_format::note;
 use runvault_store::backend::{Dir, Kind};
 use runvault_store::doubles::memory::MemoryDir;
 use runvault_vault::api::{Attr, Caller, DirEntry, Ino, OpenFlags, ROOT};
 use runvault_vault::authority::{
-    Authority, ChainPlace, EnvelopeFile, Gateway, GatewayKey, LastRun, Resume, Sealed, StateRef,
+    Authority, ChainPlace, EnvelopeFile, Gateway, GatewayKey, LastRun, Resume, SealPlace, Sealed, StateRef,
 };
 use runvault_vault::{Error, Options, Posix, Result, Vault};
 
@@ -77,6 +77,9 @@ struct Inner {
     seq: u64,
     prev: Option<[u8; 32]>,
     pending: Option<(RunId, [u8; 32])>,
+    seals: u64,
+    seals_hash: Option<Digest>,
+    pending_seal: Option<(RunId, Digest)>,
     retired: Vec<RunId>,
     /// Its entries do not open any more.
     damaged: bool,
@@ -97,6 +100,10 @@ impl State {
     }
     pub fn sign(&self, text: &str) -> Vec<u8> {
         note::sign(text, &self.id, &self.key)
+    }
+    /// As a process leaves it that is killed between a seal's commit and its end.
+    pub fn pend_seal(&self, run: RunId, hash: Digest) {
+        self.inner.lock().unwrap().pending_seal = Some((run, hash));
     }
     pub fn damage(&self) {
         self.inner.lock().unwrap().damaged = true;
@@ -123,7 +130,12 @@ impl Gateway for State {
         text: &mut dyn FnMut(ChainPlace) -> Result<String>,
     ) -> Result<Vec<u8>> {
         let mut inner = self.inner.lock().unwrap();
-        let text = text(ChainPlace { seq: inner.seq + 1, prev: inner.prev })?;
+        let text = text(ChainPlace {
+            seq: inner.seq + 1,
+            prev: inner.prev,
+            seals: inner.seals,
+            seals_hash: inner.seals_hash,
+        })?;
         inner.pending = Some((*run, note::text_hash(&text).0));
         inner.resume.insert(*run, (resume.key.0.clone(), resume.session));
         Ok(note::sign(&text, &self.id, &self.key))
@@ -139,6 +151,21 @@ impl Gateway for State {
     fn retire_run(&self, run: &RunId, _: &[u8], _: &str) -> Result<Vec<u8>> {
         self.inner.lock().unwrap().retired.push(*run);
         Ok(note::sign("runvault/1 retired\n{}\n", &self.id, &self.key))
+    }
+    fn begin_seal(&self, run: &RunId, text: &mut dyn FnMut(SealPlace) -> Result<String>) -> Result<Vec<u8>> {
+        let mut inner = self.inner.lock().unwrap();
+        let text = text(SealPlace { n: inner.seals + 1, prev: inner.seals_hash })?;
+        inner.pending_seal = Some((*run, note::text_hash(&text)));
+        Ok(note::sign(&text, &self.id, &self.key))
+    }
+    fn commit_seal(&self, run: &RunId) -> Result<()> {
+        let mut inner = self.inner.lock().unwrap();
+        let (pending, hash) = inner.pending_seal.take().unwrap();
+        assert_eq!(pending, *run);
+        inner.seals += 1;
+        inner.seals_hash = Some(hash);
+        inner.resume.remove(run);
+        Ok(())
     }
     fn resume(&self, run: &RunId) -> Result<Option<Resume>> {
         let inner = self.inner.lock().unwrap();

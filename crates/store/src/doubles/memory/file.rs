@@ -129,6 +129,8 @@ impl File for MemoryFile {
 
     fn will_read(&self, _len: u64) {}
 
+    fn will_not_need(&self) {}
+
     /// As a share without locks.
     fn try_lock(&self) -> Result<()> {
         Err(errno(libc::EOPNOTSUPP))

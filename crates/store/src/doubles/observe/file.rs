@@ -114,6 +114,9 @@ impl File for ObservedFile {
             Ok(())
         });
     }
+    fn will_not_need(&self) {
+        self.inner.will_not_need();
+    }
     fn seek(&self, offset: u64, data: bool) -> Result<u64> {
         self.watch.call(Op::Seek, b"", None, || self.inner.seek(offset, data))
     }

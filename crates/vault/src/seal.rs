@@ -1,0 +1,391 @@
+//! Sealing: a finished run is read back from the store, signed as it is, and its key leaves this machine.
+//!
+//! Order: nothing writes any more and everything is durable; `seal.new/` with manifest, pins, digests and a further
+//! envelope, synced; the signed note; one rename to `seal/`, which is the commit; all of it read back; only then is
+//! the run's key erased here. What a crash leaves before the commit is made anew, after it the rest is done at the
+//! next start.
+
+mod finding;
+mod read;
+mod scrub;
+mod sealed_file;
+mod survey;
+mod verify;
+
+use std::sync::Arc;
+
+use runvault_crypto::digest::sha256;
+use runvault_crypto::random;
+use runvault_format::descriptor::RunKind;
+use runvault_format::digests::{self, Kind as Digested, Line};
+use runvault_format::header::Kind;
+use runvault_format::ids::{Digest, RunId};
+use runvault_format::manifest::Manifest;
+use runvault_format::note::{Note, text_hash};
+use runvault_format::pins::{self, Pinned};
+use runvault_format::seal_note::{SealNote, StateRef};
+use runvault_store::backend::{Dir, Rename};
+use runvault_store::read_whole::read_whole;
+use runvault_store::replace;
+
+pub use self::finding::{Change, Finding};
+pub use self::read::{Seal, has_seal};
+pub use self::scrub::scrub;
+use self::sealed_file::Writer;
+pub use self::survey::Fault;
+use self::survey::Survey;
+pub use self::verify::{Verified, files, manifest, paths, verify};
+use crate::authority::{Gateway, SealPlace, Sealed};
+use crate::file::RunContext;
+use crate::lease::Holding;
+use crate::outcome::part_opened;
+use crate::run::Run;
+use crate::run_life::{DIR_MODE, remove_all};
+use crate::{Damage, Error, Posix, Result, Vault, runs, sys};
+
+const SEAL: &[u8] = b"seal";
+/// Until the rename that commits it.
+const NEW: &[u8] = b"seal.new";
+const NOTE: &str = "seal.note";
+const MANIFEST: &str = "manifest";
+const PINS: &str = "pins";
+const DIGESTS: &str = "digests";
+
+/// What came of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The run is sealed; its key is no longer here.
+    Sealed(Summary),
+    /// Nothing was signed: this does not authenticate.
+    Refused(Vec<Fault>),
+}
+
+/// A seal that was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// The run.
+    pub run: RunId,
+    /// Counts this gateway's seals.
+    pub n: u64,
+    /// Files, each counted once.
+    pub files: u64,
+    /// Their plaintext bytes.
+    pub bytes: u64,
+    /// What lies in the run's tree and is not ours, by its place: the seal says nothing of it.
+    pub foreign: Vec<String>,
+}
+
+/// A run's files, for whoever says whether they are all there.
+pub struct Contents<'a>(&'a mut Survey);
+
+impl Contents<'_> {
+    /// Plaintext path below the run and size of every file.
+    pub fn files(&self) -> impl Iterator<Item = (Vec<u8>, u64)> + '_ {
+        let files = self.0.items.iter().enumerate().filter(|(_, item)| item.is_file());
+        files.map(|(i, item)| (self.0.path(i), item.entry.record.size))
+    }
+
+    /// The content of a file of at most `max` bytes; `None` where there is none, or a larger one.
+    ///
+    /// # Errors
+    /// Damage; the store's.
+    pub fn read(&mut self, path: &[u8], max: u64) -> Result<Option<Vec<u8>>> {
+        self.0.plain(path, max)
+    }
+}
+
+impl Vault {
+    /// Seals a run that this gateway holds. Nobody may have a file of it open. `about` is the text on the run that
+    /// goes into the manifest; `progress` is told plaintext bytes, read and in all.
+    ///
+    /// # Errors
+    /// [`Posix::Busy`] while a file of it is open; [`Posix::NotPermitted`] for the files outside any run;
+    /// [`Error::NotHeld`], [`Error::Held`]; the store's.
+    pub fn seal(
+        &self,
+        run: &RunId,
+        about: &mut dyn FnMut(&mut Contents<'_>) -> Result<String>,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Outcome> {
+        self.check_open()?;
+        let gateway = self.gateway.as_deref().ok_or(Posix::ReadOnly)?;
+        let run = self.table().runs().find(|found| found.id == *run).cloned().ok_or(Posix::NotFound)?;
+        if run.kind != RunKind::Run {
+            return Err(Posix::NotPermitted.into());
+        }
+        if !run.held {
+            return Err(run.not_held());
+        }
+        // What an earlier session left is put in order by whoever opens the run for writing.
+        let body = self.body(&run)?;
+        body.check_writer()?;
+        // What waits in memory goes out, so that no file stays open for that alone.
+        body.context.close()?;
+        drop(body);
+        self.sweep_files();
+        self.dirs.drop_run(&run);
+        if !run.close_for_good() {
+            return Err(Posix::Busy.into());
+        }
+        let sealed = self.seal_closed(gateway, &run, about, progress);
+        match &sealed {
+            Ok(Outcome::Sealed(_)) => self.let_go_of(&run),
+            _ => run.reopen(),
+        }
+        sealed
+    }
+
+    fn seal_closed(
+        &self,
+        gateway: &dyn Gateway,
+        run: &Arc<Run>,
+        about: &mut dyn FnMut(&mut Contents<'_>) -> Result<String>,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Outcome> {
+        let dir = runs::run_dir(&self.root, &run.id)?;
+        let holding = Holding::take(run.id, dir.clone(), &gateway.id())?;
+        let tree =
+            dir.open_dir(b"tree").map_err(|e| part_opened("open", format!("runs/{}/tree", run.id), e))?;
+        dir.sync_fs().map_err(|e| Error::store("sync", format!("runs/{}", run.id), e))?;
+        let context = run.reader(&tree);
+        self.authority.refresh();
+        let outcome = Making { vault: self, gateway, run, dir: &dir, context: &context, holding: &holding }
+            .make(about, progress);
+        let given_up = holding.give_up();
+        let outcome = outcome?;
+        given_up.map_err(|e| Error::store("give up", format!("runs/{}/lease", run.id), e))?;
+        Ok(outcome)
+    }
+
+    /// Nothing of it is held here any more; who may read sealed runs finds it as one.
+    fn let_go_of(&self, run: &Arc<Run>) {
+        self.change_table(|entries| _ = entries.remove(&run.id));
+        self.dirs.drop_run(run);
+        run.mark_gone();
+        if let Err(error) = self.scan(&mut self.hold_scans(), false) {
+            log::warn!("run {} is looked for again later: {error}", run.id);
+        }
+    }
+
+    /// A seal that a killed process had committed, and not told its state folder.
+    pub(crate) fn finish_seals(&self) {
+        let Some(gateway) = self.gateway.as_deref() else { return };
+        for run in self.table().runs().filter(|run| run.held) {
+            let finished = has_seal(&self.root, &run.id).and_then(|sealed| {
+                if !sealed {
+                    return Ok(());
+                }
+                Seal::load(&self.root, &run.id, &*self.authority)?;
+                gateway.commit_seal(&run.id)?;
+                self.let_go_of(run);
+                log::info!("run {}: its seal was complete; its key is erased here", run.id);
+                Ok(())
+            });
+            if let Err(error) = finished {
+                log::error!("run {}: its seal cannot be finished: {error}", run.id);
+            }
+        }
+    }
+}
+
+/// A seal that is being made.
+struct Making<'a> {
+    vault: &'a Vault,
+    gateway: &'a dyn Gateway,
+    run: &'a Run,
+    dir: &'a Arc<dyn Dir>,
+    context: &'a Arc<RunContext>,
+    holding: &'a Holding,
+}
+
+impl Making<'_> {
+    fn make(
+        &self,
+        about: &mut dyn FnMut(&mut Contents<'_>) -> Result<String>,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Outcome> {
+        let mut survey = Survey::walk(self.context)?;
+        let new = self.begin()?;
+        let table = self.write_pins(&mut survey, &*new, progress)?;
+        let Some(pins_id) = table.filter(|_| survey.faults.is_empty()) else {
+            self.drop_new()?;
+            return Ok(Outcome::Refused(survey.faults));
+        };
+        let text = about(&mut Contents(&mut survey))?;
+        let (files, bytes) = (survey.files().count() as u64, survey.files().map(|r| r.size).sum());
+        let foreign = std::mem::take(&mut survey.foreign);
+        let mut lines = std::mem::take(&mut survey.lines);
+        let (manifest_sha256, manifest_id) = self.write_manifest(survey, text, &*new)?;
+        let verified = runs::read_descriptor(&self.vault.root, &self.run.id, &*self.vault.authority)?;
+        for (name, path) in [("run.json", "run.json"), (MANIFEST, "seal/manifest"), (PINS, "seal/pins")] {
+            let from = if name == "run.json" { &**self.dir } else { &*new };
+            let kind = Digested::File(self.hash(from, name)?);
+            lines.push(Line { path: path.to_owned(), kind });
+        }
+        let digests = digests::encode(lines);
+        self.put(&*new, DIGESTS, &digests)?;
+        let sealed = self.vault.authority.seal_run(&self.run.id, &self.run.key())?;
+        self.put_envelopes(&*new, &sealed)?;
+        let run_note = Note::parse(&verified.note).map_err(|e| self.damaged("run.json", e))?;
+        let run_note = text_hash(run_note.text);
+        let mut n = 0;
+        let note = self.gateway.begin_seal(&self.run.id, &mut |place: SealPlace| {
+            n = place.n;
+            Ok(SealNote {
+                run: self.run.id,
+                run_note,
+                gateway: self.gateway.id(),
+                n: place.n,
+                prev: place.prev,
+                state: StateRef { n: sealed.state.n, hash: Digest(sealed.state.hash) },
+                files,
+                bytes,
+                manifest_sha256,
+                manifest_id,
+                pins_id,
+                digests_sha256: Digest(sha256(&[&digests])),
+                sealed: sys::utc_now(),
+            }
+            .to_text()?)
+        })?;
+        self.put(&*new, NOTE, &note)?;
+        self.commit(&*new)?;
+        self.read_back(&note, &digests)?;
+        self.gateway.commit_seal(&self.run.id)?;
+        Ok(Outcome::Sealed(Summary { run: self.run.id, n, files, bytes, foreign }))
+    }
+
+    /// An empty `seal.new/`.
+    fn begin(&self) -> Result<Arc<dyn Dir>> {
+        self.drop_new()?;
+        let made = self.dir.create_dir(NEW, DIR_MODE).and_then(|()| self.dir.open_dir(NEW));
+        made.map_err(|e| self.failed("make", "seal.new", e))
+    }
+
+    /// What a seal that was not finished left.
+    fn drop_new(&self) -> Result<()> {
+        let fail = |e| self.failed("remove", "seal.new", e);
+        match self.dir.open_dir(NEW) {
+            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+            opened => {
+                remove_all(&opened.map_err(fail)?).map_err(fail)?;
+                self.dir.remove_dir(NEW).map_err(fail)
+            }
+        }
+    }
+
+    /// The nonce of every chunk, as the files are read back; `None` where some do not authenticate.
+    fn write_pins(
+        &self,
+        survey: &mut Survey,
+        new: &dyn Dir,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Option<runvault_format::ids::FileId>> {
+        let entries = u32::try_from(survey.items.len()).map_err(|_| Posix::FileTooLarge)?;
+        let nonces = survey.chunks();
+        let total: u64 = survey.files().map(|record| record.size).fold(0, u64::saturating_add);
+        let mut writer = Writer::create(self.context, new, PINS, Kind::Pins)?;
+        writer.write(&pins::Header { entries, nonces }.encode())?;
+        let mut done = 0;
+        let mut read = |bytes| {
+            done += bytes;
+            progress(done, total);
+        };
+        let table = survey.read(
+            &mut |_, nonce| {
+                // A run is read for hours: its lease is renewed meanwhile.
+                self.holding.renew_if_due()?;
+                writer.write(nonce)
+            },
+            &mut read,
+        )?;
+        if !survey.faults.is_empty() {
+            return Ok(None);
+        }
+        for pinned in table.iter().map(Pinned::encode) {
+            writer.write(&pinned)?;
+        }
+        writer.finish().map(Some)
+    }
+
+    fn write_manifest(
+        &self,
+        survey: Survey,
+        about: String,
+        new: &dyn Dir,
+    ) -> Result<(Digest, runvault_format::ids::FileId)> {
+        let mut salt = [0; 32];
+        random::fill(&mut salt)?;
+        let entries = survey.items.into_iter().map(|item| item.entry).collect();
+        let bytes = Manifest { salt, name: self.run.name(), about, entries }.encode()?;
+        let mut writer = Writer::create(self.context, new, MANIFEST, Kind::Manifest)?;
+        writer.write(&bytes)?;
+        Ok((Digest(sha256(&[&bytes])), writer.finish()?))
+    }
+
+    /// The key once more, to today's epoch: in the seal, and where rotations look for it.
+    fn put_envelopes(&self, new: &dyn Dir, sealed: &Sealed) -> Result<()> {
+        for envelope in &sealed.envelopes {
+            runs::put_envelope(&self.vault.root, &self.run.id, envelope)?;
+            if envelope.name.starts_with("vault-") {
+                self.put(new, &envelope.name, &envelope.bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn commit(&self, new: &dyn Dir) -> Result<()> {
+        self.holding.check()?;
+        new.sync().map_err(|e| self.failed("sync", "seal.new", e))?;
+        let renamed = self.dir.rename(NEW, &**self.dir, SEAL, Rename::NoReplace).or_else(|e| {
+            match e.raw_os_error() {
+                // A store that does not know the flag; an empty directory in the way is none of ours.
+                Some(libc::EINVAL | libc::EOPNOTSUPP) => {
+                    self.dir.rename(NEW, &**self.dir, SEAL, Rename::Over)
+                }
+                _ => Err(e),
+            }
+        });
+        renamed.and_then(|()| self.dir.sync()).map_err(|e| self.failed("put in place", "seal", e))
+    }
+
+    /// What the store gives back is what was signed.
+    fn read_back(&self, note: &[u8], digests: &[u8]) -> Result<()> {
+        let seal = self.dir.open_dir(SEAL).map_err(|e| self.failed("open", "seal", e))?;
+        for (name, bytes) in [(NOTE, note), (DIGESTS, digests)] {
+            let found = read_whole(&*seal, name.as_bytes(), bytes.len());
+            if found.map_err(|e| self.failed("read back", name, e))? != bytes {
+                return Err(self.damaged(name, "other bytes than were written"));
+            }
+        }
+        let seal = Seal::load(&self.vault.root, &self.run.id, &*self.vault.authority)?;
+        seal.manifest(self.context)?;
+        for name in [MANIFEST, PINS] {
+            let path = format!("seal/{name}");
+            let line = digests::parse(digests)?.into_iter().find(|line| line.path == path);
+            let found = Digested::File(self.hash(&*seal.dir, name)?);
+            if line.is_none_or(|line| line.kind != found) {
+                return Err(self.damaged(name, "other bytes than were written"));
+            }
+        }
+        Ok(())
+    }
+
+    fn put(&self, dir: &dyn Dir, name: &str, bytes: &[u8]) -> Result<()> {
+        replace::create(dir, name.as_bytes(), bytes, crate::run_life::FILE_MODE)
+            .map_err(|e| self.failed("write", name, e))
+    }
+
+    /// SHA-256 of a stored file, past what the kernel has of it.
+    fn hash(&self, dir: &dyn Dir, name: &str) -> Result<Digest> {
+        read::hash(dir, name).map_err(|e| self.failed("read back", name, e))
+    }
+
+    fn failed(&self, operation: &'static str, name: &str, source: std::io::Error) -> Error {
+        Error::store(operation, format!("runs/{}/{name}", self.run.id), source)
+    }
+
+    fn damaged(&self, name: &str, why: impl ToString) -> Error {
+        Error::damaged(format!("runs/{}/{name}", self.run.id), Damage::Run(why.to_string()))
+    }
+}

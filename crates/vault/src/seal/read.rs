@@ -1,0 +1,166 @@
+//! A seal as it is found: whose it is, and what it says.
+
+use std::io;
+use std::sync::Arc;
+
+use runvault_crypto::digest::{Stream, sha256};
+use runvault_format::digests::{self, Line};
+use runvault_format::header::Kind;
+use runvault_format::ids::{Digest, RunId};
+use runvault_format::manifest::Manifest;
+use runvault_format::note::{Note, text_hash};
+use runvault_format::pins::{self, Pinned};
+use runvault_format::seal_note::SealNote;
+use runvault_store::backend::{Access, Dir};
+use runvault_store::read_whole::read_whole;
+
+use super::sealed_file::Reader;
+use super::{DIGESTS, MANIFEST, NOTE, PINS, SEAL};
+use crate::authority::Authority;
+use crate::file::RunContext;
+use crate::outcome::{exists, part_opened};
+use crate::{Damage, Error, Result, runs};
+
+/// Bytes that are read at once.
+const PIECE: usize = 1 << 20;
+const NOTE_MAX: usize = 1 << 20;
+/// A line of less than 512 bytes for each of some millions of objects.
+const DIGESTS_MAX: usize = 2 << 30;
+/// The largest manifest that is read whole.
+const MANIFEST_MAX: u64 = 4 << 30;
+
+/// A seal whose signature holds.
+pub struct Seal {
+    /// What it says.
+    pub note: SealNote,
+    /// Text hash of the note, which the gateway's next seal names.
+    pub hash: Digest,
+    pub(super) dir: Arc<dyn Dir>,
+    run: RunId,
+}
+
+/// Whether a run has a seal, good or bad.
+///
+/// # Errors
+/// The store's.
+pub fn has_seal(root: &Arc<dyn Dir>, run: &RunId) -> Result<bool> {
+    let dir = runs::run_dir(root, run)?;
+    exists(&*dir, SEAL).map_err(|e| Error::store("stat", format!("runs/{run}/seal"), e))
+}
+
+impl Seal {
+    /// Reads `seal/seal.note`: the gateway that made the run must have signed it, for this run.json.
+    ///
+    /// # Errors
+    /// [`Damage::Run`] with what is wrong; the store's.
+    pub fn load(root: &Arc<dyn Dir>, run: &RunId, authority: &dyn Authority) -> Result<Self> {
+        let verified = runs::read_descriptor(root, run, authority)?;
+        let object = || format!("runs/{run}/seal/{NOTE}");
+        let refuse = |what: &str| Error::damaged(object(), Damage::Run(what.to_owned()));
+        let dir = runs::run_dir(root, run)?.open_dir(SEAL);
+        let dir = dir.map_err(|e| part_opened("open", format!("runs/{run}/seal"), e))?;
+        let bytes = read_whole(&*dir, NOTE.as_bytes(), NOTE_MAX);
+        let bytes = bytes.map_err(|e| part_opened("read", object(), e))?;
+        let signer = verified.descriptor.signer;
+        let key = authority.gateway_key(&signer).ok_or_else(|| refuse("its signer is no gateway"))?;
+        let named = |e: runvault_format::Error| refuse(&e.to_string());
+        let parsed = Note::parse(&bytes).map_err(named)?;
+        let text = parsed.verify(&signer, &key.sign).map_err(named)?;
+        let note = SealNote::parse_text(&text).map_err(named)?;
+        if note.run != *run || note.gateway != signer {
+            return Err(refuse("it is that of another run"));
+        }
+        let run_note = Note::parse(&verified.note).map_err(named)?;
+        if note.run_note != text_hash(run_note.text) {
+            return Err(refuse("it is for another run.json"));
+        }
+        Ok(Self { note, hash: text_hash(&text), dir, run: *run })
+    }
+
+    /// The signed hash of everything that is stored.
+    ///
+    /// # Errors
+    /// [`Damage::Run`] where it is not what the note names; the store's.
+    pub fn digests(&self) -> Result<Vec<Line>> {
+        let object = || format!("runs/{}/seal/{DIGESTS}", self.run);
+        let bytes = read_whole(&*self.dir, DIGESTS.as_bytes(), DIGESTS_MAX);
+        let bytes = bytes.map_err(|e| part_opened("read", object(), e))?;
+        if Digest(sha256(&[&bytes])) != self.note.digests_sha256 {
+            return Err(Error::damaged(object(), Damage::Run("not what the seal names".to_owned())));
+        }
+        digests::parse(&bytes).map_err(|e| Error::damaged(object(), Damage::Run(e.to_string())))
+    }
+
+    /// The whole manifest, which must have the hash that is signed.
+    ///
+    /// # Errors
+    /// Damage; the store's.
+    pub(crate) fn manifest(&self, context: &RunContext) -> Result<Manifest> {
+        let reader = Reader::open(context, &*self.dir, MANIFEST, Kind::Manifest, &self.note.manifest_id)?;
+        if reader.size > MANIFEST_MAX {
+            return Err(reader.damaged(runvault_format::Error::TooLong));
+        }
+        let mut bytes = vec![0; reader.size as usize];
+        reader.read(0, &mut bytes)?;
+        if Digest(sha256(&[&bytes])) != self.note.manifest_sha256 {
+            return Err(reader.damaged(runvault_format::Error::Manifest("not what the seal names")));
+        }
+        Manifest::parse(&bytes).map_err(|e| reader.damaged(e))
+    }
+
+    /// What is pinned.
+    ///
+    /// # Errors
+    /// Damage; the store's.
+    pub(crate) fn pins<'a>(&self, context: &'a RunContext, entries: usize) -> Result<Pins<'a>> {
+        let reader = Reader::open(context, &*self.dir, PINS, Kind::Pins, &self.note.pins_id)?;
+        let mut head = [0; pins::HEADER];
+        reader.read(0, &mut head)?;
+        let header = pins::Header::decode(&head).map_err(|e| reader.damaged(e))?;
+        if header.entries as usize != entries || header.pins_len() != reader.size {
+            return Err(reader.damaged(runvault_format::Error::Truncated));
+        }
+        Ok(Pins { reader, header })
+    }
+}
+
+/// Pins, read by range.
+pub(crate) struct Pins<'a> {
+    reader: Reader<'a>,
+    header: pins::Header,
+}
+
+impl Pins<'_> {
+    /// What is pinned of an entry of the manifest.
+    pub(crate) fn of(&self, i: u32) -> Result<Pinned> {
+        let mut bytes = [0; pins::LEN];
+        self.reader.read(self.header.entry_offset(i), &mut bytes)?;
+        Pinned::decode(&bytes).map_err(|e| self.reader.damaged(e))
+    }
+
+    /// Nonces of a file, from its first on.
+    pub(crate) fn nonces(&self, pinned: &Pinned) -> Result<Vec<[u8; pins::NONCE]>> {
+        let end = pinned.first.saturating_add(pinned.chunks);
+        if end > self.header.nonces {
+            return Err(self.reader.damaged(runvault_format::Error::Truncated));
+        }
+        let mut bytes = vec![0; pinned.chunks as usize * pins::NONCE];
+        self.reader.read(pins::Header::nonce_offset(pinned.first), &mut bytes)?;
+        Ok(bytes.as_chunks().0.to_vec())
+    }
+}
+
+/// SHA-256 of a stored file, past what the kernel has of it.
+pub(crate) fn hash(dir: &dyn Dir, name: &str) -> io::Result<Digest> {
+    let file = dir.open_file(name.as_bytes(), Access::Read)?;
+    file.will_not_need();
+    let (mut hash, mut at, mut buf) = (Stream::default(), 0, vec![0; PIECE]);
+    loop {
+        let n = file.read_at(&mut buf, at)?;
+        hash.update(buf.get(..n).unwrap_or_default());
+        at += n as u64;
+        if n < buf.len() {
+            return Ok(Digest(hash.finish()));
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! What anybody can tell of a sealed run, without a key: every stored byte is as its gateway signed it.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use runvault_crypto::digest::sha256;
+use runvault_format::digests::{Kind as Digested, Line};
+use runvault_format::ids::{Digest, RunId};
+use runvault_store::backend::{Dir, Kind};
+
+use super::finding::{Change, Finding};
+use super::read::{Seal, hash};
+use crate::authority::Authority;
+use crate::outcome::{is_not_found, part_opened};
+use crate::{Error, Result, runs};
+
+/// Levels below which nothing is looked for: no path of ours is that deep.
+const DEPTH: usize = 1 << 12;
+
+/// Compares a sealed run with its digests. `progress` is told files, done and in all.
+///
+/// # Errors
+/// A seal that does not hold ([`crate::Damage`]); the store's.
+pub fn scrub(
+    root: &Arc<dyn Dir>,
+    run: &RunId,
+    authority: &dyn Authority,
+    progress: &(dyn Fn(usize, usize) + Sync),
+) -> Result<Vec<Finding>> {
+    let seal = Seal::load(root, run, authority)?;
+    let lines = seal.digests()?;
+    let dir = runs::run_dir(root, run)?;
+    let mut findings = compare(run, &dir, &lines, progress)?;
+    let signed: BTreeMap<&str, ()> = lines.iter().map(|line| (line.path.as_str(), ())).collect();
+    let mut unsigned = |object: String| {
+        if !signed.contains_key(object.as_str()) {
+            findings.push(Finding { object, path: None, change: Change::Added });
+        }
+    };
+    walk(run, &dir, &mut unsigned)?;
+    findings.sort_by(|a, b| a.object.cmp(&b.object));
+    Ok(findings)
+}
+
+/// Every line on its own, on all cores.
+fn compare(
+    run: &RunId,
+    dir: &Arc<dyn Dir>,
+    lines: &[Line],
+    progress: &(dyn Fn(usize, usize) + Sync),
+) -> Result<Vec<Finding>> {
+    let (next, found) = (AtomicUsize::new(0), Mutex::new(Ok(Vec::new())));
+    let work = || {
+        while let Some(line) = lines.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let change = look(dir, line);
+            let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+            match (change, &mut *found) {
+                (Ok(None), _) => {}
+                (Ok(Some(change)), Ok(findings)) => {
+                    findings.push(Finding { object: line.path.clone(), path: None, change });
+                }
+                (Err(e), Ok(_)) => {
+                    *found = Err(Error::store("read", format!("runs/{run}/{}", line.path), e));
+                }
+                (_, Err(_)) => return,
+            }
+            drop(found);
+            progress(next.load(Ordering::Relaxed).min(lines.len()), lines.len());
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 1..threads.min(lines.len()) {
+            // A machine that gives no more threads is only slower.
+            if std::thread::Builder::new().spawn_scoped(scope, work).is_err() {
+                break;
+            }
+        }
+        work();
+    });
+    found.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How what lies at a line's path differs from it.
+fn look(dir: &Arc<dyn Dir>, line: &Line) -> io::Result<Option<Change>> {
+    let (folders, name) = line.path.rsplit_once('/').map_or(("", line.path.as_str()), |split| split);
+    let mut parent = dir.clone();
+    for folder in folders.split('/').filter(|folder| !folder.is_empty()) {
+        parent = match parent.open_dir(folder.as_bytes()) {
+            Err(e) if is_absent(&e) => return Ok(Some(Change::Missing)),
+            opened => opened?,
+        };
+    }
+    let stat = match parent.stat(name.as_bytes()) {
+        Err(e) if is_absent(&e) => return Ok(Some(Change::Missing)),
+        stat => stat?,
+    };
+    let found = match stat.kind {
+        Kind::Dir => Digested::Dir,
+        Kind::Fifo => Digested::Fifo,
+        Kind::Socket => Digested::Socket,
+        Kind::CharDevice => Digested::Char,
+        Kind::BlockDevice => Digested::Block,
+        Kind::Symlink => match parent.read_link(name.as_bytes()) {
+            Err(e) if is_absent(&e) => return Ok(Some(Change::Missing)),
+            text => Digested::Link(Digest(sha256(&[&text?]))),
+        },
+        // Nothing of the size of a file is read where none was sealed.
+        Kind::File if !matches!(line.kind, Digested::File(_)) => return Ok(Some(kind_changed())),
+        Kind::File => match hash(&*parent, name) {
+            Err(e) if is_absent(&e) => return Ok(Some(Change::Missing)),
+            digest => Digested::File(digest?),
+        },
+    };
+    Ok(match (&found, &line.kind) {
+        (found, signed) if found == signed => None,
+        (Digested::File(_), Digested::File(_)) => Some(Change::Changed("stored bytes".to_owned())),
+        (Digested::Link(_), Digested::Link(_)) => Some(Change::Changed("link target".to_owned())),
+        _ => Some(kind_changed()),
+    })
+}
+
+fn kind_changed() -> Change {
+    Change::Changed("another kind of object".to_owned())
+}
+
+/// Somebody took it away, or put something else on the way to it.
+fn is_absent(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP | libc::EINVAL | libc::EISDIR | libc::ENXIO)
+    )
+}
+
+/// Gives the place of everything below `tree/` and in `seal/`.
+fn walk(run: &RunId, dir: &Arc<dyn Dir>, visit: &mut dyn FnMut(String)) -> Result<()> {
+    let object = |path: &str| format!("runs/{run}/{path}");
+    let mut stack = Vec::new();
+    match dir.open_dir(b"tree").map_err(|e| part_opened("open", object("tree"), e)) {
+        Ok(tree) => stack.push((tree, "tree".to_owned(), 0)),
+        // Each of its lines says so.
+        Err(error) if is_not_found(&error) || matches!(error, Error::Damaged { .. }) => {}
+        Err(Error::Store { source, .. }) if is_absent(&source) => {}
+        Err(error) => return Err(error),
+    }
+    while let Some((dir, path, depth)) = stack.pop() {
+        let mut below = Vec::new();
+        let listed = dir.entries(0, &mut |entry| {
+            below.push(entry.name);
+            true
+        });
+        listed.map_err(|e| Error::store("list", object(&path), e))?;
+        for name in below {
+            let child = format!("{path}/{}", String::from_utf8_lossy(&name));
+            if dir.stat(&name).is_ok_and(|stat| stat.kind == Kind::Dir)
+                && depth < DEPTH
+                && let Ok(opened) = dir.open_dir(&name)
+            {
+                stack.push((opened, child.clone(), depth + 1));
+            }
+            visit(child);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,168 @@
+//! Manifest and pins: files of the run's own format, written once from start to end, read by range.
+
+use std::sync::Arc;
+
+use runvault_crypto::aead::AeadKey;
+use runvault_crypto::random::{self, Nonces};
+use runvault_format::chunk;
+use runvault_format::header::{self, Clear, Kind};
+use runvault_format::ids::FileId;
+use runvault_format::keys::Place;
+use runvault_format::size::{COPY, HEADER};
+use runvault_format::state_slot::{SEVERAL_LINKS, SlotState};
+use runvault_store::backend::{Access, Dir, File};
+
+use crate::file::{Found, RunContext};
+use crate::outcome::part_opened;
+use crate::run_life::FILE_MODE;
+use crate::{Damage, Error, Result};
+
+/// Chunks that are written at once.
+const AT_ONCE: usize = 128;
+
+/// One that is being written.
+pub(super) struct Writer<'a> {
+    run: &'a RunContext,
+    object: String,
+    file: Arc<dyn File>,
+    clear: Clear,
+    key: AeadKey,
+    nonces: Nonces,
+    /// Plaintext that is not written yet, from chunk `next` on.
+    waiting: Vec<u8>,
+    next: u64,
+}
+
+impl<'a> Writer<'a> {
+    /// Makes the file, which must not be there.
+    pub(super) fn create(run: &'a RunContext, dir: &dyn Dir, name: &str, kind: Kind) -> Result<Self> {
+        let object = format!("runs/{}/seal.new/{name}", run.id);
+        let mut id = [0; 32];
+        random::fill(&mut id)?;
+        let clear = Clear::new(kind, run.geometry, FileId(id), run.id);
+        let file = dir.create_file(name.as_bytes(), FILE_MODE);
+        let file = file.map_err(|e| Error::store("create", object.clone(), e))?;
+        let key = run.keys.file_key(&clear, 0);
+        let (nonces, waiting) = (Nonces::new(AT_ONCE), Vec::new());
+        Ok(Self { run, object, file, clear, key, nonces, waiting, next: 0 })
+    }
+
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.waiting.extend_from_slice(bytes);
+        let batch = AT_ONCE * self.run.geometry.chunk() as usize;
+        while self.waiting.len() > batch {
+            let rest = self.waiting.split_off(batch);
+            let whole = std::mem::replace(&mut self.waiting, rest);
+            self.put(&whole)?;
+        }
+        Ok(())
+    }
+
+    /// The rest and the header, durable; gives the file's id.
+    pub(super) fn finish(mut self) -> Result<FileId> {
+        let last = std::mem::take(&mut self.waiting);
+        let size = self.next * self.run.geometry.chunk() + last.len() as u64;
+        for batch in last.chunks(AT_ONCE * self.run.geometry.chunk() as usize) {
+            self.put(batch)?;
+        }
+        let slot = SlotState {
+            seq: 1,
+            size,
+            jskip: 0,
+            jsession: [0; 8],
+            writes: self.next,
+            epoch: 0,
+            flags: SEVERAL_LINKS,
+            place: Place::default(),
+            previous: Place::default(),
+            holes: Vec::new(),
+        };
+        let slot_key = self.run.keys.slot_key(&self.clear);
+        let mut both = [0; HEADER as usize];
+        both[..COPY as usize].copy_from_slice(&header::seal_copy(0, &self.clear, &slot_key, &slot)?);
+        let written = self.file.write_at(&both, 0).and_then(|()| self.file.sync_all());
+        written.map_err(|e| Error::store("write", self.object.clone(), e))?;
+        Ok(self.clear.file_id)
+    }
+
+    fn put(&mut self, plain: &[u8]) -> Result<()> {
+        let geometry = &self.run.geometry;
+        let (chunk, stored_chunk) = (geometry.chunk() as usize, geometry.stored_chunk() as usize);
+        let mut stored = vec![0; plain.len() + plain.len().div_ceil(chunk) * chunk::OVERHEAD];
+        let at = geometry.chunk_offset(self.next);
+        for (plain, out) in plain.chunks(chunk).zip(stored.chunks_mut(stored_chunk)) {
+            chunk::seal(&self.key, &mut self.nonces, self.next, plain, out)?;
+            self.next += 1;
+        }
+        self.file.write_at(&stored, at).map_err(|e| Error::store("write", self.object.clone(), e))
+    }
+}
+
+/// One that is read.
+pub(crate) struct Reader<'a> {
+    run: &'a RunContext,
+    object: String,
+    file: Arc<dyn File>,
+    key: AeadKey,
+    /// Plaintext bytes.
+    pub(crate) size: u64,
+}
+
+impl<'a> Reader<'a> {
+    /// Opens `seal/<name>`, which must have this id.
+    pub(crate) fn open(
+        run: &'a RunContext,
+        seal: &dyn Dir,
+        name: &str,
+        kind: Kind,
+        id: &FileId,
+    ) -> Result<Self> {
+        let object = format!("runs/{}/seal/{name}", run.id);
+        let file = seal.open_file(name.as_bytes(), Access::Read);
+        let file = file.map_err(|e| part_opened("open", object.clone(), e))?;
+        let found = Found::read(run, &*file, kind).map_err(|e| e.named(object.clone()))?;
+        if found.clear.file_id != *id {
+            return Err(Error::damaged(object, Damage::Place));
+        }
+        let slot = found.copies.first().map(|(_, slot)| slot);
+        let slot = slot.ok_or_else(|| Error::damaged(object.clone(), Damage::Header))?;
+        let stored = file.stat().map_err(|e| Error::store("stat", object.clone(), e))?.size;
+        if run.geometry.plain_len(stored) != Ok(slot.size) {
+            return Err(Error::damaged(object, Damage::Short));
+        }
+        let (key, size) = (run.keys.file_key(&found.clear, slot.epoch), slot.size);
+        Ok(Self { run, object, file, key, size })
+    }
+
+    /// Plaintext from `offset` on, all of `buf`.
+    pub(crate) fn read(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        let geometry = &self.run.geometry;
+        let end = offset.checked_add(buf.len() as u64).filter(|end| *end <= self.size);
+        let end = end.ok_or_else(|| Error::damaged(self.object.clone(), Damage::Short))?;
+        let mut plain = vec![0; geometry.chunk() as usize];
+        let mut stored = vec![0; geometry.stored_chunk() as usize];
+        let (mut at, mut rest) = (offset, buf);
+        while at < end {
+            let (i, skip) = (at / geometry.chunk(), (at % geometry.chunk()) as usize);
+            let len = geometry.chunk_len(i, self.size);
+            let bytes = stored.get_mut(..len + chunk::OVERHEAD).unwrap_or_default();
+            let got = self.file.read_at(bytes, geometry.chunk_offset(i));
+            got.map_err(|e| Error::store("read", self.object.clone(), e))?;
+            let plain = plain.get_mut(..len).unwrap_or_default();
+            chunk::open(&self.key, i, bytes, plain)
+                .map_err(|_| Error::damaged(self.object.clone(), Damage::Chunk(i)))?;
+            let piece = plain.get(skip..).unwrap_or_default();
+            let n = piece.len().min(rest.len());
+            let (head, tail) = rest.split_at_mut(n);
+            head.copy_from_slice(piece.get(..n).unwrap_or_default());
+            rest = tail;
+            at += n as u64;
+        }
+        Ok(())
+    }
+
+    /// What lies there does not hold together.
+    pub(crate) fn damaged(&self, error: runvault_format::Error) -> Error {
+        Error::damaged(self.object.clone(), Damage::Run(error.to_string()))
+    }
+}

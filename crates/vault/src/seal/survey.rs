@@ -1,0 +1,516 @@
+//! Everything that a run holds, as the store gives it back: what a seal says, and what `verify` compares with it.
+//!
+//! First the tree: names, kinds, attributes, link targets. Then the content of each file. What does not
+//! authenticate is noted, and the rest goes on.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use runvault_crypto::digest::Stream;
+use runvault_format::digests::{Kind as Digested, Line};
+use runvault_format::header::Kind as Object;
+use runvault_format::ids::{Digest, DirId, FileId};
+use runvault_format::keys::place;
+use runvault_format::manifest::{Entry, Kind, Record};
+use runvault_format::name::{self, Shape};
+use runvault_format::pins::{NONCE, Pinned};
+use runvault_store::backend::{self, Access, Dir, Stat, Xattrs};
+
+use crate::directory::holds_nothing;
+use crate::file::{FileObject, RunContext};
+use crate::outcome::part_opened;
+use crate::xattr::ACLS;
+use crate::{Damage, Error, Result, Vault, links, record};
+
+/// Bytes of a stored file that are read at once, where only its hash is wanted.
+const PIECE: usize = 64 << 10;
+
+/// Something that does not authenticate, or that no seal can say anything of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Its place in the run's directory.
+    pub object: String,
+    /// Its plaintext path below the run; `None` where its name does not open.
+    pub path: Option<Vec<u8>>,
+    /// What was found; `None`: it is missing.
+    pub damage: Option<Damage>,
+}
+
+/// An entry of the manifest, and where it lies.
+pub(crate) struct Item {
+    pub(crate) entry: Entry,
+    /// Its name as stored; empty for the top.
+    stored: Vec<u8>,
+    /// A directory's id.
+    id: DirId,
+    ino: u64,
+}
+
+/// A run's tree.
+pub(crate) struct Survey {
+    context: Arc<RunContext>,
+    pub(crate) items: Vec<Item>,
+    pub(crate) lines: Vec<Line>,
+    pub(crate) faults: Vec<Fault>,
+    /// Stored names that are not ours: no seal covers them.
+    pub(crate) foreign: Vec<String>,
+    /// The directory that was opened last.
+    open: Option<(usize, Arc<dyn Dir>)>,
+}
+
+impl Item {
+    /// Whether it is a regular file.
+    pub(crate) fn is_file(&self) -> bool {
+        self.entry.record.kind == Kind::File
+    }
+}
+
+impl Survey {
+    /// Walks the tree, breadth first.
+    ///
+    /// # Errors
+    /// The store's, and what this machine lacks; damage is noted.
+    pub(crate) fn walk(context: &Arc<RunContext>) -> Result<Self> {
+        let mut survey = Self {
+            context: context.clone(),
+            items: Vec::new(),
+            lines: Vec::new(),
+            faults: Vec::new(),
+            foreign: Vec::new(),
+            open: None,
+        };
+        let top = context.tree.stat_self().map_err(|e| survey.failed("stat", 0, e))?;
+        survey.items.push(item(Kind::Dir, &top, 0, Vec::new(), Vec::new()));
+        let mut i = 0;
+        while i < survey.items.len() {
+            if survey.kind(i) == Some(Kind::Dir) {
+                let listed = survey.list(i);
+                survey.note(i, listed)?;
+            }
+            i += 1;
+        }
+        survey.link();
+        Ok(survey)
+    }
+
+    /// Reads the content of every file, in order. `nonce` gets the number of the entry, and the nonce of each of
+    /// its chunks in turn. Gives what is pinned of each entry; `read` is told the plaintext bytes of each file.
+    ///
+    /// # Errors
+    /// As [`Survey::walk`]; those of `nonce`.
+    pub(crate) fn read(
+        &mut self,
+        nonce: &mut dyn FnMut(usize, &[u8; NONCE]) -> Result<()>,
+        read: &mut dyn FnMut(u64),
+    ) -> Result<Vec<Pinned>> {
+        let (mut pins, mut first) = (Vec::with_capacity(self.items.len()), 0u64);
+        for i in 0..self.items.len() {
+            let pinned = match self.items.get(i) {
+                Some(item) if item.entry.record.object as usize != i => Pinned::NOTHING,
+                Some(item) if item.entry.record.kind == Kind::Dir => {
+                    Pinned { id: item.id, ..Pinned::NOTHING }
+                }
+                Some(item) if item.entry.record.kind == Kind::File => {
+                    let chunks = item.entry.record.size.div_ceil(self.context.geometry.chunk());
+                    let read = self.content(i, &mut |found| nonce(i, found), read);
+                    let pinned = match read {
+                        Ok((id, epoch)) => Pinned { id, epoch, first, chunks },
+                        Err(error) => {
+                            self.note(i, Err(error))?;
+                            Pinned { first, chunks, ..Pinned::NOTHING }
+                        }
+                    };
+                    first = first.saturating_add(chunks);
+                    pinned
+                }
+                _ => Pinned::NOTHING,
+            };
+            pins.push(pinned);
+        }
+        self.repeat();
+        Ok(pins)
+    }
+
+    /// The content of a file of at most `max` bytes.
+    pub(crate) fn plain(&mut self, path: &[u8], max: u64) -> Result<Option<Vec<u8>>> {
+        let mut at = 0;
+        for name in path.split(|c| *c == b'/') {
+            let Some(record) = self.items.get(at).map(|item| &item.entry.record) else { return Ok(None) };
+            let (from, n) = (record.first as usize, record.children as usize);
+            let children = self.items.get(from..from.saturating_add(n)).unwrap_or_default();
+            let Ok(found) = children.binary_search_by(|child| child.entry.name.as_slice().cmp(name)) else {
+                return Ok(None);
+            };
+            at = from + found;
+        }
+        let Some(item) = self.items.get(at).filter(|item| item.is_file()) else { return Ok(None) };
+        let (parent, stored, size) =
+            (item.entry.record.parent as usize, item.stored.clone(), item.entry.record.size);
+        if size > max {
+            return Ok(None);
+        }
+        let dir = self.dir(parent)?;
+        let object = self.object(at);
+        let file = dir.open_file(&stored, Access::Read).map_err(|e| part_opened("open", object, e))?;
+        let stat = file.stat().map_err(|e| self.failed("stat", at, e))?;
+        let opened = FileObject::open(&self.context, stat.ino, file, &stat, None)?;
+        let mut bytes = vec![0; size as usize];
+        let n = opened.read(0, &mut bytes)?;
+        bytes.truncate(n);
+        Ok(Some(bytes))
+    }
+
+    /// Chunks of all files together, by their sizes.
+    pub(crate) fn chunks(&self) -> u64 {
+        let chunk = self.context.geometry.chunk();
+        self.files().map(|record| record.size.div_ceil(chunk)).fold(0, u64::saturating_add)
+    }
+
+    /// Every file, once.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &Record> {
+        let numbered = (0u32..).zip(&self.items).map(|(i, item)| (i, &item.entry.record));
+        numbered.filter(|(i, record)| record.kind == Kind::File && record.object == *i).map(|(_, r)| r)
+    }
+
+    /// The plaintext path of an entry below the run.
+    pub(crate) fn path(&self, i: usize) -> Vec<u8> {
+        self.way(i).iter().map(|item| item.entry.name.as_slice()).collect::<Vec<_>>().join(&b'/')
+    }
+
+    /// Its place in the run's directory.
+    pub(crate) fn object(&self, i: usize) -> String {
+        let way = self.way(i);
+        let stored = way.iter().map(|item| String::from_utf8_lossy(&item.stored));
+        std::iter::once("tree".into()).chain(stored).collect::<Vec<_>>().join("/")
+    }
+
+    /// From below the top down to an entry.
+    fn way(&self, i: usize) -> Vec<&Item> {
+        let (mut way, mut at) = (Vec::new(), i);
+        while at != 0
+            && let Some(item) = self.items.get(at)
+        {
+            way.push(item);
+            at = item.entry.record.parent as usize;
+        }
+        way.reverse();
+        way
+    }
+
+    fn kind(&self, i: usize) -> Option<Kind> {
+        self.items.get(i).map(|item| item.entry.record.kind)
+    }
+
+    fn failed(&self, operation: &'static str, i: usize, source: std::io::Error) -> Error {
+        Error::store(operation, format!("runs/{}/{}", self.context.id, self.object(i)), source)
+    }
+
+    /// Damage of an entry is noted; anything else ends the survey.
+    fn note(&mut self, i: usize, outcome: Result<()>) -> Result<()> {
+        let Err(error) = outcome else { return Ok(()) };
+        let (object, path) = (self.object(i), Some(self.path(i)));
+        self.note_at(object, path, error)
+    }
+
+    fn note_at(&mut self, object: String, path: Option<Vec<u8>>, error: Error) -> Result<()> {
+        let damage = match error {
+            Error::Damaged { damage, .. } => Some(damage),
+            // Gone since it was listed: it is missing, whoever took it.
+            Error::Store { source, .. } if source.raw_os_error() == Some(libc::ENOENT) => None,
+            other => return Err(other),
+        };
+        self.faults.push(Fault { object, path, damage });
+        Ok(())
+    }
+
+    /// The directory of an entry; the one that was asked for last is kept open.
+    fn dir(&mut self, i: usize) -> Result<Arc<dyn Dir>> {
+        if let Some((_, dir)) = self.open.as_ref().filter(|(open, _)| *open == i) {
+            return Ok(dir.clone());
+        }
+        let mut dir = self.context.tree.clone();
+        for item in self.way(i) {
+            dir = dir.open_dir(&item.stored).map_err(|e| {
+                let object = format!("runs/{}/{}", self.context.id, self.object(i));
+                part_opened("open", object, e)
+            })?;
+        }
+        self.open = Some((i, dir.clone()));
+        Ok(dir)
+    }
+
+    /// What one directory holds.
+    fn list(&mut self, i: usize) -> Result<()> {
+        let dir = self.dir(i)?;
+        let id = self.id(i, &*dir)?;
+        let xattrs = self.attributes(i, &*dir, Some(&id))?;
+        let mut listed = Vec::new();
+        let entries = dir.entries(0, &mut |entry| {
+            listed.push(entry.name);
+            true
+        });
+        entries.map_err(|e| self.failed("list", i, e))?;
+        let object = self.object(i);
+        if i > 0 {
+            self.lines.push(Line { path: object.clone(), kind: Digested::Dir });
+        }
+        let mut children = Vec::new();
+        for stored in listed {
+            let child = format!("{object}/{}", String::from_utf8_lossy(&stored));
+            let found = match name::shape(&stored) {
+                Shape::Foreign => {
+                    self.foreign.push(child);
+                    continue;
+                }
+                Shape::Record | Shape::SideName | Shape::SideLink => {
+                    self.digest(&*dir, &stored, &child).map(|line| _ = self.lines.push(line))
+                }
+                Shape::Short | Shape::Long => {
+                    self.child(i, &*dir, &id, stored, &child).map(|found| children.extend(found))
+                }
+            };
+            if let Err(error) = found {
+                self.note_at(child, None, error)?;
+            }
+        }
+        children.sort_by(|a: &Item, b: &Item| a.entry.name.cmp(&b.entry.name));
+        let (first, n) = (self.items.len() as u32, children.len() as u32);
+        if let Some(item) = self.items.get_mut(i) {
+            let record = &mut item.entry.record;
+            (item.id, item.entry.xattrs) = (id, xattrs);
+            (record.first, record.children) = (if n > 0 { first } else { 0 }, n);
+        }
+        self.items.extend(children);
+        Ok(())
+    }
+
+    /// The id of a directory, whose record must name its place.
+    fn id(&mut self, i: usize, dir: &dyn Dir) -> Result<DirId> {
+        let Some(item) = self.items.get(i).filter(|_| i > 0) else { return Ok(DirId::ROOT) };
+        let parent = self.items.get(item.entry.record.parent as usize).map_or(DirId::ROOT, |p| p.id);
+        let here = place(&parent, Object::Directory, &item.entry.name);
+        match record::look(&self.context, dir, Some(here))? {
+            Some((_, true)) => Err(Error::damaged("", Damage::HeaderCopy)),
+            Some((id, false)) => Ok(id),
+            None if holds_nothing(dir).map_err(|e| self.failed("list", i, e))? => Ok(DirId::ROOT),
+            None => Err(Error::damaged("", Damage::DirectoryRecord)),
+        }
+    }
+
+    /// An entry of a directory; `None` where it has gone meanwhile.
+    fn child(
+        &mut self,
+        parent: usize,
+        dir: &dyn Dir,
+        id: &DirId,
+        stored: Vec<u8>,
+        object: &str,
+    ) -> Result<Option<Item>> {
+        let fail = |what| move |e| Error::store(what, object.to_owned(), e);
+        let key = self.context.keys.name_key();
+        let side = match name::shape(&stored) {
+            Shape::Long => {
+                Vault::read_side(dir, &name::side_name_of(&stored)).map_err(fail("read the side file of"))?
+            }
+            _ => None,
+        };
+        let text = name::decrypt_name(key, id, &stored, side.as_deref())
+            .map_err(|_| Error::damaged(object, Damage::Name))?;
+        let stat = match dir.stat(&stored) {
+            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => return Ok(None),
+            stat => stat.map_err(fail("stat"))?,
+        };
+        let kind = kind_of(stat.kind);
+        let mut made = item(kind, &stat, parent, text, stored);
+        let digested = match kind {
+            Kind::File => {
+                let size = self.context.geometry.plain_len(stat.size);
+                made.entry.record.size = size.map_err(|_| Error::damaged(object, Damage::Short))?;
+                None
+            }
+            Kind::Dir => None,
+            Kind::Symlink => {
+                let (text, side) = links::read(dir, &made.stored).map_err(fail("read the link"))?;
+                let target = name::decrypt_link(key, &text, side.as_deref())
+                    .map_err(|_| Error::damaged(object, Damage::Name))?;
+                made.entry.record.size = target.len() as u64;
+                made.entry.target = target;
+                Some(Digested::Link(Digest(runvault_crypto::digest::sha256(&[&text]))))
+            }
+            Kind::Fifo => Some(Digested::Fifo),
+            Kind::Socket => Some(Digested::Socket),
+            Kind::CharDevice => Some(Digested::Char),
+            Kind::BlockDevice => Some(Digested::Block),
+        };
+        self.lines.extend(digested.map(|kind| Line { path: object.to_owned(), kind }));
+        Ok(Some(made))
+    }
+
+    /// The line of a stored file that holds no content of the run: records, side files.
+    fn digest(&self, dir: &dyn Dir, stored: &[u8], object: &str) -> Result<Line> {
+        let fail = |e| part_opened("read", object.to_owned(), e);
+        let file = dir.open_file(stored, Access::Read).map_err(fail)?;
+        let (mut hash, mut at, mut buf) = (Stream::default(), 0, vec![0; PIECE]);
+        loop {
+            let n = file.read_at(&mut buf, at).map_err(fail)?;
+            hash.update(buf.get(..n).unwrap_or_default());
+            at += n as u64;
+            if n < buf.len() {
+                break;
+            }
+        }
+        Ok(Line { path: object.to_owned(), kind: Digested::File(Digest(hash.finish())) })
+    }
+
+    /// Attributes that are ours, and ACLs, which are the store's.
+    fn attributes(
+        &self,
+        i: usize,
+        subject: &dyn Xattrs,
+        id: Option<&FileId>,
+    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        let names = match subject.xattrs() {
+            Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(Vec::new()),
+            names => names.map_err(|e| self.failed("list the attributes of", i, e))?,
+        };
+        let key = self.context.keys.name_key();
+        let mut found = Vec::new();
+        for stored in names {
+            let acl = ACLS.contains(&stored.as_slice());
+            if !acl && !stored.starts_with(name::XATTR_PREFIX) {
+                continue;
+            }
+            let value = subject.xattr(&stored).map_err(|e| self.failed("read an attribute of", i, e))?;
+            let opened = match id {
+                _ if acl => Ok((stored, value)),
+                None => continue,
+                Some(id) => name::decrypt_xattr_name(key, id, &stored)
+                    .and_then(|name| Ok((name.clone(), name::decrypt_xattr_value(key, id, &name, &value)?))),
+            };
+            found.push(opened.map_err(|_| Error::damaged("", Damage::Name))?);
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    /// Reads one file; gives its id and epoch.
+    fn content(
+        &mut self,
+        i: usize,
+        nonce: &mut dyn FnMut(&[u8; NONCE]) -> Result<()>,
+        read: &mut dyn FnMut(u64),
+    ) -> Result<(FileId, u32)> {
+        let Some(item) = self.items.get(i) else { return Ok((FileId::ROOT, 0)) };
+        let (parent, stored) = (item.entry.record.parent as usize, item.stored.clone());
+        let (size, ino) = (item.entry.record.size, item.ino);
+        let parent_id = self.items.get(parent).map_or(DirId::ROOT, |p| p.id);
+        let here = place(&parent_id, Object::File, &item.entry.name);
+        let dir = self.dir(parent)?;
+        let object = self.object(i);
+        let file =
+            dir.open_file(&stored, Access::Read).map_err(|e| part_opened("open", object.clone(), e))?;
+        let stat = file.stat().map_err(|e| self.failed("stat", i, e))?;
+        let opened = FileObject::open(&self.context, ino, file.clone(), &stat, Some(here))?;
+        if opened.has_lost_copy() {
+            return Err(Error::damaged(object, Damage::HeaderCopy));
+        }
+        let content = opened.read_back(nonce)?;
+        if content.size != size || stat.ino != ino {
+            return Err(Error::damaged(object, Damage::Run("changed while it was read".to_owned())));
+        }
+        let xattrs = self.attributes(i, &*file, (content.id != FileId::ROOT).then_some(&content.id))?;
+        self.lines.push(Line { path: object, kind: Digested::File(content.stored) });
+        if let Some(item) = self.items.get_mut(i) {
+            item.entry.record.sha256 = content.sha256.0;
+            item.entry.xattrs = xattrs;
+        }
+        read(content.size);
+        Ok((content.id, content.epoch))
+    }
+
+    /// Names of one object are told by its number, and counted.
+    fn link(&mut self) {
+        let mut first: HashMap<u64, (u32, u32)> = HashMap::new();
+        for (i, item) in (0u32..).zip(&self.items).filter(|(_, item)| item.entry.record.kind != Kind::Dir) {
+            first.entry(item.ino).or_insert((i, 0)).1 += 1;
+        }
+        let below: Vec<u32> = self
+            .items
+            .iter()
+            .map(|item| {
+                let (from, n) = (item.entry.record.first as usize, item.entry.record.children as usize);
+                let children = self.items.get(from..from.saturating_add(n)).unwrap_or_default();
+                children.iter().filter(|child| child.entry.record.kind == Kind::Dir).count() as u32
+            })
+            .collect();
+        for ((i, item), dirs) in (0u32..).zip(&mut self.items).zip(below) {
+            let record = &mut item.entry.record;
+            (record.object, record.nlink) = match first.get(&item.ino) {
+                Some((object, names)) if record.kind != Kind::Dir => (*object, *names),
+                _ => (i, 2 + dirs),
+            };
+        }
+    }
+
+    /// Further names say of the object what the first says, and have a line of their own.
+    fn repeat(&mut self) {
+        let hashes: HashMap<String, Digested> =
+            self.lines.iter().map(|line| (line.path.clone(), line.kind.clone())).collect();
+        for i in 0..self.items.len() {
+            let Some(object) = self.items.get(i).map(|item| item.entry.record.object as usize) else {
+                continue;
+            };
+            if object == i {
+                continue;
+            }
+            let Some(first) = self.items.get(object).map(|item| item.entry.record.clone()) else { continue };
+            if let Some(item) = self.items.get_mut(i) {
+                let parent = item.entry.record.parent;
+                item.entry.record = Record { parent, ..first.clone() };
+            }
+            if first.kind == Kind::File
+                && let Some(kind) = hashes.get(&self.object(object)).cloned()
+            {
+                self.lines.push(Line { path: self.object(i), kind });
+            }
+        }
+    }
+}
+
+fn item(kind: Kind, stat: &Stat, parent: usize, name: Vec<u8>, stored: Vec<u8>) -> Item {
+    let device = matches!(kind, Kind::CharDevice | Kind::BlockDevice);
+    let record = Record {
+        kind,
+        mode: (stat.mode & 0o7777) as u16,
+        uid: stat.uid,
+        gid: stat.gid,
+        nlink: stat.nlink,
+        object: 0,
+        parent: parent as u32,
+        first: 0,
+        children: 0,
+        rdev: if device { stat.rdev } else { 0 },
+        size: 0,
+        mtime: stat.mtime.sec,
+        mtime_ns: stat.mtime.nsec,
+        name: 0,
+        target: 0,
+        xattrs: 0,
+        heap: 0,
+        sha256: [0; 32],
+    };
+    let entry = Entry { record, name, target: Vec::new(), xattrs: Vec::new() };
+    Item { entry, stored, id: DirId::ROOT, ino: stat.ino }
+}
+
+fn kind_of(kind: backend::Kind) -> Kind {
+    match kind {
+        backend::Kind::File => Kind::File,
+        backend::Kind::Dir => Kind::Dir,
+        backend::Kind::Symlink => Kind::Symlink,
+        backend::Kind::Fifo => Kind::Fifo,
+        backend::Kind::Socket => Kind::Socket,
+        backend::Kind::CharDevice => Kind::CharDevice,
+        backend::Kind::BlockDevice => Kind::BlockDevice,
+    }
+}

@@ -1,0 +1,403 @@
+//! Runs that are sealed: what the seal says, what it refuses to say, and every tampering afterwards.
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use common::{CALLER, Fixture, Mount, WRITE, posix};
+use proptest::prelude::Rng;
+use proptest::test_runner::{RngAlgorithm, TestRng};
+use runvault_crypto::digest::sha256;
+use runvault_format::ids::RunId;
+use runvault_format::manifest::Kind;
+use runvault_store::backend::Kind as Stored;
+use runvault_vault::seal::{self, Change, Outcome, Summary};
+use runvault_vault::{Error, Posix};
+
+/// Of the only run named `run`.
+fn id(mount: &Mount) -> RunId {
+    let status = mount.status();
+    let run = status.runs.iter().find(|run| run.name.as_deref() == Some(b"run"));
+    run.expect("the run").run
+}
+
+fn try_seal(mount: &Mount) -> runvault_vault::Result<Outcome> {
+    mount.seal(&id(mount), &mut |_| Ok("{}".into()), &mut |_, _| ())
+}
+
+fn sealed(mount: &Mount) -> Summary {
+    match try_seal(mount).expect("a seal") {
+        Outcome::Sealed(summary) => summary,
+        Outcome::Refused(faults) => panic!("{faults:?}"),
+    }
+}
+
+fn data(n: usize, seed: u8) -> Vec<u8> {
+    (0..n).map(|i| (i % 251) as u8 ^ seed).collect()
+}
+
+/// A run with something of everything.
+fn everything(mount: &Mount) {
+    mount.make_dir("run").unwrap();
+    for dir in ["run/Data", "run/Data/L001", "run/Data/L002", "run/Logs", "run/empty folder"] {
+        mount.make_dir(dir).unwrap();
+    }
+    for (n, lane) in ["L001", "L002"].iter().enumerate() {
+        for cycle in 0..4usize {
+            let bytes = data(3_000 + 9_000 * cycle, (16 * n + cycle) as u8);
+            mount.put(&format!("run/Data/{lane}/C{cycle}.cbcl"), &bytes).unwrap();
+        }
+    }
+    mount.put("run/RunInfo.xml", b"<RunInfo/>").unwrap();
+    mount.put("run/empty", b"").unwrap();
+    let long = "x".repeat(250);
+    mount.put(&format!("run/Logs/{long}"), b"a long name").unwrap();
+    let run = mount.ino("run").unwrap();
+    mount.symlink(&CALLER, run, b"link", b"Data/L001").unwrap();
+    mount.symlink(&CALLER, run, b"long link", "y/".repeat(1_900).as_bytes()).unwrap();
+    mount.mknod(&CALLER, run, b"fifo", Stored::Fifo, 0o600, 0).unwrap();
+    let file = mount.ino("run/RunInfo.xml").unwrap();
+    mount.link(file, run, b"again.xml").unwrap();
+    mount.setxattr(file, b"user.sample", b"NA12878", 0).unwrap();
+    // A hole in the middle.
+    let (_, opened) = mount.create(&CALLER, run, b"sparse", 0o644, WRITE).unwrap();
+    mount.write(opened.handle, 100_000, b"end", false).unwrap();
+    mount.release(opened.handle).unwrap();
+}
+
+#[test]
+fn a_run_is_sealed_as_it_is_and_can_only_be_read_from_then_on() {
+    let fixture = Fixture::on_disk();
+    let mount = fixture.writer();
+    everything(&mount);
+    let run = id(&mount);
+    let summary = sealed(&mount);
+    assert_eq!((summary.run, summary.n, summary.files), (run, 1, 12));
+    assert!(summary.foreign.is_empty() && fixture.state.session(&run).is_none(), "{summary:?}");
+    assert_eq!(mount.get("run/RunInfo.xml").unwrap(), b"<RunInfo/>");
+    mount.close().unwrap();
+
+    let authority = &*fixture.authority;
+    let verified = seal::verify(&fixture.root, &run, authority, &mut |_, _| ()).unwrap();
+    assert_eq!(verified.findings, []);
+    assert_eq!((&verified.name[..], verified.files, verified.bytes), (&b"run"[..], 12, summary.bytes));
+    assert_eq!(seal::scrub(&fixture.root, &run, authority, &|_, _| ()).unwrap(), []);
+
+    let manifest = seal::manifest(&fixture.root, &run, authority).unwrap();
+    let paths = seal::paths(&manifest);
+    let entry = |path: &str| &manifest.entries[paths.iter().position(|p| p == path.as_bytes()).unwrap()];
+    let reader = fixture.reader();
+    for (i, record) in seal::files(&manifest) {
+        let path = String::from_utf8(paths[i].clone()).unwrap();
+        let content = reader.get(&format!("run/{path}")).unwrap();
+        assert_eq!((record.size, record.sha256), (content.len() as u64, sha256(&[&content])), "{path}");
+    }
+    assert_eq!(entry("link").target, b"Data/L001");
+    assert_eq!(entry("fifo").record.kind, Kind::Fifo);
+    let (one, two) = (&entry("RunInfo.xml").record, &entry("again.xml").record);
+    assert!(one.object == two.object && (one.nlink, two.nlink) == (2, 2) && one.sha256 == two.sha256);
+    assert_eq!(entry("RunInfo.xml").xattrs, [(b"user.sample".to_vec(), b"NA12878".to_vec())]);
+    assert_eq!(posix(reader.put("run/new", b"x")), Posix::ReadOnly);
+    // Neither does its own gateway write it again, and the next seal follows this one.
+    let again = fixture.writer();
+    assert_eq!(posix(again.put("run/new", b"x")), Posix::ReadOnly);
+    assert!(matches!(try_seal(&again), Err(Error::NotHeld { .. })));
+    again.make_dir("second").unwrap();
+    again.put("second/f", b"x").unwrap();
+    let second = again.status().runs.iter().find(|run| run.name.as_deref() == Some(b"second")).unwrap().run;
+    let Outcome::Sealed(summary) = again.seal(&second, &mut |_| Ok("{}".into()), &mut |_, _| ()).unwrap()
+    else {
+        panic!("refused");
+    };
+    assert_eq!(summary.n, 2);
+    let load = |run| seal::Seal::load(&fixture.root, run, authority).unwrap();
+    assert_eq!(load(&second).note.prev, Some(load(&run).hash));
+}
+
+/// A gateway without a reader's key.
+#[test]
+fn who_holds_no_key_sees_nothing_of_a_run_once_it_is_sealed() {
+    let mut fixture = Fixture::in_memory();
+    std::sync::Arc::get_mut(&mut fixture.authority).unwrap().opens = false;
+    let mount = fixture.writer();
+    everything(&mount);
+    let node = mount.ino("run/RunInfo.xml").unwrap();
+    sealed(&mount);
+    assert_eq!(mount.list("").unwrap(), [""; 0]);
+    assert_eq!(posix(mount.attr("run")), Posix::NotFound);
+    assert!(mount.getattr(node, None).is_err() && mount.open_file(node, common::READ).is_err());
+}
+
+#[test]
+fn a_run_in_use_is_not_sealed_and_goes_on() {
+    let fixture = Fixture::in_memory();
+    let mount = fixture.writer();
+    everything(&mount);
+    let ino = mount.ino("run/RunInfo.xml").unwrap();
+    let open = mount.open_file(ino, WRITE).unwrap().handle;
+    assert_eq!(posix(try_seal(&mount)), Posix::Busy);
+    mount.write(open, 0, b"<", false).unwrap();
+    mount.release(open).unwrap();
+    mount.put("Thumbs.db", b"x").unwrap();
+    sealed(&mount);
+}
+
+/// Between write and seal the store is someone else's.
+#[test]
+fn what_does_not_authenticate_is_named_and_not_signed() {
+    let fixture = Fixture::on_disk();
+    let mount = fixture.writer();
+    everything(&mount);
+    let run = id(&mount);
+    mount.close().unwrap();
+    let dir = fixture.path().join("runs").join(run.to_string());
+    let files = files_below(&dir.join("tree"));
+    // One of 30,000 bytes.
+    let victim = files.iter().find(|file| fs::metadata(file).unwrap().len() == 31_136).unwrap();
+    let good = fs::read(victim).unwrap();
+    let mut bad = good.clone();
+    let at = bad.len() / 2;
+    bad[at] ^= 1;
+    fs::write(victim, &bad).unwrap();
+    let mount = fixture.writer();
+    let Outcome::Refused(faults) = try_seal(&mount).unwrap() else { panic!("signed") };
+    let [fault] = &faults[..] else { panic!("{faults:?}") };
+    assert_eq!(dir.join(&fault.object), *victim);
+    assert!(fault.path.as_ref().is_some_and(|path| path.ends_with(b"C3.cbcl")), "{fault:?}");
+    assert!(!dir.join("seal").exists() && !dir.join("seal.new").exists());
+    assert!(fixture.state.session(&run).is_some());
+    mount.put("run/more", b"goes on").unwrap();
+    mount.close().unwrap();
+    fs::write(victim, &good).unwrap();
+    let mount = fixture.writer();
+    assert_eq!(sealed(&mount).files, 13);
+}
+
+/// A process that is killed at any moment leaves a run that is open, or one that is sealed.
+#[test]
+fn a_seal_that_was_committed_is_finished_by_the_next_start() {
+    let fixture = Fixture::on_disk();
+    let mount = fixture.writer();
+    everything(&mount);
+    let run = id(&mount);
+    let before = fixture.state.apart();
+    // What the state folder has at the moment of the rename: the pending seal, and the key.
+    sealed(&mount);
+    mount.close().unwrap();
+    let hash = seal::Seal::load(&fixture.root, &run, &*fixture.authority).unwrap().hash;
+    before.pend_seal(run, hash);
+    assert!(before.session(&run).is_some());
+    let again = fixture.writer_of(&before);
+    assert!(before.session(&run).is_none(), "the key is erased");
+    assert_eq!(again.get("run/RunInfo.xml").unwrap(), b"<RunInfo/>");
+    // What a killed process left before the rename is made anew.
+    again.make_dir("other").unwrap();
+    again.put("other/f", b"x").unwrap();
+    let other = again.status().runs.iter().find(|run| run.name.as_deref() == Some(b"other")).unwrap().run;
+    let new = fixture.path().join("runs").join(other.to_string()).join("seal.new");
+    fs::create_dir(&new).unwrap();
+    fs::write(new.join("seal.note"), b"half").unwrap();
+    assert!(matches!(again.seal(&other, &mut |_| Ok("{}".into()), &mut |_, _| ()), Ok(Outcome::Sealed(_))));
+}
+
+fn files_below(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut stack = vec![dir.to_owned()];
+    while let Some(dir) = stack.pop() {
+        for entry in fs::read_dir(&dir).unwrap() {
+            let entry = entry.unwrap();
+            match entry.file_type().unwrap() {
+                kind if kind.is_dir() => stack.push(entry.path()),
+                kind if kind.is_file() => found.push(entry.path()),
+                _ => {}
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn dirs_below(dir: &Path) -> Vec<PathBuf> {
+    let mut found = vec![dir.to_owned()];
+    let mut at = 0;
+    while at < found.len() {
+        for entry in fs::read_dir(&found[at]).unwrap().flatten() {
+            if entry.file_type().unwrap().is_dir() {
+                found.push(entry.path());
+            }
+        }
+        at += 1;
+    }
+    found.remove(0);
+    found.sort();
+    found
+}
+
+fn copy(from: &Path, to: &Path) {
+    let done = Command::new("cp").arg("-a").arg("--").arg(from).arg(to).status().unwrap();
+    assert!(done.success());
+}
+
+/// One random act of someone who may write to the store; what he did, in words. `older` is the run's tree of before a
+/// rewrite of some of its files.
+fn tamper(random: &mut TestRng, run: &Path, older: &Path) -> Option<String> {
+    let mut pick = |n: usize| random.next_u64() as usize % n.max(1);
+    let mut files = files_below(&run.join("tree"));
+    files.extend(files_below(&run.join("seal")).into_iter().filter(|f| !f.ends_with("vault-1")));
+    files.push(run.join("run.json"));
+    let dirs = dirs_below(&run.join("tree"));
+    let (act, file, other) = (pick(11), files[pick(files.len())].clone(), files[pick(files.len())].clone());
+    let (dir, dir2) = (dirs[pick(dirs.len())].clone(), dirs[pick(dirs.len())].clone());
+    let shown = |path: &Path| path.strip_prefix(run).unwrap().display().to_string();
+    let bytes = fs::read(&file).unwrap();
+    let said = match act {
+        0 | 1 => {
+            let mut bytes = bytes;
+            let at = pick(bytes.len());
+            *bytes.get_mut(at)? ^= 1 << pick(8);
+            fs::write(&file, bytes).unwrap();
+            format!("flipped a bit of {} at {at}", shown(&file))
+        }
+        2 => {
+            let len = pick(bytes.len());
+            fs::write(&file, bytes.get(..len).filter(|cut| cut.len() < bytes.len())?).unwrap();
+            format!("cut {} to {len}", shown(&file))
+        }
+        3 => {
+            let more = [&bytes[..], &data(1 + pick(9_000), 7)].concat();
+            fs::write(&file, more).unwrap();
+            format!("extended {}", shown(&file))
+        }
+        4 => {
+            fs::remove_file(&file).unwrap();
+            format!("removed {}", shown(&file))
+        }
+        5 => {
+            fs::remove_dir_all(&dir).unwrap();
+            format!("removed the directory {}", shown(&dir))
+        }
+        6 => {
+            let theirs = fs::read(&other).unwrap();
+            if theirs == bytes {
+                return None;
+            }
+            fs::write(&file, theirs).unwrap();
+            fs::write(&other, bytes).unwrap();
+            format!("swapped {} and {}", shown(&file), shown(&other))
+        }
+        7 => {
+            if dir.starts_with(&dir2) || dir2.starts_with(&dir) {
+                return None;
+            }
+            let aside = run.join("aside");
+            fs::rename(&dir, &aside).unwrap();
+            fs::rename(&dir2, &dir).unwrap();
+            fs::rename(&aside, &dir2).unwrap();
+            format!("swapped the directories {} and {}", shown(&dir), shown(&dir2))
+        }
+        8 => {
+            let name = ["a".repeat(26), "x".repeat(39), "note.txt".into(), "b234567".into()][pick(4)].clone();
+            fs::write(dir.join(&name), &bytes).unwrap();
+            format!("added {}/{name}", shown(&dir))
+        }
+        9 => {
+            let to = file.with_file_name("c".repeat(26));
+            fs::rename(&file, &to).unwrap();
+            format!("renamed {} to {}", shown(&file), shown(&to))
+        }
+        _ => {
+            let changed: Vec<PathBuf> = files_below(older)
+                .into_iter()
+                .filter(|old| {
+                    let now = run.join("tree").join(old.strip_prefix(older).unwrap());
+                    fs::read(now).ok() != fs::read(old).ok()
+                })
+                .collect();
+            let old = &changed[pick(changed.len())];
+            let now = run.join("tree").join(old.strip_prefix(older).unwrap());
+            fs::write(&now, fs::read(old).unwrap()).unwrap();
+            format!("put an older {} back", shown(&now))
+        }
+    };
+    Some(said)
+}
+
+/// By whoever has no key, and by whoever has it: none missed, and none told of a run that is as it was.
+#[test]
+fn every_tampering_is_named_with_and_without_the_key() {
+    let fixture = Fixture::on_disk();
+    let mount = fixture.writer();
+    everything(&mount);
+    let run = id(&mount);
+    mount.close().unwrap();
+    let dir = fixture.path().join("runs").join(run.to_string());
+    let kept = tempfile::tempdir().unwrap();
+    let (older, good) = (kept.path().join("older"), kept.path().join("good"));
+    copy(&dir.join("tree"), &older);
+    let mount = fixture.writer();
+    for cycle in 0..4usize {
+        mount.put(&format!("run/Data/L001/C{cycle}.cbcl"), &data(3_000 + 9_000 * cycle, 99)).unwrap();
+    }
+    sealed(&mount);
+    mount.close().unwrap();
+    copy(&dir, &good);
+    let cases: u32 = std::env::var("RUNVAULT_TAMPERINGS").ok().and_then(|n| n.parse().ok()).unwrap_or(300);
+    let mut random = TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]);
+    let authority = &*fixture.authority;
+    let scrub = || seal::scrub(&fixture.root, &run, authority, &|_, _| ());
+    let verify = || seal::verify(&fixture.root, &run, authority, &mut |_, _| ()).map(|v| v.findings);
+    let mut words = std::collections::BTreeSet::new();
+    let mut n = 0;
+    while n < cases {
+        let Some(said) = tamper(&mut random, &dir, &older) else { continue };
+        for (who, found) in [("scrub", scrub()), ("verify", verify())] {
+            match found {
+                Ok(findings) => {
+                    assert!(!findings.is_empty(), "{who}: {said}");
+                    words.extend(findings.iter().map(|finding| finding.change.word()));
+                }
+                Err(Error::Damaged { .. }) => {}
+                Err(Error::Store { source, .. }) if source.raw_os_error() == Some(libc::ENOENT) => {}
+                Err(other) => panic!("{who}: {said}: {other}"),
+            }
+        }
+        fs::remove_dir_all(&dir).unwrap();
+        copy(&good, &dir);
+        n += 1;
+    }
+    assert_eq!((scrub().unwrap(), verify().unwrap()), (vec![], vec![]), "what was put back is as it was");
+    for word in ["damaged", "missing", "added", "changed", "swapped", "older"] {
+        assert!(words.contains(word), "{word} was never said: {words:?}");
+    }
+}
+
+#[test]
+fn what_the_digests_do_not_say_verify_does() {
+    use std::os::unix::fs::PermissionsExt;
+    let fixture = Fixture::on_disk();
+    let mount = fixture.writer();
+    everything(&mount);
+    let run = id(&mount);
+    sealed(&mount);
+    mount.close().unwrap();
+    let dir = fixture.path().join("runs").join(run.to_string());
+    let file =
+        files_below(&dir.join("tree")).into_iter().max_by_key(|f| fs::metadata(f).unwrap().len()).unwrap();
+    let verify = || {
+        let found = seal::verify(&fixture.root, &run, &*fixture.authority, &mut |_, _| ()).unwrap().findings;
+        found.into_iter().map(|finding| finding.change).collect::<Vec<_>>()
+    };
+    let mode = fs::metadata(&file).unwrap().permissions();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
+    assert_eq!(verify(), [Change::Changed("mode".into())]);
+    fs::set_permissions(&file, mode).unwrap();
+    let time = fs::metadata(&file).unwrap().modified().unwrap();
+    fs::File::open(&file).unwrap().set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+    assert_eq!(verify(), [Change::Changed("time".into())]);
+    fs::File::open(&file).unwrap().set_modified(time).unwrap();
+    assert_eq!(verify(), []);
+    fs::remove_file(dir.join("name")).unwrap();
+    assert_eq!(verify(), [Change::Missing]);
+}
