@@ -17,6 +17,7 @@ mod owner;
 mod plaintext;
 mod posix;
 mod process;
+mod sealing;
 mod service;
 mod set_id;
 mod signals;

@@ -2,6 +2,7 @@
 
 mod gateway;
 mod keys;
+mod sealing;
 mod who;
 
 use std::ffi::OsString;
@@ -11,6 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 pub use gateway::{Gateway, GatewayCommand, GatewayEnroll, GatewayList, GatewayRevoke};
 pub use keys::{Custody, CustodyCommand, Fingerprint, Init, Key, KeyCommand, KeyExport, Passwd, Rotate};
+pub use sealing::{ManifestOf, Scrub, Seal, Verify};
 pub use who::{Unlock, Who};
 
 /// What each exit code means: the man pages' EXIT STATUS.
@@ -70,6 +72,10 @@ pub enum Command {
     Passwd(Passwd),
     Custody(Custody),
     Gateway(Gateway),
+    Seal(Seal),
+    Verify(Verify),
+    Scrub(Scrub),
+    Manifest(ManifestOf),
     Takeover(Takeover),
     Demo(Demo),
     Completions(Completions),

@@ -12,11 +12,15 @@ mod init;
 mod key;
 mod ls;
 mod man;
+mod manifest;
 mod mount;
 mod passwd;
+mod scrub;
+mod seal;
 mod status;
 mod takeover;
 mod unmount;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -47,6 +51,10 @@ pub fn run(call: Call) -> Result<ExitCode> {
         Command::Passwd(args) => passwd::run(&args),
         Command::Custody(args) => custody::run(&args),
         Command::Gateway(args) => gateway::run(&args),
+        Command::Seal(args) => seal::run(&args),
+        Command::Verify(args) => verify::run(&args),
+        Command::Scrub(args) => scrub::run(&args),
+        Command::Manifest(args) => manifest::run(&args),
         Command::Takeover(args) => takeover::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Completions(args) => completions::run(&args),

@@ -1,7 +1,7 @@
 //! `control.sock`: how `status` and `unmount` reach the process that serves a mount.
 //!
 //! One request a connection, a word on a line; answers are lines of JSON that name the protocol. A mount
-//! lives longer than the program that made it is installed: the requests `status` and `unmount "PATH"` and
+//! lives longer than the program that made it is installed: the requests `status`, `unmount "PATH"` and `seal "RUN"` and
 //! their answers stay as they are, newer programs add words, and an unknown word is answered by its name.
 //! Only the same user and root are heard (SO_PEERCRED), on both sides. The socket is in the state folder of
 //! a writing mount, and for every mount in a runtime folder under the mount's device number, where it is
@@ -22,7 +22,7 @@ use std::time::Duration;
 use anyhow::Result;
 use serde_json::Value;
 
-pub use self::client::{Client, PATIENCE, Silent, deadline, status_request, unmount_request};
+pub use self::client::{Client, PATIENCE, Silent, deadline, seal_request, status_request, unmount_request};
 use self::places::{in_folder, make_private, prefix, remove_dead, runtime_folders};
 
 /// The socket's name in a state folder.
@@ -45,6 +45,9 @@ pub trait Service: Send + Sync {
     /// and then, when everything is durable or was found not to be, `{"closed": true}` or the error.
     /// Whether it was unmounted.
     fn unmount(&self, at: &str, reply: &mut dyn FnMut(&Value)) -> bool;
+    /// Seals the run of that name or id: `{"done": n, "total": n}` as it goes, then `{"sealed": ...}`,
+    /// `{"refused": [...]}` or `{"error": ...}`.
+    fn seal(&self, run: &[u8], reply: &mut dyn FnMut(&Value));
 }
 
 /// Sockets that are served; their names go away when dropped.
@@ -122,6 +125,7 @@ fn answer(mut stream: UnixStream, service: &dyn Service) {
     match (word, serde_json::from_str::<String>(at)) {
         ("status", _) if service.is_gone() => reply(&serde_json::json!({ "gone": true })),
         ("status", _) => reply(&service.status()),
+        ("seal", Ok(run)) => service.seal(&client::of_hex(&run), &mut reply),
         ("unmount", Ok(at)) => {
             if service.unmount(&at, &mut reply) {
                 // Open until the process ends: its end of file tells the peer that it has gone.
@@ -171,6 +175,9 @@ mod tests {
         fn unmount(&self, at: &str, reply: &mut dyn FnMut(&Value)) -> bool {
             reply(&serde_json::json!({ "busy": at }));
             false
+        }
+        fn seal(&self, run: &[u8], reply: &mut dyn FnMut(&Value)) {
+            reply(&serde_json::json!({ "error": String::from_utf8_lossy(run) }));
         }
     }
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::Builder;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use runvault_fuse::Session;
@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::control::{Server, Service};
 use crate::exit::{self, Exit, refuse_with};
 use crate::mount_point::{self, Unmounted};
+use crate::sealing::{self, Sealing};
 use crate::store::{Open, Store};
 use crate::vault_status;
 
@@ -124,6 +125,9 @@ struct Outcome {
 /// How long the process stays for those who asked for its end.
 const FAREWELL: Duration = Duration::from_secs(5);
 
+/// How often someone who waits for a seal is told how far it is.
+const TELL: Duration = Duration::from_millis(500);
+
 /// What `status` and `unmount` ask.
 pub struct Mounted {
     at: PathBuf,
@@ -204,6 +208,20 @@ impl Service for Mounted {
 
     fn is_gone(&self) -> bool {
         self.lock().gone
+    }
+
+    fn seal(&self, run: &[u8], reply: &mut dyn FnMut(&Value)) {
+        let mut told = Instant::now();
+        let sealed = sealing::seal(&self.vault, run, &mut |done, total| {
+            if told.elapsed() > TELL {
+                told = Instant::now();
+                reply(&json!({ "done": done, "total": total }));
+            }
+        });
+        if let Ok(Sealing::Sealed(said)) = &sealed {
+            log::info!("run {} is sealed: seal {} of this gateway", said["run"], said["n"]);
+        }
+        reply(&sealing::answer(sealed));
     }
 
     fn unmount(&self, at: &str, reply: &mut dyn FnMut(&Value)) -> bool {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use common::Scratch;
 
-const COMMANDS: [&[&str]; 22] = [
+const COMMANDS: [&[&str]; 26] = [
     &["init"],
     &["key"],
     &["key", "export"],
@@ -25,6 +25,10 @@ const COMMANDS: [&[&str]; 22] = [
     &["gateway", "enroll"],
     &["gateway", "list"],
     &["gateway", "revoke"],
+    &["seal"],
+    &["verify"],
+    &["scrub"],
+    &["manifest"],
     &["takeover"],
     &["demo"],
     &["completions"],

@@ -39,6 +39,10 @@ fn every_command_that_has_it_prints_an_object_a_line() {
         ("custody rotate store --json --passphrase-file new.txt", "epoch"),
         ("gateway list store --json", "gateway"),
         ("takeover store run --json --passphrase-file new.txt", "taken"),
+        ("seal store run --json", "n"),
+        ("verify store run --json --passphrase-file new.txt", "summary"),
+        ("scrub store --json", "summary"),
+        ("manifest store run --json --passphrase-file new.txt", "path"),
     ] {
         let printed = objects(&scratch, command);
         assert!(printed.last().is_some_and(|last| last.get(field).is_some()), "{command}: {printed:?}");
@@ -62,6 +66,10 @@ fn every_command_that_has_it_prints_an_object_a_line() {
         "gateway enroll",
         "gateway list",
         "gateway revoke",
+        "seal",
+        "verify",
+        "scrub",
+        "manifest",
         "takeover",
         "demo",
         "completions",

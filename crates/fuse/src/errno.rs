@@ -10,7 +10,11 @@ pub(crate) fn of(error: &Error) -> i32 {
         // EBADMSG would be more exact, but programs know EIO: stop, and tell a person.
         Error::Damaged { .. } | Error::Newer { .. } | Error::Format(_) => libc::EIO,
         // The run can be read, and someone else's writes go on: for this mount it is a read-only one.
-        Error::Held { .. } | Error::NotHeld { .. } | Error::Revoked { .. } => libc::EROFS,
+        Error::Held { .. }
+        | Error::NotHeld { .. }
+        | Error::Revoked { .. }
+        | Error::Sealed { .. }
+        | Error::NotMaker { .. } => libc::EROFS,
         // POSIX: an error at a deferred write is EIO at every later call on it.
         Error::Poisoned { .. } => libc::EIO,
         // What is there stays readable, nothing more can be written: EROFS makes a program say so,

@@ -5,6 +5,7 @@
 //! known, [`replay`] writes a whole run folder into any directory, in the ways that instruments and the services
 //! beside them write.
 
+pub mod completeness;
 pub mod completion;
 pub mod copy_log;
 pub mod error;

@@ -127,6 +127,20 @@ pub enum Error {
         /// The gateway that signed it.
         maker: String,
     },
+    /// A run that nobody writes any more.
+    #[error("run {run} is sealed: it can be read, and no more")]
+    Sealed {
+        /// Run id.
+        run: String,
+    },
+    /// A run whose seal only its maker signs.
+    #[error("run {run} was made by gateway {maker}: only that one can seal it")]
+    NotMaker {
+        /// Run id.
+        run: String,
+        /// The gateway that signed it.
+        maker: String,
+    },
     /// This machine's chain was ended while it had the vault open.
     #[error("gateway {gateway}, which this machine is, was revoked: a run that it made would be refused")]
     Revoked {

@@ -107,6 +107,11 @@ impl Vault {
         self.nodes.idle(hand, places)
     }
 
+    /// The nodes of runs that were sealed here since this was asked last: nothing of them may stay in memory.
+    pub fn nodes_sealed_since(&self) -> Vec<Ino> {
+        std::mem::take(&mut *self.sealed_away())
+    }
+
     /// The nodes of runs that another machine has taken over and that `told` does not have yet: runs by the number
     /// that this mount counts them with.
     pub fn nodes_lost_since(&self, told: &mut HashSet<u32>) -> Vec<Ino> {

@@ -123,6 +123,11 @@ impl Run {
         })
     }
 
+    /// The gateway that made it.
+    pub(crate) fn maker(&self) -> IdentityId {
+        self.maker
+    }
+
     /// Why a machine that would write it may not.
     pub(crate) fn not_held(&self) -> Error {
         Error::not_held(self.id, self.maker)

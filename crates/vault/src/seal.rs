@@ -100,7 +100,7 @@ impl Vault {
     ///
     /// # Errors
     /// [`Posix::Busy`] while a file of it is open; [`Posix::NotPermitted`] for the files outside any run;
-    /// [`Error::NotHeld`], [`Error::Held`]; the store's.
+    /// [`Error::NotHeld`], [`Error::NotMaker`], [`Error::Sealed`], [`Error::Held`]; the store's.
     pub fn seal(
         &self,
         run: &RunId,
@@ -113,8 +113,14 @@ impl Vault {
         if run.kind != RunKind::Run {
             return Err(Posix::NotPermitted.into());
         }
+        if run.is_sealed() {
+            return Err(Error::Sealed { run: run.id.to_string() });
+        }
         if !run.held {
             return Err(run.not_held());
+        }
+        if run.maker() != gateway.id() {
+            return Err(Error::NotMaker { run: run.id.to_string(), maker: run.maker().to_string() });
         }
         // What an earlier session left is put in order by whoever opens the run for writing.
         let body = self.body(&run)?;
@@ -162,6 +168,7 @@ impl Vault {
         self.change_table(|entries| _ = entries.remove(&run.id));
         self.dirs.drop_run(run);
         run.mark_gone();
+        self.sealed_away().extend(self.nodes.of_run(run));
         if let Err(error) = self.scan(&mut self.hold_scans(), false) {
             log::warn!("run {} is looked for again later: {error}", run.id);
         }

@@ -13,7 +13,7 @@ use runvault_store::journal_files::JournalFiles;
 
 use crate::authority::{Authority, Gateway, Resume};
 use crate::outcome::{opened, outcome};
-use crate::{Damage, Error, Result, lease, recovery, runs};
+use crate::{Damage, Error, Result, lease, recovery, runs, seal};
 
 /// Who holds a run's lease, as a person is shown it; `None` where nobody does.
 ///
@@ -68,6 +68,9 @@ pub fn takeover(
         return Err(Error::Held { run: run.to_string(), holder });
     }
     let verified = runs::read_descriptor(root, run, authority)?;
+    if seal::has_seal(root, run)? {
+        return Err(Error::Sealed { run: run.to_string() });
+    }
     // An entry that does not open is what this makes good.
     let before = gateway.resume(run).ok().flatten();
     let held = before.is_some();

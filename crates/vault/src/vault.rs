@@ -4,7 +4,7 @@ mod status;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use runvault_store::backend::{Dir, Space};
@@ -98,6 +98,8 @@ pub struct Vault {
     looked: Mutex<Looked>,
     foreign: Mutex<HashMap<Ino, HashSet<u64>>>,
     synced: Mutex<Option<Instant>>,
+    /// Nodes of runs whose keys were erased here, which nobody has been told of.
+    sealed_away: Mutex<Vec<Ino>>,
     closed: AtomicBool,
 }
 
@@ -137,6 +139,7 @@ impl Vault {
             looked: Mutex::new(Looked { at: now, at_all: now }),
             foreign: Mutex::default(),
             synced: Mutex::default(),
+            sealed_away: Mutex::default(),
             closed: AtomicBool::new(false),
         });
         vault.scan(&mut vault.hold_scans(), true)?;
@@ -308,6 +311,11 @@ impl Vault {
             _ => false,
         };
         if missing { self.check_store().err().unwrap_or(error) } else { error }
+    }
+
+    /// Nodes of runs whose keys were erased here.
+    pub(crate) fn sealed_away(&self) -> MutexGuard<'_, Vec<Ino>> {
+        self.sealed_away.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn synced_now(&self) {

@@ -99,11 +99,14 @@ fn a_run_is_sealed_as_it_is_and_can_only_be_read_from_then_on() {
     let (one, two) = (&entry("RunInfo.xml").record, &entry("again.xml").record);
     assert!(one.object == two.object && (one.nlink, two.nlink) == (2, 2) && one.sha256 == two.sha256);
     assert_eq!(entry("RunInfo.xml").xattrs, [(b"user.sample".to_vec(), b"NA12878".to_vec())]);
-    assert_eq!(posix(reader.put("run/new", b"x")), Posix::ReadOnly);
-    // Neither does its own gateway write it again, and the next seal follows this one.
+    assert!(reader.put("run/new", b"x").is_err());
+    // Neither does its own gateway write it again, nor another take it over; the next seal follows this one.
     let again = fixture.writer();
-    assert_eq!(posix(again.put("run/new", b"x")), Posix::ReadOnly);
-    assert!(matches!(try_seal(&again), Err(Error::NotHeld { .. })));
+    assert!(matches!(again.put("run/new", b"x"), Err(Error::Sealed { .. })));
+    assert!(matches!(try_seal(&again), Err(Error::Sealed { .. })));
+    let other = common::State::new(4);
+    let taken = runvault_vault::takeover::takeover(&fixture.root, authority, &other, &run);
+    assert!(matches!(taken, Err(Error::Sealed { .. })));
     again.make_dir("second").unwrap();
     again.put("second/f", b"x").unwrap();
     let second = again.status().runs.iter().find(|run| run.name.as_deref() == Some(b"second")).unwrap().run;

@@ -1,5 +1,6 @@
 //! Who asks a mount's process, and how long an answer may take.
 
+use std::ffi::OsStr;
 use std::io::{BufReader, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
@@ -47,6 +48,18 @@ pub fn status_request() -> String {
 /// The request to unmount what is mounted at `at`.
 pub fn unmount_request(at: &Path) -> String {
     format!("unmount {}", Value::from(at.to_string_lossy()))
+}
+
+/// The request to seal a run, whose name may be any bytes: in hex.
+pub fn seal_request(run: &OsStr) -> String {
+    let hex: String = run.as_encoded_bytes().iter().map(|b| format!("{b:02x}")).collect();
+    format!("seal {}", Value::from(hex))
+}
+
+/// The name in such a request; what is no hex names no run.
+pub(super) fn of_hex(hex: &str) -> Vec<u8> {
+    let pair = |at| hex.get(at..at + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok());
+    (0..hex.len()).step_by(2).map_while(pair).collect()
 }
 
 /// When the patience ends; none does where it is zero.
@@ -107,6 +120,13 @@ impl Client {
             .ok()
             .and_then(|peer| Some((peer.pid, pidfd_open(peer.pid, PidfdFlags::empty()).ok()?)));
         Ok(Client { stream: BufReader::new(stream), until, process })
+    }
+
+    /// Waits for its answers without limit: they come when the work is done.
+    #[must_use]
+    pub fn patient(mut self) -> Self {
+        self.until = None;
+        self
     }
 
     /// Sends the request and reads the first answer.

@@ -37,6 +37,8 @@ pub(crate) struct Body {
     blocked: Option<String>,
     /// This machine writes, but does not hold the run: the gateway that made it.
     not_held: Option<IdentityId>,
+    /// It has a seal.
+    sealed: bool,
     /// What files are opened with while the run may not be written.
     reading: OnceLock<Arc<RunContext>>,
     /// The log has that the store turned read-only.
@@ -69,6 +71,7 @@ impl Body {
             asked: None,
             blocked: None,
             not_held: None,
+            sealed: false,
             reading: OnceLock::new(),
             read_only_told: AtomicBool::new(false),
             told: Mutex::default(),
@@ -106,6 +109,9 @@ impl Body {
     }
 
     fn why_read_only(&self) -> Error {
+        if self.sealed {
+            return Error::Sealed { run: self.run.to_string() };
+        }
         if let Some(maker) = self.not_held {
             return Error::not_held(self.run, maker);
         }
@@ -245,7 +251,7 @@ impl Vault {
         let reader = || run.reader(&tree);
         let Some(gateway) = self.gateway.as_deref() else { return Ok(only_read(reader())) };
         if run.is_sealed() {
-            return Ok(only_read(reader()));
+            return Ok(Body { sealed: true, ..only_read(reader()) });
         }
         if !run.held {
             return Ok(Body { not_held: Some(run.maker), ..only_read(reader()) });

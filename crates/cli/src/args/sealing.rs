@@ -1,0 +1,98 @@
+//! Arguments of the commands about sealed runs.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, ValueHint};
+
+use super::Who;
+
+/// Seal a run: read it back, sign what is there, erase its key on this machine
+///
+/// Only the gateway that made the run can, and asks for no passphrase. Every file is read back from the store and must
+/// authenticate; nothing of the run may be open. What RunInfo.xml promises and is not there is said in the seal. From
+/// then on this machine can neither read nor change the run; the owner and its readers can read it.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  runvault seal /srv/store 240101_NB501
+  runvault seal --state /var/lib/runvault /srv/store 240101_NB501      also while it is mounted
+  runvault seal --json /srv/store 240101_NB501 | jq .missing")]
+pub struct Seal {
+    /// The store
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub store: PathBuf,
+    /// The run's name or id
+    pub run: OsString,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub who: Who,
+}
+
+/// Compare a sealed run with its seal: every name, attribute, byte and version
+///
+/// Names each file that is damaged, missing, added, changed, swapped or older than it was sealed, and exits with 4 if
+/// there is one. Says all that `scrub` says, and more. Writes nothing to the store.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  runvault verify /srv/store 240101_NB501
+  runvault verify --json /srv/store 240101_NB501 | jq -r 'select(.change) | .path'")]
+pub struct Verify {
+    /// The store
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub store: PathBuf,
+    /// The run's name or id
+    pub run: OsString,
+    /// Print JSON: an object for each finding, and one for the summary
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub who: Who,
+}
+
+/// Compare the store with its signatures, without any key
+///
+/// Verifies the chain of custody, the signature of every run and of every seal, and the hash of every stored byte of
+/// sealed runs, on all cores. For whoever keeps or moves the store. Names each stored file that is missing, added or
+/// changed, and exits with 4 if there is one.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  runvault scrub /srv/store
+  runvault scrub --json /backup/store | jq -r 'select(.change) | .object'")]
+pub struct Scrub {
+    /// The store
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub store: PathBuf,
+    /// Print JSON: an object for each finding, and one for the summary
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub who: Who,
+}
+
+/// Print the signed list of a sealed run's files
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  runvault manifest /srv/store 240101_NB501
+  runvault manifest --sha256sums /srv/store 240101_NB501 > sums
+  cd /mnt/runs/240101_NB501 && sha256sum -c ~/sums      in a mount of the run, or a copy")]
+pub struct ManifestOf {
+    /// The store
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub store: PathBuf,
+    /// The run's name or id
+    pub run: OsString,
+    /// Hashes and paths as sha256sum(1) prints them
+    #[arg(long, conflicts_with = "json")]
+    pub sha256sums: bool,
+    /// Print JSON: an object for each entry, one a line
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub who: Who,
+}

@@ -1,0 +1,78 @@
+//! `scrub`: the whole store against its signatures, without any key.
+
+use anyhow::Result;
+use runvault_custody::authority::Acting;
+use runvault_format::ids::RunId;
+use runvault_vault::authority::Authority;
+use runvault_vault::seal::{self, Change, Finding};
+use runvault_vault::{Error, runs};
+use serde_json::json;
+
+use super::verify::{end, tell};
+use crate::args::Scrub;
+use crate::output::{self, count, shown};
+use crate::progress;
+use crate::store::Store;
+
+pub fn run(args: &Scrub) -> Result<()> {
+    let store = Store::open(&args.store, &args.who)?;
+    let authority = Acting::gateway_only(store.chain.clone());
+    let listed = runs::list(&store.root)?;
+    let bar = progress::items(0, "scrub");
+    let (mut sealed, mut open, mut findings) = (0u64, 0u64, 0u64);
+    for (i, run) in listed.iter().enumerate() {
+        bar.set_message(format!("run {} of {}", i + 1, listed.len()));
+        let found = look(&store, run, &*authority, &|done, total| {
+            bar.set_length(total as u64);
+            bar.set_position(done as u64);
+        })?;
+        match found {
+            None => open += 1,
+            Some(found) => {
+                sealed += 1;
+                findings += found.len() as u64;
+                bar.suspend(|| found.iter().try_for_each(|finding| tell(args.json, finding, Some(run))))?;
+            }
+        }
+    }
+    bar.finish_and_clear();
+    if args.json {
+        output::json(
+            &json!({ "summary": { "sealed_runs": sealed, "open_runs": open, "findings": findings } }),
+        )?;
+    } else if findings == 0 {
+        output::line(&format!(
+            "{} as signed; {} not sealed, of which only the signature was verified",
+            count(sealed, "sealed run"),
+            count(open, "run")
+        ))?;
+    }
+    end(findings, &format!("the store {}", shown(&args.store)))
+}
+
+/// What is wrong with a run; `None` for one that is open and rightly signed.
+fn look(
+    store: &Store,
+    run: &RunId,
+    authority: &dyn Authority,
+    progress: &(dyn Fn(usize, usize) + Sync),
+) -> Result<Option<Vec<Finding>>> {
+    let looked = runs::read_descriptor(&store.root, run, authority).and_then(|_| {
+        if seal::has_seal(&store.root, run)? {
+            return seal::scrub(&store.root, run, authority, progress).map(Some);
+        }
+        Ok(None)
+    });
+    match looked {
+        Err(Error::Damaged { object, damage }) => {
+            let place = object.strip_prefix(&format!("runs/{run}/")).unwrap_or(&object).to_owned();
+            let change = Change::Damaged(damage.to_string());
+            Ok(Some(vec![Finding { object: place, path: None, change }]))
+        }
+        Err(Error::Store { source, object, .. }) if source.raw_os_error() == Some(libc::ENOENT) => {
+            let place = object.strip_prefix(&format!("runs/{run}/")).unwrap_or(&object).to_owned();
+            Ok(Some(vec![Finding { object: place, path: None, change: Change::Missing }]))
+        }
+        looked => Ok(looked?),
+    }
+}

@@ -1,0 +1,115 @@
+//! `seal`: by this machine's gateway, through its live mount where there is one.
+
+use std::os::unix::ffi::OsStrExt;
+
+use anyhow::Result;
+use runvault_custody::Error as Custody;
+use runvault_vault::Options;
+use serde_json::Value;
+
+use crate::args::Seal;
+use crate::control::{Client, seal_request};
+use crate::exit::{Exit, refuse, refuse_with};
+use crate::output::{self, count, shown, size, visible};
+use crate::progress;
+use crate::sealing::{self, Sealing};
+use crate::store::{Store, require_gateway};
+
+pub fn run(args: &Seal) -> Result<()> {
+    require_gateway(&args.store, &args.who)?;
+    let store = Store::open(&args.store, &args.who)?;
+    match store.ingest(Options::default()) {
+        Ok(open) => {
+            let bar = progress::bytes(0, "seal");
+            let sealed = sealing::seal(&open.vault, args.run.as_bytes(), &mut |done, total| {
+                bar.set_length(total);
+                bar.set_position(done);
+            });
+            bar.finish_and_clear();
+            let closed = open.close();
+            let sealed = sealed?;
+            closed?;
+            tell(args, &sealed)
+        }
+        Err(error) if matches!(error.downcast_ref(), Some(Custody::Busy { .. })) => {
+            tell(args, &by_its_mount(args, &store)?)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The process that has the state folder seals.
+fn by_its_mount(args: &Seal, store: &Store) -> Result<Sealing> {
+    let mut client = Client::of_state(&store.state_of_vault())?.patient();
+    let bar = progress::bytes(0, "seal");
+    let mut answer = client.ask(&seal_request(&args.run))?;
+    while let Some(done) = answer.get("done").and_then(Value::as_u64) {
+        bar.set_length(answer["total"].as_u64().unwrap_or(done));
+        bar.set_position(done);
+        let next = client.next()?;
+        answer =
+            next.ok_or_else(|| refuse(Exit::Failed, "the mount's process ended before the run was sealed"))?;
+    }
+    bar.finish_and_clear();
+    sealing::of_answer(&answer)
+}
+
+fn tell(args: &Seal, sealed: &Sealing) -> Result<()> {
+    let name = visible(args.run.as_bytes());
+    match sealed {
+        Sealing::Refused(faults) => {
+            for fault in faults {
+                if args.json {
+                    output::json(fault)?;
+                } else {
+                    let path = fault["path"].as_str().or(fault["object"].as_str()).unwrap_or_default();
+                    let what = fault["what"].as_str().unwrap_or_default();
+                    output::error_line(&format!("{}: {what}", visible(path.as_bytes())))?;
+                }
+            }
+            Err(refuse_with(
+                Exit::Damaged,
+                format!(
+                    "run {name} was not sealed: {} of it cannot be signed",
+                    count(faults.len() as u64, "object")
+                ),
+                format!(
+                    "someone or something changed it in the store since it was written: restore what is named from a\n\
+                     backup, or remove it through the mount, and seal again. runvault check {} says more",
+                    shown(&args.store)
+                ),
+            ))
+        }
+        Sealing::Sealed(said) if args.json => output::json(said),
+        Sealing::Sealed(said) => {
+            let number = |key: &str| said[key].as_u64().unwrap_or_default();
+            let (files, bytes) = (count(number("files"), "file"), size(number("bytes")));
+            output::line(&format!(
+                "run {name} is sealed: {files}, {bytes}; seal {} of this gateway.\n\
+                 Its key is erased here: only the owner, and readers that it is sealed to, open it from now on.",
+                number("n")
+            ))?;
+            for foreign in said["foreign"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+                output::warn(&format!("{}: not ours, and not sealed", visible(foreign.as_bytes())));
+            }
+            tell_completeness(said)
+        }
+    }
+}
+
+/// Whether the run is complete is no matter of the seal, which says what is there.
+fn tell_completeness(said: &Value) -> Result<()> {
+    let missing = said["missing"].as_u64();
+    match (missing, said["complete"].as_bool()) {
+        (_, Some(true)) => {
+            output::line("complete: every file of base calls and filters that RunInfo.xml promises is there")
+        }
+        (Some(missing), Some(false)) => {
+            let named = said["named"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            let named: Vec<&str> = named.take(10).collect();
+            output::warn(&format!("incomplete: {} ({missing} in all)", named.join(", ")));
+            Ok(())
+        }
+        _ => output::line("whether it is complete is not known: it has no RunInfo.xml of a known instrument"),
+    }
+}

@@ -1,0 +1,132 @@
+//! `verify`: a sealed run against its seal, with its key.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+
+use anyhow::Result;
+use runvault_custody::follow::with_newest_keys;
+use runvault_format::ids::RunId;
+use runvault_vault::Vault;
+use runvault_vault::authority::Authority;
+use runvault_vault::seal::{self, Finding};
+use serde_json::{Map, Value, json};
+
+use crate::args::Verify;
+use crate::exit::{Exit, refuse, refuse_with};
+use crate::output::{self, count, json_name, shown, size, visible};
+use crate::progress;
+use crate::store::Store;
+
+pub fn run(args: &Verify) -> Result<()> {
+    let mut store = Store::open(&args.store, &args.who)?;
+    let identity = store.identity(&args.who)?;
+    let bar = progress::bytes(0, "verify");
+    let root = Arc::clone(&store.root);
+    let verified = with_newest_keys(&root, &mut store.chain, &identity, |authority| {
+        let run = find(&root, authority, &args.run)?;
+        require_seal(&root, &run, &args.run)?;
+        let verified = seal::verify(&root, &run, &**authority, &mut |done, total| {
+            bar.set_length(total);
+            bar.set_position(done);
+        });
+        Ok::<_, anyhow::Error>(verified?)
+    })?;
+    bar.finish_and_clear();
+    for finding in &verified.findings {
+        tell(args.json, finding, None)?;
+    }
+    let (name, findings) = (visible(&verified.name), verified.findings.len() as u64);
+    if args.json {
+        let mut summary = Map::new();
+        json_name(&mut summary, "run_name", &verified.name);
+        summary.insert("summary".into(), json!({
+            "run": verified.note.run, "gateway": verified.note.gateway, "n": verified.note.n,
+            "sealed": verified.note.sealed, "files": verified.files, "bytes": verified.bytes, "findings": findings,
+        }));
+        let about = serde_json::from_str::<Value>(&verified.about).unwrap_or_default();
+        summary.insert("about".into(), about);
+        output::json(&Value::Object(summary))?;
+    } else if findings == 0 {
+        output::line(&format!(
+            "run {name} is as gateway {} sealed it on {}: {}, {}",
+            verified.note.gateway,
+            verified.note.sealed,
+            count(verified.files, "file"),
+            size(verified.bytes)
+        ))?;
+    }
+    end(findings, &format!("run {name}"))
+}
+
+/// Exit 4 where something was found.
+pub fn end(findings: u64, what: &str) -> Result<()> {
+    if findings == 0 {
+        return Ok(());
+    }
+    Err(refuse_with(
+        Exit::Damaged,
+        format!("{what} is not as it was sealed: {}", count(findings, "finding")),
+        "restore what is named from a copy whose `scrub` finds nothing",
+    ))
+}
+
+/// One line, or one object. `run`: which, where several are looked at.
+pub fn tell(json: bool, finding: &Finding, run: Option<&RunId>) -> Result<()> {
+    if json {
+        let mut object = Map::new();
+        if let Some(run) = run {
+            object.insert("run".into(), json!(run));
+        }
+        object.insert("object".into(), json!(finding.object));
+        if let Some(path) = &finding.path {
+            json_name(&mut object, "path", path);
+        }
+        object.insert("change".into(), json!(finding.change.word()));
+        object.insert("what".into(), json!(finding.change.to_string()));
+        return output::json(&Value::Object(object));
+    }
+    let place = match (&finding.path, run) {
+        (Some(path), _) if !path.is_empty() => visible(path),
+        (_, Some(run)) => format!("runs/{run}/{}", visible(finding.object.as_bytes())),
+        (_, None) => visible(finding.object.as_bytes()),
+    };
+    output::line(&format!("{place}: {}", finding.change))
+}
+
+/// The run of that name or id, among those that this identity opens.
+pub fn find(
+    root: &Arc<dyn runvault_store::backend::Dir>,
+    authority: &Arc<dyn Authority>,
+    run: &OsStr,
+) -> Result<RunId> {
+    if let Some(id) = run.to_str().and_then(|text| text.parse().ok()) {
+        return Ok(id);
+    }
+    let vault =
+        Vault::open(Arc::clone(root), Arc::clone(authority), None, runvault_vault::Options::default())?;
+    let status = vault.status();
+    vault.close()?;
+    let found = status.runs.iter().filter(|known| known.name.as_deref() == Some(run.as_bytes()));
+    match found.collect::<Vec<_>>().as_slice() {
+        [one] => Ok(one.run),
+        [] => Err(refuse_with(
+            Exit::Failed,
+            format!("no run that this key opens is named {}", shown(run)),
+            "runvault ls STORE lists them; a run whose name is damaged goes by its id",
+        )),
+        _ => Err(refuse(Exit::Usage, format!("several runs are named {}: name one by its id", shown(run)))),
+    }
+}
+
+/// Exit 1 for a run that is open.
+pub fn require_seal(root: &Arc<dyn runvault_store::backend::Dir>, run: &RunId, name: &OsStr) -> Result<()> {
+    if seal::has_seal(root, run)? {
+        return Ok(());
+    }
+    Err(refuse_with(
+        Exit::Failed,
+        format!("run {} has no seal: it is open, or its seal was removed", shown(name)),
+        "runvault check STORE reads what is there; runvault seal seals it, on the machine that made it",
+    ))
+}

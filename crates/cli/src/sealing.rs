@@ -1,0 +1,140 @@
+//! Sealing a run that a vault has open: by its name or id, with what its RunInfo.xml says of it.
+
+use std::collections::HashSet;
+
+use anyhow::Result;
+use runvault_format::ids::RunId;
+use runvault_sequencer::completeness;
+use runvault_sequencer::family::Family;
+use runvault_sequencer::run_name::RunName;
+use runvault_vault::Vault;
+use runvault_vault::seal::{Contents, Outcome};
+use serde_json::{Map, Value, json};
+
+use crate::exit::{Exit, refuse, refuse_with};
+use crate::output::{json_name, visible};
+
+/// RunInfo.xml of a real run is smaller by far.
+const RUN_INFO_MAX: u64 = 4 << 20;
+/// What is missing is counted; so much of it is named.
+const NAMED: usize = 100;
+
+/// What came of it, as it is printed.
+pub enum Sealing {
+    /// Facts of the seal.
+    Sealed(Value),
+    /// An object for each thing that does not authenticate.
+    Refused(Vec<Value>),
+}
+
+/// Seals the run of that name or id.
+///
+/// # Errors
+/// Exit 1: there is none, or not here; exit 5: something of it is open.
+pub fn seal(vault: &Vault, run: &[u8], progress: &mut dyn FnMut(u64, u64)) -> Result<Sealing> {
+    let (id, name) = find(vault, run)?;
+    let mut facts = Map::new();
+    let mut about = |contents: &mut Contents<'_>| {
+        facts = about(&name, contents)?;
+        Ok(Value::Object(facts.clone()).to_string())
+    };
+    match vault.seal(&id, &mut about, progress) {
+        Err(runvault_vault::Error::Posix(runvault_vault::Posix::Busy)) => Err(refuse_with(
+            Exit::Busy,
+            format!("something of run {} is open", visible(run)),
+            "whoever writes or reads it must close it first: fuser -vm MOUNTPOINT",
+        )),
+        Err(runvault_vault::Error::Posix(runvault_vault::Posix::NotPermitted)) => {
+            Err(refuse(Exit::Usage, "the files outside any run are not sealed"))
+        }
+        Err(other) => Err(other.into()),
+        Ok(Outcome::Refused(faults)) => Ok(Sealing::Refused(faults.iter().map(fault).collect())),
+        Ok(Outcome::Sealed(summary)) => {
+            facts.insert("run".into(), json!(summary.run));
+            facts.insert("n".into(), json!(summary.n));
+            facts.insert("files".into(), json!(summary.files));
+            facts.insert("bytes".into(), json!(summary.bytes));
+            facts.insert("foreign".into(), json!(summary.foreign));
+            Ok(Sealing::Sealed(Value::Object(facts)))
+        }
+    }
+}
+
+fn fault(fault: &runvault_vault::seal::Fault) -> Value {
+    let mut object = Map::new();
+    object.insert("object".into(), json!(fault.object));
+    if let Some(path) = &fault.path {
+        json_name(&mut object, "path", path);
+    }
+    let what = fault.damage.as_ref().map_or_else(|| "missing".to_owned(), ToString::to_string);
+    object.insert("what".into(), json!(what));
+    Value::Object(object)
+}
+
+/// An answer of a mount's process.
+///
+/// # Errors
+/// What it could not do.
+pub fn of_answer(answer: &Value) -> Result<Sealing> {
+    if let Some(faults) = answer.get("refused").and_then(Value::as_array) {
+        return Ok(Sealing::Refused(faults.clone()));
+    }
+    if let Some(sealed) = answer.get("sealed") {
+        return Ok(Sealing::Sealed(sealed.clone()));
+    }
+    let what = answer["error"].as_str().unwrap_or("the mount's process gave no answer that makes sense");
+    let exit = if answer["busy"] == true { Exit::Busy } else { Exit::Failed };
+    Err(refuse(exit, what))
+}
+
+/// [`seal`] as such an answer.
+pub fn answer(sealed: Result<Sealing>) -> Value {
+    match sealed {
+        Ok(Sealing::Sealed(said)) => json!({ "sealed": said }),
+        Ok(Sealing::Refused(faults)) => json!({ "refused": faults }),
+        Err(error) => json!({
+            "error": crate::exit::chain(&error), "busy": crate::exit::of(&error) == Exit::Busy,
+        }),
+    }
+}
+
+/// Of the runs that are held here; with its name.
+fn find(vault: &Vault, run: &[u8]) -> Result<(RunId, Vec<u8>)> {
+    let wanted: Option<RunId> = std::str::from_utf8(run).ok().and_then(|text| text.parse().ok());
+    let runs = vault.status().runs;
+    let found: Vec<_> =
+        runs.iter().filter(|r| Some(r.run) == wanted || r.name.as_deref() == Some(run)).collect();
+    match found.as_slice() {
+        [one] => Ok((one.run, one.name.clone().unwrap_or_default())),
+        [] => Err(refuse_with(
+            Exit::Failed,
+            format!("this machine holds no run {}", visible(run)),
+            "it was sealed already, or another gateway made it: runvault status shows the runs that are held here",
+        )),
+        _ => Err(refuse(Exit::Usage, format!("several runs are named {}: name one by its id", visible(run)))),
+    }
+}
+
+/// The text on the run in its manifest (docs/format.md).
+fn about(name: &[u8], contents: &mut Contents<'_>) -> runvault_vault::Result<Map<String, Value>> {
+    let last = name.rsplit(|b| *b == b'/').next().unwrap_or_default();
+    let run_name = std::str::from_utf8(last).ok().and_then(RunName::parse);
+    let family = run_name.as_ref().and_then(Family::of_run);
+    let run_info = contents.read(b"RunInfo.xml", RUN_INFO_MAX)?.and_then(|xml| String::from_utf8(xml).ok());
+    let found: HashSet<String> =
+        contents.files().filter_map(|(path, _)| String::from_utf8(path).ok()).collect();
+    let compared = family.zip(run_info).and_then(|(family, xml)| {
+        completeness::of_run(family, &xml, &found)
+            .inspect_err(|error| log::warn!("whether the run is complete is not known: {error}"))
+            .ok()
+    });
+    let mut about = Map::new();
+    about.insert("ended".into(), json!("hand"));
+    about.insert("family".into(), json!(family.map(|family| family.profile().name)));
+    about.insert("complete".into(), json!(compared.as_ref().map(|c| c.missing.is_empty())));
+    about.insert("expected".into(), json!(compared.as_ref().map(|c| c.expected)));
+    about.insert("missing".into(), json!(compared.as_ref().map(|c| c.missing.len())));
+    let named: Vec<&String> = compared.iter().flat_map(|c| c.missing.iter().take(NAMED)).collect();
+    about.insert("named".into(), json!(named));
+    Ok(about)
+}
