@@ -7,7 +7,10 @@ ACLs, devices and set-id bits are left out: they are the store's own, and nothin
 
     reader.py [--identity KEYFILE] [--passphrase-file F] [--fingerprint HEX] STORE list
     reader.py [--identity KEYFILE] [--passphrase-file F] [--fingerprint HEX] STORE extract DIR
+    reader.py [--identity KEYFILE] [--passphrase-file F] [--fingerprint HEX] STORE verify
     reader.py vectors DIR
+
+`verify` compares every sealed run with its seal.
 
 Exit codes: 0 all read, 1 something was refused (each is a line on stderr), 2 it cannot begin.
 """
@@ -21,6 +24,7 @@ try:
     from sections.conventions import Dir, Refusal, demand
     from sections.vault import Vault
     from sections.extraction import Extraction, shown_path
+    from sections.seals import Seal
 except ImportError as missing:
     if not (missing.name or "").startswith("cryptography"):
         raise
@@ -36,11 +40,11 @@ def main():
     parser.add_argument("--passphrase-file", metavar="F", help="its first line unlocks the key file")
     parser.add_argument("--fingerprint", metavar="HEX", help="the vault id that is expected")
     parser.add_argument("store")
-    parser.add_argument("command", choices=["list", "extract"])
+    parser.add_argument("command", choices=["list", "extract", "verify"])
     parser.add_argument("dir", nargs="?", help="where to extract to: new, or empty")
     options = parser.parse_args()
     if (options.command == "extract") != (options.dir is not None):
-        parser.error("extract takes a directory, list none")
+        parser.error("extract takes a directory, list and verify none")
     sys.setrecursionlimit(10_000)
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     refused = []
@@ -55,6 +59,8 @@ def main():
         vault = Vault(options.store, options)
         if options.command == "list":
             list_runs(vault, refuse)
+        elif options.command == "verify":
+            verify_runs(vault, refuse)
         else:
             extract_all(vault, options.dir, refuse)
     except (Refusal, OSError) as refusal:
@@ -72,6 +78,17 @@ def list_runs(vault, refuse):
         print(f"gateway {gateway['id']} {gateway['label']}")
     for run in vault.runs(refuse):
         print(f"{run.descriptor['kind']} {run.id.hex()} {run.descriptor['opened']} {shown_path(run.name)}")
+
+
+def verify_runs(vault, refuse):
+    for run in vault.runs(refuse):
+        if "seal" not in map(os.fsdecode, run.dir.names()):
+            continue
+        try:
+            files = Seal(run, vault.state["gateways"]).verify(refuse)
+            print(f"{run.id.hex()} {shown_path(run.name)}: {files} files compared with the seal")
+        except (Refusal, OSError) as refusal:
+            refuse(f"runs/{run.id.hex()}/seal", refusal)
 
 
 def extract_all(vault, path, refuse):

@@ -16,6 +16,7 @@ from sections.identities import HEX32, INT, Identity, LABEL, U32, open_key_file,
 from sections.custody import RETIRED, follow, open_epochs, parse_genesis, share_hash, state_zero
 from sections.runs import RunKeys, keys_of, parse_run_text, verify_run
 from sections.files import DIRECTORY, FILE, File, open_chunk, open_copy, parse_clear, stored_size
+from sections.seals import parse_digests, parse_manifest, parse_pins, parse_seal_text
 from sections.names import (
     decrypt_link, decrypt_name, decrypt_run_name, decrypt_xattr_name, decrypt_xattr_value, link_side_of, place_of,
     read_record)
@@ -184,8 +185,22 @@ def records(v):
             "blob": body[110 + path:110 + path + blob].hex(), "used": length}
 
 
+def seals(v):
+    if v["what"] == "note":
+        note = parse_seal_text(v["text"].encode())
+        return {"n": note["n"], "files": note["files"], "manifest_id": note["manifest_id"]}
+    if v["what"] == "manifest":
+        name, about, entries = parse_manifest(un(v["bytes"]))
+        return {"name": name.hex(), "about": about, "names": [e.name.hex() for e in entries],
+                "sizes": [e.size for e in entries]}
+    if v["what"] == "pins":
+        pinned, nonces = parse_pins(un(v["bytes"]))
+        return {"entries": [[p[0].hex(), *p[1:]] for p in pinned], "nonces": len(nonces)}
+    return {"paths": [path for path, _, _ in parse_digests(v["text"].encode())]}
+
+
 CHECKS = {check.__name__: check for check in (
-    chunks, headers, files, directories, lengths, names, keys, envelopes, notes, runs, texts, custody, records)}
+    chunks, headers, files, directories, lengths, names, keys, envelopes, notes, runs, seals, texts, custody, records)}
 # The word list of BIP-39 is not on the page; the reader shows vault ids in hex.
 NOT_CHECKED = {"words"}
 

@@ -99,7 +99,8 @@ fn what_is_no_tree_is_refused() {
             other => panic!("{other}"),
         }
     };
-    let cases: [(&str, fn(&mut Manifest)); 18] = [
+    type Case = (&'static str, fn(&mut Manifest));
+    let cases: [Case; 18] = [
         ("no top directory", |m| m.entries.clear()),
         ("top", |m| m.entries[0].record.kind = Kind::Fifo),
         ("top", |m| m.entries[0].name = b"x".to_vec()),

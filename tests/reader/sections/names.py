@@ -3,7 +3,7 @@
 import re
 
 from .conventions import base32, demand, lb, sha256, unbase32
-from .suite import siv_open
+from .suite import siv_open, siv_seal
 from .files import DIRECTORY, File
 
 # 11.1 Directories and places
@@ -50,6 +50,12 @@ def decrypt_name(key, directory, stored, side):
         demand(SHORT_FORM.fullmatch(stored), "foreign-name")
         sealed = unbase32(stored, "foreign-name")
     return check_name(siv_open(key, [b"runvault/1 name", directory], sealed))
+
+
+def stored_name(key, directory, name):
+    """The stored form of a name, which is the same each time."""
+    sealed = siv_seal(key, [b"runvault/1 name", directory], name)
+    return base32(sealed) if len(sealed) <= 156 else b"0" + base32(sha256(sealed)[:20])
 
 
 def decrypt_run_name(key, run_id, sealed):

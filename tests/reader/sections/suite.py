@@ -32,6 +32,10 @@ def gcm_open(key, nonce, associated, sealed):
         raise Refusal("not-authentic") from None
 
 
+def siv_seal(key, associated, plain):
+    return AESSIV(key).encrypt(plain, associated)
+
+
 def siv_open(key, associated, sealed):
     try:
         return AESSIV(key).decrypt(sealed, associated)

@@ -16,6 +16,7 @@ mod names;
 mod notes;
 mod records;
 mod runs;
+mod seals;
 mod texts;
 
 use std::fs;
@@ -45,7 +46,7 @@ fn vector(name: impl Into<String>, outcome: &'static str, input: Value) -> Vecto
     Vector { name: name.into(), outcome, input }
 }
 
-const SETS: [Set; 13] = [
+const SETS: [Set; 14] = [
     lengths::SET,
     keys::SET,
     names::SET,
@@ -56,6 +57,7 @@ const SETS: [Set; 13] = [
     records::SET,
     notes::SET,
     runs::SET,
+    seals::SET,
     texts::SET,
     envelopes::SET,
     custody::SET,

@@ -263,7 +263,7 @@ impl Survey {
                     continue;
                 }
                 Shape::Record | Shape::SideName | Shape::SideLink => {
-                    self.digest(&*dir, &stored, &child).map(|line| _ = self.lines.push(line))
+                    self.digest(&*dir, &stored, &child).map(|line| self.lines.extend([line]))
                 }
                 Shape::Short | Shape::Long => {
                     self.child(i, &*dir, &id, stored, &child).map(|found| children.extend(found))

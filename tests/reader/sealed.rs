@@ -1,0 +1,55 @@
+//! Sealed runs through the second reader: what runvault seals it accepts, and what was changed since it names.
+
+use std::fs;
+use std::process::{Command, Output};
+
+use runvault_tests::Site;
+use runvault_tests::making::full_tree;
+use runvault_tests::tools::{output, printed, run, runvault};
+
+use crate::{extract, python, random};
+
+fn verified(site: &Site) -> Output {
+    let mut reader = python("reader.py");
+    output(reader.arg("--identity").arg(&site.identity).arg(&site.store).arg("verify"))
+}
+
+#[test]
+fn a_sealed_run_is_verified_by_the_page_alone() {
+    let site = Site::new();
+    site.enroll();
+    let mount = site.ingest().mount();
+    fs::create_dir(mount.path("run")).expect("a run");
+    full_tree(&mount.path("run/tree"), &mut random(40));
+    mount.unmount();
+    let mut seal = Command::new(runvault());
+    let sealed = run(seal.args(["seal", "--json", "--state"]).arg(&site.state).arg(&site.store).arg("run"));
+    let facts: serde_json::Value = serde_json::from_slice(&sealed.stdout).expect("JSON");
+    let done = verified(&site);
+    let says = format!("run: {} files compared with the seal", facts["files"]);
+    assert!(done.status.success() && printed(&done).contains(&says), "{}", printed(&done));
+    extract(&site);
+
+    // A byte of the largest stored file, then a file that was not sealed.
+    let dir = site.store.join("runs").join(facts["run"].as_str().expect("an id"));
+    let digests = fs::read_to_string(dir.join("seal/digests")).expect("digests");
+    let files = digests.lines().filter_map(|line| line.split_once("  ")).map(|(_, path)| dir.join(path));
+    let file = files
+        .filter(|file| file.starts_with(dir.join("tree")))
+        .max_by_key(|file| fs::metadata(file).map_or(0, |meta| meta.len()))
+        .expect("a file");
+    let good = fs::read(&file).expect("stored");
+    let mut bad = good.clone();
+    bad[1100] ^= 1;
+    fs::write(&file, bad).expect("changed");
+    let done = verified(&site);
+    assert_eq!(done.status.code(), Some(1), "{}", printed(&done));
+    assert!(printed(&done).contains("digests (changed)"), "{}", printed(&done));
+    fs::write(&file, good).expect("put back");
+    let added = dir.join("tree").join("a".repeat(39));
+    fs::write(&added, b"x").expect("added");
+    let done = verified(&site);
+    assert!(printed(&done).contains("digests (added)") && !done.status.success(), "{}", printed(&done));
+    fs::remove_file(&added).expect("taken away");
+    assert!(verified(&site).status.success());
+}
