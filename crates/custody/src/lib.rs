@@ -5,6 +5,7 @@
 
 pub mod authority;
 pub mod chain;
+pub mod chains;
 mod claim;
 pub mod clock;
 pub mod enroll;

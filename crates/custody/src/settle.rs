@@ -24,6 +24,19 @@ pub(crate) fn is_in_store(root: &Arc<dyn Dir>, pending: &Pending) -> Result<bool
     Ok(read_descriptor(&runs, &pending.head.run)?.is_some_and(|found| found == pending.note))
 }
 
+/// The runs of the store, by their names.
+pub(crate) fn runs(root: &Arc<dyn Dir>) -> Result<Vec<RunId>> {
+    let names = layout::names(&layout::open_dir(root, RUNS, RUNS)?, RUNS)?;
+    Ok(names.iter().filter_map(|name| std::str::from_utf8(name).ok()?.parse().ok()).collect())
+}
+
+/// A run's run.json, whatever it is; `None`: it has none.
+pub(crate) fn run_note(root: &Arc<dyn Dir>, run: &RunId) -> Result<Option<Vec<u8>>> {
+    let dir = layout::open_dir(root, RUNS, RUNS)?;
+    // What is no file is `check`'s to name.
+    Ok(read_descriptor(&dir, run).unwrap_or_default())
+}
+
 /// The note of a run's seal, whatever it is; `None`: it has none.
 pub(crate) fn seal_note(root: &Arc<dyn Dir>, run: &RunId) -> Result<Option<Vec<u8>>> {
     let runs = layout::open_dir(root, RUNS, RUNS)?;
@@ -52,13 +65,10 @@ pub(crate) fn newest_runs(
     root: &Arc<dyn Dir>,
     gateways: &HashMap<IdentityId, VerifyingKey>,
 ) -> Result<HashMap<IdentityId, Head>> {
-    let runs = layout::open_dir(root, RUNS, RUNS)?;
+    let dir = layout::open_dir(root, RUNS, RUNS)?;
     let mut newest: HashMap<IdentityId, Head> = HashMap::new();
-    for name in layout::names(&runs, RUNS)? {
-        let Some(run) = std::str::from_utf8(&name).ok().and_then(|n| n.parse::<RunId>().ok()) else {
-            continue;
-        };
-        let Ok(Some(note)) = read_descriptor(&runs, &run) else { continue };
+    for run in runs(root)? {
+        let Ok(Some(note)) = read_descriptor(&dir, &run) else { continue };
         let Some(signer) = signer_of(&note) else { continue };
         let Some(key) = gateways.get(&signer) else { continue };
         let Ok(Pending { head, .. }) = parse_signed(note, &signer, key) else { continue };

@@ -5,6 +5,7 @@ use runvault_store::backend::{Kind, SetTime};
 use crate::api::{Attr, Caller, Handle, Ino, ROOT, SetAttr};
 use crate::handles::{strip_suid, without_suid};
 use crate::outcome::outcome;
+use crate::sealed::is_sealed;
 use crate::view::At;
 use crate::{Posix, Result, Vault};
 
@@ -26,6 +27,9 @@ impl Vault {
         }
         if ino == ROOT {
             return self.set_root(change);
+        }
+        if is_sealed(ino) {
+            return Err(self.sealed_refusal(ino));
         }
         let known = self.nodes.known(ino).ok_or(Posix::Stale)?;
         self.body(&known.run)?.check_writer()?;

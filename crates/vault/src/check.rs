@@ -17,7 +17,7 @@ use runvault_store::backend::Dir;
 use crate::authority::Authority;
 use crate::file::RunContext;
 use crate::outcome::part_opened;
-use crate::{Damage, Error, Result, recovery, runs};
+use crate::{Damage, Error, Result, recovery, runs, seal};
 
 pub use report::{CheckEvent, CheckSummary, Unproven};
 
@@ -100,6 +100,16 @@ impl Checker<'_> {
         (self.report)(CheckEvent::Foreign { object });
     }
 
+    /// The seal's own files; `verify` compares the run with them.
+    fn seal(&self, run: &RunId, context: &Arc<RunContext>) -> Result<()> {
+        if !seal::has_seal(self.root, run)? {
+            return Ok(());
+        }
+        let seal = seal::Seal::load(self.root, run, self.authority)?;
+        seal.digests()?;
+        seal.manifest(context).map(drop)
+    }
+
     fn run(&mut self, run: RunId) -> Result<()> {
         let dir = runs::run_dir(self.root, &run)?;
         self.around_run(&run, &dir);
@@ -131,6 +141,10 @@ impl Checker<'_> {
         (self.report)(CheckEvent::Run { run, name: Some(name.clone()) });
         let tree = dir.open_dir(b"tree").map_err(|e| part_opened("open", format!("runs/{run}/tree"), e))?;
         let context = RunContext::reader(run, keys, verified.descriptor.geometry, tree.clone());
+        if let Err(error) = self.seal(&run, &context) {
+            let object = error.object().map_or_else(|| format!("runs/{run}/seal"), ToOwned::to_owned);
+            self.damage(object, None, error);
+        }
         match recovery::count(&context, &dir, (self.held)(&run)) {
             Ok(counted) => {
                 self.summary.journal_records += counted.records;

@@ -16,6 +16,7 @@ use crate::file::RunContext;
 use crate::nodes::Name;
 use crate::outcome::outcome;
 use crate::run::{Body, Run};
+use crate::sealed::is_sealed;
 use crate::view::{not_opened, still_leads_to};
 use crate::{Damage, Error, Posix, Result, Vault, record};
 
@@ -124,6 +125,9 @@ impl Vault {
     /// [`Posix::NotFound`] for the mount's root while there is no loose run, [`Posix::NotDirectory`],
     /// [`Posix::Stale`]; damage; the store's.
     pub(crate) fn directory(&self, ino: Ino) -> Result<Arc<OpenDir>> {
+        if is_sealed(ino) {
+            return Err(self.sealed_refusal(ino));
+        }
         if let Some(dir) = self.kept_directory(ino) {
             return Ok(dir);
         }

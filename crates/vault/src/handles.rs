@@ -12,6 +12,7 @@ use crate::directory::OpenDir;
 use crate::file::FileObject;
 use crate::listing::Way;
 use crate::run::Body;
+use crate::sealed::{SealedFile, is_sealed};
 use crate::{Error, Posix, Result, Vault};
 
 /// Files whose size and mtime at the last close are remembered.
@@ -44,6 +45,9 @@ impl OpenListing {
 enum Open {
     File(Arc<OpenFile>),
     Listing(Arc<OpenListing>),
+    Sealed(Arc<SealedFile>),
+    /// Of a directory of a sealed run.
+    SealedListing(Ino),
 }
 
 /// What a kernel's cached pages of a file were true for.
@@ -85,14 +89,33 @@ impl Handles {
     pub(crate) fn file(&self, handle: Handle) -> Result<Arc<OpenFile>> {
         match self.get(handle)? {
             Open::File(file) => Ok(file),
-            Open::Listing(_) => Err(Posix::IsDirectory.into()),
+            Open::Listing(_) | Open::SealedListing(_) => Err(Posix::IsDirectory.into()),
+            Open::Sealed(_) => Err(Posix::ReadOnly.into()),
         }
+    }
+
+    /// An open file of a sealed run; `None` for one that is not sealed.
+    fn sealed(&self, handle: Handle) -> Result<Option<Arc<SealedFile>>> {
+        Ok(if let Open::Sealed(file) = self.get(handle)? { Some(file) } else { None })
+    }
+
+    pub(crate) fn add_sealed(&self, file: SealedFile) -> Handle {
+        self.add(Open::Sealed(Arc::new(file)))
+    }
+
+    pub(crate) fn add_sealed_listing(&self, ino: Ino) -> Handle {
+        self.add(Open::SealedListing(ino))
+    }
+
+    /// The directory of a sealed run that is listed; `None` for another one.
+    pub(crate) fn sealed_listing(&self, handle: Handle) -> Result<Option<Ino>> {
+        Ok(if let Open::SealedListing(ino) = self.get(handle)? { Some(ino) } else { None })
     }
 
     pub(crate) fn listing(&self, handle: Handle) -> Result<Arc<OpenListing>> {
         match self.get(handle)? {
             Open::Listing(listing) => Ok(listing),
-            Open::File(_) => Err(Posix::NotDirectory.into()),
+            _ => Err(Posix::NotDirectory.into()),
         }
     }
 
@@ -100,10 +123,12 @@ impl Handles {
         self.add(Open::Listing(Arc::new(listing)))
     }
 
-    pub(crate) fn remove_listing(&self, handle: Handle) -> Result<Arc<OpenListing>> {
+    /// `None`: of a directory of a sealed run.
+    pub(crate) fn remove_listing(&self, handle: Handle) -> Result<Option<Arc<OpenListing>>> {
         match self.remove(handle)? {
-            Open::Listing(listing) => Ok(listing),
-            Open::File(_) => Err(Posix::NotDirectory.into()),
+            Open::Listing(listing) => Ok(Some(listing)),
+            Open::SealedListing(_) => Ok(None),
+            _ => Err(Posix::NotDirectory.into()),
         }
     }
 
@@ -126,6 +151,9 @@ impl Vault {
     pub fn open_file(&self, ino: Ino, flags: OpenFlags) -> Result<Opened> {
         self.check_open()?;
         let changes = flags.write || flags.truncate;
+        if is_sealed(ino) {
+            return if changes { Err(self.sealed_refusal(ino)) } else { self.open_sealed(ino) };
+        }
         if changes {
             self.nodes.known(ino).ok_or(Posix::Stale).map(|known| self.body(&known.run))??.check_writer()?;
         }
@@ -158,8 +186,10 @@ impl Vault {
     /// Damage of a chunk; the store's.
     pub fn read(&self, handle: Handle, offset: u64, buf: &mut [u8]) -> Result<usize> {
         self.check_open()?;
-        let open = self.handles.file(handle)?;
-        let got = open.file.read(offset, buf)?;
+        let got = match self.handles.sealed(handle)? {
+            Some(sealed) => sealed.read(offset, buf)?,
+            None => self.handles.file(handle)?.file.read(offset, buf)?,
+        };
         self.counters.bytes_read.fetch_add(got as u64, Ordering::Relaxed);
         Ok(got)
     }
@@ -195,6 +225,9 @@ impl Vault {
     /// The store's.
     pub fn flush(&self, handle: Handle) -> Result<()> {
         self.check_open()?;
+        if self.handles.sealed(handle)?.is_some() {
+            return Ok(());
+        }
         let open = self.handles.file(handle)?;
         if open.write { flush(&open) } else { Ok(()) }
     }
@@ -204,8 +237,10 @@ impl Vault {
     /// # Errors
     /// As [`Vault::flush`]; the handle is gone all the same.
     pub fn release(&self, handle: Handle) -> Result<()> {
-        let Open::File(open) = self.handles.remove(handle)? else {
-            return Err(Posix::IsDirectory.into());
+        let open = match self.handles.remove(handle)? {
+            Open::File(open) => open,
+            Open::Sealed(_) => return Ok(()),
+            Open::Listing(_) | Open::SealedListing(_) => return Err(Posix::IsDirectory.into()),
         };
         let ino = open.ino;
         let flushed = if open.write && !self.is_closed() { flush(&open) } else { Ok(()) };
@@ -221,6 +256,9 @@ impl Vault {
     /// [`Error::Poisoned`]; the store's.
     pub fn fsync(&self, handle: Handle, data_only: bool) -> Result<()> {
         self.check_open()?;
+        if self.handles.sealed(handle)?.is_some() {
+            return Ok(());
+        }
         let open = self.handles.file(handle)?;
         if open.body.context.read_only() {
             return Ok(());
@@ -261,7 +299,10 @@ impl Vault {
     /// [`Posix::NoSuchData`] past the end.
     pub fn seek(&self, handle: Handle, offset: u64, data: bool) -> Result<u64> {
         self.check_open()?;
-        self.handles.file(handle)?.file.seek(offset, data)
+        match self.handles.sealed(handle)? {
+            Some(sealed) => sealed.seek(offset, data),
+            None => self.handles.file(handle)?.file.seek(offset, data),
+        }
     }
 
     /// The file's id, which its contents authenticate; `None` where nothing was written to it yet.
@@ -270,7 +311,10 @@ impl Vault {
     /// [`Posix::BadHandle`].
     pub fn file_id(&self, handle: Handle) -> Result<Option<FileId>> {
         self.check_open()?;
-        Ok(self.handles.file(handle)?.file.file_id())
+        Ok(match self.handles.sealed(handle)? {
+            Some(sealed) => sealed.id(),
+            None => self.handles.file(handle)?.file.file_id(),
+        })
     }
 
     /// The size in bytes that the file's chunks vouch for; what `getattr` says beside a writer is only
@@ -280,7 +324,10 @@ impl Vault {
     /// [`Posix::BadHandle`].
     pub fn vouched_size(&self, handle: Handle) -> Result<u64> {
         self.check_open()?;
-        Ok(self.handles.file(handle)?.file.vouched_size())
+        Ok(match self.handles.sealed(handle)? {
+            Some(sealed) => sealed.size,
+            None => self.handles.file(handle)?.file.vouched_size(),
+        })
     }
 }
 

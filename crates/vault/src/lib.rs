@@ -35,6 +35,7 @@ mod run_name;
 mod run_table;
 pub mod runs;
 pub mod seal;
+mod sealed;
 mod sys;
 pub mod takeover;
 pub mod vault;

@@ -16,6 +16,7 @@ use crate::directory::OpenDir;
 use crate::handles::OpenListing;
 use crate::nodes::number;
 use crate::outcome::{is_not_found, outcome};
+use crate::sealed::is_sealed;
 use crate::{Posix, Result, Vault, read_ahead};
 
 /// Cookies of `.` and `..`.
@@ -98,6 +99,9 @@ impl Vault {
     /// [`Posix::NotDirectory`]; damage; the store's.
     pub fn opendir(&self, ino: Ino) -> Result<Handle> {
         self.check_open()?;
+        if is_sealed(ino) {
+            return self.open_sealed_dir(ino);
+        }
         let dir = match ino {
             ROOT => self.check_store().map(|()| None)?,
             _ => Some(self.directory(ino)?),
@@ -111,8 +115,9 @@ impl Vault {
     /// # Errors
     /// [`Posix::BadHandle`].
     pub fn releasedir(&self, handle: Handle) -> Result<()> {
-        let listing = self.handles.remove_listing(handle)?;
-        self.nodes.unpin(listing.ino);
+        if let Some(listing) = self.handles.remove_listing(handle)? {
+            self.nodes.unpin(listing.ino);
+        }
         Ok(())
     }
 
@@ -130,6 +135,9 @@ impl Vault {
         visit: &mut dyn FnMut(&DirEntry) -> bool,
     ) -> Result<()> {
         self.check_open()?;
+        if let Some(ino) = self.handles.sealed_listing(handle)? {
+            return self.list_sealed(ino, cookie, plus, visit);
+        }
         let listing = self.handles.listing(handle)?;
         if self.show_dots(&listing, cookie, visit) == Flow::Stop {
             return Ok(());
@@ -316,6 +324,9 @@ impl Vault {
     /// # Errors
     /// [`Posix::BadHandle`].
     pub fn unreadable_names(&self, handle: Handle) -> Result<u64> {
+        if self.handles.sealed_listing(handle)?.is_some() {
+            return Ok(0);
+        }
         Ok(self.handles.listing(handle)?.unreadable.load(Ordering::Relaxed))
     }
 
@@ -354,6 +365,9 @@ impl Vault {
     /// The store's.
     pub fn fsyncdir(&self, handle: Handle) -> Result<()> {
         self.check_open()?;
+        if self.handles.sealed_listing(handle)?.is_some() {
+            return Ok(());
+        }
         let listing = self.handles.listing(handle)?;
         // Runs are made durable one by one.
         let Some(dir) = self.stored_directory(&listing)? else { return Ok(()) };

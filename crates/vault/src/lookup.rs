@@ -11,6 +11,7 @@ use crate::directory::OpenDir;
 use crate::nodes::{Found, Name, number};
 use crate::outcome::{is_not_found, outcome};
 use crate::run::Run;
+use crate::sealed::is_sealed;
 use crate::{Damage, Error, Posix, Result, Vault, links, runs};
 
 impl Vault {
@@ -22,6 +23,9 @@ impl Vault {
         self.check_open()?;
         if name.len() > name::NAME_MAX {
             return Err(Posix::NameTooLong.into());
+        }
+        if is_sealed(parent) {
+            return self.sealed_lookup(parent, name);
         }
         if let Some(run) = self.run_named(parent, name) {
             return self.lookup_run(parent, name, &run);
@@ -69,6 +73,9 @@ impl Vault {
     /// The top directory of a run, which is only looked at: its journal and lease are touched when
     /// something in it is asked for.
     pub(crate) fn lookup_run(&self, parent: Ino, name: &[u8], run: &Arc<Run>) -> Result<Attr> {
+        if run.is_sealed() {
+            return self.sealed_top(run);
+        }
         let (stat, ours) = self.top_stat(run)?;
         let ino = number(stat.ino);
         let generation = self.nodes.register_top(ino, run, Name::new(parent, name));
@@ -129,6 +136,9 @@ impl Vault {
         if ino == ROOT {
             return self.root_attr();
         }
+        if is_sealed(ino) {
+            return self.sealed_attr(ino);
+        }
         let open = handle.and_then(|h| self.handles.file(h).ok());
         let node = self.nodes.sight(ino);
         let generation = node.generation;
@@ -166,6 +176,9 @@ impl Vault {
     /// [`Posix::Invalid`] for anything else; [`Damage::Name`]; the store's.
     pub fn readlink(&self, ino: Ino) -> Result<Vec<u8>> {
         self.check_open()?;
+        if is_sealed(ino) {
+            return self.sealed_link(ino);
+        }
         // Another link must not take its name meanwhile.
         let parent = self.nodes.known(ino).and_then(|known| known.name).map(|name| name.parent);
         let _names = parent.map(|parent| self.locks.shared(parent));

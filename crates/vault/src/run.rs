@@ -19,8 +19,9 @@ pub(crate) use self::body::Body;
 use crate::authority::{Authority, Gateway, Resume};
 use crate::file::RunContext;
 use crate::outcome::part_opened;
+use crate::sealed::RunSeal;
 use crate::{Damage, Error, Result};
-use crate::{runs, seal};
+use crate::{runs, seal, sealed};
 
 /// A run whose descriptor and key were verified.
 pub(crate) struct Run {
@@ -34,8 +35,8 @@ pub(crate) struct Run {
     maker: IdentityId,
     /// This gateway has its resume entry.
     pub(crate) held: bool,
-    /// It has a seal: nobody writes it any more.
-    sealed: bool,
+    /// Nobody writes it any more.
+    seal: Option<RunSeal>,
     geometry: Geometry,
     key: RunKey,
     name: Mutex<RunName>,
@@ -93,9 +94,15 @@ impl Run {
             ));
         }
         let dir = runs::run_dir(store, &id)?;
-        let name = RunName::read(&*dir, &id, &keys)?;
-        let sealed = seal::has_seal(store, &id)?;
-        Ok(Loaded::Opens(Self::new(id, descriptor, serial, held, sealed, key, name)))
+        if !seal::has_seal(store, &id)? {
+            let name = RunName::read(&*dir, &id, &keys)?;
+            return Ok(Loaded::Opens(Self::new(id, descriptor, serial, held, None, key, name)));
+        }
+        let seal = RunSeal::load(store, &id, authority)?;
+        let tree = dir.open_dir(b"tree").map_err(|e| part_opened("open", format!("runs/{id}/tree"), e))?;
+        let context = RunContext::reader(id, keys, descriptor.geometry, tree);
+        let name = RunName::new(&sealed::name_of(seal.seal(), &context)?);
+        Ok(Loaded::Opens(Self::new(id, descriptor, serial, held, Some(seal), key, name)))
     }
 
     pub(crate) fn new(
@@ -103,7 +110,7 @@ impl Run {
         descriptor: &RunDescriptor,
         serial: u32,
         held: bool,
-        sealed: bool,
+        seal: Option<RunSeal>,
         key: RunKey,
         name: RunName,
     ) -> Arc<Self> {
@@ -114,7 +121,7 @@ impl Run {
             serial,
             maker: descriptor.signer,
             held,
-            sealed,
+            seal,
             geometry: descriptor.geometry,
             key,
             name: Mutex::new(name),
@@ -140,7 +147,11 @@ impl Run {
 
     /// Whether it has a seal.
     pub(crate) fn is_sealed(&self) -> bool {
-        self.sealed
+        self.seal.is_some()
+    }
+
+    pub(crate) fn seal(&self) -> Option<&RunSeal> {
+        self.seal.as_ref()
     }
 
     /// [`Run::close_body_if_unused`], and nothing of it is opened again before [`Run::reopen`].
@@ -186,6 +197,9 @@ impl Run {
 
     /// Whether another machine may give it another name.
     pub(crate) fn is_named_elsewhere(&self) -> bool {
+        if self.is_sealed() {
+            return false;
+        }
         !self.held || self.body.try_lock().is_ok_and(|body| body.as_ref().is_some_and(|body| body.is_lost()))
     }
 

@@ -128,7 +128,7 @@ impl Vault {
         gateway.commit_run(&draft.id)?;
         let serial = self.serials.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let dir = runs::run_dir(&self.root, &draft.id)?;
-        let run = Run::new(draft.id, &draft.descriptor, serial, true, false, draft.key, RunName::new(name));
+        let run = Run::new(draft.id, &draft.descriptor, serial, true, None, draft.key, RunName::new(name));
         self.give_body(&run, dir, draft.session)?;
         Ok(run)
     }

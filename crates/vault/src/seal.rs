@@ -29,8 +29,10 @@ use runvault_store::read_whole::read_whole;
 use runvault_store::replace;
 
 pub use self::finding::{Change, Finding};
+pub(crate) use self::read::Pins;
 pub use self::read::{Seal, has_seal};
 pub use self::scrub::scrub;
+pub(crate) use self::sealed_file::Reader;
 use self::sealed_file::Writer;
 pub use self::survey::Fault;
 use self::survey::Survey;

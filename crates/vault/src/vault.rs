@@ -20,6 +20,7 @@ use crate::locks::NameLocks;
 use crate::nodes::Nodes;
 use crate::run::{Body, Run};
 use crate::run_table::{RunTable, Scans};
+use crate::sealed::SealedRuns;
 use crate::{Error, Posix, Result, runs};
 
 /// How often `runs/` is looked at.
@@ -95,6 +96,7 @@ pub struct Vault {
     /// Held while something goes from one directory to another.
     pub(crate) moves: Mutex<()>,
     pub(crate) serials: AtomicU32,
+    pub(crate) sealed: SealedRuns,
     looked: Mutex<Looked>,
     foreign: Mutex<HashMap<Ino, HashSet<u64>>>,
     synced: Mutex<Option<Instant>>,
@@ -136,6 +138,7 @@ impl Vault {
             making: Mutex::default(),
             moves: Mutex::default(),
             serials: AtomicU32::new(0),
+            sealed: SealedRuns::default(),
             looked: Mutex::new(Looked { at: now, at_all: now }),
             foreign: Mutex::default(),
             synced: Mutex::default(),

@@ -11,6 +11,7 @@ use crate::directory::OpenDir;
 use crate::nodes::{Name, number};
 use crate::outcome::{opened, outcome};
 use crate::run::Body;
+use crate::sealed::is_sealed;
 use crate::{Error, Posix, Result, Vault, links};
 
 /// Where an object of the store stands.
@@ -27,6 +28,9 @@ impl Vault {
     /// # Errors
     /// [`Posix::NotFound`] where none does, [`Posix::Stale`] where one leads to something else; the store's.
     pub(crate) fn locate_node(&self, ino: Ino) -> Result<At> {
+        if is_sealed(ino) {
+            return Err(self.sealed_refusal(ino));
+        }
         let known = self.nodes.known(ino).ok_or(Posix::Stale)?;
         if known.top {
             let body = self.body(&known.run)?;

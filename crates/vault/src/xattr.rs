@@ -8,6 +8,7 @@ use runvault_store::backend::{Kind, Xattrs};
 use crate::api::{Ino, ROOT};
 use crate::outcome::outcome;
 use crate::run::Body;
+use crate::sealed::is_sealed;
 use crate::sys;
 use crate::{Damage, Error, Posix, Result, Vault, runs};
 
@@ -58,6 +59,10 @@ impl Vault {
             Class::Unsupported => Err(Posix::Unsupported.into()),
             Class::Nameless => Err(Posix::Invalid.into()),
             _ if ino == ROOT => Err(Posix::NoAttribute.into()),
+            _ if is_sealed(ino) => {
+                let found = self.sealed_xattrs(ino)?.into_iter().find(|(known, _)| known == name);
+                found.map(|(_, value)| value).ok_or(Error::Posix(Posix::NoAttribute))
+            }
             Class::Acl => self.on_stored(ino, |xattrs, object| {
                 xattrs.xattr(name).map_err(|e| outcome("read an attribute of", object, e))
             }),
@@ -83,6 +88,9 @@ impl Vault {
         self.check_open()?;
         if ino == ROOT {
             return Ok(Vec::new());
+        }
+        if is_sealed(ino) {
+            return Ok(self.sealed_xattrs(ino)?.into_iter().map(|(name, _)| name).collect());
         }
         let list = |xattrs: &dyn Xattrs, object: &str| match xattrs.xattrs() {
             Ok(names) => Ok(names),
@@ -165,6 +173,9 @@ impl Vault {
         }
         if ino == ROOT {
             return Err(Posix::Unsupported.into());
+        }
+        if is_sealed(ino) {
+            return Err(self.sealed_refusal(ino));
         }
         let known = self.nodes.known(ino).ok_or(Posix::Stale)?;
         self.body(&known.run)?.check_writer()

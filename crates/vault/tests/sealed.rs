@@ -404,3 +404,205 @@ fn what_the_digests_do_not_say_verify_does() {
     fs::remove_file(dir.join("name")).unwrap();
     assert_eq!(verify(), [Change::Missing]);
 }
+
+/// Everything that a mount shows of the run, but times of directories and numbers of nodes.
+fn shown(mount: &Mount) -> std::collections::BTreeMap<String, String> {
+    let mut found = std::collections::BTreeMap::new();
+    let mut stack = vec!["run".to_owned()];
+    while let Some(dir) = stack.pop() {
+        for name in mount.list(&dir).unwrap() {
+            let path = format!("{dir}/{name}");
+            let attr = mount.attr(&path).unwrap();
+            let mut text = format!("{:?} {:o} {} {} {}", attr.kind, attr.mode, attr.uid, attr.gid, attr.rdev);
+            match attr.kind {
+                Stored::Dir => stack.push(path.clone()),
+                Stored::Symlink => text += &format!("{:?}", mount.readlink(attr.ino).unwrap()),
+                Stored::File => {
+                    let content = sha256(&[&mount.get(&path).unwrap()]);
+                    text += &format!("{:?} {:?} {} {content:?}", attr.size, attr.mtime, attr.nlink);
+                    for name in mount.listxattr(attr.ino).unwrap() {
+                        text += &format!("{name:?} {:?}", mount.getxattr(attr.ino, &name).unwrap());
+                    }
+                }
+                _ => {}
+            }
+            found.insert(path, text);
+        }
+    }
+    found
+}
+
+#[test]
+fn a_sealed_run_shows_what_it_showed_before() {
+    let fixture = Fixture::on_disk();
+    let mount = fixture.writer();
+    everything(&mount);
+    let before = shown(&mount);
+    sealed(&mount);
+    assert_eq!(shown(&mount), before);
+    let reader = fixture.reader();
+    assert_eq!(shown(&reader), before);
+    assert!(before.len() > 20, "{}", before.len());
+    // Numbers of nodes are the same in every mount, and those of one object.
+    for path in ["run", "run/Data/L001", "run/RunInfo.xml"] {
+        assert_eq!(reader.attr(path).unwrap().ino, mount.attr(path).unwrap().ino, "{path}");
+    }
+    assert_eq!(reader.ino("run/again.xml").unwrap(), reader.ino("run/RunInfo.xml").unwrap());
+    // Listings go on from every cookie, with attributes and without.
+    for step in [1, 2, 7] {
+        assert_eq!(reader.list_by("run", step).unwrap(), reader.list("run").unwrap());
+    }
+    let dir = reader.opendir(reader.ino("run/Data").unwrap()).unwrap();
+    let mut entries = Vec::new();
+    reader
+        .readdir(dir, 2, true, &mut |entry| {
+            entries.push((entry.name.clone(), entry.attr.map(|attr| attr.kind)));
+            true
+        })
+        .unwrap();
+    reader.releasedir(dir).unwrap();
+    assert_eq!(entries, [(b"L001".to_vec(), Some(Stored::Dir)), (b"L002".to_vec(), Some(Stored::Dir))]);
+    // A hole is one.
+    let sparse = reader.open_file(reader.ino("run/sparse").unwrap(), common::READ).unwrap().handle;
+    assert_eq!(reader.seek(sparse, 0, true).unwrap(), 98_304);
+    assert_eq!(reader.seek(sparse, 98_304, false).unwrap(), 100_003);
+    assert_eq!(posix(reader.seek(sparse, 100_003, true)), Posix::NoSuchData);
+    let mut part = [1; 10];
+    assert_eq!(reader.read(sparse, 99_995, &mut part).unwrap(), 8);
+    assert_eq!(&part[..8], b"\0\0\0\0\0end");
+    reader.release(sparse).unwrap();
+}
+
+/// What reads fail with, and which files do: the others must be as they were.
+fn unreadable(fixture: &Fixture, good: &std::collections::BTreeMap<String, Vec<u8>>) -> Vec<String> {
+    let reader = fixture.reader();
+    let failed = good.iter().filter(|(path, content)| match reader.get(path) {
+        Ok(found) => {
+            assert_eq!(found, **content, "{path} reads as other bytes");
+            false
+        }
+        Err(Error::Damaged { .. }) => true,
+        Err(other) => panic!("{path}: {other}"),
+    });
+    failed.map(|(path, _)| path.clone()).collect()
+}
+
+/// At the read itself, before anybody verifies: what was put back to its own earlier state, taken away, exchanged or
+/// punched out reads as an error; what was added is not seen; nothing reads as other bytes than were sealed.
+#[test]
+fn what_was_changed_in_the_store_is_an_error_at_the_read() {
+    let fixture = Fixture::on_disk();
+    let mount = fixture.writer();
+    everything(&mount);
+    let run = id(&mount);
+    mount.close().unwrap();
+    let dir = fixture.path().join("runs").join(run.to_string());
+    let kept = tempfile::tempdir().unwrap();
+    let (older, good) = (kept.path().join("older"), kept.path().join("good"));
+    copy(&dir.join("tree"), &older);
+    let mount = fixture.writer();
+    for cycle in 0..4usize {
+        mount.put(&format!("run/Data/L001/C{cycle}.cbcl"), &data(3_000 + 9_000 * cycle, 99)).unwrap();
+    }
+    sealed(&mount);
+    let paths: Vec<String> = shown(&mount)
+        .into_iter()
+        .filter(|(_, text)| text.starts_with("File"))
+        .map(|(path, _)| path)
+        .collect();
+    let contents: std::collections::BTreeMap<_, _> =
+        paths.iter().map(|path| (path.clone(), mount.get(path).unwrap())).collect();
+    mount.close().unwrap();
+    copy(&dir, &good);
+    let restore = || {
+        fs::remove_dir_all(&dir).unwrap();
+        copy(&good, &dir);
+    };
+    // The whole tree as it was before the rewrite.
+    fs::remove_dir_all(dir.join("tree")).unwrap();
+    copy(&older, &dir.join("tree"));
+    let rewritten: Vec<String> = (0..4).map(|cycle| format!("run/Data/L001/C{cycle}.cbcl")).collect();
+    assert_eq!(unreadable(&fixture, &contents), rewritten);
+    restore();
+    // One chunk of a file made a hole.
+    let file = files_below(&dir.join("tree"))
+        .into_iter()
+        .find(|file| fs::metadata(file).unwrap().len() == 31_136)
+        .unwrap();
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[1024..1024 + 8220].fill(0);
+    fs::write(&file, bytes).unwrap();
+    assert_eq!(unreadable(&fixture, &contents).len(), 1);
+    restore();
+    fs::remove_file(&file).unwrap();
+    assert_eq!(unreadable(&fixture, &contents).len(), 1);
+    assert_eq!(fixture.reader().list("run/Data/L001").unwrap().len(), 4, "it is listed, since it was sealed");
+    restore();
+    let dirs = dirs_below(&dir.join("tree"));
+    let data = dirs.iter().find(|d| dirs_below(d).len() == 2).unwrap();
+    let lanes = dirs_below(data);
+    let aside = dir.join("aside");
+    fs::rename(&lanes[0], &aside).unwrap();
+    fs::rename(&lanes[1], &lanes[0]).unwrap();
+    fs::rename(&aside, &lanes[1]).unwrap();
+    assert_eq!(unreadable(&fixture, &contents).len(), 8, "two directories exchanged");
+    restore();
+    fs::write(lanes[0].join("a".repeat(39)), b"x").unwrap();
+    fs::create_dir(lanes[0].join("b".repeat(39))).unwrap();
+    assert_eq!(unreadable(&fixture, &contents), [""; 0]);
+    assert_eq!(fixture.reader().list("run/Data/L001").unwrap().len(), 4, "what was added is not shown");
+    restore();
+    // Modes, owners and times are the manifest's.
+    use std::os::unix::fs::PermissionsExt;
+    let before = fixture.reader().attr("run/Data/L001/C3.cbcl").unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o777)).unwrap();
+    assert_eq!(fixture.reader().attr("run/Data/L001/C3.cbcl").unwrap(), before);
+    // A seal that does not hold closes the run.
+    fs::write(dir.join("seal/seal.note"), b"x").unwrap();
+    assert_eq!(fixture.reader().list("").unwrap(), [""; 0]);
+    assert_eq!(fixture.reader().left_out().len(), 1);
+}
+
+/// Whatever the tampering, a reader gets what was sealed, or an error.
+#[test]
+fn no_tampering_makes_a_read_lie() {
+    let fixture = Fixture::on_disk();
+    let mount = fixture.writer();
+    everything(&mount);
+    let run = id(&mount);
+    mount.close().unwrap();
+    let dir = fixture.path().join("runs").join(run.to_string());
+    let kept = tempfile::tempdir().unwrap();
+    let (older, good) = (kept.path().join("older"), kept.path().join("good"));
+    copy(&dir.join("tree"), &older);
+    let mount = fixture.writer();
+    mount.put("run/Data/L001/C3.cbcl", &data(30_000, 99)).unwrap();
+    sealed(&mount);
+    let truth = shown(&mount);
+    mount.close().unwrap();
+    copy(&dir, &good);
+    let mut random = TestRng::from_seed(RngAlgorithm::ChaCha, &[8; 32]);
+    for _ in 0..150 {
+        let Some(said) = tamper(&mut random, &dir, &older) else { continue };
+        let reader = fixture.reader();
+        if let Ok(names) = reader.list("run") {
+            assert!(!names.is_empty(), "{said}");
+            for (path, text) in &truth {
+                let Ok(attr) = reader.attr(path) else { continue };
+                assert!(text.starts_with(&format!("{:?} {:o}", attr.kind, attr.mode)), "{said}: {path}");
+                if attr.kind != Stored::File {
+                    continue;
+                }
+                match reader.get(path) {
+                    Ok(content) => {
+                        assert!(text.contains(&format!("{:?}", sha256(&[&content]))), "{said}: {path}")
+                    }
+                    Err(Error::Damaged { .. }) => {}
+                    Err(other) => panic!("{said}: {path}: {other}"),
+                }
+            }
+        }
+        fs::remove_dir_all(&dir).unwrap();
+        copy(&good, &dir);
+    }
+}

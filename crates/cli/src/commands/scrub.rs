@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use runvault_custody::authority::Acting;
+use runvault_custody::chains::{self, Gap};
 use runvault_format::ids::RunId;
 use runvault_vault::authority::Authority;
 use runvault_vault::seal::{self, Change, Finding};
@@ -10,7 +11,7 @@ use serde_json::json;
 
 use super::verify::{end, tell};
 use crate::args::Scrub;
-use crate::output::{self, count, shown};
+use crate::output::{self, count, shown, visible};
 use crate::progress;
 use crate::store::Store;
 
@@ -36,6 +37,10 @@ pub fn run(args: &Scrub) -> Result<()> {
         }
     }
     bar.finish_and_clear();
+    for gap in chains::gaps(&store.root, &store.chain)? {
+        findings += 1;
+        tell_gap(args.json, &gap)?;
+    }
     if args.json {
         output::json(
             &json!({ "summary": { "sealed_runs": sealed, "open_runs": open, "findings": findings } }),
@@ -48,6 +53,14 @@ pub fn run(args: &Scrub) -> Result<()> {
         ))?;
     }
     end(findings, &format!("the store {}", shown(&args.store)))
+}
+
+/// A run or seal that a gateway's chain names and the store has not.
+fn tell_gap(json: bool, gap: &Gap) -> Result<()> {
+    if json {
+        return output::json(&json!({ "gateway": gap.gateway, "change": "missing", "what": gap.what }));
+    }
+    output::line(&format!("gateway {} ({}): {}", visible(gap.label.as_bytes()), gap.gateway, gap.what))
 }
 
 /// What is wrong with a run; `None` for one that is open and rightly signed.

@@ -1,13 +1,14 @@
 //! A seal as it is found: whose it is, and what it says.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use runvault_crypto::digest::{Stream, sha256};
 use runvault_format::digests::{self, Line};
 use runvault_format::header::Kind;
 use runvault_format::ids::{Digest, RunId};
-use runvault_format::manifest::Manifest;
+use runvault_format::manifest::{self, Header, Manifest};
 use runvault_format::note::{Note, text_hash};
 use runvault_format::pins::{self, Pinned};
 use runvault_format::seal_note::SealNote;
@@ -95,7 +96,7 @@ impl Seal {
     ///
     /// # Errors
     /// Damage; the store's.
-    pub(crate) fn manifest(&self, context: &RunContext) -> Result<Manifest> {
+    pub(crate) fn manifest(&self, context: &Arc<RunContext>) -> Result<Manifest> {
         let reader = Reader::open(context, &*self.dir, MANIFEST, Kind::Manifest, &self.note.manifest_id)?;
         if reader.size > MANIFEST_MAX {
             return Err(reader.damaged(runvault_format::Error::TooLong));
@@ -108,11 +109,26 @@ impl Seal {
         Manifest::parse(&bytes).map_err(|e| reader.damaged(e))
     }
 
+    /// The manifest, to be read by range.
+    ///
+    /// # Errors
+    /// Damage; the store's.
+    pub(crate) fn open_manifest(&self, context: &Arc<RunContext>) -> Result<(Reader, Header)> {
+        let reader = Reader::open(context, &*self.dir, MANIFEST, Kind::Manifest, &self.note.manifest_id)?;
+        let mut head = [0; manifest::LEN];
+        reader.read(0, &mut head)?;
+        let header = Header::decode(&head).map_err(|e| reader.damaged(e))?;
+        if header.manifest_len() != reader.size {
+            return Err(reader.damaged(runvault_format::Error::Truncated));
+        }
+        Ok((reader, header))
+    }
+
     /// What is pinned.
     ///
     /// # Errors
     /// Damage; the store's.
-    pub(crate) fn pins<'a>(&self, context: &'a RunContext, entries: usize) -> Result<Pins<'a>> {
+    pub(crate) fn pins(&self, context: &Arc<RunContext>, entries: usize) -> Result<Pins> {
         let reader = Reader::open(context, &*self.dir, PINS, Kind::Pins, &self.note.pins_id)?;
         let mut head = [0; pins::HEADER];
         reader.read(0, &mut head)?;
@@ -125,12 +141,12 @@ impl Seal {
 }
 
 /// Pins, read by range.
-pub(crate) struct Pins<'a> {
-    reader: Reader<'a>,
+pub(crate) struct Pins {
+    reader: Reader,
     header: pins::Header,
 }
 
-impl Pins<'_> {
+impl Pins {
     /// What is pinned of an entry of the manifest.
     pub(crate) fn of(&self, i: u32) -> Result<Pinned> {
         let mut bytes = [0; pins::LEN];
@@ -138,14 +154,15 @@ impl Pins<'_> {
         Pinned::decode(&bytes).map_err(|e| self.reader.damaged(e))
     }
 
-    /// Nonces of a file, from its first on.
-    pub(crate) fn nonces(&self, pinned: &Pinned) -> Result<Vec<[u8; pins::NONCE]>> {
-        let end = pinned.first.saturating_add(pinned.chunks);
-        if end > self.header.nonces {
+    /// Nonces of a file, of these of its chunks.
+    pub(crate) fn nonces(&self, pinned: &Pinned, chunks: Range<u64>) -> Result<Vec<[u8; pins::NONCE]>> {
+        let (first, end) =
+            (pinned.first.saturating_add(chunks.start), pinned.first.saturating_add(chunks.end));
+        if chunks.end > pinned.chunks || end > self.header.nonces || first > end {
             return Err(self.reader.damaged(runvault_format::Error::Truncated));
         }
-        let mut bytes = vec![0; pinned.chunks as usize * pins::NONCE];
-        self.reader.read(pins::Header::nonce_offset(pinned.first), &mut bytes)?;
+        let mut bytes = vec![0; (end - first) as usize * pins::NONCE];
+        self.reader.read(pins::Header::nonce_offset(first), &mut bytes)?;
         Ok(bytes.as_chunks().0.to_vec())
     }
 }

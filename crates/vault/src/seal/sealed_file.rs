@@ -1,6 +1,7 @@
 //! Manifest and pins: files of the run's own format, written once from start to end, read by range.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use runvault_crypto::aead::AeadKey;
 use runvault_crypto::random::{self, Nonces};
@@ -99,19 +100,24 @@ impl<'a> Writer<'a> {
 }
 
 /// One that is read.
-pub(crate) struct Reader<'a> {
-    run: &'a RunContext,
+pub(crate) struct Reader {
+    run: Arc<RunContext>,
     object: String,
     file: Arc<dyn File>,
     key: AeadKey,
     /// Plaintext bytes.
     pub(crate) size: u64,
+    /// Chunks that were read last, by their numbers.
+    kept: Mutex<HashMap<u64, Arc<[u8]>>>,
 }
 
-impl<'a> Reader<'a> {
+/// Chunks that are kept: of 8 KiB 2 MiB.
+const KEPT: usize = 256;
+
+impl Reader {
     /// Opens `seal/<name>`, which must have this id.
     pub(crate) fn open(
-        run: &'a RunContext,
+        run: &Arc<RunContext>,
         seal: &dyn Dir,
         name: &str,
         kind: Kind,
@@ -131,26 +137,17 @@ impl<'a> Reader<'a> {
             return Err(Error::damaged(object, Damage::Short));
         }
         let (key, size) = (run.keys.file_key(&found.clear, slot.epoch), slot.size);
-        Ok(Self { run, object, file, key, size })
+        Ok(Self { run: run.clone(), object, file, key, size, kept: Mutex::default() })
     }
 
     /// Plaintext from `offset` on, all of `buf`.
     pub(crate) fn read(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
-        let geometry = &self.run.geometry;
+        let chunk = self.run.geometry.chunk();
         let end = offset.checked_add(buf.len() as u64).filter(|end| *end <= self.size);
         let end = end.ok_or_else(|| Error::damaged(self.object.clone(), Damage::Short))?;
-        let mut plain = vec![0; geometry.chunk() as usize];
-        let mut stored = vec![0; geometry.stored_chunk() as usize];
         let (mut at, mut rest) = (offset, buf);
         while at < end {
-            let (i, skip) = (at / geometry.chunk(), (at % geometry.chunk()) as usize);
-            let len = geometry.chunk_len(i, self.size);
-            let bytes = stored.get_mut(..len + chunk::OVERHEAD).unwrap_or_default();
-            let got = self.file.read_at(bytes, geometry.chunk_offset(i));
-            got.map_err(|e| Error::store("read", self.object.clone(), e))?;
-            let plain = plain.get_mut(..len).unwrap_or_default();
-            chunk::open(&self.key, i, bytes, plain)
-                .map_err(|_| Error::damaged(self.object.clone(), Damage::Chunk(i)))?;
+            let (plain, skip) = (self.chunk(at / chunk)?, (at % chunk) as usize);
             let piece = plain.get(skip..).unwrap_or_default();
             let n = piece.len().min(rest.len());
             let (head, tail) = rest.split_at_mut(n);
@@ -159,6 +156,31 @@ impl<'a> Reader<'a> {
             at += n as u64;
         }
         Ok(())
+    }
+
+    fn chunk(&self, i: u64) -> Result<Arc<[u8]>> {
+        if let Some(kept) = self.kept().get(&i) {
+            return Ok(kept.clone());
+        }
+        let geometry = &self.run.geometry;
+        let len = geometry.chunk_len(i, self.size);
+        let mut stored = vec![0; len + chunk::OVERHEAD];
+        let got = self.file.read_at(&mut stored, geometry.chunk_offset(i));
+        got.map_err(|e| Error::store("read", self.object.clone(), e))?;
+        let mut plain = vec![0; len];
+        chunk::open(&self.key, i, &stored, &mut plain)
+            .map_err(|_| Error::damaged(self.object.clone(), Damage::Chunk(i)))?;
+        let plain: Arc<[u8]> = plain.into();
+        let mut kept = self.kept();
+        if kept.len() >= KEPT {
+            kept.clear();
+        }
+        kept.insert(i, plain.clone());
+        Ok(plain)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, HashMap<u64, Arc<[u8]>>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What lies there does not hold together.

@@ -60,7 +60,7 @@ pub(crate) fn open(root: &Arc<dyn Dir>, run: &RunId, authority: &dyn Authority) 
 /// [`Error::WrongKey`]; damage of the seal; the store's.
 pub fn manifest(root: &Arc<dyn Dir>, run: &RunId, authority: &dyn Authority) -> Result<Manifest> {
     let seal = Seal::load(root, run, authority)?;
-    seal.manifest(&*open(root, run, authority)?)
+    seal.manifest(&open(root, run, authority)?)
 }
 
 /// Compares a sealed run with its manifest, its pins and its digests. `progress` is told plaintext bytes, read and
@@ -169,7 +169,7 @@ fn difference(manifest: &Manifest, survey: &Survey, sealed: &Entry, found: &Entr
 
 /// Compares each chunk's nonce with its pin.
 struct Versions<'a> {
-    pins: &'a Pins<'a>,
+    pins: &'a Pins,
     /// The number in the manifest of each entry that was found.
     sealed: Vec<Option<usize>>,
     /// The file in hand, its pinned nonces, and how many were compared.
@@ -178,7 +178,7 @@ struct Versions<'a> {
 }
 
 impl<'a> Versions<'a> {
-    fn new(pins: &'a Pins<'a>, survey: &Survey, sealed: &HashMap<Vec<u8>, usize>) -> Self {
+    fn new(pins: &'a Pins, survey: &Survey, sealed: &HashMap<Vec<u8>, usize>) -> Self {
         let sealed = (0..survey.items.len()).map(|i| sealed.get(&survey.path(i)).copied()).collect();
         Self { pins, sealed, current: None, older: Vec::new() }
     }
@@ -187,7 +187,10 @@ impl<'a> Versions<'a> {
         if self.current.as_ref().is_none_or(|(current, ..)| *current != i) {
             let at = self.sealed.get(i).copied().flatten().and_then(|at| u32::try_from(at).ok());
             let nonces = match at {
-                Some(at) => self.pins.nonces(&self.pins.of(at)?)?,
+                Some(at) => {
+                    let pinned = self.pins.of(at)?;
+                    self.pins.nonces(&pinned, 0..pinned.chunks)?
+                }
                 // It was not sealed, and is told as that.
                 None => Vec::new(),
             };

@@ -1,0 +1,284 @@
+//! The gateways' chains of runs and of seals: what the store should have, and has not.
+//!
+//! Each run names the number and hash of its gateway's run before and of its newest seal, each seal those of the
+//! seal before. So a run that was taken away leaves a gap, unless it is among the newest; and so does a seal.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use runvault_crypto::signature::VerifyingKey;
+use runvault_format::descriptor::RunDescriptor;
+use runvault_format::ids::{Digest, IdentityId, RunId};
+use runvault_format::note::{Note, text_hash};
+use runvault_format::retired::Retired;
+use runvault_format::seal_note::SealNote;
+use runvault_store::backend::Dir;
+
+use crate::chain::Chain;
+use crate::layout::{self, OBJECT_MAX, RETIRED};
+use crate::{Result, settle};
+
+/// Something that a gateway signed and that is not as its chain says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// Label of the gateway.
+    pub label: String,
+    /// Its id.
+    pub gateway: IdentityId,
+    /// What, in words.
+    pub what: String,
+}
+
+/// A link of a chain: its own hash, and that of the one before.
+#[derive(Clone, Copy)]
+struct Link {
+    hash: Digest,
+    prev: Option<Digest>,
+}
+
+#[derive(Default)]
+struct Chains {
+    runs: BTreeMap<u64, Vec<Link>>,
+    seals: BTreeMap<u64, Vec<Link>>,
+    /// The newest seal that a run names.
+    named: Option<(u64, Digest)>,
+}
+
+/// Reads every run.json, seal and note on a removed run. What does not verify is somebody else's to name: it counts
+/// as not there.
+///
+/// # Errors
+/// The store's.
+pub fn gaps(root: &Arc<dyn Dir>, chain: &Chain) -> Result<Vec<Gap>> {
+    let gateways = &chain.state().gateways;
+    let keys: HashMap<IdentityId, VerifyingKey> = gateways.iter().map(|g| (g.id, g.sign)).collect();
+    let mut chains: HashMap<IdentityId, Chains> = HashMap::new();
+    for run in settle::runs(root)? {
+        if let Some(note) = settle::run_note(root, &run)? {
+            take_run(&mut chains, &keys, &run, &note);
+        }
+        // What is no seal is told as none.
+        if let Ok(Some(note)) = settle::seal_note(root, &run) {
+            take_seal(&mut chains, &keys, &run, &note);
+        }
+    }
+    take_retired(root, &mut chains, &keys)?;
+    let mut found = Vec::new();
+    for gateway in gateways {
+        let Some(chains) = chains.get(&gateway.id) else { continue };
+        let mut gap = |what| found.push(Gap { label: gateway.label.clone(), gateway: gateway.id, what });
+        follow(&chains.runs, "run", &mut gap);
+        follow(&chains.seals, "seal", &mut gap);
+        if let Some((n, hash)) = chains.named {
+            let there = chains.seals.get(&n).is_some_and(|links| links.iter().any(|link| link.hash == hash));
+            // One that is numbered below another one was told as a gap.
+            if !there && chains.seals.keys().next_back().is_none_or(|last| *last <= n) {
+                gap(format!(
+                    "seal number {n}, which a later run names, is missing: its run was un-sealed or removed"
+                ));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Numbers from 1, each followed by its successor.
+fn follow(links: &BTreeMap<u64, Vec<Link>>, what: &str, gap: &mut dyn FnMut(String)) {
+    let mut before: Option<(u64, Digest)> = None;
+    for (n, of_number) in links {
+        let expected = before.map_or(1, |(n, _)| n.saturating_add(1));
+        match n.checked_sub(expected) {
+            None | Some(0) => {}
+            Some(1) => gap(format!("{what} number {expected} is missing")),
+            Some(_) => gap(format!("{what}s number {expected} to {} are missing", n - 1)),
+        }
+        let [link, others @ ..] = of_number.as_slice() else { continue };
+        if !others.is_empty() {
+            gap(format!("{} {what}s bear the number {n}", of_number.len()));
+        }
+        let follows = before.filter(|(last, _)| *last + 1 == *n);
+        if follows.is_some_and(|(_, hash)| !of_number.iter().any(|link| link.prev == Some(hash))) {
+            gap(format!("{what} number {n} does not follow the one before it"));
+        }
+        before = Some((*n, link.hash));
+    }
+}
+
+fn take_run(
+    chains: &mut HashMap<IdentityId, Chains>,
+    keys: &HashMap<IdentityId, VerifyingKey>,
+    run: &RunId,
+    note: &[u8],
+) {
+    let parsed = Note::parse(note).ok().and_then(|note| {
+        let described = RunDescriptor::parse_text(note.text).ok().filter(|found| found.run == *run)?;
+        let key = keys.get(&described.signer)?;
+        let text = note.verify(&described.signer, key).ok()?;
+        Some((described, text_hash(&text)))
+    });
+    let Some((described, hash)) = parsed else { return };
+    let chains = chains.entry(described.signer).or_default();
+    if let Some(seq) = described.seq {
+        chains.runs.entry(seq).or_default().push(Link { hash, prev: described.prev });
+    }
+    let named = described.seals.hash.map(|hash| (described.seals.n, hash));
+    chains.named = chains.named.max_by_number(named);
+}
+
+fn take_seal(
+    chains: &mut HashMap<IdentityId, Chains>,
+    keys: &HashMap<IdentityId, VerifyingKey>,
+    run: &RunId,
+    note: &[u8],
+) {
+    let parsed = Note::parse(note).ok().and_then(|note| {
+        let seal = SealNote::parse_text(note.text).ok().filter(|found| found.run == *run)?;
+        let text = note.verify(&seal.gateway, keys.get(&seal.gateway)?).ok()?;
+        Some((seal, text_hash(&text)))
+    });
+    if let Some((seal, hash)) = parsed {
+        let links = &mut chains.entry(seal.gateway).or_default().seals;
+        links.entry(seal.n).or_default().push(Link { hash, prev: seal.prev });
+    }
+}
+
+/// A gateway's note on a run that it removed itself keeps its place in the chain.
+fn take_retired(
+    root: &Arc<dyn Dir>,
+    chains: &mut HashMap<IdentityId, Chains>,
+    keys: &HashMap<IdentityId, VerifyingKey>,
+) -> Result<()> {
+    if !layout::exists(root, RETIRED, RETIRED)? {
+        return Ok(());
+    }
+    let retired = layout::open_dir(root, RETIRED, RETIRED)?;
+    for name in layout::names(&retired, RETIRED)? {
+        let name = String::from_utf8_lossy(&name).into_owned();
+        let object = format!("{RETIRED}/{name}");
+        let Ok(Some(note)) = layout::read_if_there(&retired, &name, &object, OBJECT_MAX) else { continue };
+        let parsed = Note::parse(&note).ok().and_then(|note| {
+            let said = Retired::parse_text(note.text).ok().filter(|said| said.run.to_string() == name)?;
+            note.verify(&said.gateway, keys.get(&said.gateway)?).ok()?;
+            Some(said)
+        });
+        if let Some(said) = parsed {
+            let links = &mut chains.entry(said.gateway).or_default().runs;
+            let links = links.entry(said.seq).or_default();
+            // A run on its way out has both.
+            if !links.iter().any(|link| link.hash == said.run_note) {
+                links.push(Link { hash: said.run_note, prev: said.prev });
+            }
+        }
+    }
+    Ok(())
+}
+
+trait MaxByNumber {
+    fn max_by_number(self, other: Self) -> Self;
+}
+
+impl MaxByNumber for Option<(u64, Digest)> {
+    fn max_by_number(self, other: Self) -> Self {
+        match (self, other) {
+            (Some(a), Some(b)) => Some(if b.0 > a.0 { b } else { a }),
+            (a, b) => a.or(b),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use runvault_vault::authority::{Gateway, SealPlace};
+
+    use super::*;
+    use crate::testing::{copy, enrolled, make_run, put, vault};
+
+    fn seal(root: &Arc<dyn Dir>, gateway: &crate::gateway::StateFolder, run: &RunId) {
+        let text = |place: SealPlace| {
+            let zeros = Digest([0; 32]);
+            let id = runvault_format::ids::FileId::ROOT;
+            let note = SealNote {
+                run: *run,
+                run_note: zeros,
+                gateway: gateway.id(),
+                n: place.n,
+                prev: place.prev,
+                state: runvault_format::descriptor::StateRef { n: 1, hash: zeros },
+                files: 0,
+                bytes: 0,
+                manifest_sha256: zeros,
+                manifest_id: id,
+                pins_id: id,
+                digests_sha256: zeros,
+                sealed: "2026-11-24T06:00:00Z".into(),
+            };
+            Ok(note.to_text()?)
+        };
+        let note = Gateway::begin_seal(gateway, run, &mut { text }).unwrap();
+        let dir = run_dir(root, run);
+        dir.create_dir(b"seal", 0o755).unwrap();
+        put(&dir.open_dir(b"seal").unwrap(), "seal.note", &note);
+        Gateway::commit_seal(gateway, run).unwrap();
+    }
+
+    fn run_dir(root: &Arc<dyn Dir>, run: &RunId) -> Arc<dyn Dir> {
+        root.open_dir(b"runs").unwrap().open_dir(run.to_string().as_bytes()).unwrap()
+    }
+
+    /// The run's directory moves out of `runs/`.
+    fn take_away(root: &Arc<dyn Dir>, run: &RunId) {
+        let runs = root.open_dir(b"runs").unwrap();
+        let name = run.to_string();
+        let how = runvault_store::backend::Rename::Over;
+        runs.rename(name.as_bytes(), &**root, b"elsewhere", how).unwrap();
+    }
+
+    fn words(root: &Arc<dyn Dir>, chain: &Chain) -> Vec<String> {
+        gaps(root, chain).unwrap().into_iter().map(|gap| gap.what).collect()
+    }
+
+    #[test]
+    fn what_was_taken_away_leaves_a_gap() {
+        let (root, owner, mut chain) = vault();
+        let gateway = enrolled(&root, &mut chain, &owner);
+        let runs: Vec<RunId> = (0..4)
+            .map(|n| {
+                let (run, _) = make_run(&root, &chain, &gateway);
+                if n < 3 {
+                    seal(&root, &gateway, &run);
+                }
+                run
+            })
+            .collect();
+        assert_eq!(words(&root, &chain), [""; 0]);
+        for (n, says) in [
+            (0, vec!["run number 1 is missing", "seal number 1 is missing"]),
+            (1, vec!["run number 2 is missing", "seal number 2 is missing"]),
+            (
+                2,
+                vec![
+                    "run number 3 is missing",
+                    "seal number 3, which a later run names, is missing: its run was un-sealed or removed",
+                ],
+            ),
+            // The newest one nobody names: a pin of this machine must.
+            (3, vec![]),
+        ] {
+            let root = copy(&root);
+            take_away(&root, &runs[n]);
+            assert_eq!(words(&root, &chain), says, "run {n}");
+        }
+        // A seal alone.
+        let unsealed = copy(&root);
+        run_dir(&unsealed, &runs[1]).open_dir(b"seal").unwrap().unlink(b"seal.note").unwrap();
+        assert_eq!(words(&unsealed, &chain), ["seal number 2 is missing"]);
+        // One that the gateway removed itself is none.
+        let retired = copy(&root);
+        let note = crate::testing::get(&run_dir(&retired, &runs[1]), "run.json");
+        let said = gateway.retire_run(&runs[1], &note, "2026-11-24T06:00:00Z").unwrap();
+        let _ = retired.create_dir(b"retired", 0o755);
+        put(&retired.open_dir(b"retired").unwrap(), &runs[1].to_string(), &said);
+        take_away(&retired, &runs[1]);
+        assert_eq!(words(&retired, &chain), ["seal number 2 is missing"]);
+    }
+}

@@ -1,0 +1,302 @@
+//! A sealed run as it is read: names, attributes and holes come from its manifest, and each chunk must be the
+//! version that its pin names. So what someone put back to an earlier state, took away or added is an error, or not
+//! seen, at the read itself.
+
+mod calls;
+mod file;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use runvault_format::ids::{DirId, RunId};
+use runvault_format::manifest::{self, Header, Kind, Record};
+use runvault_format::name;
+use runvault_format::pins::Pinned;
+use runvault_store::backend::{self, Dir, Time};
+
+pub(crate) use self::file::SealedFile;
+use crate::api::{Attr, Ino};
+use crate::authority::Authority;
+use crate::file::RunContext;
+use crate::outcome::part_opened;
+use crate::run::Run;
+use crate::seal::{Pins, Reader, Seal};
+use crate::{Damage, Error, Posix, Result, Vault};
+
+/// Set in the numbers of all nodes of sealed runs: no file system counts so far.
+const SEALED: Ino = 1 << 62;
+/// Bits of the number of an entry in its run.
+const ENTRY_BITS: u32 = 32;
+/// Runs that can be told apart.
+const RUNS: u32 = (1 << 30) - 1;
+/// Open directories that are kept of a run.
+const DIRS: usize = 128;
+
+/// Whether a number is that of a node of a sealed run.
+pub(crate) fn is_sealed(ino: Ino) -> bool {
+    ino & SEALED != 0
+}
+
+/// Which sealed runs there are, by the number that their nodes begin with.
+#[derive(Default)]
+pub(crate) struct SealedRuns(Mutex<HashMap<u32, (RunId, Arc<Run>)>>);
+
+impl SealedRuns {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u32, (RunId, Arc<Run>)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The first node of a run: by its id, so that it is the same in nearly every mount.
+    pub(crate) fn top_of(&self, run: &Arc<Run>) -> Ino {
+        let [a, b, c, d, ..] = run.id.0;
+        let mut number = u32::from_le_bytes([a, b, c, d]) & RUNS;
+        let mut runs = self.lock();
+        while runs.get(&number).is_some_and(|(id, _)| *id != run.id) {
+            number = (number + 1) & RUNS;
+        }
+        runs.insert(number, (run.id, run.clone()));
+        SEALED | (Ino::from(number) << ENTRY_BITS)
+    }
+
+    /// The run of a node, and the number of its entry.
+    fn of(&self, ino: Ino) -> Result<(Arc<Run>, u32)> {
+        let number = (ino & !SEALED) >> ENTRY_BITS;
+        let run = u32::try_from(number).ok().and_then(|number| Some(self.lock().get(&number)?.1.clone()));
+        Ok((run.ok_or(Posix::Stale)?, ino as u32))
+    }
+}
+
+/// The manifest and the pins of a run, and its open directories.
+pub(crate) struct SealedTree {
+    top: Ino,
+    context: Arc<RunContext>,
+    manifest: Reader,
+    header: Header,
+    pins: Pins,
+    dirs: Mutex<HashMap<u32, Arc<dyn Dir>>>,
+}
+
+/// What the manifest says of the run's name; the seal must be its gateway's.
+pub(crate) fn name_of(seal: &Seal, context: &Arc<RunContext>) -> Result<Vec<u8>> {
+    let (reader, header) = seal.open_manifest(context)?;
+    let mut name = vec![0; header.name.into()];
+    reader.read(header.heap_offset(), &mut name)?;
+    Ok(name)
+}
+
+impl SealedTree {
+    /// Opens what the seal names.
+    ///
+    /// # Errors
+    /// Damage of the seal; the store's.
+    pub(crate) fn open(seal: &Seal, context: Arc<RunContext>, top: Ino) -> Result<Self> {
+        let (manifest, header) = seal.open_manifest(&context)?;
+        let pins = seal.pins(&context, header.entries as usize)?;
+        Ok(Self { top, context, manifest, header, pins, dirs: Mutex::default() })
+    }
+
+    fn ino(&self, i: u32) -> Ino {
+        self.top | Ino::from(i)
+    }
+
+    /// What the manifest says of an entry.
+    pub(crate) fn record(&self, i: u32) -> Result<Record> {
+        if i >= self.header.entries {
+            return Err(Posix::Stale.into());
+        }
+        let mut bytes = [0; manifest::LEN];
+        self.manifest.read(Header::record_offset(i), &mut bytes)?;
+        Record::decode(&bytes).map_err(|e| self.manifest.damaged(e))
+    }
+
+    /// A part of an entry's heap.
+    fn heap(&self, record: &Record, skip: u64, len: usize) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; len];
+        let at = self.header.heap_offset().saturating_add(record.heap).saturating_add(skip);
+        self.manifest.read(at, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn name(&self, record: &Record) -> Result<Vec<u8>> {
+        self.heap(record, 0, record.name.into())
+    }
+
+    fn target(&self, record: &Record) -> Result<Vec<u8>> {
+        self.heap(record, record.name.into(), record.target.into())
+    }
+
+    /// Of the object, whatever its name.
+    fn xattrs(&self, record: &Record) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        let first = self.record(record.object)?;
+        let skip = u64::from(first.name) + u64::from(first.target);
+        let bytes = self.heap(&first, skip, first.xattrs as usize)?;
+        manifest::decode_xattrs(&bytes).map_err(|e| self.manifest.damaged(e))
+    }
+
+    /// The entry of that name in a directory.
+    fn child(&self, i: u32, text: &[u8]) -> Result<u32> {
+        let record = self.record(i)?;
+        if record.kind != Kind::Dir {
+            return Err(Posix::NotDirectory.into());
+        }
+        let (mut from, mut to) = (record.first, record.first.saturating_add(record.children));
+        while from < to {
+            let middle = from + (to - from) / 2;
+            match self.name(&self.record(middle)?)?.as_slice().cmp(text) {
+                std::cmp::Ordering::Equal => return Ok(middle),
+                std::cmp::Ordering::Less => from = middle + 1,
+                std::cmp::Ordering::Greater => to = middle,
+            }
+        }
+        Err(Posix::NotFound.into())
+    }
+
+    /// The stored directory of an entry.
+    fn dir(&self, i: u32) -> Result<Arc<dyn Dir>> {
+        if i == 0 {
+            return Ok(self.context.tree.clone());
+        }
+        if let Some(dir) = self.dirs().get(&i) {
+            return Ok(dir.clone());
+        }
+        // From the top down: a path may be deeper than a stack.
+        let (mut way, mut at) = (Vec::new(), i);
+        while at != 0 {
+            let record = self.record(at)?;
+            if record.parent >= at {
+                return Err(self.manifest.damaged(runvault_format::Error::Manifest("parent")));
+            }
+            let parent = record.parent;
+            way.push((at, record));
+            at = parent;
+        }
+        let mut dir = self.context.tree.clone();
+        for (at, record) in way.iter().rev() {
+            let stored = self.stored_name(record)?;
+            dir = dir.open_dir(&stored).map_err(|e| self.not_there(*at, e))?;
+            let mut dirs = self.dirs();
+            if dirs.len() >= DIRS {
+                dirs.clear();
+            }
+            dirs.insert(*at, dir.clone());
+        }
+        Ok(dir)
+    }
+
+    fn dirs(&self) -> MutexGuard<'_, HashMap<u32, Arc<dyn Dir>>> {
+        self.dirs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The name of an entry in the store.
+    fn stored_name(&self, record: &Record) -> Result<Vec<u8>> {
+        let parent = self.dir_id(record.parent)?;
+        let stored = name::encrypt_name(self.context.keys.name_key(), &parent, &self.name(record)?);
+        Ok(stored.map_err(|e| self.manifest.damaged(e))?.text)
+    }
+
+    fn dir_id(&self, i: u32) -> Result<DirId> {
+        if i == 0 { Ok(DirId::ROOT) } else { Ok(self.pins.of(i)?.id) }
+    }
+
+    fn pinned(&self, record: &Record) -> Result<Pinned> {
+        self.pins.of(record.object)
+    }
+
+    /// How messages name an entry: never by its plaintext name.
+    fn object(&self, i: u32) -> String {
+        let stored = self.record(i).and_then(|record| self.stored_name(&record));
+        let shown = stored.map_or_else(|_| String::new(), |s| String::from_utf8_lossy(&s).into_owned());
+        format!("runs/{}/tree/.../{shown}", self.context.id)
+    }
+
+    /// What was sealed is not there, or something else is.
+    fn not_there(&self, i: u32, error: std::io::Error) -> Error {
+        let error = match error.raw_os_error() {
+            Some(libc::ENOENT) => {
+                Error::damaged(self.object(i), Damage::Run("it was sealed, and is missing".to_owned()))
+            }
+            _ => part_opened("open", self.object(i), error),
+        };
+        tell(&error);
+        error
+    }
+
+    fn attr(&self, vault: &Vault, i: u32) -> Result<Attr> {
+        let record = self.record(i)?;
+        let (uid, gid, mask) = vault.options.owner.unwrap_or((record.uid, record.gid, 0o7777));
+        let time = Time { sec: record.mtime, nsec: record.mtime_ns };
+        let block = self.context.geometry.chunk();
+        Ok(Attr {
+            ino: self.ino(record.object),
+            generation: 0,
+            kind: kind_of(record.kind),
+            mode: u32::from(record.mode) & mask & 0o7777,
+            nlink: record.nlink,
+            uid,
+            gid,
+            rdev: record.rdev,
+            size: if record.kind == Kind::Dir { block } else { record.size },
+            blocks: record.size.div_ceil(512),
+            blksize: block as u32,
+            atime: time,
+            mtime: time,
+            ctime: time,
+            ours: true,
+        })
+    }
+}
+
+/// Someone changed a sealed run: an event for whoever watches the log.
+fn tell(error: &Error) {
+    if matches!(error, Error::Damaged { .. }) {
+        log::error!("a sealed run is not as it was sealed: {error}");
+    }
+}
+
+fn kind_of(kind: Kind) -> backend::Kind {
+    match kind {
+        Kind::File => backend::Kind::File,
+        Kind::Dir => backend::Kind::Dir,
+        Kind::Symlink => backend::Kind::Symlink,
+        Kind::Fifo => backend::Kind::Fifo,
+        Kind::Socket => backend::Kind::Socket,
+        Kind::CharDevice => backend::Kind::CharDevice,
+        Kind::BlockDevice => backend::Kind::BlockDevice,
+    }
+}
+
+/// The seal of a run, as it was found when the run was loaded.
+pub(crate) struct RunSeal {
+    seal: Seal,
+    tree: Mutex<Option<Arc<SealedTree>>>,
+}
+
+impl RunSeal {
+    /// Verifies `seal/seal.note`.
+    ///
+    /// # Errors
+    /// As [`Seal::load`].
+    pub(crate) fn load(store: &Arc<dyn Dir>, run: &RunId, authority: &dyn Authority) -> Result<Self> {
+        Ok(Self { seal: Seal::load(store, run, authority)?, tree: Mutex::default() })
+    }
+
+    pub(crate) fn seal(&self) -> &Seal {
+        &self.seal
+    }
+
+    /// Opened when something of the run is asked for.
+    pub(crate) fn tree(
+        &self,
+        context: impl FnOnce() -> Result<Arc<RunContext>>,
+        top: Ino,
+    ) -> Result<Arc<SealedTree>> {
+        let mut tree = self.tree.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tree) = &*tree {
+            return Ok(tree.clone());
+        }
+        let opened = SealedTree::open(&self.seal, context()?, top).inspect_err(tell)?;
+        let opened = Arc::new(opened);
+        *tree = Some(opened.clone());
+        Ok(opened)
+    }
+}

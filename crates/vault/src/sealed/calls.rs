@@ -1,0 +1,115 @@
+//! The vault's calls on nodes of sealed runs.
+
+use std::sync::Arc;
+
+use runvault_format::manifest::Kind;
+
+use super::{SealedTree, kind_of};
+use crate::api::{Attr, DirEntry, Handle, Ino, Opened, ROOT};
+use crate::run::Run;
+use crate::{Error, Posix, Result, Vault, runs};
+
+impl Vault {
+    /// The tree of a node's run, and the number of its entry.
+    fn sealed_entry(&self, ino: Ino) -> Result<(Arc<SealedTree>, u32)> {
+        let (run, entry) = self.sealed.of(ino)?;
+        Ok((self.sealed_tree(&run)?, entry))
+    }
+
+    fn sealed_tree(&self, run: &Arc<Run>) -> Result<Arc<SealedTree>> {
+        let seal = run.seal().ok_or(Posix::Stale)?;
+        let context = || {
+            let dir = runs::run_dir(&self.root, &run.id)?;
+            let tree = dir.open_dir(b"tree");
+            let object = || format!("runs/{}/tree", run.id);
+            Ok(run.reader(&tree.map_err(|e| crate::outcome::part_opened("open", object(), e))?))
+        };
+        seal.tree(context, self.sealed.top_of(run))
+    }
+
+    /// Why nothing of a sealed run is changed.
+    pub(crate) fn sealed_refusal(&self, ino: Ino) -> Error {
+        match self.sealed.of(ino) {
+            Ok((run, _)) => Error::Sealed { run: run.id.to_string() },
+            Err(error) => error,
+        }
+    }
+
+    /// The top of a sealed run.
+    pub(crate) fn sealed_top(&self, run: &Arc<Run>) -> Result<Attr> {
+        self.sealed_tree(run)?.attr(self, 0)
+    }
+
+    pub(crate) fn sealed_lookup(&self, parent: Ino, name: &[u8]) -> Result<Attr> {
+        let (tree, entry) = self.sealed_entry(parent)?;
+        tree.attr(self, tree.child(entry, name)?)
+    }
+
+    pub(crate) fn sealed_attr(&self, ino: Ino) -> Result<Attr> {
+        let (tree, entry) = self.sealed_entry(ino)?;
+        tree.attr(self, entry)
+    }
+
+    pub(crate) fn sealed_link(&self, ino: Ino) -> Result<Vec<u8>> {
+        let (tree, entry) = self.sealed_entry(ino)?;
+        let record = tree.record(entry)?;
+        if record.kind == Kind::Symlink { tree.target(&record) } else { Err(Posix::Invalid.into()) }
+    }
+
+    pub(crate) fn open_sealed(&self, ino: Ino) -> Result<Opened> {
+        let (tree, entry) = self.sealed_entry(ino)?;
+        let file = tree.open_file(entry)?;
+        Ok(Opened { handle: self.handles.add_sealed(file), keep_cache: true })
+    }
+
+    pub(crate) fn sealed_xattrs(&self, ino: Ino) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        let (tree, entry) = self.sealed_entry(ino)?;
+        let mut xattrs = tree.xattrs(&tree.record(entry)?)?;
+        xattrs.retain(|(name, _)| !name.starts_with(b"trusted.") || crate::sys::is_root());
+        Ok(xattrs)
+    }
+
+    pub(crate) fn open_sealed_dir(&self, ino: Ino) -> Result<Handle> {
+        let (tree, entry) = self.sealed_entry(ino)?;
+        match tree.record(entry)?.kind {
+            Kind::Dir => Ok(self.handles.add_sealed_listing(ino)),
+            _ => Err(Posix::NotDirectory.into()),
+        }
+    }
+
+    /// Cookies: 1 after `.`, 2 after `..`, then one for each child.
+    pub(crate) fn list_sealed(
+        &self,
+        ino: Ino,
+        cookie: u64,
+        plus: bool,
+        visit: &mut dyn FnMut(&DirEntry) -> bool,
+    ) -> Result<()> {
+        const DOTS: u64 = 2;
+        let (tree, entry) = self.sealed_entry(ino)?;
+        let record = tree.record(entry)?;
+        let above = if entry == 0 { ROOT } else { tree.ino(record.parent) };
+        for (at, name, ino) in [(0, b".".to_vec(), ino), (1, b"..".to_vec(), above)] {
+            let kind = runvault_store::backend::Kind::Dir;
+            if cookie <= at && !visit(&DirEntry { name, ino, kind, next: at + 1, attr: None }) {
+                return Ok(());
+            }
+        }
+        let first = cookie.saturating_sub(DOTS);
+        for n in first..u64::from(record.children) {
+            let child = u32::try_from(u64::from(record.first) + n).map_err(|_| Posix::Stale)?;
+            let of_child = tree.record(child)?;
+            let shown = DirEntry {
+                name: tree.name(&of_child)?,
+                ino: tree.ino(of_child.object),
+                kind: kind_of(of_child.kind),
+                next: DOTS + n + 1,
+                attr: if plus { Some(tree.attr(self, child)?) } else { None },
+            };
+            if !visit(&shown) {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+}
