@@ -2,5 +2,6 @@
 
 mod copying;
 mod pipelines;
+mod samba;
 mod sharing;
 mod stress;

@@ -7,6 +7,7 @@ mod who;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
@@ -110,7 +111,7 @@ pub struct Mount {
     pub foreground: bool,
     /// Mount options as in fstab: ro, rw, `[no]atime`, nodiratime, noexec, nosuid, nodev, allow_other,
     /// uid=, gid=, umask= (read-only mounts), and this command's own without their dashes: identity=,
-    /// passphrase-file=, state=, run-depth=, log=, ingest
+    /// passphrase-file=, state=, run-depth=, log=, ingest, seal=, quiet=, drained=
     #[arg(short = 'o', value_name = "OPTIONS", value_delimiter = ',')]
     pub options: Vec<String>,
     /// Write nothing to the store; any number of these at a time
@@ -120,6 +121,16 @@ pub struct Mount {
     /// made and still holds
     #[arg(long, conflicts_with_all = ["read_only", "identity", "passphrase_file", "passphrase_fd"])]
     pub ingest: bool,
+    /// With --ingest: seal runs by themselves when their markers say that they are over (auto), or not (hand)
+    #[arg(long, value_name = "WHEN", requires = "ingest")]
+    pub seal: Option<SealWhen>,
+    /// How long a run must have been quiet after its end before it is sealed [default: 30m]
+    #[arg(long, value_name = "TIME", requires = "ingest", value_parser = humantime::parse_duration)]
+    pub quiet: Option<Duration>,
+    /// How long silence after base calling must last to count as the end, where the last marker never comes
+    /// [default: 6h]
+    #[arg(long, value_name = "TIME", requires = "ingest", value_parser = humantime::parse_duration)]
+    pub drained: Option<Duration>,
     /// Let other users in (needs root, or user_allow_other in /etc/fuse.conf)
     #[arg(long)]
     pub allow_other: bool,
@@ -134,6 +145,13 @@ pub struct Mount {
     pub max_nodes: Option<u64>,
     #[command(flatten)]
     pub who: Who,
+}
+
+/// Who decides that a run is sealed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SealWhen {
+    Auto,
+    Hand,
 }
 
 /// Unmount: returns when everything is durable and the process has gone

@@ -19,6 +19,7 @@ mod output;
 mod panics;
 mod progress;
 mod prompt;
+mod sealer;
 mod sealing;
 mod secret_file;
 mod service;

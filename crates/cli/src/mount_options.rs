@@ -2,11 +2,12 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Result;
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 
-use crate::args::{Cli, Command, Mount};
+use crate::args::{Cli, Command, Mount, SealWhen};
 use crate::exit::{Exit, refuse, refuse_with};
 
 /// What a mount does, from flags and `-o` together.
@@ -74,7 +75,11 @@ pub fn resolve(mount: &Mount) -> Result<Options> {
 /// Of a gateway that needs no passphrase: what says otherwise is a mistake.
 fn require_keyless(options: &Options) -> Result<()> {
     let mount = &options.mount;
+    let needs_ingest = mount.seal.is_some() || mount.quiet.is_some() || mount.drained.is_some();
     let clash = match () {
+        () if !mount.ingest && needs_ingest => {
+            return Err(refuse(Exit::Usage, "-o seal=, quiet= and drained= are for -o ingest"));
+        }
         () if !mount.ingest => return Ok(()),
         () if options.read_only => "ro",
         () if mount.who.identity.is_some() => "identity",
@@ -92,6 +97,11 @@ fn apply(options: &mut Options, shown: &mut Shown, name: &str, value: Option<&st
         ("rw", None) => options.read_only = mount.read_only,
         ("allow_other", None) => options.allow_other = true,
         ("ingest", None) => mount.ingest = true,
+        ("seal", Some(v)) => {
+            mount.seal = Some(SealWhen::from_str(v, false).map_err(|_| bad_value(name, v))?);
+        }
+        ("quiet", Some(v)) => mount.quiet = Some(time(name, v)?),
+        ("drained", Some(v)) => mount.drained = Some(time(name, v)?),
         ("allow-readable-secret", None) => mount.who.unlock.allow_readable_secret = true,
         ("suid" | "dev", None) => {
             return Err(refuse(Exit::Usage, format!("-o {name}: a vault is always mounted nosuid,nodev")));
@@ -148,6 +158,10 @@ fn path(name: &str, value: &str) -> Result<PathBuf> {
 
 fn number(name: &str, value: &str, radix: u32) -> Result<u32> {
     u32::from_str_radix(value, radix).map_err(|_| bad_value(name, value))
+}
+
+fn time(name: &str, value: &str) -> Result<Duration> {
+    humantime::parse_duration(value).map_err(|_| bad_value(name, value))
 }
 
 fn bad_value(name: &str, value: &str) -> anyhow::Error {

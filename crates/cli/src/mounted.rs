@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::control::{Server, Service};
 use crate::exit::{self, Exit, refuse_with};
 use crate::mount_point::{self, Unmounted};
-use crate::sealing::{self, Sealing};
+use crate::sealing::{self, Sealing, Wish};
 use crate::store::{Open, Store};
 use crate::vault_status;
 
@@ -212,7 +212,7 @@ impl Service for Mounted {
 
     fn seal(&self, run: &[u8], reply: &mut dyn FnMut(&Value)) {
         let mut told = Instant::now();
-        let sealed = sealing::seal(&self.vault, run, &mut |done, total| {
+        let sealed = sealing::seal(&self.vault, run, &Wish::by_hand(), &mut |done, total| {
             if told.elapsed() > TELL {
                 told = Instant::now();
                 reply(&json!({ "done": done, "total": total }));

@@ -25,18 +25,36 @@ pub enum Sealing {
     Sealed(Value),
     /// An object for each thing that does not authenticate.
     Refused(Vec<Value>),
+    /// It is not complete, and was to be sealed only if it is.
+    Withheld,
+}
+
+/// How a run is sealed.
+pub struct Wish {
+    /// What ended the run: the marker's name, `silence` or `hand`.
+    pub ended: String,
+    /// Only if everything that RunInfo.xml promises is there.
+    pub complete: bool,
+}
+
+impl Wish {
+    /// Of a person.
+    pub fn by_hand() -> Self {
+        Self { ended: "hand".to_owned(), complete: false }
+    }
 }
 
 /// Seals the run of that name or id.
 ///
 /// # Errors
 /// Exit 1: there is none, or not here; exit 5: something of it is open.
-pub fn seal(vault: &Vault, run: &[u8], progress: &mut dyn FnMut(u64, u64)) -> Result<Sealing> {
+pub fn seal(vault: &Vault, run: &[u8], wish: &Wish, progress: &mut dyn FnMut(u64, u64)) -> Result<Sealing> {
     let (id, name) = find(vault, run)?;
     let mut facts = Map::new();
     let mut about = |contents: &mut Contents<'_>| {
-        facts = about(&name, contents)?;
-        Ok(Value::Object(facts.clone()).to_string())
+        facts = about(&name, &wish.ended, contents)?;
+        let wanted = !wish.complete || facts["complete"] == true;
+        Ok(wanted.then(|| Value::Object(facts.clone()).to_string()))
     };
     match vault.seal(&id, &mut about, progress) {
         Err(runvault_vault::Error::Posix(runvault_vault::Posix::Busy)) => Err(refuse_with(
@@ -48,6 +66,7 @@ pub fn seal(vault: &Vault, run: &[u8], progress: &mut dyn FnMut(u64, u64)) -> Re
             Err(refuse(Exit::Usage, "the files outside any run are not sealed"))
         }
         Err(other) => Err(other.into()),
+        Ok(Outcome::Withheld) => Ok(Sealing::Withheld),
         Ok(Outcome::Refused(faults)) => Ok(Sealing::Refused(faults.iter().map(fault).collect())),
         Ok(Outcome::Sealed(summary)) => {
             facts.insert("run".into(), json!(summary.run));
@@ -92,6 +111,7 @@ pub fn answer(sealed: Result<Sealing>) -> Value {
     match sealed {
         Ok(Sealing::Sealed(said)) => json!({ "sealed": said }),
         Ok(Sealing::Refused(faults)) => json!({ "refused": faults }),
+        Ok(Sealing::Withheld) => json!({ "error": "the run is not complete" }),
         Err(error) => json!({
             "error": crate::exit::chain(&error), "busy": crate::exit::of(&error) == Exit::Busy,
         }),
@@ -116,7 +136,11 @@ fn find(vault: &Vault, run: &[u8]) -> Result<(RunId, Vec<u8>)> {
 }
 
 /// The text on the run in its manifest (docs/format.md).
-fn about(name: &[u8], contents: &mut Contents<'_>) -> runvault_vault::Result<Map<String, Value>> {
+fn about(
+    name: &[u8],
+    ended: &str,
+    contents: &mut Contents<'_>,
+) -> runvault_vault::Result<Map<String, Value>> {
     let last = name.rsplit(|b| *b == b'/').next().unwrap_or_default();
     let run_name = std::str::from_utf8(last).ok().and_then(RunName::parse);
     let family = run_name.as_ref().and_then(Family::of_run);
@@ -129,7 +153,7 @@ fn about(name: &[u8], contents: &mut Contents<'_>) -> runvault_vault::Result<Map
             .ok()
     });
     let mut about = Map::new();
-    about.insert("ended".into(), json!("hand"));
+    about.insert("ended".into(), json!(ended));
     about.insert("family".into(), json!(family.map(|family| family.profile().name)));
     about.insert("complete".into(), json!(compared.as_ref().map(|c| c.missing.is_empty())));
     about.insert("expected".into(), json!(compared.as_ref().map(|c| c.expected)));

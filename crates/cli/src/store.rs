@@ -9,6 +9,7 @@ use runvault_custody::authority::Acting;
 use runvault_custody::chain::Chain;
 use runvault_custody::gateway::StateFolder;
 use runvault_custody::identity::Identity;
+use runvault_custody::seals_seen::Remembering;
 use runvault_custody::{key_files, locks, pins};
 use runvault_store::backend::Dir;
 use runvault_store::posix;
@@ -134,7 +135,8 @@ impl Store {
     /// # Errors
     /// Exit 3: this key opens nothing here.
     pub fn acting(&self, who: &Who) -> Result<Arc<dyn Authority>> {
-        Ok(Acting::open(&self.root, self.chain.clone(), &self.identity(who)?)?)
+        let acting = Acting::open(&self.root, self.chain.clone(), &self.identity(who)?)?;
+        Ok(Remembering::over(acting, &self.state))
     }
 
     /// Opens the vault for reading; nothing is written.
@@ -176,6 +178,7 @@ impl Store {
         folder: Arc<StateFolder>,
         options: Options,
     ) -> Result<Open> {
+        let authority = Remembering::over(authority, &self.state);
         // The kernel has applied the callers' umask; the engine's modes are meant as they are.
         rustix::process::umask(rustix::fs::Mode::empty());
         let gateway = Arc::clone(&folder) as Arc<dyn Gateway>;

@@ -74,6 +74,12 @@ pub trait Authority: Send + Sync {
     fn opens_every_run(&self) -> bool {
         false
     }
+    /// The hash of a run's seal, where one was seen before: less, or another one, is refused.
+    fn seal_seen(&self, _run: &RunId) -> Option<Digest> {
+        None
+    }
+    /// A seal that holds.
+    fn note_seal(&self, _run: &RunId, _hash: &Digest) {}
     /// Seals a run's key to whom the newest verified state names.
     fn seal_run(&self, run: &RunId, key: &RunKey) -> Result<Sealed>;
 }

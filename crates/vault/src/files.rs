@@ -114,7 +114,7 @@ impl Vault {
             still_leads_to(ino, &stat)?;
             Ok((dir, text, stored, access, stat))
         })?;
-        let context = dir.body.context_to_open(&dir.run, access);
+        let context = dir.body.context_to_open(&dir.run, access)?;
         let place = Some(dir.place(Kind::File, &text));
         let file = match FileObject::open(context, ino, stored.clone(), &stat, place) {
             Err(Error::Damaged { damage, .. }) if replace && damage != Damage::Kind => {

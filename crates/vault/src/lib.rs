@@ -14,6 +14,7 @@ pub mod error;
 pub mod file;
 mod files;
 mod handles;
+pub mod held;
 mod journal;
 mod lease;
 mod links;

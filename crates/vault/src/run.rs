@@ -18,9 +18,10 @@ use runvault_store::read_whole::read_whole;
 pub(crate) use self::body::Body;
 use crate::authority::{Authority, Gateway, Resume};
 use crate::file::RunContext;
+use crate::held::Changed;
 use crate::outcome::part_opened;
 use crate::sealed::RunSeal;
-use crate::{Damage, Error, Result};
+use crate::{Damage, Error, Posix, Result};
 use crate::{runs, seal, sealed};
 
 /// A run whose descriptor and key were verified.
@@ -38,10 +39,12 @@ pub(crate) struct Run {
     /// Nobody writes it any more.
     seal: Option<RunSeal>,
     geometry: Geometry,
-    key: RunKey,
+    /// `None` once it was erased here: nodes may hold the run for as long as the kernel knows them.
+    key: Mutex<Option<RunKey>>,
     name: Mutex<RunName>,
     body: Mutex<Option<Arc<Body>>>,
     gone: AtomicBool,
+    changed: Changed,
 }
 
 /// A run's name, and the file that it was read from; `None` where this process wrote it.
@@ -94,11 +97,21 @@ impl Run {
             ));
         }
         let dir = runs::run_dir(store, &id)?;
+        let seen = authority.seal_seen(&id);
         if !seal::has_seal(store, &id)? {
+            if seen.is_some() {
+                let what = "its seal was removed: this machine has seen it sealed".to_owned();
+                return Err(Error::damaged(format!("runs/{id}/seal"), Damage::Run(what)));
+            }
             let name = RunName::read(&*dir, &id, &keys)?;
             return Ok(Loaded::Opens(Self::new(id, descriptor, serial, held, None, key, name)));
         }
         let seal = RunSeal::load(store, &id, authority)?;
+        if seen.is_some_and(|seen| seen != seal.seal().hash) {
+            let what = "another seal than this machine has seen".to_owned();
+            return Err(Error::damaged(format!("runs/{id}/seal"), Damage::Run(what)));
+        }
+        authority.note_seal(&id, &seal.seal().hash);
         let tree = dir.open_dir(b"tree").map_err(|e| part_opened("open", format!("runs/{id}/tree"), e))?;
         let context = RunContext::reader(id, keys, descriptor.geometry, tree);
         let name = RunName::new(&sealed::name_of(seal.seal(), &context)?);
@@ -123,10 +136,11 @@ impl Run {
             held,
             seal,
             geometry: descriptor.geometry,
-            key,
+            key: Mutex::new(Some(key)),
             name: Mutex::new(name),
             body: Mutex::default(),
             gone: AtomicBool::new(false),
+            changed: Changed::now(),
         })
     }
 
@@ -140,9 +154,23 @@ impl Run {
         Error::not_held(self.id, self.maker)
     }
 
+    /// When something of it was changed last.
+    pub(crate) fn changed(&self) -> &Changed {
+        &self.changed
+    }
+
     /// The run's key, for another envelope.
-    pub(crate) fn key(&self) -> RunKey {
-        self.key.clone()
+    ///
+    /// # Errors
+    /// [`Posix::Stale`] once it was erased.
+    pub(crate) fn key(&self) -> Result<RunKey> {
+        let key = self.key.lock().unwrap_or_else(PoisonError::into_inner);
+        key.clone().ok_or(Error::Posix(Posix::Stale))
+    }
+
+    /// Wipes the key; whoever has a copy of it, or keys that follow from it, drops them.
+    pub(crate) fn erase_key(&self) {
+        self.key.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
     /// Whether it has a seal.
@@ -170,17 +198,17 @@ impl Run {
     }
 
     /// What reads its files, and writes none.
-    pub(crate) fn reader(&self, tree: &Arc<dyn Dir>) -> Arc<RunContext> {
-        RunContext::reader(self.id, self.keys(), self.geometry, tree.clone())
+    pub(crate) fn reader(&self, tree: &Arc<dyn Dir>) -> Result<Arc<RunContext>> {
+        Ok(RunContext::reader(self.id, self.keys()?, self.geometry, tree.clone()))
     }
 
-    pub(crate) fn keys(&self) -> RunKeys {
-        RunKeys::derive(&self.key, &self.id, Engine::fastest())
+    pub(crate) fn keys(&self) -> Result<RunKeys> {
+        Ok(RunKeys::derive(&self.key()?, &self.id, Engine::fastest()))
     }
 
     /// See [`runs::lacks_envelope`].
     pub(crate) fn lacks_envelope(&self, store: &Arc<dyn Dir>, authority: &dyn Authority) -> bool {
-        runs::lacks_envelope(store, &self.id, &self.key, authority)
+        self.key().is_ok_and(|key| runs::lacks_envelope(store, &self.id, &key, authority))
     }
 
     pub(crate) fn name(&self) -> Vec<u8> {
@@ -210,7 +238,7 @@ impl Run {
         if seen.is_some() && seen == Some(NameFile::of(&*dir, &self.id)?) {
             return Ok(false);
         }
-        let name = RunName::read(&*dir, &self.id, &self.keys())?;
+        let name = RunName::read(&*dir, &self.id, &self.keys()?)?;
         let before = std::mem::replace(&mut *self.known_name(), name);
         Ok(before.text != self.known_name().text)
     }

@@ -13,6 +13,7 @@ mod survey;
 mod verify;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use runvault_crypto::digest::sha256;
 use runvault_crypto::random;
@@ -60,6 +61,8 @@ pub enum Outcome {
     Sealed(Summary),
     /// Nothing was signed: this does not authenticate.
     Refused(Vec<Fault>),
+    /// Nothing was signed: whoever asked, having seen what is there, did not want it.
+    Withheld,
 }
 
 /// A seal that was made.
@@ -76,6 +79,9 @@ pub struct Summary {
     /// What lies in the run's tree and is not ours, by its place: the seal says nothing of it.
     pub foreign: Vec<String>,
 }
+
+/// Gives the text on a run for its manifest; `None` to leave the run open.
+pub type About<'a> = &'a mut dyn FnMut(&mut Contents<'_>) -> Result<Option<String>>;
 
 /// A run's files, for whoever says whether they are all there.
 pub struct Contents<'a>(&'a mut Survey);
@@ -98,17 +104,12 @@ impl Contents<'_> {
 
 impl Vault {
     /// Seals a run that this gateway holds. Nobody may have a file of it open. `about` is the text on the run that
-    /// goes into the manifest; `progress` is told plaintext bytes, read and in all.
+    /// goes into the manifest, `None` to leave the run open; `progress` is told plaintext bytes, read and in all.
     ///
     /// # Errors
     /// [`Posix::Busy`] while a file of it is open; [`Posix::NotPermitted`] for the files outside any run;
     /// [`Error::NotHeld`], [`Error::NotMaker`], [`Error::Sealed`], [`Error::Held`]; the store's.
-    pub fn seal(
-        &self,
-        run: &RunId,
-        about: &mut dyn FnMut(&mut Contents<'_>) -> Result<String>,
-        progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<Outcome> {
+    pub fn seal(&self, run: &RunId, about: About<'_>, progress: &mut dyn FnMut(u64, u64)) -> Result<Outcome> {
         self.check_open()?;
         let gateway = self.gateway.as_deref().ok_or(Posix::ReadOnly)?;
         let run = self.table().runs().find(|found| found.id == *run).cloned().ok_or(Posix::NotFound)?;
@@ -143,11 +144,23 @@ impl Vault {
         sealed
     }
 
+    /// A seal that is being made is given up, and none is begun any more: the vault is about to be closed, and
+    /// reading a run may take hours.
+    pub fn end_seals(&self) {
+        self.no_seals.store(true, Ordering::Relaxed);
+    }
+
+    /// # Errors
+    /// [`Error::Closed`] after [`Vault::end_seals`].
+    fn check_seals(&self) -> Result<()> {
+        if self.no_seals.load(Ordering::Relaxed) { Err(Error::Closed) } else { Ok(()) }
+    }
+
     fn seal_closed(
         &self,
         gateway: &dyn Gateway,
         run: &Arc<Run>,
-        about: &mut dyn FnMut(&mut Contents<'_>) -> Result<String>,
+        about: About<'_>,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Outcome> {
         let dir = runs::run_dir(&self.root, &run.id)?;
@@ -155,7 +168,7 @@ impl Vault {
         let tree =
             dir.open_dir(b"tree").map_err(|e| part_opened("open", format!("runs/{}/tree", run.id), e))?;
         dir.sync_fs().map_err(|e| Error::store("sync", format!("runs/{}", run.id), e))?;
-        let context = run.reader(&tree);
+        let context = run.reader(&tree)?;
         self.authority.refresh();
         let outcome = Making { vault: self, gateway, run, dir: &dir, context: &context, holding: &holding }
             .make(about, progress);
@@ -170,6 +183,7 @@ impl Vault {
         self.change_table(|entries| _ = entries.remove(&run.id));
         self.dirs.drop_run(run);
         run.mark_gone();
+        run.erase_key();
         self.sealed_away().extend(self.nodes.of_run(run));
         if let Err(error) = self.scan(&mut self.hold_scans(), false) {
             log::warn!("run {} is looked for again later: {error}", run.id);
@@ -208,11 +222,7 @@ struct Making<'a> {
 }
 
 impl Making<'_> {
-    fn make(
-        &self,
-        about: &mut dyn FnMut(&mut Contents<'_>) -> Result<String>,
-        progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<Outcome> {
+    fn make(&self, about: About<'_>, progress: &mut dyn FnMut(u64, u64)) -> Result<Outcome> {
         let mut survey = Survey::walk(self.context)?;
         let new = self.begin()?;
         let table = self.write_pins(&mut survey, &*new, progress)?;
@@ -220,7 +230,10 @@ impl Making<'_> {
             self.drop_new()?;
             return Ok(Outcome::Refused(survey.faults));
         };
-        let text = about(&mut Contents(&mut survey))?;
+        let Some(text) = about(&mut Contents(&mut survey))? else {
+            self.drop_new()?;
+            return Ok(Outcome::Withheld);
+        };
         let (files, bytes) = (survey.files().count() as u64, survey.files().map(|r| r.size).sum());
         let foreign = std::mem::take(&mut survey.foreign);
         let mut lines = std::mem::take(&mut survey.lines);
@@ -233,7 +246,7 @@ impl Making<'_> {
         }
         let digests = digests::encode(lines);
         self.put(&*new, DIGESTS, &digests)?;
-        let sealed = self.vault.authority.seal_run(&self.run.id, &self.run.key())?;
+        let sealed = self.vault.authority.seal_run(&self.run.id, &self.run.key()?)?;
         self.put_envelopes(&*new, &sealed)?;
         let run_note = Note::parse(&verified.note).map_err(|e| self.damaged("run.json", e))?;
         let run_note = text_hash(run_note.text);
@@ -302,6 +315,7 @@ impl Making<'_> {
         };
         let table = survey.read(
             &mut |_, nonce| {
+                self.vault.check_seals()?;
                 // A run is read for hours: its lease is renewed meanwhile.
                 self.holding.renew_if_due()?;
                 writer.write(nonce)

@@ -102,6 +102,8 @@ pub struct Vault {
     synced: Mutex<Option<Instant>>,
     /// Nodes of runs whose keys were erased here, which nobody has been told of.
     sealed_away: Mutex<Vec<Ino>>,
+    /// No seal is made any more.
+    pub(crate) no_seals: AtomicBool,
     closed: AtomicBool,
 }
 
@@ -143,6 +145,7 @@ impl Vault {
             foreign: Mutex::default(),
             synced: Mutex::default(),
             sealed_away: Mutex::default(),
+            no_seals: AtomicBool::new(false),
             closed: AtomicBool::new(false),
         });
         vault.scan(&mut vault.hold_scans(), true)?;

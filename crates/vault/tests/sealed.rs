@@ -24,13 +24,13 @@ fn id(mount: &Mount) -> RunId {
 }
 
 fn try_seal(mount: &Mount) -> runvault_vault::Result<Outcome> {
-    mount.seal(&id(mount), &mut |_| Ok("{}".into()), &mut |_, _| ())
+    mount.seal(&id(mount), &mut |_| Ok(Some("{}".into())), &mut |_, _| ())
 }
 
 fn sealed(mount: &Mount) -> Summary {
     match try_seal(mount).expect("a seal") {
         Outcome::Sealed(summary) => summary,
-        Outcome::Refused(faults) => panic!("{faults:?}"),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -110,7 +110,8 @@ fn a_run_is_sealed_as_it_is_and_can_only_be_read_from_then_on() {
     again.make_dir("second").unwrap();
     again.put("second/f", b"x").unwrap();
     let second = again.status().runs.iter().find(|run| run.name.as_deref() == Some(b"second")).unwrap().run;
-    let Outcome::Sealed(summary) = again.seal(&second, &mut |_| Ok("{}".into()), &mut |_, _| ()).unwrap()
+    let Outcome::Sealed(summary) =
+        again.seal(&second, &mut |_| Ok(Some("{}".into())), &mut |_, _| ()).unwrap()
     else {
         panic!("refused");
     };
@@ -144,7 +145,28 @@ fn a_run_in_use_is_not_sealed_and_goes_on() {
     mount.write(open, 0, b"<", false).unwrap();
     mount.release(open).unwrap();
     mount.put("Thumbs.db", b"x").unwrap();
+    // Nor one that whoever asks does not want sealed as it is.
+    let mut seen = Vec::new();
+    let withheld = mount.seal(
+        &id(&mount),
+        &mut |contents| {
+            seen = contents.files().map(|(path, _)| path).collect();
+            assert_eq!(contents.read(b"RunInfo.xml", 100)?.unwrap(), b"<RunInfo/>");
+            assert_eq!(contents.read(b"RunInfo.xml", 9)?, None);
+            Ok(None)
+        },
+        &mut |_, _| (),
+    );
+    assert_eq!(withheld.unwrap(), Outcome::Withheld);
+    assert!(seen.contains(&b"Data/L002/C3.cbcl".to_vec()), "{seen:?}");
+    let held = mount.held_runs();
+    assert_eq!((held.len(), &held[0].name[..]), (1, &b"run"[..]));
+    let tops = mount.top_files(&held[0].run).unwrap();
+    let mut tops: Vec<_> = tops.into_iter().map(|(name, _)| name).collect();
+    tops.sort();
+    assert_eq!(tops, [&b"RunInfo.xml"[..], b"again.xml", b"empty", b"sparse"]);
     sealed(&mount);
+    assert!(mount.held_runs().is_empty());
 }
 
 /// Between write and seal the store is someone else's.
@@ -202,7 +224,10 @@ fn a_seal_that_was_committed_is_finished_by_the_next_start() {
     let new = fixture.path().join("runs").join(other.to_string()).join("seal.new");
     fs::create_dir(&new).unwrap();
     fs::write(new.join("seal.note"), b"half").unwrap();
-    assert!(matches!(again.seal(&other, &mut |_| Ok("{}".into()), &mut |_, _| ()), Ok(Outcome::Sealed(_))));
+    assert!(matches!(
+        again.seal(&other, &mut |_| Ok(Some("{}".into())), &mut |_, _| ()),
+        Ok(Outcome::Sealed(_))
+    ));
 }
 
 fn files_below(dir: &Path) -> Vec<PathBuf> {
@@ -557,6 +582,12 @@ fn what_was_changed_in_the_store_is_an_error_at_the_read() {
     let before = fixture.reader().attr("run/Data/L001/C3.cbcl").unwrap();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o777)).unwrap();
     assert_eq!(fixture.reader().attr("run/Data/L001/C3.cbcl").unwrap(), before);
+    // Nor does a machine that has seen the seal take a run without it for one that is open.
+    fs::rename(dir.join("seal"), dir.join("elsewhere")).unwrap();
+    let reader = fixture.reader();
+    assert_eq!(reader.list("").unwrap(), [""; 0]);
+    assert!(reader.left_out()[0].1.to_string().contains("its seal was removed"), "{:?}", reader.left_out());
+    fs::rename(dir.join("elsewhere"), dir.join("seal")).unwrap();
     // A seal that does not hold closes the run.
     fs::write(dir.join("seal/seal.note"), b"x").unwrap();
     assert_eq!(fixture.reader().list("").unwrap(), [""; 0]);

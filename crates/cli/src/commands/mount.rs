@@ -7,15 +7,17 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use runvault_fuse::{MountOptions, Session};
+use runvault_sequencer::completion::Patience;
 use runvault_vault::Options as VaultOptions;
 
-use crate::args::Mount;
+use crate::args::{Mount, SealWhen};
 use crate::daemon::{self, Readiness, Side};
 use crate::exit::{self, Exit, refuse};
 use crate::log::{Target, start as start_log};
 use crate::mount_options::{Options, resolve};
 use crate::mounted::{Ending, Mounted};
 use crate::output::shown;
+use crate::sealer::Sealer;
 use crate::store::{Open, Store, require_gateway};
 use crate::{fuse_ready, left_out, memory, mount_point, mount_table, panics, service, signals};
 
@@ -81,6 +83,7 @@ fn serve(options: &Options, at: &Path, path: &Path, ready: Option<Readiness>) ->
     })?;
     let failing = Arc::clone(&ending);
     panics::on_lost_thread(move || failing.fail());
+    let sealer = sealer(&options.mount, &open)?;
     let served = Mounted::new(at, path, &store, &open);
     let mounted = mount(options, at, path, &store, &open)
         .and_then(|session| ending.watch(session))
@@ -89,9 +92,24 @@ fn serve(options: &Options, at: &Path, path: &Path, ready: Option<Readiness>) ->
         Ok(()) => ending.wait(),
         Err(_) => ending.ask(),
     }
+    drop(sealer);
     let ended = ending.outcome();
     let how = if ended.is_ok() { "unmounted" } else { "gave up" };
     finish(&served, at, open, how).and(mounted).and(ended)
+}
+
+/// Who seals runs by themselves: a gateway's mount, unless it was told not to.
+fn sealer(mount: &Mount, open: &Open) -> Result<Option<Sealer>> {
+    if !mount.ingest || mount.seal == Some(SealWhen::Hand) {
+        return Ok(None);
+    }
+    let usual = Patience::default();
+    let patience = Patience {
+        quiet: mount.quiet.unwrap_or(usual.quiet),
+        drained: mount.drained.unwrap_or(usual.drained),
+        ..usual
+    };
+    Sealer::start(&open.vault, patience).map(Some)
 }
 
 fn open(store: &mut Store, options: &Options) -> Result<Open> {

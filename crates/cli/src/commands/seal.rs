@@ -12,7 +12,7 @@ use crate::control::{Client, seal_request};
 use crate::exit::{Exit, refuse, refuse_with};
 use crate::output::{self, count, shown, size, visible};
 use crate::progress;
-use crate::sealing::{self, Sealing};
+use crate::sealing::{self, Sealing, Wish};
 use crate::store::{Store, require_gateway};
 
 pub fn run(args: &Seal) -> Result<()> {
@@ -21,10 +21,11 @@ pub fn run(args: &Seal) -> Result<()> {
     match store.ingest(Options::default()) {
         Ok(open) => {
             let bar = progress::bytes(0, "seal");
-            let sealed = sealing::seal(&open.vault, args.run.as_bytes(), &mut |done, total| {
-                bar.set_length(total);
-                bar.set_position(done);
-            });
+            let sealed =
+                sealing::seal(&open.vault, args.run.as_bytes(), &Wish::by_hand(), &mut |done, total| {
+                    bar.set_length(total);
+                    bar.set_position(done);
+                });
             bar.finish_and_clear();
             let closed = open.close();
             let sealed = sealed?;
@@ -80,6 +81,7 @@ fn tell(args: &Seal, sealed: &Sealing) -> Result<()> {
                 ),
             ))
         }
+        Sealing::Withheld => Err(refuse(Exit::Failed, format!("run {name} is not complete"))),
         Sealing::Sealed(said) if args.json => output::json(said),
         Sealing::Sealed(said) => {
             let number = |key: &str| said[key].as_u64().unwrap_or_default();

@@ -13,6 +13,7 @@ use super::Run;
 use crate::api::Ino;
 use crate::authority::{Gateway, Resume};
 use crate::file::{Locate, RunContext};
+use crate::held::Changed;
 use crate::lease::{self, Holding};
 use crate::nodes::number;
 use crate::outcome::{exists, outcome, part_opened};
@@ -45,6 +46,7 @@ pub(crate) struct Body {
     read_only_told: AtomicBool,
     /// The trouble that the log has.
     told: Mutex<Option<String>>,
+    changed: Changed,
     run: RunId,
 }
 
@@ -54,7 +56,7 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 impl Body {
     /// Of a run that is only read.
     fn reader(
-        run: RunId,
+        run: &Run,
         dir: &Arc<dyn Dir>,
         tree: &Arc<dyn Dir>,
         top: Ino,
@@ -75,18 +77,19 @@ impl Body {
             reading: OnceLock::new(),
             read_only_told: AtomicBool::new(false),
             told: Mutex::default(),
-            run,
+            changed: run.changed().clone(),
+            run: run.id,
         }
     }
 
-    /// Whether this process may write now.
+    /// Whether this process may write now; who asks is about to.
     ///
     /// # Errors
     /// [`Error::Held`], [`Error::NotHeld`], [`Posix::ReadOnly`]; the store's, when the lease could not be renewed
     /// in time.
     pub(crate) fn check_writer(&self) -> Result<()> {
         match (&self.holding, &self.holder) {
-            (Some(holding), _) => holding.check(),
+            (Some(holding), _) => holding.check().inspect(|()| self.changed.again()),
             (None, Some(holder)) => Err(Error::Held { run: self.run.to_string(), holder: holder.clone() }),
             (None, None) => Err(self.why_read_only()),
         }
@@ -145,12 +148,18 @@ impl Body {
 
     /// What a file is opened with: a writer may cut it or write its header, which only the lease allows, and a
     /// store that takes writes.
-    pub(crate) fn context_to_open(&self, run: &Run, access: Access) -> &Arc<RunContext> {
+    ///
+    /// # Errors
+    /// [`Posix::Stale`] of a run whose key was erased here.
+    pub(crate) fn context_to_open(&self, run: &Run, access: Access) -> Result<&Arc<RunContext>> {
         if access == Access::ReadWrite && self.check_lease().is_ok() {
-            &self.context
-        } else {
-            self.reading.get_or_init(|| run.reader(&self.tree))
+            return Ok(&self.context);
         }
+        if let Some(reading) = self.reading.get() {
+            return Ok(reading);
+        }
+        let made = run.reader(&self.tree)?;
+        Ok(self.reading.get_or_init(|| made))
     }
 
     /// Logs trouble once, however often it is met.
@@ -247,30 +256,30 @@ impl Vault {
         let dir = runs::run_dir(&self.root, &run.id)?;
         let tree = dir.open_dir(b"tree").map_err(|e| part_opened("open", object(), e))?;
         let top = number(tree.stat_self().map_err(|e| Error::store("stat", object(), e))?.ino);
-        let only_read = |context| Body::reader(run.id, &dir, &tree, top, context);
+        let only_read = |context| Body::reader(run, &dir, &tree, top, context);
         let reader = || run.reader(&tree);
-        let Some(gateway) = self.gateway.as_deref() else { return Ok(only_read(reader())) };
+        let Some(gateway) = self.gateway.as_deref() else { return Ok(only_read(reader()?)) };
         if run.is_sealed() {
-            return Ok(Body { sealed: true, ..only_read(reader()) });
+            return Ok(Body { sealed: true, ..only_read(reader()?) });
         }
         if !run.held {
-            return Ok(Body { not_held: Some(run.maker), ..only_read(reader()) });
+            return Ok(Body { not_held: Some(run.maker), ..only_read(reader()?) });
         }
         let asked = Some(Instant::now());
         match self.begin_writing(gateway, run, &dir, &tree, top) {
             Ok((context, holding)) => Ok(Body { holding: Some(holding), ..only_read(context) }),
             Err(Error::Held { holder, .. }) => {
-                Ok(Body { holder: Some(holder), asked, ..only_read(reader()) })
+                Ok(Body { holder: Some(holder), asked, ..only_read(reader()?) })
             }
             // Nothing can be written there, and reading needs no lease.
             Err(error) if let Some(errno) = takes_nothing(&error) => {
-                Ok(Body { refused: Some(errno), asked, ..only_read(reader()) })
+                Ok(Body { refused: Some(errno), asked, ..only_read(reader()?) })
             }
             // A journal that is not ours, or something in the place of lease or journal: what is in the
             // tree proves itself all the same.
             Err(error @ Error::Damaged { .. }) => {
                 log::error!("run {} is read-only until a person has looked at it: {error}", run.id);
-                Ok(Body { blocked: Some(error.to_string()), ..only_read(reader()) })
+                Ok(Body { blocked: Some(error.to_string()), ..only_read(reader()?) })
             }
             Err(other) => Err(other),
         }
@@ -291,11 +300,12 @@ impl Vault {
         let journal = journal.map_err(|e| Error::store("stat", format!("runs/{}/journal", run.id), e))?;
         let uncleanly = holding.found_one || journal;
         if uncleanly && let Some(resume) = gateway.resume(&run.id)? {
-            let recovered = recovery::recover(&run.reader(tree), dir, &resume.session)?;
+            let recovered = recovery::recover(&*run.reader(tree)?, dir, &resume.session)?;
             log::info!("run {}: recovered, {} records brought in place", run.id, recovered.replayed);
         }
+        let key = run.key()?;
         if run.lacks_envelope(&self.root, &*self.authority) {
-            let restored = runs::restore_envelopes(&self.root, &run.id, &run.key, &*self.authority);
+            let restored = runs::restore_envelopes(&self.root, &run.id, &key, &*self.authority);
             match restored {
                 Ok(()) => log::warn!("run {}: no envelope opened to its key any more; made anew", run.id),
                 Err(error) => log::error!("run {}: no envelope opens to its key: {error}", run.id),
@@ -304,8 +314,8 @@ impl Vault {
         let mut session = [0u8; 16];
         random::fill(&mut session)?;
         let session = SessionId(session);
-        gateway.hold(&run.id, &Resume { key: run.key.clone(), session })?;
-        let context = self.new_context(run, dir, tree, top, session);
+        gateway.hold(&run.id, &Resume { key, session })?;
+        let context = self.new_context(run, dir, tree, top, session)?;
         if uncleanly {
             context.assume_crash();
         }
@@ -320,24 +330,24 @@ impl Vault {
         tree: &Arc<dyn Dir>,
         top: Ino,
         session: SessionId,
-    ) -> Arc<RunContext> {
-        RunContext::writer(
+    ) -> Result<Arc<RunContext>> {
+        Ok(RunContext::writer(
             run.id,
-            run.keys(),
+            run.keys()?,
             run.geometry,
             dir.clone(),
             tree.clone(),
             session,
             self.options.journal_bytes,
             self.options.delay,
-            self.locate(run, top),
-        )
+            self.locate(run, top)?,
+        ))
     }
 
     /// Needs no store and holds no lock for long: it is called while a file is locked.
-    fn locate(&self, run: &Arc<Run>, top: Ino) -> Locate {
-        let (nodes, keys) = (self.nodes.clone(), run.keys());
-        Box::new(move |ino| if ino == top { None } else { nodes.stored_path(ino, keys.name_key()) })
+    fn locate(&self, run: &Arc<Run>, top: Ino) -> Result<Locate> {
+        let (nodes, keys) = (self.nodes.clone(), run.keys()?);
+        Ok(Box::new(move |ino| if ino == top { None } else { nodes.stored_path(ino, keys.name_key()) }))
     }
 
     /// A body made by this process just now, whose run nobody else knows.
@@ -347,8 +357,8 @@ impl Vault {
         let tree = dir.open_dir(b"tree").map_err(|e| part_opened("open", object(), e))?;
         let top = number(tree.stat_self().map_err(|e| Error::store("stat", object(), e))?.ino);
         let holding = Holding::take(run.id, dir.clone(), &gateway.id())?;
-        let context = self.new_context(run, &dir, &tree, top, session);
-        let body = Body { holding: Some(holding), ..Body::reader(run.id, &dir, &tree, top, context) };
+        let context = self.new_context(run, &dir, &tree, top, session)?;
+        let body = Body { holding: Some(holding), ..Body::reader(run, &dir, &tree, top, context) };
         *run.body.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(body));
         Ok(())
     }

@@ -22,7 +22,7 @@ impl Vault {
             let dir = runs::run_dir(&self.root, &run.id)?;
             let tree = dir.open_dir(b"tree");
             let object = || format!("runs/{}/tree", run.id);
-            Ok(run.reader(&tree.map_err(|e| crate::outcome::part_opened("open", object(), e))?))
+            run.reader(&tree.map_err(|e| crate::outcome::part_opened("open", object(), e))?)
         };
         seal.tree(context, self.sealed.top_of(run))
     }

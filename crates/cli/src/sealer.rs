@@ -1,0 +1,175 @@
+//! Sealing by itself: when a run's markers, or silence, say that it is over.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::Result;
+use runvault_format::ids::RunId;
+use runvault_sequencer::completion::{Observation, Patience, Seen, State, Why, state};
+use runvault_sequencer::family::Family;
+use runvault_sequencer::marker::Marker;
+use runvault_sequencer::run_name::RunName;
+use runvault_vault::Vault;
+use runvault_vault::held::HeldRun;
+
+use crate::exit::{self, Exit};
+use crate::sealing::{self, Sealing, Wish};
+
+/// How often runs are looked at, at most.
+const EVERY: Duration = Duration::from_secs(10);
+/// How long a run is left alone that could not be sealed: someone has to look at it.
+const AGAIN: Duration = Duration::from_secs(3600);
+
+/// Looks at the runs that a gateway holds, until it is dropped.
+pub struct Sealer {
+    vault: Arc<Vault>,
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Sealer {
+    /// Starts looking.
+    ///
+    /// # Errors
+    /// The thread could not be started.
+    pub fn start(vault: &Arc<Vault>, patience: Patience) -> Result<Sealer> {
+        let (stop, stopped) = channel();
+        let mut watch = Watch { vault: Arc::clone(vault), patience, known: HashMap::new() };
+        let thread = Builder::new().name("sealer".into()).spawn(move || watch.run(&stopped))?;
+        Ok(Sealer { vault: Arc::clone(vault), stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Sealer {
+    /// A seal that is under way is given up; the next mount makes it anew.
+    fn drop(&mut self) {
+        self.vault.end_seals();
+        self.stop.take();
+        if let Some(thread) = self.thread.take() {
+            // What panicked has been reported by the panic itself.
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Watch {
+    vault: Arc<Vault>,
+    patience: Patience,
+    known: HashMap<RunId, Known>,
+}
+
+/// What the log has of a run.
+#[derive(Default)]
+struct Known {
+    said: String,
+    not_before: Option<Instant>,
+}
+
+impl Watch {
+    fn run(&mut self, stopped: &Receiver<()>) {
+        let every = EVERY.min(self.patience.quiet / 4).max(Duration::from_millis(100));
+        while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(every) {
+            let held = self.vault.held_runs();
+            self.known.retain(|run, _| held.iter().any(|held| held.run == *run));
+            for run in held {
+                let waits = self.known.get(&run.run).and_then(|known| known.not_before);
+                if waits.is_none_or(|until| Instant::now() >= until) {
+                    self.look(&run);
+                }
+            }
+        }
+    }
+
+    fn look(&mut self, run: &HeldRun) {
+        let files = match self.vault.top_files(&run.run) {
+            Ok(files) => files,
+            Err(error) => return self.say(run, log::Level::Warn, &error.to_string()),
+        };
+        let markers = files.iter().filter_map(|(name, _)| {
+            let marker = Marker::of_name(std::str::from_utf8(name).ok()?)?;
+            // What counts is that it is there; how long it is quiet, this process knows better.
+            Some(Seen { marker, modified: SystemTime::now() })
+        });
+        let last = run.name.rsplit(|b| *b == b'/').next().unwrap_or_default();
+        let name = std::str::from_utf8(last).ok().and_then(RunName::parse);
+        let now = SystemTime::now();
+        let observed = Observation {
+            family: name.as_ref().and_then(Family::of_run),
+            markers: markers.collect(),
+            last_write: now.checked_sub(run.quiet).unwrap_or(now),
+        };
+        match state(&observed, now, &self.patience) {
+            State::Open => {}
+            State::Draining => {
+                self.say(run, log::Level::Info, "base calling has ended; files are still sent")
+            }
+            State::Complete { why: Why::Abandoned, .. } => {
+                let what = "nothing was written for so long and no marker is there: was it aborted? It is sealed by \
+                            hand only: runvault seal";
+                self.say(run, log::Level::Warn, what);
+            }
+            State::Complete { quiet: false, .. } => {
+                let what = format!(
+                    "complete; it is sealed when it was quiet for {} s",
+                    self.patience.quiet.as_secs()
+                );
+                self.say(run, log::Level::Info, &what);
+            }
+            State::Complete { why, quiet: true } => self.seal(run, why),
+        }
+    }
+
+    fn seal(&mut self, run: &HeldRun, why: Why) {
+        let wish = match why {
+            Why::Marker(marker) => Wish { ended: marker.file_name(), complete: false },
+            // Half a run must not pass as one because the line to the instrument is down.
+            Why::Drained | Why::Abandoned => Wish { ended: "silence".to_owned(), complete: true },
+        };
+        log::info!("run {}: {}; it is read back and sealed", run.run, wish.ended);
+        match sealing::seal(&self.vault, run.run.to_string().as_bytes(), &wish, &mut |_, _| ()) {
+            Ok(Sealing::Sealed(said)) => tell_sealed(run, &said),
+            Ok(Sealing::Refused(faults)) => {
+                for fault in &faults {
+                    log::error!("run {}: not sealed: {}: {}", run.run, fault["object"], fault["what"]);
+                }
+                self.leave(run);
+            }
+            Ok(Sealing::Withheld) => {
+                let what = "it was quiet for long and is not complete: sealed by hand only, runvault seal";
+                self.say(run, log::Level::Warn, what);
+                self.leave(run);
+            }
+            // Whoever has it open is waited for.
+            Err(error) if exit::of(&error) == Exit::Busy => {
+                self.say(run, log::Level::Info, &exit::chain(&error))
+            }
+            Err(error) => {
+                self.say(run, log::Level::Error, &format!("not sealed: {}", exit::chain(&error)));
+                self.leave(run);
+            }
+        }
+    }
+
+    fn leave(&mut self, run: &HeldRun) {
+        self.known.entry(run.run).or_default().not_before = Some(Instant::now() + AGAIN);
+    }
+
+    /// The same of a run is one line, however often it is looked at.
+    fn say(&mut self, run: &HeldRun, level: log::Level, what: &str) {
+        let known = self.known.entry(run.run).or_default();
+        if known.said != what {
+            log::log!(level, "run {}: {what}", run.run);
+            what.clone_into(&mut known.said);
+        }
+    }
+}
+
+fn tell_sealed(run: &HeldRun, said: &serde_json::Value) {
+    log::info!("run {} is sealed: seal {} of this gateway", run.run, said["n"]);
+    if said["complete"] == false {
+        log::warn!("run {} is incomplete: {} in all, {}", run.run, said["missing"], said["named"]);
+    }
+}

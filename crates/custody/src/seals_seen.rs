@@ -1,0 +1,115 @@
+//! Which seals this machine has seen, so that a run whose seal was taken away does not pass for one that is open.
+
+use std::collections::HashMap;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use runvault_format::ids::{Digest, IdentityId, RunId, VaultId};
+use runvault_format::keys::RunKey;
+use runvault_vault::authority::{Authority, EnvelopeFile, GatewayKey, Sealed};
+
+/// The file in `<state dir>/<vault id>`: a line of run id and hash of the seal's note for each.
+const SEALED: &str = "sealed";
+/// Lines of some hundred thousand runs.
+const LEN_MAX: u64 = 64 << 20;
+
+/// An authority that remembers seals.
+pub struct Remembering {
+    of: Arc<dyn Authority>,
+    file: PathBuf,
+    seen: Mutex<HashMap<RunId, Digest>>,
+}
+
+impl Remembering {
+    /// What `of` says, and what this machine has seen. Where the file cannot be read nothing was seen; where it
+    /// cannot be written, seals are remembered for as long as this lives.
+    pub fn over(of: Arc<dyn Authority>, state_dir: &Path) -> Arc<dyn Authority> {
+        let file = state_dir.join(of.vault_id().to_string()).join(SEALED);
+        let small = std::fs::metadata(&file).is_ok_and(|meta| meta.is_file() && meta.len() <= LEN_MAX);
+        let text = if small { std::fs::read_to_string(&file).unwrap_or_default() } else { String::new() };
+        let seen = text.lines().filter_map(|line| {
+            let (run, hash) = line.split_once(' ')?;
+            Some((run.parse().ok()?, hash.parse().ok()?))
+        });
+        let seen = Mutex::new(seen.collect());
+        Arc::new(Self { of, file, seen })
+    }
+
+    fn seen(&self) -> MutexGuard<'_, HashMap<RunId, Digest>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Authority for Remembering {
+    fn refresh(&self) {
+        self.of.refresh();
+    }
+    fn vault_id(&self) -> VaultId {
+        self.of.vault_id()
+    }
+    fn gateway_key(&self, id: &IdentityId) -> Option<GatewayKey> {
+        self.of.gateway_key(id)
+    }
+    fn envelope_names(&self) -> Vec<String> {
+        self.of.envelope_names()
+    }
+    fn open_run(&self, run: &RunId, envelopes: &[EnvelopeFile]) -> runvault_vault::Result<Option<RunKey>> {
+        self.of.open_run(run, envelopes)
+    }
+    fn opens_every_run(&self) -> bool {
+        self.of.opens_every_run()
+    }
+    fn seal_run(&self, run: &RunId, key: &RunKey) -> runvault_vault::Result<Sealed> {
+        self.of.seal_run(run, key)
+    }
+    fn seal_seen(&self, run: &RunId) -> Option<Digest> {
+        self.seen().get(run).copied()
+    }
+    fn note_seal(&self, run: &RunId, hash: &Digest) {
+        if self.seen().insert(*run, *hash) == Some(*hash) {
+            return;
+        }
+        // Written by many at once, a line at a time; a line that is cut says nothing.
+        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(&self.file);
+        let written = file.and_then(|mut file| file.write_all(format!("{run} {hash}\n").as_bytes()));
+        if let Err(error) = written {
+            log::info!("a seal is not remembered: {}: {error}", self.file.display());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::authority::Acting;
+    use crate::testing::vault;
+
+    #[test]
+    fn what_was_seen_is_remembered_by_the_next_one() {
+        let (_, _, chain) = vault();
+        let state = tempfile::tempdir().unwrap();
+        std::fs::create_dir(state.path().join(chain.vault_id().to_string())).unwrap();
+        let open = || Remembering::over(Acting::gateway_only(chain.clone()), state.path());
+        let (run, hash) = (RunId([1; 16]), Digest([2; 32]));
+        let first = open();
+        assert_eq!(first.seal_seen(&run), None);
+        first.note_seal(&run, &hash);
+        first.note_seal(&run, &hash);
+        first.note_seal(&RunId([3; 16]), &hash);
+        let file = state.path().join(chain.vault_id().to_string()).join(SEALED);
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert_eq!(text.lines().count(), 2, "{text}");
+        // A line that was cut, and what is none.
+        std::fs::write(&file, format!("{text}x y\n{}", &text[..40])).unwrap();
+        let again = open();
+        assert_eq!((again.seal_seen(&run), again.seal_seen(&RunId([9; 16]))), (Some(hash), None));
+        assert_eq!(again.vault_id(), chain.vault_id());
+        // Nowhere to write to: as long as it lives.
+        let nowhere = Remembering::over(Acting::gateway_only(chain.clone()), Path::new("/proc/none"));
+        nowhere.note_seal(&run, &hash);
+        assert_eq!(nowhere.seal_seen(&run), Some(hash));
+    }
+}

@@ -1,0 +1,92 @@
+//! The runs that this gateway writes: what decides when each of them is over.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use runvault_format::descriptor::RunKind;
+use runvault_format::ids::{DirId, RunId};
+use runvault_format::name::{self, Shape};
+use runvault_store::backend::{Kind, Time};
+
+use crate::{Error, Posix, Result, Vault};
+
+/// When something of a run was changed last, in this process.
+#[derive(Clone)]
+pub(crate) struct Changed {
+    since: Instant,
+    /// Milliseconds after that.
+    last: Arc<AtomicU64>,
+}
+
+impl Changed {
+    /// A run that was met just now counts as changed: how long it was quiet before, nobody has seen.
+    pub(crate) fn now() -> Self {
+        Self { since: Instant::now(), last: Arc::default() }
+    }
+
+    pub(crate) fn again(&self) {
+        self.last.store(self.since.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+
+    fn ago(&self) -> Duration {
+        self.since.elapsed().saturating_sub(Duration::from_millis(self.last.load(Ordering::Relaxed)))
+    }
+}
+
+/// A run that this gateway made, holds and has not sealed.
+#[derive(Clone, Debug)]
+pub struct HeldRun {
+    /// Its id.
+    pub run: RunId,
+    /// Its plaintext name.
+    pub name: Vec<u8>,
+    /// For how long nothing of it was changed, as far as this process knows.
+    pub quiet: Duration,
+}
+
+impl Vault {
+    /// The runs that this gateway could seal.
+    pub fn held_runs(&self) -> Vec<HeldRun> {
+        let Some(gateway) = self.gateway.as_deref() else { return Vec::new() };
+        let ours = gateway.id();
+        let table = self.table();
+        let held = table
+            .runs()
+            .filter(|run| run.held && run.kind == RunKind::Run && run.maker() == ours && !run.is_sealed());
+        held.map(|run| HeldRun { run: run.id, name: run.name(), quiet: run.changed().ago() }).collect()
+    }
+
+    /// Plaintext names and times of the files in a run's top directory.
+    ///
+    /// # Errors
+    /// [`Posix::NotFound`]; damage of the run; the store's. A name that does not authenticate is passed over.
+    pub fn top_files(&self, run: &RunId) -> Result<Vec<(Vec<u8>, Time)>> {
+        let run = self.table().runs().find(|found| found.id == *run).cloned().ok_or(Posix::NotFound)?;
+        let body = self.body(&run)?;
+        let object = || format!("runs/{}/tree", run.id);
+        let mut stored = Vec::new();
+        let listed = body.tree.entries(0, &mut |entry| {
+            if matches!(name::shape(&entry.name), Shape::Short | Shape::Long) {
+                stored.push(entry.name);
+            }
+            true
+        });
+        listed.map_err(|e| Error::store("list", object(), e))?;
+        let mut found = Vec::new();
+        for stored in stored {
+            let side = match name::shape(&stored) {
+                Shape::Long => Self::read_side(&*body.tree, &name::side_name_of(&stored)).unwrap_or_default(),
+                _ => None,
+            };
+            let key = body.context.keys.name_key();
+            let text = name::decrypt_name(key, &DirId::ROOT, &stored, side.as_deref());
+            if let (Ok(text), Ok(stat)) = (text, body.tree.stat(&stored))
+                && stat.kind == Kind::File
+            {
+                found.push((text, stat.mtime));
+            }
+        }
+        Ok(found)
+    }
+}
