@@ -44,7 +44,10 @@ impl Vault {
         {
             match (self.files.live(ino), known.kind) {
                 (Some(file), Kind::File) => self.set_live(&file, change)?,
-                _ => self.set_stored(&self.locate_node(ino)?, change)?,
+                _ => {
+                    let (at, _names) = self.hold_node(ino)?;
+                    self.set_stored(&at, change)?;
+                }
             }
             self.unsynced.attributes(ino);
         }

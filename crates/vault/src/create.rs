@@ -165,11 +165,12 @@ impl Vault {
         if !Arc::ptr_eq(&known.run, &dir.run) {
             return Err(Posix::CrossRun.into());
         }
-        let from = known.name.ok_or(Posix::NotFound)?.parent;
-        let _names = self.locks.alone(&[from, parent]);
+        // The store links names: the one that it is given must stay this node's.
+        let lock = |from: Option<Ino>| self.locks.alone(&[from.unwrap_or(parent), parent]);
+        let (at, _names) = self.located_under(ino, lock)?;
+        let from = at.parent.ok_or(Posix::NotFound)?;
         // A name that went must not come back: the header soon knows it no more.
         self.settle_rename(ino)?;
-        let at = self.locate_node(ino)?;
         let new = self.new_name(&dir, name)?;
         let link_now =
             || at.dir.link(&at.stored, &*dir.dir, &new.text).map_err(|e| outcome("link in", dir.object(), e));

@@ -179,10 +179,7 @@ impl Vault {
         if is_sealed(ino) {
             return self.sealed_link(ino);
         }
-        // Another link must not take its name meanwhile.
-        let parent = self.nodes.known(ino).and_then(|known| known.name).map(|name| name.parent);
-        let _names = parent.map(|parent| self.locks.shared(parent));
-        let at = self.locate_node(ino)?;
+        let (at, _names) = self.hold_node(ino)?;
         if at.stat.kind != Kind::Symlink {
             return Err(Posix::Invalid.into());
         }

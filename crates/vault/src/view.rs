@@ -1,7 +1,7 @@
 //! What `stat` shows: the backing's attributes, with the plaintext's size.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, RwLockReadGuard};
 
 use runvault_format::keys::Place;
 use runvault_store::backend::{Dir, Kind, Stat};
@@ -16,6 +16,8 @@ use crate::{Error, Posix, Result, Vault, links};
 
 /// Where an object of the store stands.
 pub(crate) struct At {
+    /// The node of the directory; `None` for the top of a run.
+    pub(crate) parent: Option<Ino>,
     pub(crate) dir: Arc<dyn Dir>,
     pub(crate) stored: Vec<u8>,
     pub(crate) stat: Stat,
@@ -35,14 +37,36 @@ impl Vault {
         if known.top {
             let body = self.body(&known.run)?;
             let stat = body.dir.stat(b"tree").map_err(|e| outcome("stat", body.context.object(ino), e))?;
-            return Ok(At { dir: body.dir.clone(), stored: b"tree".to_vec(), stat, body });
+            return Ok(At { parent: None, dir: body.dir.clone(), stored: b"tree".to_vec(), stat, body });
         }
         self.by_a_name(ino, |dir, stored, _| {
             let stat = dir.dir.stat(&stored).map_err(|e| outcome("stat", dir.body.context.object(ino), e))?;
             still_leads_to(ino, &stat)?;
-            let (backing, body) = (dir.dir.clone(), dir.body.clone());
-            Ok(At { dir: backing, stored, stat, body })
+            let (parent, backing, body) = (Some(dir.node), dir.dir.clone(), dir.body.clone());
+            Ok(At { parent, dir: backing, stored, stat, body })
         })
+    }
+
+    /// [`Vault::locate_node`], under the lock of the names that it is found among: while the guard lives no other
+    /// object gets that name. Nobody may call this who has locked names.
+    ///
+    /// # Errors
+    /// As of [`Vault::locate_node`].
+    pub(crate) fn hold_node(&self, ino: Ino) -> Result<(At, Option<RwLockReadGuard<'_, ()>>)> {
+        self.located_under(ino, |parent| parent.and_then(|parent| self.locks.shared(parent)))
+    }
+
+    /// Locates a node under what `lock` takes for the directory that it is in, which may have changed before.
+    pub(crate) fn located_under<G>(&self, ino: Ino, lock: impl Fn(Option<Ino>) -> G) -> Result<(At, G)> {
+        let mut parent = self.nodes.known(ino).and_then(|known| known.name).map(|name| name.parent);
+        loop {
+            let guard = lock(parent);
+            let at = self.locate_node(ino)?;
+            if at.parent.is_none() || at.parent == parent {
+                return Ok((at, guard));
+            }
+            parent = at.parent;
+        }
     }
 
     /// The place of a file by its first name, if that is in the directory `locked`, whose names the

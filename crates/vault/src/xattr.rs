@@ -197,7 +197,7 @@ impl Vault {
             let xattrs = dir.entry_xattrs(b"tree").map_err(|e| outcome("open", &object, e))?;
             return act(&*xattrs, &object);
         }
-        let at = self.locate_node(ino)?;
+        let (at, _names) = self.hold_node(ino)?;
         let object = at.body.context.object(ino);
         let xattrs = at.dir.entry_xattrs(&at.stored).map_err(|e| outcome("open", &object, e))?;
         act(&*xattrs, &object)

@@ -706,9 +706,13 @@ fn what_is_planted_beside_the_parts_of_a_run_is_named() {
         assert!(found[0].0.ends_with(junk), "{found:?}");
         std::fs::remove_file(run.join(junk)).unwrap();
     }
-    std::fs::create_dir(run.join("seal")).unwrap();
     std::fs::write(run.join("keys").join(format!("reader-{}", "0".repeat(32))), "").unwrap();
     assert!(checked(&fixture).1.is_empty());
+    // What claims to be a seal must be one.
+    std::fs::create_dir(run.join("seal")).unwrap();
+    let (summary, found) = checked(&fixture);
+    assert_eq!(summary.damages, 1, "{found:?}");
+    assert!(found[0].0.ends_with("/seal"), "{found:?}");
 }
 
 #[test]

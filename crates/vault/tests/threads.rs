@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::{CALLER, Fixture, READ, WRITE};
 use runvault_store::backend::Rename;
-use runvault_vault::api::{Ino, ROOT};
+use runvault_vault::api::{Ino, ROOT, SetAttr};
 use runvault_vault::{Error, Posix, Vault};
 
 /// xorshift: the same at each run.
@@ -135,4 +135,55 @@ fn sixteen_threads_and_a_timer() {
     let summary = runvault_vault::check::check(&fixture.root, &authority, &|_| None, &mut |_| {}).unwrap();
     assert_eq!(summary.damages, 0);
     assert!(matches!(vault.lookup(ROOT, b"run"), Err(Error::Closed)));
+}
+
+/// The name that a node was known by may be another file's by the time that it is used.
+#[test]
+fn links_and_modes_are_those_of_the_file_that_was_meant() {
+    let fixture = Fixture::in_memory();
+    let mount = fixture.writer();
+    let run = mount.make_dir("run").unwrap().ino;
+    let [a, b, c, links] =
+        ["a", "b", "c", "links"].map(|name| mount.mkdir(&CALLER, run, name.as_bytes(), 0o755).unwrap().ino);
+    for (content, path) in [(1, "run/a/x"), (2, "run/b/x"), (3, "run/c/x")] {
+        mount.put(path, &[content; 9000]).unwrap();
+    }
+    let vault = mount.0.clone();
+    let wanted = vault.lookup(a, b"x").unwrap().ino;
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for (from, to) in [(a, b), (b, c), (c, a)] {
+            let (vault, done) = (&vault, &done);
+            scope.spawn(move || {
+                while !done.load(Ordering::Relaxed) {
+                    vault.rename(from, b"x", to, b"x", Rename::Exchange).unwrap();
+                }
+            });
+        }
+        let linker = scope.spawn(|| {
+            let mut made = 0;
+            let private = SetAttr { mode: Some(0o600), ..SetAttr::NOTHING };
+            for _ in 0..5000 {
+                may_fail(vault.setattr(&CALLER, wanted, None, &private));
+                let Some(linked) = may_fail(vault.link(wanted, links, b"n")) else { continue };
+                made += 1;
+                let found = vault.lookup(links, b"n").unwrap();
+                assert_eq!((linked.ino, found.ino), (wanted, wanted));
+                vault.unlink(links, b"n").unwrap();
+                vault.forget(wanted, 2);
+            }
+            assert!(made > 0);
+        });
+        let linked = linker.join();
+        done.store(true, Ordering::Relaxed);
+        linked.unwrap();
+    });
+    for dir in [a, b, c] {
+        let found = vault.lookup(dir, b"x").unwrap();
+        assert_eq!(found.mode == 0o600, found.ino == wanted);
+        let opened = vault.open_file(found.ino, READ).unwrap();
+        vault.release(opened.handle).unwrap();
+        vault.forget(found.ino, 1);
+    }
+    vault.forget(wanted, 1);
 }
