@@ -91,6 +91,79 @@ fn a_run_is_sealed_under_a_live_mount_and_opens_for_the_owner_alone() {
     reader.unmount();
 }
 
+/// `runvault runs` with these options, an object for each run.
+fn runs(mut command: Command, site: &Site) -> Vec<serde_json::Value> {
+    let said = run(command.args(["runs", "--json"]).arg(&site.store).arg("--state").arg(&site.state));
+    let said = String::from_utf8(said.stdout).expect("UTF-8");
+    said.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+#[test]
+fn how_far_a_run_is_shows_from_its_first_cycle_to_its_seal() {
+    let site = Site::new();
+    site.enroll();
+    let mount = site.ingest().arg("--quiet").arg("1h").mount();
+    let keyless = || runs(Command::new(runvault()), &site);
+    assert!(keyless().is_empty());
+    let spec = RunSpec::preset(Family::NovaSeqX, Size::Tiny);
+    let cycles = spec.cycles();
+    let mut seen = None;
+    let done = Replay::new(spec)
+        .run(&mount.at, &mut |event| {
+            if event.cycle == 40 && seen.is_none() {
+                seen = Some(keyless().remove(0));
+            }
+        })
+        .expect("a run");
+    let name = done.folder.file_name().expect("a name").to_str().expect("UTF-8");
+    let seen = seen.expect("a cycle");
+    assert_eq!((&seen["name"], &seen["state"]), (&name.into(), &"open".into()), "{seen}");
+    assert_eq!((&seen["cycles"], &seen["complete"]), (&cycles.into(), &serde_json::Value::Null), "{seen}");
+    assert!((30..=41).contains(&seen["cycle"].as_u64().expect("a cycle")), "{seen}");
+    assert!(seen["waits_for"].as_str().is_some_and(|what| what.starts_with("cycle ")), "{seen}");
+    let lacking = "Data/Intensities/BaseCalls/L001/C3.1/L001_2.cbcl";
+    fs::remove_file(mount.path(name).join(lacking)).expect("removed");
+    let over = keyless().remove(0);
+    let here: u64 =
+        files_below(&mount.path(name)).iter().map(|f| fs::metadata(f).expect("a file").len()).sum();
+    assert_eq!(
+        (&over["state"], &over["bytes"], &over["cycle"]),
+        (&"complete".into(), &here.into(), &cycles.into())
+    );
+    assert_eq!((&over["complete"], &over["waits_for"]), (&false.into(), &"1h without a change".into()));
+    assert_eq!(over["named"], serde_json::json!(["L001 C3.1 surface 2"]));
+    let table = run(Command::new(runvault()).arg("runs").arg(&site.store).arg("--state").arg(&site.state));
+    assert!(printed(&table).contains("incomplete: L001 C3.1 surface 2"), "{}", printed(&table));
+    said(&seal(&site, name));
+    // Here it is a run without a name from now on; its owner sees all.
+    let sealed = keyless().remove(0);
+    assert_eq!((&sealed["state"], &sealed["name"]), (&"sealed".into(), &serde_json::Value::Null), "{sealed}");
+    assert_eq!((&sealed["bytes"], &sealed["files"]), (&here.into(), &over["files"]));
+    let owners = || {
+        let mut command = Command::new(runvault());
+        command.arg("runs").arg("--json").arg("--identity").arg(&site.identity);
+        let said = run(command.arg("--state").arg(&site.state).arg(&site.store));
+        serde_json::from_slice::<serde_json::Value>(&said.stdout).expect("JSON")
+    };
+    let owned = owners();
+    assert_eq!((&owned["name"], &owned["complete"]), (&name.into(), &false.into()), "{owned}");
+    assert_eq!(owned["named"], over["named"]);
+    mount.unmount();
+    assert_eq!(keyless().remove(0)["state"], "sealed");
+    // What is signed about it is verified before it is shown.
+    let id = owned["run"].as_str().expect("an id");
+    let note = site.store.join("runs").join(id).join("seal/seal.note");
+    let text = fs::read_to_string(&note).expect("a note");
+    fs::write(&note, text.replacen("\"bytes\":", "\"bytes\":1", 1)).expect("changed");
+    for shown in [keyless().remove(0), owners()] {
+        assert_eq!(
+            (&shown["state"], &shown["bytes"]),
+            (&"damaged".into(), &serde_json::Value::Null),
+            "{shown}"
+        );
+    }
+}
+
 #[test]
 fn what_an_incomplete_run_lacks_is_said_in_its_seal() {
     let site = Site::new();

@@ -15,6 +15,7 @@ mod man;
 mod manifest;
 mod mount;
 mod passwd;
+mod runs;
 mod scrub;
 mod seal;
 mod status;
@@ -51,6 +52,7 @@ pub fn run(call: Call) -> Result<ExitCode> {
         Command::Passwd(args) => passwd::run(&args),
         Command::Custody(args) => custody::run(&args),
         Command::Gateway(args) => gateway::run(&args),
+        Command::Runs(args) => runs::run(&args),
         Command::Seal(args) => seal::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Scrub(args) => scrub::run(&args),

@@ -22,7 +22,9 @@ use std::time::Duration;
 use anyhow::Result;
 use serde_json::Value;
 
-pub use self::client::{Client, PATIENCE, Silent, deadline, seal_request, status_request, unmount_request};
+pub use self::client::{
+    Client, PATIENCE, Silent, deadline, runs_request, seal_request, status_request, unmount_request,
+};
 use self::places::{in_folder, make_private, prefix, remove_dead, runtime_folders};
 
 /// The socket's name in a state folder.
@@ -38,6 +40,8 @@ const PROTOCOL: u32 = 1;
 pub trait Service: Send + Sync {
     /// Everything `status` shows.
     fn status(&self) -> Value;
+    /// Everything `runs` shows: `{"runs": [...]}`.
+    fn runs(&self) -> Value;
     /// Whether a request that comes now is too late: the mount is gone, the process ends.
     fn is_gone(&self) -> bool;
     /// Unmounts what is mounted at `at`, and replies: `{"gone": true}` where that is not this mount, or
@@ -125,6 +129,7 @@ fn answer(mut stream: UnixStream, service: &dyn Service) {
     match (word, serde_json::from_str::<String>(at)) {
         ("status", _) if service.is_gone() => reply(&serde_json::json!({ "gone": true })),
         ("status", _) => reply(&service.status()),
+        ("runs", _) => reply(&service.runs()),
         ("seal", Ok(run)) => service.seal(&client::of_hex(&run), &mut reply),
         ("unmount", Ok(at)) => {
             if service.unmount(&at, &mut reply) {
@@ -169,6 +174,9 @@ mod tests {
         fn status(&self) -> Value {
             serde_json::json!({ "files": 3 })
         }
+        fn runs(&self) -> Value {
+            serde_json::json!({ "runs": [] })
+        }
         fn is_gone(&self) -> bool {
             false
         }
@@ -208,6 +216,7 @@ mod tests {
         assert_eq!(unmount_request(Path::new("/mnt/a b\"ü")), "unmount \"/mnt/a b\\\"ü\"");
         for (request, answer) in [
             (&b"status\n"[..], "{\"files\":3,\"protocol\":1}\n"),
+            (b"runs\n", "{\"protocol\":1,\"runs\":[]}\n"),
             (b"unmount \"/mnt/a b\"\n", "{\"busy\":\"/mnt/a b\",\"protocol\":1}\n"),
         ] {
             let mut stream = UnixStream::connect(tmp.path().join(NAME)).unwrap();

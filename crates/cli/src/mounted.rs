@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use runvault_fuse::Session;
+use runvault_sequencer::completion::Patience;
 use runvault_vault::Vault;
 use serde_json::{Value, json};
 
@@ -15,7 +16,7 @@ use crate::exit::{self, Exit, refuse_with};
 use crate::mount_point::{self, Unmounted};
 use crate::sealing::{self, Sealing, Wish};
 use crate::store::{Open, Store};
-use crate::vault_status;
+use crate::{run_report, vault_status};
 
 /// The end of a mount: a wish for it may come before the mount is there, and programs that keep files
 /// open do not delay it.
@@ -134,6 +135,8 @@ pub struct Mounted {
     store: PathBuf,
     vault_id: String,
     vault: Arc<Vault>,
+    /// What counts as silence of a run.
+    patience: Patience,
     outcome: Mutex<Outcome>,
     changed: Condvar,
     sockets: Mutex<Option<Server>>,
@@ -141,12 +144,13 @@ pub struct Mounted {
 
 impl Mounted {
     /// Of an open vault and its session.
-    pub fn new(at: &Path, path: &Path, store: &Store, open: &Open) -> Arc<Mounted> {
+    pub fn new(at: &Path, path: &Path, store: &Store, open: &Open, patience: Patience) -> Arc<Mounted> {
         Arc::new(Mounted {
             at: at.to_owned(),
             store: path.to_owned(),
             vault_id: store.chain.vault_id().to_string(),
             vault: Arc::clone(&open.vault),
+            patience,
             outcome: Mutex::default(),
             changed: Condvar::new(),
             sockets: Mutex::new(None),
@@ -204,6 +208,10 @@ impl Service for Mounted {
         vault_status::add(&mut status, "vault", self.vault_id.as_str());
         vault_status::add(&mut status, "pid", std::process::id());
         Value::Object(status)
+    }
+
+    fn runs(&self) -> Value {
+        json!({ "runs": run_report::of_vault(&self.vault, &self.store, &self.patience) })
     }
 
     fn is_gone(&self) -> bool {

@@ -4,14 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{Builder, JoinHandle};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use runvault_format::ids::RunId;
-use runvault_sequencer::completion::{Observation, Patience, Seen, State, Why, state};
-use runvault_sequencer::family::Family;
-use runvault_sequencer::marker::Marker;
-use runvault_sequencer::run_name::RunName;
+use runvault_sequencer::completion::{Patience, State, Why};
 use runvault_vault::Vault;
 use runvault_vault::held::HeldRun;
 
@@ -88,20 +85,8 @@ impl Watch {
             Ok(files) => files,
             Err(error) => return self.say(run, log::Level::Warn, &error.to_string()),
         };
-        let markers = files.iter().filter_map(|(name, _)| {
-            let marker = Marker::of_name(std::str::from_utf8(name).ok()?)?;
-            // What counts is that it is there; how long it is quiet, this process knows better.
-            Some(Seen { marker, modified: SystemTime::now() })
-        });
-        let last = run.name.rsplit(|b| *b == b'/').next().unwrap_or_default();
-        let name = std::str::from_utf8(last).ok().and_then(RunName::parse);
-        let now = SystemTime::now();
-        let observed = Observation {
-            family: name.as_ref().and_then(Family::of_run),
-            markers: markers.collect(),
-            last_write: now.checked_sub(run.quiet).unwrap_or(now),
-        };
-        match state(&observed, now, &self.patience) {
+        let top = files.iter().map(|name| name.as_slice());
+        match sealing::progress_of(&run.name, top, run.quiet, &self.patience) {
             State::Open => {}
             State::Draining => {
                 self.say(run, log::Level::Info, "base calling has ended; files are still sent")

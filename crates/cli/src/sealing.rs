@@ -1,11 +1,14 @@
 //! Sealing a run that a vault has open: by its name or id, with what its RunInfo.xml says of it.
 
 use std::collections::HashSet;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
 use runvault_format::ids::RunId;
 use runvault_sequencer::completeness;
+use runvault_sequencer::completion::{Observation, Patience, Seen, State, state};
 use runvault_sequencer::family::Family;
+use runvault_sequencer::marker::Marker;
 use runvault_sequencer::run_name::RunName;
 use runvault_vault::Vault;
 use runvault_vault::seal::{Contents, Outcome};
@@ -14,10 +17,12 @@ use serde_json::{Map, Value, json};
 use crate::exit::{Exit, refuse, refuse_with};
 use crate::output::{json_name, visible};
 
-/// RunInfo.xml of a real run is smaller by far.
-const RUN_INFO_MAX: u64 = 4 << 20;
+/// What a run consists of.
+pub const RUN_INFO: &str = "RunInfo.xml";
+/// That of a real run is smaller by far.
+pub const RUN_INFO_MAX: u64 = 4 << 20;
 /// What is missing is counted; so much of it is named.
-const NAMED: usize = 100;
+pub const NAMED: usize = 100;
 
 /// What came of it, as it is printed.
 pub enum Sealing {
@@ -135,16 +140,38 @@ fn find(vault: &Vault, run: &[u8]) -> Result<(RunId, Vec<u8>)> {
     }
 }
 
+/// The instrument's family, by the last component of the run's name.
+pub fn family(run: &[u8]) -> Option<Family> {
+    let last = run.rsplit(|b| *b == b'/').next().unwrap_or_default();
+    Family::of_run(&std::str::from_utf8(last).ok().and_then(RunName::parse)?)
+}
+
+/// How far a run is, by the files in its top directory and the time since anything of it was changed.
+pub fn progress_of<'a>(
+    run: &[u8],
+    top: impl Iterator<Item = &'a [u8]>,
+    quiet: Duration,
+    patience: &Patience,
+) -> State {
+    let now = SystemTime::now();
+    let markers = top.filter_map(|name| {
+        let marker = Marker::of_name(std::str::from_utf8(name).ok()?)?;
+        // What counts is that it is there; how long it is quiet, the caller knows better.
+        Some(Seen { marker, modified: now })
+    });
+    let last_write = now.checked_sub(quiet).unwrap_or(now);
+    state(&Observation { family: family(run), markers: markers.collect(), last_write }, now, patience)
+}
+
 /// The text on the run in its manifest (docs/format.md).
 fn about(
     name: &[u8],
     ended: &str,
     contents: &mut Contents<'_>,
 ) -> runvault_vault::Result<Map<String, Value>> {
-    let last = name.rsplit(|b| *b == b'/').next().unwrap_or_default();
-    let run_name = std::str::from_utf8(last).ok().and_then(RunName::parse);
-    let family = run_name.as_ref().and_then(Family::of_run);
-    let run_info = contents.read(b"RunInfo.xml", RUN_INFO_MAX)?.and_then(|xml| String::from_utf8(xml).ok());
+    let family = family(name);
+    let run_info =
+        contents.read(RUN_INFO.as_bytes(), RUN_INFO_MAX)?.and_then(|xml| String::from_utf8(xml).ok());
     let found: HashSet<String> =
         contents.files().filter_map(|(path, _)| String::from_utf8(path).ok()).collect();
     let compared = family.zip(run_info).and_then(|(family, xml)| {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use common::Scratch;
 
-const COMMANDS: [&[&str]; 26] = [
+const COMMANDS: [&[&str]; 27] = [
     &["init"],
     &["key"],
     &["key", "export"],
@@ -25,6 +25,7 @@ const COMMANDS: [&[&str]; 26] = [
     &["gateway", "enroll"],
     &["gateway", "list"],
     &["gateway", "revoke"],
+    &["runs"],
     &["seal"],
     &["verify"],
     &["scrub"],

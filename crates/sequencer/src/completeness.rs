@@ -15,6 +15,10 @@ pub struct Completeness {
     pub expected: usize,
     /// Those that it has not, as people name them: `L003 C112.1`, in order, each once.
     pub missing: Vec<String>,
+    /// The last cycle that there are base calls of; 0 for none.
+    pub cycle: u32,
+    /// How many cycles the run has.
+    pub cycles: u32,
 }
 
 /// Compares a run's files, by their paths below it, with its RunInfo.xml.
@@ -26,10 +30,13 @@ pub fn of_run(family: Family, run_info: &str, found: &HashSet<String>) -> Result
     // Clusters say nothing of which files there are.
     let spec = RunSpec::of_run_info(family, &info, 1)?;
     let calls = (1..=spec.cycles()).flat_map(|cycle| base_call_files(&spec, cycle));
-    let mut outcome = Completeness::default();
+    let mut outcome = Completeness { cycles: spec.cycles(), ..Completeness::default() };
     for file in calls.chain(filter_files(&spec)) {
         outcome.expected += 1;
         if found.contains(&path_of(family, &file)) {
+            if let File::BaseCalls { cycle, .. } = file {
+                outcome.cycle = outcome.cycle.max(cycle);
+            }
             continue;
         }
         let named = named(family, &file);
@@ -72,12 +79,14 @@ mod tests {
             let all: HashSet<String> = files.iter().map(|file| path_of(family, file)).collect();
             let whole = of_run(family, &xml, &all).unwrap();
             assert_eq!((whole.expected, &whole.missing), (files.len(), &vec![]), "{family:?}");
+            assert_eq!((whole.cycle, whole.cycles), (spec.cycles(), spec.cycles()), "{family:?}");
             for file in files.iter().step_by(files.len().div_ceil(40)) {
                 let mut fewer = all.clone();
                 fewer.remove(&path_of(family, file));
                 assert_eq!(of_run(family, &xml, &fewer).unwrap().missing, [named(family, file)]);
             }
-            assert_eq!(of_run(family, &xml, &HashSet::new()).unwrap().missing.len(), files.len());
+            let none = of_run(family, &xml, &HashSet::new()).unwrap();
+            assert_eq!((none.missing.len(), none.cycle), (files.len(), 0));
         }
         assert!(of_run(Family::NovaSeq, "<RunInfo/>", &HashSet::new()).is_err());
         assert_eq!(named(Family::NextSeq, &File::BaseCalls { lane: 3, part: 0, cycle: 112 }), "L003 C112.1");

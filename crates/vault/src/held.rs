@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use runvault_format::descriptor::RunKind;
 use runvault_format::ids::{DirId, RunId};
 use runvault_format::name::{self, Shape};
-use runvault_store::backend::{Kind, Time};
+use runvault_store::backend::Kind;
 
 use crate::{Error, Posix, Result, Vault};
 
@@ -57,11 +57,11 @@ impl Vault {
         held.map(|run| HeldRun { run: run.id, name: run.name(), quiet: run.changed().ago() }).collect()
     }
 
-    /// Plaintext names and times of the files in a run's top directory.
+    /// Plaintext names of the files in a run's top directory.
     ///
     /// # Errors
     /// [`Posix::NotFound`]; damage of the run; the store's. A name that does not authenticate is passed over.
-    pub fn top_files(&self, run: &RunId) -> Result<Vec<(Vec<u8>, Time)>> {
+    pub fn top_files(&self, run: &RunId) -> Result<Vec<Vec<u8>>> {
         let run = self.table().runs().find(|found| found.id == *run).cloned().ok_or(Posix::NotFound)?;
         let body = self.body(&run)?;
         let object = || format!("runs/{}/tree", run.id);
@@ -84,7 +84,7 @@ impl Vault {
             if let (Ok(text), Ok(stat)) = (text, body.tree.stat(&stored))
                 && stat.kind == Kind::File
             {
-                found.push((text, stat.mtime));
+                found.push(text);
             }
         }
         Ok(found)

@@ -31,6 +31,7 @@ mod redos;
 mod remove;
 mod rename;
 mod run;
+pub mod run_facts;
 mod run_life;
 mod run_name;
 mod run_table;

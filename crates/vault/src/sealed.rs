@@ -117,6 +117,13 @@ impl SealedTree {
         Ok(bytes)
     }
 
+    /// The text on the run, which follows its name.
+    fn about(&self) -> Result<String> {
+        let mut bytes = vec![0; self.header.about as usize];
+        self.manifest.read(self.header.heap_offset().saturating_add(self.header.name.into()), &mut bytes)?;
+        String::from_utf8(bytes).map_err(|_| self.manifest.damaged(runvault_format::Error::Manifest("about")))
+    }
+
     fn name(&self, record: &Record) -> Result<Vec<u8>> {
         self.heap(record, 0, record.name.into())
     }

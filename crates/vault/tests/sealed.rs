@@ -161,8 +161,7 @@ fn a_run_in_use_is_not_sealed_and_goes_on() {
     assert!(seen.contains(&b"Data/L002/C3.cbcl".to_vec()), "{seen:?}");
     let held = mount.held_runs();
     assert_eq!((held.len(), &held[0].name[..]), (1, &b"run"[..]));
-    let tops = mount.top_files(&held[0].run).unwrap();
-    let mut tops: Vec<_> = tops.into_iter().map(|(name, _)| name).collect();
+    let mut tops = mount.top_files(&held[0].run).unwrap();
     tops.sort();
     assert_eq!(tops, [&b"RunInfo.xml"[..], b"again.xml", b"empty", b"sparse"]);
     sealed(&mount);

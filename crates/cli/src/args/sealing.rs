@@ -1,4 +1,4 @@
-//! Arguments of the commands about sealed runs.
+//! Arguments of the commands about runs, from the first byte to the seal and after.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -6,6 +6,29 @@ use std::path::PathBuf;
 use clap::{Args, ValueHint};
 
 use super::Who;
+
+/// Show how far each run is, and what it waits for
+///
+/// Beside an instrument the mount's process is asked, and no key is needed for the runs that are being written. With a
+/// key, each run that it opens is looked at. Without either, what is signed is shown: which runs there are, and which
+/// of them are sealed, with how many files and bytes.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  runvault runs /srv/store                                        on the gateway: what is written, and how far
+  runvault runs --passphrase-file /root/pass /srv/store           all runs, by name
+  runvault runs --json /srv/store | jq -r 'select(.complete == false) | .name'
+  watch -n 60 runvault runs /srv/store")]
+pub struct Runs {
+    /// The store
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub store: PathBuf,
+    /// Print JSON: an object for each run, one a line
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub who: Who,
+}
 
 /// Seal a run: read it back, sign what is there, erase its key on this machine
 ///

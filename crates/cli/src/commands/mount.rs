@@ -84,7 +84,7 @@ fn serve(options: &Options, at: &Path, path: &Path, ready: Option<Readiness>) ->
     let failing = Arc::clone(&ending);
     panics::on_lost_thread(move || failing.fail());
     let sealer = sealer(&options.mount, &open)?;
-    let served = Mounted::new(at, path, &store, &open);
+    let served = Mounted::new(at, path, &store, &open, patience(&options.mount));
     let mounted = mount(options, at, path, &store, &open)
         .and_then(|session| ending.watch(session))
         .and_then(|()| announce(&served, at, &open, &store, ready));
@@ -103,13 +103,16 @@ fn sealer(mount: &Mount, open: &Open) -> Result<Option<Sealer>> {
     if !mount.ingest || mount.seal == Some(SealWhen::Hand) {
         return Ok(None);
     }
+    Sealer::start(&open.vault, patience(mount)).map(Some)
+}
+
+fn patience(mount: &Mount) -> Patience {
     let usual = Patience::default();
-    let patience = Patience {
+    Patience {
         quiet: mount.quiet.unwrap_or(usual.quiet),
         drained: mount.drained.unwrap_or(usual.drained),
         ..usual
-    };
-    Sealer::start(&open.vault, patience).map(Some)
+    }
 }
 
 fn open(store: &mut Store, options: &Options) -> Result<Open> {

@@ -45,6 +45,11 @@ pub fn status_request() -> String {
     "status".to_owned()
 }
 
+/// The request for how far each run is.
+pub fn runs_request() -> String {
+    "runs".to_owned()
+}
+
 /// The request to unmount what is mounted at `at`.
 pub fn unmount_request(at: &Path) -> String {
     format!("unmount {}", Value::from(at.to_string_lossy()))

@@ -40,6 +40,11 @@ impl Vault {
         self.sealed_tree(run)?.attr(self, 0)
     }
 
+    /// The manifest's text on the run.
+    pub(crate) fn sealed_about(&self, run: &Arc<Run>) -> Result<String> {
+        self.sealed_tree(run)?.about()
+    }
+
     pub(crate) fn sealed_lookup(&self, parent: Ino, name: &[u8]) -> Result<Attr> {
         let (tree, entry) = self.sealed_entry(parent)?;
         tree.attr(self, tree.child(entry, name)?)
