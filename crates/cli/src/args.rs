@@ -13,7 +13,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 pub use gateway::{Gateway, GatewayCommand, GatewayEnroll, GatewayList, GatewayRevoke};
 pub use keys::{Custody, CustodyCommand, Fingerprint, Init, Key, KeyCommand, KeyExport, Passwd, Rotate};
-pub use sealing::{ManifestOf, Runs, Scrub, Seal, Verify};
+pub use sealing::{Doctor, ManifestOf, Runs, Scrub, Seal, Verify};
 pub use who::{Unlock, Who};
 
 /// What each exit code means: the man pages' EXIT STATUS.
@@ -73,6 +73,7 @@ pub enum Command {
     Passwd(Passwd),
     Custody(Custody),
     Gateway(Gateway),
+    Doctor(Doctor),
     Runs(Runs),
     Seal(Seal),
     Verify(Verify),

@@ -6,6 +6,7 @@ mod completions;
 mod cp;
 mod custody;
 mod demo;
+mod doctor;
 mod fingerprint;
 mod gateway;
 mod init;
@@ -52,6 +53,7 @@ pub fn run(call: Call) -> Result<ExitCode> {
         Command::Passwd(args) => passwd::run(&args),
         Command::Custody(args) => custody::run(&args),
         Command::Gateway(args) => gateway::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Runs(args) => runs::run(&args),
         Command::Seal(args) => seal::run(&args),
         Command::Verify(args) => verify::run(&args),

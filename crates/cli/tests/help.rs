@@ -6,7 +6,7 @@ use std::path::Path;
 
 use common::Scratch;
 
-const COMMANDS: [&[&str]; 27] = [
+const COMMANDS: [&[&str]; 28] = [
     &["init"],
     &["key"],
     &["key", "export"],
@@ -25,6 +25,7 @@ const COMMANDS: [&[&str]; 27] = [
     &["gateway", "enroll"],
     &["gateway", "list"],
     &["gateway", "revoke"],
+    &["doctor"],
     &["runs"],
     &["seal"],
     &["verify"],

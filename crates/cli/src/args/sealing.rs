@@ -7,6 +7,30 @@ use clap::{Args, ValueHint};
 
 use super::Who;
 
+/// Look for what would spoil a run, before it begins
+///
+/// Which vault it is, whether this machine is enrolled, space, write speed (128 MiB in a file without a name, which is
+/// gone at once), clocks, swap, memory, permissions, FUSE. Exits with 1 if something is in the way; a warning is none.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  runvault doctor /srv/store
+  runvault doctor --need 6000 /srv/store                  a NovaSeq X flow cell is 5.2 TB of base calls
+  runvault doctor --json /srv/store | jq -r 'select(.verdict != \"good\") | .what'")]
+pub struct Doctor {
+    /// The store
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub store: PathBuf,
+    /// Space that the run will need, in GiB
+    #[arg(long, value_name = "GIB")]
+    pub need: Option<u64>,
+    /// Print JSON: an object for each thing, one a line
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub who: Who,
+}
+
 /// Show how far each run is, and what it waits for
 ///
 /// Beside an instrument the mount's process is asked, and no key is needed for the runs that are being written. With a
