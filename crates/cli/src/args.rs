@@ -88,7 +88,7 @@ pub enum Command {
 /// Mount a vault: plaintext in MNT, ciphertext in STORE
 ///
 /// Returns when the mount answers. A read-write mount uses a state folder, one writer each, and enrols
-/// itself in the vault at its first use.
+/// itself in the vault at its first use; with --ingest it must have been enrolled before.
 #[derive(Args, Clone, Debug, Default)]
 #[command(after_help = "\
 Examples:

@@ -1,8 +1,8 @@
-//! `control.sock`: how `status` and `unmount` reach the process that serves a mount.
+//! `control.sock`: how `status`, `runs`, `seal` and `unmount` reach the process that serves a mount.
 //!
 //! One request a connection, a word on a line; answers are lines of JSON that name the protocol. A mount
-//! lives longer than the program that made it is installed: the requests `status`, `unmount "PATH"` and `seal "RUN"` and
-//! their answers stay as they are, newer programs add words, and an unknown word is answered by its name.
+//! lives longer than the program that made it is installed: the requests `status`, `runs`, `unmount "PATH"`,
+//! `seal "HEX"` (a run's name or id may be any bytes) and their answers stay as they are, newer programs add words, and an unknown word is answered by its name.
 //! Only the same user and root are heard (SO_PEERCRED), on both sides. The socket is in the state folder of
 //! a writing mount, and for every mount in a runtime folder under the mount's device number, where it is
 //! found without the state folder's name. The kernel gives a device number again as soon as a mount is gone, when its

@@ -129,7 +129,7 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// How often someone who waits for a seal is told how far it is.
 const TELL: Duration = Duration::from_millis(500);
 
-/// What `status` and `unmount` ask.
+/// What `status`, `runs`, `seal` and `unmount` ask.
 pub struct Mounted {
     at: PathBuf,
     store: PathBuf,
@@ -227,7 +227,7 @@ impl Service for Mounted {
             }
         });
         if let Ok(Sealing::Sealed(said)) = &sealed {
-            log::info!("run {} is sealed: seal {} of this gateway", said["run"], said["n"]);
+            sealing::log_sealed(said);
         }
         reply(&sealing::answer(sealed));
     }

@@ -59,6 +59,10 @@ impl Look<'_> {
         add(object, "holder", &status.holder);
         match (&facts.seal, &status.name) {
             (Some(seal), _) => sealed(object, seal, facts.about.as_deref()),
+            (None, Some(_)) if status.sealing => {
+                add(object, "state", "sealing");
+                add(object, "waits_for", "its seal: every file is read back");
+            }
             (None, None) => add(object, "state", if status.closed { "open" } else { "damaged" }),
             (None, Some(name)) => {
                 if let Err(error) = self.open(object, status, name) {

@@ -115,10 +115,11 @@ impl Watch {
         };
         log::info!("run {}: {}; it is read back and sealed", run.run, wish.ended);
         match sealing::seal(&self.vault, run.run.to_string().as_bytes(), &wish, &mut |_, _| ()) {
-            Ok(Sealing::Sealed(said)) => tell_sealed(run, &said),
+            Ok(Sealing::Sealed(said)) => sealing::log_sealed(&said),
             Ok(Sealing::Refused(faults)) => {
                 for fault in &faults {
-                    log::error!("run {}: not sealed: {}: {}", run.run, fault["object"], fault["what"]);
+                    let text = |key: &str| fault[key].as_str().unwrap_or_default();
+                    log::error!("run {}: not sealed: {}: {}", run.run, text("object"), text("what"));
                 }
                 self.leave(run);
             }
@@ -149,12 +150,5 @@ impl Watch {
             log::log!(level, "run {}: {what}", run.run);
             what.clone_into(&mut known.said);
         }
-    }
-}
-
-fn tell_sealed(run: &HeldRun, said: &serde_json::Value) {
-    log::info!("run {} is sealed: seal {} of this gateway", run.run, said["n"]);
-    if said["complete"] == false {
-        log::warn!("run {} is incomplete: {} in all, {}", run.run, said["missing"], said["named"]);
     }
 }

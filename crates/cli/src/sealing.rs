@@ -14,7 +14,8 @@ use runvault_vault::Vault;
 use runvault_vault::seal::{Contents, Outcome};
 use serde_json::{Map, Value, json};
 
-use crate::exit::{Exit, refuse, refuse_with};
+use crate::exit::{self, Exit, refuse, refuse_with};
+use crate::hint::hint;
 use crate::output::{json_name, visible};
 
 /// What a run consists of.
@@ -107,8 +108,16 @@ pub fn of_answer(answer: &Value) -> Result<Sealing> {
         return Ok(Sealing::Sealed(sealed.clone()));
     }
     let what = answer["error"].as_str().unwrap_or("the mount's process gave no answer that makes sense");
-    let exit = if answer["busy"] == true { Exit::Busy } else { Exit::Failed };
-    Err(refuse(exit, what))
+    let exit = match answer["exit"].as_u64() {
+        Some(code) if code == Exit::Busy as u64 => Exit::Busy,
+        Some(code) if code == Exit::Damaged as u64 => Exit::Damaged,
+        Some(code) if code == Exit::Usage as u64 => Exit::Usage,
+        _ => Exit::Failed,
+    };
+    match answer["hint"].as_str() {
+        Some(hint) => Err(refuse_with(exit, what, hint)),
+        None => Err(refuse(exit, what)),
+    }
 }
 
 /// [`seal`] as such an answer.
@@ -118,8 +127,17 @@ pub fn answer(sealed: Result<Sealing>) -> Value {
         Ok(Sealing::Refused(faults)) => json!({ "refused": faults }),
         Ok(Sealing::Withheld) => json!({ "error": "the run is not complete" }),
         Err(error) => json!({
-            "error": crate::exit::chain(&error), "busy": crate::exit::of(&error) == Exit::Busy,
+            "error": exit::chain(&error), "exit": exit::of(&error) as u8, "hint": hint(&error),
         }),
+    }
+}
+
+/// A line of the log, and one on what is missing.
+pub fn log_sealed(said: &Value) {
+    let run = said["run"].as_str().unwrap_or_default();
+    log::info!("run {run} is sealed: seal {} of this gateway", said["n"]);
+    if said["complete"] == false {
+        log::warn!("run {run} is incomplete: {} in all, {}", said["missing"], said["named"]);
     }
 }
 
@@ -127,14 +145,16 @@ pub fn answer(sealed: Result<Sealing>) -> Value {
 fn find(vault: &Vault, run: &[u8]) -> Result<(RunId, Vec<u8>)> {
     let wanted: Option<RunId> = std::str::from_utf8(run).ok().and_then(|text| text.parse().ok());
     let runs = vault.status().runs;
-    let found: Vec<_> =
-        runs.iter().filter(|r| Some(r.run) == wanted || r.name.as_deref() == Some(run)).collect();
+    let found: Vec<_> = runs
+        .iter()
+        .filter(|r| !r.closed && (Some(r.run) == wanted || r.name.as_deref() == Some(run)))
+        .collect();
     match found.as_slice() {
         [one] => Ok((one.run, one.name.clone().unwrap_or_default())),
         [] => Err(refuse_with(
             Exit::Failed,
             format!("this machine holds no run {}", visible(run)),
-            "it was sealed already, or another gateway made it: runvault status shows the runs that are held here",
+            "it was sealed already, or another gateway made it: runvault runs STORE shows them",
         )),
         _ => Err(refuse(Exit::Usage, format!("several runs are named {}: name one by its id", visible(run)))),
     }

@@ -122,7 +122,8 @@ fn take_run(
         chains.runs.entry(seq).or_default().push(Link { hash, prev: described.prev });
     }
     let named = described.seals.hash.map(|hash| (described.seals.n, hash));
-    chains.named = chains.named.max_by_number(named);
+    // Of two that bear one number, the one that was met first.
+    chains.named = named.into_iter().chain(chains.named).max_by_key(|(n, _)| *n);
 }
 
 fn take_seal(
@@ -171,19 +172,6 @@ fn take_retired(
         }
     }
     Ok(())
-}
-
-trait MaxByNumber {
-    fn max_by_number(self, other: Self) -> Self;
-}
-
-impl MaxByNumber for Option<(u64, Digest)> {
-    fn max_by_number(self, other: Self) -> Self {
-        match (self, other) {
-            (Some(a), Some(b)) => Some(if b.0 > a.0 { b } else { a }),
-            (a, b) => a.or(b),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -14,13 +14,9 @@ use crate::execute::{Act, execute};
 use crate::identity::Identity;
 use crate::{Error, Result, next_state, settle};
 
-/// Which request to propose for this gateway.
-pub(crate) fn not_enrolled(gateway: &Identity) -> Error {
-    let id = gateway.id();
-    Error::NotEnrolled {
-        gateway: id.to_string(),
-        request: format!("enrol-gateway {id} ({:?})", gateway.label),
-    }
+/// Why a gateway that no state names writes nothing.
+pub(crate) fn not_enrolled(gateway: &IdentityId) -> Error {
+    Error::NotEnrolled { gateway: gateway.to_string() }
 }
 
 /// Why a gateway whose chain was ended writes nothing more.

@@ -141,12 +141,10 @@ pub enum Error {
         mountpoint: Option<PathBuf>,
     },
     /// This machine may not write here yet.
-    #[error("gateway {gateway} is not enrolled: propose {request}")]
+    #[error("gateway {gateway} is not enrolled")]
     NotEnrolled {
         /// Id of this state folder's identity.
         gateway: String,
-        /// The request to propose.
-        request: String,
     },
     /// This act needs more approvals than one person can give.
     #[error("this vault's quorum is {quorum} of {custodians}: one key alone cannot {what}")]

@@ -173,7 +173,7 @@ impl StateFolder {
         chain.gateway_key(&self.identity.id()).is_some_and(|gateway| gateway.last_run.is_none())
     }
 
-    /// [`Error::NotEnrolled`], with the request to propose, unless it is; [`Error::Revoked`] where it was.
+    /// [`Error::NotEnrolled`] unless it is; [`Error::Revoked`] where it was.
     ///
     /// # Errors
     /// Those.
@@ -181,7 +181,7 @@ impl StateFolder {
         match chain.gateway_key(&self.identity.id()) {
             Some(known) if known.last_run.is_none() => Ok(()),
             Some(_) => Err(enroll::revoked(&self.identity.id())),
-            None => Err(enroll::not_enrolled(&self.identity)),
+            None => Err(enroll::not_enrolled(&self.identity.id())),
         }
     }
 
@@ -271,6 +271,14 @@ impl StateFolder {
         text: &mut dyn FnMut(SealPlace) -> runvault_vault::Result<String>,
     ) -> Result<Vec<u8>> {
         let place = self.place();
+        if let Some(root) = self.root.get() {
+            self.settle_seal(root)?;
+        }
+        if let Some(note) = self.folder.read(PENDING_SEAL)? {
+            let (pending, _) = self.parse_seal(&note)?;
+            let what = format!("the seal of run {} is to be finished first: mount again", pending.run);
+            return Err(damaged(&self.folder, PENDING_SEAL, what));
+        }
         let n = place.seals.map_or(0, |seals| seals.n).saturating_add(1);
         let text = text(SealPlace { n, prev: place.seals.map(|seals| seals.hash) })?;
         let note = note::sign(&text, &self.identity.id(), &self.identity.keys.sign);

@@ -90,8 +90,10 @@ impl ResumeEntries {
         };
         for other in self.runs()?.iter().filter(|other| *other != run) {
             // One that does not open is lost already, and `takeover` makes a new one.
-            if let Ok(Some(resume)) = self.get(other) {
-                next.put(other, &resume)?;
+            match self.get(other) {
+                Ok(Some(resume)) => next.put(other, &resume)?,
+                Ok(None) | Err(Error::Damaged { .. }) => {}
+                Err(error) => return Err(error),
             }
         }
         next.keks.write(&name, next.kek.expose())?;

@@ -6,11 +6,16 @@
 //! resume/<t>/<run id>   key and session of each open run, sealed under KEK_t
 //! head          {seq, hash, run}: the newest run of this gateway
 //! pending       run.json of a run that is being made
+//! seals         {n, hash, run}: the newest seal of this gateway
+//! pending-seal  seal.note of a run that is being sealed
+//! sealed        which seals this machine has seen, a line each
 //! pins          what this machine has seen of the vault's chain
 //! rollbacks     which older chains a person accepted, a line each
 //! lock          flock of the one writing mount: its pid and mount point, a line each
+//! pins.lock     flock of whoever changes `pins`
+//! control.sock  of the writing mount
 //! ```
-//! Everything but `lock` is written by temporary, fsync, rename, fsync.
+//! Everything but the locks, the socket and `sealed`, to which lines are appended, is written by temporary, fsync, rename, fsync.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{Read, Seek, Write};

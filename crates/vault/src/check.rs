@@ -102,10 +102,7 @@ impl Checker<'_> {
 
     /// The seal's own files; `verify` compares the run with them.
     fn seal(&self, run: &RunId, context: &Arc<RunContext>) -> Result<()> {
-        if !seal::has_seal(self.root, run)? {
-            return Ok(());
-        }
-        let seal = seal::Seal::load(self.root, run, self.authority)?;
+        let Some(seal) = seal::find(self.root, run, self.authority)? else { return Ok(()) };
         seal.digests()?;
         seal.manifest(context).map(drop)
     }

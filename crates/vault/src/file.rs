@@ -43,6 +43,7 @@ pub use self::context::{Locate, RecordsHeld, RunContext};
 pub(crate) use self::extents::Extents;
 pub(crate) use self::header::{Found, UNRECORDED_LIMIT, Unreadable};
 pub use self::names::Held;
+pub(crate) use self::read_back::Content;
 use self::registry::Residue;
 use self::state::State;
 use crate::{Damage, Error, Result};

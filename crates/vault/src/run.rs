@@ -97,25 +97,14 @@ impl Run {
             ));
         }
         let dir = runs::run_dir(store, &id)?;
-        let seen = authority.seal_seen(&id);
-        if !seal::has_seal(store, &id)? {
-            if seen.is_some() {
-                let what = "its seal was removed: this machine has seen it sealed".to_owned();
-                return Err(Error::damaged(format!("runs/{id}/seal"), Damage::Run(what)));
-            }
+        let Some(seal) = seal::find(store, &id, authority)? else {
             let name = RunName::read(&*dir, &id, &keys)?;
             return Ok(Loaded::Opens(Self::new(id, descriptor, serial, held, None, key, name)));
-        }
-        let seal = RunSeal::load(store, &id, authority)?;
-        if seen.is_some_and(|seen| seen != seal.seal().hash) {
-            let what = "another seal than this machine has seen".to_owned();
-            return Err(Error::damaged(format!("runs/{id}/seal"), Damage::Run(what)));
-        }
-        authority.note_seal(&id, &seal.seal().hash);
+        };
         let tree = dir.open_dir(b"tree").map_err(|e| part_opened("open", format!("runs/{id}/tree"), e))?;
         let context = RunContext::reader(id, keys, descriptor.geometry, tree);
-        let name = RunName::new(&sealed::name_of(seal.seal(), &context)?);
-        Ok(Loaded::Opens(Self::new(id, descriptor, serial, held, Some(seal), key, name)))
+        let name = RunName::new(&sealed::name_of(&seal, &context)?);
+        Ok(Loaded::Opens(Self::new(id, descriptor, serial, held, Some(RunSeal::new(seal)), key, name)))
     }
 
     pub(crate) fn new(
@@ -190,6 +179,11 @@ impl Run {
             self.reopen();
         }
         closed
+    }
+
+    /// It is being sealed, or was removed.
+    pub(crate) fn is_closed_for_good(&self) -> bool {
+        self.gone.load(Ordering::SeqCst)
     }
 
     /// Its files may be asked for again.

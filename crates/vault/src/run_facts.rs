@@ -6,8 +6,7 @@ use runvault_format::note::Verified;
 use runvault_format::seal_note::SealNote;
 
 use crate::run_table::Entry;
-use crate::seal::{Seal, has_seal};
-use crate::{Result, Vault, runs};
+use crate::{Result, Vault, runs, seal};
 
 /// A run as its gateway signed it.
 #[derive(Clone, Debug)]
@@ -34,11 +33,7 @@ impl Vault {
     /// Damage of what is signed; the store's.
     pub fn run_facts(&self, run: &RunId) -> Result<RunFacts> {
         let descriptor = runs::read_descriptor(&self.root, run, &*self.authority)?.descriptor;
-        let seal = if has_seal(&self.root, run)? {
-            Some(Seal::load(&self.root, run, &*self.authority)?.note)
-        } else {
-            None
-        };
+        let seal = seal::find(&self.root, run, &*self.authority)?.map(|seal| seal.note);
         let entry = self.table().entries.get(run).cloned();
         let about = match entry {
             Some(Entry::Run(run)) if run.is_sealed() => Some(self.sealed_about(&run)?),

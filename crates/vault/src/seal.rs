@@ -7,6 +7,8 @@
 
 mod finding;
 mod read;
+mod read_back;
+mod reading;
 mod scrub;
 mod sealed_file;
 mod survey;
@@ -26,12 +28,11 @@ use runvault_format::note::{Note, text_hash};
 use runvault_format::pins::{self, Pinned};
 use runvault_format::seal_note::{SealNote, StateRef};
 use runvault_store::backend::{Dir, Rename};
-use runvault_store::read_whole::read_whole;
 use runvault_store::replace;
 
 pub use self::finding::{Change, Finding};
 pub(crate) use self::read::Pins;
-pub use self::read::{Seal, has_seal};
+pub use self::read::{Seal, find, has_seal};
 pub use self::scrub::scrub;
 pub(crate) use self::sealed_file::Reader;
 use self::sealed_file::Writer;
@@ -112,6 +113,9 @@ impl Vault {
     pub fn seal(&self, run: &RunId, about: About<'_>, progress: &mut dyn FnMut(u64, u64)) -> Result<Outcome> {
         self.check_open()?;
         let gateway = self.gateway.as_deref().ok_or(Posix::ReadOnly)?;
+        // One at a time: their numbers follow each other, and each replaces the key of the state folder.
+        let one = self.sealing.try_lock();
+        let Ok(_one) = one else { return Err(Posix::Busy.into()) };
         let run = self.table().runs().find(|found| found.id == *run).cloned().ok_or(Posix::NotFound)?;
         if run.kind != RunKind::Run {
             return Err(Posix::NotPermitted.into());
@@ -125,6 +129,12 @@ impl Vault {
         if run.maker() != gateway.id() {
             return Err(Error::NotMaker { run: run.id.to_string(), maker: run.maker().to_string() });
         }
+        if has_seal(&self.root, &run.id)? {
+            // It was put in place, and what comes after that failed.
+            self.finish_seal(gateway, &run)?;
+            return Err(Error::Sealed { run: run.id.to_string() });
+        }
+        run.reopen();
         // What an earlier session left is put in order by whoever opens the run for writing.
         let body = self.body(&run)?;
         body.check_writer()?;
@@ -136,12 +146,32 @@ impl Vault {
         if !run.close_for_good() {
             return Err(Posix::Busy.into());
         }
-        let sealed = self.seal_closed(gateway, &run, about, progress);
-        match &sealed {
-            Ok(Outcome::Sealed(_)) => self.let_go_of(&run),
-            _ => run.reopen(),
+        match self.seal_closed(gateway, &run, about, progress) {
+            Ok(Outcome::Sealed(summary)) => {
+                self.finish_seal(gateway, &run)?;
+                Ok(Outcome::Sealed(summary))
+            }
+            // Once it is in place nothing may be written any more, whatever failed after that.
+            Err(error) if has_seal(&self.root, &run.id).unwrap_or(true) => Err(error),
+            other => {
+                run.reopen();
+                other
+            }
         }
-        sealed
+    }
+
+    /// What comes after the commit: the seal is read back, and the run's key erased.
+    fn finish_seal(&self, gateway: &dyn Gateway, run: &Arc<Run>) -> Result<()> {
+        let object = |part: &str| format!("runs/{}{part}", run.id);
+        let dir = runs::run_dir(&self.root, &run.id)?;
+        dir.sync().map_err(|e| Error::store("sync", object(""), e))?;
+        let tree = dir.open_dir(b"tree").map_err(|e| part_opened("open", object("/tree"), e))?;
+        read_back::read_back(&self.root, &dir, &run.id, &*self.authority, &run.reader(&tree)?)?;
+        gateway.commit_seal(&run.id)?;
+        // From here on this machine knows that it has one.
+        find(&self.root, &run.id, &*self.authority)?;
+        self.let_go_of(run);
+        Ok(())
     }
 
     /// A seal that is being made is given up, and none is begun any more: the vault is about to be closed, and
@@ -172,10 +202,10 @@ impl Vault {
         self.authority.refresh();
         let outcome = Making { vault: self, gateway, run, dir: &dir, context: &context, holding: &holding }
             .make(about, progress);
-        let given_up = holding.give_up();
-        let outcome = outcome?;
-        given_up.map_err(|e| Error::store("give up", format!("runs/{}/lease", run.id), e))?;
-        Ok(outcome)
+        if let Err(error) = holding.give_up() {
+            log::warn!("runs/{}/lease: not given up: {error}", run.id);
+        }
+        outcome
     }
 
     /// Nothing of it is held here any more; who may read sealed runs finds it as one.
@@ -195,13 +225,10 @@ impl Vault {
         let Some(gateway) = self.gateway.as_deref() else { return };
         for run in self.table().runs().filter(|run| run.held) {
             let finished = has_seal(&self.root, &run.id).and_then(|sealed| {
-                if !sealed {
-                    return Ok(());
+                if sealed {
+                    self.finish_seal(gateway, run)?;
+                    log::info!("run {}: its seal was complete; its key is erased here", run.id);
                 }
-                Seal::load(&self.root, &run.id, &*self.authority)?;
-                gateway.commit_seal(&run.id)?;
-                self.let_go_of(run);
-                log::info!("run {}: its seal was complete; its key is erased here", run.id);
                 Ok(())
             });
             if let Err(error) = finished {
@@ -272,8 +299,6 @@ impl Making<'_> {
         })?;
         self.put(&*new, NOTE, &note)?;
         self.commit(&*new)?;
-        self.read_back(&note, &digests)?;
-        self.gateway.commit_seal(&self.run.id)?;
         Ok(Outcome::Sealed(Summary { run: self.run.id, n, files, bytes, foreign }))
     }
 
@@ -354,6 +379,16 @@ impl Making<'_> {
                 self.put(new, &envelope.name, &envelope.bytes)?;
             }
         }
+        // Soon the key is nowhere else.
+        let keys = self.dir.open_dir(b"keys").map_err(|e| self.failed("open", "keys", e))?;
+        for envelope in sealed.envelopes.iter().filter(|envelope| envelope.name.starts_with("vault-")) {
+            for dir in [&*keys, new] {
+                let found = read_back::fresh(dir, &envelope.name, envelope.bytes.len());
+                if found.map_err(|e| self.failed("read back", &envelope.name, e))? != envelope.bytes {
+                    return Err(self.damaged(&envelope.name, "other bytes than were written"));
+                }
+            }
+        }
         Ok(())
     }
 
@@ -370,28 +405,6 @@ impl Making<'_> {
             }
         });
         renamed.and_then(|()| self.dir.sync()).map_err(|e| self.failed("put in place", "seal", e))
-    }
-
-    /// What the store gives back is what was signed.
-    fn read_back(&self, note: &[u8], digests: &[u8]) -> Result<()> {
-        let seal = self.dir.open_dir(SEAL).map_err(|e| self.failed("open", "seal", e))?;
-        for (name, bytes) in [(NOTE, note), (DIGESTS, digests)] {
-            let found = read_whole(&*seal, name.as_bytes(), bytes.len());
-            if found.map_err(|e| self.failed("read back", name, e))? != bytes {
-                return Err(self.damaged(name, "other bytes than were written"));
-            }
-        }
-        let seal = Seal::load(&self.vault.root, &self.run.id, &*self.vault.authority)?;
-        seal.manifest(self.context)?;
-        for name in [MANIFEST, PINS] {
-            let path = format!("seal/{name}");
-            let line = digests::parse(digests)?.into_iter().find(|line| line.path == path);
-            let found = Digested::File(self.hash(&*seal.dir, name)?);
-            if line.is_none_or(|line| line.kind != found) {
-                return Err(self.damaged(name, "other bytes than were written"));
-            }
-        }
-        Ok(())
     }
 
     fn put(&self, dir: &dyn Dir, name: &str, bytes: &[u8]) -> Result<()> {

@@ -1,5 +1,5 @@
-//! A sealed run as it is read: names, attributes and holes come from its manifest, and each chunk must be the
-//! version that its pin names. So what someone put back to an earlier state, took away or added is an error, or not
+//! A sealed run as it is read: names and attributes come from its manifest, holes and the version of each chunk
+//! from its pins. So what someone put back to an earlier state, took away or added is an error, or not
 //! seen, at the read itself.
 
 mod calls;
@@ -16,7 +16,6 @@ use runvault_store::backend::{self, Dir, Time};
 
 pub(crate) use self::file::SealedFile;
 use crate::api::{Attr, Ino};
-use crate::authority::Authority;
 use crate::file::RunContext;
 use crate::outcome::part_opened;
 use crate::run::Run;
@@ -279,16 +278,9 @@ pub(crate) struct RunSeal {
 }
 
 impl RunSeal {
-    /// Verifies `seal/seal.note`.
-    ///
-    /// # Errors
-    /// As [`Seal::load`].
-    pub(crate) fn load(store: &Arc<dyn Dir>, run: &RunId, authority: &dyn Authority) -> Result<Self> {
-        Ok(Self { seal: Seal::load(store, run, authority)?, tree: Mutex::default() })
-    }
-
-    pub(crate) fn seal(&self) -> &Seal {
-        &self.seal
+    /// Of a seal that was verified.
+    pub(crate) fn new(seal: Seal) -> Self {
+        Self { seal, tree: Mutex::default() }
     }
 
     /// Opened when something of the run is asked for.

@@ -102,6 +102,8 @@ pub struct Vault {
     synced: Mutex<Option<Instant>>,
     /// Nodes of runs whose keys were erased here, which nobody has been told of.
     sealed_away: Mutex<Vec<Ino>>,
+    /// Held while a run is sealed.
+    pub(crate) sealing: Mutex<()>,
     /// No seal is made any more.
     pub(crate) no_seals: AtomicBool,
     closed: AtomicBool,
@@ -145,6 +147,7 @@ impl Vault {
             foreign: Mutex::default(),
             synced: Mutex::default(),
             sealed_away: Mutex::default(),
+            sealing: Mutex::default(),
             no_seals: AtomicBool::new(false),
             closed: AtomicBool::new(false),
         });

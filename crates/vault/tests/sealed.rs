@@ -229,6 +229,55 @@ fn a_seal_that_was_committed_is_finished_by_the_next_start() {
     ));
 }
 
+/// The state folder fails when the seal is in place already.
+#[test]
+fn nothing_is_written_after_a_seal_that_could_not_be_finished() {
+    let fixture = Fixture::on_disk();
+    let mount = fixture.writer();
+    everything(&mount);
+    let run = id(&mount);
+    let seal = || mount.seal(&run, &mut |_| Ok(Some("{}".into())), &mut |_, _| ());
+    fixture.state.set_full(true);
+    assert!(matches!(seal(), Err(Error::Store { .. })));
+    assert!(seal::has_seal(&fixture.root, &run).unwrap());
+    assert!(mount.put("run/late", b"x").is_err() && mount.get("run/RunInfo.xml").is_err());
+    assert!(mount.status().runs.iter().any(|status| status.run == run && status.sealing));
+    fixture.state.set_full(false);
+    assert!(matches!(seal(), Err(Error::Sealed { .. })), "it is finished, not made anew");
+    assert!(fixture.state.session(&run).is_none(), "the key is erased");
+    assert_eq!(mount.get("run/RunInfo.xml").unwrap(), b"<RunInfo/>");
+    mount.close().unwrap();
+    assert!(
+        seal::verify(&fixture.root, &run, &*fixture.authority, &mut |_, _| ()).unwrap().findings.is_empty()
+    );
+}
+
+/// The key is erased only where the seal can be read, also by the next start.
+#[test]
+fn a_key_stays_until_the_seal_reads_back() {
+    for part in ["manifest", "pins", "vault-1"] {
+        let fixture = Fixture::on_disk();
+        let mount = fixture.writer();
+        everything(&mount);
+        let run = id(&mount);
+        let before = fixture.state.apart();
+        sealed(&mount);
+        mount.close().unwrap();
+        let hash = seal::Seal::load(&fixture.root, &run, &*fixture.authority).unwrap().hash;
+        before.pend_seal(run, hash);
+        let victim = fixture.path().join("runs").join(run.to_string()).join("seal").join(part);
+        let good = fs::read(&victim).unwrap();
+        let mut bad = good.clone();
+        *bad.last_mut().unwrap() ^= 1;
+        fs::write(&victim, bad).unwrap();
+        drop(fixture.writer_of(&before));
+        assert!(before.session(&run).is_some(), "{part}");
+        fs::write(&victim, good).unwrap();
+        drop(fixture.writer_of(&before));
+        assert!(before.session(&run).is_none(), "{part}");
+    }
+}
+
 fn files_below(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut stack = vec![dir.to_owned()];

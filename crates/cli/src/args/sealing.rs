@@ -81,7 +81,7 @@ pub struct Seal {
 /// Compare a sealed run with its seal: every name, attribute, byte and version
 ///
 /// Names each file that is damaged, missing, added, changed, swapped or older than it was sealed, and exits with 4 if
-/// there is one. Says all that `scrub` says, and more. Writes nothing to the store.
+/// there is one. Says all that `scrub` says of this run, and more. Writes nothing to the store.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -102,8 +102,8 @@ pub struct Verify {
 
 /// Compare the store with its signatures, without any key
 ///
-/// Verifies the chain of custody, the signature of every run and of every seal, and the hash of every stored byte of
-/// sealed runs, on all cores. For whoever keeps or moves the store. Names each stored file that is missing, added or
+/// Verifies the chain of custody, the signature of every run and of every seal, and the hash of everything that a
+/// seal lists, on all cores. For whoever keeps or moves the store. Names each stored file that is missing, added or
 /// changed, and exits with 4 if there is one.
 #[derive(Args, Debug)]
 #[command(after_help = "\

@@ -15,6 +15,7 @@ use serde_json::json;
 
 use crate::args::Doctor;
 use crate::exit::{self, Exit, refuse};
+use crate::hint::hint;
 use crate::output::{self, count, size, utc};
 use crate::store::Store;
 use crate::{fuse_ready, progress};
@@ -110,8 +111,11 @@ fn tell(json: bool, finding: &Finding) -> Result<()> {
 
 fn gateway(store: &Store, args: &Doctor) -> Finding {
     let (vault, about) = (store.chain.vault_id(), "gateway");
-    let path = output::shown(&args.store);
-    let enroll = format!("runvault gateway enroll {path} --fingerprint {vault}");
+    // Never the fingerprint that this store gives of itself.
+    let enroll = format!(
+        "runvault gateway enroll {} --fingerprint F (as it was written down when the vault was made)",
+        output::shown(&args.store)
+    );
     if !StateFolder::is_made(&store.state, vault) {
         let others = StateFolder::vaults(&store.state);
         if others.is_empty() {
@@ -131,7 +135,10 @@ fn gateway(store: &Store, args: &Doctor) -> Finding {
             let at = mountpoint.map(|at| format!(" at {}", output::shown(&at))).unwrap_or_default();
             good(about, format!("enrolled, and in use by process {pid}{at}"))
         }
-        Err(error) => bad(about, error.to_string(), enroll),
+        Err(error) => {
+            let error = anyhow::Error::from(error);
+            bad(about, exit::chain(&error), hint(&error).unwrap_or_default())
+        }
     }
 }
 
@@ -327,7 +334,7 @@ fn state_mode(store: &Store) -> Finding {
         }
         Ok(_) => good(about, format!("{shown}, for this user alone")),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            good(about, format!("{shown} is not made yet"))
+            bad(about, format!("{shown} cannot be made"), "name another folder with --state, or make room")
         }
         Err(error) => bad(about, format!("{shown}: {error}"), "another user's, or a broken disk?"),
     }

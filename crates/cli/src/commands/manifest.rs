@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use runvault_custody::follow::with_newest_keys;
+use runvault_custody::seals_seen::Remembering;
 use runvault_format::manifest::{Kind, Manifest};
 use runvault_vault::seal;
 use serde_json::{Map, Value, json};
 
-use super::verify::{find, require_seal};
+use super::verify::{find, require_seal, seal_is_missing};
 use crate::args::ManifestOf;
 use crate::output::{self, json_name, visible};
 use crate::store::Store;
@@ -16,11 +17,12 @@ use crate::store::Store;
 pub fn run(args: &ManifestOf) -> Result<()> {
     let mut store = Store::open(&args.store, &args.who)?;
     let identity = store.identity(&args.who)?;
-    let root = Arc::clone(&store.root);
+    let (root, state) = (Arc::clone(&store.root), store.state.clone());
     let manifest = with_newest_keys(&root, &mut store.chain, &identity, |authority| {
         let run = find(&root, authority, &args.run)?;
-        require_seal(&root, &run, &args.run)?;
-        Ok::<_, anyhow::Error>(seal::manifest(&root, &run, &**authority)?)
+        let authority = Remembering::over(Arc::clone(authority), &state);
+        require_seal(&root, &run, &args.run, &*authority)?;
+        seal::manifest(&root, &run, &*authority).map_err(seal_is_missing)
     })?;
     let paths = seal::paths(&manifest);
     if args.sha256sums {

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use runvault_custody::authority::Acting;
 use runvault_custody::chains::{self, Gap};
+use runvault_custody::seals_seen::Remembering;
 use runvault_format::ids::RunId;
 use runvault_vault::authority::Authority;
 use runvault_vault::seal::{self, Change, Finding};
@@ -17,7 +18,7 @@ use crate::store::Store;
 
 pub fn run(args: &Scrub) -> Result<()> {
     let store = Store::open(&args.store, &args.who)?;
-    let authority = Acting::gateway_only(store.chain.clone());
+    let authority = Remembering::over(Acting::gateway_only(store.chain.clone()), &store.state);
     let listed = runs::list(&store.root)?;
     let bar = progress::items(0, "scrub");
     let (mut sealed, mut open, mut findings) = (0u64, 0u64, 0u64);
@@ -71,10 +72,10 @@ fn look(
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<Option<Vec<Finding>>> {
     let looked = runs::read_descriptor(&store.root, run, authority).and_then(|_| {
-        if seal::has_seal(&store.root, run)? {
-            return seal::scrub(&store.root, run, authority, progress).map(Some);
+        match seal::find(&store.root, run, authority)? {
+            Some(_) => seal::scrub(&store.root, run, authority, progress).map(Some),
+            None => Ok(None),
         }
-        Ok(None)
     });
     match looked {
         Err(Error::Damaged { object, damage }) => {

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use runvault_custody::follow::with_newest_keys;
+use runvault_custody::seals_seen::Remembering;
 use runvault_format::ids::RunId;
-use runvault_vault::Vault;
 use runvault_vault::authority::Authority;
 use runvault_vault::seal::{self, Finding};
+use runvault_vault::{Error, Vault};
 use serde_json::{Map, Value, json};
 
 use crate::args::Verify;
@@ -22,15 +23,16 @@ pub fn run(args: &Verify) -> Result<()> {
     let mut store = Store::open(&args.store, &args.who)?;
     let identity = store.identity(&args.who)?;
     let bar = progress::bytes(0, "verify");
-    let root = Arc::clone(&store.root);
+    let (root, state) = (Arc::clone(&store.root), store.state.clone());
     let verified = with_newest_keys(&root, &mut store.chain, &identity, |authority| {
         let run = find(&root, authority, &args.run)?;
-        require_seal(&root, &run, &args.run)?;
-        let verified = seal::verify(&root, &run, &**authority, &mut |done, total| {
+        let authority = Remembering::over(Arc::clone(authority), &state);
+        require_seal(&root, &run, &args.run, &*authority)?;
+        let verified = seal::verify(&root, &run, &*authority, &mut |done, total| {
             bar.set_length(total);
             bar.set_position(done);
         });
-        Ok::<_, anyhow::Error>(verified?)
+        verified.map_err(seal_is_missing)
     })?;
     bar.finish_and_clear();
     for finding in &verified.findings {
@@ -119,9 +121,26 @@ pub fn find(
     }
 }
 
-/// Exit 1 for a run that is open.
-pub fn require_seal(root: &Arc<dyn runvault_store::backend::Dir>, run: &RunId, name: &OsStr) -> Result<()> {
-    if seal::has_seal(root, run)? {
+/// Exit 4 where a part of the seal was taken away.
+pub fn seal_is_missing(error: Error) -> anyhow::Error {
+    match error {
+        Error::Store { source, object, .. } if source.raw_os_error() == Some(libc::ENOENT) => refuse_with(
+            Exit::Damaged,
+            format!("{object} is missing: the run is not as it was sealed"),
+            "restore it from a copy whose `scrub` finds nothing",
+        ),
+        other => other.into(),
+    }
+}
+
+/// Exit 1 for a run that is open; exit 4 for one that was seen with a seal, or has another one.
+pub fn require_seal(
+    root: &Arc<dyn runvault_store::backend::Dir>,
+    run: &RunId,
+    name: &OsStr,
+    authority: &dyn Authority,
+) -> Result<()> {
+    if seal::find(root, run, authority).map_err(seal_is_missing)?.is_some() {
         return Ok(());
     }
     Err(refuse_with(

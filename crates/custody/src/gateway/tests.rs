@@ -15,7 +15,7 @@ fn gateway() -> (Arc<dyn Dir>, Chain, Arc<dyn Dir>) {
     let folder = MemoryDir::root();
     let gateway = reopen(&folder, &chain).unwrap();
     let refused = gateway.require_enrolled(&chain).unwrap_err();
-    assert!(matches!(&refused, Error::NotEnrolled { request, .. } if request.starts_with("enrol-gateway")));
+    assert!(matches!(refused, Error::NotEnrolled { .. }));
     gateway.enroll(&root, &mut chain, &owner).unwrap();
     gateway.require_enrolled(&chain).unwrap();
     (root, chain, folder)

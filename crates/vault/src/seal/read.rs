@@ -49,6 +49,28 @@ pub fn has_seal(root: &Arc<dyn Dir>, run: &RunId) -> Result<bool> {
     exists(&*dir, SEAL).map_err(|e| Error::store("stat", format!("runs/{run}/seal"), e))
 }
 
+/// The seal of a run, which must be the one that this machine has seen, if it has; it is remembered. `None`: it has
+/// none, and none was seen.
+///
+/// # Errors
+/// [`Damage::Run`] for another seal than was seen, or none; as of [`Seal::load`].
+pub fn find(root: &Arc<dyn Dir>, run: &RunId, authority: &dyn Authority) -> Result<Option<Seal>> {
+    let seen = authority.seal_seen(run);
+    let refuse = |what: &str| Err(Error::damaged(format!("runs/{run}/seal"), Damage::Run(what.to_owned())));
+    if !has_seal(root, run)? {
+        return match seen {
+            Some(_) => refuse("its seal was removed: this machine has seen it sealed"),
+            None => Ok(None),
+        };
+    }
+    let seal = Seal::load(root, run, authority)?;
+    if seen.is_some_and(|seen| seen != seal.hash) {
+        return refuse("another seal than this machine has seen");
+    }
+    authority.note_seal(run, &seal.hash);
+    Ok(Some(seal))
+}
+
 impl Seal {
     /// Reads `seal/seal.note`: the gateway that made the run must have signed it, for this run.json.
     ///

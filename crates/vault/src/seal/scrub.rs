@@ -1,6 +1,6 @@
 //! What anybody can tell of a sealed run, without a key: every stored byte is as its gateway signed it.
 
-use std::collections::BTreeMap;
+use std::collections::HashSet;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,15 +33,43 @@ pub fn scrub(
     let lines = seal.digests()?;
     let dir = runs::run_dir(root, run)?;
     let mut findings = compare(run, &dir, &lines, progress)?;
-    let signed: BTreeMap<&str, ()> = lines.iter().map(|line| (line.path.as_str(), ())).collect();
+    let signed: HashSet<&str> = lines.iter().map(|line| line.path.as_str()).collect();
     let mut unsigned = |object: String| {
-        if !signed.contains_key(object.as_str()) {
+        if !signed.contains(object.as_str()) && !is_beside(&object) {
             findings.push(Finding { object, path: None, change: Change::Added });
         }
     };
     walk(run, &dir, &mut unsigned)?;
+    if !has_envelope(&dir).map_err(|e| Error::store("list", format!("runs/{run}/keys"), e))? {
+        findings.push(Finding { object: "keys".to_owned(), path: None, change: Change::Missing });
+    }
     findings.sort_by(|a, b| a.object.cmp(&b.object));
     Ok(findings)
+}
+
+/// What lies in `seal/` and cannot stand in the digests: the note that names them, they themselves, and envelopes,
+/// which only the vault's key can tell from others.
+fn is_beside(object: &str) -> bool {
+    ["seal/seal.note", "seal/digests"].contains(&object) || object.starts_with("seal/vault-")
+}
+
+/// Whether an envelope of the run's key to the vault is there at all: nobody else has that key any more.
+fn has_envelope(dir: &Arc<dyn Dir>) -> io::Result<bool> {
+    let mut names = Vec::new();
+    for folder in [&b"keys"[..], b"seal"] {
+        let keys = match dir.open_dir(folder) {
+            Err(e) if is_absent(&e) => continue,
+            keys => keys?,
+        };
+        keys.entries(0, &mut |entry| {
+            names.push((keys.clone(), entry.name));
+            true
+        })?;
+    }
+    let holds = |(keys, name): &(Arc<dyn Dir>, Vec<u8>)| {
+        name.starts_with(b"vault-") && keys.stat(name).is_ok_and(|s| s.kind == Kind::File && s.size > 0)
+    };
+    Ok(names.iter().any(holds))
 }
 
 /// Every line on its own, on all cores.
@@ -134,16 +162,18 @@ fn is_absent(error: &io::Error) -> bool {
     )
 }
 
-/// Gives the place of everything below `tree/` and in `seal/`.
+/// Gives the place of everything below `tree/` and `seal/`.
 fn walk(run: &RunId, dir: &Arc<dyn Dir>, visit: &mut dyn FnMut(String)) -> Result<()> {
     let object = |path: &str| format!("runs/{run}/{path}");
     let mut stack = Vec::new();
-    match dir.open_dir(b"tree").map_err(|e| part_opened("open", object("tree"), e)) {
-        Ok(tree) => stack.push((tree, "tree".to_owned(), 0)),
-        // Each of its lines says so.
-        Err(error) if is_not_found(&error) || matches!(error, Error::Damaged { .. }) => {}
-        Err(Error::Store { source, .. }) if is_absent(&source) => {}
-        Err(error) => return Err(error),
+    for part in ["tree", "seal"] {
+        match dir.open_dir(part.as_bytes()).map_err(|e| part_opened("open", object(part), e)) {
+            Ok(opened) => stack.push((opened, part.to_owned(), 0)),
+            // Each of its lines says so.
+            Err(error) if is_not_found(&error) || matches!(error, Error::Damaged { .. }) => {}
+            Err(Error::Store { source, .. }) if is_absent(&source) => {}
+            Err(error) => return Err(error),
+        }
     }
     while let Some((dir, path, depth)) = stack.pop() {
         let mut below = Vec::new();

@@ -16,8 +16,9 @@ use runvault_format::name::{self, Shape};
 use runvault_format::pins::{NONCE, Pinned};
 use runvault_store::backend::{self, Access, Dir, Stat, Xattrs};
 
+use super::reading::{Nonces, in_order};
 use crate::directory::holds_nothing;
-use crate::file::{FileObject, RunContext};
+use crate::file::{Content, FileObject, RunContext};
 use crate::outcome::part_opened;
 use crate::xattr::ACLS;
 use crate::{Damage, Error, Result, Vault, links, record};
@@ -55,7 +56,19 @@ pub(crate) struct Survey {
     /// Stored names that are not ours: no seal covers them.
     pub(crate) foreign: Vec<String>,
     /// The directory that was opened last.
-    open: Option<(usize, Arc<dyn Dir>)>,
+    open: OpenDir,
+}
+
+type OpenDir = Option<(usize, Arc<dyn Dir>)>;
+
+/// What was read of a file.
+struct FileContent {
+    id: FileId,
+    epoch: u32,
+    size: u64,
+    sha256: Digest,
+    stored: Digest,
+    xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Item {
@@ -93,7 +106,7 @@ impl Survey {
         Ok(survey)
     }
 
-    /// Reads the content of every file, in order. `nonce` gets the number of the entry, and the nonce of each of
+    /// Reads the content of every file, on all cores. `nonce` gets, in order, the number of the entry, and the nonce of each of
     /// its chunks in turn. Gives what is pinned of each entry; `read` is told the plaintext bytes of each file.
     ///
     /// # Errors
@@ -103,22 +116,42 @@ impl Survey {
         nonce: &mut dyn FnMut(usize, &[u8; NONCE]) -> Result<()>,
         read: &mut dyn FnMut(u64),
     ) -> Result<Vec<Pinned>> {
-        let (mut pins, mut first) = (Vec::with_capacity(self.items.len()), 0u64);
+        let files: Vec<usize> = (0..self.items.len()).filter(|i| self.is_content(*i)).collect();
+        let mut found = Vec::with_capacity(files.len());
+        let survey = &*self;
+        in_order(&files, &|open, i, nonce| survey.content(open, i, nonce), nonce, &mut |_, content| {
+            if let Ok(content) = &content {
+                read(content.size);
+            }
+            // What is no damage ends it at once.
+            found.push(match content {
+                Ok(content) => Ok(content),
+                Err(error) => Err(damage_of(error)?),
+            });
+            Ok(())
+        })?;
+        let (mut pins, mut first, mut found) =
+            (Vec::with_capacity(self.items.len()), 0u64, found.into_iter());
         for i in 0..self.items.len() {
             let pinned = match self.items.get(i) {
                 Some(item) if item.entry.record.object as usize != i => Pinned::NOTHING,
                 Some(item) if item.entry.record.kind == Kind::Dir => {
                     Pinned { id: item.id, ..Pinned::NOTHING }
                 }
-                Some(item) if item.entry.record.kind == Kind::File => {
+                Some(item) if item.is_file() => {
                     let chunks = item.entry.record.size.div_ceil(self.context.geometry.chunk());
-                    let read = self.content(i, &mut |found| nonce(i, found), read);
-                    let pinned = match read {
-                        Ok((id, epoch)) => Pinned { id, epoch, first, chunks },
-                        Err(error) => {
-                            self.note(i, Err(error))?;
+                    let pinned = match found.next() {
+                        Some(Ok(content)) => {
+                            let (id, epoch) = (content.id, content.epoch);
+                            self.take(i, content);
+                            Pinned { id, epoch, first, chunks }
+                        }
+                        Some(Err(damage)) => {
+                            let (object, path) = (self.object(i), Some(self.path(i)));
+                            self.faults.push(Fault { object, path, damage });
                             Pinned { first, chunks, ..Pinned::NOTHING }
                         }
+                        None => Pinned::NOTHING,
                     };
                     first = first.saturating_add(chunks);
                     pinned
@@ -213,19 +246,22 @@ impl Survey {
     }
 
     fn note_at(&mut self, object: String, path: Option<Vec<u8>>, error: Error) -> Result<()> {
-        let damage = match error {
-            Error::Damaged { damage, .. } => Some(damage),
-            // Gone since it was listed: it is missing, whoever took it.
-            Error::Store { source, .. } if source.raw_os_error() == Some(libc::ENOENT) => None,
-            other => return Err(other),
-        };
+        let damage = damage_of(error)?;
         self.faults.push(Fault { object, path, damage });
         Ok(())
     }
 
-    /// The directory of an entry; the one that was asked for last is kept open.
+    /// The directory of an entry.
     fn dir(&mut self, i: usize) -> Result<Arc<dyn Dir>> {
-        if let Some((_, dir)) = self.open.as_ref().filter(|(open, _)| *open == i) {
+        let mut open = self.open.take();
+        let dir = self.dir_by(&mut open, i);
+        self.open = open;
+        dir
+    }
+
+    /// The directory of an entry; the one that was asked for last is kept open.
+    fn dir_by(&self, open: &mut OpenDir, i: usize) -> Result<Arc<dyn Dir>> {
+        if let Some((_, dir)) = open.as_ref().filter(|(open, _)| *open == i) {
             return Ok(dir.clone());
         }
         let mut dir = self.context.tree.clone();
@@ -235,7 +271,7 @@ impl Survey {
                 part_opened("open", object, e)
             })?;
         }
-        self.open = Some((i, dir.clone()));
+        *open = Some((i, dir.clone()));
         Ok(dir)
     }
 
@@ -393,39 +429,43 @@ impl Survey {
         Ok(found)
     }
 
-    /// Reads one file; gives its id and epoch.
-    fn content(
-        &mut self,
-        i: usize,
-        nonce: &mut dyn FnMut(&[u8; NONCE]) -> Result<()>,
-        read: &mut dyn FnMut(u64),
-    ) -> Result<(FileId, u32)> {
-        let Some(item) = self.items.get(i) else { return Ok((FileId::ROOT, 0)) };
-        let (parent, stored) = (item.entry.record.parent as usize, item.stored.clone());
-        let (size, ino) = (item.entry.record.size, item.ino);
+    /// Whether an entry is a file, under the first of its names.
+    fn is_content(&self, i: usize) -> bool {
+        self.items.get(i).is_some_and(|item| item.is_file() && item.entry.record.object as usize == i)
+    }
+
+    /// Reads one file.
+    fn content(&self, open: &mut OpenDir, i: usize, nonce: Nonces<'_>) -> Result<FileContent> {
+        let object = self.object(i);
+        let gone = || Error::damaged(object.clone(), Damage::Run("changed while it was read".to_owned()));
+        let item = self.items.get(i).ok_or_else(gone)?;
+        let parent = item.entry.record.parent as usize;
         let parent_id = self.items.get(parent).map_or(DirId::ROOT, |p| p.id);
         let here = place(&parent_id, Object::File, &item.entry.name);
-        let dir = self.dir(parent)?;
-        let object = self.object(i);
+        let dir = self.dir_by(open, parent)?;
         let file =
-            dir.open_file(&stored, Access::Read).map_err(|e| part_opened("open", object.clone(), e))?;
+            dir.open_file(&item.stored, Access::Read).map_err(|e| part_opened("open", object.clone(), e))?;
         let stat = file.stat().map_err(|e| self.failed("stat", i, e))?;
-        let opened = FileObject::open(&self.context, ino, file.clone(), &stat, Some(here))?;
+        let opened = FileObject::open(&self.context, item.ino, file.clone(), &stat, Some(here))?;
         if opened.has_lost_copy() {
             return Err(Error::damaged(object, Damage::HeaderCopy));
         }
-        let content = opened.read_back(nonce)?;
-        if content.size != size || stat.ino != ino {
-            return Err(Error::damaged(object, Damage::Run("changed while it was read".to_owned())));
+        let found = opened.read_back(nonce)?;
+        if found.size != item.entry.record.size || stat.ino != item.ino {
+            return Err(gone());
         }
-        let xattrs = self.attributes(i, &*file, (content.id != FileId::ROOT).then_some(&content.id))?;
-        self.lines.push(Line { path: object, kind: Digested::File(content.stored) });
+        let xattrs = self.attributes(i, &*file, (found.id != FileId::ROOT).then_some(&found.id))?;
+        let Content { id, epoch, size, sha256, stored } = found;
+        Ok(FileContent { id, epoch, size, sha256, stored, xattrs })
+    }
+
+    /// What was read goes into the entry, and among the lines.
+    fn take(&mut self, i: usize, content: FileContent) {
+        self.lines.push(Line { path: self.object(i), kind: Digested::File(content.stored) });
         if let Some(item) = self.items.get_mut(i) {
             item.entry.record.sha256 = content.sha256.0;
-            item.entry.xattrs = xattrs;
+            item.entry.xattrs = content.xattrs;
         }
-        read(content.size);
-        Ok((content.id, content.epoch))
     }
 
     /// Names of one object are told by its number, and counted.
@@ -474,6 +514,15 @@ impl Survey {
                 self.lines.push(Line { path: self.object(i), kind });
             }
         }
+    }
+}
+
+/// Damage is noted; `None`: gone since it was listed, whoever took it. Anything else is an error.
+fn damage_of(error: Error) -> Result<Option<Damage>> {
+    match error {
+        Error::Damaged { damage, .. } => Ok(Some(damage)),
+        Error::Store { source, .. } if source.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        other => Err(other),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the key of a sealed run can tell: every name, attribute, byte and version is as it was sealed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use runvault_crypto::aead::Engine;
@@ -107,8 +107,8 @@ pub fn verify(
             }
         }
     }
-    let damaged: Vec<Vec<u8>> = found.all.iter().filter_map(|finding| finding.path.clone()).collect();
-    for path in sealed.keys().filter(|path| !present.contains_key(*path) && !damaged.contains(path)) {
+    let damaged: HashSet<Vec<u8>> = found.all.iter().filter_map(|finding| finding.path.clone()).collect();
+    for path in sealed.keys().filter(|path| !present.contains_key(*path) && !damaged.contains(*path)) {
         found.add(String::from_utf8_lossy(path).into_owned(), Some(path), Change::Missing);
     }
     let dir = runs::run_dir(root, run)?;
@@ -210,11 +210,12 @@ impl<'a> Versions<'a> {
 #[derive(Default)]
 struct Findings {
     all: Vec<Finding>,
+    objects: HashSet<String>,
 }
 
 impl Findings {
     fn add(&mut self, object: String, path: Option<&Vec<u8>>, change: Change) {
-        if self.all.iter().any(|known| known.object == object) {
+        if !self.objects.insert(object.clone()) {
             return;
         }
         self.all.push(Finding { object, path: path.cloned(), change });

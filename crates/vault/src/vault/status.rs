@@ -27,6 +27,8 @@ pub struct RunStatus {
     pub trouble: Option<String>,
     /// Genuine, but no key that is held here opens it: it is not shown.
     pub closed: bool,
+    /// It is being sealed: nothing of it opens until that is done.
+    pub sealing: bool,
 }
 
 /// What a live vault tells of itself.
@@ -79,18 +81,26 @@ impl Vault {
     }
 
     fn run_status(&self, run: RunId, entry: &Entry) -> RunStatus {
-        let mut status =
-            RunStatus { run, name: None, writing: false, holder: None, trouble: None, closed: false };
+        let mut status = RunStatus {
+            run,
+            name: None,
+            writing: false,
+            holder: None,
+            trouble: None,
+            closed: false,
+            sealing: false,
+        };
         match entry {
             Entry::Closed => status.closed = true,
             Entry::Trouble(error) => status.trouble = Some(error.to_string()),
             Entry::Run(run) => {
                 status.name = Some(run.name());
+                status.sealing = run.is_closed_for_good();
                 status.holder = self.holder_of(run);
                 let body = run.opened_body();
                 let blocked = body.as_ref().and_then(|body| body.blocked());
                 status.trouble = blocked.map(|why| format!("read-only: {why}"));
-                if self.gateway.is_some() && !run.held && status.holder.is_none() {
+                if self.gateway.is_some() && !run.held && !run.is_sealed() && status.holder.is_none() {
                     let why = run.not_held();
                     status.trouble = Some(format!("{why}; runvault takeover STORE {} changes that", run.id));
                 }

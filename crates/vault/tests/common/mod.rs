@@ -91,6 +91,8 @@ struct Inner {
     retired: Vec<RunId>,
     /// Its entries do not open any more.
     damaged: bool,
+    /// It takes nothing.
+    full: bool,
 }
 
 impl State {
@@ -112,6 +114,9 @@ impl State {
     /// As a process leaves it that is killed between a seal's commit and its end.
     pub fn pend_seal(&self, run: RunId, hash: Digest) {
         self.inner.lock().unwrap().pending_seal = Some((run, hash));
+    }
+    pub fn set_full(&self, full: bool) {
+        self.inner.lock().unwrap().full = full;
     }
     pub fn damage(&self) {
         self.inner.lock().unwrap().damaged = true;
@@ -168,6 +173,13 @@ impl Gateway for State {
     }
     fn commit_seal(&self, run: &RunId) -> Result<()> {
         let mut inner = self.inner.lock().unwrap();
+        if inner.full {
+            return Err(Error::Store {
+                operation: "write",
+                object: "state".into(),
+                source: std::io::Error::from_raw_os_error(libc::ENOSPC),
+            });
+        }
         let (pending, hash) = inner.pending_seal.take().unwrap();
         assert_eq!(pending, *run);
         inner.seals += 1;

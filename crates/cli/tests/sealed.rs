@@ -1,0 +1,77 @@
+//! What someone takes away from a sealed run in the store is named, with exit 4.
+
+mod common;
+
+use std::fs;
+use std::path::PathBuf;
+
+use common::Scratch;
+
+/// A store with one sealed run; the run's directory.
+fn sealed(scratch: &Scratch) -> PathBuf {
+    scratch.vault();
+    scratch.folder("run");
+    scratch.secret("run/RunInfo.xml", "<RunInfo/>");
+    scratch.run(&["cp", "-r", "run", "store:/", "--identity", "owner.key"]).done();
+    scratch.run(&["seal", "store", "run"]).done();
+    let runs = fs::read_dir(scratch.path("store/runs")).expect("runs");
+    let sealed = runs.map(|run| run.expect("a run").path()).find(|run| run.join("seal").exists());
+    sealed.expect("a sealed run")
+}
+
+const VERIFY: [&str; 5] = ["verify", "store", "run", "--identity", "owner.key"];
+
+#[test]
+fn a_part_of_a_seal_that_was_removed_is_named() {
+    let scratch = Scratch::new();
+    let seal = sealed(&scratch).join("seal");
+    for part in ["seal.note", "manifest", "pins", "digests"] {
+        let good = fs::read(seal.join(part)).expect("a part");
+        fs::remove_file(seal.join(part)).expect("removed");
+        let by_id =
+            [&VERIFY[..2], &[seal.parent().unwrap().file_name().unwrap().to_str().unwrap()], &VERIFY[3..]]
+                .concat();
+        scratch.run(&by_id).refused(4, part);
+        assert_eq!(scratch.run(&["scrub", "store"]).code, 4, "{part}");
+        fs::write(seal.join(part), good).expect("restored");
+    }
+    fs::write(seal.join("more"), "").expect("planted");
+    let scrubbed = scratch.run(&["scrub", "store"]);
+    assert!(scrubbed.code == 4 && scrubbed.out().contains("seal/more"), "{}", scrubbed.all());
+    fs::remove_file(seal.join("more")).expect("removed");
+    scratch.run(&["scrub", "store"]).done();
+    scratch.run(&VERIFY).done();
+}
+
+#[test]
+fn a_seal_that_was_removed_is_missed_where_it_was_seen() {
+    let scratch = Scratch::new();
+    let run = sealed(&scratch);
+    fs::rename(run.join("seal"), scratch.path("seal")).expect("removed");
+    let scrubbed = scratch.run(&["scrub", "store"]);
+    assert!(scrubbed.code == 4 && scrubbed.out().contains("its seal was removed"), "{}", scrubbed.all());
+    let shown = scratch.run(&["runs", "store"]);
+    assert!(shown.done().out().contains("its seal was removed"), "{}", shown.all());
+    let id = run.file_name().unwrap().to_str().unwrap();
+    scratch.run(&["verify", "store", id, "--identity", "owner.key"]).refused(4, "its seal was removed");
+    // Who has never seen it takes the run for one that was not sealed yet.
+    scratch.run(&["scrub", "store", "--state", "elsewhere"]).done();
+}
+
+/// The machine that made it has its key no more.
+#[test]
+fn a_sealed_run_without_any_envelope_is_named() {
+    let scratch = Scratch::new();
+    let run = sealed(&scratch);
+    for folder in ["keys", "seal"] {
+        scratch.run(&["scrub", "store"]).done();
+        for entry in fs::read_dir(run.join(folder)).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.file_name().unwrap().to_str().unwrap().starts_with("vault-") {
+                fs::remove_file(path).expect("removed");
+            }
+        }
+    }
+    let scrubbed = scratch.run(&["scrub", "store"]);
+    assert!(scrubbed.code == 4 && scrubbed.out().contains("keys: missing"), "{}", scrubbed.all());
+}
