@@ -142,6 +142,10 @@ fn parse_line(line: &str) -> Result<Signature<'_>> {
         return Err(Error::Note);
     }
     let bytes = BASE64.decode(base64.as_bytes()).map_err(|_| Error::Note)?;
+    // The decoder takes padding in the middle too.
+    if BASE64.encode(&bytes) != base64 {
+        return Err(Error::Note);
+    }
     let (key_hash, bytes) = bytes.split_first_chunk::<4>().ok_or(Error::Note)?;
     if bytes.is_empty() {
         return Err(Error::Note);
@@ -199,6 +203,8 @@ mod tests {
             format!("{good}\u{2014} name AAAA\n"),
             format!("{good}\u{2014} name AAAAAAA\n"),
             format!("{good}\u{2014} na+me AAAAAAA=\n"),
+            // Base64 that was padded twice, which a decoder may take for two parts.
+            format!("{good}\u{2014} name AAAAAA==AAAAAAA=\n"),
             format!("{good}{}", (0..16).map(|i| format!("\u{2014} n{i} AAAAAAA=\n")).collect::<String>()),
         ] {
             assert_eq!(Note::parse(bad.as_bytes()).err(), Some(Error::Note), "{bad}");
