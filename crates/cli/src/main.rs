@@ -19,6 +19,7 @@ mod output;
 mod panics;
 mod progress;
 mod prompt;
+mod run_of_name;
 mod run_report;
 mod sealer;
 mod sealing;

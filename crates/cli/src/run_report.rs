@@ -11,6 +11,7 @@ use runvault_format::seal_note::SealNote;
 use runvault_sequencer::completeness::{self, Completeness};
 use runvault_sequencer::completion::{Patience, State, Why};
 use runvault_store::backend::Kind;
+use runvault_vault::held::HeldRun;
 use runvault_vault::run_facts::RunFacts;
 use runvault_vault::{RunStatus, Vault};
 use serde_json::{Map, Value};
@@ -22,7 +23,7 @@ use crate::vault_status::add;
 
 /// An object for each run, by its id. What is open is walked, what is sealed says it of itself.
 pub fn of_vault(vault: &Arc<Vault>, store: &Path, patience: &Patience) -> Vec<Value> {
-    let look = Look { vault, store, patience };
+    let look = Look { vault, store, patience, held: vault.held_runs() };
     vault.status().runs.iter().filter_map(|status| look.of_run(status)).collect()
 }
 
@@ -30,6 +31,7 @@ struct Look<'a> {
     vault: &'a Arc<Vault>,
     store: &'a Path,
     patience: &'a Patience,
+    held: Vec<HeldRun>,
 }
 
 impl Look<'_> {
@@ -77,9 +79,9 @@ impl Look<'_> {
         let path = vault_path(Path::new(std::ffi::OsStr::from_bytes(name)))?;
         let tree = InVault::new(self.vault, self.store);
         let found = Found::below(&tree, &path)?;
-        let held = self.vault.held_runs().into_iter().find(|held| held.run == status.run);
+        let held = self.held.iter().find(|held| held.run == status.run);
         // Its own process knows better than the times that an application sets.
-        let quiet = held.as_ref().map_or_else(|| found.silence(), |held| held.quiet);
+        let quiet = held.map_or_else(|| found.silence(), |held| held.quiet);
         let state = progress_of(name, found.top.iter().map(Vec::as_slice), quiet, self.patience);
         let compared = found.compare(&tree, &path, name);
         add(object, "state", word(&state));

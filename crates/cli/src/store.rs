@@ -144,9 +144,7 @@ impl Store {
     /// # Errors
     /// As [`Store::acting`], and the engine's.
     pub fn read(&self, who: &Who, options: Options) -> Result<Open> {
-        let vault = Vault::open(Arc::clone(&self.root), self.acting(who)?, None, options)
-            .with_context(|| format!("the store {}", shown(&self.path)))?;
-        Ok(Open { ticker: Ticker::start(&vault)?, vault, folder: None })
+        self.open_vault(self.acting(who)?, None, options)
     }
 
     /// Opens the vault without any key: what is signed about its runs.
@@ -155,9 +153,7 @@ impl Store {
     /// The engine's.
     pub fn look(&self) -> Result<Open> {
         let authority = Remembering::over(Acting::gateway_only(self.chain.clone()), &self.state);
-        let vault = Vault::open(Arc::clone(&self.root), authority, None, Options::default())
-            .with_context(|| format!("the store {}", shown(&self.path)))?;
-        Ok(Open { ticker: Ticker::start(&vault)?, vault, folder: None })
+        self.open_vault(authority, None, Options::default())
     }
 
     /// Opens the vault for writing, as this machine's gateway, which is enrolled at its first use.
@@ -192,10 +188,20 @@ impl Store {
         let authority = Remembering::over(authority, &self.state);
         // The kernel has applied the callers' umask; the engine's modes are meant as they are.
         rustix::process::umask(rustix::fs::Mode::empty());
-        let gateway = Arc::clone(&folder) as Arc<dyn Gateway>;
-        let vault = Vault::open(Arc::clone(&self.root), authority, Some(gateway), options)
+        self.open_vault(authority, Some(folder), options)
+    }
+
+    /// `folder`: of the gateway that writes.
+    fn open_vault(
+        &self,
+        authority: Arc<dyn Authority>,
+        folder: Option<Arc<StateFolder>>,
+        options: Options,
+    ) -> Result<Open> {
+        let gateway = folder.clone().map(|folder| folder as Arc<dyn Gateway>);
+        let vault = Vault::open(Arc::clone(&self.root), authority, gateway, options)
             .with_context(|| format!("the store {}", shown(&self.path)))?;
-        Ok(Open { ticker: Ticker::start(&vault)?, vault, folder: Some(folder) })
+        Ok(Open { ticker: Ticker::start(&vault)?, vault, folder })
     }
 
     /// What a killed process left of this gateway's runs is put in order.

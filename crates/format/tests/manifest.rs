@@ -1,30 +1,13 @@
 //! Trees that come back, and what is none.
 
+mod common;
+
 use proptest::prelude::*;
 use runvault_format::Error;
 use runvault_format::manifest::{Entry, Header, Kind, LEN, Manifest, Record, decode_xattrs};
 
 fn record(kind: Kind) -> Record {
-    Record {
-        kind,
-        mode: 0o640,
-        uid: 1000,
-        gid: 100,
-        nlink: 1,
-        object: 0,
-        parent: 0,
-        first: 0,
-        children: 0,
-        rdev: 0,
-        size: 0,
-        mtime: -1,
-        mtime_ns: 999_999_999,
-        name: 0,
-        target: 0,
-        xattrs: 0,
-        heap: 0,
-        sha256: [0; 32],
-    }
+    Record { mtime: -1, mtime_ns: 999_999_999, ..common::manifest_record(kind) }
 }
 
 fn entry(kind: Kind, name: &[u8]) -> Entry {

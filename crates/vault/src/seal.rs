@@ -38,7 +38,7 @@ pub(crate) use self::sealed_file::Reader;
 use self::sealed_file::Writer;
 pub use self::survey::Fault;
 use self::survey::Survey;
-pub use self::verify::{Verified, files, manifest, paths, verify};
+pub use self::verify::{Verified, manifest, paths, verify};
 use crate::authority::{Gateway, SealPlace, Sealed};
 use crate::file::RunContext;
 use crate::lease::Holding;
@@ -166,10 +166,10 @@ impl Vault {
         let dir = runs::run_dir(&self.root, &run.id)?;
         dir.sync().map_err(|e| Error::store("sync", object(""), e))?;
         let tree = dir.open_dir(b"tree").map_err(|e| part_opened("open", object("/tree"), e))?;
-        read_back::read_back(&self.root, &dir, &run.id, &*self.authority, &run.reader(&tree)?)?;
+        let context = run.reader(&tree)?;
+        let seal = read_back::read_back(&self.root, &dir, &run.id, &*self.authority, &context)?;
         gateway.commit_seal(&run.id)?;
-        // From here on this machine knows that it has one.
-        find(&self.root, &run.id, &*self.authority)?;
+        self.authority.note_seal(&run.id, &seal.hash);
         self.let_go_of(run);
         Ok(())
     }
@@ -414,7 +414,7 @@ impl Making<'_> {
 
     /// SHA-256 of a stored file, past what the kernel has of it.
     fn hash(&self, dir: &dyn Dir, name: &str) -> Result<Digest> {
-        read::hash(dir, name).map_err(|e| self.failed("read back", name, e))
+        read::hash(dir, name.as_bytes()).map_err(|e| self.failed("read back", name, e))
     }
 
     fn failed(&self, operation: &'static str, name: &str, source: std::io::Error) -> Error {

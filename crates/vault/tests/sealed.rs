@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -89,7 +90,8 @@ fn a_run_is_sealed_as_it_is_and_can_only_be_read_from_then_on() {
     let paths = seal::paths(&manifest);
     let entry = |path: &str| &manifest.entries[paths.iter().position(|p| p == path.as_bytes()).unwrap()];
     let reader = fixture.reader();
-    for (i, record) in seal::files(&manifest) {
+    let records = manifest.entries.iter().map(|entry| &entry.record).enumerate();
+    for (i, record) in records.filter(|(_, record)| record.kind == Kind::File) {
         let path = String::from_utf8(paths[i].clone()).unwrap();
         let content = reader.get(&format!("run/{path}")).unwrap();
         assert_eq!((record.size, record.sha256), (content.len() as u64, sha256(&[&content])), "{path}");
@@ -400,34 +402,64 @@ fn tamper(random: &mut TestRng, run: &Path, older: &Path) -> Option<String> {
     Some(said)
 }
 
+/// A run that was written, written over and sealed.
+struct Rewritten {
+    fixture: Fixture,
+    run: RunId,
+    /// Its directory in the store.
+    dir: PathBuf,
+    /// Its tree before it was written over.
+    older: PathBuf,
+    /// A copy of the directory.
+    good: PathBuf,
+    /// What the sealed run reads as.
+    contents: BTreeMap<String, Vec<u8>>,
+    _kept: tempfile::TempDir,
+}
+
+impl Rewritten {
+    fn new() -> Self {
+        let fixture = Fixture::on_disk();
+        let mount = fixture.writer();
+        everything(&mount);
+        let run = id(&mount);
+        mount.close().unwrap();
+        let dir = fixture.path().join("runs").join(run.to_string());
+        let kept = tempfile::tempdir().unwrap();
+        let (older, good) = (kept.path().join("older"), kept.path().join("good"));
+        copy(&dir.join("tree"), &older);
+        let mount = fixture.writer();
+        for cycle in 0..4usize {
+            mount.put(&format!("run/Data/L001/C{cycle}.cbcl"), &data(3_000 + 9_000 * cycle, 99)).unwrap();
+        }
+        sealed(&mount);
+        let files = shown(&mount).into_iter().filter(|(_, text)| text.starts_with("File"));
+        let contents = files.map(|(path, _)| (path.clone(), mount.get(&path).unwrap())).collect();
+        mount.close().unwrap();
+        copy(&dir, &good);
+        Self { fixture, run, dir, older, good, contents, _kept: kept }
+    }
+
+    fn restore(&self) {
+        fs::remove_dir_all(&self.dir).unwrap();
+        copy(&self.good, &self.dir);
+    }
+}
+
 /// By whoever has no key, and by whoever has it: none missed, and none told of a run that is as it was.
 #[test]
 fn every_tampering_is_named_with_and_without_the_key() {
-    let fixture = Fixture::on_disk();
-    let mount = fixture.writer();
-    everything(&mount);
-    let run = id(&mount);
-    mount.close().unwrap();
-    let dir = fixture.path().join("runs").join(run.to_string());
-    let kept = tempfile::tempdir().unwrap();
-    let (older, good) = (kept.path().join("older"), kept.path().join("good"));
-    copy(&dir.join("tree"), &older);
-    let mount = fixture.writer();
-    for cycle in 0..4usize {
-        mount.put(&format!("run/Data/L001/C{cycle}.cbcl"), &data(3_000 + 9_000 * cycle, 99)).unwrap();
-    }
-    sealed(&mount);
-    mount.close().unwrap();
-    copy(&dir, &good);
+    let rewritten = Rewritten::new();
+    let Rewritten { fixture, run, .. } = &rewritten;
     let cases: u32 = std::env::var("RUNVAULT_TAMPERINGS").ok().and_then(|n| n.parse().ok()).unwrap_or(300);
     let mut random = TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]);
     let authority = &*fixture.authority;
-    let scrub = || seal::scrub(&fixture.root, &run, authority, &|_, _| ());
-    let verify = || seal::verify(&fixture.root, &run, authority, &mut |_, _| ()).map(|v| v.findings);
+    let scrub = || seal::scrub(&fixture.root, run, authority, &|_, _| ());
+    let verify = || seal::verify(&fixture.root, run, authority, &mut |_, _| ()).map(|v| v.findings);
     let mut words = std::collections::BTreeSet::new();
     let mut n = 0;
     while n < cases {
-        let Some(said) = tamper(&mut random, &dir, &older) else { continue };
+        let Some(said) = tamper(&mut random, &rewritten.dir, &rewritten.older) else { continue };
         for (who, found) in [("scrub", scrub()), ("verify", verify())] {
             match found {
                 Ok(findings) => {
@@ -439,8 +471,7 @@ fn every_tampering_is_named_with_and_without_the_key() {
                 Err(other) => panic!("{who}: {said}: {other}"),
             }
         }
-        fs::remove_dir_all(&dir).unwrap();
-        copy(&good, &dir);
+        rewritten.restore();
         n += 1;
     }
     assert_eq!((scrub().unwrap(), verify().unwrap()), (vec![], vec![]), "what was put back is as it was");
@@ -479,7 +510,7 @@ fn what_the_digests_do_not_say_verify_does() {
 }
 
 /// Everything that a mount shows of the run, but times of directories and numbers of nodes.
-fn shown(mount: &Mount) -> std::collections::BTreeMap<String, String> {
+fn shown(mount: &Mount) -> BTreeMap<String, String> {
     let mut found = std::collections::BTreeMap::new();
     let mut stack = vec!["run".to_owned()];
     while let Some(dir) = stack.pop() {
@@ -547,7 +578,7 @@ fn a_sealed_run_shows_what_it_showed_before() {
 }
 
 /// What reads fail with, and which files do: the others must be as they were.
-fn unreadable(fixture: &Fixture, good: &std::collections::BTreeMap<String, Vec<u8>>) -> Vec<String> {
+fn unreadable(fixture: &Fixture, good: &BTreeMap<String, Vec<u8>>) -> Vec<String> {
     let reader = fixture.reader();
     let failed = good.iter().filter(|(path, content)| match reader.get(path) {
         Ok(found) => {
@@ -564,39 +595,15 @@ fn unreadable(fixture: &Fixture, good: &std::collections::BTreeMap<String, Vec<u
 /// punched out reads as an error; what was added is not seen; nothing reads as other bytes than were sealed.
 #[test]
 fn what_was_changed_in_the_store_is_an_error_at_the_read() {
-    let fixture = Fixture::on_disk();
-    let mount = fixture.writer();
-    everything(&mount);
-    let run = id(&mount);
-    mount.close().unwrap();
-    let dir = fixture.path().join("runs").join(run.to_string());
-    let kept = tempfile::tempdir().unwrap();
-    let (older, good) = (kept.path().join("older"), kept.path().join("good"));
-    copy(&dir.join("tree"), &older);
-    let mount = fixture.writer();
-    for cycle in 0..4usize {
-        mount.put(&format!("run/Data/L001/C{cycle}.cbcl"), &data(3_000 + 9_000 * cycle, 99)).unwrap();
-    }
-    sealed(&mount);
-    let paths: Vec<String> = shown(&mount)
-        .into_iter()
-        .filter(|(_, text)| text.starts_with("File"))
-        .map(|(path, _)| path)
-        .collect();
-    let contents: std::collections::BTreeMap<_, _> =
-        paths.iter().map(|path| (path.clone(), mount.get(path).unwrap())).collect();
-    mount.close().unwrap();
-    copy(&dir, &good);
-    let restore = || {
-        fs::remove_dir_all(&dir).unwrap();
-        copy(&good, &dir);
-    };
+    let sealed_run = Rewritten::new();
+    let Rewritten { fixture, contents, .. } = &sealed_run;
+    let (dir, older) = (sealed_run.dir.as_path(), sealed_run.older.as_path());
     // The whole tree as it was before the rewrite.
     fs::remove_dir_all(dir.join("tree")).unwrap();
-    copy(&older, &dir.join("tree"));
+    copy(older, &dir.join("tree"));
     let rewritten: Vec<String> = (0..4).map(|cycle| format!("run/Data/L001/C{cycle}.cbcl")).collect();
-    assert_eq!(unreadable(&fixture, &contents), rewritten);
-    restore();
+    assert_eq!(unreadable(fixture, contents), rewritten);
+    sealed_run.restore();
     // One chunk of a file made a hole.
     let file = files_below(&dir.join("tree"))
         .into_iter()
@@ -605,12 +612,12 @@ fn what_was_changed_in_the_store_is_an_error_at_the_read() {
     let mut bytes = fs::read(&file).unwrap();
     bytes[1024..1024 + 8220].fill(0);
     fs::write(&file, bytes).unwrap();
-    assert_eq!(unreadable(&fixture, &contents).len(), 1);
-    restore();
+    assert_eq!(unreadable(fixture, contents).len(), 1);
+    sealed_run.restore();
     fs::remove_file(&file).unwrap();
-    assert_eq!(unreadable(&fixture, &contents).len(), 1);
+    assert_eq!(unreadable(fixture, contents).len(), 1);
     assert_eq!(fixture.reader().list("run/Data/L001").unwrap().len(), 4, "it is listed, since it was sealed");
-    restore();
+    sealed_run.restore();
     let dirs = dirs_below(&dir.join("tree"));
     let data = dirs.iter().find(|d| dirs_below(d).len() == 2).unwrap();
     let lanes = dirs_below(data);
@@ -618,13 +625,13 @@ fn what_was_changed_in_the_store_is_an_error_at_the_read() {
     fs::rename(&lanes[0], &aside).unwrap();
     fs::rename(&lanes[1], &lanes[0]).unwrap();
     fs::rename(&aside, &lanes[1]).unwrap();
-    assert_eq!(unreadable(&fixture, &contents).len(), 8, "two directories exchanged");
-    restore();
+    assert_eq!(unreadable(fixture, contents).len(), 8, "two directories exchanged");
+    sealed_run.restore();
     fs::write(lanes[0].join("a".repeat(39)), b"x").unwrap();
     fs::create_dir(lanes[0].join("b".repeat(39))).unwrap();
-    assert_eq!(unreadable(&fixture, &contents), [""; 0]);
+    assert_eq!(unreadable(fixture, contents), [""; 0]);
     assert_eq!(fixture.reader().list("run/Data/L001").unwrap().len(), 4, "what was added is not shown");
-    restore();
+    sealed_run.restore();
     // Modes, owners and times are the manifest's.
     use std::os::unix::fs::PermissionsExt;
     let before = fixture.reader().attr("run/Data/L001/C3.cbcl").unwrap();

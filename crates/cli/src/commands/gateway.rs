@@ -1,5 +1,7 @@
 //! `gateway`: which machines may write runs.
 
+use std::path::Path;
+
 use anyhow::Result;
 use runvault_custody::chain::Chain;
 use runvault_custody::gateway::StateFolder;
@@ -31,7 +33,7 @@ fn run_enroll(args: &GatewayEnroll) -> Result<()> {
             let folder = StateFolder::open(&store.state, vault)?;
             if let Some(out) = &args.out {
                 folder.write_public(out, args.name.as_deref())?;
-                return tell_request(args, &folder.public(args.name.as_deref()).id);
+                return tell_request(args.json, out, &folder.public(args.name.as_deref()).id);
             }
             folder.public(args.name.as_deref())
         }
@@ -66,9 +68,8 @@ fn check_fingerprint(args: &GatewayEnroll) -> Result<()> {
     ))
 }
 
-fn tell_request(args: &GatewayEnroll, id: &IdentityId) -> Result<()> {
-    let out = args.out.as_deref().unwrap_or(&args.store);
-    if args.json {
+fn tell_request(json: bool, out: &Path, id: &IdentityId) -> Result<()> {
+    if json {
         return output::json(&json!({ "gateway": id, "request": out.to_string_lossy(), "enrolled": false }));
     }
     output::line(&format!(

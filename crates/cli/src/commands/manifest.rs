@@ -1,29 +1,16 @@
 //! `manifest`: the signed list of a sealed run's files.
 
-use std::sync::Arc;
-
 use anyhow::Result;
-use runvault_custody::follow::with_newest_keys;
-use runvault_custody::seals_seen::Remembering;
 use runvault_format::manifest::{Kind, Manifest};
 use runvault_vault::seal;
 use serde_json::{Map, Value, json};
 
-use super::verify::{find, require_seal, seal_is_missing};
+use super::verify::with_sealed_run;
 use crate::args::ManifestOf;
 use crate::output::{self, json_name, visible};
-use crate::store::Store;
 
 pub fn run(args: &ManifestOf) -> Result<()> {
-    let mut store = Store::open(&args.store, &args.who)?;
-    let identity = store.identity(&args.who)?;
-    let (root, state) = (Arc::clone(&store.root), store.state.clone());
-    let manifest = with_newest_keys(&root, &mut store.chain, &identity, |authority| {
-        let run = find(&root, authority, &args.run)?;
-        let authority = Remembering::over(Arc::clone(authority), &state);
-        require_seal(&root, &run, &args.run, &*authority)?;
-        seal::manifest(&root, &run, &*authority).map_err(seal_is_missing)
-    })?;
+    let manifest = with_sealed_run(&args.store, &args.who, &args.run, seal::manifest)?;
     let paths = seal::paths(&manifest);
     if args.sha256sums {
         return sums(&manifest, &paths);

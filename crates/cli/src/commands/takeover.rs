@@ -1,30 +1,28 @@
 //! `takeover`: a run whose writer on another host is gone; a person says so.
 
 use std::os::unix::ffi::OsStrExt;
-use std::sync::Arc;
 
 use anyhow::Result;
 use runvault_custody::follow::with_newest_keys;
 use runvault_format::ids::RunId;
-use runvault_store::backend::Dir;
-use runvault_vault::authority::Authority;
-use runvault_vault::{Vault, takeover};
+use runvault_vault::takeover;
 use serde_json::json;
 
 use crate::args::Takeover;
-use crate::exit::{self, Exit, refuse, refuse_with};
+use crate::exit::{self, Exit, refuse_with};
 use crate::left_out::{self, LeftOut};
 use crate::output::{self, shown, visible};
 use crate::prompt::confirm;
+use crate::run_of_name::{find, of_id};
 use crate::store::Store;
 
 pub fn run(args: &Takeover) -> Result<()> {
     let mut store = Store::open(&args.store, &args.who)?;
     let (folder, identity) = store.gateway(&args.who)?;
-    let run = match args.run.to_str().and_then(|text| text.parse().ok()) {
+    let run = match of_id(&args.run) {
         Some(id) => id,
         None => with_newest_keys(&store.root, &mut store.chain, &identity, |authority| {
-            find(&store.root, authority, args)
+            find(&store.root, authority, &args.run, |left_out| none_of_that_name(args, left_out))
         })?,
     };
     let name = visible(args.run.as_bytes());
@@ -62,30 +60,6 @@ fn tell(args: &Takeover, run: &RunId, taken: bool) -> Result<()> {
     }
     let (name, when) = (visible(args.run.as_bytes()), if taken { "now" } else { "already" });
     output::line(&format!("run {name} is this machine's {when}; the next mount goes on with it"))
-}
-
-/// The run of that name, among those that this identity opens.
-fn find(root: &Arc<dyn Dir>, authority: &Arc<dyn Authority>, args: &Takeover) -> Result<RunId> {
-    let vault =
-        Vault::open(Arc::clone(root), Arc::clone(authority), None, runvault_vault::Options::default())?;
-    let wanted = args.run.as_bytes();
-    let found: Vec<RunId> = vault
-        .status()
-        .runs
-        .iter()
-        .filter(|run| run.name.as_deref() == Some(wanted))
-        .map(|run| run.run)
-        .collect();
-    let left_out = left_out::of(&vault);
-    vault.close()?;
-    match found.as_slice() {
-        [one] => Ok(*one),
-        [] => Err(none_of_that_name(args, left_out)),
-        _ => Err(refuse(
-            Exit::Usage,
-            format!("several runs are named {}: name one by its id", shown(&args.run)),
-        )),
-    }
 }
 
 /// The name of a run that does not open is not known: it may be the one that is meant.

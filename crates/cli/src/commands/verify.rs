@@ -1,38 +1,33 @@
 //! `verify`: a sealed run against its seal, with its key.
 
 use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Result;
 use runvault_custody::follow::with_newest_keys;
 use runvault_custody::seals_seen::Remembering;
 use runvault_format::ids::RunId;
+use runvault_store::backend::Dir;
+use runvault_vault::Error;
 use runvault_vault::authority::Authority;
 use runvault_vault::seal::{self, Finding};
-use runvault_vault::{Error, Vault};
 use serde_json::{Map, Value, json};
 
-use crate::args::Verify;
-use crate::exit::{Exit, refuse, refuse_with};
+use crate::args::{Verify, Who};
+use crate::exit::{Exit, refuse_with};
 use crate::output::{self, count, json_name, shown, size, visible};
 use crate::progress;
+use crate::run_of_name::find;
 use crate::store::Store;
 
 pub fn run(args: &Verify) -> Result<()> {
-    let mut store = Store::open(&args.store, &args.who)?;
-    let identity = store.identity(&args.who)?;
     let bar = progress::bytes(0, "verify");
-    let (root, state) = (Arc::clone(&store.root), store.state.clone());
-    let verified = with_newest_keys(&root, &mut store.chain, &identity, |authority| {
-        let run = find(&root, authority, &args.run)?;
-        let authority = Remembering::over(Arc::clone(authority), &state);
-        require_seal(&root, &run, &args.run, &*authority)?;
-        let verified = seal::verify(&root, &run, &*authority, &mut |done, total| {
+    let verified = with_sealed_run(&args.store, &args.who, &args.run, |root, run, authority| {
+        seal::verify(root, run, authority, &mut |done, total| {
             bar.set_length(total);
             bar.set_position(done);
-        });
-        verified.map_err(seal_is_missing)
+        })
     })?;
     bar.finish_and_clear();
     for finding in &verified.findings {
@@ -96,33 +91,36 @@ pub fn tell(json: bool, finding: &Finding, run: Option<&RunId>) -> Result<()> {
     output::line(&format!("{place}: {}", finding.change))
 }
 
-/// The run of that name or id, among those that this identity opens.
-pub fn find(
-    root: &Arc<dyn runvault_store::backend::Dir>,
-    authority: &Arc<dyn Authority>,
+/// What `look` gives for the sealed run of that name or id, to the acting identity.
+///
+/// # Errors
+/// Exit 1: no such run, or an open one; exit 4: its seal, or a part of it, was taken away; those of `look`.
+pub fn with_sealed_run<T>(
+    store: &Path,
+    who: &Who,
     run: &OsStr,
-) -> Result<RunId> {
-    if let Some(id) = run.to_str().and_then(|text| text.parse().ok()) {
-        return Ok(id);
-    }
-    let vault =
-        Vault::open(Arc::clone(root), Arc::clone(authority), None, runvault_vault::Options::default())?;
-    let status = vault.status();
-    vault.close()?;
-    let found = status.runs.iter().filter(|known| known.name.as_deref() == Some(run.as_bytes()));
-    match found.collect::<Vec<_>>().as_slice() {
-        [one] => Ok(one.run),
-        [] => Err(refuse_with(
-            Exit::Failed,
-            format!("no run that this key opens is named {}", shown(run)),
-            "runvault ls STORE lists them; a run whose name is damaged goes by its id",
-        )),
-        _ => Err(refuse(Exit::Usage, format!("several runs are named {}: name one by its id", shown(run)))),
-    }
+    mut look: impl FnMut(&Arc<dyn Dir>, &RunId, &dyn Authority) -> runvault_vault::Result<T>,
+) -> Result<T> {
+    let mut store = Store::open(store, who)?;
+    let identity = store.identity(who)?;
+    with_newest_keys(&store.root, &mut store.chain, &identity, |authority| {
+        let id = find(&store.root, authority, run, |_| none_of_that_name(run))?;
+        let authority = Remembering::over(Arc::clone(authority), &store.state);
+        require_seal(&store.root, &id, run, &*authority)?;
+        look(&store.root, &id, &*authority).map_err(seal_is_missing)
+    })
+}
+
+fn none_of_that_name(run: &OsStr) -> anyhow::Error {
+    refuse_with(
+        Exit::Failed,
+        format!("no run that this key opens is named {}", shown(run)),
+        "runvault ls STORE lists them; a run whose name is damaged goes by its id",
+    )
 }
 
 /// Exit 4 where a part of the seal was taken away.
-pub fn seal_is_missing(error: Error) -> anyhow::Error {
+fn seal_is_missing(error: Error) -> anyhow::Error {
     match error {
         Error::Store { source, object, .. } if source.raw_os_error() == Some(libc::ENOENT) => refuse_with(
             Exit::Damaged,
@@ -134,12 +132,7 @@ pub fn seal_is_missing(error: Error) -> anyhow::Error {
 }
 
 /// Exit 1 for a run that is open; exit 4 for one that was seen with a seal, or has another one.
-pub fn require_seal(
-    root: &Arc<dyn runvault_store::backend::Dir>,
-    run: &RunId,
-    name: &OsStr,
-    authority: &dyn Authority,
-) -> Result<()> {
+fn require_seal(root: &Arc<dyn Dir>, run: &RunId, name: &OsStr, authority: &dyn Authority) -> Result<()> {
     if seal::find(root, run, authority).map_err(seal_is_missing)?.is_some() {
         return Ok(());
     }

@@ -11,6 +11,7 @@ use runvault_format::custody_state::{Custodian, Epoch, GatewayEntry, Share, Stat
 use runvault_format::genesis::{FirstShare, Genesis};
 use runvault_format::ids::{Digest, IdentityId, Salt, VaultId};
 use runvault_format::keys::IdentityKeys;
+use runvault_format::manifest::{Kind, Record};
 use runvault_format::request::{Approval, Executor, Head, Operation, Request};
 use runvault_format::share;
 
@@ -64,6 +65,30 @@ pub fn state_0() -> State {
     let share = &mut state.epochs[0].shares[0];
     share.env = Some(fixed::share(&owner, &vault, 0, &seed(EPOCH_1)));
     state
+}
+
+/// An entry of a manifest that says as little as it can.
+pub fn manifest_record(kind: Kind) -> Record {
+    Record {
+        kind,
+        mode: 0o640,
+        uid: 1000,
+        gid: 100,
+        nlink: 1,
+        object: 0,
+        parent: 0,
+        first: 0,
+        children: 0,
+        rdev: 0,
+        size: 0,
+        mtime: 0,
+        mtime_ns: 0,
+        name: 0,
+        target: 0,
+        xattrs: 0,
+        heap: 0,
+        sha256: [0; 32],
+    }
 }
 
 pub fn gateway_entry(n: u8) -> GatewayEntry {

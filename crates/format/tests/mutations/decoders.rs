@@ -96,26 +96,7 @@ fn seal_note() -> SealNote {
 }
 
 fn manifest_record(kind: Kind) -> manifest::Record {
-    manifest::Record {
-        kind,
-        mode: 0o640,
-        uid: 1,
-        gid: 2,
-        nlink: 1,
-        object: 0,
-        parent: 0,
-        first: 0,
-        children: 0,
-        rdev: 0,
-        size: 0,
-        mtime: 3,
-        mtime_ns: 4,
-        name: 0,
-        target: 0,
-        xattrs: 0,
-        heap: 0,
-        sha256: [0; 32],
-    }
+    manifest::Record { uid: 1, gid: 2, mtime: 3, mtime_ns: 4, ..crate::common::manifest_record(kind) }
 }
 
 /// A top with one file.

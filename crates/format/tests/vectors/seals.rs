@@ -10,7 +10,7 @@ use runvault_format::seal_note::SealNote;
 use serde_json::{Value, json};
 
 use crate::common::fixed::{RUN, hex, text, unhex};
-use crate::common::{CREATED, GATEWAY, identity};
+use crate::common::{CREATED, GATEWAY, identity, manifest_record};
 use crate::{Outcome, Set, Vector, vector};
 
 pub const SET: Set = Set {
@@ -60,26 +60,7 @@ fn notes() -> Vec<Vector> {
 }
 
 fn record(kind: Kind) -> Record {
-    Record {
-        kind,
-        mode: 0o640,
-        uid: 1000,
-        gid: 100,
-        nlink: 1,
-        object: 0,
-        parent: 0,
-        first: 0,
-        children: 0,
-        rdev: 0,
-        size: 0,
-        mtime: 1_790_000_000,
-        mtime_ns: 5,
-        name: 0,
-        target: 0,
-        xattrs: 0,
-        heap: 0,
-        sha256: [0; 32],
-    }
+    Record { mtime: 1_790_000_000, mtime_ns: 5, ..manifest_record(kind) }
 }
 
 /// A top with a directory, two names of one file, a link, and a device in the directory.

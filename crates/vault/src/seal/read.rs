@@ -190,8 +190,8 @@ impl Pins {
 }
 
 /// SHA-256 of a stored file, past what the kernel has of it.
-pub(crate) fn hash(dir: &dyn Dir, name: &str) -> io::Result<Digest> {
-    let file = dir.open_file(name.as_bytes(), Access::Read)?;
+pub(crate) fn hash(dir: &dyn Dir, name: &[u8]) -> io::Result<Digest> {
+    let file = dir.open_file(name, Access::Read)?;
     file.will_not_need();
     let (mut hash, mut at, mut buf) = (Stream::default(), 0, vec![0; PIECE]);
     loop {

@@ -29,7 +29,7 @@ pub(super) fn read_back(
     run: &RunId,
     authority: &dyn Authority,
     context: &Arc<RunContext>,
-) -> Result<()> {
+) -> Result<Seal> {
     let object = |name: &str| format!("runs/{run}/{name}");
     let refuse = |name: &str, what: &str| Err(Error::damaged(object(name), Damage::Run(what.to_owned())));
     let place = dir.open_dir(SEAL).map_err(|e| part_opened("open", object("seal"), e))?;
@@ -42,7 +42,8 @@ pub(super) fn read_back(
     seal.manifest(context)?;
     for name in [MANIFEST, PINS] {
         let path = format!("seal/{name}");
-        let found = hash(&*place, name).map_err(|e| Error::store("read back", object(&path), e))?;
+        let found =
+            hash(&*place, name.as_bytes()).map_err(|e| Error::store("read back", object(&path), e))?;
         if !lines.iter().any(|line| line.path == path && line.kind == Digested::File(found)) {
             return refuse(&path, "other bytes than were written");
         }
@@ -60,7 +61,7 @@ pub(super) fn read_back(
     if sealed.iter().any(|(name, bytes)| bytes.is_empty() || other((name, bytes))) {
         return refuse("keys", "an envelope of the run's key is another than in its seal");
     }
-    Ok(())
+    Ok(seal)
 }
 
 /// Names and bytes of the envelopes to the vault's keys.

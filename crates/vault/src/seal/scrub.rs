@@ -137,7 +137,7 @@ fn look(dir: &Arc<dyn Dir>, line: &Line) -> io::Result<Option<Change>> {
         },
         // Nothing of the size of a file is read where none was sealed.
         Kind::File if !matches!(line.kind, Digested::File(_)) => return Ok(Some(kind_changed())),
-        Kind::File => match hash(&*parent, name) {
+        Kind::File => match hash(&*parent, name.as_bytes()) {
             Err(e) if is_absent(&e) => return Ok(Some(Change::Missing)),
             digest => Digested::File(digest?),
         },

@@ -6,7 +6,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use runvault_crypto::digest::Stream;
 use runvault_format::digests::{Kind as Digested, Line};
 use runvault_format::header::Kind as Object;
 use runvault_format::ids::{Digest, DirId, FileId};
@@ -16,15 +15,13 @@ use runvault_format::name::{self, Shape};
 use runvault_format::pins::{NONCE, Pinned};
 use runvault_store::backend::{self, Access, Dir, Stat, Xattrs};
 
+use super::read::hash;
 use super::reading::{Nonces, in_order};
 use crate::directory::holds_nothing;
 use crate::file::{Content, FileObject, RunContext};
 use crate::outcome::part_opened;
 use crate::xattr::ACLS;
 use crate::{Damage, Error, Result, Vault, links, record};
-
-/// Bytes of a stored file that are read at once, where only its hash is wanted.
-const PIECE: usize = 64 << 10;
 
 /// Something that does not authenticate, or that no seal can say anything of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,11 +60,7 @@ type OpenDir = Option<(usize, Arc<dyn Dir>)>;
 
 /// What was read of a file.
 struct FileContent {
-    id: FileId,
-    epoch: u32,
-    size: u64,
-    sha256: Digest,
-    stored: Digest,
+    content: Content,
     xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
@@ -119,13 +112,13 @@ impl Survey {
         let files: Vec<usize> = (0..self.items.len()).filter(|i| self.is_content(*i)).collect();
         let mut found = Vec::with_capacity(files.len());
         let survey = &*self;
-        in_order(&files, &|open, i, nonce| survey.content(open, i, nonce), nonce, &mut |_, content| {
-            if let Ok(content) = &content {
-                read(content.size);
-            }
+        in_order(&files, &|open, i, nonce| survey.content(open, i, nonce), nonce, &mut |_, file| {
             // What is no damage ends it at once.
-            found.push(match content {
-                Ok(content) => Ok(content),
+            found.push(match file {
+                Ok(file) => {
+                    read(file.content.size);
+                    Ok(file)
+                }
                 Err(error) => Err(damage_of(error)?),
             });
             Ok(())
@@ -141,9 +134,9 @@ impl Survey {
                 Some(item) if item.is_file() => {
                     let chunks = item.entry.record.size.div_ceil(self.context.geometry.chunk());
                     let pinned = match found.next() {
-                        Some(Ok(content)) => {
-                            let (id, epoch) = (content.id, content.epoch);
-                            self.take(i, content);
+                        Some(Ok(file)) => {
+                            let (id, epoch) = (file.content.id, file.content.epoch);
+                            self.take(i, file);
                             Pinned { id, epoch, first, chunks }
                         }
                         Some(Err(damage)) => {
@@ -299,7 +292,7 @@ impl Survey {
                     continue;
                 }
                 Shape::Record | Shape::SideName | Shape::SideLink => {
-                    self.digest(&*dir, &stored, &child).map(|line| self.lines.extend([line]))
+                    Self::digest(&*dir, &stored, &child).map(|line| self.lines.extend([line]))
                 }
                 Shape::Short | Shape::Long => {
                     self.child(i, &*dir, &id, stored, &child).map(|found| children.extend(found))
@@ -383,19 +376,9 @@ impl Survey {
     }
 
     /// The line of a stored file that holds no content of the run: records, side files.
-    fn digest(&self, dir: &dyn Dir, stored: &[u8], object: &str) -> Result<Line> {
-        let fail = |e| part_opened("read", object.to_owned(), e);
-        let file = dir.open_file(stored, Access::Read).map_err(fail)?;
-        let (mut hash, mut at, mut buf) = (Stream::default(), 0, vec![0; PIECE]);
-        loop {
-            let n = file.read_at(&mut buf, at).map_err(fail)?;
-            hash.update(buf.get(..n).unwrap_or_default());
-            at += n as u64;
-            if n < buf.len() {
-                break;
-            }
-        }
-        Ok(Line { path: object.to_owned(), kind: Digested::File(Digest(hash.finish())) })
+    fn digest(dir: &dyn Dir, stored: &[u8], object: &str) -> Result<Line> {
+        let hash = hash(dir, stored).map_err(|e| part_opened("read", object.to_owned(), e))?;
+        Ok(Line { path: object.to_owned(), kind: Digested::File(hash) })
     }
 
     /// Attributes that are ours, and ACLs, which are the store's.
@@ -450,21 +433,20 @@ impl Survey {
         if opened.has_lost_copy() {
             return Err(Error::damaged(object, Damage::HeaderCopy));
         }
-        let found = opened.read_back(nonce)?;
-        if found.size != item.entry.record.size || stat.ino != item.ino {
+        let content = opened.read_back(nonce)?;
+        if content.size != item.entry.record.size || stat.ino != item.ino {
             return Err(gone());
         }
-        let xattrs = self.attributes(i, &*file, (found.id != FileId::ROOT).then_some(&found.id))?;
-        let Content { id, epoch, size, sha256, stored } = found;
-        Ok(FileContent { id, epoch, size, sha256, stored, xattrs })
+        let xattrs = self.attributes(i, &*file, (content.id != FileId::ROOT).then_some(&content.id))?;
+        Ok(FileContent { content, xattrs })
     }
 
     /// What was read goes into the entry, and among the lines.
-    fn take(&mut self, i: usize, content: FileContent) {
+    fn take(&mut self, i: usize, FileContent { content, xattrs }: FileContent) {
         self.lines.push(Line { path: self.object(i), kind: Digested::File(content.stored) });
         if let Some(item) = self.items.get_mut(i) {
             item.entry.record.sha256 = content.sha256.0;
-            item.entry.xattrs = content.xattrs;
+            item.entry.xattrs = xattrs;
         }
     }
 

@@ -8,7 +8,7 @@ use runvault_crypto::digest::ct_eq;
 use runvault_format::digests::{Kind as Digested, Line};
 use runvault_format::ids::RunId;
 use runvault_format::keys::RunKeys;
-use runvault_format::manifest::{Entry, Kind, Manifest, Record};
+use runvault_format::manifest::{Entry, Kind, Manifest};
 use runvault_format::pins::NONCE;
 use runvault_format::seal_note::SealNote;
 use runvault_store::backend::Dir;
@@ -112,7 +112,7 @@ pub fn verify(
         found.add(String::from_utf8_lossy(path).into_owned(), Some(path), Change::Missing);
     }
     let dir = runs::run_dir(root, run)?;
-    found.stored(&dir, &digests, &survey.lines)?;
+    found.stored(&dir, &digests, &survey.lines);
     match run::read_name(&*dir, run, &context.keys) {
         Ok(name) if name == manifest.name => {}
         Ok(_) => found.add("name".to_owned(), None, Change::Changed("the run's name".to_owned())),
@@ -231,7 +231,7 @@ impl Findings {
     }
 
     /// What the digests say and nothing else has told: headers, records, side files.
-    fn stored(&mut self, dir: &Arc<dyn Dir>, signed: &[Line], found: &[Line]) -> Result<()> {
+    fn stored(&mut self, dir: &Arc<dyn Dir>, signed: &[Line], found: &[Line]) {
         let found: HashMap<&str, &Digested> =
             found.iter().map(|line| (line.path.as_str(), &line.kind)).collect();
         for line in signed {
@@ -247,25 +247,18 @@ impl Findings {
             };
             self.add(line.path.clone(), None, change);
         }
-        let signed: HashMap<&str, ()> = signed.iter().map(|line| (line.path.as_str(), ())).collect();
-        for path in found.keys().filter(|path| !signed.contains_key(*path)) {
+        let signed: HashSet<&str> = signed.iter().map(|line| line.path.as_str()).collect();
+        for path in found.keys().filter(|path| !signed.contains(*path)) {
             self.add((*path).to_owned(), None, Change::Added);
         }
-        Ok(())
     }
 }
 
 /// Of run.json, manifest and pins.
 fn hash_of(dir: &Arc<dyn Dir>, path: &str) -> Option<Digested> {
     let digest = match path.split_once('/') {
-        None => hash(&**dir, path),
-        Some((folder, name)) => dir.open_dir(folder.as_bytes()).and_then(|dir| hash(&*dir, name)),
+        None => hash(&**dir, path.as_bytes()),
+        Some((folder, name)) => dir.open_dir(folder.as_bytes()).and_then(|dir| hash(&*dir, name.as_bytes())),
     };
     digest.ok().map(Digested::File)
-}
-
-/// Of the entries of a manifest that are files, each once.
-pub fn files(manifest: &Manifest) -> impl Iterator<Item = (usize, &Record)> {
-    let numbered = manifest.entries.iter().map(|entry| &entry.record).enumerate();
-    numbered.filter(|(_, record)| record.kind == Kind::File)
 }

@@ -1,0 +1,46 @@
+//! Which run a person means.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+
+use anyhow::Result;
+use runvault_format::ids::RunId;
+use runvault_store::backend::Dir;
+use runvault_vault::authority::Authority;
+use runvault_vault::{Options, Vault};
+
+use crate::exit::{Exit, refuse};
+use crate::left_out::{self, LeftOut};
+use crate::output::shown;
+
+/// The run of that id, or of that name among those that this identity opens. `none` says that there is none; it is
+/// given the runs whose names are not known, since they do not open.
+///
+/// # Errors
+/// Exit 2: several have the name; that of `none`; the engine's.
+pub fn find(
+    root: &Arc<dyn Dir>,
+    authority: &Arc<dyn Authority>,
+    run: &OsStr,
+    none: impl FnOnce(Vec<LeftOut>) -> anyhow::Error,
+) -> Result<RunId> {
+    if let Some(id) = of_id(run) {
+        return Ok(id);
+    }
+    let vault = Vault::open(Arc::clone(root), Arc::clone(authority), None, Options::default())?;
+    let runs = vault.status().runs;
+    let found: Vec<_> = runs.iter().filter(|known| known.name.as_deref() == Some(run.as_bytes())).collect();
+    let left_out = left_out::of(&vault);
+    vault.close()?;
+    match found.as_slice() {
+        [one] => Ok(one.run),
+        [] => Err(none(left_out)),
+        _ => Err(refuse(Exit::Usage, format!("several runs are named {}: name one by its id", shown(run)))),
+    }
+}
+
+/// What is typed, where it is an id.
+pub fn of_id(run: &OsStr) -> Option<RunId> {
+    run.to_str()?.parse().ok()
+}
