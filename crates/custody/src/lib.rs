@@ -30,7 +30,7 @@ mod races;
 pub mod relock;
 mod resume_entries;
 pub mod rotate;
-pub mod seals_seen;
+pub mod seen;
 mod settle;
 mod state_folder;
 #[cfg(test)]

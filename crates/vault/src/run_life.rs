@@ -92,15 +92,24 @@ impl Vault {
         Ok(())
     }
 
+    /// Nothing that a revoked gateway makes counts: better that it makes nothing.
+    ///
+    /// # Errors
+    /// [`Error::Revoked`].
+    pub(crate) fn require_unrevoked(&self, gateway: &dyn Gateway) -> Result<()> {
+        self.authority.refresh();
+        let known = self.authority.gateway_key(&gateway.id());
+        match known.and_then(|known| known.until) {
+            Some(_) => Err(Error::Revoked { gateway: gateway.id().to_string() }),
+            None => Ok(()),
+        }
+    }
+
     /// A run, durable in the state folder before the store sees it, whole in the store before it
     /// has its name there.
     fn make_run(&self, kind: RunKind, name: &[u8]) -> Result<Arc<Run>> {
         let gateway = self.gateway.as_deref().ok_or(Posix::ReadOnly)?;
-        self.authority.refresh();
-        let known = self.authority.gateway_key(&gateway.id());
-        if known.is_some_and(|known| known.last_run.is_some()) {
-            return Err(Error::Revoked { gateway: gateway.id().to_string() });
-        }
+        self.require_unrevoked(gateway)?;
         let draft = self.draft(gateway, kind)?;
         let temporary = [b".new-", draft.id.to_string().as_bytes()].concat();
         let object = || format!("runs/.new-{}", draft.id);
@@ -126,6 +135,8 @@ impl Vault {
             .map_err(|e| outcome("put in place", object(), e))?;
         self.runs_dir.sync().map_err(|e| outcome("sync", "runs", e))?;
         gateway.commit_run(&draft.id)?;
+        // Read as others will, and remembered as there.
+        runs::read_descriptor(&self.root, &draft.id, &*self.authority)?;
         let serial = self.serials.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let dir = runs::run_dir(&self.root, &draft.id)?;
         let run = Run::new(draft.id, &draft.descriptor, serial, true, None, draft.key, RunName::new(name));

@@ -3,7 +3,9 @@
 use runvault_store::doubles::memory::MemoryDir;
 
 use super::*;
-use crate::testing::{begin, copy, draw_run, enrolled, get, killed_at, make_run, put, store_run, vault};
+use crate::testing::{
+    begin, copy, draw_run, enrolled, get, killed_at, make_run, put, seal, store_run, vault,
+};
 
 fn reopen(folder: &Arc<dyn Dir>, chain: &Chain) -> Result<StateFolder> {
     StateFolder::on(Folder::on(folder.clone()), chain.vault_id())
@@ -115,8 +117,9 @@ fn a_restored_folder_counts_the_runs_that_it_forgot() {
     let old = copy(&folder);
     fix_modes(&old);
     let first = reopen(&folder, &chain).unwrap();
+    let (sealed, _) = make_run(&root, &chain, &first);
     make_run(&root, &chain, &first);
-    make_run(&root, &chain, &first);
+    seal(&root, &first, &sealed);
     let restored = reopen(&old, &chain).unwrap();
     assert!(restored.settle(&root).unwrap().restored);
     assert!(!restored.settle(&root).unwrap().restored);

@@ -13,7 +13,7 @@ use runvault_store::backend::{Dir, Kind};
 use runvault_store::doubles::memory::MemoryDir;
 use runvault_vault::api::{Attr, Caller, DirEntry, Ino, OpenFlags, ROOT};
 use runvault_vault::authority::{
-    Authority, ChainPlace, EnvelopeFile, Gateway, GatewayKey, LastRun, Resume, SealPlace, Sealed, StateRef,
+    Authority, ChainPlace, EnvelopeFile, Gateway, GatewayKey, Resume, SealPlace, Sealed, StateRef, Until,
 };
 use runvault_vault::{Error, Options, Posix, Result, Vault};
 
@@ -27,8 +27,8 @@ pub const WRITE: OpenFlags =
 pub struct Chain {
     pub vault: VaultId,
     pub gateways: Vec<(IdentityId, VerifyingKey)>,
-    /// Where the gateways were ended: their last run that counts.
-    pub last_run: Option<LastRun>,
+    /// Where the gateways were ended.
+    pub until: Option<Until>,
     /// Envelopes open for it.
     pub opens: bool,
     /// Seals that it has seen.
@@ -37,7 +37,7 @@ pub struct Chain {
 
 impl Chain {
     pub fn of(vault: VaultId, gateways: Vec<(IdentityId, VerifyingKey)>) -> Self {
-        Self { vault, gateways, last_run: None, opens: true, seals: Mutex::default() }
+        Self { vault, gateways, until: None, opens: true, seals: Mutex::default() }
     }
 }
 
@@ -47,7 +47,7 @@ impl Authority for Chain {
     }
     fn gateway_key(&self, id: &IdentityId) -> Option<GatewayKey> {
         let (_, sign) = self.gateways.iter().find(|(known, _)| known == id)?;
-        Some(GatewayKey { sign: *sign, last_run: self.last_run })
+        Some(GatewayKey { sign: *sign, until: self.until })
     }
     fn envelope_names(&self) -> Vec<String> {
         vec!["vault-1".into()]
