@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::chain::Chain;
 use crate::identity::Identity;
 use crate::resume_entries::ResumeEntries;
+use crate::sealed_names::SealedNames;
 use crate::settle::{self, Newest};
 use crate::state_folder::Folder;
 use crate::{Error, Result, enroll, key_files, public_file};
@@ -37,6 +38,7 @@ pub struct StateFolder {
     vault: VaultId,
     identity: Identity,
     entries: Mutex<ResumeEntries>,
+    names: Mutex<SealedNames>,
     place: Mutex<Place>,
     /// The store, once [`StateFolder::settle`] was called.
     root: OnceLock<Arc<dyn Dir>>,
@@ -118,8 +120,9 @@ impl StateFolder {
             pending: read_pending(&folder, &identity)?,
             seals: read_json(&folder, SEALS)?,
         };
+        let names = Mutex::new(SealedNames::open(&folder, &identity)?);
         let (entries, place) = (Mutex::new(entries), Mutex::new(place));
-        Ok(Self { folder, vault, identity, entries, place, root: OnceLock::new() })
+        Ok(Self { folder, vault, identity, entries, names, place, root: OnceLock::new() })
     }
 
     /// The sessions of the runs that the folder holds, without its lock: what `check` compares journals
@@ -302,7 +305,7 @@ impl StateFolder {
     }
 
     /// The pending seal is in the store: it counts, and the run's key is erased.
-    fn commit_seal(&self, run: &RunId) -> Result<()> {
+    fn commit_seal(&self, run: &RunId, name: &[u8]) -> Result<()> {
         let mut place = self.place();
         let note = self.folder.read(PENDING_SEAL)?;
         let note = note.ok_or_else(|| damaged(&self.folder, PENDING_SEAL, "missing"))?;
@@ -310,6 +313,7 @@ impl StateFolder {
         if pending.run != *run {
             return Err(damaged(&self.folder, PENDING_SEAL, format!("of run {}, not of {run}", pending.run)));
         }
+        self.names().put(name, *run, hash)?;
         self.write_seals(&mut place, SealHead { n: pending.n, hash, run: *run })?;
         self.entries().erase(run)?;
         self.folder.remove(PENDING_SEAL)
@@ -330,6 +334,10 @@ impl StateFolder {
             return Ok(());
         }
         self.folder.remove(PENDING_SEAL)
+    }
+
+    fn names(&self) -> MutexGuard<'_, SealedNames> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn entries(&self) -> MutexGuard<'_, ResumeEntries> {
@@ -431,8 +439,11 @@ impl Gateway for StateFolder {
     ) -> runvault_vault::Result<Vec<u8>> {
         Ok(StateFolder::begin_seal(self, run, text)?)
     }
-    fn commit_seal(&self, run: &RunId) -> runvault_vault::Result<()> {
-        Ok(StateFolder::commit_seal(self, run)?)
+    fn commit_seal(&self, run: &RunId, name: &[u8]) -> runvault_vault::Result<()> {
+        Ok(StateFolder::commit_seal(self, run, name)?)
+    }
+    fn sealed_as(&self, name: &[u8]) -> runvault_vault::Result<Option<(RunId, Digest)>> {
+        Ok(self.names().get(name))
     }
     fn resume(&self, run: &RunId) -> runvault_vault::Result<Option<Resume>> {
         Ok(self.entries().get(run)?)

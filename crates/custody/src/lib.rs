@@ -30,6 +30,7 @@ mod races;
 pub mod relock;
 mod resume_entries;
 pub mod rotate;
+mod sealed_names;
 pub mod seen;
 mod settle;
 mod state_folder;

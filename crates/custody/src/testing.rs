@@ -184,7 +184,7 @@ pub(crate) fn seal(root: &Arc<dyn Dir>, gateway: &StateFolder, run: &RunId) {
     let dir = run_dir(root, run);
     dir.create_dir(b"seal", 0o755).unwrap();
     put(&dir.open_dir(b"seal").unwrap(), "seal.note", &note);
-    Gateway::commit_seal(gateway, run).unwrap();
+    Gateway::commit_seal(gateway, run, b"run").unwrap();
 }
 
 /// `runs/<id>`.

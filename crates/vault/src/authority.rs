@@ -192,8 +192,11 @@ pub trait Gateway: Send + Sync {
     /// Signs the note of a seal that is being made, and keeps it until it is committed. `text` builds it for the
     /// place in the chain.
     fn begin_seal(&self, run: &RunId, text: &mut dyn FnMut(SealPlace) -> Result<String>) -> Result<Vec<u8>>;
-    /// The seal is in the store, and was read back: the run's key is erased here for good.
-    fn commit_seal(&self, run: &RunId) -> Result<()>;
+    /// The seal is in the store, and was read back: the run's key is erased here for good. Its `name` is known again
+    /// when it is asked for ([`Gateway::sealed_as`]).
+    fn commit_seal(&self, run: &RunId, name: &[u8]) -> Result<()>;
+    /// The newest run of that name that was sealed here, and its seal's text hash.
+    fn sealed_as(&self, name: &[u8]) -> Result<Option<(RunId, Digest)>>;
     /// Drops the resume entry of a run that is gone.
     fn release(&self, run: &RunId) -> Result<()>;
     /// All runs with a resume entry.

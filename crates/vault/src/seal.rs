@@ -169,7 +169,7 @@ impl Vault {
         let tree = dir.open_dir(b"tree").map_err(|e| part_opened("open", object("/tree"), e))?;
         let context = run.reader(&tree)?;
         let seal = read_back::read_back(&self.root, &dir, &run.id, &*self.authority, &context)?;
-        gateway.commit_seal(&run.id)?;
+        gateway.commit_seal(&run.id, &run.name())?;
         self.authority.note_seal(&run.id, &seal.hash);
         self.let_go_of(run);
         Ok(())

@@ -87,6 +87,7 @@ struct Inner {
     pending: Option<(RunId, [u8; 32])>,
     seals: u64,
     seals_hash: Option<Digest>,
+    names: HashMap<Vec<u8>, (RunId, Digest)>,
     pending_seal: Option<(RunId, Digest)>,
     retired: Vec<RunId>,
     /// Its entries do not open any more.
@@ -114,6 +115,10 @@ impl State {
     /// As a process leaves it that is killed between a seal's commit and its end.
     pub fn pend_seal(&self, run: RunId, hash: Digest) {
         self.inner.lock().unwrap().pending_seal = Some((run, hash));
+    }
+    /// It was sealed here under that name.
+    pub fn sealed_before(&self, name: &[u8], sealed: (RunId, Digest)) {
+        self.inner.lock().unwrap().names.insert(name.to_vec(), sealed);
     }
     pub fn set_full(&self, full: bool) {
         self.inner.lock().unwrap().full = full;
@@ -171,7 +176,10 @@ impl Gateway for State {
         inner.pending_seal = Some((*run, note::text_hash(&text)));
         Ok(note::sign(&text, &self.id, &self.key))
     }
-    fn commit_seal(&self, run: &RunId) -> Result<()> {
+    fn sealed_as(&self, name: &[u8]) -> Result<Option<(RunId, Digest)>> {
+        Ok(self.inner.lock().unwrap().names.get(name).copied())
+    }
+    fn commit_seal(&self, run: &RunId, name: &[u8]) -> Result<()> {
         let mut inner = self.inner.lock().unwrap();
         if inner.full {
             return Err(Error::Store {
@@ -184,6 +192,7 @@ impl Gateway for State {
         assert_eq!(pending, *run);
         inner.seals += 1;
         inner.seals_hash = Some(hash);
+        inner.names.insert(name.to_vec(), (*run, hash));
         inner.resume.remove(run);
         Ok(())
     }
