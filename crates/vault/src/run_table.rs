@@ -216,7 +216,7 @@ impl Vault {
         let runs: Vec<Arc<Run>> = table.runs().cloned().collect();
         let shown = self.loose_run().filter(|shown| runs.iter().any(|run| Arc::ptr_eq(run, shown)));
         table.loose = shown.or_else(|| first_loose(&runs, !self.read_only()));
-        table.unions = union::unions(&runs);
+        table.unions = union::unions(&runs, &*self.authority);
         self.name_runs(&mut table, &runs);
         *self.runs.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
     }
