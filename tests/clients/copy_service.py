@@ -10,7 +10,7 @@ import sys
 
 import smbclient
 from smbclient._io import SMBFileTransaction, set_info
-from smbprotocol.exceptions import SMBException
+from smbprotocol.exceptions import EndOfFile, SMBException
 from smbprotocol.file_info import FileAttributes, FileBasicInformation
 
 PORT, PASSWORD = int(sys.argv[1]), sys.argv[2]
@@ -76,8 +76,12 @@ class Service:
         smbclient.replace(path(call["path"]), path(call["to"]), port=PORT)
 
     def read(self, call, _):
-        with smbclient.open_file(path(call["path"]), mode="rb", share_access="rwd", port=PORT) as file:
-            return file.read()
+        with smbclient.open_file(path(call["path"]), mode="rb", buffering=0, share_access="rwd", port=PORT) as file:
+            try:
+                return file.readall()
+            except EndOfFile:
+                # It was made shorter meanwhile.
+                return b""
 
     def answer(self, call, data):
         try:

@@ -1,18 +1,20 @@
 //! Samba in front of a gateway's mount, with the configuration that ships, and real SMB clients.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use runvault_sequencer::copy_log::{CopyBatch, CopyLog};
 use runvault_sequencer::family::FAMILIES;
-use runvault_sequencer::replay::MODES;
-use runvault_sequencer::{Family, Mode, Read, Replay, RunSpec, Size, layout};
+use runvault_sequencer::replay::place::Place;
+use runvault_sequencer::replay::{MODES, send};
+use runvault_sequencer::{Family, Mode, Read, Replay, RunSpec, Size};
 use runvault_tests::analysis::assert_real_hiseq_fastq;
 use runvault_tests::making::attributes_of;
 use runvault_tests::snapshot::snapshot;
@@ -174,26 +176,19 @@ fn a_client_that_cannot_encrypt_is_refused() {
 }
 
 /// The files of a folder, and what they hold.
-fn content(root: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
+fn content(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let tree = snapshot(root, false).into_iter();
-    tree.filter(|(_, object)| object.kind == 'f').map(|(path, object)| (path, object.content)).collect()
+    let files = tree.filter(|(_, object)| object.kind == 'f');
+    files.map(|(path, object)| (OsString::from_vec(path).into(), object.content)).collect()
 }
 
-/// Waits until the mount's log has so many seals.
-fn sealed(mount: &Mount, seals: usize) {
-    let until = Instant::now() + Duration::from_secs(60);
-    while mount.log().matches("is sealed: seal").count() < seals {
-        assert!(Instant::now() < until, "{}", mount.log());
-        std::thread::sleep(Duration::from_millis(100));
-    }
-}
-
-/// A run of few cycles with files of some pieces, each mode's under a name of its own.
-fn spec(family: Family, n: usize) -> RunSpec {
+/// A run of few cycles, each mode's under a name of its own; what is filled out of order has files of several pieces.
+fn spec(family: Family, mode: Mode, n: usize) -> RunSpec {
     let preset = RunSpec::preset(family, Size::Tiny);
     let name = preset.name.replacen("_0", &format!("_{}0", n + 1), 1);
     let reads = vec![Read { cycles: 3, indexed: false }, Read { cycles: 2, indexed: true }];
-    RunSpec { name, reads, clusters_per_tile: 150_000, ..preset }
+    let clusters_per_tile = if mode == Mode::Preallocate { 1_200_000 } else { 100_000 };
+    RunSpec { name, reads, clusters_per_tile, ..preset }
 }
 
 /// As instruments' copy services write: space first, then pieces out of order, then time and attributes; another name,
@@ -206,7 +201,7 @@ fn a_run_in_every_mode_arrives_whole_and_is_sealed_by_itself() {
     let plain = tempfile::tempdir_in("/dev/shm").expect("a folder");
     let mut names = Vec::new();
     for (n, ((mode, name), family)) in MODES.into_iter().zip(FAMILIES.into_iter().cycle()).enumerate() {
-        let replay = Replay::new(spec(family, n)).mode(mode);
+        let replay = Replay::new(spec(family, mode, n)).mode(mode);
         let expected = replay.run(plain.path(), &mut |_| {}).expect("a plain run");
         let begun = Instant::now();
         let over = replay.place(service.clone()).run(Path::new(""), &mut |_| {});
@@ -224,15 +219,13 @@ fn a_run_in_every_mode_arrives_whole_and_is_sealed_by_itself() {
         names.push(done.folder);
     }
     drop(service);
-    sealed(&mount, names.len());
+    mount.logged("is sealed: seal", names.len());
     drop(samba);
     mount.unmount();
     let reader = site.mount_read_only();
     for name in names {
         assert!(content(&reader.path(&name)) == content(&plain.path().join(&name)), "{}", name.display());
-        let verified = run(site.command(&["verify", "--json"]).arg(&site.store).arg(&name));
-        let said: serde_json::Value = serde_json::from_slice(&verified.stdout).expect("JSON");
-        assert_eq!(said["about"]["complete"], true, "{said}");
+        assert_eq!(site.verified(&name)["complete"], true, "{}", name.display());
     }
     reader.unmount();
 }
@@ -243,20 +236,21 @@ fn picard_reads_a_real_run_that_came_by_smb() {
     let Some(runs) = real_runs() else { return };
     let Some((site, mount, samba)) = served(&["--quiet", "2s"]) else { return };
     let source = runs.join("hiseq-25T8B25T");
-    let is_of_a_run = |path: &String| layout::file_at(Family::HiSeq, path).is_some();
-    let mut paths: Vec<String> =
-        snapshot(&source, false).into_keys().filter_map(|p| String::from_utf8(p).ok()).collect();
-    paths.retain(is_of_a_run);
-    paths.push("SequencingComplete.txt".to_owned());
-    let log = CopyLog { batches: vec![CopyBatch { at: Duration::ZERO, paths }] };
-    let service = Arc::new(CopyService::new(samba.port, PASSWORD));
-    let replay = Replay::after_log(RunSpec::preset(Family::HiSeq, Size::Tiny), &log).originals(&source);
-    let done = replay.mode(Mode::Preallocate).place(service).run(Path::new(""), &mut |_| {}).expect("a run");
-    assert!(done.files > 170, "{done:?}");
-    sealed(&mount, 1);
+    let service = CopyService::new(samba.port, PASSWORD);
+    let folder = PathBuf::from(RunSpec::preset(Family::HiSeq, Size::Tiny).name);
+    let bring = |path: &Path, bytes: &[u8]| {
+        send(&service, &folder.join(path), bytes, Mode::Preallocate)
+            .unwrap_or_else(|e| panic!("{e}\n{}", samba.log()));
+    };
+    service.make_dirs(&folder).expect("a run");
+    content(&source.join("Data"))
+        .iter()
+        .for_each(|(path, bytes)| bring(&Path::new("Data").join(path), bytes));
+    bring(Path::new("SequencingComplete.txt"), b"");
+    mount.logged("is sealed: seal", 1);
     drop(samba);
     mount.unmount();
     let reader = site.mount_read_only();
-    assert_real_hiseq_fastq(&reader.path(&done.folder), &source.join("expected"), site.dir());
+    assert_real_hiseq_fastq(&reader.path(&folder), &source.join("expected"), site.dir());
     reader.unmount();
 }

@@ -3,6 +3,7 @@
 mod attributes;
 mod bad_input;
 mod calls;
+mod clock;
 mod contained;
 mod custody;
 mod deep;
@@ -21,6 +22,7 @@ mod sealing;
 mod service;
 mod set_id;
 mod signals;
+mod state_lost;
 mod stores;
 mod units;
 mod unmounting;

@@ -129,6 +129,11 @@ fn of_vault(error: &Vault) -> Option<String> {
         Vault::NotHeld { run, .. } => Some(format!(
             "reading works. If that machine shall not write it any more:\nrunvault takeover STORE {run}"
         )),
+        Vault::NotMaker { .. } => Some(
+            "to have it sealed, copy it into a new run through this machine's mount, which then seals that one:\n\
+             mv RUN RUN.lost && cp -a RUN.lost RUN (docs/operations.md, \"A gateway's state folder is lost\")"
+                .into(),
+        ),
         Vault::Damaged { object, .. } => Some(of_damaged(object).unwrap_or_else(|| RUN_DAMAGED.into())),
         Vault::Newer { .. } => Some(NEWER.into()),
         Vault::Store { source, .. } => of_errno(source.raw_os_error()?),

@@ -280,6 +280,14 @@ impl Replay {
     }
 }
 
+/// Writes one file of any kind, as the mode writes what is sent whole; says how many bytes were written for it.
+///
+/// # Errors
+/// [`Error::Io`] at the first call that fails.
+pub fn send(place: &dyn Place, path: &Path, bytes: &[u8], mode: Mode) -> Result<u64> {
+    Hand { seed: bytes.len() as u64, place, path }.write(bytes, mode.whole(1))
+}
+
 struct Written {
     bytes: u64,
     took: Duration,

@@ -133,8 +133,8 @@ pub enum Error {
         /// Run id.
         run: String,
     },
-    /// A run whose seal only its maker signs.
-    #[error("run {run} was made by gateway {maker}: only that one can seal it")]
+    /// A run whose seal, and whose end, only its maker signs.
+    #[error("run {run} was made by gateway {maker}: only that one can seal or remove it")]
     NotMaker {
         /// Run id.
         run: String,

@@ -127,7 +127,7 @@ impl Vault {
             return Err(run.not_held());
         }
         if run.maker() != gateway.id() {
-            return Err(Error::NotMaker { run: run.id.to_string(), maker: run.maker().to_string() });
+            return Err(run.not_maker());
         }
         if has_seal(&self.root, &run.id)? {
             // It was put in place, and what comes after that failed.
