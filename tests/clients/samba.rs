@@ -1,10 +1,7 @@
 //! Samba in front of a gateway's mount, with the configuration that ships, and real SMB clients.
 
-use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::fs;
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -17,7 +14,7 @@ use runvault_sequencer::replay::{MODES, send};
 use runvault_sequencer::{Family, Mode, Read, Replay, RunSpec, Size};
 use runvault_tests::analysis::assert_real_hiseq_fastq;
 use runvault_tests::making::attributes_of;
-use runvault_tests::snapshot::snapshot;
+use runvault_tests::snapshot::contents;
 use runvault_tests::tools::{leave_out, output, printed, real_runs, root_for, run, runvault};
 use runvault_tests::{Mount, Site};
 
@@ -175,13 +172,6 @@ fn a_client_that_cannot_encrypt_is_refused() {
     mount.unmount();
 }
 
-/// The files of a folder, and what they hold.
-fn content(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let tree = snapshot(root, false).into_iter();
-    let files = tree.filter(|(_, object)| object.kind == 'f');
-    files.map(|(path, object)| (OsString::from_vec(path).into(), object.content)).collect()
-}
-
 /// A run of few cycles, each mode's under a name of its own; what is filled out of order has files of several pieces.
 fn spec(family: Family, mode: Mode, n: usize) -> RunSpec {
     let preset = RunSpec::preset(family, Size::Tiny);
@@ -224,7 +214,7 @@ fn a_run_in_every_mode_arrives_whole_and_is_sealed_by_itself() {
     mount.unmount();
     let reader = site.mount_read_only();
     for name in names {
-        assert!(content(&reader.path(&name)) == content(&plain.path().join(&name)), "{}", name.display());
+        assert!(contents(&reader.path(&name)) == contents(&plain.path().join(&name)), "{}", name.display());
         assert_eq!(site.verified(&name)["complete"], true, "{}", name.display());
     }
     reader.unmount();
@@ -243,7 +233,7 @@ fn picard_reads_a_real_run_that_came_by_smb() {
             .unwrap_or_else(|e| panic!("{e}\n{}", samba.log()));
     };
     service.make_dirs(&folder).expect("a run");
-    content(&source.join("Data"))
+    contents(&source.join("Data"))
         .iter()
         .for_each(|(path, bytes)| bring(&Path::new("Data").join(path), bytes));
     bring(Path::new("SequencingComplete.txt"), b"");
