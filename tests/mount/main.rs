@@ -18,6 +18,7 @@ mod owner;
 mod plaintext;
 mod posix;
 mod process;
+mod resent;
 mod sealing;
 mod service;
 mod set_id;
