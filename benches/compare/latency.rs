@@ -168,6 +168,12 @@ struct Home(PathBuf);
 
 impl Drop for Home {
     fn drop(&mut self) {
+        // A gateway's mount point, bare, takes nothing and cannot be removed.
+        let opened = File::open(self.0.join("mnt")).and_then(|dir| {
+            let flags = rustix::fs::ioctl_getflags(&dir)?;
+            Ok(rustix::fs::ioctl_setflags(&dir, flags - rustix::fs::IFlags::IMMUTABLE)?)
+        });
+        let _ = opened;
         let _ = fs::remove_dir_all(&self.0);
     }
 }

@@ -346,7 +346,10 @@ impl Filesystem for Passthrough {
         let made = self.nodes.dir(parent.0).and_then(|dir| {
             let place = self.nodes.place(ino.0)?;
             fs::linkat(&place.dir, place.name.as_slice(), &dir, name, AtFlags::empty())?;
-            self.enter(&dir, name)
+            let attr = self.enter(&dir, name)?;
+            // Who links mostly removes the first name then.
+            self.nodes.moved(attr.ino.0, &dir, name.as_bytes());
+            Ok(attr)
         });
         answer_entry(reply, made);
     }
