@@ -177,7 +177,7 @@ fn spec(family: Family, mode: Mode, n: usize) -> RunSpec {
     let preset = RunSpec::preset(family, Size::Tiny);
     let name = preset.name.replacen("_0", &format!("_{}0", n + 1), 1);
     let reads = vec![Read { cycles: 3, indexed: false }, Read { cycles: 2, indexed: true }];
-    let clusters_per_tile = if mode == Mode::Preallocate { 1_200_000 } else { 100_000 };
+    let clusters_per_tile = if mode == Mode::Preallocate { 1_200_000 } else { 50_000 };
     RunSpec { name, reads, clusters_per_tile, ..preset }
 }
 
@@ -186,7 +186,7 @@ fn spec(family: Family, mode: Mode, n: usize) -> RunSpec {
 /// viewers that follow what grows.
 #[test]
 fn a_run_in_every_mode_arrives_whole_and_is_sealed_by_itself() {
-    let Some((site, mount, samba)) = served(&["--quiet", "4s"]) else { return };
+    let Some((site, mount, samba)) = served(&["--quiet", "5s"]) else { return };
     let service = Arc::new(CopyService::new(samba.port, PASSWORD));
     let plain = tempfile::tempdir_in("/dev/shm").expect("a folder");
     let mut names = Vec::new();

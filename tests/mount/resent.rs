@@ -49,7 +49,7 @@ fn nothing_is_sealed_between_the_end_of_base_calling_and_the_last_files() {
     for family in [Family::NextSeq, Family::NovaSeqX] {
         let site = Site::new();
         site.enroll();
-        let mount = site.ingest().arg("--quiet").arg("1s").mount();
+        let mount = site.ingest().arg("--quiet").arg("2s").mount();
         let replay = Replay::new(RunSpec::preset(family, Size::Tiny));
         let plain = tempfile::tempdir_in("/dev/shm").expect("a folder");
         let expected = replay.run(plain.path(), &mut |_| {}).expect("a plain run").folder;
@@ -73,7 +73,7 @@ fn nothing_is_sealed_between_the_end_of_base_calling_and_the_last_files() {
 fn a_run_that_was_aborted_says_so() {
     let site = Site::new();
     site.enroll();
-    let mount = site.ingest().arg("-o").arg("quiet=1s,drained=2s,abandoned=2s").mount();
+    let mount = site.ingest().arg("-o").arg("quiet=2s,drained=2s,abandoned=2s").mount();
     let done = Replay::new(RunSpec::preset(Family::NextSeq, Size::Tiny)).run(&mount.at, &mut |event| {
         // Before anybody looks: half a run, with no end.
         if event.files == event.files_in_all {

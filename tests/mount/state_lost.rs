@@ -52,7 +52,7 @@ fn the_owner_has_every_byte_and_another_gateway_brings_the_run_to_its_seal() {
         assert!(refused.contains(says), "{says}: {refused}");
     }
     // The way out that it names.
-    let mount = site.ingest().arg("--quiet").arg("1s").mount();
+    let mount = site.ingest().arg("--quiet").arg("3s").mount();
     let lost = mount.path(name).with_extension("lost");
     fs::rename(mount.path(name), &lost).expect("renamed");
     run(Command::new("cp").arg("-a").arg(&lost).arg(mount.path(name)));

@@ -44,20 +44,26 @@ impl Descriptor {
 
     /// A call that changes what the file holds. Where it fails somebody has to be told: it is not made again.
     pub(super) fn change<T>(&self, call: impl Fn(&OwnedFd) -> Result<T>) -> Result<T> {
-        self.unsynced.store(true, Ordering::SeqCst);
         let fd = self.fd();
-        retry_on_intr(|| call(&fd)).inspect_err(|error| {
+        self.unsynced.store(true, Ordering::SeqCst);
+        let done = retry_on_intr(|| call(&fd)).inspect_err(|error| {
             self.open_again(&fd, *error);
-        })
+        });
+        // A sync that came in between knows nothing of it.
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        let mark = if Arc::ptr_eq(&current, &fd) { &self.unsynced } else { &self.doubtful };
+        mark.store(true, Ordering::SeqCst);
+        done
     }
 
     pub(super) fn sync(&self, call: impl Fn(&OwnedFd) -> Result<()>) -> Result<()> {
-        self.unsynced.store(false, Ordering::SeqCst);
         let fd = self.fd();
-        let synced = retry_on_intr(|| call(&fd)).inspect_err(|error| {
+        self.unsynced.store(false, Ordering::SeqCst);
+        retry_on_intr(|| call(&fd)).inspect_err(|error| {
             self.open_again(&fd, *error);
-        });
-        if self.doubtful.swap(false, Ordering::SeqCst) { synced.and(Err(Errno::IO)) } else { synced }
+        })?;
+        let exchanged = !Arc::ptr_eq(&self.fd(), &fd);
+        if self.doubtful.swap(false, Ordering::SeqCst) || exchanged { Err(Errno::IO) } else { Ok(()) }
     }
 
     pub(super) fn lock(&self, call: impl Fn(&OwnedFd) -> Result<()>) -> Result<()> {
@@ -152,6 +158,25 @@ mod tests {
         let dead = descriptor.fd().as_raw_fd();
         let sync = || descriptor.sync(|fd| answers(dead, fd, |_| Ok(())));
         assert_eq!((sync(), sync()), (Err(Errno::IO), Ok(())));
+    }
+
+    #[test]
+    fn a_write_beside_a_sync_and_an_exchange_is_in_doubt() {
+        let (_file, descriptor) = descriptor();
+        let sync = || descriptor.sync(|fd| rustix::fs::fdatasync(fd));
+        let exchange = || {
+            let dead = descriptor.fd().as_raw_fd();
+            descriptor.ask(|fd| answers(dead, fd, |_| Ok(())))
+        };
+        let written = descriptor.change(|fd| {
+            sync()?;
+            let n = rustix::io::pwrite(fd, b"x", 0)?;
+            exchange()?;
+            Ok(n)
+        });
+        assert_eq!(written, Ok(1));
+        assert_eq!((sync(), sync()), (Err(Errno::IO), Ok(())));
+        assert_eq!(descriptor.sync(|_| exchange()), Err(Errno::IO));
     }
 
     #[test]
