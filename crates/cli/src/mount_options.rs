@@ -75,10 +75,11 @@ pub fn resolve(mount: &Mount) -> Result<Options> {
 /// Of a gateway that needs no passphrase: what says otherwise is a mistake.
 fn require_keyless(options: &Options) -> Result<()> {
     let mount = &options.mount;
-    let needs_ingest = mount.seal.is_some() || mount.quiet.is_some() || mount.drained.is_some();
+    let patience = [mount.quiet, mount.drained, mount.abandoned];
+    let needs_ingest = mount.seal.is_some() || patience.iter().any(Option::is_some);
     let clash = match () {
         () if !mount.ingest && needs_ingest => {
-            return Err(refuse(Exit::Usage, "-o seal=, quiet= and drained= are for -o ingest"));
+            return Err(refuse(Exit::Usage, "-o seal=, quiet=, drained= and abandoned= are for -o ingest"));
         }
         () if !mount.ingest => return Ok(()),
         () if options.read_only => "ro",
@@ -102,6 +103,7 @@ fn apply(options: &mut Options, shown: &mut Shown, name: &str, value: Option<&st
         }
         ("quiet", Some(v)) => mount.quiet = Some(time(name, v)?),
         ("drained", Some(v)) => mount.drained = Some(time(name, v)?),
+        ("abandoned", Some(v)) => mount.abandoned = Some(time(name, v)?),
         ("allow-readable-secret", None) => mount.who.unlock.allow_readable_secret = true,
         ("suid" | "dev", None) => {
             return Err(refuse(Exit::Usage, format!("-o {name}: a vault is always mounted nosuid,nodev")));

@@ -152,6 +152,11 @@ impl Run {
         Error::not_held(self.id, self.maker)
     }
 
+    /// Why a machine that took it over may not end it.
+    pub(crate) fn not_maker(&self) -> Error {
+        Error::NotMaker { run: self.id.to_string(), maker: self.maker.to_string() }
+    }
+
     /// When something of it was changed last.
     pub(crate) fn changed(&self) -> &Changed {
         &self.changed

@@ -127,7 +127,7 @@ impl Vault {
             return Err(run.not_held());
         }
         if !self.may_seal(&run, &gateway.id()) {
-            return Err(Error::NotMaker { run: run.id.to_string(), maker: run.maker().to_string() });
+            return Err(run.not_maker());
         }
         self.require_unrevoked(gateway)?;
         if has_seal(&self.root, &run.id)? {
