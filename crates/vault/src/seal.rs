@@ -45,7 +45,7 @@ use crate::lease::Holding;
 use crate::outcome::part_opened;
 use crate::run::Run;
 use crate::run_life::{DIR_MODE, remove_all};
-use crate::{Damage, Error, Posix, Result, Vault, runs, sys};
+use crate::{Damage, Error, Posix, Result, Vault, buffers, runs, sys};
 
 const SEAL: &[u8] = b"seal";
 /// Until the rename that commits it.
@@ -214,7 +214,10 @@ impl Vault {
         self.dirs.drop_run(run);
         run.mark_gone();
         run.erase_key();
-        self.sealed_away().extend(self.nodes.of_run(run));
+        let nodes = self.nodes.of_run(run);
+        self.nodes.forget_names(&nodes);
+        self.sealed_away().extend(nodes);
+        buffers::empty_all();
         if let Err(error) = self.scan(&mut self.hold_scans(), false) {
             log::warn!("run {} is looked for again later: {error}", run.id);
         }
