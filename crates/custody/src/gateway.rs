@@ -19,7 +19,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::chain::Chain;
+use crate::held_keys::HeldKeys;
 use crate::identity::Identity;
+use crate::kek_home::{KekHome, Wish};
 use crate::resume_entries::ResumeEntries;
 use crate::state_folder::Folder;
 use crate::{Error, Result, enroll, key_files, public_file, settle};
@@ -35,7 +37,7 @@ pub struct StateFolder {
     folder: Folder,
     vault: VaultId,
     identity: Identity,
-    entries: Mutex<ResumeEntries>,
+    entries: Mutex<HeldKeys>,
     place: Mutex<Place>,
     /// The store, once [`StateFolder::settle`] was called.
     root: OnceLock<Arc<dyn Dir>>,
@@ -105,19 +107,32 @@ impl StateFolder {
     /// # Errors
     /// [`Error::Busy`], [`Error::Damaged`], [`Error::Permissions`], [`Error::Io`].
     pub fn open(state_dir: &Path, vault: VaultId) -> Result<StateFolder> {
-        Self::on(Folder::open(state_dir, &vault)?.locked()?, vault)
+        Self::open_with(state_dir, vault, Wish::AsItIs)
     }
 
+    /// [`StateFolder::open`]; one that is made keeps its key where it is wished for.
+    ///
+    /// # Errors
+    /// Also [`Error::KekElsewhere`] and [`Error::Tpm`].
+    pub fn open_with(state_dir: &Path, vault: VaultId, wish: Wish) -> Result<StateFolder> {
+        Self::with(Folder::open(state_dir, &vault)?.locked()?, vault, wish)
+    }
+
+    #[cfg(test)]
     pub(crate) fn on(folder: Folder, vault: VaultId) -> Result<StateFolder> {
+        Self::with(folder, vault, Wish::AsItIs)
+    }
+
+    fn with(folder: Folder, vault: VaultId, wish: Wish) -> Result<StateFolder> {
         let identity = open_identity(&folder, vault)?;
-        let entries = ResumeEntries::open(&folder, vault)?;
+        let entries = ResumeEntries::open(&folder, vault, wish)?;
         entries.erase_others()?;
         let place = Place {
             head: read_json(&folder, HEAD)?,
             pending: read_pending(&folder, &identity)?,
             seals: read_json(&folder, SEALS)?,
         };
-        let (entries, place) = (Mutex::new(entries), Mutex::new(place));
+        let (entries, place) = (Mutex::new(HeldKeys::new(entries)), Mutex::new(place));
         Ok(Self { folder, vault, identity, entries, place, root: OnceLock::new() })
     }
 
@@ -135,6 +150,36 @@ impl StateFolder {
         };
         // An entry that does not open says nothing about the journal.
         Ok(move |run: &RunId| Some(entries.as_ref()?.get(run).ok().flatten()?.session))
+    }
+
+    /// From now on the keys of open runs are kept in this process alone, and the state folder's entries of them are
+    /// erased: who has the machine later opens none, and a run that is open when the process ends is closed.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Tpm`].
+    pub fn keep_no_keys(&self) -> Result<()> {
+        self.entries().keep_none()
+    }
+
+    /// Whether the keys of open runs outlive the process.
+    pub fn keeps_keys(&self) -> bool {
+        self.entries().are_kept()
+    }
+
+    /// Where it keeps the key that seals them.
+    pub fn kek_home(&self) -> KekHome {
+        self.entries().home()
+    }
+
+    /// [`StateFolder::kek_home`] without its lock, and without asking a TPM; `None` where there is no folder.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`], [`Error::Permissions`], [`Error::Io`].
+    pub fn kek_home_of(state_dir: &Path, vault: VaultId) -> Result<Option<KekHome>> {
+        match Folder::existing(state_dir, &vault)? {
+            Some(folder) => ResumeEntries::home_of(&folder, vault),
+            None => Ok(None),
+        }
     }
 
     /// The lock file then names the mount point, and this process, to whoever finds the folder
@@ -323,7 +368,7 @@ impl StateFolder {
         self.folder.remove(PENDING_SEAL)
     }
 
-    fn entries(&self) -> MutexGuard<'_, ResumeEntries> {
+    fn entries(&self) -> MutexGuard<'_, HeldKeys> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
