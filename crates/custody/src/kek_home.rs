@@ -57,6 +57,8 @@ impl fmt::Display for KekHome {
 pub(crate) trait Home: fmt::Debug + Send {
     /// Which it is.
     fn is(&self) -> KekHome;
+    /// There are entries under key number `t`, and no key is there.
+    fn lost(&self, t: u64) -> Error;
     /// Before the first key of a folder that holds no entries.
     fn prepare(&self) -> Result<()>;
     /// The numbers of the keys that are there.

@@ -39,7 +39,7 @@ impl ResumeEntries {
         let mut numbers = home.numbers()?;
         numbers.sort_unstable();
         let (t, kek) = match numbers.as_slice() {
-            [] => (FIRST, new_kek(&*home, &keks, &resumes)?),
+            [] => (FIRST, new_kek(&*home, &resumes)?),
             [t] => (*t, home.read(*t)?),
             // A key is written when all its entries are: the one before has had its day.
             [before, t] if before.checked_add(1) == Some(*t) => (*t, home.read(*t)?),
@@ -164,11 +164,11 @@ fn put(
 }
 
 /// A KEK is made only where no entry could have needed the one that is missing.
-fn new_kek(home: &dyn Home, keks: &Folder, resumes: &Folder) -> Result<Secret<32>> {
+fn new_kek(home: &dyn Home, resumes: &Folder) -> Result<Secret<32>> {
     for t in numbers(resumes)? {
         let entries = resumes.subfolder(&t.to_string())?;
         if !layout::names(entries.dir(), &entries.shown(""))?.is_empty() {
-            return Err(damaged(keks, &t.to_string(), "missing: the keys of the open runs are lost with it"));
+            return Err(home.lost(t));
         }
     }
     home.prepare()?;

@@ -29,6 +29,10 @@ impl Home for Files {
         KekHome::File
     }
 
+    fn lost(&self, t: u64) -> Error {
+        self.damaged(&t.to_string(), "missing: the keys of the open runs are lost with it")
+    }
+
     fn prepare(&self) -> Result<()> {
         Ok(())
     }

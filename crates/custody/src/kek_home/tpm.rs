@@ -134,6 +134,10 @@ impl Home for Tpm {
         KekHome::Tpm { nv_index: self.said.nv_index }
     }
 
+    fn lost(&self, _t: u64) -> Error {
+        refused(self.said.nv_index, Refused::Gone)
+    }
+
     /// An enrolment that was cut short goes on.
     fn prepare(&self) -> Result<()> {
         let there = defined()?;
@@ -186,7 +190,7 @@ fn drawn(free: impl Fn(&u32) -> bool) -> Result<u32> {
     for _ in 0..DRAWS {
         let mut bytes = [0; 4];
         random::fill(&mut bytes)?;
-        let index = OWNERS.start + (u32::from_le_bytes(bytes) % (OWNERS.end - OWNERS.start) & !1);
+        let index = OWNERS.start + ((u32::from_le_bytes(bytes) % (OWNERS.end - OWNERS.start)) & !1);
         if free(&index) {
             return Ok(index);
         }
