@@ -40,9 +40,14 @@ fn in_memory(pid: u32, wanted: &[&[u8]]) -> Vec<bool> {
     found_in(wanted, || {
         let (from, to) = ranges.next()?;
         let mut bytes = vec![0; (to - from) as usize];
-        // What cannot be read holds nothing of ours.
-        let read = memory.seek(SeekFrom::Start(from)).and_then(|_| memory.read_exact(&mut bytes));
-        Some(read.map_or_else(|_| Vec::new(), |()| bytes))
+        // Up to what cannot be read, such as the kernel's own page in every process.
+        memory.seek(SeekFrom::Start(from)).expect("an address");
+        let mut n = 0;
+        while let Some(more) = memory.read(&mut bytes[n..]).ok().filter(|more| *more > 0) {
+            n += more;
+        }
+        bytes.truncate(n);
+        Some(bytes)
     })
 }
 

@@ -245,7 +245,7 @@ fn a_run_that_was_changed_before_its_seal_is_not_signed() {
 }
 
 /// Waits until the mount's log says it.
-fn logged(mount: &runvault_tests::Mount, says: &str) {
+pub(crate) fn logged(mount: &runvault_tests::Mount, says: &str) {
     let until = Instant::now() + Duration::from_secs(90);
     while !mount.log().contains(says) {
         assert!(Instant::now() < until, "{says:?} is not in\n{}", mount.log());

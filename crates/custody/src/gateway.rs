@@ -271,7 +271,7 @@ impl StateFolder {
             }
             other => other?,
         };
-        self.settle_seal(root)?;
+        self.settle_seal(root, &mut place)?;
         let known = place.head.map_or(0, |head| head.seq);
         let newest = settle::newest_run(root, self.identity.id(), self.identity.keys.sign.public())?;
         if let Some(newer) = newest.filter(|newest| newest.seq > known) {
@@ -322,9 +322,9 @@ impl StateFolder {
         run: &RunId,
         text: &mut dyn FnMut(SealPlace) -> runvault_vault::Result<String>,
     ) -> Result<Vec<u8>> {
-        let place = self.place();
+        let mut place = self.place();
         if let Some(root) = self.root.get() {
-            self.settle_seal(root)?;
+            self.settle_seal(root, &mut place)?;
         }
         if let Some(note) = self.folder.read(PENDING_SEAL)? {
             let (pending, _) = self.parse_seal(&note)?;
@@ -351,10 +351,15 @@ impl StateFolder {
         if pending.run != *run {
             return Err(damaged(&self.folder, PENDING_SEAL, format!("of run {}, not of {run}", pending.run)));
         }
-        let head = SealHead { n: pending.n, hash, run: *run };
+        self.seal_becomes_head(&mut place, &pending, hash)
+    }
+
+    /// Also once more where it was cut short.
+    fn seal_becomes_head(&self, place: &mut Place, pending: &SealNote, hash: Digest) -> Result<()> {
+        let head = SealHead { n: pending.n, hash, run: pending.run };
         self.write_json(SEALS, &head)?;
         place.seals = Some(head);
-        self.entries().erase(run)?;
+        self.entries().erase(&pending.run)?;
         self.folder.remove(PENDING_SEAL)
     }
 
@@ -365,14 +370,21 @@ impl StateFolder {
         Ok((SealNote::parse_text(&text).map_err(bad)?, note::text_hash(&text)))
     }
 
-    /// A seal that was begun and is not in the store never was one: its number is free.
-    fn settle_seal(&self, root: &Arc<dyn Dir>) -> Result<()> {
+    /// A seal that was begun and is not in the store never was one: its number is free. One that is there, and whose
+    /// run has no key here any more, was committed but for its end.
+    fn settle_seal(&self, root: &Arc<dyn Dir>, place: &mut Place) -> Result<()> {
         let Some(note) = self.folder.read(PENDING_SEAL)? else { return Ok(()) };
-        let (pending, _) = self.parse_seal(&note)?;
-        if settle::seal_note(root, &pending.run)?.is_some_and(|found| found == note) {
-            return Ok(());
+        let (pending, hash) = self.parse_seal(&note)?;
+        if settle::seal_note(root, &pending.run)?.is_none_or(|found| found != note) {
+            return self.folder.remove(PENDING_SEAL);
         }
-        self.folder.remove(PENDING_SEAL)
+        let key = self.entries().get(&pending.run);
+        match key {
+            // The engine reads it back and commits it.
+            Ok(Some(_)) => Ok(()),
+            Ok(None) | Err(Error::Damaged { .. }) => self.seal_becomes_head(place, &pending, hash),
+            Err(error) => Err(error),
+        }
     }
 
     fn entries(&self) -> MutexGuard<'_, HeldKeys> {

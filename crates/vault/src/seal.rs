@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use runvault_crypto::digest::sha256;
-use runvault_crypto::random;
+use runvault_crypto::{random, registers};
 use runvault_format::descriptor::RunKind;
 use runvault_format::digests::{self, Kind as Digested, Line};
 use runvault_format::header::Kind;
@@ -218,6 +218,7 @@ impl Vault {
         self.nodes.forget_names(&nodes);
         self.sealed_away().extend(nodes);
         buffers::empty_all();
+        registers::wipe();
         if let Err(error) = self.scan(&mut self.hold_scans(), false) {
             log::warn!("run {} is looked for again later: {error}", run.id);
         }
