@@ -60,6 +60,8 @@ mod tests {
         // The C library may write its lists into the first words of a free block.
         const LISTS: usize = 32;
         let layout = Layout::array::<u8>(4096).unwrap();
+        let memory = std::fs::File::open("/proc/self/mem").unwrap();
+        let mut found = vec![1; layout.size() - LISTS];
         let left = (0..1000).find_map(|_| {
             // SAFETY: of a size that is not 0; freed once; what is read afterwards is read by the kernel.
             let at = unsafe {
@@ -68,8 +70,6 @@ mod tests {
                 MEMORY.dealloc(block, layout);
                 block as usize
             };
-            let memory = std::fs::File::open("/proc/self/mem").unwrap();
-            let mut found = vec![1; layout.size() - LISTS];
             let read = std::os::unix::fs::FileExt::read_exact_at(&memory, &mut found, (at + LISTS) as u64);
             // Another thread may have it by now.
             read.ok().filter(|()| found.iter().all(|b| *b == 0))

@@ -136,7 +136,7 @@ fn of_machine(status: &Value) -> Vec<Row> {
         if status.get("keeps_keys") == Some(&Value::Bool(false)) {
             text.push_str("; keys of open runs in memory alone: they are closed when the mount ends");
         }
-        rows.push(("gateway key", text));
+        rows.push(("key home", text));
     }
     if status.get("memory_locked") == Some(&Value::Bool(false)) {
         rows.push(("memory", "NOT LOCKED: keys may be swapped out; raise RLIMIT_MEMLOCK".to_owned()));
@@ -191,7 +191,7 @@ mod tests {
         assert!(text.contains("written     1 file, 2.0 KiB\n"), "{text}");
         assert!(text.contains("AES-256-GCM by aes-gcm, 1.0 GiB/s a core"), "{text}");
         assert!(
-            text.contains("gateway key  in the TPM, NV index 0x01800010 and the next; keys of open"),
+            text.contains("key home    in the TPM, NV index 0x01800010 and the next; keys of open"),
             "{text}"
         );
         assert!(text.contains("00   a\\x1b  written here\n"), "{text}");
