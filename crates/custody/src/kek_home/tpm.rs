@@ -183,7 +183,7 @@ impl Home for Tpm {
 
 /// Even, so that two state folders share none.
 fn is_usable(index: u32) -> bool {
-    OWNERS.contains(&index) && index % 2 == 0
+    OWNERS.contains(&index) && index.is_multiple_of(2)
 }
 
 fn drawn(free: impl Fn(&u32) -> bool) -> Result<u32> {

@@ -102,7 +102,7 @@ pub(super) fn run(
 
 fn in_memory(auth: &str) -> std::io::Result<File> {
     let mut file = File::from(rustix::fs::memfd_create("auth", MemfdFlags::CLOEXEC)?);
-    file.write_all(&Zeroizing::new(format!("hex:{auth}")).as_bytes()[..])?;
+    file.write_all(Zeroizing::new(format!("hex:{auth}")).as_bytes())?;
     Ok(file)
 }
 
