@@ -3,9 +3,9 @@
 /// Wipes what a request brought, once it was answered. A thread keeps its buffer for as long as the mount is there,
 /// and the next request overwrites no more than its own length: what it last wrote would outlive the seal of its run.
 pub(super) fn wipe(lent: &[u8]) {
-    // SAFETY: the bytes are part of fuser's buffer, which it owns, and which was and will be written by read(2). Nobody
-    // else refers to it: it is this thread's, and nothing of ours outlives the call that it was lent to. fuser 0.18.0
-    // (Cargo.toml names this version and no other) does not look at a request again when its handler returns. The
-    // function is a foreign one, so that nothing is assumed of what it leaves.
+    // SAFETY: Rust promises nothing for a write under a shared reference, so this rests on fuser 0.18.0, the one version
+    // that Cargo.toml allows. The bytes lie in the buffer of this thread alone, which fuser owns, lent to read(2) as
+    // mutable before and lends it again next; it looks at a request no more once its handler returns, and nothing of
+    // ours outlives the call. The function is a foreign one, so that the compiler assumes nothing of what it leaves.
     unsafe { libc::explicit_bzero(lent.as_ptr().cast_mut().cast(), lent.len()) };
 }
