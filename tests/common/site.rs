@@ -104,10 +104,17 @@ impl Site {
 
     /// Makes the state folder that of an enrolled gateway.
     pub fn enroll(&self) {
+        run(&mut self.enrolling());
+    }
+
+    /// `runvault gateway enroll STORE` of this state folder, to be completed.
+    pub fn enrolling(&self) -> Command {
         let fingerprint = run(Command::new(runvault()).arg("fingerprint").arg(&self.store)).stdout;
         let fingerprint = String::from_utf8(fingerprint).expect("UTF-8");
         let vault = fingerprint.lines().last().unwrap_or_default();
-        run(self.command(&["gateway", "enroll", "--fingerprint", vault]).arg(&self.store));
+        let mut command = self.command(&["gateway", "enroll", "--fingerprint", vault]);
+        command.arg(&self.store);
+        command
     }
 
     /// A mount to be described further.

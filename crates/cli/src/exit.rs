@@ -103,9 +103,12 @@ fn of_custody(error: &runvault_custody::Error) -> Exit {
     use runvault_custody::Error as E;
     match error {
         E::WrongPassphrase { .. } | E::WrongKey { .. } | E::OtherVault { .. } => Exit::WrongKey,
-        E::NoLock | E::NoPassphrase(_) | E::Permissions { .. } | E::BadFile { .. } | E::UnlockedInStore => {
-            Exit::Usage
-        }
+        E::NoLock
+        | E::NoPassphrase(_)
+        | E::Permissions { .. }
+        | E::BadFile { .. }
+        | E::UnlockedInStore
+        | E::KekElsewhere(_) => Exit::Usage,
         E::Damaged { .. }
         | E::ChainBroken { .. }
         | E::Forked { .. }

@@ -1,6 +1,7 @@
 //! Advice: what a person can do about an error, with the very command.
 
 use runvault_custody::Error as Custody;
+use runvault_custody::kek_home::Refused;
 use runvault_format::vault_file;
 use runvault_fuse::Error as Fuse;
 use runvault_vault::Error as Vault;
@@ -79,9 +80,39 @@ fn of_custody(error: &Custody) -> Option<String> {
             "name a file that does not exist yet; remove this one only if an interrupted init left it and no vault was made".into()
         }
         Custody::UnlockedInStore => "--no-lock needs --identity FILE, outside the store".into(),
+        Custody::Tpm { why, .. } => return of_tpm(why),
+        Custody::KekElsewhere(_) => {
+            "where the key is kept is chosen once: seal what is open, then enrol a new state folder (--state DIR)".into()
+        }
         Custody::Io { source, .. } => return of_errno(source.raw_os_error()?),
         Custody::Vault(error) => return of_vault(error),
         _ => return None,
+    })
+}
+
+fn of_tpm(why: &Refused) -> Option<String> {
+    Some(match why {
+        Refused::NoTools => "apt-get install tpm2-tools".into(),
+        Refused::NoTpm(_) => {
+            "is it switched on in the firmware, and /dev/tpmrm0 there and open to this user? Another one is named by the\n\
+             variable TPM2TOOLS_TCTI, such as device:/dev/tpmrm0"
+                .into()
+        }
+        Refused::Taken | Refused::NotAnIndex => {
+            "let it choose two that are free: --kek tpm. tpm2_getcap handles-nv-index lists those in use".into()
+        }
+        Refused::Gone | Refused::NotOurs | Refused::NotWritten | Refused::NoKey => {
+            "the keys of the runs that were open here are lost with it; their owner reads them, and takes them over.\n\
+             Enrol this machine anew with another state folder: runvault gateway enroll --state DIR --kek tpm"
+                .into()
+        }
+        Refused::Locked => {
+            "nothing of runvault can lock it, and it tries nothing again. tpm2_dictionarylockout --clear-lockout, or wait".into()
+        }
+        Refused::OwnerHasPassword => {
+            "take it away while this machine is enrolled: tpm2_changeauth -c owner -p PASSWORD; or --kek file".into()
+        }
+        Refused::Failed { .. } => return None,
     })
 }
 

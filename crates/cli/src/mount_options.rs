@@ -76,10 +76,13 @@ pub fn resolve(mount: &Mount) -> Result<Options> {
 fn require_keyless(options: &Options) -> Result<()> {
     let mount = &options.mount;
     let patience = [mount.quiet, mount.drained, mount.abandoned];
-    let needs_ingest = mount.seal.is_some() || patience.iter().any(Option::is_some);
+    let needs_ingest = mount.seal.is_some() || patience.iter().any(Option::is_some) || mount.no_resume_key;
     let clash = match () {
         () if !mount.ingest && needs_ingest => {
-            return Err(refuse(Exit::Usage, "-o seal=, quiet=, drained= and abandoned= are for -o ingest"));
+            return Err(refuse(
+                Exit::Usage,
+                "-o seal=, quiet=, drained=, abandoned= and no-resume-key are for -o ingest",
+            ));
         }
         () if !mount.ingest => return Ok(()),
         () if options.read_only => "ro",
@@ -98,6 +101,7 @@ fn apply(options: &mut Options, shown: &mut Shown, name: &str, value: Option<&st
         ("rw", None) => options.read_only = mount.read_only,
         ("allow_other", None) => options.allow_other = true,
         ("ingest", None) => mount.ingest = true,
+        ("no-resume-key", None) => mount.no_resume_key = true,
         ("seal", Some(v)) => {
             mount.seal = Some(SealWhen::from_str(v, false).map_err(|_| bad_value(name, v))?);
         }

@@ -68,6 +68,10 @@ impl Look<'_> {
                 add(object, "state", "sealing");
                 add(object, "waits_for", "its seal: every file is read back");
             }
+            (None, None) if self.vault.is_lost_here(&status.run) => {
+                add(object, "state", "closed");
+                add(object, "waits_for", "its owner: this machine kept no key of it (runvault takeover)");
+            }
             (None, None) => add(object, "state", if status.closed { "open" } else { "damaged" }),
             (None, Some(name)) => {
                 if let Err(error) = self.open(object, status, name, continues.is_some()) {

@@ -164,13 +164,17 @@ impl Store {
     }
 
     /// Opens the vault for writing as a gateway that was enrolled before: no key but that of its own runs.
+    /// `resumable`: whether the keys of its open runs outlive the process.
     ///
     /// # Errors
     /// Exit 5: the state folder is in use; exit 1: it is not enrolled, or was revoked.
-    pub fn ingest(&self, options: Options) -> Result<Open> {
+    pub fn ingest(&self, options: Options, resumable: bool) -> Result<Open> {
         let folder = StateFolder::open(&self.state, self.chain.vault_id()).map(Arc::new)?;
         folder.require_enrolled(&self.chain)?;
         self.settle(&folder)?;
+        if !resumable {
+            folder.keep_no_keys()?;
+        }
         self.open_for_writing(Acting::ingest(&self.root, self.chain.clone()), folder, options)
     }
 

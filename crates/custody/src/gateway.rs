@@ -19,7 +19,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::chain::Chain;
+use crate::held_keys::HeldKeys;
 use crate::identity::Identity;
+use crate::kek_home::{KekHome, Wish};
 use crate::resume_entries::ResumeEntries;
 use crate::sealed_names::SealedNames;
 use crate::settle::{self, Newest};
@@ -37,7 +39,7 @@ pub struct StateFolder {
     folder: Folder,
     vault: VaultId,
     identity: Identity,
-    entries: Mutex<ResumeEntries>,
+    entries: Mutex<HeldKeys>,
     names: Mutex<SealedNames>,
     place: Mutex<Place>,
     /// The store, once [`StateFolder::settle`] was called.
@@ -108,12 +110,25 @@ impl StateFolder {
     /// # Errors
     /// [`Error::Busy`], [`Error::Damaged`], [`Error::Permissions`], [`Error::Io`].
     pub fn open(state_dir: &Path, vault: VaultId) -> Result<StateFolder> {
-        Self::on(Folder::open(state_dir, &vault)?.locked()?, vault)
+        Self::open_with(state_dir, vault, Wish::AsItIs)
     }
 
+    /// [`StateFolder::open`]; one that is made keeps its key where it is wished for.
+    ///
+    /// # Errors
+    /// Also [`Error::KekElsewhere`] and [`Error::Tpm`].
+    pub fn open_with(state_dir: &Path, vault: VaultId, wish: Wish) -> Result<StateFolder> {
+        Self::with(Folder::open(state_dir, &vault)?.locked()?, vault, wish)
+    }
+
+    #[cfg(test)]
     pub(crate) fn on(folder: Folder, vault: VaultId) -> Result<StateFolder> {
+        Self::with(folder, vault, Wish::AsItIs)
+    }
+
+    fn with(folder: Folder, vault: VaultId, wish: Wish) -> Result<StateFolder> {
         let identity = open_identity(&folder, vault)?;
-        let entries = ResumeEntries::open(&folder, vault)?;
+        let entries = ResumeEntries::open(&folder, vault, wish)?;
         entries.erase_others()?;
         let place = Place {
             head: read_json(&folder, HEAD)?,
@@ -121,7 +136,7 @@ impl StateFolder {
             seals: read_json(&folder, SEALS)?,
         };
         let names = Mutex::new(SealedNames::open(&folder, &identity)?);
-        let (entries, place) = (Mutex::new(entries), Mutex::new(place));
+        let (entries, place) = (Mutex::new(HeldKeys::new(entries)), Mutex::new(place));
         Ok(Self { folder, vault, identity, entries, names, place, root: OnceLock::new() })
     }
 
@@ -133,12 +148,49 @@ impl StateFolder {
     pub fn sessions(state_dir: &Path, vault: VaultId) -> Result<impl Fn(&RunId) -> Option<SessionId>> {
         let path = state_dir.join(vault.to_string());
         let entries = if path.is_dir() {
-            ResumeEntries::existing(&Folder::open(state_dir, &vault)?, vault)?
+            match ResumeEntries::existing(&Folder::open(state_dir, &vault)?, vault) {
+                // Whoever checks a store need not be one who may use the TPM.
+                Err(error @ Error::Tpm { .. }) => {
+                    log::warn!("journals are not compared with what this machine holds: {error}");
+                    None
+                }
+                other => other?,
+            }
         } else {
             None
         };
         // An entry that does not open says nothing about the journal.
         Ok(move |run: &RunId| Some(entries.as_ref()?.get(run).ok().flatten()?.session))
+    }
+
+    /// From now on the keys of open runs are kept in this process alone, and the state folder's entries of them are
+    /// erased: who has the machine later opens none, and a run that is open when the process ends is closed.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Tpm`].
+    pub fn keep_no_keys(&self) -> Result<()> {
+        self.entries().keep_none()
+    }
+
+    /// Whether the keys of open runs outlive the process.
+    pub fn keeps_keys(&self) -> bool {
+        self.entries().are_kept()
+    }
+
+    /// Where it keeps the key that seals them.
+    pub fn kek_home(&self) -> KekHome {
+        self.entries().home()
+    }
+
+    /// [`StateFolder::kek_home`] without its lock, and without asking a TPM; `None` where there is no folder.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`], [`Error::Permissions`], [`Error::Io`].
+    pub fn kek_home_of(state_dir: &Path, vault: VaultId) -> Result<Option<KekHome>> {
+        match Folder::existing(state_dir, &vault)? {
+            Some(folder) => ResumeEntries::home_of(&folder, vault),
+            None => Ok(None),
+        }
     }
 
     /// The lock file then names the mount point, and this process, to whoever finds the folder
@@ -223,7 +275,7 @@ impl StateFolder {
             }
             other => other?,
         };
-        self.settle_seal(root)?;
+        self.settle_seal(root, &mut place)?;
         let known = Newest { run: place.head, seal: place.seals };
         let newest = settle::newest_of(root, self.identity.id(), self.identity.keys.sign.public(), known)?;
         if let Some(newer) = newest.run.filter(|_| newest.run != known.run) {
@@ -284,9 +336,9 @@ impl StateFolder {
         run: &RunId,
         text: &mut dyn FnMut(SealPlace) -> runvault_vault::Result<String>,
     ) -> Result<Vec<u8>> {
-        let place = self.place();
+        let mut place = self.place();
         if let Some(root) = self.root.get() {
-            self.settle_seal(root)?;
+            self.settle_seal(root, &mut place)?;
         }
         if let Some(note) = self.folder.read(PENDING_SEAL)? {
             let (pending, _) = self.parse_seal(&note)?;
@@ -314,8 +366,13 @@ impl StateFolder {
             return Err(damaged(&self.folder, PENDING_SEAL, format!("of run {}, not of {run}", pending.run)));
         }
         self.names().put(name, *run, hash)?;
-        self.write_seals(&mut place, SealHead { n: pending.n, hash, run: *run })?;
-        self.entries().erase(run)?;
+        self.seal_becomes_head(&mut place, &pending, hash)
+    }
+
+    /// Also once more where it was cut short.
+    fn seal_becomes_head(&self, place: &mut Place, pending: &SealNote, hash: Digest) -> Result<()> {
+        self.write_seals(place, SealHead { n: pending.n, hash, run: pending.run })?;
+        self.entries().erase(&pending.run)?;
         self.folder.remove(PENDING_SEAL)
     }
 
@@ -326,21 +383,28 @@ impl StateFolder {
         Ok((SealNote::parse_text(&text).map_err(bad)?, note::text_hash(&text)))
     }
 
-    /// A seal that was begun and is not in the store never was one: its number is free.
-    fn settle_seal(&self, root: &Arc<dyn Dir>) -> Result<()> {
+    /// A seal that was begun and is not in the store never was one: its number is free. One that is there, and whose
+    /// run has no key here any more, was committed but for its end.
+    fn settle_seal(&self, root: &Arc<dyn Dir>, place: &mut Place) -> Result<()> {
         let Some(note) = self.folder.read(PENDING_SEAL)? else { return Ok(()) };
-        let (pending, _) = self.parse_seal(&note)?;
-        if settle::seal_note(root, &pending.run)?.is_some_and(|found| found == note) {
-            return Ok(());
+        let (pending, hash) = self.parse_seal(&note)?;
+        if settle::seal_note(root, &pending.run)?.is_none_or(|found| found != note) {
+            return self.folder.remove(PENDING_SEAL);
         }
-        self.folder.remove(PENDING_SEAL)
+        let key = self.entries().get(&pending.run);
+        match key {
+            // The engine reads it back and commits it.
+            Ok(Some(_)) => Ok(()),
+            Ok(None) | Err(Error::Damaged { .. }) => self.seal_becomes_head(place, &pending, hash),
+            Err(error) => Err(error),
+        }
     }
 
     fn names(&self) -> MutexGuard<'_, SealedNames> {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn entries(&self) -> MutexGuard<'_, ResumeEntries> {
+    fn entries(&self) -> MutexGuard<'_, HeldKeys> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -3,6 +3,7 @@
 //! ```text
 //! identity      the gateway's key file, no lock but its mode 0600
 //! kek/<t>       KEK_t, 32 bytes, 0600: seals the resume entries; replaced at every seal
+//! kek/home      which NV indices of the TPM hold KEK_t instead, and what opens them
 //! resume/<t>/<run id>   key and session of each open run, sealed under KEK_t
 //! head          {seq, hash, run}: the newest run of this gateway
 //! pending       run.json of a run that is being made

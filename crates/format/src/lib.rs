@@ -16,6 +16,7 @@ pub mod header;
 pub mod ids;
 pub mod info;
 mod json;
+pub mod kek;
 pub mod key_file;
 pub mod keys;
 pub mod labels;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use runvault_crypto::registers;
 use runvault_format::descriptor::RunKind;
 use runvault_format::ids::{DirId, RunId};
 use runvault_format::name::{self, Shape};
@@ -95,6 +96,7 @@ impl Vault {
                 found.push(text);
             }
         }
+        registers::wipe();
         Ok(found)
     }
 }

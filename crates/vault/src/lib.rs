@@ -47,4 +47,5 @@ mod xattr;
 
 pub use check::{CheckEvent, CheckSummary, Unproven};
 pub use error::{Damage, Error, Posix, Result};
+pub use runvault_crypto::registers;
 pub use vault::{Options, RunStatus, Status, Vault};

@@ -121,6 +121,11 @@ impl Vault {
         self.nodes.idle(hand, places)
     }
 
+    /// Whether the kernel may know the node.
+    pub fn knows_node(&self, ino: Ino) -> bool {
+        self.nodes.sight(ino).kind.is_some()
+    }
+
     /// The nodes of runs that were sealed here since this was asked last: nothing of them may stay in memory.
     pub fn nodes_sealed_since(&self) -> Vec<Ino> {
         std::mem::take(&mut *self.sealed_away())

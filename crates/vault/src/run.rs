@@ -171,9 +171,10 @@ impl Run {
         key.clone().ok_or(Error::Posix(Posix::Stale))
     }
 
-    /// Wipes the key; whoever has a copy of it, or keys that follow from it, drops them.
+    /// Wipes the key, and forgets the name; whoever has a copy of it, or keys that follow from it, drops them.
     pub(crate) fn erase_key(&self) {
         self.key.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.set_name(b"");
     }
 
     /// Whether its key was erased here.

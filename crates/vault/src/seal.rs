@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use runvault_crypto::digest::sha256;
-use runvault_crypto::random;
+use runvault_crypto::{random, registers};
 use runvault_format::descriptor::RunKind;
 use runvault_format::digests::{self, Kind as Digested, Line};
 use runvault_format::header::Kind;
@@ -45,7 +45,7 @@ use crate::lease::Holding;
 use crate::outcome::part_opened;
 use crate::run::Run;
 use crate::run_life::{DIR_MODE, remove_all};
-use crate::{Damage, Error, Posix, Result, Vault, runs, sys};
+use crate::{Damage, Error, Posix, Result, Vault, buffers, runs, sys};
 
 const SEAL: &[u8] = b"seal";
 /// Until the rename that commits it.
@@ -232,7 +232,11 @@ impl Vault {
         self.dirs.drop_run(run);
         run.mark_gone();
         run.erase_key();
-        self.sealed_away().extend(self.nodes.of_run(run));
+        let nodes = self.nodes.of_run(run);
+        self.nodes.forget_names(&nodes);
+        self.sealed_away().extend(nodes);
+        buffers::empty_all();
+        registers::wipe();
     }
 
     /// A seal that a killed process had committed, and not told its state folder.

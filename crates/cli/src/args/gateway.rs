@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueHint};
 
+use runvault_custody::kek_home::Wish;
+
 use super::Who;
 use super::keys::label;
 
@@ -42,6 +44,8 @@ Examples:
                                            on the machine itself; asks for the owner's passphrase
   runvault gateway enroll /srv/store --fingerprint 2f6c... --name novaseq-1 --out novaseq-1.req
                                            on a machine where that must not be typed; prints an id
+  runvault gateway enroll /srv/store --fingerprint 2f6c... --kek tpm
+                                           a copy of the state folder is then nothing without this machine
   runvault gateway enroll /srv/store --request novaseq-1.req
                                            the owner, elsewhere; compare the id that it prints
   runvault mount --ingest /srv/store /mnt/runs")]
@@ -58,6 +62,10 @@ pub struct GatewayEnroll {
     /// Write a request for the owner to this file, and sign nothing (an existing file is refused)
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "request")]
     pub out: Option<PathBuf>,
+    /// Where a new state folder keeps the key that seals the keys of its open runs, replaced at every seal: in a file of
+    /// its own (file), or in the TPM, by tpm2-tools (tpm, or tpm:0x01800010 for that NV index and the next) [default: file]
+    #[arg(long, value_name = "HOME", value_parser = kek, conflicts_with = "request")]
+    pub kek: Option<Wish>,
     /// Sign for the machine that wrote this request
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub request: Option<PathBuf>,
@@ -136,4 +144,17 @@ pub struct GatewayRevoke {
     pub json: bool,
     #[command(flatten)]
     pub who: Who,
+}
+
+fn kek(text: &str) -> Result<Wish, String> {
+    let unknown = || format!("{text}: neither file nor tpm nor tpm:0xNV");
+    match text.split_once(':') {
+        None if text == "file" => Ok(Wish::File),
+        None if text == "tpm" => Ok(Wish::Tpm(None)),
+        Some(("tpm", index)) => {
+            let digits = index.strip_prefix("0x").ok_or_else(unknown)?;
+            u32::from_str_radix(digits, 16).map(|index| Wish::Tpm(Some(index))).map_err(|_| unknown())
+        }
+        _ => Err(unknown()),
+    }
 }

@@ -36,7 +36,7 @@ fn run_enroll(args: &GatewayEnroll) -> Result<()> {
     let public = match &args.request {
         Some(request) => public_file::read(request, vault)?,
         None => {
-            let folder = StateFolder::open(&store.state, vault)?;
+            let folder = StateFolder::open_with(&store.state, vault, args.kek.unwrap_or_default())?;
             if let Some(out) = &args.out {
                 folder.write_public(out, args.name.as_deref())?;
                 return tell_request(args.json, out, &folder.public(args.name.as_deref()).id);

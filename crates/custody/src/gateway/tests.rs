@@ -335,7 +335,9 @@ fn the_key_of_a_sealed_run_is_erased_and_the_others_stay() {
     let first = reopen(&start, &chain).unwrap();
     let (sealed, key) = make_run(&root, &chain, &first);
     let (open, open_key) = make_run(&root, &chain, &first);
-    store_seal(&root, &sealed, &begin_seal(&first, sealed));
+    let note = begin_seal(&first, sealed);
+    let (_, first_seal) = first.parse_seal(&note).unwrap();
+    store_seal(&root, &sealed, &note);
     drop(first);
     let kek = get(&start.open_dir(b"kek").unwrap(), "1");
     let mut n = 0;
@@ -352,8 +354,13 @@ fn the_key_of_a_sealed_run_is_erased_and_the_others_stay() {
                 assert_eq!(resume.key.0.expose(), key.0.expose());
                 again.commit_seal(&sealed, b"run").unwrap();
             }
-            None => assert!(killed.is_some() || folder.stat(PENDING_SEAL.as_bytes()).is_err()),
+            None => {
+                assert!(folder.stat(PENDING_SEAL.as_bytes()).is_err(), "call {n}: no other run can be sealed")
+            }
         }
+        let next = again.parse_seal(&begin_seal(&again, open)).unwrap().0;
+        assert_eq!((next.n, next.prev), (2, Some(first_seal)), "call {n}");
+        folder.unlink(PENDING_SEAL.as_bytes()).unwrap();
         assert_eq!(again.held().unwrap(), [open], "call {n}");
         let keks = folder.open_dir(b"kek").unwrap();
         let names = layout_names(&keks);

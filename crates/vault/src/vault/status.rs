@@ -7,7 +7,7 @@ use runvault_format::ids::RunId;
 
 use crate::api::Ino;
 use crate::run_table::{Entry, RunTable};
-use crate::{Error, Vault};
+use crate::{Error, Vault, runs, seal};
 
 /// Names that are not ours are counted up to here in each directory.
 const FOREIGN_MAX: usize = 10_000;
@@ -80,6 +80,24 @@ impl Vault {
     /// How many runs are genuine, but not opened by any key that is held here.
     pub fn closed_runs(&self) -> u64 {
         self.table().entries.values().filter(|entry| matches!(entry, Entry::Closed)).count() as u64
+    }
+
+    /// The runs that this gateway made and nobody sealed, of which it has no key: it was not kept, or is lost. Their
+    /// owner reads them.
+    pub fn lost_runs(&self) -> Vec<RunId> {
+        let table = self.table();
+        let closed = table.entries.iter().filter(|(_, entry)| matches!(entry, Entry::Closed));
+        closed.map(|(id, _)| *id).filter(|id| self.is_lost_here(id)).collect()
+    }
+
+    /// Whether it is one of [`Vault::lost_runs`].
+    pub fn is_lost_here(&self, run: &RunId) -> bool {
+        let Some(gateway) = self.gateway.as_deref() else { return false };
+        let closed = matches!(self.table().entries.get(run), Some(Entry::Closed));
+        let sealed = || seal::has_seal(&self.root, run).unwrap_or(true);
+        let maker =
+            || runs::read_descriptor(&self.root, run, &*self.authority).map(|run| run.descriptor.signer);
+        closed && !sealed() && maker().is_ok_and(|maker| maker == gateway.id())
     }
 
     fn run_status(&self, table: &RunTable, run: RunId, entry: &Entry) -> RunStatus {
