@@ -228,3 +228,45 @@ fn a_hanging_mount_that_was_killed_is_cleared_away() {
     assert_eq!(fs::read(mount.path("run/file")).expect("read"), b"synced");
     mount.unmount();
 }
+
+/// A gateway whose store hangs still says so, by what does not need the store.
+#[test]
+fn a_store_that_hangs_is_an_alarm() {
+    let Some((site, remote, share)) = shared() else { return };
+    site.enroll();
+    let metrics = site.dir().join("runvault.prom");
+    let mount = site
+        .ingest()
+        .store(&remote)
+        .args(["--alarm-slow", "2s", "--alarm-stuck", "4s", "--metrics"])
+        .arg(&metrics)
+        .mount();
+    fs::create_dir(mount.path("run")).expect("a run");
+    share.signal(Signal::STOP);
+    let hangs = probe(mount.path("run/none"));
+    let until = Instant::now() + Duration::from_secs(30);
+    while !mount.log().contains("alarm slow raised: ") {
+        assert!(Instant::now() < until, "{}", mount.log());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let vault = fs::read_dir(&site.state).expect("state").flatten().next().expect("a vault").path();
+    let mut asked = std::os::unix::net::UnixStream::connect(vault.join("control.sock")).expect("a socket");
+    asked.set_read_timeout(Some(Duration::from_secs(20))).expect("a time");
+    asked.write_all(b"alarms\n").expect("asked");
+    let mut said = String::new();
+    std::io::Read::read_to_string(&mut asked, &mut said).expect("an answer although the store hangs");
+    assert!(said.contains("\"alarm\":\"slow\""), "{said}");
+    let waited = || {
+        let text = fs::read_to_string(&metrics).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("runvault_store_wait_seconds "));
+        line.and_then(|value| value.parse::<f64>().ok()).unwrap_or_default()
+    };
+    let until = Instant::now() + Duration::from_secs(20);
+    while waited() < 2.0 {
+        assert!(Instant::now() < until, "{}", fs::read_to_string(&metrics).unwrap_or_default());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    share.signal(Signal::CONT);
+    let _ = hangs.recv_timeout(PROMISE).expect("whoever waited was answered");
+    mount.unmount();
+}
