@@ -110,7 +110,8 @@ fn of_custody(error: &runvault_custody::Error) -> Exit {
         | E::ChainBroken { .. }
         | E::Forked { .. }
         | E::CutShort { .. }
-        | E::RolledBack { .. } => Exit::Damaged,
+        | E::RolledBack { .. }
+        | E::RunGone { .. } => Exit::Damaged,
         E::Busy { .. } | E::ChangedMeanwhile | E::LockChanged => Exit::Busy,
         E::Vault(error) => of_vault(error),
         E::Format(error) => of_format(error),

@@ -62,6 +62,7 @@ fn of_custody(error: &Custody) -> Option<String> {
         Custody::Forked { .. } | Custody::CutShort { .. } | Custody::RolledBack { .. } => {
             "the store is older than this machine has seen it, or another one: put the newest custody/ back".into()
         }
+        Custody::RunGone { .. } => "the store is older than this machine has seen it: put the run back".into(),
         Custody::ChangedMeanwhile => "run the same command again".into(),
         Custody::LockChanged => "open the key with the other new passphrase, then run the same command again if need be".into(),
         Custody::Busy { mountpoint: Some(at), .. } => format!(

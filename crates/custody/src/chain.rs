@@ -15,7 +15,7 @@ use runvault_format::custody_state::{Epoch, State};
 use runvault_format::ids::{Digest, IdentityId, VaultId};
 pub use runvault_format::request::Head;
 use runvault_format::words;
-use runvault_vault::authority::{GatewayKey, LastRun, StateRef};
+use runvault_vault::authority::{GatewayKey, Last, StateRef, Until};
 
 /// A chain whose every line and state was verified. Only [`Chain::load`] makes one.
 #[derive(Clone, Debug)]
@@ -75,11 +75,14 @@ impl Chain {
         self.state.readers.iter().map(|r| (r.label.clone(), r.id)).collect()
     }
 
-    /// An enrolled gateway, and up to which run it counts where it was ended.
+    /// An enrolled gateway, and up to where its chains count if they were ended.
     pub fn gateway_key(&self, id: &IdentityId) -> Option<GatewayKey> {
         let gateway = self.state.gateway(id)?;
-        let last_run = gateway.until.as_ref().map(|until| LastRun { seq: until.seq, hash: until.hash });
-        Some(GatewayKey { sign: gateway.sign, last_run })
+        let until = gateway.until.as_ref().map(|until| Until {
+            run: Last { n: until.seq, hash: until.hash },
+            seal: Last { n: until.seals, hash: until.seals_hash },
+        });
+        Some(GatewayKey { sign: gateway.sign, until })
     }
 
     /// Number and hash of the newest state.

@@ -12,7 +12,8 @@ use crate::chain::Chain;
 use crate::epochs::wrong_key;
 use crate::execute::{Act, execute};
 use crate::identity::Identity;
-use crate::{Error, Result, next_state, settle};
+use crate::settle::{self, Newest};
+use crate::{Error, Result, next_state};
 
 /// Why a gateway that no state names writes nothing.
 pub(crate) fn not_enrolled(gateway: &IdentityId) -> Error {
@@ -37,7 +38,7 @@ pub fn enroll(
     reason: &str,
 ) -> Result<Chain> {
     require_custodian(chain, owner)?;
-    if chain.gateway_key(&gateway.id).is_some_and(|known| known.last_run.is_some()) {
+    if chain.gateway_key(&gateway.id).is_some_and(|known| known.until.is_some()) {
         return Err(revoked(&gateway.id));
     }
     execute(root, chain, owner, |chain| {
@@ -62,7 +63,7 @@ fn require_custodian(chain: &Chain, owner: &Identity) -> Result<()> {
     if known { Ok(()) } else { Err(wrong_key(chain, owner)) }
 }
 
-/// Ends a gateway's chains with the newest run that the store has of it. Nothing if they have ended.
+/// Ends a gateway's chains with the newest run and the newest seal that the store has of it. Nothing if they have ended.
 ///
 /// # Errors
 /// [`Error::WrongKey`], [`Error::NeedsQuorum`], [`Error::NoGateway`], [`Error::ChangedMeanwhile`]; the store's.
@@ -76,15 +77,15 @@ pub fn revoke(
     require_custodian(chain, owner)?;
     execute(root, chain, owner, |chain| {
         let known = chain.gateway_key(gateway).ok_or_else(|| Error::NoGateway(gateway.to_string()))?;
-        if known.last_run.is_some() {
+        if known.until.is_some() {
             return Ok(None);
         }
-        let last = settle::newest_run(root, *gateway, known.sign)?;
+        let last = settle::newest_of(root, *gateway, known.sign, Newest::default())?;
         Ok(Some(Act {
             op: Operation::RevokeGateway { gateway: *gateway },
             reason,
             share: None,
-            state: next_state::without_gateway(chain, gateway, last.map(|head| (head.seq, head.hash))),
+            state: next_state::without_gateway(chain, gateway, last),
         }))
     })
 }
@@ -93,8 +94,8 @@ pub fn revoke(
 mod tests {
     use super::*;
     use crate::gateways::{self, Enrolled};
-    use crate::testing::{custody, enrolled, get, make_run, vault};
-    use runvault_vault::authority::{Gateway, LastRun};
+    use crate::testing::{custody, enrolled, get, make_run, seal, vault};
+    use runvault_vault::authority::{Gateway, Last, Until};
     use runvault_vault::runs;
 
     #[test]
@@ -104,6 +105,7 @@ mod tests {
         let other = enrolled(&root, &mut chain, &owner);
         let (first, _) = make_run(&root, &chain, &gateway);
         let (second, _) = make_run(&root, &chain, &gateway);
+        seal(&root, &gateway, &first);
         let id = gateway.id();
         let chain = revoke(&root, &chain, &owner, &id, "its disk was stolen").unwrap();
         let again = revoke(&root, &chain, &owner, &id, "").unwrap();
@@ -115,6 +117,12 @@ mod tests {
         assert!(read(&first).is_ok() && read(&second).is_ok());
         let refused = read(&third).unwrap_err().to_string();
         assert!(refused.contains("end at number 2"), "{refused}");
+
+        let until = chain.gateway_key(&id).unwrap().until.unwrap();
+        let newest =
+            settle::newest_of(&root, id, chain.gateway_key(&id).unwrap().sign, Newest::default()).unwrap();
+        assert_eq!((until.run.n, until.seal.n, until.seal.hash), (2, 1, newest.seal.map(|seal| seal.hash)));
+        assert!(until.seal.hash.is_some());
 
         assert!(matches!(gateway.require_enrolled(&chain), Err(Error::Revoked { .. })));
         let mut now = chain.clone();
@@ -135,7 +143,8 @@ mod tests {
         // One that made nothing ends before its first run.
         let chain = revoke(&root, &chain, &owner, &other.id(), "").unwrap();
         let known = chain.gateway_key(&other.id()).unwrap();
-        assert_eq!(known.last_run, Some(LastRun { seq: 0, hash: None }));
+        let none = Last { n: 0, hash: None };
+        assert_eq!(known.until, Some(Until { run: none, seal: none }));
     }
 
     #[test]

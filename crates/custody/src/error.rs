@@ -4,7 +4,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use runvault_format::ids::VaultId;
+use runvault_format::ids::{IdentityId, RunId, VaultId};
 
 /// The crate's one error.
 #[derive(Debug, thiserror::Error)]
@@ -125,6 +125,16 @@ pub enum Error {
         pinned: u64,
         /// The last line found.
         found: u64,
+    },
+    /// A gateway's newest run that this machine has seen.
+    #[error("runs/{run}: gone; this machine has seen it, number {seq} of gateway {gateway}")]
+    RunGone {
+        /// Its signer.
+        gateway: IdentityId,
+        /// Counts that gateway's runs.
+        seq: u64,
+        /// The run.
+        run: RunId,
     },
     /// The chain grew or changed while this command worked on it.
     #[error("custody/audit.log changed meanwhile: someone else executes an operation; start again")]

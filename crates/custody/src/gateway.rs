@@ -21,8 +21,10 @@ use serde::{Deserialize, Serialize};
 use crate::chain::Chain;
 use crate::identity::Identity;
 use crate::resume_entries::ResumeEntries;
+use crate::sealed_names::SealedNames;
+use crate::settle::{self, Newest};
 use crate::state_folder::Folder;
-use crate::{Error, Result, enroll, key_files, public_file, settle};
+use crate::{Error, Result, enroll, key_files, public_file};
 
 const IDENTITY: &str = "identity";
 const HEAD: &str = "head";
@@ -36,6 +38,7 @@ pub struct StateFolder {
     vault: VaultId,
     identity: Identity,
     entries: Mutex<ResumeEntries>,
+    names: Mutex<SealedNames>,
     place: Mutex<Place>,
     /// The store, once [`StateFolder::settle`] was called.
     root: OnceLock<Arc<dyn Dir>>,
@@ -84,7 +87,7 @@ pub struct Settled {
     pub adopted: Option<RunId>,
     /// A run whose making was cut short before the store had it: a retired note says so.
     pub retired: Option<RunId>,
-    /// The store has runs of this gateway that the folder (restored from a backup?) did not know.
+    /// The store has runs or seals of this gateway that the folder (restored from a backup?) did not know.
     pub restored: bool,
 }
 
@@ -117,8 +120,9 @@ impl StateFolder {
             pending: read_pending(&folder, &identity)?,
             seals: read_json(&folder, SEALS)?,
         };
+        let names = Mutex::new(SealedNames::open(&folder, &identity)?);
         let (entries, place) = (Mutex::new(entries), Mutex::new(place));
-        Ok(Self { folder, vault, identity, entries, place, root: OnceLock::new() })
+        Ok(Self { folder, vault, identity, entries, names, place, root: OnceLock::new() })
     }
 
     /// The sessions of the runs that the folder holds, without its lock: what `check` compares journals
@@ -170,7 +174,7 @@ impl StateFolder {
 
     /// Whether the newest state names this gateway, without an end to its chain.
     pub fn is_enrolled(&self, chain: &Chain) -> bool {
-        chain.gateway_key(&self.identity.id()).is_some_and(|gateway| gateway.last_run.is_none())
+        chain.gateway_key(&self.identity.id()).is_some_and(|gateway| gateway.until.is_none())
     }
 
     /// [`Error::NotEnrolled`] unless it is; [`Error::Revoked`] where it was.
@@ -179,7 +183,7 @@ impl StateFolder {
     /// Those.
     pub fn require_enrolled(&self, chain: &Chain) -> Result<()> {
         match chain.gateway_key(&self.identity.id()) {
-            Some(known) if known.last_run.is_none() => Ok(()),
+            Some(known) if known.until.is_none() => Ok(()),
             Some(_) => Err(enroll::revoked(&self.identity.id())),
             None => Err(enroll::not_enrolled(&self.identity.id())),
         }
@@ -220,10 +224,14 @@ impl StateFolder {
             other => other?,
         };
         self.settle_seal(root)?;
-        let known = place.head.map_or(0, |head| head.seq);
-        let newest = settle::newest_run(root, self.identity.id(), self.identity.keys.sign.public())?;
-        if let Some(newer) = newest.filter(|newest| newest.seq > known) {
+        let known = Newest { run: place.head, seal: place.seals };
+        let newest = settle::newest_of(root, self.identity.id(), self.identity.keys.sign.public(), known)?;
+        if let Some(newer) = newest.run.filter(|_| newest.run != known.run) {
             self.write_head(&mut place, newer)?;
+            settled.restored = true;
+        }
+        if let Some(newer) = newest.seal.filter(|_| newest.seal != known.seal) {
+            self.write_seals(&mut place, newer)?;
             settled.restored = true;
         }
         Ok(settled)
@@ -255,6 +263,12 @@ impl StateFolder {
     fn write_head(&self, place: &mut Place, head: Head) -> Result<()> {
         self.write_json(HEAD, &head)?;
         place.head = Some(head);
+        Ok(())
+    }
+
+    fn write_seals(&self, place: &mut Place, seals: SealHead) -> Result<()> {
+        self.write_json(SEALS, &seals)?;
+        place.seals = Some(seals);
         Ok(())
     }
 
@@ -291,7 +305,7 @@ impl StateFolder {
     }
 
     /// The pending seal is in the store: it counts, and the run's key is erased.
-    fn commit_seal(&self, run: &RunId) -> Result<()> {
+    fn commit_seal(&self, run: &RunId, name: &[u8]) -> Result<()> {
         let mut place = self.place();
         let note = self.folder.read(PENDING_SEAL)?;
         let note = note.ok_or_else(|| damaged(&self.folder, PENDING_SEAL, "missing"))?;
@@ -299,9 +313,8 @@ impl StateFolder {
         if pending.run != *run {
             return Err(damaged(&self.folder, PENDING_SEAL, format!("of run {}, not of {run}", pending.run)));
         }
-        let head = SealHead { n: pending.n, hash, run: *run };
-        self.write_json(SEALS, &head)?;
-        place.seals = Some(head);
+        self.names().put(name, *run, hash)?;
+        self.write_seals(&mut place, SealHead { n: pending.n, hash, run: *run })?;
         self.entries().erase(run)?;
         self.folder.remove(PENDING_SEAL)
     }
@@ -321,6 +334,10 @@ impl StateFolder {
             return Ok(());
         }
         self.folder.remove(PENDING_SEAL)
+    }
+
+    fn names(&self) -> MutexGuard<'_, SealedNames> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn entries(&self) -> MutexGuard<'_, ResumeEntries> {
@@ -422,8 +439,11 @@ impl Gateway for StateFolder {
     ) -> runvault_vault::Result<Vec<u8>> {
         Ok(StateFolder::begin_seal(self, run, text)?)
     }
-    fn commit_seal(&self, run: &RunId) -> runvault_vault::Result<()> {
-        Ok(StateFolder::commit_seal(self, run)?)
+    fn commit_seal(&self, run: &RunId, name: &[u8]) -> runvault_vault::Result<()> {
+        Ok(StateFolder::commit_seal(self, run, name)?)
+    }
+    fn sealed_as(&self, name: &[u8]) -> runvault_vault::Result<Option<(RunId, Digest)>> {
+        Ok(self.names().get(name))
     }
     fn resume(&self, run: &RunId) -> runvault_vault::Result<Option<Resume>> {
         Ok(self.entries().get(run)?)

@@ -30,7 +30,8 @@ mod races;
 pub mod relock;
 mod resume_entries;
 pub mod rotate;
-pub mod seals_seen;
+mod sealed_names;
+pub mod seen;
 mod settle;
 mod state_folder;
 #[cfg(test)]

@@ -20,6 +20,7 @@ labels! {
     APPROVAL = "runvault/1 approval";
     EXECUTED = "runvault/1 executed";
     SHARE = "runvault/1 share";
+    CONTINUE = "runvault/1 continue";
 }
 
 /// First associated string of an encrypted name.

@@ -40,6 +40,7 @@ pub mod seal;
 mod sealed;
 mod sys;
 pub mod takeover;
+mod union;
 pub mod vault;
 mod view;
 mod xattr;

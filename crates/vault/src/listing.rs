@@ -135,8 +135,8 @@ impl Vault {
         visit: &mut dyn FnMut(&DirEntry) -> bool,
     ) -> Result<()> {
         self.check_open()?;
-        if let Some(ino) = self.handles.sealed_listing(handle)? {
-            return self.list_sealed(ino, cookie, plus, visit);
+        if let Some(listing) = self.handles.sealed_listing(handle)? {
+            return self.list_sealed(&listing, cookie, plus, visit);
         }
         let listing = self.handles.listing(handle)?;
         if self.show_dots(&listing, cookie, visit) == Flow::Stop {

@@ -25,7 +25,10 @@ impl Vault {
             return Err(Posix::NameTooLong.into());
         }
         if is_sealed(parent) {
-            return self.sealed_lookup(parent, name);
+            return match self.sealed_lookup(parent, name) {
+                Err(error) if is_not_found(&error) => self.lookup_later(parent, name),
+                found => found,
+            };
         }
         if let Some(run) = self.run_named(parent, name) {
             return self.lookup_run(parent, name, &run);

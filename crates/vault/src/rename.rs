@@ -67,6 +67,8 @@ impl Vault {
         if let Some(run) = self.run_named(parent, name) {
             return self.rename_run((parent, name), &run, (to, new), how);
         }
+        let known = (self.parent_of_present(parent, name)?, self.parent_to_replace(to, new, how)?);
+        let (parent, to) = (*known.0, *known.1);
         let from = self.directory(parent)?;
         from.body.check_writer()?;
         let dest = match self.directory(to) {

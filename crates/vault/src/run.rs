@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use runvault_crypto::aead::Engine;
 use runvault_crypto::digest::ct_eq;
-use runvault_format::descriptor::{RunDescriptor, RunKind};
+use runvault_format::descriptor::{After, RunDescriptor, RunKind};
 use runvault_format::ids::{IdentityId, RunId};
 use runvault_format::keys::{RunKey, RunKeys};
 use runvault_format::name;
@@ -34,6 +34,8 @@ pub(crate) struct Run {
     pub(crate) serial: u32,
     /// The gateway that made it.
     maker: IdentityId,
+    /// What it adds to.
+    pub(crate) after: Option<After>,
     /// This gateway has its resume entry.
     pub(crate) held: bool,
     /// Nobody writes it any more.
@@ -122,6 +124,7 @@ impl Run {
             opened: descriptor.opened.clone(),
             serial,
             maker: descriptor.signer,
+            after: descriptor.after.clone(),
             held,
             seal,
             geometry: descriptor.geometry,

@@ -14,6 +14,7 @@ use runvault_store::backend::Kind;
 use crate::api::{Ino, ROOT};
 use crate::run::{Loaded, Run};
 use crate::runs;
+use crate::union::{self, Union};
 use crate::{Error, Posix, Result, Vault, record};
 
 /// Components of a folder's path above which no run is looked for.
@@ -58,6 +59,8 @@ pub(crate) struct RunTable {
     pub(crate) entries: BTreeMap<RunId, Entry>,
     folders: HashMap<Vec<u8>, Folder>,
     pub(crate) loose: Option<Arc<Run>>,
+    /// Runs that are shown as one, by the id of each.
+    pub(crate) unions: HashMap<RunId, Arc<Union>>,
     /// Names in `runs/` that are not ours.
     pub(crate) foreign: u64,
 }
@@ -76,6 +79,12 @@ impl RunTable {
     pub(crate) fn has_runs_below(&self, path: &[u8]) -> bool {
         let below = [path, b"/"].concat();
         self.folders.keys().any(|folder| folder == path || folder.starts_with(&below))
+    }
+
+    /// The run in whose tree it is shown, where that is another one.
+    pub(crate) fn first_of(&self, run: &Run) -> Option<RunId> {
+        let first = self.unions.get(&run.id)?.first()?.id;
+        (first != run.id).then_some(first)
     }
 
     fn show(&mut self, folder: &[u8], name: Vec<u8>, run: &Arc<Run>) {
@@ -207,6 +216,7 @@ impl Vault {
         let runs: Vec<Arc<Run>> = table.runs().cloned().collect();
         let shown = self.loose_run().filter(|shown| runs.iter().any(|run| Arc::ptr_eq(run, shown)));
         table.loose = shown.or_else(|| first_loose(&runs, !self.read_only()));
+        table.unions = union::unions(&runs);
         self.name_runs(&mut table, &runs);
         *self.runs.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
     }
@@ -228,7 +238,7 @@ impl Vault {
         }
         let mut folders: HashMap<Vec<u8>, Option<Vec<u8>>> = HashMap::new();
         let mut wanted: BTreeMap<Vec<u8>, Vec<Arc<Run>>> = BTreeMap::new();
-        for run in named {
+        for run in named.into_iter().filter(|run| table.first_of(run).is_none()) {
             let name = run.name();
             let (folder, last) = split(&name);
             let shown = folders.entry(folder.to_vec()).or_insert_with(|| self.shown_folder(&tops, folder));

@@ -109,7 +109,7 @@ impl Vault {
     ///
     /// # Errors
     /// [`Posix::Busy`] while a file of it is open; [`Posix::NotPermitted`] for the files outside any run;
-    /// [`Error::NotHeld`], [`Error::NotMaker`], [`Error::Sealed`], [`Error::Held`]; the store's.
+    /// [`Error::NotHeld`], [`Error::NotMaker`], [`Error::Revoked`], [`Error::Sealed`], [`Error::Held`]; the store's.
     pub fn seal(&self, run: &RunId, about: About<'_>, progress: &mut dyn FnMut(u64, u64)) -> Result<Outcome> {
         self.check_open()?;
         let gateway = self.gateway.as_deref().ok_or(Posix::ReadOnly)?;
@@ -129,6 +129,7 @@ impl Vault {
         if run.maker() != gateway.id() {
             return Err(Error::NotMaker { run: run.id.to_string(), maker: run.maker().to_string() });
         }
+        self.require_unrevoked(gateway)?;
         if has_seal(&self.root, &run.id)? {
             // It was put in place, and what comes after that failed.
             self.finish_seal(gateway, &run)?;
@@ -168,7 +169,7 @@ impl Vault {
         let tree = dir.open_dir(b"tree").map_err(|e| part_opened("open", object("/tree"), e))?;
         let context = run.reader(&tree)?;
         let seal = read_back::read_back(&self.root, &dir, &run.id, &*self.authority, &context)?;
-        gateway.commit_seal(&run.id)?;
+        gateway.commit_seal(&run.id, &run.name())?;
         self.authority.note_seal(&run.id, &seal.hash);
         self.let_go_of(run);
         Ok(())
@@ -199,7 +200,6 @@ impl Vault {
             dir.open_dir(b"tree").map_err(|e| part_opened("open", format!("runs/{}/tree", run.id), e))?;
         dir.sync_fs().map_err(|e| Error::store("sync", format!("runs/{}", run.id), e))?;
         let context = run.reader(&tree)?;
-        self.authority.refresh();
         let outcome = Making { vault: self, gateway, run, dir: &dir, context: &context, holding: &holding }
             .make(about, progress);
         if let Err(error) = holding.give_up() {
@@ -266,15 +266,16 @@ impl Making<'_> {
         let mut lines = std::mem::take(&mut survey.lines);
         let (manifest_sha256, manifest_id) = self.write_manifest(survey, text, &*new)?;
         let verified = runs::read_descriptor(&self.vault.root, &self.run.id, &*self.vault.authority)?;
-        for (name, path) in [("run.json", "run.json"), (MANIFEST, "seal/manifest"), (PINS, "seal/pins")] {
-            let from = if name == "run.json" { &**self.dir } else { &*new };
-            let kind = Digested::File(self.hash(from, name)?);
-            lines.push(Line { path: path.to_owned(), kind });
+        let sealed = self.vault.authority.seal_run(&self.run.id, &self.run.key()?)?;
+        self.put_envelopes(&*new, &sealed)?;
+        for name in ["run.json", "name"] {
+            lines.push(Line { path: name.to_owned(), kind: Digested::File(self.hash(&**self.dir, name)?) });
+        }
+        for name in [MANIFEST, PINS].into_iter().chain(sealed.of_the_vault().map(|e| e.name.as_str())) {
+            lines.push(Line { path: format!("seal/{name}"), kind: Digested::File(self.hash(&*new, name)?) });
         }
         let digests = digests::encode(lines);
         self.put(&*new, DIGESTS, &digests)?;
-        let sealed = self.vault.authority.seal_run(&self.run.id, &self.run.key()?)?;
-        self.put_envelopes(&*new, &sealed)?;
         let run_note = Note::parse(&verified.note).map_err(|e| self.damaged("run.json", e))?;
         let run_note = text_hash(run_note.text);
         let mut n = 0;
@@ -375,13 +376,13 @@ impl Making<'_> {
     fn put_envelopes(&self, new: &dyn Dir, sealed: &Sealed) -> Result<()> {
         for envelope in &sealed.envelopes {
             runs::put_envelope(&self.vault.root, &self.run.id, envelope)?;
-            if envelope.name.starts_with("vault-") {
-                self.put(new, &envelope.name, &envelope.bytes)?;
-            }
+        }
+        for envelope in sealed.of_the_vault() {
+            self.put(new, &envelope.name, &envelope.bytes)?;
         }
         // Soon the key is nowhere else.
         let keys = self.dir.open_dir(b"keys").map_err(|e| self.failed("open", "keys", e))?;
-        for envelope in sealed.envelopes.iter().filter(|envelope| envelope.name.starts_with("vault-")) {
+        for envelope in sealed.of_the_vault() {
             for dir in [&*keys, new] {
                 let found = read_back::fresh(dir, &envelope.name, envelope.bytes.len());
                 if found.map_err(|e| self.failed("read back", &envelope.name, e))? != envelope.bytes {

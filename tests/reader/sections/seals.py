@@ -144,7 +144,7 @@ def parse_pins(data):
 
 # 17.4 Digests
 
-PATH = re.compile(r"(?:[a-z0-9_.]+/)*[a-z0-9_.]+")
+PATH = re.compile(r"(?:[a-z0-9_.-]+/)*[a-z0-9_.-]+")
 LINE = re.compile(r"(?:(?P<file>[0-9a-f]{64})  |# (?:(?P<kind>dir|fifo|socket|char|block)|link (?P<link>[0-9a-f]{64})) )"
                   r"(?P<path>.*)")
 
@@ -176,7 +176,13 @@ class Seal:
             data = seal.read("seal.note", 1 << 20)
             note, described = Note(data), run.descriptor
             gateway = next(g for g in gateways if g["id"] == described["signer"])
-            self.note = parse_seal_text(note.signed_by(described["signer"], un64(gateway["sign"])))
+            text = note.signed_by(described["signer"], un64(gateway["sign"]))
+            self.note = parse_seal_text(text)
+            if gateway["until"] is not None:
+                end = gateway["until"]
+                demand(self.note["n"] <= end["seals"], "seal", "the gateway's time is over")
+                last = self.note["n"] == end["seals"]
+                demand(not last or sha256(text).hex() == end["seals_hash"], "seal", "not the gateway's last seal")
             run_note = sha256(Note(run.dir.read("run.json", 1 << 20)).text).hex()
             mine = (run.id.hex(), described["signer"], run_note)
             demand((self.note["run"], self.note["gateway"], self.note["run_note"]) == mine, "seal", "of another run")
@@ -211,6 +217,10 @@ class Seal:
             except (Refusal, OSError) as refusal:
                 refuse(path.encode(), refusal)
         signed = {path for path, _, _ in self.digests}
+        with self.run.dir.dir("seal") as seal:
+            for path in below(seal, "seal"):
+                if path not in signed | {"seal/seal.note", "seal/digests"}:
+                    refuse(path.encode(), Refusal("digests", "added"))
         with self.run.dir.dir("tree") as tree:
             for path in below(tree, "tree"):
                 if path not in signed:

@@ -126,11 +126,11 @@ fn right(gateway: &Enrolled) -> String {
 fn run_revoke(args: &GatewayRevoke) -> Result<()> {
     let store = Store::open(&args.store, &args.who)?;
     let id = gateways::named(&store.chain, &args.name)?;
-    let before = store.chain.gateway_key(&id).and_then(|known| known.last_run);
+    let before = store.chain.gateway_key(&id).and_then(|known| known.until);
     let owner = store.identity(&args.who)?;
     let chain = enroll::revoke(&store.root, &store.chain, &owner, &id, &args.reason)?;
     store.pin(&chain)?;
-    let last = chain.gateway_key(&id).and_then(|known| known.last_run).map_or(0, |last| last.seq);
+    let last = chain.gateway_key(&id).and_then(|known| known.until).map_or(0, |until| until.run.n);
     if args.json {
         return output::json(&json!({ "gateway": id, "last_run": last, "already": before.is_some() }));
     }

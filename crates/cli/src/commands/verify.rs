@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use runvault_custody::follow::with_newest_keys;
-use runvault_custody::seals_seen::Remembering;
+use runvault_custody::seen::Remembering;
 use runvault_format::ids::RunId;
 use runvault_store::backend::Dir;
 use runvault_vault::Error;

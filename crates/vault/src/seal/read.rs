@@ -12,6 +12,7 @@ use runvault_format::manifest::{self, Header, Manifest};
 use runvault_format::note::{Note, text_hash};
 use runvault_format::pins::{self, Pinned};
 use runvault_format::seal_note::SealNote;
+use runvault_format::size::Geometry;
 use runvault_store::backend::{Access, Dir};
 use runvault_store::read_whole::read_whole;
 
@@ -38,6 +39,7 @@ pub struct Seal {
     pub hash: Digest,
     pub(super) dir: Arc<dyn Dir>,
     run: RunId,
+    geometry: Geometry,
 }
 
 /// Whether a run has a seal, good or bad.
@@ -97,7 +99,16 @@ impl Seal {
         if note.run_note != text_hash(run_note.text) {
             return Err(refuse("it is for another run.json"));
         }
-        Ok(Self { note, hash: text_hash(&text), dir, run: *run })
+        let last = key.until.map(|until| until.seal);
+        if let Some(why) = last.and_then(|last| last.refuses("seal", Some(note.n), || text_hash(&text))) {
+            return Err(refuse(&format!("{why} (gateway {signer})")));
+        }
+        Ok(Self { note, hash: text_hash(&text), dir, run: *run, geometry: verified.descriptor.geometry })
+    }
+
+    /// More than any stored file of the run has: all that was sealed, and the largest manifest.
+    pub(super) fn longest(&self) -> u64 {
+        self.geometry.stored_len_with_header(self.note.bytes.saturating_add(MANIFEST_MAX))
     }
 
     /// The signed hash of everything that is stored.
@@ -106,10 +117,18 @@ impl Seal {
     /// [`Damage::Run`] where it is not what the note names; the store's.
     pub fn digests(&self) -> Result<Vec<Line>> {
         let object = || format!("runs/{}/seal/{DIGESTS}", self.run);
-        let bytes = read_whole(&*self.dir, DIGESTS.as_bytes(), DIGESTS_MAX);
-        let bytes = bytes.map_err(|e| part_opened("read", object(), e))?;
+        let other = || Error::damaged(object(), Damage::Run("not what the seal names".to_owned()));
+        let opened = |e| part_opened("read", object(), e);
+        // Nothing of its size is kept before it is known to be the one that was signed.
+        let stored = self.dir.stat(DIGESTS.as_bytes()).map_err(opened)?;
+        if stored.size > DIGESTS_MAX as u64
+            || hash(&*self.dir, DIGESTS.as_bytes()).map_err(opened)? != self.note.digests_sha256
+        {
+            return Err(other());
+        }
+        let bytes = read_whole(&*self.dir, DIGESTS.as_bytes(), DIGESTS_MAX).map_err(opened)?;
         if Digest(sha256(&[&bytes])) != self.note.digests_sha256 {
-            return Err(Error::damaged(object(), Damage::Run("not what the seal names".to_owned())));
+            return Err(other());
         }
         digests::parse(&bytes).map_err(|e| Error::damaged(object(), Damage::Run(e.to_string())))
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError};
 use runvault_format::ids::RunId;
 
 use crate::api::Ino;
-use crate::run_table::Entry;
+use crate::run_table::{Entry, RunTable};
 use crate::{Error, Vault};
 
 /// Names that are not ours are counted up to here in each directory.
@@ -27,6 +27,8 @@ pub struct RunStatus {
     pub trouble: Option<String>,
     /// Genuine, but no key that is held here opens it: it is not shown.
     pub closed: bool,
+    /// The sealed run that it adds to, and in whose tree it is shown.
+    pub continues: Option<RunId>,
     /// It is being sealed: nothing of it opens until that is done.
     pub sealing: bool,
 }
@@ -51,7 +53,7 @@ impl Vault {
     /// What `status` shows.
     pub fn status(&self) -> Status {
         let table = self.table();
-        let runs = table.entries.iter().map(|(id, entry)| self.run_status(*id, entry)).collect();
+        let runs = table.entries.iter().map(|(id, entry)| self.run_status(&table, *id, entry)).collect();
         let foreign = self.foreign.lock().unwrap_or_else(PoisonError::into_inner);
         let synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
         Status {
@@ -80,7 +82,7 @@ impl Vault {
         self.table().entries.values().filter(|entry| matches!(entry, Entry::Closed)).count() as u64
     }
 
-    fn run_status(&self, run: RunId, entry: &Entry) -> RunStatus {
+    fn run_status(&self, table: &RunTable, run: RunId, entry: &Entry) -> RunStatus {
         let mut status = RunStatus {
             run,
             name: None,
@@ -89,12 +91,14 @@ impl Vault {
             trouble: None,
             closed: false,
             sealing: false,
+            continues: None,
         };
         match entry {
             Entry::Closed => status.closed = true,
             Entry::Trouble(error) => status.trouble = Some(error.to_string()),
             Entry::Run(run) => {
                 status.name = Some(run.name());
+                status.continues = table.first_of(run);
                 status.sealing = run.is_closed_for_good();
                 status.holder = self.holder_of(run);
                 let body = run.opened_body();

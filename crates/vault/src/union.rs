@@ -1,0 +1,317 @@
+//! A sealed run and its continuations, shown as one tree.
+//!
+//! The sealed run is the first layer, and every later one adds to it: a name is that of the earliest layer that has
+//! it. A directory that several have is shown by the node of the earliest, and lists what is in all of them. Only
+//! directories of sealed runs are looked at so, since what is not sealed is the last layer.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use runvault_format::ids::RunId;
+use runvault_store::backend::{Kind, Rename};
+
+use crate::api::{Attr, Caller, DirEntry, Ino, ROOT};
+use crate::outcome::is_not_found;
+use crate::run::Run;
+use crate::sealed::is_sealed;
+use crate::{Error, Posix, Result, Vault};
+
+/// The layers of one run, the earliest first.
+pub(crate) struct Union {
+    layers: Vec<Arc<Run>>,
+    /// Clashes that were told, by layer and node.
+    told: Mutex<HashSet<(RunId, Ino)>>,
+}
+
+impl Union {
+    /// The run that the others continue.
+    pub(crate) fn first(&self) -> Option<&Arc<Run>> {
+        self.layers.first()
+    }
+
+    fn later_than(&self, run: &RunId) -> &[Arc<Run>] {
+        let at = self.layers.iter().position(|layer| layer.id == *run);
+        at.and_then(|at| self.layers.get(at + 1..)).unwrap_or_default()
+    }
+}
+
+/// Which runs belong together, by the id of each of them.
+pub(crate) fn unions(runs: &[Arc<Run>]) -> HashMap<RunId, Arc<Union>> {
+    let by_id: HashMap<RunId, &Arc<Run>> = runs.iter().map(|run| (run.id, run)).collect();
+    let mut layers: HashMap<RunId, Vec<Arc<Run>>> = HashMap::new();
+    for run in runs {
+        if let Some(first) = first_of(run, &by_id).filter(|first| first.id != run.id) {
+            layers.entry(first.id).or_insert_with(|| vec![first.clone()]).push(run.clone());
+        }
+    }
+    let mut unions = HashMap::new();
+    for (_, mut layers) in layers {
+        if let Some(later) = layers.get_mut(1..) {
+            later.sort_by(|a, b| (&a.opened, a.id).cmp(&(&b.opened, b.id)));
+        }
+        let union = Arc::new(Union { layers, told: Mutex::default() });
+        unions.extend(union.layers.iter().map(|layer| (layer.id, union.clone())));
+    }
+    unions
+}
+
+/// The run that a run continues in the end: itself, where it continues none that is here.
+fn first_of<'a>(run: &'a Arc<Run>, by_id: &HashMap<RunId, &'a Arc<Run>>) -> Option<&'a Arc<Run>> {
+    let mut at = run;
+    // Each names the hash of a seal that was there before it, so no chain of them is longer than all.
+    for _ in 0..by_id.len() {
+        let Some(after) = &at.after else { return Some(at) };
+        let earlier = by_id.get(&after.run)?;
+        let seal = earlier.seal()?.hash();
+        if !after.joins(&at.maker(), &earlier.id, &earlier.maker(), &seal) {
+            return None;
+        }
+        at = earlier;
+    }
+    None
+}
+
+/// A directory's node, known until this is dropped.
+pub(crate) struct Known<'a> {
+    vault: &'a Vault,
+    ino: Ino,
+    counted: bool,
+}
+
+impl Deref for Known<'_> {
+    type Target = Ino;
+    fn deref(&self) -> &Ino {
+        &self.ino
+    }
+}
+
+impl Drop for Known<'_> {
+    fn drop(&mut self) {
+        if self.counted {
+            self.vault.forget(self.ino, 1);
+        }
+    }
+}
+
+/// A directory of a sealed run that is not the last layer.
+struct Place {
+    union: Arc<Union>,
+    run: Arc<Run>,
+    /// Names from the run's top to it.
+    path: Vec<Vec<u8>>,
+}
+
+impl Place {
+    fn later(&self) -> &[Arc<Run>] {
+        self.union.later_than(&self.run.id)
+    }
+}
+
+impl Vault {
+    /// `None`: nothing continues the run of this directory.
+    fn place_in_union(&self, dir: Ino) -> Result<Option<Place>> {
+        let run = self.run_of_sealed(dir)?;
+        let Some(union) = self.table().unions.get(&run.id).cloned() else { return Ok(None) };
+        let path = self.sealed_path(dir)?;
+        Ok(Some(Place { union, run, path }))
+    }
+
+    /// A name that a directory of a sealed run does not have, in the runs that continue it.
+    pub(crate) fn lookup_later(&self, dir: Ino, name: &[u8]) -> Result<Attr> {
+        if let Some(place) = self.place_in_union(dir)? {
+            for layer in place.later() {
+                let Some(dir) = self.dir_in(layer, &place.path)? else { continue };
+                match self.lookup_in_layer(*dir, name) {
+                    Err(error) if is_not_found(&error) => {}
+                    found => return found,
+                }
+            }
+        }
+        Err(Posix::NotFound.into())
+    }
+
+    fn lookup_in_layer(&self, dir: Ino, name: &[u8]) -> Result<Attr> {
+        if is_sealed(dir) { self.sealed_lookup(dir, name) } else { self.lookup(dir, name) }
+    }
+
+    /// The directory of that path in one layer; `None` where it has none.
+    fn dir_in(&self, layer: &Arc<Run>, path: &[Vec<u8>]) -> Result<Option<Known<'_>>> {
+        let known = |attr: Attr| Known { vault: self, ino: attr.ino, counted: !is_sealed(attr.ino) };
+        let missing = |error: Error| if is_not_found(&error) { Ok(None) } else { Err(error) };
+        let name = layer.name();
+        let mut at = match self.lookup_run(ROOT, &name, layer) {
+            Ok(attr) => known(attr),
+            Err(error) => return missing(error),
+        };
+        for name in path {
+            match self.lookup_in_layer(*at, name) {
+                Ok(attr) if attr.kind == Kind::Dir => at = known(attr),
+                Ok(attr) => {
+                    drop(known(attr));
+                    return Ok(None);
+                }
+                Err(error) => return missing(error),
+            }
+        }
+        Ok(Some(at))
+    }
+
+    /// What the later layers add to a listing of a directory of a sealed run: names that no earlier one has.
+    pub(crate) fn list_later(&self, dir: Ino) -> Result<Vec<DirEntry>> {
+        let mut found = Vec::new();
+        let Some(place) = self.place_in_union(dir)? else { return Ok(found) };
+        let mut names: HashSet<Vec<u8>> = HashSet::new();
+        for layer in place.later() {
+            let Some(in_layer) = self.dir_in(layer, &place.path)? else { continue };
+            let here = self.list_layer(*in_layer)?;
+            for entry in here.into_iter().filter(|entry| !matches!(entry.name.as_slice(), b"." | b"..")) {
+                match self.sealed_lookup(dir, &entry.name) {
+                    Err(error) if is_not_found(&error) => {
+                        if names.insert(entry.name.clone()) {
+                            found.push(entry);
+                        }
+                    }
+                    Ok(attr) if attr.kind == Kind::Dir && entry.kind == Kind::Dir => {}
+                    Ok(_) => place.union.tell_clash(layer, entry.ino),
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// All entries of a directory of one layer.
+    fn list_layer(&self, dir: Ino) -> Result<Vec<DirEntry>> {
+        let mut found = Vec::new();
+        let mut take = |entry: &DirEntry| {
+            found.push(entry.clone());
+            true
+        };
+        if is_sealed(dir) {
+            self.list_own(dir, 0, false, &mut take)?;
+            return Ok(found);
+        }
+        let handle = self.opendir(dir)?;
+        let listed = self.readdir(handle, 0, false, &mut take);
+        self.releasedir(handle)?;
+        listed.map(|()| found)
+    }
+
+    /// The directory that a name is to be made in: of a sealed run, that of the same path in the run that continues
+    /// it here, which is made if there is none.
+    ///
+    /// # Errors
+    /// [`Posix::Exists`] where a sealed layer has the name; [`Error::Sealed`] where this machine may not continue it.
+    pub(crate) fn parent_to_change(&self, dir: Ino, name: &[u8]) -> Result<Known<'_>> {
+        self.check_open()?;
+        if !is_sealed(dir) {
+            return Ok(Known { vault: self, ino: dir, counted: false });
+        }
+        if self.read_only() {
+            return Err(Posix::ReadOnly.into());
+        }
+        match self.sealed_layers_have(dir, name) {
+            Ok(true) => return Err(Posix::Exists.into()),
+            other => _ = other?,
+        }
+        let run = self.run_of_sealed(dir)?;
+        let path = self.sealed_path(dir)?;
+        let continuation = self.continuation_of(dir, &run)?;
+        let mut at = self.dir_in(&continuation, &[])?.ok_or(Posix::Stale)?;
+        let mut sealed = self.sealed_top(&run)?;
+        for name in &path {
+            // As it was sealed, so that a copy of the continuation alone looks like the run.
+            sealed = self.sealed_lookup(sealed.ino, name)?;
+            let found = match self.lookup(*at, name) {
+                Err(error) if is_not_found(&error) => {
+                    let caller = Caller { uid: sealed.uid, gid: sealed.gid, pid: 0, umask: 0 };
+                    match self.make_dir_in(&caller, *at, name, sealed.mode) {
+                        Err(Error::Posix(Posix::Exists)) => self.lookup(*at, name)?,
+                        made => made?,
+                    }
+                }
+                found => found?,
+            };
+            at = Known { vault: self, ino: found.ino, counted: true };
+        }
+        Ok(at)
+    }
+
+    /// [`Vault::parent_to_change`] for a rename: what was sealed is not replaced.
+    pub(crate) fn parent_to_replace(&self, dir: Ino, name: &[u8], how: Rename) -> Result<Known<'_>> {
+        match self.parent_to_change(dir, name) {
+            Err(Error::Posix(Posix::Exists)) if how != Rename::NoReplace => Err(self.sealed_refusal(dir)),
+            found => found,
+        }
+    }
+
+    /// The directory that a name is to be taken out of, or put over one.
+    ///
+    /// # Errors
+    /// [`Error::Sealed`] where a sealed layer has the name; [`Posix::NotFound`] where none has.
+    pub(crate) fn parent_of_present(&self, dir: Ino, name: &[u8]) -> Result<Known<'_>> {
+        self.check_open()?;
+        if !is_sealed(dir) {
+            return Ok(Known { vault: self, ino: dir, counted: false });
+        }
+        if self.read_only() || self.sealed_layers_have(dir, name)? {
+            return Err(self.sealed_refusal(dir));
+        }
+        let place = self.place_in_union(dir)?.ok_or(Posix::NotFound)?;
+        let open =
+            place.later().iter().find(|layer| layer.held && !layer.is_sealed()).ok_or(Posix::NotFound)?;
+        self.dir_in(open, &place.path)?.ok_or(Error::Posix(Posix::NotFound))
+    }
+
+    fn sealed_layers_have(&self, dir: Ino, name: &[u8]) -> Result<bool> {
+        let has = |dir| match self.sealed_lookup(dir, name) {
+            Ok(_) => Ok(true),
+            Err(error) if is_not_found(&error) => Ok(false),
+            Err(error) => Err(error),
+        };
+        if has(dir)? {
+            return Ok(true);
+        }
+        let Some(place) = self.place_in_union(dir)? else { return Ok(false) };
+        for layer in place.later().iter().filter(|layer| layer.is_sealed()) {
+            if let Some(dir) = self.dir_in(layer, &place.path)?
+                && has(*dir)?
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The open run of this gateway that continues a sealed one.
+    fn continuation_of(&self, dir: Ino, run: &Arc<Run>) -> Result<Arc<Run>> {
+        let _one = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        let union = self.table().unions.get(&run.id).cloned();
+        let layers = union.as_ref().map_or_else(|| vec![run.clone()], |union| union.layers.clone());
+        if let Some(open) = layers.iter().find(|layer| layer.held && !layer.is_sealed()) {
+            return Ok(open.clone());
+        }
+        let newest = layers.iter().rev().find(|layer| layer.is_sealed()).ok_or(Posix::Stale)?;
+        let ours = self.gateway.as_ref().is_some_and(|gateway| gateway.id() == newest.maker());
+        if !ours {
+            return Err(self.sealed_refusal(dir));
+        }
+        let first = layers.first().unwrap_or(run);
+        self.make_continuation(newest, &first.name(), &self.sealed_top(first)?)
+    }
+}
+
+impl Union {
+    /// Two layers have a name that is not a directory in both.
+    fn tell_clash(&self, layer: &Run, ino: Ino) {
+        let new = self.told.lock().unwrap_or_else(PoisonError::into_inner).insert((layer.id, ino));
+        if new && let Some(first) = self.first() {
+            log::warn!(
+                "run {}: it has a file of a name that run {}, which it continues, has too: the earlier one is shown",
+                layer.id,
+                first.id
+            );
+        }
+    }
+}
