@@ -55,7 +55,7 @@ pub fn run(source: Source, store: &Path) -> Result<()> {
     signals::on_first(move |_| told.store(true, Ordering::SeqCst))?;
     let looks = look(source)?;
     // Restores the terminal after a panic too.
-    let mut terminal = ratatui::try_init()?;
+    let mut terminal = ratatui::try_init().inspect_err(|_| ratatui::restore())?;
     let shown = show(&mut terminal, &looks, Screen::of(output::shown(store)), &ended);
     ratatui::restore();
     // Who still looks writes nothing, and ends with the process.
