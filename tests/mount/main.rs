@@ -5,6 +5,7 @@ mod attributes;
 mod bad_input;
 mod calls;
 mod contained;
+mod continuations;
 mod custody;
 mod deep;
 mod gateways;

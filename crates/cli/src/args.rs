@@ -13,7 +13,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 pub use alarms::Alarms;
-pub use gateway::{Gateway, GatewayCommand, GatewayEnroll, GatewayList, GatewayRevoke};
+pub use gateway::{Gateway, GatewayAdmit, GatewayCommand, GatewayEnroll, GatewayList, GatewayRevoke};
 pub use keys::{Custody, CustodyCommand, Fingerprint, Init, Key, KeyCommand, KeyExport, Passwd, Rotate};
 pub use sealing::{Doctor, ManifestOf, Runs, Scrub, Seal, Verify};
 pub use who::{Unlock, Who};

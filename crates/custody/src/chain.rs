@@ -10,9 +10,11 @@ mod tests;
 
 pub(crate) use self::load::Mark;
 
+use std::collections::HashSet;
+
 use runvault_crypto::envelope::KemPublic;
 use runvault_format::custody_state::{Epoch, State};
-use runvault_format::ids::{Digest, IdentityId, VaultId};
+use runvault_format::ids::{Digest, IdentityId, RunId, VaultId};
 pub use runvault_format::request::Head;
 use runvault_format::words;
 use runvault_vault::authority::{GatewayKey, Last, StateRef, Until};
@@ -29,6 +31,8 @@ pub struct Chain {
     state_hash: Digest,
     /// The state's last epoch.
     current: Epoch,
+    /// Gateways that do what only the maker of a run may; `None`: add to any run.
+    admitted: HashSet<(IdentityId, Option<RunId>)>,
 }
 
 impl Chain {
@@ -83,6 +87,11 @@ impl Chain {
             seal: Last { n: until.seals, hash: until.seals_hash },
         });
         Some(GatewayKey { sign: gateway.sign, until })
+    }
+
+    /// Whether a gateway was admitted to a run of another one; `None`: to add to any.
+    pub fn is_admitted(&self, gateway: &IdentityId, run: Option<&RunId>) -> bool {
+        self.admitted.contains(&(*gateway, run.copied()))
     }
 
     /// Number and hash of the newest state.

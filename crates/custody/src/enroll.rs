@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use runvault_format::ids::IdentityId;
+use runvault_format::ids::{IdentityId, RunId};
 use runvault_format::public_key::PublicKey;
 use runvault_format::request::Operation;
 use runvault_store::backend::Dir;
@@ -90,6 +90,34 @@ pub fn revoke(
     })
 }
 
+/// Lets a gateway add to a run of another one once it is sealed, and seal it; `None`: add to any. Nothing if it may.
+///
+/// # Errors
+/// [`Error::WrongKey`], [`Error::NeedsQuorum`], [`Error::NoGateway`], [`Error::Revoked`], [`Error::ChangedMeanwhile`];
+/// the store's.
+pub fn admit(
+    root: &Arc<dyn Dir>,
+    chain: &Chain,
+    owner: &Identity,
+    gateway: &IdentityId,
+    run: Option<&RunId>,
+    reason: &str,
+) -> Result<Chain> {
+    require_custodian(chain, owner)?;
+    execute(root, chain, owner, |chain| {
+        let known = chain.gateway_key(gateway).ok_or_else(|| Error::NoGateway(gateway.to_string()))?;
+        if known.until.is_some() {
+            return Err(revoked(gateway));
+        }
+        Ok((!chain.is_admitted(gateway, run)).then(|| Act {
+            op: Operation::AdmitGateway { gateway: *gateway, run: run.copied() },
+            reason,
+            share: None,
+            state: next_state::unchanged(chain),
+        }))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,6 +173,29 @@ mod tests {
         let known = chain.gateway_key(&other.id()).unwrap();
         let none = Last { n: 0, hash: None };
         assert_eq!(known.until, Some(Until { run: none, seal: none }));
+    }
+
+    #[test]
+    fn an_admission_is_one_line_and_says_for_what() {
+        let (root, owner, mut chain) = vault();
+        let gateway = enrolled(&root, &mut chain, &owner);
+        let other = enrolled(&root, &mut chain, &owner);
+        let (run, _) = make_run(&root, &chain, &other);
+        let head = chain.head().n;
+        let id = gateway.id();
+        let chain = admit(&root, &chain, &owner, &id, Some(&run), "taken over").unwrap();
+        assert!(chain.is_admitted(&id, Some(&run)) && !chain.is_admitted(&id, None));
+        let again = admit(&root, &chain, &owner, &id, Some(&run), "").unwrap();
+        assert_eq!((again.head().n, head + 1), (head + 1, chain.head().n));
+        let chain = admit(&root, &chain, &owner, &id, None, "results").unwrap();
+        let read = Chain::load(&root).unwrap();
+        assert!(read.is_admitted(&id, None) && read.is_admitted(&id, Some(&run)));
+        assert!(!read.is_admitted(&other.id(), None));
+        let stranger = Identity::generate("stranger").unwrap();
+        assert!(matches!(admit(&root, &chain, &stranger, &id, None, ""), Err(Error::WrongKey { .. })));
+        assert!(matches!(admit(&root, &chain, &owner, &stranger.id(), None, ""), Err(Error::NoGateway(_))));
+        let chain = revoke(&root, &chain, &owner, &id, "").unwrap();
+        assert!(matches!(admit(&root, &chain, &owner, &id, None, ""), Err(Error::Revoked { .. })));
     }
 
     #[test]

@@ -15,6 +15,11 @@ fn next(chain: &Chain) -> State {
     State { n: chain.head().n.saturating_add(1), ..chain.state().clone() }
 }
 
+/// Nothing changes but what the line says.
+pub(crate) fn unchanged(chain: &Chain) -> State {
+    next(chain)
+}
+
 /// One more gateway, under a label that no other has.
 pub(crate) fn with_gateway(chain: &Chain, gateway: &PublicKey) -> State {
     let mut state = next(chain);

@@ -176,7 +176,7 @@ fn is_there(root: &Arc<dyn Dir>, chain: &Chain, gateway: &IdentityId, seen: &Run
     if known.until.is_some_and(|until| until.run.n < seen.seq) {
         return Ok(true);
     }
-    Ok(settle::has_run(root, gateway, &known.sign, seen)?
+    Ok(settle::has_run(root, &seen.run)?
         || settle::retired_note(root, &seen.run, |id| (id == gateway).then_some(known.sign))?
             .is_some_and(|said| said.run_note == seen.hash))
 }
@@ -277,8 +277,9 @@ mod tests {
         put(&retired, &newest.to_string(), &said);
         take_away(&removed, &newest);
         check(&removed).unwrap();
-        // Another run of the same gateway under its name is not it.
-        put(&run_dir(&removed, &first), "run.json", b"x");
+        // One that is damaged is not gone: whoever reads it says so.
+        put(&run_dir(&root, &newest), "run.json", b"x");
+        check(&root).unwrap();
         retired.unlink(newest.to_string().as_bytes()).unwrap();
         assert!(matches!(check(&removed), Err(Error::RunGone { .. })));
         // A person accepts it, once.

@@ -59,6 +59,9 @@ impl Authority for Remembering {
     fn gateway_key(&self, id: &IdentityId) -> Option<GatewayKey> {
         self.of.gateway_key(id)
     }
+    fn is_admitted(&self, gateway: &IdentityId, run: Option<&RunId>) -> bool {
+        self.of.is_admitted(gateway, run)
+    }
     fn envelope_names(&self) -> Vec<String> {
         self.of.envelope_names()
     }

@@ -12,7 +12,7 @@ use runvault_format::seal_note::SealNote;
 use runvault_store::backend::Dir;
 use runvault_store::replace::replace;
 
-use crate::gateway::{Head, Pending, SealHead, parse_signed};
+use crate::gateway::{Head, Pending, SealHead};
 use crate::layout::{self, OBJECT_MAX, PUBLIC_MODE, RETIRED, RUNS};
 use crate::{Error, Result};
 
@@ -32,16 +32,10 @@ pub(crate) fn runs(root: &Arc<dyn Dir>) -> Result<Vec<RunId>> {
     Ok(names.iter().filter_map(|name| std::str::from_utf8(name).ok()?.parse().ok()).collect())
 }
 
-/// Whether the store has this run of the gateway's.
-pub(crate) fn has_run(
-    root: &Arc<dyn Dir>,
-    gateway: &IdentityId,
-    key: &VerifyingKey,
-    seen: &Head,
-) -> Result<bool> {
+/// Whether the store has a run of that id, in whatever state: what is damaged is somebody else's to name.
+pub(crate) fn has_run(root: &Arc<dyn Dir>, run: &RunId) -> Result<bool> {
     let runs = layout::open_dir(root, RUNS, RUNS)?;
-    let Some(note) = read_descriptor(&runs, &seen.run)? else { return Ok(false) };
-    Ok(parse_signed(note, gateway, key).is_ok_and(|found| found.head == *seen))
+    layout::exists(&runs, &run.to_string(), &format!("{RUNS}/{run}"))
 }
 
 /// A gateway's note that a run is gone, where its signature holds; `key` gives the gateway's.

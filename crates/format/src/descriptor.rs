@@ -43,14 +43,6 @@ pub struct After {
     pub seal: Digest,
 }
 
-impl After {
-    /// Whether the run of `signer` that says this is a part of the sealed run `earlier` of the gateway `maker`: it
-    /// continues it as it was sealed, and the same gateway made both.
-    pub fn joins(&self, signer: &IdentityId, earlier: &RunId, maker: &IdentityId, seal: &Digest) -> bool {
-        self.how == How::Continues && self.run == *earlier && self.seal == *seal && signer == maker
-    }
-}
-
 /// Number and hash of a custody state, or of the newest seal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

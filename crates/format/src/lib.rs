@@ -5,6 +5,7 @@
 
 pub mod audit_entry;
 pub mod chunk;
+pub mod continuations;
 pub mod custody_state;
 pub mod descriptor;
 pub mod digests;

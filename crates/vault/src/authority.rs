@@ -115,6 +115,11 @@ pub trait Authority: Send + Sync {
     fn vault_id(&self) -> VaultId;
     /// An enrolled gateway, ended or not; `None` for anyone else.
     fn gateway_key(&self, id: &IdentityId) -> Option<GatewayKey>;
+    /// Whether a gateway may do what only the maker of a run may: add to it once it is sealed, and seal it. `None`: add
+    /// to any.
+    fn is_admitted(&self, _gateway: &IdentityId, _run: Option<&RunId>) -> bool {
+        false
+    }
     /// File names of the envelopes that this identity could open, the likeliest first.
     fn envelope_names(&self) -> Vec<String>;
     /// Opens the run's key with whatever this identity holds; `None` if no envelope is for it.

@@ -133,8 +133,10 @@ pub enum Error {
         /// Run id.
         run: String,
     },
-    /// A run whose seal only its maker signs.
-    #[error("run {run} was made by gateway {maker}: only that one can seal it")]
+    /// A run whose seal would not count.
+    #[error(
+        "run {run} was made by gateway {maker}: only that one can seal it, or one that was admitted to it"
+    )]
     NotMaker {
         /// Run id.
         run: String,

@@ -41,6 +41,8 @@ pub struct HeldRun {
     pub run: RunId,
     /// Its plaintext name.
     pub name: Vec<u8>,
+    /// It adds to a sealed run.
+    pub continues: bool,
     /// For how long nothing of it was changed, as far as this process knows.
     pub quiet: Duration,
     /// When it was made, as run.json has it.
@@ -55,12 +57,13 @@ impl Vault {
         let Some(gateway) = self.gateway.as_deref() else { return Vec::new() };
         let ours = gateway.id();
         let table = self.table();
-        let held = table
-            .runs()
-            .filter(|run| run.held && run.kind == RunKind::Run && run.maker() == ours && !run.is_sealed());
+        let held = table.runs().filter(|run| {
+            run.held && run.kind == RunKind::Run && !run.is_sealed() && self.may_seal(run, &ours)
+        });
         held.map(|run| HeldRun {
             run: run.id,
             name: run.name(),
+            continues: run.after.is_some(),
             quiet: run.changed().ago(),
             opened: run.opened.clone(),
             lease_age: run.opened_body().and_then(|body| body.lease_age()),

@@ -165,6 +165,11 @@ impl Run {
         self.key.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
+    /// Whether its key was erased here.
+    pub(crate) fn is_erased(&self) -> bool {
+        self.key.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+    }
+
     /// Whether it has a seal.
     pub(crate) fn is_sealed(&self) -> bool {
         self.seal.is_some()

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard, PoisonError, TryLockError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use runvault_format::header::Kind as Object;
 use runvault_format::ids::{DirId, RunId};
@@ -129,21 +129,18 @@ impl Vault {
     pub(crate) fn scan(&self, scans: &mut Scans, all: bool) -> Result<()> {
         let listed = runs::list_all(&self.root)?;
         let before = self.table();
-        let mut entries = BTreeMap::new();
+        let (mut entries, mut new) = (BTreeMap::new(), Vec::new());
         let foreign = listed.foreign.len() as u64;
-        let mut changed = listed.runs.len() != before.entries.len() || before.foreign != foreign;
-        for id in listed.runs {
-            let entry = match before.entries.get(&id) {
-                Some(Entry::Run(run)) => Entry::Run(run.clone()),
-                Some(known) if !all => known.clone(),
-                _ => {
-                    changed = true;
-                    let Some(entry) = self.load(id) else { continue };
-                    entry
-                }
-            };
-            entries.insert(id, entry);
+        for id in &listed.runs {
+            match before.entries.get(id) {
+                Some(Entry::Run(run)) => _ = entries.insert(*id, Entry::Run(run.clone())),
+                Some(known) if !all => _ = entries.insert(*id, known.clone()),
+                _ => new.push(*id),
+            }
         }
+        let mut changed =
+            listed.runs.len() != before.entries.len() || before.foreign != foreign || !new.is_empty();
+        entries.extend(self.load_all(&new));
         changed |= self.look_at_names(scans, &entries);
         if changed {
             self.replace_table(entries, foreign);
@@ -160,6 +157,29 @@ impl Vault {
         let looked = turn.into_iter().map(|run| run.look_at_name(&self.root));
         // One whose name cannot be read keeps the one that it had.
         looked.fold(false, |changed, renamed| changed | renamed.unwrap_or(false))
+    }
+
+    /// On all cores: each takes some signatures, and an envelope.
+    fn load_all(&self, runs: &[RunId]) -> Vec<(RunId, Entry)> {
+        let (next, found) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+        let work = || {
+            while let Some(id) = runs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let entry = self.load(*id);
+                let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+                found.extend(entry.map(|entry| (*id, entry)));
+            }
+        };
+        std::thread::scope(|scope| {
+            let threads = std::thread::available_parallelism().map_or(1, usize::from);
+            for _ in 1..threads.min(runs.len()) {
+                // A machine that gives no more threads is only slower.
+                if std::thread::Builder::new().spawn_scoped(scope, work).is_err() {
+                    break;
+                }
+            }
+            work();
+        });
+        found.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// `None`: it was removed meanwhile.
@@ -216,7 +236,7 @@ impl Vault {
         let runs: Vec<Arc<Run>> = table.runs().cloned().collect();
         let shown = self.loose_run().filter(|shown| runs.iter().any(|run| Arc::ptr_eq(run, shown)));
         table.loose = shown.or_else(|| first_loose(&runs, !self.read_only()));
-        table.unions = union::unions(&runs);
+        table.unions = union::unions(&runs, &*self.authority);
         self.name_runs(&mut table, &runs);
         *self.runs.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
     }

@@ -22,7 +22,7 @@ use runvault_crypto::random;
 use runvault_format::descriptor::RunKind;
 use runvault_format::digests::{self, Kind as Digested, Line};
 use runvault_format::header::Kind;
-use runvault_format::ids::{Digest, RunId};
+use runvault_format::ids::{Digest, IdentityId, RunId};
 use runvault_format::manifest::Manifest;
 use runvault_format::note::{Note, text_hash};
 use runvault_format::pins::{self, Pinned};
@@ -126,7 +126,7 @@ impl Vault {
         if !run.held {
             return Err(run.not_held());
         }
-        if run.maker() != gateway.id() {
+        if !self.may_seal(&run, &gateway.id()) {
             return Err(Error::NotMaker { run: run.id.to_string(), maker: run.maker().to_string() });
         }
         self.require_unrevoked(gateway)?;
@@ -159,6 +159,11 @@ impl Vault {
                 other
             }
         }
+    }
+
+    /// Whether that gateway's seal of a run counts: it made the run, or was admitted to it.
+    pub(crate) fn may_seal(&self, run: &Run, gateway: &IdentityId) -> bool {
+        run.maker() == *gateway || self.authority.is_admitted(gateway, Some(&run.id))
     }
 
     /// What comes after the commit: the seal is read back, and the run's key erased.

@@ -8,10 +8,12 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use runvault_format::ids::RunId;
+use runvault_format::continuations::{self, Part};
+use runvault_format::ids::{IdentityId, RunId};
 use runvault_store::backend::{Kind, Rename};
 
 use crate::api::{Attr, Caller, DirEntry, Ino, ROOT};
+use crate::authority::Authority;
 use crate::outcome::is_not_found;
 use crate::run::Run;
 use crate::sealed::is_sealed;
@@ -37,39 +39,29 @@ impl Union {
 }
 
 /// Which runs belong together, by the id of each of them.
-pub(crate) fn unions(runs: &[Arc<Run>]) -> HashMap<RunId, Arc<Union>> {
-    let by_id: HashMap<RunId, &Arc<Run>> = runs.iter().map(|run| (run.id, run)).collect();
-    let mut layers: HashMap<RunId, Vec<Arc<Run>>> = HashMap::new();
-    for run in runs {
-        if let Some(first) = first_of(run, &by_id).filter(|first| first.id != run.id) {
-            layers.entry(first.id).or_insert_with(|| vec![first.clone()]).push(run.clone());
-        }
-    }
+pub(crate) fn unions<'a>(runs: &'a [Arc<Run>], authority: &dyn Authority) -> HashMap<RunId, Arc<Union>> {
+    let part = |run: &'a Arc<Run>| Part {
+        run: run.id,
+        signer: run.maker(),
+        opened: &run.opened,
+        after: run.after.as_ref(),
+        seal: run.seal().map(|seal| seal.hash()),
+    };
+    let parts: Vec<Part<'_>> = runs.iter().map(part).collect();
     let mut unions = HashMap::new();
-    for (_, mut layers) in layers {
-        if let Some(later) = layers.get_mut(1..) {
-            later.sort_by(|a, b| (&a.opened, a.id).cmp(&(&b.opened, b.id)));
-        }
+    for group in continuations::groups(&parts, |gateway, run| authority.is_admitted(gateway, run)) {
+        let layers = group.into_iter().filter_map(|at| runs.get(at).cloned()).collect();
         let union = Arc::new(Union { layers, told: Mutex::default() });
         unions.extend(union.layers.iter().map(|layer| (layer.id, union.clone())));
     }
     unions
 }
 
-/// The run that a run continues in the end: itself, where it continues none that is here.
-fn first_of<'a>(run: &'a Arc<Run>, by_id: &HashMap<RunId, &'a Arc<Run>>) -> Option<&'a Arc<Run>> {
-    let mut at = run;
-    // Each names the hash of a seal that was there before it, so no chain of them is longer than all.
-    for _ in 0..by_id.len() {
-        let Some(after) = &at.after else { return Some(at) };
-        let earlier = by_id.get(&after.run)?;
-        let seal = earlier.seal()?.hash();
-        if !after.joins(&at.maker(), &earlier.id, &earlier.maker(), &seal) {
-            return None;
-        }
-        at = earlier;
-    }
-    None
+/// Whether the runs of a gateway may be parts of this one: it made it, or was admitted.
+fn may_continue(authority: &dyn Authority, gateway: &IdentityId, first: &Run) -> bool {
+    *gateway == first.maker()
+        || authority.is_admitted(gateway, None)
+        || authority.is_admitted(gateway, Some(&first.id))
 }
 
 /// A directory's node, known until this is dropped.
@@ -109,6 +101,13 @@ impl Place {
 }
 
 impl Vault {
+    /// The runs that are shown as one with this one, the first of them first: it alone, where nothing continues it.
+    pub fn parts_of(&self, run: &RunId) -> Vec<RunId> {
+        let table = self.table();
+        let parts = table.unions.get(run).map(|union| union.layers.iter().map(|layer| layer.id).collect());
+        parts.unwrap_or_else(|| vec![*run])
+    }
+
     /// `None`: nothing continues the run of this directory.
     fn place_in_union(&self, dir: Ino) -> Result<Option<Place>> {
         let run = self.run_of_sealed(dir)?;
@@ -293,11 +292,10 @@ impl Vault {
             return Ok(open.clone());
         }
         let newest = layers.iter().rev().find(|layer| layer.is_sealed()).ok_or(Posix::Stale)?;
-        let ours = self.gateway.as_ref().is_some_and(|gateway| gateway.id() == newest.maker());
-        if !ours {
+        let first = layers.first().unwrap_or(run);
+        if !self.gateway.as_ref().is_some_and(|ours| may_continue(&*self.authority, &ours.id(), first)) {
             return Err(self.sealed_refusal(dir));
         }
-        let first = layers.first().unwrap_or(run);
         self.make_continuation(newest, &first.name(), &self.sealed_top(first)?)
     }
 }

@@ -184,3 +184,55 @@ fn another_gateways_run_is_not_joined() {
     assert!(shown.contains(&"alone".to_owned()) && shown.contains(&with_id), "{shown:?}");
     assert_eq!(posix(reader.ino(&format!("{with_id}/forged"))), Posix::NotFound);
 }
+
+#[test]
+fn a_gateway_that_was_admitted_adds_to_runs_of_others() {
+    let mut fixture = Fixture::on_disk();
+    let first = sealed(&fixture);
+    let other = State::new(4);
+    let id = other.public().0;
+    for (n, admitted) in [(id, None), (id, Some(first))].into_iter().enumerate() {
+        Arc::get_mut(&mut fixture.authority).unwrap().admitted = vec![admitted];
+        let mount = fixture.writer_of(&other);
+        mount.put(&format!("run/Data/result-{n}"), b"x").unwrap();
+        mount.close().unwrap();
+        drop(mount);
+        assert_eq!(fixture.reader().get(&format!("run/Data/result-{n}")).unwrap(), b"x");
+    }
+    // Without the word it stands by itself.
+    Arc::get_mut(&mut fixture.authority).unwrap().admitted = vec![(id, Some(RunId([9; 16])))];
+    assert_eq!(fixture.reader().list("").unwrap().len(), 2);
+}
+
+#[test]
+fn a_run_that_was_taken_over_is_sealed_by_who_was_admitted_to_it() {
+    let mut fixture = Fixture::on_disk();
+    let mount = fixture.writer();
+    mount.make_dir("run").unwrap();
+    mount.put("run/file", b"bytes").unwrap();
+    let run = named(&mount, "run")[0].0;
+    mount.close().unwrap();
+    drop(mount);
+    let other = State::new(4);
+    runvault_vault::takeover::takeover(&fixture.root, &*fixture.authority, &other, &run).unwrap();
+    let seal_now = |fixture: &Fixture| {
+        let mount = fixture.writer_of(&other);
+        mount.put("run/more", b"bytes").unwrap();
+        let done = mount.seal(&run, &mut |_| Ok(Some("{}".into())), &mut |_, _| ());
+        drop(mount.close());
+        done
+    };
+    let id = other.public().0;
+    Arc::get_mut(&mut fixture.authority).unwrap().admitted = vec![(id, None)];
+    let refused = seal_now(&fixture).unwrap_err();
+    assert!(matches!(refused, Error::NotMaker { .. }), "to add to every run is not to seal one: {refused}");
+    Arc::get_mut(&mut fixture.authority).unwrap().admitted = vec![(id, Some(run))];
+    assert!(matches!(seal_now(&fixture), Ok(Outcome::Sealed(_))));
+    assert_eq!(fixture.reader().get("run/more").unwrap(), b"bytes");
+    // Whoever knows of no such word refuses the seal.
+    fixture.authority.seals.lock().unwrap().clear();
+    Arc::get_mut(&mut fixture.authority).unwrap().admitted.clear();
+    let refused =
+        runvault_vault::seal::Seal::load(&fixture.root, &run, &*fixture.authority).map(drop).unwrap_err();
+    assert!(refused.to_string().contains("did not make the run"), "{refused}");
+}

@@ -76,8 +76,11 @@ fn a_run_is_sealed_as_it_is_and_can_only_be_read_from_then_on() {
     let mount = fixture.writer();
     everything(&mount);
     let run = id(&mount);
+    let top = mount.ino("run").unwrap();
     let summary = sealed(&mount);
     assert_eq!((summary.run, summary.n, summary.files), (run, 1, 12));
+    // Whoever stands in the run's old folder is sent to look under its name.
+    assert_eq!(posix(mount.getattr(top, None)), Posix::Stale);
     assert!(summary.foreign.is_empty() && fixture.state.session(&run).is_none(), "{summary:?}");
     assert_eq!(mount.get("run/RunInfo.xml").unwrap(), b"<RunInfo/>");
     mount.close().unwrap();
@@ -106,7 +109,7 @@ fn a_run_is_sealed_as_it_is_and_can_only_be_read_from_then_on() {
     assert!(reader.put("run/new", b"x").is_err());
     // Neither does its own gateway write it again, nor another take it over; the next seal follows this one.
     let again = fixture.writer();
-    assert!(matches!(again.put("run/new", b"x"), Err(Error::Sealed { .. })));
+    assert!(matches!(again.remove("run/RunInfo.xml"), Err(Error::Sealed { .. })));
     assert!(matches!(try_seal(&again), Err(Error::Sealed { .. })));
     let other = common::State::new(4);
     let taken = runvault_vault::takeover::takeover(&fixture.root, authority, &other, &run);

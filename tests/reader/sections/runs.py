@@ -52,6 +52,32 @@ def verify_run(data, run_id, vault, gateways):
     return run
 
 
+# 8.1 Continuations
+
+def parts_of(runs, admitted):
+    """The runs of several parts, each with its parts in order. `runs` have the fields of run.json that tell, and `seal`, the
+    hash of the run's seal or None; `admitted` has (gateway, run), with None for every run."""
+    by_id = {run["run"]: run for run in runs}
+
+    def first_of(run):
+        """What it continues in the end, and by how many steps; None where it only says that it does."""
+        at, signers = run, [run["signer"]]
+        while at["after"] is not None and len(signers) <= len(runs):
+            after, at = at["after"], by_id.get(at["after"]["run"])
+            if at is None or after["how"] != "continues" or at["seal"] is None or at["seal"] != after["seal"]:
+                return None
+            signers.append(at["signer"])
+        allowed = {at["signer"]} | {gateway for gateway, run in admitted if run in (None, at["run"])}
+        return (at["run"], len(signers) - 1) if at["after"] is None and set(signers) <= allowed else None
+
+    groups = {run["run"]: [] for run in runs}
+    for run in runs:
+        first = first_of(run)
+        if first is not None and first[1]:
+            groups[first[0]].append((first[1], run["opened"], run["run"]))
+    return [[first] + [run for _, _, run in sorted(later)] for first, later in groups.items() if later]
+
+
 def keys_of(run, rk):
     """The keys of a run, whose run.json commits to the opened key."""
     keys = RunKeys(bytes.fromhex(run["run"]), rk)

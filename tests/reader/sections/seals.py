@@ -170,13 +170,16 @@ def parse_digests(data):
 class Seal:
     """The seal of a run that was opened."""
 
-    def __init__(self, run, gateways):
+    def __init__(self, run, gateways, admitted):
         self.run = run
         with run.dir.dir("seal") as seal:
             data = seal.read("seal.note", 1 << 20)
             note, described = Note(data), run.descriptor
-            gateway = next(g for g in gateways if g["id"] == described["signer"])
-            text = note.signed_by(described["signer"], un64(gateway["sign"]))
+            signer = parse_seal_text(note.text)["gateway"]
+            may = signer == described["signer"] or (signer, run.id.hex()) in admitted
+            gateway = next((g for g in gateways if g["id"] == signer), None)
+            demand(may and gateway is not None, "seal", "of a gateway that may not seal it")
+            text = note.signed_by(signer, un64(gateway["sign"]))
             self.note = parse_seal_text(text)
             if gateway["until"] is not None:
                 end = gateway["until"]
@@ -184,8 +187,7 @@ class Seal:
                 last = self.note["n"] == end["seals"]
                 demand(not last or sha256(text).hex() == end["seals_hash"], "seal", "not the gateway's last seal")
             run_note = sha256(Note(run.dir.read("run.json", 1 << 20)).text).hex()
-            mine = (run.id.hex(), described["signer"], run_note)
-            demand((self.note["run"], self.note["gateway"], self.note["run_note"]) == mine, "seal", "of another run")
+            demand((self.note["run"], self.note["run_note"]) == (run.id.hex(), run_note), "seal", "of another run")
             digests = seal.read("digests", 1 << 31)
             demand(sha256(digests).hex() == self.note["digests_sha256"], "digests", "not what the seal names")
             self.digests = parse_digests(digests)

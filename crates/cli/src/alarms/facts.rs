@@ -92,6 +92,8 @@ pub struct Run {
     pub run: RunId,
     /// Plaintext.
     pub name: Option<Vec<u8>>,
+    /// It adds to a sealed run: it has no markers, and ends by silence alone.
+    pub addition: bool,
     /// How far it is; `None` where it is not written here.
     pub state: Option<State>,
     /// Since it began.

@@ -16,7 +16,7 @@ use super::facts::{Missing, Run, Store};
 use crate::exit::Exit;
 use crate::left_out;
 use crate::run_report;
-use crate::sealing::{NAMED, progress_of};
+use crate::sealing::{NAMED, progress_of_held};
 
 /// Over how long the rate is taken, and how much of that must have been seen.
 const RATE: Duration = Duration::from_secs(3600);
@@ -132,6 +132,7 @@ impl Look {
         let mut run = Run {
             run: held.run,
             name: Some(held.name.clone()),
+            addition: held.continues,
             state: None,
             age: begun.elapsed().unwrap_or_default(),
             quiet: held.quiet,
@@ -143,8 +144,7 @@ impl Look {
         };
         match top {
             Ok(files) => {
-                let top = files.iter().map(Vec::as_slice);
-                let state = progress_of(&held.name, top, held.quiet, &self.patience);
+                let state = progress_of_held(held, &files, &self.patience);
                 run.state = Some(state);
                 run.missing = self.missing(held, &state);
             }
@@ -168,7 +168,7 @@ impl Look {
 
     /// Of a run that is over: once after each change, since the whole of it is walked.
     fn missing(&mut self, held: &HeldRun, state: &State) -> Option<Missing> {
-        if !matches!(state, State::Complete { .. }) {
+        if held.continues || !matches!(state, State::Complete { .. }) {
             self.compared.remove(&held.run);
             return None;
         }
@@ -232,6 +232,7 @@ fn nothing_known(run: RunId) -> Run {
     Run {
         run,
         name: None,
+        addition: false,
         state: None,
         age: Duration::ZERO,
         quiet: Duration::ZERO,

@@ -175,6 +175,7 @@ mod tests {
         let run = Run {
             run: RunId([7; 16]),
             name: Some(b"Mueller".to_vec()),
+            addition: false,
             state: Some(State::Draining),
             age: Duration::from_secs(90_000),
             quiet: Duration::from_secs(60),

@@ -80,13 +80,14 @@ fn unsealed(run: &Run, limits: &Limits) -> OfRun {
 /// Where the sealer waits for silence, silence alone is not alarming yet.
 fn stuck(run: &Run, limits: &Limits) -> OfRun {
     let waited_for = match run.state? {
-        State::Open => Duration::ZERO,
-        State::Draining | State::Complete { why: Why::Drained, .. } => {
+        State::Open if !run.addition => Duration::ZERO,
+        State::Open | State::Draining | State::Complete { why: Why::Drained, .. } => {
             limits.patience.drained.max(limits.patience.quiet) + SEALING
         }
         State::Complete { .. } => limits.patience.quiet + SEALING,
     };
     let what = match run.state? {
+        _ if run.addition => "what was added is not sealed",
         State::Open => "base calling has not ended",
         State::Draining => "its last marker has not come",
         State::Complete { .. } => "it is over, and not sealed",
@@ -213,6 +214,7 @@ mod tests {
             runs: vec![Run {
                 run: RunId([7; 16]),
                 name: Some(b"Mueller".to_vec()),
+                addition: false,
                 state: Some(State::Open),
                 age: HOUR,
                 quiet: MINUTE,
@@ -276,6 +278,10 @@ mod tests {
             assert_eq!(quiet(limit - MINUTE), [], "{state:?}");
             assert_eq!(quiet(limit), [Kind::Stuck], "{state:?}");
         }
+        // What adds to a sealed run has no markers, and ends by silence.
+        let addition = |quiet| of_run(|run| (run.addition, run.quiet) = (true, quiet));
+        assert_eq!(addition(7 * HOUR - MINUTE), []);
+        assert_eq!(addition(7 * HOUR), [Kind::Stuck]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Arguments of the commands about the machines that write.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueHint};
@@ -14,6 +15,7 @@ use super::keys::label;
 Examples:
   runvault gateway list /srv/store
   runvault gateway enroll --help         let one in: with the owner's passphrase, or by a request
+  runvault gateway admit --help          let one add to runs of others
   runvault gateway revoke --help         end one whose key was stolen")]
 pub struct Gateway {
     #[command(subcommand)]
@@ -22,6 +24,7 @@ pub struct Gateway {
 
 #[derive(Debug, Subcommand)]
 pub enum GatewayCommand {
+    Admit(GatewayAdmit),
     Enroll(GatewayEnroll),
     List(GatewayList),
     Revoke(GatewayRevoke),
@@ -58,6 +61,34 @@ pub struct GatewayEnroll {
     /// Sign for the machine that wrote this request
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub request: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub who: Who,
+}
+
+/// Let a machine add to the sealed runs of others, or seal one that it took over
+///
+/// A run that was sealed can be added to: results of an analysis become a run of their own with its own seal, shown in
+/// the same folder. The machine that made the run may do that anyway; any other must be admitted by the owner, to one
+/// run or, without RUN, to all. It never changes what was sealed. `takeover` admits this machine to the run by itself.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  runvault gateway admit /srv/store analysis-1                       an analysis server, to every run
+  runvault gateway admit /srv/store analysis-1 240131_A01234_0042_AHXYZ")]
+pub struct GatewayAdmit {
+    /// The store
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub store: PathBuf,
+    /// The machine's name or id
+    pub name: String,
+    /// The run, by its name or id [default: it may add to every run, and seal none of others]
+    pub run: Option<OsString>,
+    /// Why, for the audit log
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub reason: String,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

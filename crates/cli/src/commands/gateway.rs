@@ -4,19 +4,22 @@ use std::path::Path;
 
 use anyhow::Result;
 use runvault_custody::chain::Chain;
+use runvault_custody::follow::with_newest_keys;
 use runvault_custody::gateway::StateFolder;
 use runvault_custody::gateways::{self, Enrolled};
 use runvault_custody::{enroll, public_file};
 use runvault_format::ids::IdentityId;
 use serde_json::json;
 
-use crate::args::{Gateway, GatewayCommand, GatewayEnroll, GatewayList, GatewayRevoke};
+use crate::args::{Gateway, GatewayAdmit, GatewayCommand, GatewayEnroll, GatewayList, GatewayRevoke};
 use crate::exit::{Exit, refuse_with};
 use crate::output::{self, count, shown, visible};
+use crate::run_of_name::{find, of_id};
 use crate::store::{Store, load_chain, open_root};
 
 pub fn run(args: &Gateway) -> Result<()> {
     match &args.command {
+        GatewayCommand::Admit(args) => run_admit(args),
         GatewayCommand::Enroll(args) => run_enroll(args),
         GatewayCommand::List(args) => run_list(args),
         GatewayCommand::Revoke(args) => run_revoke(args),
@@ -92,6 +95,42 @@ fn tell_enrolled(args: &GatewayEnroll, chain: &Chain, id: &IdentityId) -> Result
         None => format!("It mounts with: runvault mount --ingest {store} MNT"),
     };
     output::line(&format!("gateway {name} ({id}) may write runs from now on. {next}"))
+}
+
+fn run_admit(args: &GatewayAdmit) -> Result<()> {
+    let mut store = Store::open(&args.store, &args.who)?;
+    let id = gateways::named(&store.chain, &args.name)?;
+    let owner = store.identity(&args.who)?;
+    let run = match &args.run {
+        None => None,
+        Some(run) => Some(match of_id(run) {
+            Some(id) => id,
+            None => with_newest_keys(&store.root, &mut store.chain, &owner, |authority| {
+                find(&store.root, authority, run, |_| {
+                    let what = format!("there is no run {}", shown(run));
+                    refuse_with(
+                        Exit::Failed,
+                        what,
+                        format!("runvault runs {} lists them", shown(&args.store)),
+                    )
+                })
+            })?,
+        }),
+    };
+    let before = store.chain.is_admitted(&id, run.as_ref());
+    let chain = enroll::admit(&store.root, &store.chain, &owner, &id, run.as_ref(), &args.reason)?;
+    store.pin(&chain)?;
+    if args.json {
+        return output::json(&json!({ "gateway": id, "run": run, "already": before }));
+    }
+    let (name, when) =
+        (visible(args.name.as_bytes()), if before { "may already" } else { "may from now on" });
+    output::line(&match run {
+        None => format!("gateway {name} ({id}) {when} add to every sealed run"),
+        Some(run) => format!(
+            "gateway {name} ({id}) {when} add to run {run} once it is sealed, and seal it if it holds it"
+        ),
+    })
 }
 
 fn run_list(args: &GatewayList) -> Result<()> {

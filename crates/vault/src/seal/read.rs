@@ -74,7 +74,8 @@ pub fn find(root: &Arc<dyn Dir>, run: &RunId, authority: &dyn Authority) -> Resu
 }
 
 impl Seal {
-    /// Reads `seal/seal.note`: the gateway that made the run must have signed it, for this run.json.
+    /// Reads `seal/seal.note`: the gateway that made the run must have signed it, or one that was admitted to it, for
+    /// this run.json.
     ///
     /// # Errors
     /// [`Damage::Run`] with what is wrong; the store's.
@@ -86,13 +87,17 @@ impl Seal {
         let dir = dir.map_err(|e| part_opened("open", format!("runs/{run}/seal"), e))?;
         let bytes = read_whole(&*dir, NOTE.as_bytes(), NOTE_MAX);
         let bytes = bytes.map_err(|e| part_opened("read", object(), e))?;
-        let signer = verified.descriptor.signer;
-        let key = authority.gateway_key(&signer).ok_or_else(|| refuse("its signer is no gateway"))?;
         let named = |e: runvault_format::Error| refuse(&e.to_string());
         let parsed = Note::parse(&bytes).map_err(named)?;
+        // Whose it says it is, to find the key that it is verified with.
+        let signer = SealNote::parse_text(parsed.text).map_err(named)?.gateway;
+        if signer != verified.descriptor.signer && !authority.is_admitted(&signer, Some(run)) {
+            return Err(refuse(&format!("gateway {signer}, which signed it, did not make the run")));
+        }
+        let key = authority.gateway_key(&signer).ok_or_else(|| refuse("its signer is no gateway"))?;
         let text = parsed.verify(&signer, &key.sign).map_err(named)?;
         let note = SealNote::parse_text(&text).map_err(named)?;
-        if note.run != *run || note.gateway != signer {
+        if note.run != *run {
             return Err(refuse("it is that of another run"));
         }
         let run_note = Note::parse(&verified.note).map_err(named)?;

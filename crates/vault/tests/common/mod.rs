@@ -29,6 +29,8 @@ pub struct Chain {
     pub gateways: Vec<(IdentityId, VerifyingKey)>,
     /// Where the gateways were ended.
     pub until: Option<Until>,
+    /// Gateways that do what only the maker of a run may.
+    pub admitted: Vec<(IdentityId, Option<RunId>)>,
     /// Envelopes open for it.
     pub opens: bool,
     /// Seals that it has seen.
@@ -37,7 +39,7 @@ pub struct Chain {
 
 impl Chain {
     pub fn of(vault: VaultId, gateways: Vec<(IdentityId, VerifyingKey)>) -> Self {
-        Self { vault, gateways, until: None, opens: true, seals: Mutex::default() }
+        Self { vault, gateways, until: None, admitted: Vec::new(), opens: true, seals: Mutex::default() }
     }
 }
 
@@ -48,6 +50,9 @@ impl Authority for Chain {
     fn gateway_key(&self, id: &IdentityId) -> Option<GatewayKey> {
         let (_, sign) = self.gateways.iter().find(|(known, _)| known == id)?;
         Some(GatewayKey { sign: *sign, until: self.until })
+    }
+    fn is_admitted(&self, gateway: &IdentityId, run: Option<&RunId>) -> bool {
+        self.admitted.contains(&(*gateway, run.copied()))
     }
     fn envelope_names(&self) -> Vec<String> {
         vec!["vault-1".into()]
