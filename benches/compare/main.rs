@@ -8,7 +8,9 @@
 //! are asked for: bold where one is missed. As root the kernel's caches are dropped before cold rows; without root
 //! those rows are warm, and say so.
 
+mod latency;
 mod machine;
+mod mounted;
 mod report;
 mod rotation;
 mod subjects;
@@ -63,6 +65,9 @@ struct Args {
     /// Instead: `custody rotate` over so many runs, and the CPU that each costs.
     #[arg(long, value_name = "RUNS", conflicts_with_all = ["large", "row", "json"])]
     rotation: Option<u64>,
+    /// Instead: small files on a store behind a network, of which a round trip takes so many ms each: 1,10,100.
+    #[arg(long, value_name = "MS", value_delimiter = ',', conflicts_with_all = ["large", "row", "json", "rotation"])]
+    latency: Vec<u64>,
     /// One JSON object instead of tables.
     #[arg(long)]
     json: bool,
@@ -81,6 +86,13 @@ fn main() -> Result<()> {
         return Ok(());
     }
     let programs = Programs::find(&args.runvault, &args.passthrough, &args.gocryptfs)?;
+    if !args.latency.is_empty() {
+        for place in &args.places {
+            println!("{}", latency::table(place, &programs, &args.latency)?);
+        }
+        println!("{}", machine::describe());
+        return Ok(());
+    }
     let kinds = programs.available(&args.only)?;
     let load = Load::new(args.mib, args.names)?;
     let mut rows = if args.large { workload::large() } else { workload::usual() };

@@ -2,20 +2,15 @@
 
 use std::ffi::OsStr;
 use std::fmt;
-use std::fs::{self, File};
-use std::os::unix::fs::MetadataExt;
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 
 use crate::machine;
-
-/// How long a mount may take to come or go.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::mounted::{Mounted, run};
 
 /// Who is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -63,6 +58,14 @@ impl Programs {
         })
     }
 
+    pub(crate) fn runvault(&self) -> Command {
+        Command::new(&self.runvault)
+    }
+
+    pub(crate) fn passthrough(&self) -> Command {
+        Command::new(&self.passthrough)
+    }
+
     /// Those of `wanted` that can run; only gocryptfs may be missing.
     pub(crate) fn available(&self, wanted: &[Kind]) -> Result<Vec<Kind>> {
         let mut kinds = wanted.to_vec();
@@ -92,7 +95,7 @@ pub(crate) struct Subject {
     /// Where the workload goes: a fresh directory, which in a vault is a run.
     pub(crate) dir: PathBuf,
     home: PathBuf,
-    mount: Option<(PathBuf, Child)>,
+    mount: Option<Mounted>,
 }
 
 impl Subject {
@@ -140,32 +143,19 @@ impl Subject {
         Ok(paths)
     }
 
-    /// Runs a mount that stays in front, and waits until it is there.
     fn mount(&mut self, command: &mut Command, at: PathBuf) -> Result<PathBuf> {
-        let log = File::create(self.home.join("log"))?;
-        let outside = fs::metadata(&self.home)?.dev();
-        let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
-        let (at, child) = self.mount.insert((at, child));
-        let begin = Instant::now();
-        while fs::metadata(&*at).map_or(outside, |m| m.dev()) == outside {
-            let gone = child.try_wait()?;
-            if gone.is_some() || begin.elapsed() > PATIENCE {
-                let said = fs::read_to_string(self.home.join("log")).unwrap_or_default();
-                bail!("it does not mount: {}", said.trim());
-            }
-            sleep(Duration::from_millis(10));
-        }
-        Ok(at.clone())
+        self.mount = Some(Mounted::new(command, &self.home, at.clone())?);
+        Ok(at)
     }
 
     /// Bytes that the mounting process has in memory.
     pub(crate) fn memory_now(&self) -> Option<u64> {
-        machine::process_memory(self.mount.as_ref()?.1.id(), "VmRSS")
+        machine::process_memory(self.mount.as_ref()?.pid()?, "VmRSS")
     }
 
     /// The most that it ever had.
     pub(crate) fn memory_peak(&self) -> Option<u64> {
-        machine::process_memory(self.mount.as_ref()?.1.id(), "VmHWM")
+        machine::process_memory(self.mount.as_ref()?.pid()?, "VmHWM")
     }
 
     /// Unmounts and waits for the process.
@@ -173,41 +163,13 @@ impl Subject {
     /// # Errors
     /// It did not unmount, or failed.
     pub(crate) fn stop(mut self) -> Result<()> {
-        if let Some((at, child)) = &mut self.mount {
-            unmount(at, &[])?;
-            let begin = Instant::now();
-            let status = loop {
-                match child.try_wait()? {
-                    Some(status) => break status,
-                    None if begin.elapsed() > PATIENCE => bail!("{} does not end", self.kind),
-                    None => sleep(Duration::from_millis(10)),
-                }
-            };
-            self.mount = None;
-            ensure!(status.success(), "{} ended with {status}", self.kind);
-        }
-        Ok(())
+        self.mount.take().map_or(Ok(()), Mounted::stop)
     }
 }
 
 impl Drop for Subject {
     fn drop(&mut self) {
-        if let Some((at, child)) = &mut self.mount {
-            let _ = unmount(at, &["-z"]);
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        self.mount.take();
         let _ = fs::remove_dir_all(&self.home);
     }
-}
-
-fn unmount(at: &Path, how: &[&str]) -> Result<()> {
-    run(Command::new("fusermount3").arg("-u").args(how).arg("--").arg(at))
-}
-
-fn run(command: &mut Command) -> Result<()> {
-    let name = command.get_program().to_string_lossy().into_owned();
-    let output = command.stdin(Stdio::null()).output().with_context(|| name.clone())?;
-    ensure!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr).trim());
-    Ok(())
 }

@@ -12,6 +12,7 @@ pub mod sharing;
 pub mod site;
 pub mod snapshot;
 pub mod tools;
+pub mod watched;
 
 pub use random::Random;
 pub use site::{Mount, MountBuilder, Site};

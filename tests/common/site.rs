@@ -81,6 +81,17 @@ impl Site {
         serde_json::from_slice(&said).expect("JSON")
     }
 
+    /// The text on a sealed run in its manifest.
+    ///
+    /// # Panics
+    /// If `verify` finds anything.
+    pub fn verified(&self, run_name: &Path) -> serde_json::Value {
+        let verified = run(self.command(&["verify", "--json"]).arg(&self.store).arg(run_name));
+        let said: serde_json::Value = serde_json::from_slice(&verified.stdout).expect("JSON");
+        assert_eq!(said["summary"]["findings"], 0, "{said}");
+        said["about"].clone()
+    }
+
     /// A read-write mount.
     pub fn mount(&self) -> Mount {
         self.builder().mount()
@@ -302,6 +313,18 @@ impl Mount {
             child.wait().expect("a child");
         }
         detach(&self.at);
+    }
+
+    /// Waits until its log says it so often.
+    ///
+    /// # Panics
+    /// With the log, if it does not within 90 s.
+    pub fn logged(&self, says: &str, times: usize) {
+        let until = Instant::now() + Duration::from_secs(90);
+        while self.log().matches(says).count() < times {
+            assert!(Instant::now() < until, "{says:?} is not {times} times in\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(100));
+        }
     }
 
     /// Sends a signal.

@@ -246,23 +246,6 @@ fn a_run_that_was_changed_before_its_seal_is_not_signed() {
     mount.unmount();
 }
 
-/// Waits until the mount's log says it.
-fn logged(mount: &runvault_tests::Mount, says: &str) {
-    let until = Instant::now() + Duration::from_secs(90);
-    while !mount.log().contains(says) {
-        assert!(Instant::now() < until, "{says:?} is not in\n{}", mount.log());
-        std::thread::sleep(Duration::from_millis(100));
-    }
-}
-
-/// The text on the run in its manifest.
-fn about(site: &Site, name: &str) -> serde_json::Value {
-    let verified = run(site.command(&["verify", "--json"]).arg(&site.store).arg(name));
-    let summary: serde_json::Value = serde_json::from_slice(&verified.stdout).expect("JSON");
-    assert_eq!(summary["summary"]["findings"], 0, "{summary}");
-    summary["about"].clone()
-}
-
 #[test]
 fn each_family_is_sealed_by_its_last_marker_once_it_is_quiet() {
     for family in runvault_sequencer::family::FAMILIES {
@@ -272,15 +255,15 @@ fn each_family_is_sealed_by_its_last_marker_once_it_is_quiet() {
         let done =
             Replay::new(RunSpec::preset(family, Size::Tiny)).run(&mount.at, &mut |_| {}).expect("a run");
         let name = done.folder.file_name().expect("a name").to_string_lossy().into_owned();
-        logged(&mount, "complete; it is sealed when it was quiet for 2 s");
+        mount.logged("complete; it is sealed when it was quiet for 2 s", 1);
         // What is re-sent after the end belongs to it.
         let sent_late = mount.path(&name).join("RunInfo.xml");
         let bytes = fs::read(&sent_late).expect("read");
         fs::write(&sent_late, bytes).expect("sent again");
         fs::write(mount.path(&name).join("late.txt"), b"came late").expect("sent late");
-        logged(&mount, "is sealed: seal 1 of this gateway");
+        mount.logged("is sealed: seal 1 of this gateway", 1);
         mount.unmount();
-        let about = about(&site, &name);
+        let about = site.verified(name.as_ref());
         let last: Vec<String> = family.profile().last.iter().map(|marker| marker.file_name()).collect();
         assert_eq!((&about["complete"], &about["family"]), (&true.into(), &family.profile().name.into()));
         assert!(last.iter().any(|marker| about["ended"] == **marker), "{family:?}: {about}");
@@ -300,17 +283,17 @@ fn silence_seals_a_whole_run_and_never_half_of_one() {
     let call = folder.join("Data/Intensities/BaseCalls/L001/C3.1/L001_2.cbcl");
     let bytes = fs::read(&call).expect("read");
     fs::remove_file(&call).expect("half a run");
-    logged(&mount, "base calling has ended; files are still sent");
-    logged(&mount, "it was quiet for long and is not complete");
+    mount.logged("base calling has ended; files are still sent", 1);
+    mount.logged("it was quiet for long and is not complete", 1);
     assert!(folder.join("RunInfo.xml").exists() && !mount.log().contains("is sealed"), "{}", mount.log());
     mount.unmount();
     // The rest comes, and then nothing more.
     let mount = site.ingest().arg("-o").arg("quiet=1s,drained=3s").mount();
     fs::write(mount.path(&name).join("Data/Intensities/BaseCalls/L001/C3.1/L001_2.cbcl"), bytes)
         .expect("sent");
-    logged(&mount, "is sealed: seal 1 of this gateway");
+    mount.logged("is sealed: seal 1 of this gateway", 1);
     mount.unmount();
-    let about = about(&site, &name);
+    let about = site.verified(name.as_ref());
     assert_eq!((&about["complete"], &about["ended"]), (&true.into(), &"silence".into()));
 }
 
@@ -326,7 +309,7 @@ fn a_run_is_left_open_where_people_seal_by_hand_or_no_marker_came() {
     let mount = site.ingest().arg("--quiet").arg("100ms").arg("--drained").arg("100ms").mount();
     fs::create_dir(mount.path("240101_NB501_0001_AHXXX")).expect("a run");
     fs::write(mount.path("240101_NB501_0001_AHXXX/RunInfo.xml"), b"x").expect("its first file");
-    logged(&mount, "is sealed: seal 1 of this gateway");
+    mount.logged("is sealed: seal 1 of this gateway", 1);
     std::thread::sleep(Duration::from_secs(2));
     assert!(mount.path("240101_NB501_0001_AHXXX/RunInfo.xml").exists(), "it is being sequenced");
     assert_eq!(mount.log().matches("is sealed:").count(), 1, "{}", mount.log());

@@ -116,8 +116,8 @@ pub struct Mount {
     pub foreground: bool,
     /// Mount options as in fstab: ro, rw, `[no]atime`, nodiratime, noexec, nosuid, nodev, allow_other,
     /// uid=, gid=, umask= (read-only mounts), and this command's own without their dashes: identity=,
-    /// passphrase-file=, state=, run-depth=, log=, ingest, seal=, quiet=, drained=, exec=, metrics=, alarm-stuck= and
-    /// the other alarms
+    /// passphrase-file=, state=, run-depth=, log=, ingest, seal=, quiet=, drained=, abandoned=, exec=, metrics=,
+    /// alarm-stuck= and the other alarms
     #[arg(short = 'o', value_name = "OPTIONS", value_delimiter = ',')]
     pub options: Vec<String>,
     /// Write nothing to the store; any number of these at a time
@@ -137,6 +137,10 @@ pub struct Mount {
     /// [default: 6h]
     #[arg(long, value_name = "TIME", requires = "ingest", value_parser = humantime::parse_duration)]
     pub drained: Option<Duration>,
+    /// How long silence without any marker must last before the log says that the run may have been aborted
+    /// [default: 3d]
+    #[arg(long, value_name = "TIME", requires = "ingest", value_parser = humantime::parse_duration)]
+    pub abandoned: Option<Duration>,
     /// Let other users in (needs root, or user_allow_other in /etc/fuse.conf)
     #[arg(long)]
     pub allow_other: bool,

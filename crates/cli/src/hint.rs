@@ -130,6 +130,10 @@ fn of_vault(error: &Vault) -> Option<String> {
         Vault::NotHeld { run, .. } => Some(format!(
             "reading works. If that machine shall not write it any more:\nrunvault takeover STORE {run}"
         )),
+        Vault::NotMaker { run, .. } => Some(format!(
+            "the owner lets this machine seal it: runvault gateway admit STORE NAME {run}, which takeover does by itself.\n\
+             To have the space back, remove what is in it: the empty folder stays"
+        )),
         Vault::Damaged { object, .. } => Some(of_damaged(object).unwrap_or_else(|| RUN_DAMAGED.into())),
         Vault::Newer { .. } => Some(NEWER.into()),
         Vault::Store { source, .. } => of_errno(source.raw_os_error()?),

@@ -75,15 +75,14 @@ pub fn resolve(mount: &Mount) -> Result<Options> {
 /// Of a gateway that needs no passphrase: what says otherwise is a mistake.
 fn require_keyless(options: &Options) -> Result<()> {
     let mount = &options.mount;
-    let needs_ingest = mount.seal.is_some()
-        || mount.quiet.is_some()
-        || mount.drained.is_some()
-        || mount.alarms != Alarms::default();
+    let patience = [mount.quiet, mount.drained, mount.abandoned];
+    let needs_ingest =
+        mount.seal.is_some() || patience.iter().any(Option::is_some) || mount.alarms != Alarms::default();
     let clash = match () {
         () if !mount.ingest && needs_ingest => {
             return Err(refuse(
                 Exit::Usage,
-                "-o seal=, quiet=, drained=, exec=, metrics= and alarm-...= are for -o ingest",
+                "-o seal=, quiet=, drained=, abandoned=, exec=, metrics= and alarm-...= are for -o ingest",
             ));
         }
         () if !mount.ingest => return Ok(()),
@@ -108,6 +107,7 @@ fn apply(options: &mut Options, shown: &mut Shown, name: &str, value: Option<&st
         }
         ("quiet", Some(v)) => mount.quiet = Some(time(name, v)?),
         ("drained", Some(v)) => mount.drained = Some(time(name, v)?),
+        ("abandoned", Some(v)) => mount.abandoned = Some(time(name, v)?),
         ("exec", Some(v)) => mount.alarms.exec = Some(path(name, v)?),
         ("metrics", Some(v)) => mount.alarms.metrics = Some(path(name, v)?),
         ("alarm-unsealed", Some(v)) => mount.alarms.alarm_unsealed = Some(time(name, v)?),

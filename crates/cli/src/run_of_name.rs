@@ -28,7 +28,8 @@ pub fn find(
     parts(root, authority, run, none)?.into_iter().next().ok_or_else(|| refuse(Exit::Failed, "no part"))
 }
 
-/// The run of that id alone; of that name, as [`find`], with what adds to it.
+/// The run of that id alone; of that name, as [`find`], with what adds to it. Runs in trouble, which may be parts of it
+/// too, are warned of.
 ///
 /// # Errors
 /// As of [`find`].
@@ -47,6 +48,9 @@ pub fn parts(
         |known: &&RunStatus| known.continues.is_none() && known.name.as_deref() == Some(run.as_bytes());
     let found: Vec<Vec<RunId>> = runs.iter().filter(named).map(|run| vault.parts_of(&run.run)).collect();
     let left_out = left_out::of(&vault);
+    if !found.is_empty() {
+        left_out::warn_all(&vault);
+    }
     vault.close()?;
     match found.as_slice() {
         [one] => Ok(one.clone()),

@@ -130,6 +130,10 @@ impl Look<'_> {
     fn waits_for(&self, state: &State, compared: Option<&Completeness>, ours: bool) -> String {
         let long = humantime::format_duration;
         match (state, compared) {
+            // Whether that is still there nobody here knows.
+            (State::Complete { .. }, _) if !ours => {
+                "its seal by the gateway that made it, or runvault takeover where that is gone".to_owned()
+            }
             (State::Open, Some(c)) if c.cycle < c.cycles => format!("cycle {} of {}", c.cycle + 1, c.cycles),
             (State::Open, _) => "more files, or a marker of its end".to_owned(),
             (State::Draining, _) => format!(
@@ -143,8 +147,7 @@ impl Look<'_> {
             (State::Complete { quiet: false, .. }, _) => {
                 format!("{} without a change", long(self.patience.quiet))
             }
-            (State::Complete { .. }, _) if ours => "its seal".to_owned(),
-            (State::Complete { .. }, _) => "its gateway, which seals it".to_owned(),
+            (State::Complete { .. }, _) => "its seal".to_owned(),
         }
     }
 }

@@ -452,7 +452,7 @@ impl Gateway for StateFolder {
         Ok(self.entries().put(run, resume)?)
     }
     fn release(&self, run: &RunId) -> runvault_vault::Result<()> {
-        Ok(self.entries().remove(run)?)
+        Ok(self.entries().erase(run)?)
     }
     fn held(&self) -> runvault_vault::Result<Vec<RunId>> {
         Ok(self.entries().runs()?)

@@ -202,7 +202,7 @@ pub trait Gateway: Send + Sync {
     fn commit_seal(&self, run: &RunId, name: &[u8]) -> Result<()>;
     /// The newest run of that name that was sealed here, and its seal's text hash.
     fn sealed_as(&self, name: &[u8]) -> Result<Option<(RunId, Digest)>>;
-    /// Drops the resume entry of a run that is gone.
+    /// Erases the key of a run that is gone, or that another gateway sealed.
     fn release(&self, run: &RunId) -> Result<()>;
     /// All runs with a resume entry.
     fn held(&self) -> Result<Vec<RunId>>;

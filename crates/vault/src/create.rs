@@ -10,6 +10,7 @@ use crate::directory::OpenDir;
 use crate::file::FileObject;
 use crate::nodes::{Found, Name, number};
 use crate::outcome::{is_not_found, outcome};
+use crate::sealed::is_sealed;
 use crate::sys;
 use crate::view::At;
 use crate::{Posix, Result, Vault, links, record};
@@ -166,10 +167,14 @@ impl Vault {
     /// # Errors
     /// [`Posix::NotPermitted`] for a directory, [`Posix::CrossRun`], [`Posix::Exists`]; the store's.
     pub fn link(&self, ino: Ino, parent: Ino, name: &[u8]) -> Result<Attr> {
+        if is_sealed(ino) {
+            return Err(Posix::CrossRun.into());
+        }
         let known = self.nodes.known(ino).ok_or(Posix::Stale)?;
         if known.kind == Kind::Dir {
             return Err(Posix::NotPermitted.into());
         }
+        self.check_same_run(&known.run, parent)?;
         let parent = self.parent_to_change(parent, name)?;
         let parent = *parent;
         let dir = self.directory_to_change(parent)?;

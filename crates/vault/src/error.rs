@@ -133,9 +133,10 @@ pub enum Error {
         /// Run id.
         run: String,
     },
-    /// A run whose seal would not count.
+    /// A run that another gateway made: its end, and its seal, are that one's to sign, or the seal of one that was
+    /// admitted.
     #[error(
-        "run {run} was made by gateway {maker}: only that one can seal it, or one that was admitted to it"
+        "run {run} was made by gateway {maker}: only that one can remove it; it, or one that was admitted, seals it"
     )]
     NotMaker {
         /// Run id.

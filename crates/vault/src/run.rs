@@ -34,6 +34,8 @@ pub(crate) struct Run {
     pub(crate) serial: u32,
     /// The gateway that made it.
     maker: IdentityId,
+    /// Its number in the chain of its maker.
+    pub(crate) seq: Option<u64>,
     /// What it adds to.
     pub(crate) after: Option<After>,
     /// This gateway has its resume entry.
@@ -46,6 +48,8 @@ pub(crate) struct Run {
     name: Mutex<RunName>,
     body: Mutex<Option<Arc<Body>>>,
     gone: AtomicBool,
+    /// That it has names which an earlier part has too was said.
+    clash_told: AtomicBool,
     changed: Changed,
 }
 
@@ -124,6 +128,7 @@ impl Run {
             opened: descriptor.opened.clone(),
             serial,
             maker: descriptor.signer,
+            seq: descriptor.seq,
             after: descriptor.after.clone(),
             held,
             seal,
@@ -132,6 +137,7 @@ impl Run {
             name: Mutex::new(name),
             body: Mutex::default(),
             gone: AtomicBool::new(false),
+            clash_told: AtomicBool::new(false),
             changed: Changed::now(),
         })
     }
@@ -144,6 +150,11 @@ impl Run {
     /// Why a machine that would write it may not.
     pub(crate) fn not_held(&self) -> Error {
         Error::not_held(self.id, self.maker)
+    }
+
+    /// Why a machine that took it over may not end it.
+    pub(crate) fn not_maker(&self) -> Error {
+        Error::NotMaker { run: self.id.to_string(), maker: self.maker.to_string() }
     }
 
     /// When something of it was changed last.
@@ -189,6 +200,11 @@ impl Run {
         closed
     }
 
+    /// Whether this is the first time that a clash of it is met.
+    pub(crate) fn first_clash(&self) -> bool {
+        !self.clash_told.swap(true, Ordering::Relaxed)
+    }
+
     /// It is being sealed, or was removed.
     pub(crate) fn is_closed_for_good(&self) -> bool {
         self.gone.load(Ordering::SeqCst)
@@ -225,8 +241,8 @@ impl Run {
         self.name.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether another machine may give it another name.
-    pub(crate) fn is_named_elsewhere(&self) -> bool {
+    /// Whether another machine may give it another name, or seal it.
+    pub(crate) fn is_elsewhere(&self) -> bool {
         if self.is_sealed() {
             return false;
         }

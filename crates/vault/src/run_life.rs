@@ -229,6 +229,10 @@ impl Vault {
         let gateway = self.gateway.as_deref().ok_or(Posix::ReadOnly)?;
         let body = self.body(run)?;
         body.check_writer()?;
+        // Its place in a chain is accounted for by whoever signs that chain.
+        if run.maker() != gateway.id() {
+            return Err(run.not_maker());
+        }
         let _names = self.locks.alone(&[parent, body.top]);
         if body.tree_holds_something()? {
             return Err(Posix::NotEmpty.into());

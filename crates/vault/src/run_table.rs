@@ -13,14 +13,13 @@ use runvault_store::backend::Kind;
 
 use crate::api::{Ino, ROOT};
 use crate::run::{Loaded, Run};
-use crate::runs;
 use crate::union::{self, Union};
-use crate::{Error, Posix, Result, Vault, record};
+use crate::{Error, Posix, Result, Vault, record, runs, seal};
 
 /// Components of a folder's path above which no run is looked for.
 const DEPTH_MAX: usize = 8;
-/// Runs whose names are looked at in one scan; the others have their turn in the next ones.
-const NAMES: usize = 64;
+/// Other machines' runs that are looked at in one scan; the rest have their turn in the next ones.
+const AT_ONCE: usize = 64;
 
 /// A directory of `runs/`, as it was found.
 #[derive(Clone)]
@@ -41,8 +40,10 @@ impl Entry {
 /// What one look at `runs/` leaves to the next.
 #[derive(Default)]
 pub(crate) struct Scans {
-    /// The run up to which names were looked at; `None`: all.
-    named: Option<RunId>,
+    /// The run up to which other machines' runs were looked at; `None`: all.
+    looked: Option<RunId>,
+    /// One of them has another name.
+    renamed: bool,
 }
 
 /// The runs in one folder.
@@ -129,34 +130,43 @@ impl Vault {
     pub(crate) fn scan(&self, scans: &mut Scans, all: bool) -> Result<()> {
         let listed = runs::list_all(&self.root)?;
         let before = self.table();
+        self.look_at_others(scans, &before.entries);
         let (mut entries, mut new) = (BTreeMap::new(), Vec::new());
         let foreign = listed.foreign.len() as u64;
         for id in &listed.runs {
             match before.entries.get(id) {
-                Some(Entry::Run(run)) => _ = entries.insert(*id, Entry::Run(run.clone())),
-                Some(known) if !all => _ = entries.insert(*id, known.clone()),
+                Some(Entry::Run(run)) if !run.is_erased() => _ = entries.insert(*id, Entry::Run(run.clone())),
+                Some(known @ (Entry::Closed | Entry::Trouble(_))) if !all => {
+                    _ = entries.insert(*id, known.clone())
+                }
                 _ => new.push(*id),
             }
         }
         let mut changed =
             listed.runs.len() != before.entries.len() || before.foreign != foreign || !new.is_empty();
         entries.extend(self.load_all(&new));
-        changed |= self.look_at_names(scans, &entries);
+        changed |= std::mem::take(&mut scans.renamed);
         if changed {
             self.replace_table(entries, foreign);
         }
         Ok(())
     }
 
-    /// Looks whether other machines have renamed some of their runs.
-    fn look_at_names(&self, scans: &mut Scans, entries: &BTreeMap<RunId, Entry>) -> bool {
-        let from = scans.named.map_or(Bound::Unbounded, Bound::Excluded);
+    /// Looks whether other machines have renamed or sealed some of their runs. What was sealed is given up here, to be
+    /// found as that.
+    fn look_at_others(&self, scans: &mut Scans, entries: &BTreeMap<RunId, Entry>) {
+        let from = scans.looked.map_or(Bound::Unbounded, Bound::Excluded);
         let runs = entries.range((from, Bound::Unbounded)).filter_map(|(_, entry)| entry.run());
-        let turn: Vec<_> = runs.filter(|run| run.is_named_elsewhere()).take(NAMES).collect();
-        scans.named = turn.get(NAMES - 1).map(|run| run.id);
-        let looked = turn.into_iter().map(|run| run.look_at_name(&self.root));
-        // One whose name cannot be read keeps the one that it had.
-        looked.fold(false, |changed, renamed| changed | renamed.unwrap_or(false))
+        let turn: Vec<_> = runs.filter(|run| run.is_elsewhere()).take(AT_ONCE).collect();
+        scans.looked = turn.get(AT_ONCE - 1).map(|run| run.id);
+        for run in turn {
+            if !run.held && seal::has_seal(&self.root, &run.id).unwrap_or(false) {
+                self.give_up(run);
+            } else {
+                // One whose name cannot be read keeps the one that it had.
+                scans.renamed |= run.look_at_name(&self.root).unwrap_or(false);
+            }
+        }
     }
 
     /// On all cores: each takes some signatures, and an envelope.
@@ -236,7 +246,7 @@ impl Vault {
         let runs: Vec<Arc<Run>> = table.runs().cloned().collect();
         let shown = self.loose_run().filter(|shown| runs.iter().any(|run| Arc::ptr_eq(run, shown)));
         table.loose = shown.or_else(|| first_loose(&runs, !self.read_only()));
-        table.unions = union::unions(&runs, &*self.authority);
+        table.unions = union::unions(&runs, &*self.authority, self.gateway.is_some());
         self.name_runs(&mut table, &runs);
         *self.runs.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
     }
@@ -259,7 +269,11 @@ impl Vault {
         let mut folders: HashMap<Vec<u8>, Option<Vec<u8>>> = HashMap::new();
         let mut wanted: BTreeMap<Vec<u8>, Vec<Arc<Run>>> = BTreeMap::new();
         for run in named.into_iter().filter(|run| table.first_of(run).is_none()) {
-            let name = run.name();
+            let mut name = run.name();
+            // What only says that it adds to a run must not pass for that one.
+            if run.after.is_some() && !run.held {
+                name = with_id(&name, run);
+            }
             let (folder, last) = split(&name);
             let shown = folders.entry(folder.to_vec()).or_insert_with(|| self.shown_folder(&tops, folder));
             let shown = if let Some(shown) = shown {

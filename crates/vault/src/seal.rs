@@ -127,7 +127,7 @@ impl Vault {
             return Err(run.not_held());
         }
         if !self.may_seal(&run, &gateway.id()) {
-            return Err(Error::NotMaker { run: run.id.to_string(), maker: run.maker().to_string() });
+            return Err(run.not_maker());
         }
         self.require_unrevoked(gateway)?;
         if has_seal(&self.root, &run.id)? {
@@ -174,7 +174,12 @@ impl Vault {
         let tree = dir.open_dir(b"tree").map_err(|e| part_opened("open", object("/tree"), e))?;
         let context = run.reader(&tree)?;
         let seal = read_back::read_back(&self.root, &dir, &run.id, &*self.authority, &context)?;
-        gateway.commit_seal(&run.id, &run.name())?;
+        if seal.note.gateway == gateway.id() {
+            gateway.commit_seal(&run.id, &run.name())?;
+        } else {
+            // Who took the run over has sealed it.
+            gateway.release(&run.id)?;
+        }
         self.authority.note_seal(&run.id, &seal.hash);
         self.let_go_of(run);
         Ok(())
@@ -216,13 +221,18 @@ impl Vault {
     /// Nothing of it is held here any more; who may read sealed runs finds it as one.
     fn let_go_of(&self, run: &Arc<Run>) {
         self.change_table(|entries| _ = entries.remove(&run.id));
+        self.give_up(run);
+        if let Err(error) = self.scan(&mut self.hold_scans(), false) {
+            log::warn!("run {} is looked for again later: {error}", run.id);
+        }
+    }
+
+    /// Nothing of it is held in memory any more, and the kernel is told to ask again.
+    pub(crate) fn give_up(&self, run: &Arc<Run>) {
         self.dirs.drop_run(run);
         run.mark_gone();
         run.erase_key();
         self.sealed_away().extend(self.nodes.of_run(run));
-        if let Err(error) = self.scan(&mut self.hold_scans(), false) {
-            log::warn!("run {} is looked for again later: {error}", run.id);
-        }
     }
 
     /// A seal that a killed process had committed, and not told its state folder.

@@ -4,9 +4,9 @@
 //! it. A directory that several have is shown by the node of the earliest, and lists what is in all of them. Only
 //! directories of sealed runs are looked at so, since what is not sealed is the last layer.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ops::Deref;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use runvault_format::continuations::{self, Part};
 use runvault_format::ids::{IdentityId, RunId};
@@ -19,11 +19,9 @@ use crate::run::Run;
 use crate::sealed::is_sealed;
 use crate::{Error, Posix, Result, Vault};
 
-/// The layers of one run, the earliest first.
+/// The layers of one run, the earliest first; the last may be open, all others are sealed.
 pub(crate) struct Union {
     layers: Vec<Arc<Run>>,
-    /// Clashes that were told, by layer and node.
-    told: Mutex<HashSet<(RunId, Ino)>>,
 }
 
 impl Union {
@@ -38,21 +36,31 @@ impl Union {
     }
 }
 
-/// Which runs belong together, by the id of each of them.
-pub(crate) fn unions<'a>(runs: &'a [Arc<Run>], authority: &dyn Authority) -> HashMap<RunId, Arc<Union>> {
+/// Which runs are shown as one, by the id of each of them. Of parts that are open one alone is shown so: who writes
+/// (`writing`) sees its own, else two of them could hide each other's files.
+pub(crate) fn unions<'a>(
+    runs: &'a [Arc<Run>],
+    authority: &dyn Authority,
+    writing: bool,
+) -> HashMap<RunId, Arc<Union>> {
     let part = |run: &'a Arc<Run>| Part {
         run: run.id,
         signer: run.maker(),
-        opened: &run.opened,
+        seq: run.seq,
         after: run.after.as_ref(),
         seal: run.seal().map(|seal| seal.hash()),
     };
-    let parts: Vec<Part<'_>> = runs.iter().map(part).collect();
+    let runs: Vec<&Arc<Run>> = runs.iter().filter(|run| !run.is_loose()).collect();
+    let parts: Vec<Part<'_>> = runs.iter().map(|run| part(run)).collect();
     let mut unions = HashMap::new();
     for group in continuations::groups(&parts, |gateway, run| authority.is_admitted(gateway, run)) {
-        let layers = group.into_iter().filter_map(|at| runs.get(at).cloned()).collect();
-        let union = Arc::new(Union { layers, told: Mutex::default() });
-        unions.extend(union.layers.iter().map(|layer| (layer.id, union.clone())));
+        let all = group.into_iter().filter_map(|at| runs.get(at).copied().cloned());
+        let (mut layers, open): (Vec<_>, Vec<_>) = all.partition(|run| run.is_sealed());
+        layers.extend(open.into_iter().find(|run| run.held || !writing));
+        let union = Arc::new(Union { layers });
+        if union.layers.len() > 1 {
+            unions.extend(union.layers.iter().map(|layer| (layer.id, union.clone())));
+        }
     }
     unions
 }
@@ -116,13 +124,18 @@ impl Vault {
         Ok(Some(Place { union, run, path }))
     }
 
-    /// A name that a directory of a sealed run does not have, in the runs that continue it.
+    /// A name that a directory of a sealed run does not have, in the runs that continue it. One of those that is in
+    /// trouble, or is being sealed, is passed over: what it adds must not cost what it is added to.
     pub(crate) fn lookup_later(&self, dir: Ino, name: &[u8]) -> Result<Attr> {
         if let Some(place) = self.place_in_union(dir)? {
-            for layer in place.later() {
-                let Some(dir) = self.dir_in(layer, &place.path)? else { continue };
-                match self.lookup_in_layer(*dir, name) {
+            for layer in place.later().iter().filter(|layer| !layer.is_closed_for_good()) {
+                let found = self.dir_in(layer, &place.path).and_then(|dir| match dir {
+                    Some(dir) => self.lookup_in_layer(*dir, name),
+                    None => Err(Posix::NotFound.into()),
+                });
+                match found {
                     Err(error) if is_not_found(&error) => {}
+                    Err(error) => tell_trouble(layer, &error),
                     found => return found,
                 }
             }
@@ -156,32 +169,43 @@ impl Vault {
         Ok(Some(at))
     }
 
-    /// What the later layers add to a listing of a directory of a sealed run: names that no earlier one has.
-    pub(crate) fn list_later(&self, dir: Ino) -> Result<Vec<DirEntry>> {
-        let mut found = Vec::new();
-        let Some(place) = self.place_in_union(dir)? else { return Ok(found) };
-        let mut names: HashSet<Vec<u8>> = HashSet::new();
-        for layer in place.later() {
-            let Some(in_layer) = self.dir_in(layer, &place.path)? else { continue };
-            let here = self.list_layer(*in_layer)?;
+    /// What the later layers add to a listing of a directory of a sealed run: names that no earlier one has; and how
+    /// many names, or layers, could not be read.
+    pub(crate) fn list_later(&self, dir: Ino) -> Result<(Vec<DirEntry>, u64)> {
+        let (mut found, mut unreadable) = (Vec::new(), 0);
+        let Some(place) = self.place_in_union(dir)? else { return Ok((found, unreadable)) };
+        let mut kinds: HashMap<Vec<u8>, Kind> = HashMap::new();
+        for layer in place.later().iter().filter(|layer| !layer.is_closed_for_good()) {
+            let listed = self.dir_in(layer, &place.path).and_then(|dir| match dir {
+                Some(dir) => self.list_layer(*dir),
+                None => Ok((Vec::new(), 0)),
+            });
+            let (here, left_out) = listed.unwrap_or_else(|error| {
+                tell_trouble(layer, &error);
+                (Vec::new(), 1)
+            });
+            unreadable += left_out;
             for entry in here.into_iter().filter(|entry| !matches!(entry.name.as_slice(), b"." | b"..")) {
-                match self.sealed_lookup(dir, &entry.name) {
-                    Err(error) if is_not_found(&error) => {
-                        if names.insert(entry.name.clone()) {
-                            found.push(entry);
-                        }
-                    }
-                    Ok(attr) if attr.kind == Kind::Dir && entry.kind == Kind::Dir => {}
-                    Ok(_) => place.union.tell_clash(layer, entry.ino),
+                let earlier = match self.sealed_lookup(dir, &entry.name) {
+                    Err(error) if is_not_found(&error) => kinds.get(&entry.name).copied(),
                     Err(error) => return Err(error),
+                    Ok(attr) => Some(attr.kind),
+                };
+                match earlier {
+                    None => {
+                        kinds.insert(entry.name.clone(), entry.kind);
+                        found.push(entry);
+                    }
+                    Some(Kind::Dir) if entry.kind == Kind::Dir => {}
+                    Some(_) => tell_clash(&place, layer),
                 }
             }
         }
-        Ok(found)
+        Ok((found, unreadable))
     }
 
-    /// All entries of a directory of one layer.
-    fn list_layer(&self, dir: Ino) -> Result<Vec<DirEntry>> {
+    /// All entries of a directory of one layer, and how many of its names could not be read.
+    fn list_layer(&self, dir: Ino) -> Result<(Vec<DirEntry>, u64)> {
         let mut found = Vec::new();
         let mut take = |entry: &DirEntry| {
             found.push(entry.clone());
@@ -189,12 +213,12 @@ impl Vault {
         };
         if is_sealed(dir) {
             self.list_own(dir, 0, false, &mut take)?;
-            return Ok(found);
+            return Ok((found, 0));
         }
         let handle = self.opendir(dir)?;
-        let listed = self.readdir(handle, 0, false, &mut take);
+        let listed = self.readdir(handle, 0, false, &mut take).and_then(|()| self.unreadable_names(handle));
         self.releasedir(handle)?;
-        listed.map(|()| found)
+        Ok((found, listed?))
     }
 
     /// The directory that a name is to be made in: of a sealed run, that of the same path in the run that continues
@@ -263,6 +287,27 @@ impl Vault {
         self.dir_in(open, &place.path)?.ok_or(Error::Posix(Posix::NotFound))
     }
 
+    /// The directory that is made durable for one of a sealed run: that of the run that continues it here, if that has
+    /// one.
+    pub(crate) fn directory_to_sync(&self, dir: Ino) -> Result<Option<Known<'_>>> {
+        let Some(place) = self.place_in_union(dir)? else { return Ok(None) };
+        match place.later().iter().find(|layer| layer.held && !layer.is_sealed()) {
+            Some(open) => self.dir_in(open, &place.path),
+            None => Ok(None),
+        }
+    }
+
+    /// [`Posix::CrossRun`] where nothing that is in this run can come into that directory.
+    pub(crate) fn check_same_run(&self, run: &Run, dir: Ino) -> Result<()> {
+        if !is_sealed(dir) {
+            return Ok(());
+        }
+        let there = self.run_of_sealed(dir)?.id;
+        let union = self.table().unions.get(&there).cloned();
+        let together = union.is_some_and(|union| union.layers.iter().any(|layer| layer.id == run.id));
+        if together { Ok(()) } else { Err(Posix::CrossRun.into()) }
+    }
+
     fn sealed_layers_have(&self, dir: Ino, name: &[u8]) -> Result<bool> {
         let has = |dir| match self.sealed_lookup(dir, name) {
             Ok(_) => Ok(true),
@@ -289,7 +334,8 @@ impl Vault {
         let union = self.table().unions.get(&run.id).cloned();
         let layers = union.as_ref().map_or_else(|| vec![run.clone()], |union| union.layers.clone());
         if let Some(open) = layers.iter().find(|layer| layer.held && !layer.is_sealed()) {
-            return Ok(open.clone());
+            // Until its seal is made.
+            return if open.is_closed_for_good() { Err(Posix::Busy.into()) } else { Ok(open.clone()) };
         }
         let newest = layers.iter().rev().find(|layer| layer.is_sealed()).ok_or(Posix::Stale)?;
         let first = layers.first().unwrap_or(run);
@@ -300,16 +346,19 @@ impl Vault {
     }
 }
 
-impl Union {
-    /// Two layers have a name that is not a directory in both.
-    fn tell_clash(&self, layer: &Run, ino: Ino) {
-        let new = self.told.lock().unwrap_or_else(PoisonError::into_inner).insert((layer.id, ino));
-        if new && let Some(first) = self.first() {
-            log::warn!(
-                "run {}: it has a file of a name that run {}, which it continues, has too: the earlier one is shown",
-                layer.id,
-                first.id
-            );
-        }
+/// Two layers have a name that is not a directory in both.
+fn tell_clash(place: &Place, layer: &Run) {
+    if layer.first_clash()
+        && let Some(first) = place.union.first()
+    {
+        log::warn!(
+            "run {}, which adds to run {}, has files of names that are there already: the earlier ones are shown",
+            layer.id,
+            first.id
+        );
     }
+}
+
+fn tell_trouble(layer: &Run, error: &Error) {
+    log::error!("run {}, which adds to another one, is passed over: {error}", layer.id);
 }

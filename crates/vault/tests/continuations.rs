@@ -179,10 +179,9 @@ fn another_gateways_run_is_not_joined() {
     closed(&mut fixture, true);
     let reader = fixture.reader();
     let shown = reader.list("").unwrap();
-    assert_eq!(shown.len(), 3, "{shown:?}");
-    let with_id = format!("run~{}", &first.to_string()[..8]);
-    assert!(shown.contains(&"alone".to_owned()) && shown.contains(&with_id), "{shown:?}");
-    assert_eq!(posix(reader.ino(&format!("{with_id}/forged"))), Posix::NotFound);
+    assert!(shown[0].starts_with("alone~") && shown[1] == "run" && shown[2].starts_with("run~"), "{shown:?}");
+    assert_eq!(posix(reader.ino("run/forged")), Posix::NotFound);
+    assert_eq!(reader.get("run/RunInfo.xml").unwrap(), b"info");
 }
 
 #[test]
@@ -235,4 +234,108 @@ fn a_run_that_was_taken_over_is_sealed_by_who_was_admitted_to_it() {
     let refused =
         runvault_vault::seal::Seal::load(&fixture.root, &run, &*fixture.authority).map(drop).unwrap_err();
     assert!(refused.to_string().contains("did not make the run"), "{refused}");
+}
+
+/// A mount that saw the run while it was open.
+#[test]
+fn a_mount_notices_that_another_machine_sealed_a_run() {
+    let fixture = Fixture::on_disk();
+    let gateway = fixture.writer();
+    gateway.make_dir("run").unwrap();
+    gateway.put("run/file", b"bytes").unwrap();
+    let run = named(&gateway, "run")[0].0;
+    let reader = fixture.reader();
+    let (top, file) = (reader.ino("run").unwrap(), reader.ino("run/file").unwrap());
+    seal(&gateway, &run);
+    gateway.put("run/more", b"added").unwrap();
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while reader.list("run").unwrap_or_default() != ["file", "more"] {
+        assert!(std::time::Instant::now() < until, "{:?}", reader.list("run"));
+        reader.tick().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    assert_eq!(posix(reader.getattr(top, None)), Posix::Stale, "the kernel looks again");
+    assert!(reader.nodes_sealed_since().contains(&file));
+    assert_eq!(reader.get("run/file").unwrap(), b"bytes");
+}
+
+#[test]
+fn parts_in_trouble_cost_nothing_of_what_was_sealed_before() {
+    let fixture = Fixture::on_disk();
+    let first = sealed(&fixture);
+    let mount = fixture.writer();
+    mount.put("run/Data/added", b"x").unwrap();
+    let later = named(&mount, "run")[1].0;
+    mount.close().unwrap();
+    drop(mount);
+    let tree = fixture.path().join(format!("runs/{later}/tree"));
+    let record = std::fs::read_dir(&tree).unwrap().next().unwrap().unwrap().path().join("_dir");
+    let good = std::fs::read(&record).unwrap();
+    std::fs::write(&record, "no record").unwrap();
+    let reader = fixture.reader();
+    assert_eq!(reader.get("run/Data/1.cbcl").unwrap(), b"bases");
+    assert_eq!(posix(reader.ino("run/Data/none")), Posix::NotFound);
+    // Whoever lists is told that something is missing.
+    let handle = reader.opendir(reader.ino("run/Data").unwrap()).unwrap();
+    let mut names = Vec::new();
+    let mut take = |entry: &runvault_vault::api::DirEntry| {
+        names.push(entry.name.clone());
+        true
+    };
+    reader.readdir(handle, 0, false, &mut take).unwrap();
+    assert_eq!(names, [&b"."[..], b"..", b"1.cbcl"]);
+    assert_eq!(reader.unreadable_names(handle).unwrap(), 1);
+    drop(reader);
+    // Mended, all of it is there; without what it adds to, it is shown by itself and passes for nothing else.
+    std::fs::write(&record, good).unwrap();
+    assert_eq!(fixture.reader().list("run/Data").unwrap(), ["1.cbcl", "added"]);
+    std::fs::rename(fixture.path().join(format!("runs/{first}")), fixture.path().join("gone")).unwrap();
+    fixture.authority.seals.lock().unwrap().clear();
+    assert_eq!(fixture.reader().list("").unwrap(), [format!("run~{}", &later.to_string()[..8])]);
+}
+
+#[test]
+fn what_cannot_come_into_a_sealed_run_leaves_no_trace() {
+    let fixture = Fixture::on_disk();
+    let first = sealed(&fixture);
+    let mount = fixture.writer();
+    mount.make_dir("other").unwrap();
+    mount.put("other/file", b"x").unwrap();
+    assert_eq!(posix(mount.mv("other/file", "run/Data/file", Rename::Over)), Posix::CrossRun);
+    let (data, _) = mount.parent("run/Data/x").unwrap();
+    let file = mount.ino("other/file").unwrap();
+    assert_eq!(posix(mount.link(file, data, b"link")), Posix::CrossRun);
+    assert_eq!(posix(mount.link(mount.ino("run/RunInfo.xml").unwrap(), data, b"link")), Posix::CrossRun);
+    assert_eq!(named(&mount, "run"), [(first, None)], "no run was begun");
+}
+
+/// Whatever a part's names hide, one that is sealed is not hidden by one that is made later.
+#[test]
+fn parts_keep_their_order_and_one_open_part_is_shown() {
+    let mut fixture = Fixture::on_disk();
+    sealed(&fixture);
+    let other = State::new(4);
+    Arc::get_mut(&mut fixture.authority).unwrap().admitted = vec![(other.public().0, None)];
+    let (ours, theirs) = (fixture.writer(), fixture.writer_of(&other));
+    ours.make_dir("run/new").unwrap();
+    ours.put("run/new/ours", b"o").unwrap();
+    let is_there = |mount: &Mount, path: &str| mount.ino(path).is_ok();
+    // Each sees its own, and neither hides the other's: those are shown by themselves.
+    theirs.make_dir("run/new").unwrap();
+    theirs.put("run/new/theirs", b"t").unwrap();
+    assert!(is_there(&theirs, "run/new/theirs") && !is_there(&theirs, "run/new/ours"));
+    let reader = fixture.reader();
+    assert_eq!(reader.list("").unwrap().len(), 2, "one of the open ones has a name of its own");
+    for mount in [&theirs, &ours] {
+        let open = mount.status().runs.iter().find(|run| run.writing).unwrap().run;
+        seal(mount, &open);
+    }
+    let reader = fixture.reader();
+    assert_eq!(reader.list("").unwrap(), ["run"]);
+    assert_eq!(reader.list("run/new").unwrap(), ["ours", "theirs"]);
+    // The directory's own changes are durable when it says so.
+    let again = fixture.writer();
+    again.put("run/new/third", b"3").unwrap();
+    let handle = again.opendir(again.ino("run/new").unwrap()).unwrap();
+    again.fsyncdir(handle).unwrap();
 }

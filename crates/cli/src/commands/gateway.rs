@@ -1,14 +1,17 @@
 //! `gateway`: which machines may write runs.
 
+use std::ffi::OsStr;
 use std::path::Path;
 
 use anyhow::Result;
 use runvault_custody::chain::Chain;
+use runvault_custody::chains;
 use runvault_custody::follow::with_newest_keys;
 use runvault_custody::gateway::StateFolder;
 use runvault_custody::gateways::{self, Enrolled};
 use runvault_custody::{enroll, public_file};
 use runvault_format::ids::IdentityId;
+use runvault_vault::runs;
 use serde_json::json;
 
 use crate::args::{Gateway, GatewayAdmit, GatewayCommand, GatewayEnroll, GatewayList, GatewayRevoke};
@@ -101,19 +104,17 @@ fn run_admit(args: &GatewayAdmit) -> Result<()> {
     let mut store = Store::open(&args.store, &args.who)?;
     let id = gateways::named(&store.chain, &args.name)?;
     let owner = store.identity(&args.who)?;
+    let none = |run: &OsStr| {
+        let what = format!("there is no run {}", shown(run));
+        refuse_with(Exit::Failed, what, format!("runvault runs {} lists them", shown(&args.store)))
+    };
     let run = match &args.run {
         None => None,
         Some(run) => Some(match of_id(run) {
-            Some(id) => id,
+            Some(id) if runs::list(&store.root)?.contains(&id) => id,
+            Some(_) => return Err(none(run)),
             None => with_newest_keys(&store.root, &mut store.chain, &owner, |authority| {
-                find(&store.root, authority, run, |_| {
-                    let what = format!("there is no run {}", shown(run));
-                    refuse_with(
-                        Exit::Failed,
-                        what,
-                        format!("runvault runs {} lists them", shown(&args.store)),
-                    )
-                })
+                find(&store.root, authority, run, |_| none(run))
             })?,
         }),
     };
@@ -169,6 +170,13 @@ fn run_revoke(args: &GatewayRevoke) -> Result<()> {
     let owner = store.identity(&args.who)?;
     let chain = enroll::revoke(&store.root, &store.chain, &owner, &id, &args.reason)?;
     store.pin(&chain)?;
+    for gap in chains::gaps(&store.root, &chain)?.iter().filter(|gap| gap.gateway == id) {
+        // Whoever has its key could have numbered a run as he liked, so that more counts than should.
+        output::warn(&format!(
+            "gateway {id}: {}; where nobody took it away, its last number may be forged",
+            gap.what
+        ));
+    }
     let last = chain.gateway_key(&id).and_then(|known| known.until).map_or(0, |until| until.run.n);
     if args.json {
         return output::json(&json!({ "gateway": id, "last_run": last, "already": before.is_some() }));

@@ -1,6 +1,6 @@
 //! `manifest`: the signed list of a sealed run's files.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use anyhow::Result;
 use runvault_format::manifest::{Entry, Kind};
@@ -13,15 +13,22 @@ use crate::output::{self, json_name, visible};
 
 pub fn run(args: &ManifestOf) -> Result<()> {
     let parts = with_sealed_run(&args.store, &args.who, &args.run, seal::manifest)?;
-    // A path is what the earliest part says that it is.
-    let mut said: HashSet<Vec<u8>> = HashSet::new();
+    // A path is what the earliest part says that it is, and ends there if that is no directory.
+    let mut said: HashMap<Vec<u8>, Kind> = HashMap::new();
     for manifest in &parts {
         let paths = seal::paths(manifest);
         let all = manifest.entries.iter().zip(&paths).skip(1);
-        let new: Vec<_> = all.filter(|(_, path)| said.insert((*path).clone())).collect();
+        let new: Vec<_> = all.filter(|(_, path)| !is_hidden(&said, path)).collect();
         tell(args, &new)?;
+        said.extend(new.into_iter().map(|(entry, path)| (path.clone(), entry.record.kind)));
     }
     Ok(())
+}
+
+fn is_hidden(said: &HashMap<Vec<u8>, Kind>, path: &[u8]) -> bool {
+    let above = path.iter().enumerate().filter(|(_, b)| **b == b'/').filter_map(|(at, _)| path.get(..at));
+    let covered = |above: &[u8]| said.get(above).is_some_and(|kind| *kind != Kind::Dir);
+    said.contains_key(path) || above.into_iter().any(covered)
 }
 
 fn tell(args: &ManifestOf, entries: &[(&Entry, &Vec<u8>)]) -> Result<()> {

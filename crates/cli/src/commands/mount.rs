@@ -162,7 +162,7 @@ fn patience(mount: &Mount) -> Patience {
     Patience {
         quiet: mount.quiet.unwrap_or(usual.quiet),
         drained: mount.drained.unwrap_or(usual.drained),
-        ..usual
+        abandoned: mount.abandoned.unwrap_or(usual.abandoned),
     }
 }
 

@@ -115,8 +115,8 @@ pub fn with_sealed_run<T>(
     let mut store = Store::open(store, who)?;
     let identity = store.identity(who)?;
     with_newest_keys(&store.root, &mut store.chain, &identity, |authority| {
-        let mut parts = parts(&store.root, authority, run, |_| none_of_that_name(run))?;
         let authority = Remembering::over(Arc::clone(authority), &store.state);
+        let mut parts = parts(&store.root, &authority, run, |_| none_of_that_name(run))?;
         if let Some(first) = parts.first() {
             require_seal(&store.root, first, run, &*authority)?;
         }

@@ -18,10 +18,10 @@ pub const SET: Set = Set {
 };
 
 /// A run of the gateway of that number.
-fn of(n: u8, gateway: u8, opened: &str, sealed: bool, after: Option<(u8, u8)>) -> Value {
+fn of(n: u8, gateway: u8, seq: u64, sealed: bool, after: Option<(u8, u8)>) -> Value {
     let after = after.map(|(run, seal)| json!({ "run": id(run), "how": "continues", "seal": hash(seal) }));
     json!({
-        "run": id(n), "signer": IdentityId([gateway; 16]), "opened": opened,
+        "run": id(n), "signer": IdentityId([gateway; 16]), "seq": seq,
         "seal": sealed.then(|| hash(n)), "after": after,
     })
 }
@@ -36,68 +36,69 @@ fn hash(n: u8) -> Digest {
 }
 
 fn make() -> Vec<Vector> {
-    let (noon, later) = ("2026-11-24T12:00:00Z", "2026-11-24T13:00:00Z");
-    let first = || of(1, 7, noon, true, None);
+    let first = || of(1, 7, 4, true, None);
     let made = |name: &str, runs: Vec<Value>, admitted: Value| {
         vector(name, "ok", json!({ "runs": runs, "admitted": admitted }))
     };
     let gateway = |n: u8| IdentityId([n; 16]);
     vec![
         made("alone", vec![first()], json!([])),
-        made("continued", vec![first(), of(2, 7, later, false, Some((1, 1)))], json!([])),
+        made("continued", vec![first(), of(2, 7, 5, false, Some((1, 1)))], json!([])),
+        made("listed_before_what_it_continues", vec![of(2, 7, 5, false, Some((1, 1))), first()], json!([])),
         made(
-            "listed_before_what_it_continues",
-            vec![of(2, 7, later, false, Some((1, 1))), first()],
-            json!([]),
-        ),
-        made(
-            "continued_in_a_row_by_a_clock_that_went_back",
-            vec![of(3, 7, noon, false, Some((2, 2))), of(2, 7, later, true, Some((1, 1))), first()],
+            "continued_in_a_row",
+            vec![of(2, 7, 6, false, Some((3, 3))), of(3, 7, 5, true, Some((1, 1))), first()],
             json!([]),
         ),
         made(
             "continued_twice",
-            vec![first(), of(3, 7, noon, false, Some((1, 1))), of(2, 7, noon, true, Some((1, 1)))],
+            vec![first(), of(3, 7, 5, false, Some((1, 1))), of(2, 7, 6, true, Some((1, 1)))],
             json!([]),
         ),
         made(
-            "of_an_open_run",
-            vec![of(1, 7, noon, false, None), of(2, 7, later, false, Some((1, 1)))],
-            json!([]),
+            "continued_by_several_gateways",
+            vec![
+                first(),
+                of(2, 8, 1, true, Some((1, 1))),
+                of(3, 6, 9, true, Some((1, 1))),
+                of(4, 7, 9, true, Some((2, 2))),
+            ],
+            json!([[gateway(8), ""], [gateway(6), id(1)]]),
         ),
-        made("of_another_seal", vec![first(), of(2, 7, later, false, Some((1, 9)))], json!([])),
-        made("of_a_run_that_is_not_there", vec![first(), of(2, 7, later, false, Some((9, 9)))], json!([])),
-        made("of_itself", vec![of(1, 7, noon, true, Some((1, 1)))], json!([])),
+        made("of_an_open_run", vec![of(1, 7, 4, false, None), of(2, 7, 5, false, Some((1, 1)))], json!([])),
+        made("of_another_seal", vec![first(), of(2, 7, 5, false, Some((1, 9)))], json!([])),
+        made("of_a_run_that_is_not_there", vec![first(), of(2, 7, 5, false, Some((9, 9)))], json!([])),
+        made("of_itself", vec![of(1, 7, 4, true, Some((1, 1)))], json!([])),
         made(
             "of_each_other",
-            vec![of(1, 7, noon, true, Some((2, 2))), of(2, 7, noon, true, Some((1, 1)))],
+            vec![of(1, 7, 4, true, Some((2, 2))), of(2, 7, 4, true, Some((1, 1)))],
             json!([]),
         ),
-        made("by_another_gateway", vec![first(), of(2, 8, later, false, Some((1, 1)))], json!([])),
+        made("by_another_gateway", vec![first(), of(2, 8, 5, false, Some((1, 1)))], json!([])),
         made(
             "by_one_that_was_admitted_to_it",
-            vec![first(), of(2, 8, later, false, Some((1, 1)))],
+            vec![first(), of(2, 8, 5, false, Some((1, 1)))],
             json!([[gateway(8), id(1)]]),
         ),
         made(
             "by_one_that_was_admitted_to_every_run",
-            vec![first(), of(2, 8, later, false, Some((1, 1)))],
+            vec![first(), of(2, 8, 5, false, Some((1, 1)))],
             json!([[gateway(8), ""]]),
         ),
         made(
             "by_one_that_was_admitted_to_another",
-            vec![first(), of(2, 8, later, false, Some((1, 1)))],
+            vec![first(), of(2, 8, 5, false, Some((1, 1)))],
             json!([[gateway(8), id(2)]]),
         ),
         made(
             "behind_one_that_does_not_belong",
-            vec![first(), of(2, 8, later, true, Some((1, 1))), of(3, 7, later, false, Some((2, 2)))],
+            vec![first(), of(2, 8, 5, true, Some((1, 1))), of(3, 7, 5, false, Some((2, 2)))],
             json!([]),
         ),
         made(
             "replaced",
             {
-                let mut replacing = of(2, 7, later, false, Some((1, 1)));
+                let mut replacing = of(2, 7, 5, false, Some((1, 1)));
                 replacing["after"]["how"] = json!("replaces");
                 vec![first(), replacing]
             },
@@ -115,7 +116,7 @@ fn run(input: &Value) -> Outcome {
         .map(|(run, after)| Part {
             run: text(&run["run"]).parse().unwrap(),
             signer: text(&run["signer"]).parse().unwrap(),
-            opened: text(&run["opened"]),
+            seq: run["seq"].as_u64(),
             after: after.as_ref(),
             seal: run["seal"].as_str().map(|seal| seal.parse().unwrap()),
         })

@@ -1,6 +1,6 @@
 //! The vault's calls on nodes of sealed runs.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use runvault_format::manifest::Kind;
 
@@ -17,7 +17,14 @@ const LATER: u64 = 1 << 40;
 pub(crate) struct SealedListing {
     ino: Ino,
     /// What continues the run, as it was when the listing came to it.
-    later: Mutex<Arc<Vec<DirEntry>>>,
+    later: Mutex<Later>,
+}
+
+#[derive(Clone, Default)]
+struct Later {
+    entries: Arc<Vec<DirEntry>>,
+    /// Names, or runs, that could not be read.
+    unreadable: u64,
 }
 
 impl SealedListing {
@@ -25,14 +32,26 @@ impl SealedListing {
         Self { ino, later: Mutex::default() }
     }
 
-    fn look(&self, later: Vec<DirEntry>) -> Arc<Vec<DirEntry>> {
-        let later = Arc::new(later);
-        *self.later.lock().unwrap_or_else(PoisonError::into_inner) = later.clone();
-        later
+    pub(crate) fn ino(&self) -> Ino {
+        self.ino
+    }
+
+    pub(crate) fn unreadable(&self) -> u64 {
+        self.later().unreadable
+    }
+
+    fn look(&self, (entries, unreadable): (Vec<DirEntry>, u64)) -> Arc<Vec<DirEntry>> {
+        let entries = Arc::new(entries);
+        *self.later() = Later { entries: entries.clone(), unreadable };
+        entries
     }
 
     fn seen(&self) -> Arc<Vec<DirEntry>> {
-        self.later.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.later().entries.clone()
+    }
+
+    fn later(&self) -> MutexGuard<'_, Later> {
+        self.later.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
