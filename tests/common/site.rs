@@ -177,6 +177,12 @@ impl MountBuilder {
         self
     }
 
+    /// More arguments.
+    pub fn args(mut self, args: impl IntoIterator<Item = impl AsRef<std::ffi::OsStr>>) -> Self {
+        self.command.args(args);
+        self
+    }
+
     /// One more variable of its environment.
     pub fn env(mut self, name: &str, value: impl AsRef<std::ffi::OsStr>) -> Self {
         self.command.env(name, value);

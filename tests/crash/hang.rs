@@ -232,3 +232,50 @@ fn a_hanging_mount_that_was_killed_is_cleared_away() {
     assert_eq!(fs::read(mount.path("run/file")).expect("read"), b"synced");
     mount.unmount();
 }
+
+/// A gateway whose store hangs still says so, by what does not need the store.
+#[test]
+fn a_store_that_hangs_is_an_alarm() {
+    let Some((site, remote, share)) = shared() else { return };
+    site.enroll();
+    let metrics = site.dir().join("runvault.prom");
+    let mount = site
+        .ingest()
+        .store(&remote)
+        .args(["--alarm-slow", "2s", "--alarm-stuck", "4s", "--metrics"])
+        .arg(&metrics)
+        .mount();
+    fs::create_dir(mount.path("run")).expect("a run");
+    let vault = fs::read_dir(&site.state).expect("state").flatten().next().expect("a vault").path();
+    let folder = fs::File::open(vault).expect("a folder");
+    // A socket's address is short.
+    let socket = format!("/proc/self/fd/{}/control.sock", std::os::fd::AsRawFd::as_raw_fd(&folder));
+    share.signal(Signal::STOP);
+    let hangs = probe(mount.path("run/none"));
+    // Nothing is asserted before the store goes on: a mount that hangs could not be cleared away.
+    let until = Instant::now() + Duration::from_secs(30);
+    let (mut said, mut waited) = (String::new(), 0.0);
+    while Instant::now() < until && !(said.contains("\"slow\"") && waited >= 2.0) {
+        std::thread::sleep(Duration::from_millis(200));
+        said = alarms(&socket).unwrap_or_else(|error| error.to_string());
+        let text = fs::read_to_string(&metrics).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("runvault_store_wait_seconds "));
+        waited = line.and_then(|value| value.parse().ok()).unwrap_or(0.0);
+    }
+    share.signal(Signal::CONT);
+    let _ = hangs.recv_timeout(PROMISE).expect("whoever waited was answered");
+    assert!(said.contains("\"alarm\":\"slow\""), "{said}");
+    assert!(waited >= 2.0, "{waited}");
+    assert!(mount.log().contains("alarm slow raised: "), "{}", mount.log());
+    mount.unmount();
+}
+
+/// What the mount answers, within its time.
+fn alarms(socket: &str) -> std::io::Result<String> {
+    let mut asked = std::os::unix::net::UnixStream::connect(socket)?;
+    asked.set_read_timeout(Some(Duration::from_secs(5)))?;
+    asked.write_all(b"alarms\n")?;
+    let mut said = String::new();
+    std::io::Read::read_to_string(&mut asked, &mut said)?;
+    Ok(said)
+}

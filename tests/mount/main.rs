@@ -1,5 +1,6 @@
 //! What POSIX programs do, on a real mount.
 
+mod alarms;
 mod attributes;
 mod bad_input;
 mod calls;

@@ -1,5 +1,6 @@
 //! What can be typed: the one source of help texts, man pages and completions.
 
+mod alarms;
 mod gateway;
 mod keys;
 mod sealing;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
+pub use alarms::Alarms;
 pub use gateway::{Gateway, GatewayAdmit, GatewayCommand, GatewayEnroll, GatewayList, GatewayRevoke};
 pub use keys::{Custody, CustodyCommand, Fingerprint, Init, Key, KeyCommand, KeyExport, Passwd, Rotate};
 pub use sealing::{Doctor, ManifestOf, Runs, Scrub, Seal, Verify};
@@ -97,6 +99,7 @@ Examples:
   runvault mount -o allow_other,passphrase-file=/root/pass /srv/store /mnt/runs
   runvault mount --run-depth 2 /srv/store /mnt/runs          runs are MNT/<instrument>/<run>
   runvault mount --ingest /srv/store /mnt/runs               beside an instrument: no passphrase
+  runvault mount --ingest --exec /etc/runvault/alarm /srv/store /mnt/runs
   runvault mount -f --log stderr /srv/store /mnt/runs        in front; for systemd (Type=notify)
 
 In /etc/fstab, once scripts/install has linked /sbin/mount.runvault to the program:
@@ -114,7 +117,7 @@ pub struct Mount {
     /// Mount options as in fstab: ro, rw, `[no]atime`, nodiratime, noexec, nosuid, nodev, allow_other,
     /// uid=, gid=, umask= (read-only mounts), and this command's own without their dashes: identity=,
     /// passphrase-file=, state=, run-depth=, log=, ingest, seal=, quiet=, drained=, abandoned=,
-    /// no-resume-key
+    /// no-resume-key, exec=, metrics=, alarm-stuck= and the other alarms
     #[arg(short = 'o', value_name = "OPTIONS", value_delimiter = ',')]
     pub options: Vec<String>,
     /// Write nothing to the store; any number of these at a time
@@ -154,6 +157,8 @@ pub struct Mount {
     /// Names above which the kernel is asked to forget some (for tests)
     #[arg(long, value_name = "N", hide = true)]
     pub max_nodes: Option<u64>,
+    #[command(flatten)]
+    pub alarms: Alarms,
     #[command(flatten)]
     pub who: Who,
 }

@@ -1,7 +1,7 @@
 //! `control.sock`: how `status`, `runs`, `seal` and `unmount` reach the process that serves a mount.
 //!
 //! One request a connection, a word on a line; answers are lines of JSON that name the protocol. A mount
-//! lives longer than the program that made it is installed: the requests `status`, `runs`, `unmount "PATH"`,
+//! lives longer than the program that made it is installed: the requests `status`, `runs`, `alarms`, `unmount "PATH"`,
 //! `seal "HEX"` (a run's name or id may be any bytes) and their answers stay as they are, newer programs add words, and an unknown word is answered by its name.
 //! Only the same user and root are heard (SO_PEERCRED), on both sides. The socket is in the state folder of
 //! a writing mount, and for every mount in a runtime folder under the mount's device number, where it is
@@ -23,7 +23,8 @@ use anyhow::Result;
 use serde_json::Value;
 
 pub use self::client::{
-    Client, PATIENCE, Silent, deadline, runs_request, seal_request, status_request, unmount_request,
+    Client, PATIENCE, Silent, alarms_request, deadline, runs_request, seal_request, status_request,
+    unmount_request,
 };
 use self::places::{in_folder, make_private, prefix, remove_dead, runtime_folders};
 
@@ -42,6 +43,8 @@ pub trait Service: Send + Sync {
     fn status(&self) -> Value;
     /// Everything `runs` shows: `{"runs": [...]}`.
     fn runs(&self) -> Value;
+    /// The alarms that are raised: `{"alarms": [...]}`. It comes although the store hangs.
+    fn alarms(&self) -> Value;
     /// Whether a request that comes now is too late: the mount is gone, the process ends.
     fn is_gone(&self) -> bool;
     /// Unmounts what is mounted at `at`, and replies: `{"gone": true}` where that is not this mount, or
@@ -130,6 +133,7 @@ fn answer(mut stream: UnixStream, service: &dyn Service) {
         ("status", _) if service.is_gone() => reply(&serde_json::json!({ "gone": true })),
         ("status", _) => reply(&service.status()),
         ("runs", _) => reply(&service.runs()),
+        ("alarms", _) => reply(&service.alarms()),
         ("seal", Ok(run)) => service.seal(&client::of_hex(&run), &mut reply),
         ("unmount", Ok(at)) => {
             if service.unmount(&at, &mut reply) {
@@ -177,6 +181,9 @@ mod tests {
         fn runs(&self) -> Value {
             serde_json::json!({ "runs": [] })
         }
+        fn alarms(&self) -> Value {
+            serde_json::json!({ "alarms": [] })
+        }
         fn is_gone(&self) -> bool {
             false
         }
@@ -217,6 +224,7 @@ mod tests {
         for (request, answer) in [
             (&b"status\n"[..], "{\"files\":3,\"protocol\":1}\n"),
             (b"runs\n", "{\"protocol\":1,\"runs\":[]}\n"),
+            (b"alarms\n", "{\"alarms\":[],\"protocol\":1}\n"),
             (b"unmount \"/mnt/a b\"\n", "{\"busy\":\"/mnt/a b\",\"protocol\":1}\n"),
         ] {
             let mut stream = UnixStream::connect(tmp.path().join(NAME)).unwrap();

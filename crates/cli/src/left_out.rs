@@ -25,6 +25,17 @@ impl LeftOut {
     }
 }
 
+impl LeftOut {
+    pub fn run(&self) -> RunId {
+        self.run
+    }
+
+    /// Without any plaintext name.
+    pub fn why(&self) -> String {
+        self.cause.to_string()
+    }
+}
+
 impl std::fmt::Display for LeftOut {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "run {} is left out", self.run)

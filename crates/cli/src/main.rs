@@ -1,6 +1,8 @@
 //! `runvault`: arguments, questions, progress, tables. Never knows: policy, bytes, a key that it keeps.
 
+mod alarms;
 mod args;
+mod clock;
 mod commands;
 mod control;
 mod copy;
@@ -21,6 +23,8 @@ mod progress;
 mod prompt;
 mod run_of_name;
 mod run_report;
+mod run_rows;
+mod run_source;
 mod sealer;
 mod sealing;
 mod secret_file;
@@ -31,6 +35,7 @@ mod terminal;
 mod ticker;
 mod trees;
 mod vault_status;
+mod watch;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
 
-use crate::args::{Cli, Command, Mount, SealWhen};
+use crate::args::{Alarms, Cli, Command, Mount, SealWhen};
 use crate::exit::{Exit, refuse, refuse_with};
 
 /// What a mount does, from flags and `-o` together.
@@ -76,12 +76,15 @@ pub fn resolve(mount: &Mount) -> Result<Options> {
 fn require_keyless(options: &Options) -> Result<()> {
     let mount = &options.mount;
     let patience = [mount.quiet, mount.drained, mount.abandoned];
-    let needs_ingest = mount.seal.is_some() || patience.iter().any(Option::is_some) || mount.no_resume_key;
+    let needs_ingest = mount.seal.is_some()
+        || patience.iter().any(Option::is_some)
+        || mount.no_resume_key
+        || mount.alarms != Alarms::default();
     let clash = match () {
         () if !mount.ingest && needs_ingest => {
             return Err(refuse(
                 Exit::Usage,
-                "-o seal=, quiet=, drained=, abandoned= and no-resume-key are for -o ingest",
+                "-o seal=, quiet=, drained=, abandoned=, no-resume-key, exec=, metrics= and alarm-...= are for -o ingest",
             ));
         }
         () if !mount.ingest => return Ok(()),
@@ -108,6 +111,18 @@ fn apply(options: &mut Options, shown: &mut Shown, name: &str, value: Option<&st
         ("quiet", Some(v)) => mount.quiet = Some(time(name, v)?),
         ("drained", Some(v)) => mount.drained = Some(time(name, v)?),
         ("abandoned", Some(v)) => mount.abandoned = Some(time(name, v)?),
+        ("exec", Some(v)) => mount.alarms.exec = Some(path(name, v)?),
+        ("metrics", Some(v)) => mount.alarms.metrics = Some(path(name, v)?),
+        ("alarm-unsealed", Some(v)) => mount.alarms.alarm_unsealed = Some(time(name, v)?),
+        ("alarm-stuck", Some(v)) => mount.alarms.alarm_stuck = Some(time(name, v)?),
+        ("alarm-lease", Some(v)) => mount.alarms.alarm_lease = Some(time(name, v)?),
+        ("alarm-slow", Some(v)) => mount.alarms.alarm_slow = Some(time(name, v)?),
+        ("alarm-full", Some(v)) => mount.alarms.alarm_full = Some(time(name, v)?),
+        ("alarm-clock", Some(v)) => mount.alarms.alarm_clock = Some(time(name, v)?),
+        ("alarm-free", Some(v)) => match number(name, v, 10)? {
+            percent @ 0..=90 => mount.alarms.alarm_free = Some(percent),
+            _ => return Err(bad_value(name, v)),
+        },
         ("allow-readable-secret", None) => mount.who.unlock.allow_readable_secret = true,
         ("suid" | "dev", None) => {
             return Err(refuse(Exit::Usage, format!("-o {name}: a vault is always mounted nosuid,nodev")));
@@ -300,10 +315,24 @@ mod tests {
             "uid=-1,ro",
             "uid=5",
             "passphrase=secret",
+            "exec=/x",
+            "ingest,exec=",
+            "ingest,alarm-stuck=soon",
+            "ingest,alarm-free=91",
         ] {
             let error = of(bad).expect_err(bad);
             assert_eq!(crate::exit::of(&error), Exit::Usage, "{bad}");
         }
+    }
+
+    #[test]
+    fn alarms_are_asked_for_in_fstab_too() {
+        let o = of("ingest,exec,exec=/a,metrics=/m.prom,alarm-stuck=2h,alarm-free=5").unwrap();
+        assert_eq!(o.kernel, ["exec"], "mount(8)'s own");
+        let alarms = o.mount.alarms;
+        assert_eq!(alarms.exec.unwrap().to_str(), Some("/a"));
+        assert_eq!(alarms.metrics.unwrap().to_str(), Some("/m.prom"));
+        assert_eq!((alarms.alarm_stuck, alarms.alarm_free), (Some(Duration::from_secs(7200)), Some(5)));
     }
 
     #[test]

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use runvault_custody::gateway::StateFolder;
-use runvault_fuse::Session;
+use runvault_fuse::{Health, Session};
 use runvault_sequencer::completion::Patience;
 use runvault_vault::Vault;
 use serde_json::{Value, json};
 
+use crate::alarms::Alarms;
 use crate::control::{Server, Service};
 use crate::exit::{self, Exit, refuse_with};
 use crate::mount_point::{self, Unmounted};
@@ -85,6 +86,12 @@ impl Ending {
         drop(self.changed.wait_while(state, |state| !state.over).unwrap_or_else(PoisonError::into_inner));
     }
 
+    /// How the store has answered since this was asked last.
+    pub fn health(&self) -> Health {
+        let session = self.lock().session.clone();
+        session.map(|session| session.health()).unwrap_or_default()
+    }
+
     /// How it ended. After a failure no request is under way, and none will be.
     ///
     /// # Errors
@@ -140,6 +147,7 @@ pub struct Mounted {
     folder: Option<Arc<StateFolder>>,
     /// What counts as silence of a run.
     patience: Patience,
+    alarms: Arc<Alarms>,
     outcome: Mutex<Outcome>,
     changed: Condvar,
     sockets: Mutex<Option<Server>>,
@@ -147,7 +155,14 @@ pub struct Mounted {
 
 impl Mounted {
     /// Of an open vault and its session.
-    pub fn new(at: &Path, path: &Path, store: &Store, open: &Open, patience: Patience) -> Arc<Mounted> {
+    pub fn new(
+        at: &Path,
+        path: &Path,
+        store: &Store,
+        open: &Open,
+        patience: Patience,
+        alarms: &Arc<Alarms>,
+    ) -> Arc<Mounted> {
         Arc::new(Mounted {
             at: at.to_owned(),
             store: path.to_owned(),
@@ -155,6 +170,7 @@ impl Mounted {
             vault: Arc::clone(&open.vault),
             folder: open.folder.clone(),
             patience,
+            alarms: Arc::clone(alarms),
             outcome: Mutex::default(),
             changed: Condvar::new(),
             sockets: Mutex::new(None),
@@ -221,6 +237,10 @@ impl Service for Mounted {
         json!({ "runs": run_report::of_vault(&self.vault, &self.store, &self.patience) })
     }
 
+    fn alarms(&self) -> Value {
+        json!({ "alarms": self.alarms.raised() })
+    }
+
     fn is_gone(&self) -> bool {
         self.lock().gone
     }
@@ -235,6 +255,7 @@ impl Service for Mounted {
         });
         if let Ok(Sealing::Sealed(said)) = &sealed {
             sealing::log_sealed(said);
+            self.alarms.notes.sealed(said);
         }
         reply(&sealing::answer(sealed));
     }

@@ -28,6 +28,13 @@ pub fn of_vault(vault: &Arc<Vault>, store: &Path, patience: &Patience) -> Vec<Va
     vault.status().runs.iter().filter_map(|status| look.of_run(status)).collect()
 }
 
+/// A run that opens here, compared with its RunInfo.xml, where it has one that is understood: all of it is walked.
+pub fn completeness_of(vault: &Arc<Vault>, store: &Path, name: &[u8]) -> Option<Completeness> {
+    let path = vault_path(Path::new(std::ffi::OsStr::from_bytes(name))).ok()?;
+    let tree = InVault::new(vault, store);
+    Found::below(&tree, &path).ok()?.compare(&tree, &path, name)
+}
+
 struct Look<'a> {
     vault: &'a Arc<Vault>,
     store: &'a Path,

@@ -12,6 +12,7 @@ use runvault_sequencer::completion::{Patience, State, Why};
 use runvault_vault::Vault;
 use runvault_vault::held::HeldRun;
 
+use crate::alarms::Alarms;
 use crate::exit::{self, Exit};
 use crate::sealing::{self, Sealing, Wish};
 
@@ -32,9 +33,10 @@ impl Sealer {
     ///
     /// # Errors
     /// The thread could not be started.
-    pub fn start(vault: &Arc<Vault>, patience: Patience) -> Result<Sealer> {
+    pub fn start(vault: &Arc<Vault>, patience: Patience, alarms: &Arc<Alarms>) -> Result<Sealer> {
         let (stop, stopped) = channel();
-        let mut watch = Watch { vault: Arc::clone(vault), patience, known: HashMap::new() };
+        let mut watch =
+            Watch { vault: Arc::clone(vault), patience, alarms: Arc::clone(alarms), known: HashMap::new() };
         let thread = Builder::new().name("sealer".into()).spawn(move || watch.run(&stopped))?;
         Ok(Sealer { vault: Arc::clone(vault), stop: Some(stop), thread: Some(thread) })
     }
@@ -55,6 +57,7 @@ impl Drop for Sealer {
 struct Watch {
     vault: Arc<Vault>,
     patience: Patience,
+    alarms: Arc<Alarms>,
     known: HashMap<RunId, Known>,
 }
 
@@ -85,13 +88,7 @@ impl Watch {
             Ok(files) => files,
             Err(error) => return self.say(run, log::Level::Warn, &error.to_string()),
         };
-        let top = files.iter().map(|name| name.as_slice());
-        let state = if run.continues {
-            sealing::progress_of_addition(run.quiet, &self.patience)
-        } else {
-            sealing::progress_of(&run.name, top, run.quiet, &self.patience)
-        };
-        match state {
+        match sealing::progress_of_held(run, &files, &self.patience) {
             State::Open => {}
             State::Draining => {
                 self.say(run, log::Level::Info, "base calling has ended; files are still sent")
@@ -120,12 +117,16 @@ impl Watch {
         };
         log::info!("run {}: {}; it is read back and sealed", run.run, wish.ended);
         match sealing::seal(&self.vault, run.run.to_string().as_bytes(), &wish, &mut |_, _| ()) {
-            Ok(Sealing::Sealed(said)) => sealing::log_sealed(&said),
+            Ok(Sealing::Sealed(said)) => {
+                sealing::log_sealed(&said);
+                self.alarms.notes.sealed(&said);
+            }
             Ok(Sealing::Refused(faults)) => {
                 for fault in &faults {
                     let text = |key: &str| fault[key].as_str().unwrap_or_default();
                     log::error!("run {}: not sealed: {}: {}", run.run, text("object"), text("what"));
                 }
+                self.alarms.notes.refused(run.run, faults.len());
                 self.leave(run);
             }
             Ok(Sealing::Withheld) => {

@@ -11,6 +11,7 @@ use runvault_sequencer::family::Family;
 use runvault_sequencer::marker::Marker;
 use runvault_sequencer::run_name::RunName;
 use runvault_vault::Vault;
+use runvault_vault::held::HeldRun;
 use runvault_vault::seal::{Contents, Outcome};
 use serde_json::{Map, Value, json};
 
@@ -171,6 +172,15 @@ pub fn family(run: &[u8]) -> Option<Family> {
 /// How far what adds to a sealed run is: it has no markers, and ends by silence alone.
 pub fn progress_of_addition(quiet: Duration, patience: &Patience) -> State {
     if quiet < patience.drained { State::Open } else { State::Complete { why: Why::Drained, quiet: true } }
+}
+
+/// How far a run is that this gateway holds, by the files in its top directory.
+pub fn progress_of_held(run: &HeldRun, top: &[Vec<u8>], patience: &Patience) -> State {
+    if run.continues {
+        progress_of_addition(run.quiet, patience)
+    } else {
+        progress_of(&run.name, top.iter().map(Vec::as_slice), run.quiet, patience)
+    }
 }
 
 /// How far a run is, by the files in its top directory and the time since anything of it was changed.

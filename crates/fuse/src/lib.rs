@@ -29,6 +29,7 @@ use std::time::Duration;
 pub use lost::loses_a_thread;
 pub use options::{is_kernel_option, negotiate};
 pub use session::Session;
+pub use watchdog::Health;
 
 /// How a vault is mounted.
 #[derive(Clone, Debug)]

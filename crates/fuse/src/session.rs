@@ -15,7 +15,7 @@ use crate::adapter::Adapter;
 use crate::mount::{Mount, attach};
 use crate::notices;
 use crate::parked::Parked;
-use crate::watchdog::Watchdog;
+use crate::watchdog::{Health, Watchdog};
 use crate::{Error, MountOptions};
 
 /// How long programs that still use a mount may go on after it was unmounted.
@@ -86,6 +86,11 @@ impl Session {
     /// Blocks until it was unmounted from outside or by [`Session::unmount`], and nothing uses it.
     pub fn wait(&self) {
         self.ended.wait();
+    }
+
+    /// How the store has answered since this was asked last.
+    pub fn health(&self) -> Health {
+        self.watchdog.as_ref().map(|watchdog| watchdog.health()).unwrap_or_default()
     }
 
     /// For a session that has lost a thread: every request from now on gets EIO, and none is under way when

@@ -37,6 +37,18 @@ const PATIENCE: u64 = 10;
 /// Ticks in `stuck_after`, unless they would be longer than a second.
 const TICKS: u32 = 16;
 
+/// How a store answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    /// The longest that a call has lasted: to about a second, and a tenth of it for a sync, which has ten times the
+    /// time.
+    pub waited: Duration,
+    /// Calls that were given up and have not come back.
+    pub given_up: usize,
+    /// Whether all requests are refused until it answers.
+    pub refusing: bool,
+}
+
 /// A reply that can be turned into a refusal.
 pub(crate) trait Refuse: Send + 'static {
     /// Answers with `errno`.
@@ -63,6 +75,8 @@ pub(crate) struct Watchdog<P> {
     /// The breaker stays open.
     shut: AtomicBool,
     ticks: AtomicU64,
+    /// Ticks that a call has lasted at most since somebody asked.
+    longest: AtomicU64,
     /// Ticks of the last probe, and of the last answer to one.
     asked: AtomicU64,
     answered: AtomicU64,
@@ -130,6 +144,7 @@ impl<P: Refuse> Watchdog<P> {
             open: AtomicBool::new(false),
             shut: AtomicBool::new(false),
             ticks: AtomicU64::new(1),
+            longest: AtomicU64::new(0),
             asked: AtomicU64::new(1),
             answered: AtomicU64::new(1),
             probe_wanted: AtomicBool::new(false),
@@ -207,6 +222,16 @@ impl<P: Refuse> Watchdog<P> {
         self.open_breaker();
         while self.under_way() > 0 {
             thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// How the store has answered since this was asked last.
+    pub(crate) fn health(&self) -> Health {
+        let longest = u32::try_from(self.longest.swap(0, Ordering::Relaxed)).unwrap_or(u32::MAX);
+        Health {
+            waited: self.tick.saturating_mul(longest),
+            given_up: self.stuck.load(Ordering::SeqCst),
+            refusing: self.open.load(Ordering::SeqCst),
         }
     }
 
@@ -310,6 +335,9 @@ impl<P: Refuse> Watchdog<P> {
             if age.saturating_mul(2) >= self.limit {
                 self.want_probe();
             }
+            // As much of its time as a call of the usual patience would have used up.
+            let waited = if desk.patient { age / PATIENCE } else { age };
+            self.longest.fetch_max(waited, Ordering::Relaxed);
             if age >= self.limit_of(desk.patient, now) {
                 self.stuck.fetch_add(1, Ordering::SeqCst);
                 given_up.extend(desk.reply.take());

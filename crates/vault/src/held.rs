@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use runvault_crypto::registers;
 use runvault_format::descriptor::RunKind;
@@ -46,6 +46,10 @@ pub struct HeldRun {
     pub continues: bool,
     /// For how long nothing of it was changed, as far as this process knows.
     pub quiet: Duration,
+    /// When it was made, as run.json has it.
+    pub opened: String,
+    /// How long ago its lease was renewed, where this process holds it.
+    pub lease_age: Option<Duration>,
 }
 
 impl Vault {
@@ -62,8 +66,21 @@ impl Vault {
             name: run.name(),
             continues: run.after.is_some(),
             quiet: run.changed().ago(),
+            opened: run.opened.clone(),
+            lease_age: run.opened_body().and_then(|body| body.lease_age()),
         })
         .collect()
+    }
+
+    /// By how many seconds the store's clock is ahead of this machine's: by the lease that was renewed last. `None`
+    /// where nothing was written lately.
+    pub fn store_clock_ahead(&self) -> Option<i64> {
+        let bodies = self.bodies();
+        let ages = bodies.iter().filter_map(|(_, body)| Some((body.lease_age()?, body)));
+        let (age, body) = ages.min_by_key(|(age, _)| *age)?;
+        let stamped = body.lease_stamp().ok()?.sec;
+        let renewed = SystemTime::now().checked_sub(age)?.duration_since(UNIX_EPOCH).ok()?;
+        stamped.checked_sub(i64::try_from(renewed.as_secs()).ok()?)
     }
 
     /// Plaintext names of the files in a run's top directory.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use runvault_format::ids::{IdentityId, RunId};
 use runvault_format::lease::{LEN_MAX, Lease};
-use runvault_store::backend::{Access, Dir, Rename};
+use runvault_store::backend::{Access, Dir, Rename, Time};
 use runvault_store::read_whole::read_whole;
 use runvault_store::replace::TEMPORARY;
 
@@ -47,6 +47,11 @@ pub(crate) fn read(run_dir: &dyn Dir) -> io::Result<Option<Lease>> {
         }
         Err(e) => Err(e),
     }
+}
+
+/// When the store's clock says that it was written.
+pub(crate) fn stamp(run_dir: &dyn Dir) -> io::Result<Time> {
+    run_dir.stat(NAME).map(|stat| stat.mtime)
 }
 
 /// How a holder is named to people.
@@ -182,7 +187,8 @@ impl Holding {
         if self.age() < RENEW { Ok(()) } else { self.renew() }
     }
 
-    fn age(&self) -> Duration {
+    /// Since the last renewal.
+    pub(crate) fn age(&self) -> Duration {
         Duration::from_millis(now().saturating_sub(self.renewed.load(Ordering::Relaxed)))
     }
 

@@ -36,18 +36,22 @@ pub struct Doctor {
 /// Beside an instrument the mount's process is asked, and no key is needed for the runs that are being written. With a
 /// key, each run that it opens is looked at. Without either, what is signed is shown: which runs there are, and which
 /// of them are sealed, with how many files and bytes.
+/// A gateway's mount also says which alarms are raised.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
   runvault runs /srv/store                                        on the gateway: what is written, and how far
   runvault runs --passphrase-file /root/pass /srv/store           all runs, by name
   runvault runs --json /srv/store | jq -r 'select(.complete == false) | .name'
-  watch -n 60 runvault runs /srv/store")]
+  runvault runs --watch /srv/store                                the same, live, until q is typed")]
 pub struct Runs {
     /// The store
     #[arg(value_hint = ValueHint::DirPath)]
     pub store: PathBuf,
-    /// Print JSON: an object for each run, one a line
+    /// A live view on this terminal: runs, cycles, rates, states, alarms. It goes with q or Ctrl-C
+    #[arg(long, conflicts_with = "json")]
+    pub watch: bool,
+    /// Print JSON: an object for each run, then one for each alarm (with the key `alarm`), one a line
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]

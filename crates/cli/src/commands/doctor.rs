@@ -14,6 +14,7 @@ use runvault_custody::gateway::StateFolder;
 use serde_json::json;
 
 use crate::args::Doctor;
+use crate::clock::{self, BUILT};
 use crate::exit::{self, Exit, refuse};
 use crate::hint::hint;
 use crate::output::{self, count, size, utc};
@@ -32,8 +33,6 @@ const SLOW: u64 = 150_000_000;
 const LATE: Duration = Duration::from_millis(100);
 /// Clocks that differ by more make times of files useless.
 const CLOCKS: u64 = 5;
-/// No clock of a machine that has this program is right before 2026.
-const BUILT: u64 = 1_767_225_600;
 /// Files of a large run of many small ones.
 const FILES: u64 = 1_000_000;
 
@@ -267,12 +266,7 @@ fn clock() -> Finding {
         let way_out = "set it: runs, leases and seals bear its time";
         return bad(about, format!("{shown}: older than this program"), way_out);
     }
-    // SAFETY: with modes = 0 it only reads, into a structure that is ours.
-    let synchronised = unsafe {
-        let mut state: libc::timex = std::mem::zeroed();
-        libc::adjtimex(&raw mut state) >= 0 && state.status & libc::STA_UNSYNC == 0
-    };
-    if synchronised {
+    if clock::is_synchronised() {
         good(about, format!("{shown}, synchronised"))
     } else {
         warning(

@@ -10,6 +10,7 @@ use runvault_fuse::{MountOptions, Session};
 use runvault_sequencer::completion::Patience;
 use runvault_vault::{Options as VaultOptions, Vault};
 
+use crate::alarms::{Alarms, Limits, Post, Program, Wish};
 use crate::args::{Mount, SealWhen};
 use crate::daemon::{self, Readiness, Side};
 use crate::exit::{self, Exit, refuse};
@@ -58,10 +59,22 @@ fn make_absolute(options: &mut Options, at: &Path, store: &Path) -> Result<()> {
         }
     }
     who.state = Some(state);
-    for path in [&mut who.identity, &mut who.unlock.passphrase_file].into_iter().flatten() {
+    let alarms = &mut options.mount.alarms;
+    let paths = [&mut who.identity, &mut who.unlock.passphrase_file, &mut alarms.exec, &mut alarms.metrics];
+    for path in paths.into_iter().flatten() {
         *path = mount_point::absolute(path)?;
     }
-    Ok(())
+    if let Some(program) = &alarms.exec {
+        Program::at(program)?;
+    }
+    // In the mount it would wait for the mount, and in the store it would lie open among ciphertext.
+    match alarms.metrics.as_ref().filter(|file| file.starts_with(at) || file.starts_with(store)) {
+        Some(file) => Err(refuse(
+            Exit::Usage,
+            format!("--metrics {}: it lies in the store or the mount point", shown(file)),
+        )),
+        None => Ok(()),
+    }
 }
 
 fn serve(options: &Options, at: &Path, path: &Path, ready: Option<Readiness>) -> Result<()> {
@@ -83,8 +96,10 @@ fn serve(options: &Options, at: &Path, path: &Path, ready: Option<Readiness>) ->
     })?;
     let failing = Arc::clone(&ending);
     panics::on_lost_thread(move || failing.fail());
-    let sealer = sealer(&options.mount, &open)?;
-    let served = Mounted::new(at, path, &store, &open, patience(&options.mount));
+    let alarms = Arc::new(Alarms::default());
+    let sealer = sealer(&options.mount, &open, &alarms)?;
+    let post = post(&options.mount, path, &open, &alarms, &ending)?;
+    let served = Mounted::new(at, path, &store, &open, patience(&options.mount), &alarms);
     let mounted = mount(options, at, path, &store, &open)
         .and_then(|session| ending.watch(session))
         .and_then(|()| announce(&served, at, &open, &store, ready));
@@ -92,6 +107,7 @@ fn serve(options: &Options, at: &Path, path: &Path, ready: Option<Readiness>) ->
         Ok(()) => ending.wait(),
         Err(_) => ending.ask(),
     }
+    drop(post);
     drop(sealer);
     let ended = ending.outcome();
     let how = if ended.is_ok() { "unmounted" } else { "gave up" };
@@ -99,11 +115,46 @@ fn serve(options: &Options, at: &Path, path: &Path, ready: Option<Readiness>) ->
 }
 
 /// Who seals runs by themselves: a gateway's mount, unless it was told not to.
-fn sealer(mount: &Mount, open: &Open) -> Result<Option<Sealer>> {
+fn sealer(mount: &Mount, open: &Open, alarms: &Arc<Alarms>) -> Result<Option<Sealer>> {
     if !mount.ingest || mount.seal == Some(SealWhen::Hand) {
         return Ok(None);
     }
-    Sealer::start(&open.vault, patience(mount)).map(Some)
+    Sealer::start(&open.vault, patience(mount), alarms).map(Some)
+}
+
+/// Who calls for a person: a gateway's mount, which nobody watches.
+fn post(
+    mount: &Mount,
+    store: &Path,
+    open: &Open,
+    alarms: &Arc<Alarms>,
+    ending: &Arc<Ending>,
+) -> Result<Option<Post>> {
+    if !mount.ingest {
+        return Ok(None);
+    }
+    let asked = &mount.alarms;
+    let wish = Wish {
+        limits: limits(mount),
+        program: asked.exec.as_deref().map(Program::at).transpose()?,
+        metrics: asked.metrics.clone(),
+    };
+    let ending = Arc::clone(ending);
+    Post::start(&open.vault, store, wish, alarms, move || ending.health()).map(Some)
+}
+
+fn limits(mount: &Mount) -> Limits {
+    let (asked, usual) = (&mount.alarms, Limits::usual(patience(mount)));
+    Limits {
+        unsealed: asked.alarm_unsealed.unwrap_or(usual.unsealed),
+        stuck: asked.alarm_stuck.unwrap_or(usual.stuck),
+        lease: asked.alarm_lease.unwrap_or(usual.lease),
+        slow: asked.alarm_slow.unwrap_or(usual.slow),
+        free: asked.alarm_free.unwrap_or(usual.free),
+        full: asked.alarm_full.unwrap_or(usual.full),
+        clock: asked.alarm_clock.unwrap_or(usual.clock),
+        patience: usual.patience,
+    }
 }
 
 fn patience(mount: &Mount) -> Patience {

@@ -50,6 +50,11 @@ pub fn runs_request() -> String {
     "runs".to_owned()
 }
 
+/// The request for the alarms that are raised, which needs no answer of the store.
+pub fn alarms_request() -> String {
+    "alarms".to_owned()
+}
+
 /// The request to unmount what is mounted at `at`.
 pub fn unmount_request(at: &Path) -> String {
     format!("unmount {}", Value::from(at.to_string_lossy()))

@@ -74,3 +74,16 @@ pub fn read_until(mut terminal: &File, shown: &mut String, text: Option<&str>) {
         }
     }
 }
+
+/// Reads until a text has come.
+pub fn read_past(mut terminal: &File, shown: &mut String, text: &str) {
+    let mut piece = [0; 4096];
+    while !shown.contains(text) {
+        let limit = rustix::event::Timespec { tv_sec: 60, tv_nsec: 0 };
+        let mut watched = [PollFd::new(terminal, PollFlags::IN)];
+        let ready = rustix::event::poll(&mut watched, Some(&limit)).expect("a terminal");
+        assert!(ready > 0, "{text:?} never came: {shown:?}");
+        let n = terminal.read(&mut piece).expect("a terminal that is open");
+        shown.push_str(&String::from_utf8_lossy(&piece[..n]));
+    }
+}

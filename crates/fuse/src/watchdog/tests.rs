@@ -235,3 +235,19 @@ fn what_is_shut_waits_for_calls_under_way_and_never_opens_again() {
     assert_eq!(request(&dog, &store, Patience::Short).recv(), Ok(libc::EIO));
     dog.stop();
 }
+
+#[test]
+fn how_long_the_store_kept_calls_waiting_is_told_once() {
+    let store = Store::default();
+    let dog = watchdog(4, &store);
+    assert_eq!(request(&dog, &store, Patience::Short).recv(), Ok(0));
+    assert!(dog.health().waited < STUCK / 2 && !dog.health().refusing);
+    store.hang(true);
+    assert_eq!(request(&dog, &store, Patience::Short).recv(), Ok(libc::EIO));
+    eventually(|| dog.open.load(Ordering::SeqCst));
+    let ill = dog.health();
+    assert!(ill.waited >= STUCK && ill.given_up == 1 && ill.refusing, "{ill:?}");
+    store.hang(false);
+    eventually(|| dog.health() == Health::default());
+    dog.stop();
+}

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use runvault_crypto::random;
 use runvault_format::ids::{IdentityId, RunId, SessionId};
-use runvault_store::backend::{Access, Dir};
+use runvault_store::backend::{Access, Dir, Time};
 use runvault_store::journal_files::DIRECTORY;
 
 use super::Run;
@@ -183,6 +183,16 @@ impl Body {
 
     pub(crate) fn blocked(&self) -> Option<&str> {
         self.blocked.as_deref()
+    }
+
+    /// Since it was renewed; `None` where this process does not hold it.
+    pub(crate) fn lease_age(&self) -> Option<Duration> {
+        self.holding.as_ref().map(Holding::age)
+    }
+
+    /// What the store's clock said when the lease was written last.
+    pub(crate) fn lease_stamp(&self) -> std::io::Result<Time> {
+        lease::stamp(&*self.dir)
     }
 
     pub(crate) fn renew_lease(&self) -> Result<()> {

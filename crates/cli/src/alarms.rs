@@ -1,0 +1,123 @@
+//! Alarms of a gateway's mount: what a person has to hear of while nobody looks.
+//!
+//! In the order of what happens: `look` gathers [`facts`], and may wait for the store; `rules` says which of them are
+//! alarming, and is pure; `board` raises and clears; `post` asks all of that again and again, logs what changed, runs
+//! the program of `--exec` (`exec`) and writes `--metrics` (`metrics`). Nothing here names a run otherwise than by its
+//! id, but for the one variable of `--exec` that says so.
+
+mod board;
+mod exec;
+mod facts;
+mod look;
+mod metrics;
+mod post;
+mod rules;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use runvault_format::ids::RunId;
+use serde_json::{Value, json};
+
+use crate::output::utc;
+
+use self::board::Board;
+pub use self::exec::Program;
+pub use self::facts::{Limits, Notes};
+pub use self::post::{Post, Wish};
+
+/// What a mount keeps of them, for all who find or ask something.
+#[derive(Default)]
+pub struct Alarms {
+    board: Mutex<Board>,
+    /// What sealing has found.
+    pub notes: Notes,
+}
+
+impl Alarms {
+    fn board(&self) -> MutexGuard<'_, Board> {
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An object for each that is raised.
+    pub fn raised(&self) -> Vec<Value> {
+        self.board().raised().map(Alarm::to_json).collect()
+    }
+}
+
+/// What may be wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// A run is still open long after it began.
+    Unsealed,
+    /// Nothing is written to a run that is open.
+    Stuck,
+    /// A run is over, or sealed, and lacks files.
+    Incomplete,
+    /// What was read back for a seal does not authenticate.
+    Refused,
+    /// A run's lease is not renewed, or another's.
+    Lease,
+    /// What is signed about a run does not hold.
+    Damaged,
+    /// The store keeps calls waiting, or does not answer.
+    Slow,
+    /// The store has little room left.
+    Filling,
+    /// This machine's clock, or the store's.
+    Clock,
+}
+
+impl Kind {
+    pub const ALL: [Kind; 9] = [
+        Kind::Unsealed,
+        Kind::Stuck,
+        Kind::Incomplete,
+        Kind::Refused,
+        Kind::Lease,
+        Kind::Damaged,
+        Kind::Slow,
+        Kind::Filling,
+        Kind::Clock,
+    ];
+
+    /// As logs, variables and metrics have it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Kind::Unsealed => "unsealed",
+            Kind::Stuck => "stuck",
+            Kind::Incomplete => "incomplete",
+            Kind::Refused => "refused",
+            Kind::Lease => "lease",
+            Kind::Damaged => "damaged",
+            Kind::Slow => "slow",
+            Kind::Filling => "filling",
+            Kind::Clock => "clock",
+        }
+    }
+}
+
+/// An alarm that is raised.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Alarm {
+    pub kind: Kind,
+    /// The run that it is about, where it is about one.
+    pub run: Option<RunId>,
+    /// That run's plaintext name, for those who were asked to be told it.
+    pub name: Option<Vec<u8>>,
+    /// What was found, without any plaintext name.
+    pub text: String,
+    pub since: SystemTime,
+}
+
+impl Alarm {
+    /// For `runs`: without the name, which it has by the id.
+    fn to_json(&self) -> Value {
+        json!({
+            "alarm": self.kind.word(),
+            "run": self.run.map(|run| run.to_string()),
+            "text": self.text,
+            "since": utc(facts::unix_seconds(self.since)),
+        })
+    }
+}
