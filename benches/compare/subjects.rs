@@ -2,20 +2,15 @@
 
 use std::ffi::OsStr;
 use std::fmt;
-use std::fs::{self, File};
-use std::os::unix::fs::MetadataExt;
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 
-use crate::machine;
-
-/// How long a mount may take to come or go.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::mounted::{Home, Mount, run};
+use crate::vault::Vault;
 
 /// Who is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -24,9 +19,12 @@ pub(crate) enum Kind {
     Passthrough,
     Gocryptfs,
     Runvault,
+    /// A gateway's mount, which holds no reader key.
+    Ingest,
 }
 
 impl Kind {
+    /// All but a gateway, which is measured beside an owner's mount alone.
     pub(crate) const ALL: [Kind; 4] = [Kind::Plain, Kind::Passthrough, Kind::Gocryptfs, Kind::Runvault];
 }
 
@@ -37,13 +35,14 @@ impl fmt::Display for Kind {
             Kind::Passthrough => "pass-through",
             Kind::Gocryptfs => "gocryptfs",
             Kind::Runvault => "runvault",
+            Kind::Ingest => "ingest",
         })
     }
 }
 
 /// Where the programs are.
 pub(crate) struct Programs {
-    runvault: PathBuf,
+    pub(crate) runvault: PathBuf,
     passthrough: PathBuf,
     gocryptfs: Option<PathBuf>,
 }
@@ -72,7 +71,12 @@ impl Programs {
             eprintln!("no gocryptfs: scripts/gocryptfs-newest.sh DIR brings it; left out");
             kinds.retain(|kind| *kind != Kind::Gocryptfs);
         }
-        for (kind, program) in [(Kind::Runvault, &self.runvault), (Kind::Passthrough, &self.passthrough)] {
+        let built = [
+            (Kind::Runvault, &self.runvault),
+            (Kind::Ingest, &self.runvault),
+            (Kind::Passthrough, &self.passthrough),
+        ];
+        for (kind, program) in built {
             ensure!(!kinds.contains(&kind) || program.exists(), "{} is not built", program.display());
         }
         if let Some(gocryptfs) = &self.gocryptfs {
@@ -91,123 +95,59 @@ pub(crate) struct Subject {
     pub(crate) kind: Kind,
     /// Where the workload goes: a fresh directory, which in a vault is a run.
     pub(crate) dir: PathBuf,
-    home: PathBuf,
-    mount: Option<(PathBuf, Child)>,
+    mount: Option<Mount>,
+    /// Goes after the mount in it.
+    _home: Home,
 }
 
 impl Subject {
     pub(crate) fn start(kind: Kind, place: &Path, programs: &Programs) -> Result<Self> {
-        let home = place.join(format!("runvault-compare-{}-{kind}", std::process::id()));
-        fs::create_dir(&home).with_context(|| home.display().to_string())?;
-        let mut subject = Self { kind, dir: home.clone(), home, mount: None };
-        let at = match kind {
-            Kind::Plain => subject.home.clone(),
-            Kind::Passthrough => subject.passthrough(&programs.passthrough)?,
-            Kind::Gocryptfs => subject.gocryptfs(programs.gocryptfs.as_deref().context("no gocryptfs")?)?,
-            Kind::Runvault => subject.runvault(&programs.runvault)?,
-        };
-        subject.dir = at.join("run");
-        fs::create_dir(&subject.dir).context("making the run's directory")?;
-        Ok(subject)
-    }
-
-    fn passthrough(&mut self, program: &Path) -> Result<PathBuf> {
-        let [store, at] = self.directories(["store", "mnt"])?;
-        self.mount(Command::new(program).arg(&store).arg(&at), at)
-    }
-
-    fn gocryptfs(&mut self, program: &Path) -> Result<PathBuf> {
-        let [store, at] = self.directories(["store", "mnt"])?;
-        let passphrase = self.home.join("passphrase");
-        fs::write(&passphrase, "benchmark\n")?;
-        let passfile = [OsStr::new("-q"), OsStr::new("-passfile"), passphrase.as_os_str()];
-        run(Command::new(program).args(["-init", "-scryptn", "10"]).args(passfile).arg(&store))?;
-        self.mount(Command::new(program).arg("-fg").args(passfile).arg(&store).arg(&at), at)
-    }
-
-    fn runvault(&mut self, program: &Path) -> Result<PathBuf> {
-        let [store, at, state] = self.directories(["store", "mnt", "state"])?;
-        let identity = self.home.join("identity");
-        run(Command::new(program).arg("init").arg(&store).arg("--identity").arg(&identity).arg("--no-lock"))?;
-        let mut mount = Command::new(program);
-        mount.arg("mount").arg(&store).arg(&at).arg("--identity").arg(&identity);
-        self.mount(mount.arg("--state").arg(&state).arg("-f"), at)
-    }
-
-    fn directories<const N: usize>(&self, names: [&str; N]) -> Result<[PathBuf; N]> {
-        let paths = names.map(|name| self.home.join(name));
-        paths.iter().try_for_each(fs::create_dir)?;
-        Ok(paths)
-    }
-
-    /// Runs a mount that stays in front, and waits until it is there.
-    fn mount(&mut self, command: &mut Command, at: PathBuf) -> Result<PathBuf> {
-        let log = File::create(self.home.join("log"))?;
-        let outside = fs::metadata(&self.home)?.dev();
-        let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
-        let (at, child) = self.mount.insert((at, child));
-        let begin = Instant::now();
-        while fs::metadata(&*at).map_or(outside, |m| m.dev()) == outside {
-            let gone = child.try_wait()?;
-            if gone.is_some() || begin.elapsed() > PATIENCE {
-                let said = fs::read_to_string(self.home.join("log")).unwrap_or_default();
-                bail!("it does not mount: {}", said.trim());
+        let home = Home::new(place, &kind.to_string())?;
+        let mount = match kind {
+            Kind::Plain => None,
+            Kind::Passthrough => Some(passthrough(&home, &programs.passthrough)?),
+            Kind::Gocryptfs => {
+                Some(gocryptfs(&home, programs.gocryptfs.as_deref().context("no gocryptfs")?)?)
             }
-            sleep(Duration::from_millis(10));
-        }
-        Ok(at.clone())
+            Kind::Runvault => Some(Vault::new(&programs.runvault, &home)?.owners_mount()?),
+            Kind::Ingest => Some(Vault::new(&programs.runvault, &home)?.gateways_mount()?),
+        };
+        let dir = mount.as_ref().map_or(&home.0, |mount| &mount.at).join("run");
+        fs::create_dir(&dir).context("making the run's directory")?;
+        Ok(Self { kind, dir, mount, _home: home })
     }
 
     /// Bytes that the mounting process has in memory.
     pub(crate) fn memory_now(&self) -> Option<u64> {
-        machine::process_memory(self.mount.as_ref()?.1.id(), "VmRSS")
+        self.mount.as_ref()?.memory_now()
     }
 
     /// The most that it ever had.
     pub(crate) fn memory_peak(&self) -> Option<u64> {
-        machine::process_memory(self.mount.as_ref()?.1.id(), "VmHWM")
+        self.mount.as_ref()?.memory_peak()
     }
 
     /// Unmounts and waits for the process.
     ///
     /// # Errors
     /// It did not unmount, or failed.
-    pub(crate) fn stop(mut self) -> Result<()> {
-        if let Some((at, child)) = &mut self.mount {
-            unmount(at, &[])?;
-            let begin = Instant::now();
-            let status = loop {
-                match child.try_wait()? {
-                    Some(status) => break status,
-                    None if begin.elapsed() > PATIENCE => bail!("{} does not end", self.kind),
-                    None => sleep(Duration::from_millis(10)),
-                }
-            };
-            self.mount = None;
-            ensure!(status.success(), "{} ended with {status}", self.kind);
-        }
-        Ok(())
+    pub(crate) fn stop(self) -> Result<()> {
+        let kind = self.kind;
+        self.mount.map_or(Ok(()), Mount::stop).with_context(|| format!("stopping {kind}"))
     }
 }
 
-impl Drop for Subject {
-    fn drop(&mut self) {
-        if let Some((at, child)) = &mut self.mount {
-            let _ = unmount(at, &["-z"]);
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-        let _ = fs::remove_dir_all(&self.home);
-    }
+fn passthrough(home: &Home, program: &Path) -> Result<Mount> {
+    let [store, at] = home.directories(["store", "mnt"])?;
+    Mount::start(Command::new(program).arg(&store).arg(&at), &at, &home.0.join("log"))
 }
 
-fn unmount(at: &Path, how: &[&str]) -> Result<()> {
-    run(Command::new("fusermount3").arg("-u").args(how).arg("--").arg(at))
-}
-
-fn run(command: &mut Command) -> Result<()> {
-    let name = command.get_program().to_string_lossy().into_owned();
-    let output = command.stdin(Stdio::null()).output().with_context(|| name.clone())?;
-    ensure!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr).trim());
-    Ok(())
+fn gocryptfs(home: &Home, program: &Path) -> Result<Mount> {
+    let [store, at] = home.directories(["store", "mnt"])?;
+    let passphrase = home.0.join("passphrase");
+    fs::write(&passphrase, "benchmark\n")?;
+    let passfile = [OsStr::new("-q"), OsStr::new("-passfile"), passphrase.as_os_str()];
+    run(Command::new(program).args(["-init", "-scryptn", "10"]).args(passfile).arg(&store))?;
+    let mut mount = Command::new(program);
+    Mount::start(mount.arg("-fg").args(passfile).arg(&store).arg(&at), &at, &home.0.join("log"))
 }
