@@ -9,8 +9,9 @@ use anyhow::{Context, Result, ensure};
 use runvault_sequencer::replay::Summary;
 use runvault_sequencer::{Family, Mode, Replay, RunSpec, Size};
 
+use crate::home::Home;
 use crate::machine;
-use crate::mounted::{Home, run};
+use crate::mounted::run;
 use crate::report::{grouped, line};
 use crate::subjects::Programs;
 use crate::vault::Vault;
@@ -31,7 +32,7 @@ pub(crate) fn table(place: &Path, programs: &Programs, load: &Load) -> Result<St
     let spec = RunSpec::preset(Family::NovaSeqX, Size::Demo);
     let spec = spec.clone().scaled((load.mib << 20) as f64 / spec.estimated_bytes() as f64);
     let written = Replay::new(spec.clone()).run(&plain, &mut |_| {})?;
-    let vault = Vault::new(&programs.runvault, &home)?;
+    let vault = Vault::new(programs, &home)?;
     let mount = vault.gateways_mount()?;
     // The same files again, so that none of them is made while the clock runs.
     let replay = Replay::new(spec).originals(&written.folder).mode(Mode::Sequential);

@@ -9,6 +9,7 @@
 //! those rows are warm, and say so.
 
 mod afterwards;
+mod home;
 mod machine;
 mod mounted;
 mod novaseq;

@@ -1,55 +1,48 @@
-//! A mount in a process of its own.
+//! A mount of any program that stays in front.
 
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::machine;
-
 /// How long a mount may take to come or go.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Dropping it unmounts, without waiting for what is still under way.
-pub(crate) struct Mount {
+/// Unmounted when it is dropped.
+pub(crate) struct Mounted {
     pub(crate) at: PathBuf,
-    child: Child,
-    ended: bool,
+    child: Option<Child>,
 }
 
-impl Mount {
-    /// Runs a mount that stays in front, and waits until it is there; what it says goes into `log`.
+impl Mounted {
+    /// Waits until it is there; what the program prints goes to `home/log`.
     ///
     /// # Errors
-    /// It did not come, with what it said.
-    pub(crate) fn start(command: &mut Command, at: &Path, log: &Path) -> Result<Self> {
-        let output = File::create(log)?;
-        let outside = fs::metadata(at.parent().unwrap_or(at))?.dev();
-        let child = command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output).spawn()?;
-        let mut mount = Self { at: at.to_owned(), child, ended: false };
+    /// It ended, or does not mount.
+    pub(crate) fn new(command: &mut Command, home: &Path, at: PathBuf) -> Result<Self> {
+        let log = File::create(home.join("log"))?;
+        let outside = fs::metadata(home)?.dev();
+        let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
+        let mut mounted = Self { at, child: Some(child) };
         let begin = Instant::now();
-        while fs::metadata(at).map_or(outside, |m| m.dev()) == outside {
-            let gone = mount.child.try_wait()?;
+        while fs::metadata(&mounted.at).map_or(outside, |m| m.dev()) == outside {
+            let gone = mounted.child.as_mut().map(Child::try_wait).transpose()?.flatten();
             if gone.is_some() || begin.elapsed() > PATIENCE {
-                bail!("it does not mount: {}", fs::read_to_string(log).unwrap_or_default().trim());
+                let said = fs::read_to_string(home.join("log")).unwrap_or_default();
+                bail!("it does not mount: {}", said.trim());
             }
             sleep(Duration::from_millis(10));
         }
-        Ok(mount)
+        Ok(mounted)
     }
 
-    /// Bytes that its process has in memory.
-    pub(crate) fn memory_now(&self) -> Option<u64> {
-        machine::process_memory(self.child.id(), "VmRSS")
-    }
-
-    /// The most that it ever had.
-    pub(crate) fn memory_peak(&self) -> Option<u64> {
-        machine::process_memory(self.child.id(), "VmHWM")
+    /// The process.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
     }
 
     /// Unmounts and waits for the process.
@@ -58,76 +51,42 @@ impl Mount {
     /// It did not unmount, or failed.
     pub(crate) fn stop(mut self) -> Result<()> {
         unmount(&self.at, &[])?;
-        let status = self.wait()?;
-        self.ended = true;
-        ensure!(status.success(), "the mount ended with {status}");
-        Ok(())
-    }
-
-    fn wait(&mut self) -> Result<ExitStatus> {
+        let Some(child) = &mut self.child else { return Ok(()) };
         let begin = Instant::now();
-        loop {
-            match self.child.try_wait()? {
-                Some(status) => return Ok(status),
-                None if begin.elapsed() > PATIENCE => bail!("the mount does not end"),
+        let status = loop {
+            match child.try_wait()? {
+                Some(status) => break status,
+                None if begin.elapsed() > PATIENCE => bail!("{} does not end", self.at.display()),
                 None => sleep(Duration::from_millis(10)),
             }
-        }
+        };
+        self.child = None;
+        ensure!(status.success(), "{} ended with {status}", self.at.display());
+        Ok(())
     }
 }
 
-impl Drop for Mount {
+impl Drop for Mounted {
     fn drop(&mut self) {
-        if !self.ended {
+        if let Some(child) = &mut self.child {
             let _ = unmount(&self.at, &["-z"]);
-            let _ = self.child.kill();
-            let _ = self.child.wait();
+            let _ = child.kill();
+            let _ = child.wait();
         }
     }
 }
 
 fn unmount(at: &Path, how: &[&str]) -> Result<()> {
-    run(Command::new("fusermount3").arg("-u").args(how).arg("--").arg(at)).map(drop)
+    run(Command::new("fusermount3").arg("-u").args(how).arg("--").arg(at))
 }
 
-/// What a program prints.
+/// Runs a command to its end.
 ///
 /// # Errors
-/// It failed, with what it said.
-pub(crate) fn run(command: &mut Command) -> Result<String> {
+/// With what it said, if it fails.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = command.stdin(Stdio::null()).output().with_context(|| name.clone())?;
     ensure!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr).trim());
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-/// A directory that goes with all that is in it.
-pub(crate) struct Home(pub(crate) PathBuf);
-
-impl Home {
-    /// A new one in `place`.
-    ///
-    /// # Errors
-    /// The file system's.
-    pub(crate) fn new(place: &Path, name: &str) -> Result<Self> {
-        let home = place.join(format!("runvault-compare-{}-{name}", std::process::id()));
-        fs::create_dir(&home).with_context(|| home.display().to_string())?;
-        Ok(Self(home))
-    }
-
-    /// New directories in it.
-    ///
-    /// # Errors
-    /// The file system's.
-    pub(crate) fn directories<const N: usize>(&self, names: [&str; N]) -> Result<[PathBuf; N]> {
-        let paths = names.map(|name| self.0.join(name));
-        paths.iter().try_for_each(fs::create_dir)?;
-        Ok(paths)
-    }
-}
-
-impl Drop for Home {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
+    Ok(())
 }

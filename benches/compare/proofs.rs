@@ -8,8 +8,9 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
+use crate::home::Home;
 use crate::machine;
-use crate::mounted::{Home, run};
+use crate::mounted::run;
 use crate::report::{line, median, share};
 use crate::subjects::Programs;
 use crate::vault::Vault;
@@ -52,7 +53,7 @@ pub(crate) fn table(place: &Path, programs: &Programs, load: &Load, rounds: usiz
 /// Seconds, in the order of [`WHAT`].
 fn one_round(place: &Path, programs: &Programs, load: &Load) -> Result<[f64; WHAT.len()]> {
     let home = Home::new(place, RUN)?;
-    let vault = Vault::new(&programs.runvault, &home)?;
+    let vault = Vault::new(programs, &home)?;
     let gateway = vault.gateways_mount()?;
     let plain = home.0.join("plain");
     for dir in [&plain, &gateway.at.join(RUN)] {
@@ -60,7 +61,7 @@ fn one_round(place: &Path, programs: &Programs, load: &Load) -> Result<[f64; WHA
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let all = format!("ls \"$0\"/* | xargs -P {cores} -n 1 sha256sum");
-    let hash = || run(Command::new("sh").arg("-c").arg(&all).arg(&plain)).map(drop);
+    let hash = || run(Command::new("sh").arg("-c").arg(&all).arg(&plain));
     let took =
         [timed(hash)?, timed(|| vault.seal(RUN))?, timed(|| vault.verify(RUN))?, timed(|| vault.scrub())?];
     gateway.stop()?;

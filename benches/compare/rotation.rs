@@ -21,8 +21,8 @@ use runvault_vault::authority::{Authority, Gateway, Resume};
 use runvault_vault::runs::new_descriptor;
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::home::Home;
 use crate::machine;
-use crate::mounted::Home;
 
 /// The most CPU that a run may cost.
 const TARGET: Duration = Duration::from_millis(5);

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use crate::mounted::Home;
+use crate::home::Home;
 use crate::report::{grouped, line, median, share};
 use crate::subjects::Programs;
 use crate::vault::Vault;
@@ -24,7 +24,7 @@ const STATES: [&str; 2] = ["open", "sealed"];
 /// The program's and the store's.
 pub(crate) fn table(place: &Path, programs: &Programs, load: &Load, rounds: usize) -> Result<String> {
     let home = Home::new(place, "sealed")?;
-    let vault = Vault::new(&programs.runvault, &home)?;
+    let vault = Vault::new(programs, &home)?;
     let gateway = vault.gateways_mount()?;
     let (writing, reading) = (workload::writes_of_a_run(), workload::reads_of_a_run());
     for state in STATES {

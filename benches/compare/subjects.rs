@@ -9,7 +9,9 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 
-use crate::mounted::{Home, Mount, run};
+use crate::home::{Home, MOUNT};
+use crate::machine;
+use crate::mounted::{Mounted, run};
 use crate::vault::Vault;
 
 /// Who is compared.
@@ -42,7 +44,7 @@ impl fmt::Display for Kind {
 
 /// Where the programs are.
 pub(crate) struct Programs {
-    pub(crate) runvault: PathBuf,
+    runvault: PathBuf,
     passthrough: PathBuf,
     gocryptfs: Option<PathBuf>,
 }
@@ -60,6 +62,14 @@ impl Programs {
             passthrough: passthrough.clone().unwrap_or_else(|| beside("passthrough")),
             gocryptfs: gocryptfs.clone().or_else(|| in_path("gocryptfs")),
         })
+    }
+
+    pub(crate) fn runvault(&self) -> Command {
+        Command::new(&self.runvault)
+    }
+
+    pub(crate) fn passthrough(&self) -> Command {
+        Command::new(&self.passthrough)
     }
 
     /// Those of `wanted` that can run; only gocryptfs may be missing.
@@ -95,7 +105,7 @@ pub(crate) struct Subject {
     pub(crate) kind: Kind,
     /// Where the workload goes: a fresh directory, which in a vault is a run.
     pub(crate) dir: PathBuf,
-    mount: Option<Mount>,
+    mount: Option<Mounted>,
     /// Goes after the mount in it.
     _home: Home,
 }
@@ -105,12 +115,12 @@ impl Subject {
         let home = Home::new(place, &kind.to_string())?;
         let mount = match kind {
             Kind::Plain => None,
-            Kind::Passthrough => Some(passthrough(&home, &programs.passthrough)?),
+            Kind::Passthrough => Some(passthrough(&home, programs)?),
             Kind::Gocryptfs => {
                 Some(gocryptfs(&home, programs.gocryptfs.as_deref().context("no gocryptfs")?)?)
             }
-            Kind::Runvault => Some(Vault::new(&programs.runvault, &home)?.owners_mount()?),
-            Kind::Ingest => Some(Vault::new(&programs.runvault, &home)?.gateways_mount()?),
+            Kind::Runvault => Some(Vault::new(programs, &home)?.owners_mount()?),
+            Kind::Ingest => Some(Vault::new(programs, &home)?.gateways_mount()?),
         };
         let dir = mount.as_ref().map_or(&home.0, |mount| &mount.at).join("run");
         fs::create_dir(&dir).context("making the run's directory")?;
@@ -119,12 +129,12 @@ impl Subject {
 
     /// Bytes that the mounting process has in memory.
     pub(crate) fn memory_now(&self) -> Option<u64> {
-        self.mount.as_ref()?.memory_now()
+        machine::process_memory(self.mount.as_ref()?.pid()?, "VmRSS")
     }
 
     /// The most that it ever had.
     pub(crate) fn memory_peak(&self) -> Option<u64> {
-        self.mount.as_ref()?.memory_peak()
+        machine::process_memory(self.mount.as_ref()?.pid()?, "VmHWM")
     }
 
     /// Unmounts and waits for the process.
@@ -132,22 +142,21 @@ impl Subject {
     /// # Errors
     /// It did not unmount, or failed.
     pub(crate) fn stop(self) -> Result<()> {
-        let kind = self.kind;
-        self.mount.map_or(Ok(()), Mount::stop).with_context(|| format!("stopping {kind}"))
+        self.mount.map_or(Ok(()), Mounted::stop)
     }
 }
 
-fn passthrough(home: &Home, program: &Path) -> Result<Mount> {
-    let [store, at] = home.directories(["store", "mnt"])?;
-    Mount::start(Command::new(program).arg(&store).arg(&at), &at, &home.0.join("log"))
+fn passthrough(home: &Home, programs: &Programs) -> Result<Mounted> {
+    let [store, at] = home.directories(["store", MOUNT])?;
+    Mounted::new(programs.passthrough().arg(&store).arg(&at), &home.0, at)
 }
 
-fn gocryptfs(home: &Home, program: &Path) -> Result<Mount> {
-    let [store, at] = home.directories(["store", "mnt"])?;
+fn gocryptfs(home: &Home, program: &Path) -> Result<Mounted> {
+    let [store, at] = home.directories(["store", MOUNT])?;
     let passphrase = home.0.join("passphrase");
     fs::write(&passphrase, "benchmark\n")?;
     let passfile = [OsStr::new("-q"), OsStr::new("-passfile"), passphrase.as_os_str()];
     run(Command::new(program).args(["-init", "-scryptn", "10"]).args(passfile).arg(&store))?;
     let mut mount = Command::new(program);
-    Mount::start(mount.arg("-fg").args(passfile).arg(&store).arg(&at), &at, &home.0.join("log"))
+    Mounted::new(mount.arg("-fg").args(passfile).arg(&store).arg(&at), &home.0, at)
 }

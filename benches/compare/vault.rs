@@ -5,81 +5,73 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::mounted::{Home, Mount, run};
+use crate::home::{Home, MOUNT};
+use crate::mounted::{Mounted, run};
+use crate::subjects::Programs;
 
 /// A store with an owner without a lock, and a mount point.
-pub(crate) struct Vault {
-    program: PathBuf,
+pub(crate) struct Vault<'a> {
+    programs: &'a Programs,
     home: PathBuf,
-    pub(crate) store: PathBuf,
+    store: PathBuf,
     at: PathBuf,
     /// Of the owner's mounts, and of a gateway: each writes as one of its own.
-    states: [PathBuf; 2],
+    owner: PathBuf,
+    gateway: PathBuf,
     identity: PathBuf,
 }
 
-impl Vault {
+impl<'a> Vault<'a> {
     /// `init`.
     ///
     /// # Errors
     /// The program's.
-    pub(crate) fn new(program: &Path, home: &Home) -> Result<Self> {
-        let [store, at, owner, gateway] = home.directories(["store", "mnt", "state", "gateway"])?;
+    pub(crate) fn new(programs: &'a Programs, home: &Home) -> Result<Self> {
+        let [store, at, owner, gateway] = home.directories(["store", MOUNT, "owner", "gateway"])?;
         let identity = home.0.join("identity");
-        run(Command::new(program).arg("init").arg(&store).arg("--identity").arg(&identity).arg("--no-lock"))?;
-        let (program, home) = (program.to_owned(), home.0.clone());
-        Ok(Self { program, home, store, at, states: [owner, gateway], identity })
+        run(programs.runvault().arg("init").arg(&store).arg("--no-lock").arg("--identity").arg(&identity))?;
+        Ok(Self { programs, home: home.0.clone(), store, at, owner, gateway, identity })
     }
 
     /// The owner's mount, for reading and writing.
     ///
     /// # Errors
-    /// As of [`Mount::start`].
-    pub(crate) fn owners_mount(&self) -> Result<Mount> {
-        let [state, _] = &self.states;
-        self.mount(Command::new(&self.program).arg("mount").arg("--identity").arg(&self.identity), state)
+    /// As of [`Mounted::new`].
+    pub(crate) fn owners_mount(&self) -> Result<Mounted> {
+        self.mount(self.command("mount").arg("--identity").arg(&self.identity), &self.owner)
     }
 
-    /// A gateway's mount; the gateway is enrolled before. It seals when it is told to.
+    /// A gateway's mount, which seals when it is told to; it is enrolled before.
     ///
     /// # Errors
-    /// As of [`Mount::start`]; the program's.
-    pub(crate) fn gateways_mount(&self) -> Result<Mount> {
-        let [_, state] = &self.states;
-        let fingerprint = run(Command::new(&self.program).arg("fingerprint").arg(&self.store))?;
-        let fingerprint = fingerprint.lines().last().context("no fingerprint")?;
-        let mut enroll = Command::new(&self.program);
+    /// As of [`Mounted::new`]; the program's.
+    pub(crate) fn gateways_mount(&self) -> Result<Mounted> {
+        let printed = self.command("fingerprint").output()?.stdout;
+        let printed = String::from_utf8(printed)?;
+        let fingerprint = printed.lines().last().context("no fingerprint")?;
+        let mut enroll = self.programs.runvault();
         enroll
             .args(["gateway", "enroll", "--name", "gateway", "--fingerprint", fingerprint])
             .arg(&self.store);
-        run(enroll.arg("--identity").arg(&self.identity).arg("--state").arg(state))?;
-        self.mount(Command::new(&self.program).args(["mount", "--ingest", "--seal", "hand"]), state)
-    }
-
-    fn mount(&self, command: &mut Command, state: &Path) -> Result<Mount> {
-        command.arg("-f").arg(&self.store).arg(&self.at).arg("--state").arg(state);
-        Mount::start(command, &self.at, &self.home.join("log"))
+        run(enroll.arg("--identity").arg(&self.identity).arg("--state").arg(&self.gateway))?;
+        self.mount(self.command("mount").args(["--ingest", "--seal", "hand"]), &self.gateway)
     }
 
     /// `seal`, on the gateway.
     ///
     /// # Errors
     /// The program's.
-    pub(crate) fn seal(&self, name: &str) -> Result<()> {
-        let [_, state] = &self.states;
-        let mut seal = Command::new(&self.program);
-        run(seal.arg("seal").arg(&self.store).arg(name).arg("--state").arg(state)).map(drop)
+    pub(crate) fn seal(&self, run_name: &str) -> Result<()> {
+        run(self.command("seal").arg(run_name).arg("--state").arg(&self.gateway))
     }
 
     /// `verify`, with the owner's key.
     ///
     /// # Errors
     /// The program's, also for what does not verify.
-    pub(crate) fn verify(&self, name: &str) -> Result<()> {
-        let [state, _] = &self.states;
-        let mut verify = Command::new(&self.program);
-        verify.arg("verify").arg(&self.store).arg(name).arg("--identity").arg(&self.identity);
-        run(verify.arg("--state").arg(state)).map(drop)
+    pub(crate) fn verify(&self, run_name: &str) -> Result<()> {
+        let mut verify = self.command("verify");
+        run(verify.arg(run_name).arg("--identity").arg(&self.identity).arg("--state").arg(&self.owner))
     }
 
     /// `scrub`, without a key.
@@ -87,7 +79,16 @@ impl Vault {
     /// # Errors
     /// The program's, also for what is damaged.
     pub(crate) fn scrub(&self) -> Result<()> {
-        let [_, state] = &self.states;
-        run(Command::new(&self.program).arg("scrub").arg(&self.store).arg("--state").arg(state)).map(drop)
+        run(self.command("scrub").arg("--state").arg(&self.gateway))
+    }
+
+    fn command(&self, name: &str) -> Command {
+        let mut command = self.programs.runvault();
+        command.arg(name).arg(&self.store);
+        command
+    }
+
+    fn mount(&self, command: &mut Command, state: &Path) -> Result<Mounted> {
+        Mounted::new(command.arg(&self.at).arg("-f").arg("--state").arg(state), &self.home, self.at.clone())
     }
 }
