@@ -1,8 +1,8 @@
 //! Whole run folders in a plain directory: every mode leaves the same files with the same content.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 use std::time::{Duration, Instant};
 
 use runvault_sequencer::copy_log::CopyLog;
