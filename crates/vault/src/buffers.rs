@@ -7,7 +7,7 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Buffers kept for later, where nothing else is said; a request has at most one of a pool.
+/// Buffers kept for later, where nothing else is said: a request has at most one of such a pool.
 const KEPT: usize = 16;
 
 /// Buffers of one kind: what one holds when it is given out is left from another request, so that
@@ -24,7 +24,7 @@ impl Pool {
         Self::keeping(KEPT)
     }
 
-    /// Of large ones, which keeps no more than `most`.
+    /// Of which no more than `most` are kept.
     pub(crate) const fn keeping(most: usize) -> Self {
         Self { kept: Mutex::new(Vec::new()), most }
     }
