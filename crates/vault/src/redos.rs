@@ -46,7 +46,10 @@ impl Redos {
         let parts: Vec<_> = changes.chunks(PART).collect();
         let mut redos = Self::default();
         let seal = |part: usize| Part::seal(key, parts.get(part).copied().unwrap_or_default());
-        helpers::in_order(parts.len(), &seal, |part| Ok(redos.parts.push(part?)))?;
+        helpers::in_order(parts.len(), &seal, |part| {
+            redos.parts.push(part?);
+            Ok(())
+        })?;
         Ok(redos)
     }
 
