@@ -10,6 +10,7 @@
 
 mod afterwards;
 mod home;
+mod latency;
 mod machine;
 mod mounted;
 mod novaseq;
@@ -83,6 +84,9 @@ struct Args {
     /// Instead: a run of about --mib while it is written, beside tar, pigz and gpg after it.
     #[arg(long, conflicts_with_all = ["large", "row", "json", "rotation", "sealed", "proofs", "novaseq"])]
     afterwards: bool,
+    /// Instead: small files on a store behind a network, of which a round trip takes so many ms each: 1,10,100.
+    #[arg(long, value_name = "MS", value_delimiter = ',', conflicts_with_all = ["large", "row", "json", "rotation"])]
+    latency: Vec<u64>,
     /// One JSON object instead of tables.
     #[arg(long)]
     json: bool,
@@ -117,6 +121,13 @@ fn main() -> Result<()> {
         return Ok(());
     }
     let programs = Programs::find(&args.runvault, &args.passthrough, &args.gocryptfs)?;
+    if !args.latency.is_empty() {
+        for place in &args.places {
+            println!("{}", latency::table(place, &programs, &args.latency)?);
+        }
+        println!("{}", machine::describe());
+        return Ok(());
+    }
     let load = Load::new(args.mib, args.names)?;
     for place in &args.places {
         let Some(table) = args.other_table(place, &programs, &load) else { break };

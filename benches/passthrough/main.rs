@@ -3,11 +3,12 @@
 //!
 //!     passthrough DIR MNT
 //!
-//! stays in front until MNT is unmounted. Not for use: it checks nothing, keeps no xattrs, and makes
+//! stays in front until MNT is unmounted. With `--delay` each call takes a while and is counted, as on a network. Not for use: it checks nothing, keeps no xattrs, and makes
 //! files for the user who runs it.
 
 mod filesystem;
 mod nodes;
+mod trips;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -26,11 +27,16 @@ struct Args {
     /// Session threads.
     #[arg(long, default_value_t = 16)]
     threads: usize,
+    /// Milliseconds that each call takes, as over a network; calls are counted then
+    #[arg(long, value_name = "MS")]
+    delay: Option<u64>,
 }
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    let shown = filesystem::Passthrough::new(&args.dir).with_context(|| args.dir.display().to_string())?;
+    let trips = args.delay.map(|delay| trips::Trips::new(Duration::from_millis(delay)));
+    let shown =
+        filesystem::Passthrough::new(&args.dir, trips).with_context(|| args.dir.display().to_string())?;
     let options = MountOptions {
         source: args.dir.display().to_string(),
         allow_other: false,

@@ -1,110 +1,99 @@
-"""Writes files to the share `runs` as instruments' copy services do, and prints their hashes as JSON."""
+"""The machine of a copy service: makes calls that it reads from stdin on the share `runs`, by SMB.
 
-import hashlib
+A call is a line of JSON and as many bytes as its `bytes` says; so is an answer, which has `error`, an errno, where the
+call failed. One file is open at a time: another one needs another process, which is another client to the server.
+"""
+
+import errno
 import json
 import sys
-import threading
 
 import smbclient
+from smbclient._io import SMBFileTransaction, set_info
+from smbprotocol.exceptions import EndOfFile, SMBException
+from smbprotocol.file_info import FileAttributes, FileBasicInformation
 
-port, password = int(sys.argv[1]), sys.argv[2]
-SERVER, SHARE = "127.0.0.1", r"\\127.0.0.1\runs"
-WRITTEN = {}
+PORT, PASSWORD = int(sys.argv[1]), sys.argv[2]
+SERVER = "127.0.0.1"
+MODES = {"anew": "wb", "keep": "a+b", "append": "ab"}
+# Between 1601, which Windows counts from, and 1970, in seconds.
+EPOCH = 11_644_473_600
+ATTRIBUTES = FileAttributes.FILE_ATTRIBUTE_ARCHIVE | FileAttributes.FILE_ATTRIBUTE_NOT_CONTENT_INDEXED
 
 
-def session():
-    smbclient.register_session(SERVER, username="root", password=password, port=port, encrypt=True)
+def connect():
+    return smbclient.register_session(SERVER, username="root", password=PASSWORD, port=PORT, encrypt=True)
 
 
 def path(name):
-    return SHARE + "\\run\\" + name.replace("/", "\\")
+    return f"\\\\{SERVER}\\runs\\" + name.replace("/", "\\")
 
 
-def content(name, size):
-    block = hashlib.sha256(name.encode()).digest()
-    return (block * (size // len(block) + 1))[:size]
+class Service:
+    def __init__(self):
+        self.session = connect()
+        self.file = None
+
+    def open(self, call, _):
+        self.file = smbclient.open_file(path(call["path"]), mode=MODES[call["how"]], buffering=0,
+                                        share_access="rwd", port=PORT)
+        return {"size": self.file.fd.end_of_file}
+
+    def resize(self, call, _):
+        self.file.truncate(call["size"])
+
+    def read_from(self, call, _):
+        self.file.seek(call["offset"])
+        return self.file.readall()
+
+    def write(self, call, data):
+        self.file.seek(call["offset"])
+        while data:
+            data = data[self.file.write(data):]
+
+    def stamp(self, call, _):
+        """The source's time and attributes in one call, as CopyFileEx sets them."""
+        info = FileBasicInformation()
+        info["last_write_time"] = (call["seconds"] + EPOCH) * 10_000_000
+        info["file_attributes"] = ATTRIBUTES
+        with SMBFileTransaction(self.file) as transaction:
+            set_info(transaction, info)
+
+    def close(self, _call, _):
+        file, self.file = self.file, None
+        file.close()
+
+    def drop_link(self, _call, _):
+        """The cable is pulled: nothing is closed, nobody logs off."""
+        self.file = None
+        self.session.connection.disconnect(close=False)
+        self.session = connect()
+
+    def make_dirs(self, call, _):
+        smbclient.makedirs(path(call["path"]), exist_ok=True, port=PORT)
+
+    def rename_over(self, call, _):
+        smbclient.replace(path(call["path"]), path(call["to"]), port=PORT)
+
+    def read(self, call, _):
+        with smbclient.open_file(path(call["path"]), mode="rb", buffering=0, share_access="rwd", port=PORT) as file:
+            try:
+                return file.readall()
+            except EndOfFile:
+                # It was made shorter meanwhile.
+                return b""
+
+    def answer(self, call, data):
+        try:
+            done = getattr(self, call["call"])(call, data)
+        except (OSError, SMBException) as error:
+            return {"error": getattr(error, "errno", None) or errno.EIO, "what": str(error)}, b""
+        return ({}, done) if isinstance(done, bytes) else (done or {}, b"")
 
 
-def note(name, data):
-    WRITTEN[name] = hashlib.sha256(data).hexdigest()
-
-
-def preallocate(name, size, piece):
-    """The size first, then the pieces from the end to the beginning."""
-    data = content(name, size)
-    with smbclient.open_file(path(name), mode="wb", port=port):
-        pass
-    smbclient.truncate(path(name), size, port=port)
-    with smbclient.open_file(path(name), mode="r+b", buffering=0, port=port) as file:
-        for at in reversed(range(0, size, piece)):
-            file.seek(at)
-            file.write(data[at:at + piece])
-    note(name, data)
-
-
-def rename_over(name):
-    """A temporary name, then the right one over an older file."""
-    older, data = content("older", 10_000), content(name, 700_001)
-    with smbclient.open_file(path(name), mode="wb", port=port) as file:
-        file.write(older)
-    with smbclient.open_file(path("renamed.tmp"), mode="wb", port=port) as file:
-        file.write(data)
-    smbclient.replace(path("renamed.tmp"), path(name), port=port)
-    note(name, data)
-
-
-def append(name):
-    data = b""
-    for n in range(50):
-        record = content(f"{name} {n}", 200)
-        with smbclient.open_file(path(name), mode="ab", port=port) as file:
-            file.write(record)
-        data += record
-    note(name, data)
-
-
-def rewrite(name):
-    for n in range(5):
-        data = content(f"{name} {n}", 30_000 + n)
-        with smbclient.open_file(path(name), mode="wb", port=port) as file:
-            file.write(data)
-    note(name, data)
-
-
-def timed(name):
-    """Times after the data."""
-    data = content(name, 12_345)
-    with smbclient.open_file(path(name), mode="wb", port=port) as file:
-        file.write(data)
-    smbclient.utime(path(name), times=(1_700_000_000, 1_700_000_000), port=port)
-    note(name, data)
-
-
-def broken(name):
-    """The connection breaks in the middle; the service begins the file anew."""
-    data = content(name, 2_000_000)
-    file = smbclient.open_file(path(name), mode="wb", buffering=0, port=port)
-    file.write(data[:700_000])
-    smbclient.reset_connection_cache(fail_on_error=False)
-    session()
-    with smbclient.open_file(path(name), mode="wb", port=port) as file:
-        file.write(data)
-    note(name, data)
-
-
-session()
-smbclient.mkdir(SHARE + "\\run", port=port)
-smbclient.mkdir(path("Data"), port=port)
-preallocate("Data/L001_1.cbcl", 3_000_000, 262_144)
-rename_over("Data/L001_2.cbcl")
-append("ExtractionMetricsOut.bin")
-rewrite("QMetricsOut.bin")
-timed("timed.bin")
-both = [threading.Thread(target=preallocate, args=(f"Data/both_{n}.cbcl", 1_500_000, 65_536)) for n in (1, 2)]
-for thread in both:
-    thread.start()
-for thread in both:
-    thread.join()
-broken("Data/broken.cbcl")
-smbclient.reset_connection_cache(fail_on_error=False)
-print(json.dumps(WRITTEN))
+service = Service()
+for line in sys.stdin.buffer:
+    asked = json.loads(line)
+    said, content = service.answer(asked, sys.stdin.buffer.read(asked.get("bytes", 0)))
+    sys.stdout.buffer.write(json.dumps(said | {"bytes": len(content)}).encode() + b"\n" + content)
+    sys.stdout.buffer.flush()

@@ -5,10 +5,20 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use runvault_tests::tools::{leave_out, output, printed, root_for, run, runvault};
+use runvault_sequencer::family::FAMILIES;
+use runvault_sequencer::replay::place::Place;
+use runvault_sequencer::replay::{MODES, send};
+use runvault_sequencer::{Family, Mode, Read, Replay, RunSpec, Size};
+use runvault_tests::analysis::assert_real_hiseq_fastq;
+use runvault_tests::making::attributes_of;
+use runvault_tests::snapshot::contents;
+use runvault_tests::tools::{leave_out, output, printed, real_runs, root_for, run, runvault};
 use runvault_tests::{Mount, Site};
+
+use super::copy_service::CopyService;
 
 const PASSWORD: &str = "instrument";
 
@@ -103,13 +113,13 @@ impl Drop for Samba {
     }
 }
 
-fn served() -> Option<(Site, Mount, Samba)> {
+fn served(options: &[&str]) -> Option<(Site, Mount, Samba)> {
     if !root_for("smbd") {
         return None;
     }
     let site = Site::new();
     site.enroll();
-    let mount = site.ingest().arg("--seal").arg("hand").mount();
+    let mount = options.iter().fold(site.ingest(), |ingest, option| ingest.arg(option)).mount();
     let samba = Samba::over(&mount.at)?;
     Some((site, mount, samba))
 }
@@ -120,7 +130,7 @@ fn bytes(n: usize) -> Vec<u8> {
 
 #[test]
 fn an_instrument_writes_a_run_by_smb_and_the_owner_reads_it() {
-    let Some((site, mount, samba)) = served() else { return };
+    let Some((site, mount, samba)) = served(&["--seal", "hand"]) else { return };
     let local = site.dir().join("C1.1.cbcl");
     fs::write(&local, bytes(3_000_000)).expect("a file");
     let put = format!(
@@ -150,7 +160,7 @@ fn an_instrument_writes_a_run_by_smb_and_the_owner_reads_it() {
 /// The leg from the instrument must not carry genomes in the clear.
 #[test]
 fn a_client_that_cannot_encrypt_is_refused() {
-    let Some((_site, mount, samba)) = served() else { return };
+    let Some((_site, mount, samba)) = served(&["--seal", "hand"]) else { return };
     // Protocols that cannot encrypt, or not each packet.
     for weak in ["NT1", "SMB2_02", "SMB2_10"] {
         let refused = samba.client(&["-m", weak], "ls");
@@ -162,26 +172,75 @@ fn a_client_that_cannot_encrypt_is_refused() {
     mount.unmount();
 }
 
-/// As an instrument's copy service writes: space first, then pieces out of order; a name of its own, then the right
-/// one over what was there; times and attributes after the data; two files at once; a connection that breaks.
+/// A run of few cycles, each mode's under a name of its own; what is filled out of order has files of several pieces.
+fn spec(family: Family, mode: Mode, n: usize) -> RunSpec {
+    let preset = RunSpec::preset(family, Size::Tiny);
+    let name = preset.name.replacen("_0", &format!("_{}0", n + 1), 1);
+    let reads = vec![Read { cycles: 3, indexed: false }, Read { cycles: 2, indexed: true }];
+    let clusters_per_tile = if mode == Mode::Preallocate { 1_200_000 } else { 50_000 };
+    RunSpec { name, reads, clusters_per_tile, ..preset }
+}
+
+/// As instruments' copy services write: space first, then pieces out of order, then time and attributes; another name,
+/// then the right one over what was there; two clients at once; a connection that breaks in the middle of each file;
+/// viewers that follow what grows.
 #[test]
-fn the_manners_of_copy_services_arrive_whole() {
-    let Some((site, mount, samba)) = served() else { return };
-    let program: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/copy_service.py");
-    let mut python = Command::new(runvault_tests::tools::tool("python/bin/python"));
-    python.arg("-B").arg(program).args([&samba.port.to_string(), PASSWORD]);
-    let done = output(&mut python);
-    assert!(done.status.success(), "{}\n{}", printed(&done), samba.log());
-    let expected: serde_json::Value = serde_json::from_slice(&done.stdout).expect("JSON");
-    for (path, hash) in expected.as_object().expect("files") {
-        let found = run(Command::new("sha256sum").arg(mount.path("run").join(path)));
-        assert!(printed(&found).starts_with(hash.as_str().expect("a hash")), "{path}");
+fn a_run_in_every_mode_arrives_whole_and_is_sealed_by_itself() {
+    let Some((site, mount, samba)) = served(&["--quiet", "5s"]) else { return };
+    let service = Arc::new(CopyService::new(samba.port, PASSWORD));
+    let plain = tempfile::tempdir_in("/dev/shm").expect("a folder");
+    let mut names = Vec::new();
+    for (n, ((mode, name), family)) in MODES.into_iter().zip(FAMILIES.into_iter().cycle()).enumerate() {
+        let replay = Replay::new(spec(family, mode, n)).mode(mode);
+        let expected = replay.run(plain.path(), &mut |_| {}).expect("a plain run");
+        let begun = Instant::now();
+        let over = replay.place(service.clone()).run(Path::new(""), &mut |_| {});
+        let done = over.unwrap_or_else(|e| panic!("{name}: {e}\n{}\n{}", samba.log(), mount.log()));
+        println!("{name}: {} files, {} bytes in {:?}", done.files, done.bytes, begun.elapsed());
+        assert_eq!((done.files, done.bytes), (expected.files, expected.bytes), "{name}");
+        if mode == Mode::Preallocate {
+            let file = mount.at.join(&done.folder).join("RunInfo.xml");
+            let attributes = attributes_of(&file);
+            assert!(attributes.iter().any(|(name, _)| name == "user.DOSATTRIB"), "{attributes:?}");
+            let since = file.metadata().and_then(|meta| meta.modified()).expect("a time").elapsed();
+            assert!(since.expect("a time in the past") >= Duration::from_secs(89));
+        }
+        assert!(mode != Mode::Tailed || done.looks > 0);
+        names.push(done.folder);
     }
-    let time = fs::metadata(mount.path("run/timed.bin")).and_then(|meta| meta.modified()).expect("a time");
-    let seconds = time.duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();
-    assert_eq!(seconds, 1_700_000_000);
-    assert!(!mount.path("run/renamed.tmp").exists());
+    drop(service);
+    mount.logged("is sealed: seal", names.len());
     drop(samba);
     mount.unmount();
-    run(site.command(&["check"]).arg(&site.store));
+    let reader = site.mount_read_only();
+    for name in names {
+        assert!(contents(&reader.path(&name)) == contents(&plain.path().join(&name)), "{}", name.display());
+        assert_eq!(site.verified(&name)["complete"], true, "{}", name.display());
+    }
+    reader.unmount();
+}
+
+/// The HiSeq test run of picard's own suite, as a copy service brings it.
+#[test]
+fn picard_reads_a_real_run_that_came_by_smb() {
+    let Some(runs) = real_runs() else { return };
+    let Some((site, mount, samba)) = served(&["--quiet", "2s"]) else { return };
+    let source = runs.join("hiseq-25T8B25T");
+    let service = CopyService::new(samba.port, PASSWORD);
+    let folder = PathBuf::from(RunSpec::preset(Family::HiSeq, Size::Tiny).name);
+    let bring = |path: &Path, bytes: &[u8]| {
+        send(&service, &folder.join(path), bytes, Mode::Preallocate)
+            .unwrap_or_else(|e| panic!("{e}\n{}", samba.log()));
+    };
+    service.make_dirs(&folder).expect("a run");
+    contents(&source.join("Data"))
+        .iter()
+        .for_each(|(path, bytes)| bring(&Path::new("Data").join(path), bytes));
+    bring(Path::new("SequencingComplete.txt"), b"");
+    mount.logged("is sealed: seal", 1);
+    drop(samba);
+    mount.unmount();
+    let reader = site.mount_read_only();
+    assert_real_hiseq_fastq(&reader.path(&folder), &source.join("expected"), site.dir());
+    reader.unmount();
 }

@@ -11,7 +11,10 @@ pub mod rsync;
 pub mod sharing;
 pub mod site;
 pub mod snapshot;
+pub mod swtpm;
 pub mod tools;
+pub mod watched;
 
 pub use random::Random;
 pub use site::{Mount, MountBuilder, Site};
+pub use swtpm::SwTpm;

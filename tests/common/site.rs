@@ -81,6 +81,17 @@ impl Site {
         serde_json::from_slice(&said).expect("JSON")
     }
 
+    /// The text on a sealed run in its manifest.
+    ///
+    /// # Panics
+    /// If `verify` finds anything.
+    pub fn verified(&self, run_name: &Path) -> serde_json::Value {
+        let verified = run(self.command(&["verify", "--json"]).arg(&self.store).arg(run_name));
+        let said: serde_json::Value = serde_json::from_slice(&verified.stdout).expect("JSON");
+        assert_eq!(said["summary"]["findings"], 0, "{said}");
+        said["about"].clone()
+    }
+
     /// A read-write mount.
     pub fn mount(&self) -> Mount {
         self.builder().mount()
@@ -93,10 +104,17 @@ impl Site {
 
     /// Makes the state folder that of an enrolled gateway.
     pub fn enroll(&self) {
+        run(&mut self.enrolling());
+    }
+
+    /// `runvault gateway enroll STORE` of this state folder, to be completed.
+    pub fn enrolling(&self) -> Command {
         let fingerprint = run(Command::new(runvault()).arg("fingerprint").arg(&self.store)).stdout;
         let fingerprint = String::from_utf8(fingerprint).expect("UTF-8");
         let vault = fingerprint.lines().last().unwrap_or_default();
-        run(self.command(&["gateway", "enroll", "--fingerprint", vault]).arg(&self.store));
+        let mut command = self.command(&["gateway", "enroll", "--fingerprint", vault]);
+        command.arg(&self.store);
+        command
     }
 
     /// A mount to be described further.
@@ -296,6 +314,18 @@ impl Mount {
             child.wait().expect("a child");
         }
         detach(&self.at);
+    }
+
+    /// Waits until its log says it so often.
+    ///
+    /// # Panics
+    /// With the log, if it does not within 90 s.
+    pub fn logged(&self, says: &str, times: usize) {
+        let until = Instant::now() + Duration::from_secs(90);
+        while self.log().matches(says).count() < times {
+            assert!(Instant::now() < until, "{says:?} is not {times} times in\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(100));
+        }
     }
 
     /// Sends a signal.

@@ -1,10 +1,11 @@
 //! A tree as it looks to a program: names, types, modes, sizes, times, contents, targets, attributes.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// One object of a tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +44,15 @@ fn collect(root: &Path, dir: &Path, times: bool, tree: &mut BTreeMap<Vec<u8>, Ob
             collect(root, &path, times, tree);
         }
     }
+}
+
+/// The files below `root`, by relative path, and what they hold.
+///
+/// # Panics
+/// If something there cannot be read.
+pub fn contents(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let files = snapshot(root, false).into_iter().filter(|(_, object)| object.kind == 'f');
+    files.map(|(path, object)| (OsString::from_vec(path).into(), object.content)).collect()
 }
 
 /// One object as it looks.

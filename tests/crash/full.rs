@@ -88,7 +88,7 @@ fn a_wholly_full_store_is_emptied_by_a_new_mount() {
 }
 
 /// Takes every block that is free.
-fn fill(path: &Path) {
+pub fn fill(path: &Path) {
     let mut file = File::create(path).expect("a file");
     for piece in [1 << 20, 4096, 1] {
         let bytes = vec![0x5a; piece];

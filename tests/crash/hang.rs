@@ -16,7 +16,11 @@ use super::fence::{FENCE, runs, store, take_over};
 
 const SERVERS: [&str; 2] = ["/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server"];
 /// What a request may take at most: the promise.
-const PROMISE: Duration = Duration::from_secs(60);
+pub const PROMISE: Duration = Duration::from_secs(60);
+
+pub fn sftp_server() -> Option<&'static str> {
+    SERVERS.into_iter().find(|path| Path::new(path).exists())
+}
 
 /// A directory seen through sshfs, and the two processes behind it.
 struct Share {
@@ -28,7 +32,7 @@ struct Share {
 impl Share {
     /// `None` leaves a test out, and says so: there is no sshfs.
     fn new(dir: &Path, at: &Path) -> Option<Self> {
-        let Some(server) = SERVERS.iter().find(|path| Path::new(path).exists()) else {
+        let Some(server) = sftp_server() else {
             leave_out("there is no sftp-server");
             return None;
         };

@@ -5,4 +5,5 @@ mod fence;
 mod full;
 mod hang;
 mod kill;
+mod replayed;
 mod torn;

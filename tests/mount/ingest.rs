@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
+use runvault_sequencer::{Family, Replay, RunSpec, Size};
 use runvault_tests::Site;
 use runvault_tests::site::detach;
 use runvault_tests::snapshot::snapshot;
-use runvault_tests::tools::{output, printed, root_for, run};
+use runvault_tests::tools::{output, printed, root_for, run, runvault};
 
 /// What `ls` names at the top of the vault, for the owner.
 fn runs_of(site: &Site) -> Vec<String> {
@@ -52,6 +54,98 @@ fn a_killed_one_goes_on_with_the_same_run() {
     assert_eq!(fs::read(mount.path("run/log")).expect("read"), b"before, after");
     mount.unmount();
     assert_eq!(runs_of(&site), ["run"]);
+}
+
+/// With --no-resume-key, in the middle of a run.
+#[test]
+fn a_killed_one_that_kept_no_key_has_closed_its_run_for_its_owner() {
+    let site = Site::new();
+    site.enroll();
+    let mount = site.ingest().arg("--no-resume-key").mount();
+    let entries = || {
+        let vault = fs::read_dir(&site.state).expect("state").flatten().next().expect("a vault").path();
+        let folders = fs::read_dir(vault.join("resume")).expect("entries").flatten();
+        folders.map(|folder| fs::read_dir(folder.path()).expect("entries").count()).sum::<usize>()
+    };
+    let status = site.status(&mount.at);
+    assert_eq!((&status["keeps_keys"], &status["gateway_key"]["home"]), (&false.into(), &"file".into()));
+    let mut name = String::new();
+    let cut_short = Replay::new(RunSpec::preset(Family::NovaSeqX, Size::Tiny)).run(&mount.at, &mut |event| {
+        if event.cycle == 40 && name.is_empty() {
+            let folder = fs::read_dir(&mount.at).expect("a mount").flatten().next().expect("a run");
+            name = folder.file_name().into_string().expect("UTF-8");
+            assert_eq!(entries(), 0, "a key is kept");
+            mount.signal(rustix::process::Signal::KILL);
+        }
+    });
+    assert!(cut_short.is_err() && !name.is_empty());
+    let at = mount.at.clone();
+    mount.wait();
+    detach(&at);
+
+    let mount = site.ingest().arg("-o").arg("no-resume-key").mount();
+    assert_eq!(fs::read_dir(&mount.at).expect("a mount").count(), 0, "it is not shown where it was written");
+    mount.logged("is closed: no key of it was kept here", 1);
+    let runs = |command: &mut Command| -> Vec<serde_json::Value> {
+        let said =
+            run(command.args(["runs", "--json"]).arg(&site.store).arg("--state").arg(&site.state)).stdout;
+        String::from_utf8(said)
+            .expect("UTF-8")
+            .lines()
+            .map(|l| serde_json::from_str(l).expect("JSON"))
+            .collect()
+    };
+    let closed = runs(&mut Command::new(runvault())).remove(0);
+    assert_eq!(closed["state"], "closed", "{closed}");
+    assert!(closed["waits_for"].as_str().is_some_and(|what| what.contains("kept no key of it")), "{closed}");
+    // The copy service tries again: a run of its own, which can be sealed.
+    fs::create_dir(mount.path(&name)).expect("the same name");
+    fs::write(mount.path(&name).join("RunInfo.xml"), b"again").expect("written");
+    run(Command::new(runvault()).args(["seal", "--state"]).arg(&site.state).arg(&site.store).arg(&name));
+    mount.unmount();
+    assert_eq!(entries(), 0);
+
+    // The owner sees both, each by its id, and reads what was written before the kill.
+    let shown = runs_of(&site);
+    let id = closed["run"].as_str().expect("an id");
+    let of_closed = format!("{name}~{}", &id[..8]);
+    assert_eq!((shown.len(), shown.contains(&of_closed)), (2, true), "{shown:?}");
+    let info = run(site.command(&["cat"]).arg(&site.store).arg(format!("{of_closed}/RunInfo.xml")));
+    assert!(printed(&info).contains("<RunInfo"), "{}", printed(&info));
+    // What the kill left is put in order by whoever takes the run over.
+    let owner = site.dir().join("owner");
+    let taken = run(Command::new(runvault())
+        .args(["takeover", "--yes", "--identity"])
+        .arg(&site.identity)
+        .arg("--state")
+        .arg(&owner)
+        .arg(&site.store)
+        .arg(id));
+    let mount = site.builder().state(&owner).mount();
+    // The one that it holds now has the name alone.
+    fs::write(mount.path(&name).join("a note of the owner"), b"x")
+        .unwrap_or_else(|e| panic!("{e}: {}", printed(&taken)));
+    mount.unmount();
+    run(site.command(&["check"]).arg(&site.store));
+}
+
+/// What was kept before is not any more once nobody wants it kept.
+#[test]
+fn keys_that_were_kept_are_erased_where_none_are_to_be() {
+    let site = Site::new();
+    site.enroll();
+    let mount = site.ingest().mount();
+    fs::create_dir(mount.path("run")).expect("a run");
+    mount.unmount();
+    let mount = site.ingest().arg("--no-resume-key").mount();
+    fs::write(mount.path("run/file"), b"it goes on").expect("written");
+    mount.unmount();
+    let mount = site.ingest().mount();
+    assert!(!mount.path("run").exists());
+    mount.logged("is closed: no key of it was kept here", 1);
+    mount.unmount();
+    let read = run(site.command(&["cat"]).arg(&site.store).arg("run/file"));
+    assert_eq!(read.stdout, b"it goes on");
 }
 
 /// Someone puts another store in the place of the one that this machine writes to.

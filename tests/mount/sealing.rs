@@ -244,23 +244,6 @@ fn a_run_that_was_changed_before_its_seal_is_not_signed() {
     mount.unmount();
 }
 
-/// Waits until the mount's log says it.
-fn logged(mount: &runvault_tests::Mount, says: &str) {
-    let until = Instant::now() + Duration::from_secs(90);
-    while !mount.log().contains(says) {
-        assert!(Instant::now() < until, "{says:?} is not in\n{}", mount.log());
-        std::thread::sleep(Duration::from_millis(100));
-    }
-}
-
-/// The text on the run in its manifest.
-fn about(site: &Site, name: &str) -> serde_json::Value {
-    let verified = run(site.command(&["verify", "--json"]).arg(&site.store).arg(name));
-    let summary: serde_json::Value = serde_json::from_slice(&verified.stdout).expect("JSON");
-    assert_eq!(summary["summary"]["findings"], 0, "{summary}");
-    summary["about"].clone()
-}
-
 #[test]
 fn each_family_is_sealed_by_its_last_marker_once_it_is_quiet() {
     for family in runvault_sequencer::family::FAMILIES {
@@ -270,15 +253,15 @@ fn each_family_is_sealed_by_its_last_marker_once_it_is_quiet() {
         let done =
             Replay::new(RunSpec::preset(family, Size::Tiny)).run(&mount.at, &mut |_| {}).expect("a run");
         let name = done.folder.file_name().expect("a name").to_string_lossy().into_owned();
-        logged(&mount, "complete; it is sealed when it was quiet for 2 s");
+        mount.logged("complete; it is sealed when it was quiet for 2 s", 1);
         // What is re-sent after the end belongs to it.
         let sent_late = mount.path(&name).join("RunInfo.xml");
         let bytes = fs::read(&sent_late).expect("read");
         fs::write(&sent_late, bytes).expect("sent again");
         fs::write(mount.path(&name).join("late.txt"), b"came late").expect("sent late");
-        logged(&mount, "is sealed: seal 1 of this gateway");
+        mount.logged("is sealed: seal 1 of this gateway", 1);
         mount.unmount();
-        let about = about(&site, &name);
+        let about = site.verified(name.as_ref());
         let last: Vec<String> = family.profile().last.iter().map(|marker| marker.file_name()).collect();
         assert_eq!((&about["complete"], &about["family"]), (&true.into(), &family.profile().name.into()));
         assert!(last.iter().any(|marker| about["ended"] == **marker), "{family:?}: {about}");
@@ -298,17 +281,17 @@ fn silence_seals_a_whole_run_and_never_half_of_one() {
     let call = folder.join("Data/Intensities/BaseCalls/L001/C3.1/L001_2.cbcl");
     let bytes = fs::read(&call).expect("read");
     fs::remove_file(&call).expect("half a run");
-    logged(&mount, "base calling has ended; files are still sent");
-    logged(&mount, "it was quiet for long and is not complete");
+    mount.logged("base calling has ended; files are still sent", 1);
+    mount.logged("it was quiet for long and is not complete", 1);
     assert!(folder.join("RunInfo.xml").exists() && !mount.log().contains("is sealed"), "{}", mount.log());
     mount.unmount();
     // The rest comes, and then nothing more.
     let mount = site.ingest().arg("-o").arg("quiet=1s,drained=3s").mount();
     fs::write(mount.path(&name).join("Data/Intensities/BaseCalls/L001/C3.1/L001_2.cbcl"), bytes)
         .expect("sent");
-    logged(&mount, "is sealed: seal 1 of this gateway");
+    mount.logged("is sealed: seal 1 of this gateway", 1);
     mount.unmount();
-    let about = about(&site, &name);
+    let about = site.verified(name.as_ref());
     assert_eq!((&about["complete"], &about["ended"]), (&true.into(), &"silence".into()));
 }
 
@@ -324,89 +307,9 @@ fn a_run_is_left_open_where_people_seal_by_hand_or_no_marker_came() {
     let mount = site.ingest().arg("--quiet").arg("100ms").arg("--drained").arg("100ms").mount();
     fs::create_dir(mount.path("240101_NB501_0001_AHXXX")).expect("a run");
     fs::write(mount.path("240101_NB501_0001_AHXXX/RunInfo.xml"), b"x").expect("its first file");
-    logged(&mount, "is sealed: seal 1 of this gateway");
+    mount.logged("is sealed: seal 1 of this gateway", 1);
     std::thread::sleep(Duration::from_secs(2));
     assert!(mount.path("240101_NB501_0001_AHXXX/RunInfo.xml").exists(), "it is being sequenced");
     assert_eq!(mount.log().matches("is sealed:").count(), 1, "{}", mount.log());
-    mount.unmount();
-}
-
-/// Where the bytes lie in any memory of a process that can be read; gdb leaves out what must not be dumped.
-fn in_memory(pid: u32, wanted: &[&[u8]]) -> Vec<bool> {
-    use std::io::{Read, Seek, SeekFrom};
-    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("maps");
-    let mut memory = fs::File::open(format!("/proc/{pid}/mem")).expect("mem");
-    let mut found = vec![false; wanted.len()];
-    for line in maps.lines() {
-        let mut fields = line.split_ascii_whitespace();
-        let (from, to) = fields.next().and_then(|range| range.split_once('-')).expect("a range");
-        let number = |text| u64::from_str_radix(text, 16).expect("hex");
-        let (from, to) = (number(from), number(to));
-        if !fields.next().is_some_and(|modes| modes.starts_with('r')) || line.ends_with("[vvar]") {
-            continue;
-        }
-        let mut bytes = vec![0; (to - from) as usize];
-        // What cannot be read holds nothing of ours.
-        if memory.seek(SeekFrom::Start(from)).and_then(|_| memory.read_exact(&mut bytes)).is_ok() {
-            for (found, wanted) in found.iter_mut().zip(wanted) {
-                *found |= bytes.windows(wanted.len()).any(|window| window == *wanted);
-            }
-        }
-    }
-    found
-}
-
-/// The run's key, as the owner's envelope gives it, and two keys that follow from it: by the second reader.
-fn keys_of(site: &Site, id: &str) -> Vec<Vec<u8>> {
-    let reader = Path::new(env!("CARGO_MANIFEST_DIR")).join("reader");
-    let program = "import sys; sys.path.insert(0, sys.argv[1])\n\
-                   from types import SimpleNamespace\n\
-                   from sections.vault import Vault\n\
-                   vault = Vault(sys.argv[2], SimpleNamespace(identity=sys.argv[3], passphrase_file=None, fingerprint=None))\n\
-                   with vault.run(sys.argv[4]) as run:\n    \
-                       key = run.open_key(vault.id, vault.identity, vault.epochs)\n    \
-                       print(key.hex(), run.keys.prk.hex(), run.keys.name.hex())\n";
-    let mut python = Command::new(runvault_tests::tools::tool("python/bin/python"));
-    python.args(["-B", "-c", program]).arg(reader).arg(&site.store).arg(&site.identity).arg(id);
-    let said = printed(&run(&mut python));
-    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).expect("hex"), 16).expect("hex");
-    let keys = said.split_ascii_whitespace().map(|hex| hex.as_bytes().chunks(2).map(byte).collect());
-    keys.collect()
-}
-
-/// Whoever takes the machine over after the seal finds no key of the run: not in the process, not in the state folder.
-#[test]
-fn a_gateway_has_no_key_of_a_run_that_it_sealed() {
-    if !runvault_tests::tools::root_for("reading another process's memory") {
-        return;
-    }
-    let site = Site::new();
-    site.enroll();
-    let mount = site.ingest().arg("--seal").arg("hand").mount();
-    let name = sequenced(&mount.at);
-    let held = &fs::read_dir(site.store.join("runs")).expect("runs").flatten().next().expect("a run");
-    let id = held.file_name().to_string_lossy().into_owned();
-    let keys = keys_of(&site, &id);
-    let wanted: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
-    assert_eq!(wanted.iter().map(|key| key.len()).collect::<Vec<_>>(), [32, 32, 64]);
-    assert_eq!(in_memory(mount.pid(), &wanted), [true; 3], "the control: a run that is open");
-    let kek = |site: &Site| {
-        let vault = fs::read_dir(&site.state).expect("state").flatten().next().expect("a vault").path();
-        let keks: Vec<_> = fs::read_dir(vault.join("kek")).expect("kek").flatten().collect();
-        assert_eq!(keks.len(), 1);
-        fs::read(keks[0].path()).expect("a key")
-    };
-    let before = kek(&site);
-    said(&seal(&site, &name));
-    // The kernel still knows names of the run, and asks for some.
-    let _ = fs::read_dir(mount.path(&name));
-    assert_eq!(in_memory(mount.pid(), &wanted), [false; 3], "after the seal");
-    assert_ne!(kek(&site), before);
-    let left = files_below(&site.state).into_iter();
-    for file in left.filter(|file| fs::metadata(file).is_ok_and(|meta| meta.is_file())) {
-        let bytes = fs::read(&file).expect("state");
-        let holds = |key: &[u8]| bytes.windows(key.len()).any(|window| window == key);
-        assert!(!wanted.iter().any(|key| holds(key)) && !holds(&before), "{}", file.display());
-    }
     mount.unmount();
 }

@@ -14,7 +14,7 @@ from sections.suite import XWing, open_envelope
 from sections.texts import Note, parse_text, parse_vault_json, table
 from sections.identities import HEX32, INT, Identity, LABEL, U32, open_key_file, parse_public_key_file
 from sections.custody import RETIRED, follow, open_epochs, parse_genesis, share_hash, state_zero
-from sections.runs import RunKeys, keys_of, parse_run_text, verify_run
+from sections.runs import RunKeys, keys_of, parse_run_text, parts_of, verify_run
 from sections.files import DIRECTORY, FILE, File, open_chunk, open_copy, parse_clear, stored_size
 from sections.seals import parse_digests, parse_manifest, parse_pins, parse_seal_text
 from sections.names import (
@@ -139,6 +139,11 @@ def runs(v):
     return {"epoch": run["epoch"], "opened": run["opened"]}
 
 
+def continuations(v):
+    admitted = {(gateway, run or None) for gateway, run in v["admitted"]}
+    return {"groups": parts_of(v["runs"], admitted)}
+
+
 def texts(v):
     text = v["text"].encode()
     if v["what"] == "vault.json":
@@ -160,11 +165,12 @@ def texts(v):
 def custody(v):
     genesis, vault = parse_genesis(v["genesis"].encode())
     states = {int(n): text.encode() for n, text in v["states"].items()}
-    state, head, state_hash = follow(state_zero(genesis, vault), states.get(0),
+    state, head, state_hash, admitted = follow(state_zero(genesis, vault), states.get(0),
                                      "".join(v["audit_log"]).encode(), states.get)
     epochs = open_epochs(Identity(un(v["seed"])), state)
     return {"vault": vault.hex(), "head": head, "state": state_hash,
-            "epochs": [key.seed.hex() for key in epochs.values()]}
+            "epochs": [key.seed.hex() for key in epochs.values()],
+            "admitted": sorted([gateway, run or ""] for gateway, run in admitted)}
 
 
 def records(v):
@@ -200,7 +206,8 @@ def seals(v):
 
 
 CHECKS = {check.__name__: check for check in (
-    chunks, headers, files, directories, lengths, names, keys, envelopes, notes, runs, seals, texts, custody, records)}
+    chunks, headers, files, directories, lengths, names, keys, envelopes, notes, runs, continuations, seals, texts, custody,
+    records)}
 # The word list of BIP-39 is not on the page; the reader shows vault ids in hex.
 NOT_CHECKED = {"words"}
 

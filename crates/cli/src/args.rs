@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
-pub use gateway::{Gateway, GatewayCommand, GatewayEnroll, GatewayList, GatewayRevoke};
+pub use gateway::{Gateway, GatewayAdmit, GatewayCommand, GatewayEnroll, GatewayList, GatewayRevoke};
 pub use keys::{Custody, CustodyCommand, Fingerprint, Init, Key, KeyCommand, KeyExport, Passwd, Rotate};
 pub use sealing::{Doctor, ManifestOf, Runs, Scrub, Seal, Verify};
 pub use who::{Unlock, Who};
@@ -113,7 +113,8 @@ pub struct Mount {
     pub foreground: bool,
     /// Mount options as in fstab: ro, rw, `[no]atime`, nodiratime, noexec, nosuid, nodev, allow_other,
     /// uid=, gid=, umask= (read-only mounts), and this command's own without their dashes: identity=,
-    /// passphrase-file=, state=, run-depth=, log=, ingest, seal=, quiet=, drained=
+    /// passphrase-file=, state=, run-depth=, log=, ingest, seal=, quiet=, drained=, abandoned=,
+    /// no-resume-key
     #[arg(short = 'o', value_name = "OPTIONS", value_delimiter = ',')]
     pub options: Vec<String>,
     /// Write nothing to the store; any number of these at a time
@@ -133,6 +134,14 @@ pub struct Mount {
     /// [default: 6h]
     #[arg(long, value_name = "TIME", requires = "ingest", value_parser = humantime::parse_duration)]
     pub drained: Option<Duration>,
+    /// How long silence without any marker must last before the log says that the run may have been aborted
+    /// [default: 3d]
+    #[arg(long, value_name = "TIME", requires = "ingest", value_parser = humantime::parse_duration)]
+    pub abandoned: Option<Duration>,
+    /// With --ingest: keep the keys of open runs in memory alone. Who has the machine later opens no run, but a run
+    /// that is open when this ends, in whatever way, is closed: its owner reads it, nobody writes it any more
+    #[arg(long, requires = "ingest")]
+    pub no_resume_key: bool,
     /// Let other users in (needs root, or user_allow_other in /etc/fuse.conf)
     #[arg(long)]
     pub allow_other: bool,

@@ -103,14 +103,18 @@ fn of_custody(error: &runvault_custody::Error) -> Exit {
     use runvault_custody::Error as E;
     match error {
         E::WrongPassphrase { .. } | E::WrongKey { .. } | E::OtherVault { .. } => Exit::WrongKey,
-        E::NoLock | E::NoPassphrase(_) | E::Permissions { .. } | E::BadFile { .. } | E::UnlockedInStore => {
-            Exit::Usage
-        }
+        E::NoLock
+        | E::NoPassphrase(_)
+        | E::Permissions { .. }
+        | E::BadFile { .. }
+        | E::UnlockedInStore
+        | E::KekElsewhere(_) => Exit::Usage,
         E::Damaged { .. }
         | E::ChainBroken { .. }
         | E::Forked { .. }
         | E::CutShort { .. }
-        | E::RolledBack { .. } => Exit::Damaged,
+        | E::RolledBack { .. }
+        | E::RunGone { .. } => Exit::Damaged,
         E::Busy { .. } | E::ChangedMeanwhile | E::LockChanged => Exit::Busy,
         E::Vault(error) => of_vault(error),
         E::Format(error) => of_format(error),

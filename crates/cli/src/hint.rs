@@ -1,6 +1,7 @@
 //! Advice: what a person can do about an error, with the very command.
 
 use runvault_custody::Error as Custody;
+use runvault_custody::kek_home::Refused;
 use runvault_format::vault_file;
 use runvault_fuse::Error as Fuse;
 use runvault_vault::Error as Vault;
@@ -62,6 +63,7 @@ fn of_custody(error: &Custody) -> Option<String> {
         Custody::Forked { .. } | Custody::CutShort { .. } | Custody::RolledBack { .. } => {
             "the store is older than this machine has seen it, or another one: put the newest custody/ back".into()
         }
+        Custody::RunGone { .. } => "the store is older than this machine has seen it: put the run back".into(),
         Custody::ChangedMeanwhile => "run the same command again".into(),
         Custody::LockChanged => "open the key with the other new passphrase, then run the same command again if need be".into(),
         Custody::Busy { mountpoint: Some(at), .. } => format!(
@@ -78,9 +80,39 @@ fn of_custody(error: &Custody) -> Option<String> {
             "name a file that does not exist yet; remove this one only if an interrupted init left it and no vault was made".into()
         }
         Custody::UnlockedInStore => "--no-lock needs --identity FILE, outside the store".into(),
+        Custody::Tpm { why, .. } => return of_tpm(why),
+        Custody::KekElsewhere(_) => {
+            "where the key is kept is chosen once: seal what is open, then enrol a new state folder (--state DIR)".into()
+        }
         Custody::Io { source, .. } => return of_errno(source.raw_os_error()?),
         Custody::Vault(error) => return of_vault(error),
         _ => return None,
+    })
+}
+
+fn of_tpm(why: &Refused) -> Option<String> {
+    Some(match why {
+        Refused::NoTools => "apt-get install tpm2-tools".into(),
+        Refused::NoTpm(_) => {
+            "is it switched on in the firmware, and /dev/tpmrm0 there and open to this user? Another one is named by the\n\
+             variable TPM2TOOLS_TCTI, such as device:/dev/tpmrm0"
+                .into()
+        }
+        Refused::Taken | Refused::NotAnIndex => {
+            "let it choose two that are free: --kek tpm. tpm2_getcap handles-nv-index lists those in use".into()
+        }
+        Refused::Gone | Refused::NotOurs | Refused::NotWritten | Refused::NoKey => {
+            "the keys of the runs that were open here are lost with it; their owner reads them, and takes them over.\n\
+             Enrol this machine anew with another state folder: runvault gateway enroll --state DIR --kek tpm"
+                .into()
+        }
+        Refused::Locked => {
+            "nothing of runvault can lock it, and it tries nothing again. tpm2_dictionarylockout --clear-lockout, or wait".into()
+        }
+        Refused::OwnerHasPassword => {
+            "take it away while this machine is enrolled: tpm2_changeauth -c owner -p PASSWORD; or --kek file".into()
+        }
+        Refused::Failed { .. } => return None,
     })
 }
 
@@ -128,6 +160,10 @@ fn of_vault(error: &Vault) -> Option<String> {
         )),
         Vault::NotHeld { run, .. } => Some(format!(
             "reading works. If that machine shall not write it any more:\nrunvault takeover STORE {run}"
+        )),
+        Vault::NotMaker { run, .. } => Some(format!(
+            "the owner lets this machine seal it: runvault gateway admit STORE NAME {run}, which takeover does by itself.\n\
+             To have the space back, remove what is in it: the empty folder stays"
         )),
         Vault::Damaged { object, .. } => Some(of_damaged(object).unwrap_or_else(|| RUN_DAMAGED.into())),
         Vault::Newer { .. } => Some(NEWER.into()),

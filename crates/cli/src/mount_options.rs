@@ -75,10 +75,14 @@ pub fn resolve(mount: &Mount) -> Result<Options> {
 /// Of a gateway that needs no passphrase: what says otherwise is a mistake.
 fn require_keyless(options: &Options) -> Result<()> {
     let mount = &options.mount;
-    let needs_ingest = mount.seal.is_some() || mount.quiet.is_some() || mount.drained.is_some();
+    let patience = [mount.quiet, mount.drained, mount.abandoned];
+    let needs_ingest = mount.seal.is_some() || patience.iter().any(Option::is_some) || mount.no_resume_key;
     let clash = match () {
         () if !mount.ingest && needs_ingest => {
-            return Err(refuse(Exit::Usage, "-o seal=, quiet= and drained= are for -o ingest"));
+            return Err(refuse(
+                Exit::Usage,
+                "-o seal=, quiet=, drained=, abandoned= and no-resume-key are for -o ingest",
+            ));
         }
         () if !mount.ingest => return Ok(()),
         () if options.read_only => "ro",
@@ -97,11 +101,13 @@ fn apply(options: &mut Options, shown: &mut Shown, name: &str, value: Option<&st
         ("rw", None) => options.read_only = mount.read_only,
         ("allow_other", None) => options.allow_other = true,
         ("ingest", None) => mount.ingest = true,
+        ("no-resume-key", None) => mount.no_resume_key = true,
         ("seal", Some(v)) => {
             mount.seal = Some(SealWhen::from_str(v, false).map_err(|_| bad_value(name, v))?);
         }
         ("quiet", Some(v)) => mount.quiet = Some(time(name, v)?),
         ("drained", Some(v)) => mount.drained = Some(time(name, v)?),
+        ("abandoned", Some(v)) => mount.abandoned = Some(time(name, v)?),
         ("allow-readable-secret", None) => mount.who.unlock.allow_readable_secret = true,
         ("suid" | "dev", None) => {
             return Err(refuse(Exit::Usage, format!("-o {name}: a vault is always mounted nosuid,nodev")));

@@ -6,6 +6,7 @@ use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use runvault_custody::gateway::StateFolder;
 use runvault_fuse::Session;
 use runvault_sequencer::completion::Patience;
 use runvault_vault::Vault;
@@ -135,6 +136,8 @@ pub struct Mounted {
     store: PathBuf,
     vault_id: String,
     vault: Arc<Vault>,
+    /// Of a mount that writes.
+    folder: Option<Arc<StateFolder>>,
     /// What counts as silence of a run.
     patience: Patience,
     outcome: Mutex<Outcome>,
@@ -150,6 +153,7 @@ impl Mounted {
             store: path.to_owned(),
             vault_id: store.chain.vault_id().to_string(),
             vault: Arc::clone(&open.vault),
+            folder: open.folder.clone(),
             patience,
             outcome: Mutex::default(),
             changed: Condvar::new(),
@@ -207,6 +211,9 @@ impl Service for Mounted {
         vault_status::add(&mut status, "store", self.store.to_string_lossy());
         vault_status::add(&mut status, "vault", self.vault_id.as_str());
         vault_status::add(&mut status, "pid", std::process::id());
+        if let Some(folder) = &self.folder {
+            vault_status::add_gateway_key(&mut status, folder.kek_home(), folder.keeps_keys());
+        }
         Value::Object(status)
     }
 

@@ -8,14 +8,14 @@ use anyhow::Result;
 use runvault_format::ids::RunId;
 use runvault_store::backend::Dir;
 use runvault_vault::authority::Authority;
-use runvault_vault::{Options, Vault};
+use runvault_vault::{Options, RunStatus, Vault};
 
 use crate::exit::{Exit, refuse};
 use crate::left_out::{self, LeftOut};
 use crate::output::shown;
 
-/// The run of that id, or of that name among those that this identity opens. `none` says that there is none; it is
-/// given the runs whose names are not known, since they do not open.
+/// The run of that id, or of that name among those that this identity opens: the first of its parts. `none` says that
+/// there is none; it is given the runs whose names are not known, since they do not open.
 ///
 /// # Errors
 /// Exit 2: several have the name; that of `none`; the engine's.
@@ -25,16 +25,35 @@ pub fn find(
     run: &OsStr,
     none: impl FnOnce(Vec<LeftOut>) -> anyhow::Error,
 ) -> Result<RunId> {
+    parts(root, authority, run, none)?.into_iter().next().ok_or_else(|| refuse(Exit::Failed, "no part"))
+}
+
+/// The run of that id alone; of that name, as [`find`], with what adds to it. Runs in trouble, which may be parts of it
+/// too, are warned of.
+///
+/// # Errors
+/// As of [`find`].
+pub fn parts(
+    root: &Arc<dyn Dir>,
+    authority: &Arc<dyn Authority>,
+    run: &OsStr,
+    none: impl FnOnce(Vec<LeftOut>) -> anyhow::Error,
+) -> Result<Vec<RunId>> {
     if let Some(id) = of_id(run) {
-        return Ok(id);
+        return Ok(vec![id]);
     }
     let vault = Vault::open(Arc::clone(root), Arc::clone(authority), None, Options::default())?;
     let runs = vault.status().runs;
-    let found: Vec<_> = runs.iter().filter(|known| known.name.as_deref() == Some(run.as_bytes())).collect();
+    let named =
+        |known: &&RunStatus| known.continues.is_none() && known.name.as_deref() == Some(run.as_bytes());
+    let found: Vec<Vec<RunId>> = runs.iter().filter(named).map(|run| vault.parts_of(&run.run)).collect();
     let left_out = left_out::of(&vault);
+    if !found.is_empty() {
+        left_out::warn_all(&vault);
+    }
     vault.close()?;
     match found.as_slice() {
-        [one] => Ok(one.run),
+        [one] => Ok(one.clone()),
         [] => Err(none(left_out)),
         _ => Err(refuse(Exit::Usage, format!("several runs are named {}: name one by its id", shown(run)))),
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
+use runvault_format::descriptor::How;
 use runvault_format::seal_note::SealNote;
 use runvault_sequencer::completeness::{self, Completeness};
 use runvault_sequencer::completion::{Patience, State, Why};
@@ -17,7 +18,7 @@ use runvault_vault::{RunStatus, Vault};
 use serde_json::{Map, Value};
 
 use crate::output::{json_name, utc};
-use crate::sealing::{NAMED, RUN_INFO, RUN_INFO_MAX, family, progress_of};
+use crate::sealing::{NAMED, RUN_INFO, RUN_INFO_MAX, family, progress_of, progress_of_addition};
 use crate::trees::{InVault, Tree, vault_path};
 use crate::vault_status::add;
 
@@ -59,15 +60,21 @@ impl Look<'_> {
         add(object, "gateway", facts.descriptor.signer);
         add(object, "begun", &facts.descriptor.opened);
         add(object, "holder", &status.holder);
+        let continues = facts.descriptor.after.as_ref().filter(|after| after.how == How::Continues);
+        add(object, "continues", continues.map(|after| after.run));
         match (&facts.seal, &status.name) {
             (Some(seal), _) => sealed(object, seal, facts.about.as_deref()),
             (None, Some(_)) if status.sealing => {
                 add(object, "state", "sealing");
                 add(object, "waits_for", "its seal: every file is read back");
             }
+            (None, None) if self.vault.is_lost_here(&status.run) => {
+                add(object, "state", "closed");
+                add(object, "waits_for", "its owner: this machine kept no key of it (runvault takeover)");
+            }
             (None, None) => add(object, "state", if status.closed { "open" } else { "damaged" }),
             (None, Some(name)) => {
-                if let Err(error) = self.open(object, status, name) {
+                if let Err(error) = self.open(object, status, name, continues.is_some()) {
                     add(object, "state", "damaged");
                     add(object, "trouble", crate::exit::chain(&error));
                 }
@@ -75,15 +82,25 @@ impl Look<'_> {
         }
     }
 
-    fn open(&self, object: &mut Map<String, Value>, status: &RunStatus, name: &[u8]) -> Result<()> {
+    fn open(
+        &self,
+        object: &mut Map<String, Value>,
+        status: &RunStatus,
+        name: &[u8],
+        adds: bool,
+    ) -> Result<()> {
         let path = vault_path(Path::new(std::ffi::OsStr::from_bytes(name)))?;
         let tree = InVault::new(self.vault, self.store);
         let found = Found::below(&tree, &path)?;
         let held = self.held.iter().find(|held| held.run == status.run);
         // Its own process knows better than the times that an application sets.
         let quiet = held.map_or_else(|| found.silence(), |held| held.quiet);
-        let state = progress_of(name, found.top.iter().map(Vec::as_slice), quiet, self.patience);
-        let compared = found.compare(&tree, &path, name);
+        let state = if adds {
+            progress_of_addition(quiet, self.patience)
+        } else {
+            progress_of(name, found.top.iter().map(Vec::as_slice), quiet, self.patience)
+        };
+        let compared = if adds { None } else { found.compare(&tree, &path, name) };
         add(object, "state", word(&state));
         add(object, "files", found.files);
         add(object, "bytes", found.bytes);
@@ -110,6 +127,10 @@ impl Look<'_> {
     fn waits_for(&self, state: &State, compared: Option<&Completeness>, ours: bool) -> String {
         let long = humantime::format_duration;
         match (state, compared) {
+            // Whether that is still there nobody here knows.
+            (State::Complete { .. }, _) if !ours => {
+                "its seal by the gateway that made it, or runvault takeover where that is gone".to_owned()
+            }
             (State::Open, Some(c)) if c.cycle < c.cycles => format!("cycle {} of {}", c.cycle + 1, c.cycles),
             (State::Open, _) => "more files, or a marker of its end".to_owned(),
             (State::Draining, _) => format!(
@@ -123,8 +144,7 @@ impl Look<'_> {
             (State::Complete { quiet: false, .. }, _) => {
                 format!("{} without a change", long(self.patience.quiet))
             }
-            (State::Complete { .. }, _) if ours => "its seal".to_owned(),
-            (State::Complete { .. }, _) => "its gateway, which seals it".to_owned(),
+            (State::Complete { .. }, _) => "its seal".to_owned(),
         }
     }
 }

@@ -86,7 +86,12 @@ impl Watch {
             Err(error) => return self.say(run, log::Level::Warn, &error.to_string()),
         };
         let top = files.iter().map(|name| name.as_slice());
-        match sealing::progress_of(&run.name, top, run.quiet, &self.patience) {
+        let state = if run.continues {
+            sealing::progress_of_addition(run.quiet, &self.patience)
+        } else {
+            sealing::progress_of(&run.name, top, run.quiet, &self.patience)
+        };
+        match state {
             State::Open => {}
             State::Draining => {
                 self.say(run, log::Level::Info, "base calling has ended; files are still sent")
@@ -111,7 +116,7 @@ impl Watch {
         let wish = match why {
             Why::Marker(marker) => Wish { ended: marker.file_name(), complete: false },
             // Half a run must not pass as one because the line to the instrument is down.
-            Why::Drained | Why::Abandoned => Wish { ended: "silence".to_owned(), complete: true },
+            Why::Drained | Why::Abandoned => Wish { ended: "silence".to_owned(), complete: !run.continues },
         };
         log::info!("run {}: {}; it is read back and sealed", run.run, wish.ended);
         match sealing::seal(&self.vault, run.run.to_string().as_bytes(), &wish, &mut |_, _| ()) {

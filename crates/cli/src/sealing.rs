@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::Result;
 use runvault_format::ids::RunId;
 use runvault_sequencer::completeness;
-use runvault_sequencer::completion::{Observation, Patience, Seen, State, state};
+use runvault_sequencer::completion::{Observation, Patience, Seen, State, Why, state};
 use runvault_sequencer::family::Family;
 use runvault_sequencer::marker::Marker;
 use runvault_sequencer::run_name::RunName;
@@ -149,7 +149,9 @@ fn find(vault: &Vault, run: &[u8]) -> Result<(RunId, Vec<u8>)> {
         .iter()
         .filter(|r| !r.closed && (Some(r.run) == wanted || r.name.as_deref() == Some(run)))
         .collect();
-    match found.as_slice() {
+    // What is sealed and what adds to it have one name.
+    let writing: Vec<_> = found.iter().copied().filter(|r| found.len() == 1 || r.writing).collect();
+    match writing.as_slice() {
         [one] => Ok((one.run, one.name.clone().unwrap_or_default())),
         [] => Err(refuse_with(
             Exit::Failed,
@@ -164,6 +166,11 @@ fn find(vault: &Vault, run: &[u8]) -> Result<(RunId, Vec<u8>)> {
 pub fn family(run: &[u8]) -> Option<Family> {
     let last = run.rsplit(|b| *b == b'/').next().unwrap_or_default();
     Family::of_run(&std::str::from_utf8(last).ok().and_then(RunName::parse)?)
+}
+
+/// How far what adds to a sealed run is: it has no markers, and ends by silence alone.
+pub fn progress_of_addition(quiet: Duration, patience: &Patience) -> State {
+    if quiet < patience.drained { State::Open } else { State::Complete { why: Why::Drained, quiet: true } }
 }
 
 /// How far a run is, by the files in its top directory and the time since anything of it was changed.

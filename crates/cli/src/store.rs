@@ -9,7 +9,7 @@ use runvault_custody::authority::Acting;
 use runvault_custody::chain::Chain;
 use runvault_custody::gateway::StateFolder;
 use runvault_custody::identity::Identity;
-use runvault_custody::seals_seen::Remembering;
+use runvault_custody::seen::Remembering;
 use runvault_custody::{key_files, locks, pins};
 use runvault_store::backend::Dir;
 use runvault_store::posix;
@@ -78,23 +78,18 @@ impl Store {
     fn older_than_seen(&self, error: &anyhow::Error, who: &Who) -> Result<()> {
         let found = self.chain.head().n;
         if who.accept_rollback != Some(found) {
-            return Err(refuse_with(
-                Exit::Damaged,
-                error.to_string(),
-                format!(
-                    "someone may have put an old copy there: put the newest custody/ back.\n\
-                     If it is lost and this copy was put there on purpose: --accept-rollback {found}. That undoes what\n\
-                     was done since: gateways and readers that were removed count again, runs that were sealed to a\n\
-                     newer vault key alone do not open"
-                ),
-            ));
+            return Err(refuse_with(Exit::Damaged, error.to_string(), way_back(error, found)));
         }
-        pins::accept_rollback(&self.state, &self.chain)?;
+        pins::accept_rollback(&self.state, &self.root, &self.chain)?;
         let what = format!("{error}; accepted by --accept-rollback {found}");
         log::warn!("{what}");
-        warn(&format!(
-            "{what}; what was done after line {found} is undone. Rotate the vault key: runvault custody rotate"
-        ));
+        let undone = match error.downcast_ref() {
+            Some(runvault_custody::Error::RunGone { .. }) => String::new(),
+            _ => format!(
+                "; what was done after line {found} is undone. Rotate the vault key: runvault custody rotate"
+            ),
+        };
+        warn(&format!("{what}{undone}"));
         Ok(())
     }
 
@@ -169,13 +164,17 @@ impl Store {
     }
 
     /// Opens the vault for writing as a gateway that was enrolled before: no key but that of its own runs.
+    /// `resumable`: whether the keys of its open runs outlive the process.
     ///
     /// # Errors
     /// Exit 5: the state folder is in use; exit 1: it is not enrolled, or was revoked.
-    pub fn ingest(&self, options: Options) -> Result<Open> {
+    pub fn ingest(&self, options: Options, resumable: bool) -> Result<Open> {
         let folder = StateFolder::open(&self.state, self.chain.vault_id()).map(Arc::new)?;
         folder.require_enrolled(&self.chain)?;
         self.settle(&folder)?;
+        if !resumable {
+            folder.keep_no_keys()?;
+        }
         self.open_for_writing(Acting::ingest(&self.root, self.chain.clone()), folder, options)
     }
 
@@ -275,11 +274,32 @@ pub fn require_gateway(path: &Path, who: &Who) -> Result<()> {
     ))
 }
 
+/// What to do about a store that is older than it was, whose audit log ends at line `found`.
+fn way_back(error: &anyhow::Error, found: u64) -> String {
+    if let Some(runvault_custody::Error::RunGone { .. }) = error.downcast_ref() {
+        return format!(
+            "someone may have put an old copy of the store there, or taken the run away: put it back.\n\
+             If it is lost, or was removed on purpose: --accept-rollback {found}"
+        );
+    }
+    format!(
+        "someone may have put an old copy there: put the newest custody/ back.\n\
+         If it is lost and this copy was put there on purpose: --accept-rollback {found}. That undoes what\n\
+         was done since: gateways and readers that were removed count again, runs that were sealed to a\n\
+         newer vault key alone do not open"
+    )
+}
+
 fn is_rollback(error: &anyhow::Error) -> bool {
     use runvault_custody::Error as Custody;
     matches!(
         error.downcast_ref(),
-        Some(Custody::Forked { .. } | Custody::CutShort { .. } | Custody::RolledBack { .. })
+        Some(
+            Custody::Forked { .. }
+                | Custody::CutShort { .. }
+                | Custody::RolledBack { .. }
+                | Custody::RunGone { .. }
+        )
     )
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use runvault_crypto::aead::Engine;
+use runvault_custody::kek_home::KekHome;
 use runvault_vault::Vault;
 use runvault_vault::vault::RunStatus;
 use serde_json::{Map, Value, json};
@@ -43,6 +44,16 @@ pub fn add_engine(object: &mut Map<String, Value>) {
     let measured = json!({ "name": engine.name(), "bytes_per_second": engine.measure(MEASURE) as u64 });
     object.insert("engine".into(), measured);
     add(object, "memory_locked", runvault_crypto::secrets::memory_locked());
+}
+
+/// Where this machine keeps the key that seals the keys of its open runs, and whether it keeps those.
+pub fn add_gateway_key(object: &mut Map<String, Value>, home: KekHome, keeps_keys: bool) {
+    let home = match home {
+        KekHome::File => json!({ "home": "file" }),
+        KekHome::Tpm { nv_index } => json!({ "home": "tpm", "nv_index": format!("{nv_index:#010x}") }),
+    };
+    add(object, "gateway_key", home);
+    add(object, "keeps_keys", keeps_keys);
 }
 
 /// Size and room of the file system that holds the store, in bytes.
@@ -117,6 +128,16 @@ fn of_machine(status: &Value) -> Vec<Row> {
         let name = engine["name"].as_str().unwrap_or("?");
         rows.push(("cipher", format!("AES-256-GCM by {name}, {rate}/s a core")));
     }
+    if let Some(key) = status.get("gateway_key") {
+        let mut text = match key["nv_index"].as_str() {
+            Some(index) => format!("in the TPM, NV index {index} and the next"),
+            None => "in a file of the state folder".to_owned(),
+        };
+        if status.get("keeps_keys") == Some(&Value::Bool(false)) {
+            text.push_str("; keys of open runs in memory alone: they are closed when the mount ends");
+        }
+        rows.push(("key home", text));
+    }
     if status.get("memory_locked") == Some(&Value::Bool(false)) {
         rows.push(("memory", "NOT LOCKED: keys may be swapped out; raise RLIMIT_MEMLOCK".to_owned()));
     }
@@ -161,6 +182,7 @@ mod tests {
             "files_written": 1, "bytes_written": 2048, "bytes_read": 0, "open_handles": 0, "last_sync_seconds": 3,
             "foreign_names": 0, "space": { "bytes": 1024, "available": 512 },
             "engine": { "name": "aes-gcm", "bytes_per_second": 1073741824u64 }, "memory_locked": true,
+            "gateway_key": { "home": "tpm", "nv_index": "0x01800010" }, "keeps_keys": false,
             "runs": [{ "run": "00", "name": "a\u{1b}", "writing": true, "holder": null, "trouble": null },
                 { "run": "01", "name": null, "writing": false, "holder": null, "closed": true, "trouble": null },
                 { "run": "02", "name": null, "writing": false, "holder": null, "trouble": "it is missing" }],
@@ -168,6 +190,10 @@ mod tests {
         let text = as_text(&status);
         assert!(text.contains("written     1 file, 2.0 KiB\n"), "{text}");
         assert!(text.contains("AES-256-GCM by aes-gcm, 1.0 GiB/s a core"), "{text}");
+        assert!(
+            text.contains("key home    in the TPM, NV index 0x01800010 and the next; keys of open"),
+            "{text}"
+        );
         assert!(text.contains("00   a\\x1b  written here\n"), "{text}");
         assert!(text.contains("01   -      closed: no key"), "{text}");
         assert!(text.contains("02   -      left out: it is missing\n"), "{text}");

@@ -84,3 +84,32 @@ fn a_machine_is_ended_by_its_name_or_id() {
     assert_eq!(ended, [None, Some(0), Some(0)]);
     assert!(scratch.run(&["gateway", "list", "store"]).out().contains("no: none of its runs counts"));
 }
+
+/// Someone puts an old copy of the store back, or takes the newest run away.
+#[test]
+fn a_store_without_the_newest_run_that_was_seen_is_refused_until_a_person_accepts_it() {
+    let scratch = Scratch::new();
+    let store = scratch.vault();
+    for run in ["one", "two"] {
+        scratch.folder(run);
+        scratch.run(&["cp", "-r", "--identity", "owner.key", run, "store:/"]).done();
+    }
+    let ls = ["ls", "store", "--identity", "owner.key"];
+    scratch.run(&ls).done();
+    let newest =
+        std::fs::read_dir(store.join("runs")).unwrap().map(|entry| entry.unwrap().path()).find(|run| {
+            let text = std::fs::read_to_string(run.join("run.json")).unwrap();
+            text.contains("\"seq\":2")
+        });
+    std::fs::rename(newest.unwrap(), scratch.path("elsewhere")).unwrap();
+    for refused in [&ls[..], &["scrub", "store"], &["cp", "--identity", "owner.key", "one", "store:/", "-r"]]
+    {
+        scratch
+            .run(refused)
+            .refused(4, "gone; this machine has seen it, number 2 of gateway")
+            .refused(4, "--accept-rollback 1");
+    }
+    let accepted = scratch.run(&[&ls[..], &["--accept-rollback", "1"]].concat());
+    assert!(accepted.done().stderr.contains("accepted by --accept-rollback 1"), "{}", accepted.all());
+    assert_eq!(scratch.run(&ls).done().out(), "one\n");
+}

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use common::Scratch;
 
-const COMMANDS: [&[&str]; 28] = [
+const COMMANDS: [&[&str]; 29] = [
     &["init"],
     &["key"],
     &["key", "export"],
@@ -22,6 +22,7 @@ const COMMANDS: [&[&str]; 28] = [
     &["custody"],
     &["custody", "rotate"],
     &["gateway"],
+    &["gateway", "admit"],
     &["gateway", "enroll"],
     &["gateway", "list"],
     &["gateway", "revoke"],

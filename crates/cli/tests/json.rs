@@ -65,6 +65,7 @@ fn every_command_that_has_it_prints_an_object_a_line() {
         "check",
         "passwd",
         "custody rotate",
+        "gateway admit",
         "gateway enroll",
         "gateway list",
         "gateway revoke",

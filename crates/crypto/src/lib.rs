@@ -11,6 +11,7 @@ pub mod error;
 pub mod kdf;
 pub mod passphrase;
 pub mod random;
+pub mod registers;
 pub mod secrets;
 pub mod signature;
 pub mod siv;

@@ -193,6 +193,13 @@ impl Authority for Acting {
         })
     }
 
+    fn is_admitted(&self, gateway: &IdentityId, run: Option<&RunId>) -> bool {
+        self.chain().is_admitted(gateway, run) || {
+            self.refresh();
+            self.chain().is_admitted(gateway, run)
+        }
+    }
+
     fn envelope_names(&self) -> Vec<String> {
         match &self.keys {
             Keys::None => Vec::new(),

@@ -10,12 +10,14 @@ mod tests;
 
 pub(crate) use self::load::Mark;
 
+use std::collections::HashSet;
+
 use runvault_crypto::envelope::KemPublic;
 use runvault_format::custody_state::{Epoch, State};
-use runvault_format::ids::{Digest, IdentityId, VaultId};
+use runvault_format::ids::{Digest, IdentityId, RunId, VaultId};
 pub use runvault_format::request::Head;
 use runvault_format::words;
-use runvault_vault::authority::{GatewayKey, LastRun, StateRef};
+use runvault_vault::authority::{GatewayKey, Last, StateRef, Until};
 
 /// A chain whose every line and state was verified. Only [`Chain::load`] makes one.
 #[derive(Clone, Debug)]
@@ -29,6 +31,8 @@ pub struct Chain {
     state_hash: Digest,
     /// The state's last epoch.
     current: Epoch,
+    /// Gateways that do what only the maker of a run may; `None`: add to any run.
+    admitted: HashSet<(IdentityId, Option<RunId>)>,
 }
 
 impl Chain {
@@ -75,11 +79,19 @@ impl Chain {
         self.state.readers.iter().map(|r| (r.label.clone(), r.id)).collect()
     }
 
-    /// An enrolled gateway, and up to which run it counts where it was ended.
+    /// An enrolled gateway, and up to where its chains count if they were ended.
     pub fn gateway_key(&self, id: &IdentityId) -> Option<GatewayKey> {
         let gateway = self.state.gateway(id)?;
-        let last_run = gateway.until.as_ref().map(|until| LastRun { seq: until.seq, hash: until.hash });
-        Some(GatewayKey { sign: gateway.sign, last_run })
+        let until = gateway.until.as_ref().map(|until| Until {
+            run: Last { n: until.seq, hash: until.hash },
+            seal: Last { n: until.seals, hash: until.seals_hash },
+        });
+        Some(GatewayKey { sign: gateway.sign, until })
+    }
+
+    /// Whether a gateway was admitted to a run of another one; `None`: to add to any.
+    pub fn is_admitted(&self, gateway: &IdentityId, run: Option<&RunId>) -> bool {
+        self.admitted.contains(&(*gateway, run.copied()))
     }
 
     /// Number and hash of the newest state.

@@ -10,12 +10,11 @@ use runvault_crypto::signature::VerifyingKey;
 use runvault_format::descriptor::RunDescriptor;
 use runvault_format::ids::{Digest, IdentityId, RunId};
 use runvault_format::note::{Note, text_hash};
-use runvault_format::retired::Retired;
 use runvault_format::seal_note::SealNote;
 use runvault_store::backend::Dir;
 
 use crate::chain::Chain;
-use crate::layout::{self, OBJECT_MAX, RETIRED};
+use crate::layout::{self, RETIRED};
 use crate::{Result, settle};
 
 /// Something that a gateway signed and that is not as its chain says.
@@ -154,15 +153,8 @@ fn take_retired(
     }
     let retired = layout::open_dir(root, RETIRED, RETIRED)?;
     for name in layout::names(&retired, RETIRED)? {
-        let name = String::from_utf8_lossy(&name).into_owned();
-        let object = format!("{RETIRED}/{name}");
-        let Ok(Some(note)) = layout::read_if_there(&retired, &name, &object, OBJECT_MAX) else { continue };
-        let parsed = Note::parse(&note).ok().and_then(|note| {
-            let said = Retired::parse_text(note.text).ok().filter(|said| said.run.to_string() == name)?;
-            note.verify(&said.gateway, keys.get(&said.gateway)?).ok()?;
-            Some(said)
-        });
-        if let Some(said) = parsed {
+        let Some(run) = std::str::from_utf8(&name).ok().and_then(|name| name.parse().ok()) else { continue };
+        if let Some(said) = settle::retired_note(root, &run, |id| keys.get(id).copied())? {
             let links = &mut chains.entry(said.gateway).or_default().runs;
             let links = links.entry(said.seq).or_default();
             // A run on its way out has both.
@@ -176,50 +168,10 @@ fn take_retired(
 
 #[cfg(test)]
 mod tests {
-    use runvault_vault::authority::{Gateway, SealPlace};
+    use runvault_vault::authority::Gateway;
 
     use super::*;
-    use crate::testing::{copy, enrolled, make_run, put, vault};
-
-    fn seal(root: &Arc<dyn Dir>, gateway: &crate::gateway::StateFolder, run: &RunId) {
-        let text = |place: SealPlace| {
-            let zeros = Digest([0; 32]);
-            let id = runvault_format::ids::FileId::ROOT;
-            let note = SealNote {
-                run: *run,
-                run_note: zeros,
-                gateway: gateway.id(),
-                n: place.n,
-                prev: place.prev,
-                state: runvault_format::descriptor::StateRef { n: 1, hash: zeros },
-                files: 0,
-                bytes: 0,
-                manifest_sha256: zeros,
-                manifest_id: id,
-                pins_id: id,
-                digests_sha256: zeros,
-                sealed: "2026-11-24T06:00:00Z".into(),
-            };
-            Ok(note.to_text()?)
-        };
-        let note = Gateway::begin_seal(gateway, run, &mut { text }).unwrap();
-        let dir = run_dir(root, run);
-        dir.create_dir(b"seal", 0o755).unwrap();
-        put(&dir.open_dir(b"seal").unwrap(), "seal.note", &note);
-        Gateway::commit_seal(gateway, run).unwrap();
-    }
-
-    fn run_dir(root: &Arc<dyn Dir>, run: &RunId) -> Arc<dyn Dir> {
-        root.open_dir(b"runs").unwrap().open_dir(run.to_string().as_bytes()).unwrap()
-    }
-
-    /// The run's directory moves out of `runs/`.
-    fn take_away(root: &Arc<dyn Dir>, run: &RunId) {
-        let runs = root.open_dir(b"runs").unwrap();
-        let name = run.to_string();
-        let how = runvault_store::backend::Rename::Over;
-        runs.rename(name.as_bytes(), &**root, b"elsewhere", how).unwrap();
-    }
+    use crate::testing::{copy, enrolled, make_run, put, run_dir, seal, take_away, vault};
 
     fn words(root: &Arc<dyn Dir>, chain: &Chain) -> Vec<String> {
         gaps(root, chain).unwrap().into_iter().map(|gap| gap.what).collect()

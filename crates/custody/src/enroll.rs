@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use runvault_format::ids::IdentityId;
+use runvault_format::ids::{IdentityId, RunId};
 use runvault_format::public_key::PublicKey;
 use runvault_format::request::Operation;
 use runvault_store::backend::Dir;
@@ -12,7 +12,8 @@ use crate::chain::Chain;
 use crate::epochs::wrong_key;
 use crate::execute::{Act, execute};
 use crate::identity::Identity;
-use crate::{Error, Result, next_state, settle};
+use crate::settle::{self, Newest};
+use crate::{Error, Result, next_state};
 
 /// Why a gateway that no state names writes nothing.
 pub(crate) fn not_enrolled(gateway: &IdentityId) -> Error {
@@ -37,7 +38,7 @@ pub fn enroll(
     reason: &str,
 ) -> Result<Chain> {
     require_custodian(chain, owner)?;
-    if chain.gateway_key(&gateway.id).is_some_and(|known| known.last_run.is_some()) {
+    if chain.gateway_key(&gateway.id).is_some_and(|known| known.until.is_some()) {
         return Err(revoked(&gateway.id));
     }
     execute(root, chain, owner, |chain| {
@@ -62,7 +63,7 @@ fn require_custodian(chain: &Chain, owner: &Identity) -> Result<()> {
     if known { Ok(()) } else { Err(wrong_key(chain, owner)) }
 }
 
-/// Ends a gateway's chains with the newest run that the store has of it. Nothing if they have ended.
+/// Ends a gateway's chains with the newest run and the newest seal that the store has of it. Nothing if they have ended.
 ///
 /// # Errors
 /// [`Error::WrongKey`], [`Error::NeedsQuorum`], [`Error::NoGateway`], [`Error::ChangedMeanwhile`]; the store's.
@@ -76,15 +77,43 @@ pub fn revoke(
     require_custodian(chain, owner)?;
     execute(root, chain, owner, |chain| {
         let known = chain.gateway_key(gateway).ok_or_else(|| Error::NoGateway(gateway.to_string()))?;
-        if known.last_run.is_some() {
+        if known.until.is_some() {
             return Ok(None);
         }
-        let last = settle::newest_run(root, *gateway, known.sign)?;
+        let last = settle::newest_of(root, *gateway, known.sign, Newest::default())?;
         Ok(Some(Act {
             op: Operation::RevokeGateway { gateway: *gateway },
             reason,
             share: None,
-            state: next_state::without_gateway(chain, gateway, last.map(|head| (head.seq, head.hash))),
+            state: next_state::without_gateway(chain, gateway, last),
+        }))
+    })
+}
+
+/// Lets a gateway add to a run of another one once it is sealed, and seal it; `None`: add to any. Nothing if it may.
+///
+/// # Errors
+/// [`Error::WrongKey`], [`Error::NeedsQuorum`], [`Error::NoGateway`], [`Error::Revoked`], [`Error::ChangedMeanwhile`];
+/// the store's.
+pub fn admit(
+    root: &Arc<dyn Dir>,
+    chain: &Chain,
+    owner: &Identity,
+    gateway: &IdentityId,
+    run: Option<&RunId>,
+    reason: &str,
+) -> Result<Chain> {
+    require_custodian(chain, owner)?;
+    execute(root, chain, owner, |chain| {
+        let known = chain.gateway_key(gateway).ok_or_else(|| Error::NoGateway(gateway.to_string()))?;
+        if known.until.is_some() {
+            return Err(revoked(gateway));
+        }
+        Ok((!chain.is_admitted(gateway, run)).then(|| Act {
+            op: Operation::AdmitGateway { gateway: *gateway, run: run.copied() },
+            reason,
+            share: None,
+            state: next_state::unchanged(chain),
         }))
     })
 }
@@ -93,8 +122,8 @@ pub fn revoke(
 mod tests {
     use super::*;
     use crate::gateways::{self, Enrolled};
-    use crate::testing::{custody, enrolled, get, make_run, vault};
-    use runvault_vault::authority::{Gateway, LastRun};
+    use crate::testing::{custody, enrolled, get, make_run, seal, vault};
+    use runvault_vault::authority::{Gateway, Last, Until};
     use runvault_vault::runs;
 
     #[test]
@@ -104,6 +133,7 @@ mod tests {
         let other = enrolled(&root, &mut chain, &owner);
         let (first, _) = make_run(&root, &chain, &gateway);
         let (second, _) = make_run(&root, &chain, &gateway);
+        seal(&root, &gateway, &first);
         let id = gateway.id();
         let chain = revoke(&root, &chain, &owner, &id, "its disk was stolen").unwrap();
         let again = revoke(&root, &chain, &owner, &id, "").unwrap();
@@ -115,6 +145,12 @@ mod tests {
         assert!(read(&first).is_ok() && read(&second).is_ok());
         let refused = read(&third).unwrap_err().to_string();
         assert!(refused.contains("end at number 2"), "{refused}");
+
+        let until = chain.gateway_key(&id).unwrap().until.unwrap();
+        let newest =
+            settle::newest_of(&root, id, chain.gateway_key(&id).unwrap().sign, Newest::default()).unwrap();
+        assert_eq!((until.run.n, until.seal.n, until.seal.hash), (2, 1, newest.seal.map(|seal| seal.hash)));
+        assert!(until.seal.hash.is_some());
 
         assert!(matches!(gateway.require_enrolled(&chain), Err(Error::Revoked { .. })));
         let mut now = chain.clone();
@@ -135,7 +171,31 @@ mod tests {
         // One that made nothing ends before its first run.
         let chain = revoke(&root, &chain, &owner, &other.id(), "").unwrap();
         let known = chain.gateway_key(&other.id()).unwrap();
-        assert_eq!(known.last_run, Some(LastRun { seq: 0, hash: None }));
+        let none = Last { n: 0, hash: None };
+        assert_eq!(known.until, Some(Until { run: none, seal: none }));
+    }
+
+    #[test]
+    fn an_admission_is_one_line_and_says_for_what() {
+        let (root, owner, mut chain) = vault();
+        let gateway = enrolled(&root, &mut chain, &owner);
+        let other = enrolled(&root, &mut chain, &owner);
+        let (run, _) = make_run(&root, &chain, &other);
+        let head = chain.head().n;
+        let id = gateway.id();
+        let chain = admit(&root, &chain, &owner, &id, Some(&run), "taken over").unwrap();
+        assert!(chain.is_admitted(&id, Some(&run)) && !chain.is_admitted(&id, None));
+        let again = admit(&root, &chain, &owner, &id, Some(&run), "").unwrap();
+        assert_eq!((again.head().n, head + 1), (head + 1, chain.head().n));
+        let chain = admit(&root, &chain, &owner, &id, None, "results").unwrap();
+        let read = Chain::load(&root).unwrap();
+        assert!(read.is_admitted(&id, None) && read.is_admitted(&id, Some(&run)));
+        assert!(!read.is_admitted(&other.id(), None));
+        let stranger = Identity::generate("stranger").unwrap();
+        assert!(matches!(admit(&root, &chain, &stranger, &id, None, ""), Err(Error::WrongKey { .. })));
+        assert!(matches!(admit(&root, &chain, &owner, &stranger.id(), None, ""), Err(Error::NoGateway(_))));
+        let chain = revoke(&root, &chain, &owner, &id, "").unwrap();
+        assert!(matches!(admit(&root, &chain, &owner, &id, None, ""), Err(Error::Revoked { .. })));
     }
 
     #[test]

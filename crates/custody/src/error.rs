@@ -4,7 +4,9 @@
 use std::io;
 use std::path::PathBuf;
 
-use runvault_format::ids::VaultId;
+use runvault_format::ids::{IdentityId, RunId, VaultId};
+
+use crate::kek_home::{KekHome, Refused};
 
 /// The crate's one error.
 #[derive(Debug, thiserror::Error)]
@@ -126,6 +128,16 @@ pub enum Error {
         /// The last line found.
         found: u64,
     },
+    /// A gateway's newest run that this machine has seen.
+    #[error("runs/{run}: gone; this machine has seen it, number {seq} of gateway {gateway}")]
+    RunGone {
+        /// Its signer.
+        gateway: IdentityId,
+        /// Counts that gateway's runs.
+        seq: u64,
+        /// The run.
+        run: RunId,
+    },
     /// The chain grew or changed while this command worked on it.
     #[error("custody/audit.log changed meanwhile: someone else executes an operation; start again")]
     ChangedMeanwhile,
@@ -181,6 +193,17 @@ pub enum Error {
     /// The one who was asked gave no passphrase.
     #[error("no passphrase: {0}")]
     NoPassphrase(String),
+    /// The TPM that keeps the key of a state folder.
+    #[error("the TPM{}: {why}", nv(.nv_index))]
+    Tpm {
+        /// Which NV index, where it is about one.
+        nv_index: Option<u32>,
+        /// What is in the way.
+        why: Refused,
+    },
+    /// A state folder keeps its key where it was made to.
+    #[error("this state folder keeps its key in {0}")]
+    KekElsewhere(KekHome),
     /// The store's or the machine's own error.
     #[error("{operation} {object}: {source}")]
     Io {
@@ -222,6 +245,10 @@ impl Error {
     }
 }
 
+fn nv(index: &Option<u32>) -> String {
+    index.map_or(String::new(), |index| format!(", NV index {index:#010x}"))
+}
+
 fn mounted_at(mountpoint: &Option<PathBuf>) -> String {
     mountpoint.as_ref().map_or(String::new(), |m| format!(", mounted at {}", m.display()))
 }
@@ -235,6 +262,11 @@ impl From<Error> for runvault_vault::Error {
             Error::Format(e) => Engine::Format(e),
             Error::Crypto(e) => Engine::Crypto(e),
             Error::Io { operation, object, source } => Engine::Store { operation, object, source },
+            Error::Tpm { nv_index, why } => Engine::Store {
+                operation: "use",
+                object: format!("the TPM{}", nv(&nv_index)),
+                source: io::Error::other(why),
+            },
             Error::Damaged { object, why } => Engine::damaged(object, Damage::Run(why)),
             other => Engine::WrongKey(other.to_string()),
         }

@@ -19,10 +19,14 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::chain::Chain;
+use crate::held_keys::HeldKeys;
 use crate::identity::Identity;
+use crate::kek_home::{KekHome, Wish};
 use crate::resume_entries::ResumeEntries;
+use crate::sealed_names::SealedNames;
+use crate::settle::{self, Newest};
 use crate::state_folder::Folder;
-use crate::{Error, Result, enroll, key_files, public_file, settle};
+use crate::{Error, Result, enroll, key_files, public_file};
 
 const IDENTITY: &str = "identity";
 const HEAD: &str = "head";
@@ -35,7 +39,8 @@ pub struct StateFolder {
     folder: Folder,
     vault: VaultId,
     identity: Identity,
-    entries: Mutex<ResumeEntries>,
+    entries: Mutex<HeldKeys>,
+    names: Mutex<SealedNames>,
     place: Mutex<Place>,
     /// The store, once [`StateFolder::settle`] was called.
     root: OnceLock<Arc<dyn Dir>>,
@@ -84,7 +89,7 @@ pub struct Settled {
     pub adopted: Option<RunId>,
     /// A run whose making was cut short before the store had it: a retired note says so.
     pub retired: Option<RunId>,
-    /// The store has runs of this gateway that the folder (restored from a backup?) did not know.
+    /// The store has runs or seals of this gateway that the folder (restored from a backup?) did not know.
     pub restored: bool,
 }
 
@@ -105,20 +110,34 @@ impl StateFolder {
     /// # Errors
     /// [`Error::Busy`], [`Error::Damaged`], [`Error::Permissions`], [`Error::Io`].
     pub fn open(state_dir: &Path, vault: VaultId) -> Result<StateFolder> {
-        Self::on(Folder::open(state_dir, &vault)?.locked()?, vault)
+        Self::open_with(state_dir, vault, Wish::AsItIs)
     }
 
+    /// [`StateFolder::open`]; one that is made keeps its key where it is wished for.
+    ///
+    /// # Errors
+    /// Also [`Error::KekElsewhere`] and [`Error::Tpm`].
+    pub fn open_with(state_dir: &Path, vault: VaultId, wish: Wish) -> Result<StateFolder> {
+        Self::with(Folder::open(state_dir, &vault)?.locked()?, vault, wish)
+    }
+
+    #[cfg(test)]
     pub(crate) fn on(folder: Folder, vault: VaultId) -> Result<StateFolder> {
+        Self::with(folder, vault, Wish::AsItIs)
+    }
+
+    fn with(folder: Folder, vault: VaultId, wish: Wish) -> Result<StateFolder> {
         let identity = open_identity(&folder, vault)?;
-        let entries = ResumeEntries::open(&folder, vault)?;
+        let entries = ResumeEntries::open(&folder, vault, wish)?;
         entries.erase_others()?;
         let place = Place {
             head: read_json(&folder, HEAD)?,
             pending: read_pending(&folder, &identity)?,
             seals: read_json(&folder, SEALS)?,
         };
-        let (entries, place) = (Mutex::new(entries), Mutex::new(place));
-        Ok(Self { folder, vault, identity, entries, place, root: OnceLock::new() })
+        let names = Mutex::new(SealedNames::open(&folder, &identity)?);
+        let (entries, place) = (Mutex::new(HeldKeys::new(entries)), Mutex::new(place));
+        Ok(Self { folder, vault, identity, entries, names, place, root: OnceLock::new() })
     }
 
     /// The sessions of the runs that the folder holds, without its lock: what `check` compares journals
@@ -129,12 +148,49 @@ impl StateFolder {
     pub fn sessions(state_dir: &Path, vault: VaultId) -> Result<impl Fn(&RunId) -> Option<SessionId>> {
         let path = state_dir.join(vault.to_string());
         let entries = if path.is_dir() {
-            ResumeEntries::existing(&Folder::open(state_dir, &vault)?, vault)?
+            match ResumeEntries::existing(&Folder::open(state_dir, &vault)?, vault) {
+                // Whoever checks a store need not be one who may use the TPM.
+                Err(error @ Error::Tpm { .. }) => {
+                    log::warn!("journals are not compared with what this machine holds: {error}");
+                    None
+                }
+                other => other?,
+            }
         } else {
             None
         };
         // An entry that does not open says nothing about the journal.
         Ok(move |run: &RunId| Some(entries.as_ref()?.get(run).ok().flatten()?.session))
+    }
+
+    /// From now on the keys of open runs are kept in this process alone, and the state folder's entries of them are
+    /// erased: who has the machine later opens none, and a run that is open when the process ends is closed.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Tpm`].
+    pub fn keep_no_keys(&self) -> Result<()> {
+        self.entries().keep_none()
+    }
+
+    /// Whether the keys of open runs outlive the process.
+    pub fn keeps_keys(&self) -> bool {
+        self.entries().are_kept()
+    }
+
+    /// Where it keeps the key that seals them.
+    pub fn kek_home(&self) -> KekHome {
+        self.entries().home()
+    }
+
+    /// [`StateFolder::kek_home`] without its lock, and without asking a TPM; `None` where there is no folder.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`], [`Error::Permissions`], [`Error::Io`].
+    pub fn kek_home_of(state_dir: &Path, vault: VaultId) -> Result<Option<KekHome>> {
+        match Folder::existing(state_dir, &vault)? {
+            Some(folder) => ResumeEntries::home_of(&folder, vault),
+            None => Ok(None),
+        }
     }
 
     /// The lock file then names the mount point, and this process, to whoever finds the folder
@@ -170,7 +226,7 @@ impl StateFolder {
 
     /// Whether the newest state names this gateway, without an end to its chain.
     pub fn is_enrolled(&self, chain: &Chain) -> bool {
-        chain.gateway_key(&self.identity.id()).is_some_and(|gateway| gateway.last_run.is_none())
+        chain.gateway_key(&self.identity.id()).is_some_and(|gateway| gateway.until.is_none())
     }
 
     /// [`Error::NotEnrolled`] unless it is; [`Error::Revoked`] where it was.
@@ -179,7 +235,7 @@ impl StateFolder {
     /// Those.
     pub fn require_enrolled(&self, chain: &Chain) -> Result<()> {
         match chain.gateway_key(&self.identity.id()) {
-            Some(known) if known.last_run.is_none() => Ok(()),
+            Some(known) if known.until.is_none() => Ok(()),
             Some(_) => Err(enroll::revoked(&self.identity.id())),
             None => Err(enroll::not_enrolled(&self.identity.id())),
         }
@@ -219,11 +275,15 @@ impl StateFolder {
             }
             other => other?,
         };
-        self.settle_seal(root)?;
-        let known = place.head.map_or(0, |head| head.seq);
-        let newest = settle::newest_run(root, self.identity.id(), self.identity.keys.sign.public())?;
-        if let Some(newer) = newest.filter(|newest| newest.seq > known) {
+        self.settle_seal(root, &mut place)?;
+        let known = Newest { run: place.head, seal: place.seals };
+        let newest = settle::newest_of(root, self.identity.id(), self.identity.keys.sign.public(), known)?;
+        if let Some(newer) = newest.run.filter(|_| newest.run != known.run) {
             self.write_head(&mut place, newer)?;
+            settled.restored = true;
+        }
+        if let Some(newer) = newest.seal.filter(|_| newest.seal != known.seal) {
+            self.write_seals(&mut place, newer)?;
             settled.restored = true;
         }
         Ok(settled)
@@ -258,6 +318,12 @@ impl StateFolder {
         Ok(())
     }
 
+    fn write_seals(&self, place: &mut Place, seals: SealHead) -> Result<()> {
+        self.write_json(SEALS, &seals)?;
+        place.seals = Some(seals);
+        Ok(())
+    }
+
     fn write_json(&self, name: &str, value: &impl Serialize) -> Result<()> {
         let mut text = serde_json::to_vec(value).map_err(|e| damaged(&self.folder, name, e))?;
         text.push(b'\n');
@@ -270,9 +336,9 @@ impl StateFolder {
         run: &RunId,
         text: &mut dyn FnMut(SealPlace) -> runvault_vault::Result<String>,
     ) -> Result<Vec<u8>> {
-        let place = self.place();
+        let mut place = self.place();
         if let Some(root) = self.root.get() {
-            self.settle_seal(root)?;
+            self.settle_seal(root, &mut place)?;
         }
         if let Some(note) = self.folder.read(PENDING_SEAL)? {
             let (pending, _) = self.parse_seal(&note)?;
@@ -291,7 +357,7 @@ impl StateFolder {
     }
 
     /// The pending seal is in the store: it counts, and the run's key is erased.
-    fn commit_seal(&self, run: &RunId) -> Result<()> {
+    fn commit_seal(&self, run: &RunId, name: &[u8]) -> Result<()> {
         let mut place = self.place();
         let note = self.folder.read(PENDING_SEAL)?;
         let note = note.ok_or_else(|| damaged(&self.folder, PENDING_SEAL, "missing"))?;
@@ -299,10 +365,14 @@ impl StateFolder {
         if pending.run != *run {
             return Err(damaged(&self.folder, PENDING_SEAL, format!("of run {}, not of {run}", pending.run)));
         }
-        let head = SealHead { n: pending.n, hash, run: *run };
-        self.write_json(SEALS, &head)?;
-        place.seals = Some(head);
-        self.entries().erase(run)?;
+        self.names().put(name, *run, hash)?;
+        self.seal_becomes_head(&mut place, &pending, hash)
+    }
+
+    /// Also once more where it was cut short.
+    fn seal_becomes_head(&self, place: &mut Place, pending: &SealNote, hash: Digest) -> Result<()> {
+        self.write_seals(place, SealHead { n: pending.n, hash, run: pending.run })?;
+        self.entries().erase(&pending.run)?;
         self.folder.remove(PENDING_SEAL)
     }
 
@@ -313,17 +383,28 @@ impl StateFolder {
         Ok((SealNote::parse_text(&text).map_err(bad)?, note::text_hash(&text)))
     }
 
-    /// A seal that was begun and is not in the store never was one: its number is free.
-    fn settle_seal(&self, root: &Arc<dyn Dir>) -> Result<()> {
+    /// A seal that was begun and is not in the store never was one: its number is free. One that is there, and whose
+    /// run has no key here any more, was committed but for its end.
+    fn settle_seal(&self, root: &Arc<dyn Dir>, place: &mut Place) -> Result<()> {
         let Some(note) = self.folder.read(PENDING_SEAL)? else { return Ok(()) };
-        let (pending, _) = self.parse_seal(&note)?;
-        if settle::seal_note(root, &pending.run)?.is_some_and(|found| found == note) {
-            return Ok(());
+        let (pending, hash) = self.parse_seal(&note)?;
+        if settle::seal_note(root, &pending.run)?.is_none_or(|found| found != note) {
+            return self.folder.remove(PENDING_SEAL);
         }
-        self.folder.remove(PENDING_SEAL)
+        let key = self.entries().get(&pending.run);
+        match key {
+            // The engine reads it back and commits it.
+            Ok(Some(_)) => Ok(()),
+            Ok(None) | Err(Error::Damaged { .. }) => self.seal_becomes_head(place, &pending, hash),
+            Err(error) => Err(error),
+        }
     }
 
-    fn entries(&self) -> MutexGuard<'_, ResumeEntries> {
+    fn names(&self) -> MutexGuard<'_, SealedNames> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn entries(&self) -> MutexGuard<'_, HeldKeys> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -422,8 +503,11 @@ impl Gateway for StateFolder {
     ) -> runvault_vault::Result<Vec<u8>> {
         Ok(StateFolder::begin_seal(self, run, text)?)
     }
-    fn commit_seal(&self, run: &RunId) -> runvault_vault::Result<()> {
-        Ok(StateFolder::commit_seal(self, run)?)
+    fn commit_seal(&self, run: &RunId, name: &[u8]) -> runvault_vault::Result<()> {
+        Ok(StateFolder::commit_seal(self, run, name)?)
+    }
+    fn sealed_as(&self, name: &[u8]) -> runvault_vault::Result<Option<(RunId, Digest)>> {
+        Ok(self.names().get(name))
     }
     fn resume(&self, run: &RunId) -> runvault_vault::Result<Option<Resume>> {
         Ok(self.entries().get(run)?)
@@ -432,7 +516,7 @@ impl Gateway for StateFolder {
         Ok(self.entries().put(run, resume)?)
     }
     fn release(&self, run: &RunId) -> runvault_vault::Result<()> {
-        Ok(self.entries().remove(run)?)
+        Ok(self.entries().erase(run)?)
     }
     fn held(&self) -> runvault_vault::Result<Vec<RunId>> {
         Ok(self.entries().runs()?)

@@ -7,7 +7,8 @@ use runvault_format::ids::IdentityId;
 use runvault_store::backend::Dir;
 
 use crate::chain::Chain;
-use crate::{Error, Result, settle};
+use crate::settle::{self, Newest};
+use crate::{Error, Result};
 
 /// A gateway that was ever enrolled.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,11 +30,11 @@ pub struct Enrolled {
 pub fn list(root: &Arc<dyn Dir>, chain: &Chain) -> Result<Vec<Enrolled>> {
     let gateways = &chain.state().gateways;
     let keys: HashMap<_, _> = gateways.iter().map(|g| (g.id, g.sign)).collect();
-    let newest = settle::newest_runs(root, &keys)?;
+    let newest = settle::newest(root, &keys, Newest::default())?;
     let enrolled = gateways.iter().map(|g| Enrolled {
         label: g.label.clone(),
         id: g.id,
-        newest_run: newest.get(&g.id).map_or(0, |head| head.seq),
+        newest_run: newest.get(&g.id).and_then(|newest| newest.run).map_or(0, |head| head.seq),
         last_run: g.until.as_ref().map(|until| until.seq),
     });
     Ok(enrolled.collect())

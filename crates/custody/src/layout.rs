@@ -106,6 +106,15 @@ pub(crate) fn ensure_dir(parent: &Arc<dyn Dir>, name: &str, mode: u32, object: &
     }
 }
 
+/// The names of a directory that are numbers, as this program writes them.
+pub(crate) fn numbers(dir: &Arc<dyn Dir>, object: &str) -> Result<Vec<u64>> {
+    let number = |name: &Vec<u8>| {
+        let text = std::str::from_utf8(name).ok()?;
+        text.parse::<u64>().ok().filter(|n| n.to_string() == text)
+    };
+    Ok(names(dir, object)?.iter().filter_map(number).collect())
+}
+
 /// All names of a directory.
 pub(crate) fn names(dir: &Arc<dyn Dir>, object: &str) -> Result<Vec<Vec<u8>>> {
     let mut names = Vec::new();

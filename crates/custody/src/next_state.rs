@@ -2,16 +2,22 @@
 
 use runvault_crypto::secrets::Secret;
 use runvault_format::custody_state::{GatewayEntry, State, Status, Until};
-use runvault_format::ids::{Digest, IdentityId};
+use runvault_format::ids::IdentityId;
 use runvault_format::public_key::PublicKey;
 
 use crate::Result;
 use crate::chain::Chain;
 use crate::epochs::NewEpoch;
+use crate::settle::Newest;
 
 /// The newest state under the next line's number.
 fn next(chain: &Chain) -> State {
     State { n: chain.head().n.saturating_add(1), ..chain.state().clone() }
+}
+
+/// Nothing changes but what the line says.
+pub(crate) fn unchanged(chain: &Chain) -> State {
+    next(chain)
 }
 
 /// One more gateway, under a label that no other has.
@@ -29,10 +35,15 @@ pub(crate) fn with_gateway(chain: &Chain, gateway: &PublicKey) -> State {
     state
 }
 
-/// The end of a gateway's chains: its last run that counts, none of its seals.
-pub(crate) fn without_gateway(chain: &Chain, gateway: &IdentityId, last: Option<(u64, Digest)>) -> State {
+/// The end of a gateway's chains: its last run and its last seal that count.
+pub(crate) fn without_gateway(chain: &Chain, gateway: &IdentityId, last: Newest) -> State {
     let mut state = next(chain);
-    let until = Until { seq: last.map_or(0, |l| l.0), hash: last.map(|l| l.1), seals: 0, seals_hash: None };
+    let until = Until {
+        seq: last.run.map_or(0, |run| run.seq),
+        hash: last.run.map(|run| run.hash),
+        seals: last.seal.map_or(0, |seal| seal.n),
+        seals_hash: last.seal.map(|seal| seal.hash),
+    };
     state.gateways.iter_mut().filter(|g| g.id == *gateway).for_each(|g| g.until = Some(until.clone()));
     state
 }

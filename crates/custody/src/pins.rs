@@ -1,17 +1,20 @@
 //! What this machine has seen of a vault's chain, so that less, or another one, is refused.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use runvault_format::ids::VaultId;
+use runvault_format::ids::{IdentityId, VaultId};
 use runvault_store::backend::Dir;
+use runvault_vault::authority::MadeRun;
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
 use crate::chain::{Chain, Head};
+use crate::gateway::Head as RunHead;
 use crate::layout;
 use crate::state_folder::Folder;
-use crate::{Error, Result, clock};
+use crate::{Error, Result, clock, settle};
 
 const PINS: &str = "pins";
 const PINS_LOCK: &str = "pins.lock";
@@ -23,6 +26,9 @@ const ROLLBACKS: &str = "rollbacks";
 struct Pins {
     vault: VaultId,
     head: Head,
+    /// The newest run of each gateway.
+    #[serde(default)]
+    runs: BTreeMap<IdentityId, RunHead>,
 }
 
 /// A line of the file `rollbacks`.
@@ -31,14 +37,17 @@ struct Accepted {
     time: String,
     seen: Option<Head>,
     accepted: Head,
+    /// Newest runs of gateways that were seen and are gone.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    gone: BTreeMap<IdentityId, RunHead>,
 }
 
-/// Compares the chain with the pin in `<state_dir>/<vault id>/pins` and advances it; makes the
-/// first one. Every command that loaded a chain calls this. Takes no lasting lock. Where nothing can be
+/// Compares the chain and each gateway's newest run with the pin in `<state_dir>/<vault id>/pins` and advances it;
+/// makes the first one. Every command that loaded a chain calls this. Takes no lasting lock. Where nothing can be
 /// written the pin is compared and stays; where none was ever kept nothing is compared.
 ///
 /// # Errors
-/// [`Error::CutShort`], [`Error::RolledBack`], [`Error::Forked`]; [`Error::Damaged`] for a pin that
+/// [`Error::CutShort`], [`Error::RolledBack`], [`Error::Forked`], [`Error::RunGone`]; [`Error::Damaged`] for a pin that
 /// does not parse; [`Error::Io`] where it cannot be told whether there is one.
 pub fn check_and_advance(state_dir: &Path, root: &Arc<dyn Dir>, chain: &Chain) -> Result<()> {
     match advance_locked(state_dir, root, chain) {
@@ -52,7 +61,7 @@ pub fn check_and_advance(state_dir: &Path, root: &Arc<dyn Dir>, chain: &Chain) -
 
 fn compare_only(state_dir: &Path, root: &Arc<dyn Dir>, chain: &Chain) -> Result<()> {
     let Some(folder) = Folder::existing(state_dir, &chain.vault_id())? else { return Ok(()) };
-    read(&folder, chain)?.map_or(Ok(()), |pinned| compare(&pinned, root, chain))
+    read(&folder, chain.vault_id())?.map_or(Ok(()), |pinned| compare(&pinned, root, chain))
 }
 
 fn advance_locked(state_dir: &Path, root: &Arc<dyn Dir>, chain: &Chain) -> Result<()> {
@@ -68,19 +77,44 @@ fn is_not_writable(error: &std::io::Error) -> bool {
     error.raw_os_error().is_some_and(|errno| errnos.contains(&errno))
 }
 
-/// Takes the chain as it is for the newest one, whatever was seen before: a person has put custody/ back
-/// from a backup and says so. Both heads are noted in `<state_dir>/<vault id>/rollbacks`, for ever.
+/// Takes the chain and the runs as they are for the newest ones, whatever was seen before: a person has put the store
+/// back from a backup, or removed a run, and says so. Both heads, and the runs that are gone, are noted in
+/// `<state_dir>/<vault id>/rollbacks`, for ever.
 ///
 /// # Errors
 /// [`Error::Damaged`] for a pin or a note that is none; [`Error::Io`].
-pub fn accept_rollback(state_dir: &Path, chain: &Chain) -> Result<()> {
+pub fn accept_rollback(state_dir: &Path, root: &Arc<dyn Dir>, chain: &Chain) -> Result<()> {
     let folder = Folder::open(state_dir, &chain.vault_id())?;
     let _lock = lock(&folder)?;
-    let accepted = Accepted { time: clock::now(), seen: read(&folder, chain)?, accepted: chain.head() };
+    let pinned = read(&folder, chain.vault_id())?;
+    let mut pins = Pins { vault: chain.vault_id(), head: chain.head(), runs: BTreeMap::new() };
+    let mut gone = BTreeMap::new();
+    for (gateway, run) in pinned.iter().flat_map(|pinned| &pinned.runs) {
+        let runs = if is_there(root, chain, gateway, run)? { &mut pins.runs } else { &mut gone };
+        runs.insert(*gateway, *run);
+    }
+    let seen = pinned.map(|pinned| pinned.head);
+    let accepted = Accepted { time: clock::now(), seen, accepted: chain.head(), gone };
     let mut trail = folder.read(ROLLBACKS)?.unwrap_or_default();
     trail.append(&mut line(&folder, ROLLBACKS, &accepted)?);
     folder.write(ROLLBACKS, &trail)?;
-    write(&folder, chain)
+    write(&folder, &pins)
+}
+
+/// A run that was seen: where it is its gateway's newest, the store must have it from now on.
+///
+/// # Errors
+/// [`Error::Damaged`] for a pin that does not parse; [`Error::Io`].
+pub(crate) fn note_run(state_dir: &Path, vault: VaultId, made: &MadeRun) -> Result<()> {
+    let Some(folder) = Folder::existing(state_dir, &vault)? else { return Ok(()) };
+    let _lock = lock(&folder)?;
+    // Before the first look at the chain there is nothing to add to.
+    let Some(mut pins) = read(&folder, vault)? else { return Ok(()) };
+    if pins.runs.get(&made.gateway).is_some_and(|known| known.seq >= made.seq) {
+        return Ok(());
+    }
+    pins.runs.insert(made.gateway, RunHead { seq: made.seq, hash: made.hash, run: made.run });
+    write(&folder, &pins)
 }
 
 fn lock(folder: &Folder) -> Result<std::fs::File> {
@@ -91,19 +125,19 @@ fn lock(folder: &Folder) -> Result<std::fs::File> {
 }
 
 pub(crate) fn advance(folder: &Folder, root: &Arc<dyn Dir>, chain: &Chain) -> Result<()> {
-    let pinned = read(folder, chain)?;
+    let pinned = read(folder, chain.vault_id())?;
     if let Some(pinned) = &pinned {
         compare(pinned, root, chain)?;
     }
-    if pinned.is_some_and(|p| p.n == chain.head().n) {
+    if pinned.as_ref().is_some_and(|pinned| pinned.head.n == chain.head().n) {
         return Ok(());
     }
-    write(folder, chain)
+    let runs = pinned.map(|pinned| pinned.runs).unwrap_or_default();
+    write(folder, &Pins { vault: chain.vault_id(), head: chain.head(), runs })
 }
 
-fn write(folder: &Folder, chain: &Chain) -> Result<()> {
-    let pins = Pins { vault: chain.vault_id(), head: chain.head() };
-    folder.write(PINS, &line(folder, PINS, &pins)?)
+fn write(folder: &Folder, pins: &Pins) -> Result<()> {
+    folder.write(PINS, &line(folder, PINS, pins)?)
 }
 
 /// One line of JSON.
@@ -114,18 +148,40 @@ fn line(folder: &Folder, name: &str, value: &impl Serialize) -> Result<Vec<u8>> 
     Ok(text)
 }
 
-fn read(folder: &Folder, chain: &Chain) -> Result<Option<Head>> {
+fn read(folder: &Folder, vault: VaultId) -> Result<Option<Pins>> {
     let Some(bytes) = folder.read(PINS)? else { return Ok(None) };
     let damaged = |why: String| Error::Damaged { object: folder.shown(PINS), why };
     let pins: Pins = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
-    if pins.vault != chain.vault_id() {
+    if pins.vault != vault {
         return Err(damaged(format!("of another vault, {}", pins.vault)));
     }
-    Ok(Some(pins.head))
+    Ok(Some(pins))
 }
 
-/// The pinned line must be part of the chain.
-fn compare(pinned: &Head, root: &Arc<dyn Dir>, chain: &Chain) -> Result<()> {
+/// The pinned line must be part of the chain, and the pinned runs must be there.
+fn compare(pinned: &Pins, root: &Arc<dyn Dir>, chain: &Chain) -> Result<()> {
+    compare_heads(&pinned.head, root, chain)?;
+    for (gateway, run) in &pinned.runs {
+        if !is_there(root, chain, gateway, run)? {
+            return Err(Error::RunGone { gateway: *gateway, seq: run.seq, run: run.run });
+        }
+    }
+    Ok(())
+}
+
+/// Whether the store has that run, or its gateway's note that it is gone. Of a gateway whose chain ended before it
+/// nothing is expected.
+fn is_there(root: &Arc<dyn Dir>, chain: &Chain, gateway: &IdentityId, seen: &RunHead) -> Result<bool> {
+    let Some(known) = chain.gateway_key(gateway) else { return Ok(true) };
+    if known.until.is_some_and(|until| until.run.n < seen.seq) {
+        return Ok(true);
+    }
+    Ok(settle::has_run(root, &seen.run)?
+        || settle::retired_note(root, &seen.run, |id| (id == gateway).then_some(known.sign))?
+            .is_some_and(|said| said.run_note == seen.hash))
+}
+
+fn compare_heads(pinned: &Head, root: &Arc<dyn Dir>, chain: &Chain) -> Result<()> {
     let found = chain.head().n;
     match chain.line_hash(pinned.n) {
         Some(hash) if hash == pinned.hash => Ok(()),
@@ -143,7 +199,9 @@ fn later_state_exists(root: &Arc<dyn Dir>, n: u64) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{copy, custody, enrolled, put, vault};
+    use crate::authority::Acting;
+    use crate::testing::{copy, custody, enrolled, make_run, put, run_dir, take_away, vault};
+    use runvault_vault::authority::Gateway;
 
     #[test]
     fn less_than_was_seen_is_refused_by_name() {
@@ -177,14 +235,58 @@ mod tests {
         check(&root).unwrap();
 
         // A person accepts what was put back; from then on that is the least, and the trail says so.
-        accept_rollback(state.path(), &Chain::load(&one_line).unwrap()).unwrap();
+        accept_rollback(state.path(), &one_line, &Chain::load(&one_line).unwrap()).unwrap();
         check(&one_line).unwrap();
-        accept_rollback(state.path(), &Chain::load(&other_future).unwrap()).unwrap();
+        accept_rollback(state.path(), &other_future, &Chain::load(&other_future).unwrap()).unwrap();
         assert!(check(&root).is_err() && check(&one_line).is_err());
         let trail = state.path().join(chain.vault_id().to_string()).join(ROLLBACKS);
         let trail = std::fs::read_to_string(trail).unwrap();
         assert_eq!(trail.lines().count(), 2, "{trail}");
         assert!(trail.contains(&chain.head().hash.to_string()), "{trail}");
+    }
+
+    #[test]
+    fn a_gateways_newest_run_that_was_seen_must_stay() {
+        let state = tempfile::tempdir().unwrap();
+        let (root, owner, mut chain) = vault();
+        let gateway = enrolled(&root, &mut chain, &owner);
+        check_and_advance(state.path(), &root, &chain).unwrap();
+        let remembering =
+            || crate::seen::Remembering::over(Acting::gateway_only(chain.clone()), state.path());
+        let look = |run| runvault_vault::runs::read_descriptor(&root, run, &*remembering()).unwrap();
+        let (first, _) = make_run(&root, &chain, &gateway);
+        look(&first);
+        let older = copy(&root);
+        let (newest, _) = make_run(&root, &chain, &gateway);
+        let note = look(&newest).note;
+        look(&first);
+        let check = |root: &Arc<dyn Dir>| check_and_advance(state.path(), root, &chain);
+        check(&root).unwrap();
+        for put_back in [older, copy(&root)] {
+            if put_back.open_dir(b"runs").unwrap().open_dir(newest.to_string().as_bytes()).is_ok() {
+                take_away(&put_back, &newest);
+            }
+            let refused = check(&put_back).unwrap_err();
+            assert!(matches!(refused, Error::RunGone { seq: 2, run, .. } if run == newest), "{refused}");
+            assert!(refused.to_string().contains("number 2 of gateway"), "{refused}");
+        }
+        // What its gateway removed itself is not missed.
+        let removed = copy(&root);
+        let said = gateway.retire_run(&newest, &note, "2026-11-24T06:00:00Z").unwrap();
+        let retired = removed.open_dir(b"retired").unwrap();
+        put(&retired, &newest.to_string(), &said);
+        take_away(&removed, &newest);
+        check(&removed).unwrap();
+        // One that is damaged is not gone: whoever reads it says so.
+        put(&run_dir(&root, &newest), "run.json", b"x");
+        check(&root).unwrap();
+        retired.unlink(newest.to_string().as_bytes()).unwrap();
+        assert!(matches!(check(&removed), Err(Error::RunGone { .. })));
+        // A person accepts it, once.
+        accept_rollback(state.path(), &removed, &chain).unwrap();
+        check(&removed).unwrap();
+        let trail = state.path().join(chain.vault_id().to_string()).join(ROLLBACKS);
+        assert!(std::fs::read_to_string(trail).unwrap().contains(&newest.to_string()));
     }
 
     #[test]

@@ -2,15 +2,14 @@
 //!
 //! Where KEK_t is overwritten, every entry under it is gone with it, also from a copy of the folder
 //! that lacks `kek/`. At each seal the entries of the other runs are sealed anew under KEK_t+1, then that key is
-//! written, which is the commit, then KEK_t is overwritten.
+//! written, which is the commit, then KEK_t is overwritten. Where the keys are: [`crate::kek_home`].
 
 use runvault_crypto::secrets::Secret;
 use runvault_format::ids::{RunId, VaultId};
 use runvault_format::resume::Entry;
-use runvault_store::replace::TEMPORARY;
 use runvault_vault::authority::Resume;
-use zeroize::Zeroizing;
 
+use crate::kek_home::{self, Home, KekHome, Wish};
 use crate::layout;
 use crate::state_folder::Folder;
 use crate::{Error, Result};
@@ -27,34 +26,48 @@ pub(crate) struct ResumeEntries {
     t: u64,
     kek: Secret<32>,
     folder: Folder,
-    keks: Folder,
+    home: Box<dyn Home>,
     resumes: Folder,
 }
 
 impl ResumeEntries {
-    /// Opens them; makes KEK_1 in a new folder.
-    pub(crate) fn open(folder: &Folder, vault: VaultId) -> Result<Self> {
+    /// Opens them; makes KEK_1 in a new folder, in the home that is wished for.
+    pub(crate) fn open(folder: &Folder, vault: VaultId, wish: Wish) -> Result<Self> {
         let keks = folder.subfolder(KEK)?;
         let resumes = folder.subfolder(RESUME)?;
-        let mut numbers = numbers(&keks)?;
+        let home = kek_home::open(&keks, vault, wish)?;
+        let mut numbers = home.numbers()?;
         numbers.sort_unstable();
         let (t, kek) = match numbers.as_slice() {
-            [] => (FIRST, new_kek(&keks, &resumes)?),
-            [t] => (*t, read_kek(&keks, *t)?),
+            [] => (FIRST, new_kek(&*home, &resumes)?),
+            [t] => (*t, home.read(*t)?),
             // A key is written when all its entries are: the one before has had its day.
-            [before, t] if before.checked_add(1) == Some(*t) => (*t, read_kek(&keks, *t)?),
+            [before, t] if before.checked_add(1) == Some(*t) => (*t, home.read(*t)?),
             _ => return Err(damaged(&keks, "", "more keys than one and its successor")),
         };
         let folder = resumes.subfolder(&t.to_string())?;
-        Ok(Self { vault, t, kek, folder, keks, resumes })
+        Ok(Self { vault, t, kek, folder, home, resumes })
     }
 
     /// Opens them where a writer has made them; makes nothing.
     pub(crate) fn existing(folder: &Folder, vault: VaultId) -> Result<Option<Self>> {
         let made = layout::exists(folder.dir(), KEK, &folder.shown(KEK))?
             && layout::exists(folder.dir(), RESUME, &folder.shown(RESUME))?
-            && !numbers(&folder.subfolder(KEK)?)?.is_empty();
-        if made { Self::open(folder, vault).map(Some) } else { Ok(None) }
+            && !kek_home::open(&folder.subfolder(KEK)?, vault, Wish::AsItIs)?.numbers()?.is_empty();
+        if made { Self::open(folder, vault, Wish::AsItIs).map(Some) } else { Ok(None) }
+    }
+
+    /// Where the folder keeps its key; nothing is made, and no TPM is asked.
+    pub(crate) fn home_of(folder: &Folder, vault: VaultId) -> Result<Option<KekHome>> {
+        if !layout::exists(folder.dir(), KEK, &folder.shown(KEK))? {
+            return Ok(None);
+        }
+        kek_home::which(&folder.subfolder(KEK)?, vault).map(Some)
+    }
+
+    /// Where the key is kept.
+    pub(crate) fn home(&self) -> KekHome {
+        self.home.is()
     }
 
     pub(crate) fn get(&self, run: &RunId) -> Result<Option<Resume>> {
@@ -66,8 +79,7 @@ impl ResumeEntries {
     }
 
     pub(crate) fn put(&self, run: &RunId, resume: &Resume) -> Result<()> {
-        let entry = Entry { key: resume.key.clone(), session: resume.session };
-        self.folder.write(&run.to_string(), &entry.seal(&self.kek, self.t, &self.vault, run)?)
+        put(&self.folder, self.t, &self.kek, &self.vault, run, resume)
     }
 
     pub(crate) fn remove(&self, run: &RunId) -> Result<()> {
@@ -76,42 +88,40 @@ impl ResumeEntries {
 
     /// Erases the key of a run for good: the other entries go under a new KEK, and the old one is overwritten.
     pub(crate) fn erase(&mut self, run: &RunId) -> Result<()> {
-        let t = self.t.checked_add(1).ok_or_else(|| damaged(&self.keks, "", "no further key"))?;
+        self.renew(|other| other != run)
+    }
+
+    /// Erases the keys of all runs.
+    pub(crate) fn erase_all(&mut self) -> Result<()> {
+        self.renew(|_| false)
+    }
+
+    /// A new KEK, and under it the entries of the runs that `stay`.
+    fn renew(&mut self, stay: impl Fn(&RunId) -> bool) -> Result<()> {
+        let object = || self.resumes.shown("");
+        let no_more = || Error::Damaged { object: object(), why: "no further key".to_owned() };
+        let t = self.t.checked_add(1).ok_or_else(no_more)?;
         let name = t.to_string();
         // What an attempt that was cut short left.
         self.drop_entries(t)?;
-        let next = Self {
-            vault: self.vault,
-            t,
-            kek: Secret::random()?,
-            folder: self.resumes.subfolder(&name)?,
-            keks: self.keks.again(),
-            resumes: self.resumes.again(),
-        };
-        for other in self.runs()?.iter().filter(|other| *other != run) {
+        let (kek, folder) = (Secret::random()?, self.resumes.subfolder(&name)?);
+        for run in self.runs()?.iter().filter(|run| stay(run)) {
             // One that does not open is lost already, and `takeover` makes a new one.
-            match self.get(other) {
-                Ok(Some(resume)) => next.put(other, &resume)?,
+            match self.get(run) {
+                Ok(Some(resume)) => put(&folder, t, &kek, &self.vault, run, &resume)?,
                 Ok(None) | Err(Error::Damaged { .. }) => {}
                 Err(error) => return Err(error),
             }
         }
-        next.keks.write(&name, next.kek.expose())?;
-        *self = next;
+        self.home.write(t, &kek)?;
+        (self.t, self.kek, self.folder) = (t, kek, folder);
         self.erase_others()
     }
 
     /// Every other KEK is overwritten, and the entries under it removed: also what a process left that was killed
     /// meanwhile.
     pub(crate) fn erase_others(&self) -> Result<()> {
-        let keys = layout::names(self.keks.dir(), &self.keks.shown(""))?;
-        let current = self.t.to_string();
-        for name in keys.iter().map(|name| String::from_utf8_lossy(name)).filter(|name| *name != current) {
-            // Also one that was being written.
-            if name.as_bytes().starts_with(TEMPORARY) || name.parse::<u64>().is_ok() {
-                self.keks.wipe(&name)?;
-            }
-        }
+        self.home.erase_all_but(self.t)?;
         for t in numbers(&self.resumes)?.into_iter().filter(|t| *t != self.t) {
             self.drop_entries(t)?;
         }
@@ -141,35 +151,34 @@ impl ResumeEntries {
     }
 }
 
+fn put(
+    folder: &Folder,
+    t: u64,
+    kek: &Secret<32>,
+    vault: &VaultId,
+    run: &RunId,
+    resume: &Resume,
+) -> Result<()> {
+    let entry = Entry { key: resume.key.clone(), session: resume.session };
+    folder.write(&run.to_string(), &entry.seal(kek, t, vault, run)?)
+}
+
 /// A KEK is made only where no entry could have needed the one that is missing.
-fn new_kek(keks: &Folder, resumes: &Folder) -> Result<Secret<32>> {
+fn new_kek(home: &dyn Home, resumes: &Folder) -> Result<Secret<32>> {
     for t in numbers(resumes)? {
         let entries = resumes.subfolder(&t.to_string())?;
         if !layout::names(entries.dir(), &entries.shown(""))?.is_empty() {
-            return Err(damaged(keks, &t.to_string(), "missing: the keys of the open runs are lost with it"));
+            return Err(home.lost(t));
         }
     }
+    home.prepare()?;
     let kek = Secret::random()?;
-    keks.write(&FIRST.to_string(), kek.expose())?;
+    home.write(FIRST, &kek)?;
     Ok(kek)
 }
 
-fn read_kek(keks: &Folder, t: u64) -> Result<Secret<32>> {
-    let name = t.to_string();
-    let bytes = keks.read_secret(&name)?.map(Zeroizing::new);
-    let bytes = bytes.ok_or_else(|| damaged(keks, &name, "missing"))?;
-    let bytes: &[u8; 32] = bytes.as_slice().try_into().map_err(|_| damaged(keks, &name, "not 32 bytes"))?;
-    Ok(Secret::copy_from(bytes))
-}
-
-/// The names that are numbers, as this program writes them.
 fn numbers(folder: &Folder) -> Result<Vec<u64>> {
-    let names = layout::names(folder.dir(), &folder.shown(""))?;
-    let number = |name: &Vec<u8>| {
-        let text = std::str::from_utf8(name).ok()?;
-        text.parse::<u64>().ok().filter(|n| n.to_string() == text)
-    };
-    Ok(names.iter().filter_map(number).collect())
+    layout::numbers(folder.dir(), &folder.shown(""))
 }
 
 fn damaged(folder: &Folder, name: &str, why: &str) -> Error {

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use runvault_crypto::signature::VerifyingKey;
 use runvault_format::descriptor::RunDescriptor;
 use runvault_format::ids::{IdentityId, RunId};
-use runvault_format::note::Note;
+use runvault_format::note::{Note, text_hash};
+use runvault_format::retired::Retired;
+use runvault_format::seal_note::SealNote;
 use runvault_store::backend::Dir;
 use runvault_store::replace::replace;
 
-use crate::gateway::{Head, Pending, parse_signed};
-use crate::layout::{self, PUBLIC_MODE, RETIRED, RUNS};
+use crate::gateway::{Head, Pending, SealHead};
+use crate::layout::{self, OBJECT_MAX, PUBLIC_MODE, RETIRED, RUNS};
 use crate::{Error, Result};
 
 const RUN_JSON: &str = "run.json";
@@ -30,6 +32,33 @@ pub(crate) fn runs(root: &Arc<dyn Dir>) -> Result<Vec<RunId>> {
     Ok(names.iter().filter_map(|name| std::str::from_utf8(name).ok()?.parse().ok()).collect())
 }
 
+/// Whether the store has a run of that id, in whatever state: what is damaged is somebody else's to name.
+pub(crate) fn has_run(root: &Arc<dyn Dir>, run: &RunId) -> Result<bool> {
+    let runs = layout::open_dir(root, RUNS, RUNS)?;
+    layout::exists(&runs, &run.to_string(), &format!("{RUNS}/{run}"))
+}
+
+/// A gateway's note that a run is gone, where its signature holds; `key` gives the gateway's.
+pub(crate) fn retired_note(
+    root: &Arc<dyn Dir>,
+    run: &RunId,
+    key: impl FnOnce(&IdentityId) -> Option<VerifyingKey>,
+) -> Result<Option<Retired>> {
+    if !layout::exists(root, RETIRED, RETIRED)? {
+        return Ok(None);
+    }
+    let retired = layout::open_dir(root, RETIRED, RETIRED)?;
+    let object = format!("{RETIRED}/{run}");
+    // What is no note says nothing.
+    let note = layout::read_if_there(&retired, &run.to_string(), &object, OBJECT_MAX).unwrap_or_default();
+    Ok(note.and_then(|note| {
+        let parsed = Note::parse(&note).ok()?;
+        let said = Retired::parse_text(parsed.text).ok().filter(|said| said.run == *run)?;
+        parsed.verify(&said.gateway, &key(&said.gateway)?).ok()?;
+        Some(said)
+    }))
+}
+
 /// A run's run.json, whatever it is; `None`: it has none.
 pub(crate) fn run_note(root: &Arc<dyn Dir>, run: &RunId) -> Result<Option<Vec<u8>>> {
     let dir = layout::open_dir(root, RUNS, RUNS)?;
@@ -43,7 +72,8 @@ pub(crate) fn seal_note(root: &Arc<dyn Dir>, run: &RunId) -> Result<Option<Vec<u
     let object = format!("{RUNS}/{run}/seal/seal.note");
     let open = |dir: &Arc<dyn Dir>, name: &str| match dir.open_dir(name.as_bytes()) {
         Ok(dir) => Ok(Some(dir)),
-        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        // What is no directory holds no note of ours.
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP)) => Ok(None),
         Err(e) => Err(Error::io("open", object.clone(), e)),
     };
     let Some(dir) = open(&runs, &run.to_string())? else { return Ok(None) };
@@ -59,39 +89,85 @@ pub(crate) fn put_retired(root: &Arc<dyn Dir>, run: &RunId, note: &[u8]) -> Resu
         .map_err(|e| Error::io("write", object, e))
 }
 
-/// The newest run of each of these gateways that bears its signature. Runs that do not parse or do not verify
-/// are somebody else's to name: `check` does.
-pub(crate) fn newest_runs(
+/// What a gateway made last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Newest {
+    pub(crate) run: Option<Head>,
+    pub(crate) seal: Option<SealHead>,
+}
+
+impl Newest {
+    /// With what a run's directory shows of this gateway, where that is newer and its signature holds. Notes that do
+    /// not verify are somebody else's to name: `check` and `scrub` do.
+    fn with(self, run: &RunId, gateway: &IdentityId, key: &VerifyingKey, notes: &Notes<'_>) -> Self {
+        let head = |note: &Signed<'_, RunDescriptor>| {
+            let seq = note.said.seq.filter(|seq| self.run.is_none_or(|known| *seq > known.seq))?;
+            (note.said.signer == *gateway && note.said.run == *run).then_some(())?;
+            let text = note.note.verify(gateway, key).ok()?;
+            Some(Head { seq, hash: text_hash(&text), run: *run })
+        };
+        let seal = |note: &Signed<'_, SealNote>| {
+            let n = Some(note.said.n).filter(|n| self.seal.is_none_or(|known| *n > known.n))?;
+            (note.said.gateway == *gateway && note.said.run == *run).then_some(())?;
+            let text = note.note.verify(gateway, key).ok()?;
+            Some(SealHead { n, hash: text_hash(&text), run: *run })
+        };
+        Self {
+            run: notes.run.as_ref().and_then(head).or(self.run),
+            seal: notes.seal.as_ref().and_then(seal).or(self.seal),
+        }
+    }
+}
+
+/// A note, and what it says before its signature was verified.
+struct Signed<'a, T> {
+    note: Note<'a>,
+    said: T,
+}
+
+impl<'a, T> Signed<'a, T> {
+    fn parse(bytes: &'a Option<Vec<u8>>, parse: fn(&str) -> runvault_format::Result<T>) -> Option<Self> {
+        let note = Note::parse(bytes.as_deref()?).ok()?;
+        let said = parse(note.text).ok()?;
+        Some(Self { note, said })
+    }
+}
+
+/// What is signed in a run's directory.
+struct Notes<'a> {
+    run: Option<Signed<'a, RunDescriptor>>,
+    seal: Option<Signed<'a, SealNote>>,
+}
+
+/// What the store has as the newest of these gateways, each of which is looked for above what is `known` of it.
+pub(crate) fn newest(
     root: &Arc<dyn Dir>,
-    gateways: &HashMap<IdentityId, VerifyingKey>,
-) -> Result<HashMap<IdentityId, Head>> {
-    let dir = layout::open_dir(root, RUNS, RUNS)?;
-    let mut newest: HashMap<IdentityId, Head> = HashMap::new();
+    keys: &HashMap<IdentityId, VerifyingKey>,
+    known: Newest,
+) -> Result<HashMap<IdentityId, Newest>> {
+    let mut newest: HashMap<IdentityId, Newest> = keys.keys().map(|id| (*id, known)).collect();
     for run in runs(root)? {
-        let Ok(Some(note)) = read_descriptor(&dir, &run) else { continue };
-        let Some(signer) = signer_of(&note) else { continue };
-        let Some(key) = gateways.get(&signer) else { continue };
-        let Ok(Pending { head, .. }) = parse_signed(note, &signer, key) else { continue };
-        if head.run == run && newest.get(&signer).is_none_or(|known| head.seq > known.seq) {
-            newest.insert(signer, head);
+        let (descriptor, seal) = (run_note(root, &run)?, seal_note(root, &run).unwrap_or_default());
+        let notes = Notes {
+            run: Signed::parse(&descriptor, RunDescriptor::parse_text),
+            seal: Signed::parse(&seal, SealNote::parse_text),
+        };
+        for (gateway, key) in keys {
+            let of = newest.entry(*gateway).or_default();
+            *of = of.with(&run, gateway, key, &notes);
         }
     }
     Ok(newest)
 }
 
-/// [`newest_runs`] of one.
-pub(crate) fn newest_run(
+/// [`newest`] of one.
+pub(crate) fn newest_of(
     root: &Arc<dyn Dir>,
     gateway: IdentityId,
     key: VerifyingKey,
-) -> Result<Option<Head>> {
-    Ok(newest_runs(root, &HashMap::from([(gateway, key)]))?.remove(&gateway))
-}
-
-/// Who says that he signed it.
-fn signer_of(note: &[u8]) -> Option<IdentityId> {
-    let note = Note::parse(note).ok()?;
-    RunDescriptor::parse_text(note.text).ok().map(|run| run.signer)
+    known: Newest,
+) -> Result<Newest> {
+    Ok(newest(root, &HashMap::from([(gateway, key)]), known)?.remove(&gateway).unwrap_or(known))
 }
 
 fn read_descriptor(runs: &Arc<dyn Dir>, run: &RunId) -> Result<Option<Vec<u8>>> {

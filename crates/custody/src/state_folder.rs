@@ -3,11 +3,13 @@
 //! ```text
 //! identity      the gateway's key file, no lock but its mode 0600
 //! kek/<t>       KEK_t, 32 bytes, 0600: seals the resume entries; replaced at every seal
+//! kek/home      which NV indices of the TPM hold KEK_t instead, and what opens them
 //! resume/<t>/<run id>   key and session of each open run, sealed under KEK_t
 //! head          {seq, hash, run}: the newest run of this gateway
 //! pending       run.json of a run that is being made
 //! seals         {n, hash, run}: the newest seal of this gateway
 //! pending-seal  seal.note of a run that is being sealed
+//! sealed-names  which names were sealed here, as keyed hashes, a line each
 //! sealed        which seals this machine has seen, a line each
 //! pins          what this machine has seen of the vault's chain
 //! rollbacks     which older chains a person accepted, a line each
@@ -15,7 +17,7 @@
 //! pins.lock     flock of whoever changes `pins`
 //! control.sock  of the writing mount
 //! ```
-//! Everything but the locks, the socket and `sealed`, to which lines are appended, is written by temporary, fsync, rename, fsync.
+//! Everything but the locks, the socket, `sealed` and `sealed-names`, to which lines are appended, is written by temporary, fsync, rename, fsync.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{Read, Seek, Write};

@@ -4,15 +4,16 @@ use std::sync::Arc;
 
 use runvault_crypto::aead::Engine;
 use runvault_crypto::secrets::Secret;
-use runvault_format::descriptor::{RunDescriptor, RunKind};
-use runvault_format::ids::{RunId, SessionId};
+use runvault_format::descriptor::{RunDescriptor, RunKind, StateRef};
+use runvault_format::ids::{Digest, FileId, RunId, SessionId};
 use runvault_format::keys::{RunKey, RunKeys};
-use runvault_store::backend::Dir;
+use runvault_format::seal_note::SealNote;
+use runvault_store::backend::{Dir, Rename};
 use runvault_store::doubles::faulty::{Fault, Faults, Rule};
 use runvault_store::doubles::memory::MemoryDir;
 use runvault_store::read_whole::read_whole;
 use runvault_store::replace::replace;
-use runvault_vault::authority::{ChainPlace, EnvelopeFile, Gateway, Resume};
+use runvault_vault::authority::{ChainPlace, EnvelopeFile, Gateway, Resume, SealPlace};
 use runvault_vault::runs;
 
 use crate::authority::Acting;
@@ -155,4 +156,45 @@ pub(crate) fn envelopes(root: &Arc<dyn Dir>, run: &RunId) -> Vec<EnvelopeFile> {
     names.retain(|name| !name.starts_with('.'));
     names.sort();
     names.into_iter().map(|name| EnvelopeFile { bytes: get(&keys, &name), name }).collect()
+}
+
+/// The gateway's seal of a run: its note alone.
+pub(crate) fn seal(root: &Arc<dyn Dir>, gateway: &StateFolder, run: &RunId) {
+    let text = |place: SealPlace| {
+        let zeros = Digest([0; 32]);
+        let id = FileId::ROOT;
+        let note = SealNote {
+            run: *run,
+            run_note: zeros,
+            gateway: gateway.id(),
+            n: place.n,
+            prev: place.prev,
+            state: StateRef { n: 1, hash: zeros },
+            files: 0,
+            bytes: 0,
+            manifest_sha256: zeros,
+            manifest_id: id,
+            pins_id: id,
+            digests_sha256: zeros,
+            sealed: "2026-11-24T06:00:00Z".into(),
+        };
+        Ok(note.to_text()?)
+    };
+    let note = Gateway::begin_seal(gateway, run, &mut { text }).unwrap();
+    let dir = run_dir(root, run);
+    dir.create_dir(b"seal", 0o755).unwrap();
+    put(&dir.open_dir(b"seal").unwrap(), "seal.note", &note);
+    Gateway::commit_seal(gateway, run, b"run").unwrap();
+}
+
+/// `runs/<id>`.
+pub(crate) fn run_dir(root: &Arc<dyn Dir>, run: &RunId) -> Arc<dyn Dir> {
+    root.open_dir(b"runs").unwrap().open_dir(run.to_string().as_bytes()).unwrap()
+}
+
+/// The run's directory moves out of `runs/`.
+pub(crate) fn take_away(root: &Arc<dyn Dir>, run: &RunId) {
+    let runs = root.open_dir(b"runs").unwrap();
+    let name = run.to_string();
+    runs.rename(name.as_bytes(), &**root, b"elsewhere", Rename::Over).unwrap();
 }

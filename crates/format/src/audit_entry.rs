@@ -216,6 +216,11 @@ impl Line {
                 ends.for_each(|g| g.until.clone_from(&until));
                 demand(until.is_some() && before.current()?.made == after.current()?.made, "revocation")?;
             }
+            Operation::AdmitGateway { gateway, .. } => {
+                let known = before.gateway(gateway).ok_or(Error::Chain("not enrolled"))?;
+                demand(known.until.is_none(), "ended before")?;
+                demand(before.current()?.made == after.current()?.made, "admission")?;
+            }
             Operation::Rotate { epoch } => {
                 demand(before.current()?.e.checked_add(1) == Some(*epoch), "number of the epoch")?;
                 expected.epoch = *epoch;

@@ -4,7 +4,7 @@
 //! is there besides files.
 //!
 //! ```text
-//! <sha256>  tree/<stored name>          a file; also run.json, seal/manifest, seal/pins
+//! <sha256>  tree/<stored name>          a file; also run.json, name, seal/manifest, seal/pins, seal/vault-<e>
 //! # dir tree/<stored name>
 //! # link <sha256 of the stored target> tree/<stored name>
 //! # fifo | socket | char | block tree/<stored name>
@@ -91,9 +91,9 @@ impl Line {
     }
 }
 
-/// Of stored names: lower-case letters, digits, `_` and dots, so that no tool needs to escape one.
+/// Of stored names: lower-case letters, digits, `_`, `-` and dots, so that no tool needs to escape one.
 fn is_path(path: &str) -> bool {
-    let plain = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'.');
+    let plain = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'.');
     let is_name = |name: &str| !matches!(name, "" | "." | "..") && name.bytes().all(plain);
     path.split('/').all(is_name)
 }

@@ -17,9 +17,11 @@ labels! {
     KEM = "runvault/1 kem";
     SIGN = "runvault/1 sign";
     RESUME = "runvault/1 resume";
+    KEK = "runvault/1 kek";
     APPROVAL = "runvault/1 approval";
     EXECUTED = "runvault/1 executed";
     SHARE = "runvault/1 share";
+    CONTINUE = "runvault/1 continue";
 }
 
 /// First associated string of an encrypted name.

@@ -5,6 +5,7 @@
 
 pub mod audit_entry;
 pub mod chunk;
+pub mod continuations;
 pub mod custody_state;
 pub mod descriptor;
 pub mod digests;
@@ -15,6 +16,7 @@ pub mod header;
 pub mod ids;
 pub mod info;
 mod json;
+pub mod kek;
 pub mod key_file;
 pub mod keys;
 pub mod labels;

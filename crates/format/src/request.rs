@@ -6,7 +6,7 @@ use runvault_crypto::signature::{SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
 
 use crate::custody_state::{Custodian, Outline};
-use crate::ids::{Digest, IdentityId, Salt, VaultId};
+use crate::ids::{Digest, IdentityId, RunId, Salt, VaultId};
 use crate::json;
 use crate::keys::IdentityPublic;
 use crate::note::text_hash;
@@ -45,6 +45,13 @@ pub enum Operation {
     RevokeGateway {
         /// Its id.
         gateway: IdentityId,
+    },
+    /// A gateway may do what only the one that made a run may: add to it once it is sealed, and seal it.
+    AdmitGateway {
+        /// Its id.
+        gateway: IdentityId,
+        /// The run; null: it may add to every run, and seal none.
+        run: Option<RunId>,
     },
     /// A new vault key.
     Rotate {

@@ -2,6 +2,7 @@
 
 mod buffers;
 mod calls;
+mod lent;
 mod listing;
 
 use std::ffi::OsStr;
@@ -22,6 +23,7 @@ use runvault_vault::api::{Attr, Handle, Ino, Opened, SetAttr};
 use runvault_vault::{Posix, Vault};
 
 use self::buffers::{COPY_AT_ONCE, copy, with_buffer};
+use self::lent::wipe;
 use self::listing::{entries, give_back, names};
 use crate::asked::{allocation, caller, open_flags, rename_how, sized, strips};
 use crate::attributes::{file_attr, generation, kept, node_kind, set_time};
@@ -65,6 +67,7 @@ impl Filesystem for Adapter {
     // run may appear at any time in a reader's mount.
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         self.entry(reply, |vault| vault.lookup(parent.0, name.as_bytes()));
+        wipe(name.as_bytes());
     }
 
     fn forget(&self, _request: &Request, ino: INodeNo, n: u64) {
@@ -133,6 +136,7 @@ impl Filesystem for Adapter {
             let kind = node_kind(mode).ok_or(Posix::Invalid)?;
             vault.mknod(&caller, parent.0, name.as_bytes(), kind, mode & 0o7777, u64::from(rdev))
         });
+        wipe(name.as_bytes());
     }
 
     fn mkdir(
@@ -146,19 +150,24 @@ impl Filesystem for Adapter {
     ) {
         let caller = caller(request, umask);
         self.entry(reply, |vault| vault.mkdir(&caller, parent.0, name.as_bytes(), mode & 0o7777));
+        wipe(name.as_bytes());
     }
 
     fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         self.done(reply, Patience::Short, |vault| vault.unlink(parent.0, name.as_bytes()));
+        wipe(name.as_bytes());
     }
 
     fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         self.done(reply, Patience::Short, |vault| vault.rmdir(parent.0, name.as_bytes()));
+        wipe(name.as_bytes());
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
         let (caller, target) = (caller(request, 0), target.as_os_str().as_bytes());
         self.entry(reply, |vault| vault.symlink(&caller, parent.0, name.as_bytes(), target));
+        wipe(name.as_bytes());
+        wipe(target);
     }
 
     fn rename(
@@ -175,10 +184,13 @@ impl Filesystem for Adapter {
             let how = rename_how(flags).ok_or(Posix::Invalid)?;
             vault.rename(parent.0, name.as_bytes(), to.0, new.as_bytes(), how)
         });
+        wipe(name.as_bytes());
+        wipe(new.as_bytes());
     }
 
     fn link(&self, _request: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         self.entry(reply, |vault| vault.link(ino.0, parent.0, name.as_bytes()));
+        wipe(name.as_bytes());
     }
 
     fn create(
@@ -203,6 +215,7 @@ impl Filesystem for Adapter {
             let (handle, flags) = (FileHandle(opened.handle), self.flags_of(&opened));
             reply.created(&kept(&attr), &file_attr(&attr), generation(&attr), handle, flags);
         }
+        wipe(name.as_bytes());
     }
 
     fn open(&self, request: &Request, ino: INodeNo, flags: Flags, reply: ReplyOpen) {
@@ -249,6 +262,7 @@ impl Filesystem for Adapter {
             // A request is at most 1 MiB.
             reply.written(data.len() as u32);
         }
+        wipe(data);
     }
 
     fn flush(
@@ -369,12 +383,15 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         self.done(reply, Patience::Short, |vault| vault.setxattr(ino.0, name.as_bytes(), value, flags));
+        wipe(name.as_bytes());
+        wipe(value);
     }
 
     fn getxattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         if let Some((reply, value)) = self.ask(reply, |vault| vault.getxattr(ino.0, name.as_bytes())) {
             sized(reply, size, &value);
         }
+        wipe(name.as_bytes());
     }
 
     fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
@@ -392,6 +409,7 @@ impl Filesystem for Adapter {
 
     fn removexattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         self.done(reply, Patience::Short, |vault| vault.removexattr(ino.0, name.as_bytes()));
+        wipe(name.as_bytes());
     }
 
     fn fallocate(

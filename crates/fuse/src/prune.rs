@@ -15,7 +15,7 @@ use runvault_vault::api::Ino;
 
 use crate::notices::message;
 
-/// Places of the table that are looked at for one message.
+/// Nodes in one message, and places of the table that are looked at for it.
 const BATCH: usize = 4096;
 
 const FUSE_NOTIFY_PRUNE: i32 = 9;
@@ -52,13 +52,22 @@ fn sweep(vault: &Vault, device: &OwnedFd, hand: &mut usize, known: u64, excess: 
     let mut asked = 0;
     for _ in 0..=known / BATCH as u64 {
         let idle = vault.idle_nodes(hand, BATCH);
-        if !idle.is_empty() {
-            rustix::io::write(device, &message(FUSE_NOTIFY_PRUNE, &numbers(&idle)))?;
-        }
+        ask(device, &idle)?;
         asked += idle.len() as u64;
         if asked >= excess {
             break;
         }
+    }
+    Ok(())
+}
+
+/// Asks the kernel to let go of nodes that nothing uses.
+///
+/// # Errors
+/// One that does not know how.
+pub(crate) fn ask(device: &OwnedFd, nodes: &[Ino]) -> io::Result<()> {
+    for nodes in nodes.chunks(BATCH) {
+        rustix::io::write(device, &message(FUSE_NOTIFY_PRUNE, &numbers(nodes)))?;
     }
     Ok(())
 }

@@ -11,23 +11,41 @@ use runvault_vault::Vault;
 use runvault_vault::api::Ino;
 
 use crate::notices::message;
+use crate::prune;
 
 const FUSE_NOTIFY_INVAL_INODE: i32 = 2;
 
-/// The runs whose loss the kernel knows.
+/// What the kernel was told.
 #[derive(Default)]
 pub(crate) struct Stale {
+    /// Runs whose loss it knows.
     told: HashSet<u32>,
+    /// Nodes of sealed runs, which it still has names of.
+    sealed: Vec<Ino>,
 }
 
 impl Stale {
     /// Tells of runs that were lost since, and of runs that were sealed.
     pub(crate) fn tell(&mut self, vault: &Vault, device: &OwnedFd) {
         let lost = vault.nodes_lost_since(&mut self.told).into_iter().map(|ino| from(ino, ATTRIBUTES));
-        let sealed = vault.nodes_sealed_since().into_iter().map(|ino| from(ino, PAGES_TOO));
-        for body in lost.chain(sealed) {
+        let sealed = vault.nodes_sealed_since();
+        let pages = sealed.iter().map(|ino| from(*ino, PAGES_TOO));
+        for body in lost.chain(pages) {
             // ENOENT: the kernel has forgotten it already.
             let _ = rustix::io::write(device, &message(FUSE_NOTIFY_INVAL_INODE, &body));
+        }
+        self.let_go(vault, device, sealed);
+    }
+
+    /// Names of sealed runs go too, where the kernel knows how: a directory's once all below it have gone, so that
+    /// it is asked again for as long as that leads to something.
+    fn let_go(&mut self, vault: &Vault, device: &OwnedFd, sealed: Vec<Ino>) {
+        let before = self.sealed.len();
+        self.sealed.retain(|ino| vault.knows_node(*ino));
+        let stuck = sealed.is_empty() && self.sealed.len() == before;
+        self.sealed.extend(sealed);
+        if stuck || prune::ask(device, &self.sealed).is_err() {
+            self.sealed.clear();
         }
     }
 }

@@ -2,15 +2,17 @@
 
 mod growth;
 mod manner;
+pub mod place;
 mod tail;
 
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use growth::Growth;
 use manner::{Hand, Manner};
 pub use manner::{MODES, Mode};
+use place::{Directory, Place};
 pub use tail::Tail;
 
 use crate::copy_log::CopyLog;
@@ -29,7 +31,12 @@ pub struct Replay {
     hands: usize,
     readers: usize,
     originals: Option<PathBuf>,
+    place: Arc<dyn Place>,
+    patience: Duration,
 }
+
+/// How long a copy service waits before it sends a file again.
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// One file has been written; the numbers are of the whole run up to now.
 #[derive(Clone, Debug, PartialEq)]
@@ -74,7 +81,17 @@ impl Replay {
     #[must_use]
     pub fn new(spec: RunSpec) -> Self {
         let batches = schedule::of_family(&spec);
-        Self { spec, batches, mode: Mode::Sequential, speed: None, hands: 1, readers: 1, originals: None }
+        Self {
+            spec,
+            batches,
+            mode: Mode::Sequential,
+            speed: None,
+            hands: 1,
+            readers: 1,
+            originals: None,
+            place: Arc::new(Directory),
+            patience: Duration::ZERO,
+        }
     }
 
     /// What a real instrument sent, by its log.
@@ -125,6 +142,21 @@ impl Replay {
         self
     }
 
+    /// Written there instead of to a directory of this machine.
+    #[must_use]
+    pub fn place(mut self, place: Arc<dyn Place>) -> Self {
+        self.place = place;
+        self
+    }
+
+    /// A file that could not be written is sent again, from its start, for so long: as copy services do. Without it
+    /// the first failure ends the run.
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
     /// Writes the folder `dir/<name of the run>`.
     ///
     /// # Errors
@@ -133,10 +165,10 @@ impl Replay {
     pub fn run(&self, dir: &Path, progress: &mut dyn FnMut(Event)) -> Result<Summary> {
         self.spec.validate()?;
         let folder = dir.join(&self.spec.name);
-        std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+        self.persistently(|| self.place.make_dirs(&folder).map_err(Error::io(&folder)))?;
         let growth = Growth::new(self.spec.clone());
         let readers = if self.mode == Mode::Tailed { self.readers } else { 0 };
-        let tails: Vec<_> = (0..readers).map(|_| Tail::start(&folder, &growth)).collect();
+        let tails: Vec<_> = (0..readers).map(|_| Tail::start(&self.place, &folder, &growth)).collect();
         let mut written = self.write_all(&folder, &growth, progress);
         for looked in tails.into_iter().map(Tail::stop) {
             let looked = looked?;
@@ -237,10 +269,20 @@ impl Replay {
     fn write(&self, folder: &Path, growth: &Growth, send: &Send, cycle: u32) -> Result<Written> {
         let path = folder.join(&send.path);
         let (bytes, manner) = self.bytes(growth, send, cycle)?;
-        let hand = Hand { seed: self.spec.seed ^ u64::from(send.turn.0), path: &path };
+        let hand = Hand { seed: self.spec.seed ^ u64::from(send.turn.0), place: &*self.place, path: &path };
         let begun = Instant::now();
-        let written = hand.write(&bytes, manner)?;
+        let written = self.persistently(|| hand.write(&bytes, manner))?;
         Ok(Written { bytes: written, took: begun.elapsed() })
+    }
+
+    fn persistently<T>(&self, send: impl Fn() -> Result<T>) -> Result<T> {
+        let begun = Instant::now();
+        loop {
+            match send() {
+                Err(Error::Io { .. }) if begun.elapsed() < self.patience => std::thread::sleep(AGAIN),
+                done => return done,
+            }
+        }
     }
 
     fn bytes(&self, growth: &Growth, send: &Send, cycle: u32) -> Result<(Vec<u8>, Manner)> {
@@ -270,6 +312,14 @@ impl Replay {
         }
         Ok(Some(bytes))
     }
+}
+
+/// Writes one file of any kind, as the mode writes what is sent whole; says how many bytes were written for it.
+///
+/// # Errors
+/// [`Error::Io`] at the first call that fails.
+pub fn send(place: &dyn Place, path: &Path, bytes: &[u8], mode: Mode) -> Result<u64> {
+    Hand { seed: bytes.len() as u64, place, path }.write(bytes, mode.whole(1))
 }
 
 struct Written {

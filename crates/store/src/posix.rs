@@ -2,6 +2,7 @@
 //! time, and nothing but a regular file is opened for reading or writing.
 
 mod attributes;
+mod descriptor;
 mod dir;
 mod file;
 mod listing;

@@ -38,22 +38,73 @@ pub struct Sealed {
     pub envelopes: Vec<EnvelopeFile>,
 }
 
+impl Sealed {
+    /// Envelopes to the vault's key.
+    pub(crate) fn of_the_vault(&self) -> impl Iterator<Item = &EnvelopeFile> {
+        self.envelopes.iter().filter(|envelope| envelope.name.starts_with("vault-"))
+    }
+}
+
 /// An enrolled gateway, as the newest state names it.
 #[derive(Clone, Copy, Debug)]
 pub struct GatewayKey {
     /// Verifies its runs.
     pub sign: VerifyingKey,
-    /// Its last run that counts, where its chain was ended (`until`).
-    pub last_run: Option<LastRun>,
+    /// Where its chains were ended.
+    pub until: Option<Until>,
 }
 
-/// Where a gateway's chain of runs was ended.
+/// The end of a gateway's chains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LastRun {
-    /// Its number; 0: none of its runs counts.
-    pub seq: u64,
-    /// Text hash of its run.json.
+pub struct Until {
+    /// Its last run that counts.
+    pub run: Last,
+    /// Its last seal that counts.
+    pub seal: Last,
+}
+
+/// The last of a gateway's runs, or seals, that counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Last {
+    /// Its number; 0: none counts.
+    pub n: u64,
+    /// Text hash of its note.
     pub hash: Option<Digest>,
+}
+
+impl Last {
+    /// Why a `run` or `seal` of that number and text hash does not count; `None`: it does. One without a number
+    /// cannot show that it was made before the end.
+    pub(crate) fn refuses(
+        &self,
+        what: &str,
+        n: Option<u64>,
+        hash: impl FnOnce() -> Digest,
+    ) -> Option<String> {
+        let end = self.n;
+        match n {
+            Some(n) if n < end => None,
+            // Whoever has the key can number a note as he likes.
+            Some(n) if n == end && self.hash == Some(hash()) => None,
+            Some(n) if n == end => {
+                Some(format!("it is not the {what} number {end} with which those of its signer end"))
+            }
+            _ => Some(format!("the {what}s of its signer end at number {end}")),
+        }
+    }
+}
+
+/// A run in the chain of its gateway, by its verified run.json.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MadeRun {
+    /// Its signer.
+    pub gateway: IdentityId,
+    /// Counts that gateway's runs.
+    pub seq: u64,
+    /// Text hash of run.json.
+    pub hash: Digest,
+    /// The run.
+    pub run: RunId,
 }
 
 /// The verified chain, as the acting identity sees it.
@@ -64,6 +115,11 @@ pub trait Authority: Send + Sync {
     fn vault_id(&self) -> VaultId;
     /// An enrolled gateway, ended or not; `None` for anyone else.
     fn gateway_key(&self, id: &IdentityId) -> Option<GatewayKey>;
+    /// Whether a gateway may do what only the maker of a run may: add to it once it is sealed, and seal it. `None`: add
+    /// to any.
+    fn is_admitted(&self, _gateway: &IdentityId, _run: Option<&RunId>) -> bool {
+        false
+    }
     /// File names of the envelopes that this identity could open, the likeliest first.
     fn envelope_names(&self) -> Vec<String>;
     /// Opens the run's key with whatever this identity holds; `None` if no envelope is for it.
@@ -80,6 +136,8 @@ pub trait Authority: Send + Sync {
     }
     /// A seal that holds.
     fn note_seal(&self, _run: &RunId, _hash: &Digest) {}
+    /// A run that is there: once a gateway's newest is known, less is a store that was put back.
+    fn note_run(&self, _made: &MadeRun) {}
     /// Seals a run's key to whom the newest verified state names.
     fn seal_run(&self, run: &RunId, key: &RunKey) -> Result<Sealed>;
 }
@@ -139,9 +197,12 @@ pub trait Gateway: Send + Sync {
     /// Signs the note of a seal that is being made, and keeps it until it is committed. `text` builds it for the
     /// place in the chain.
     fn begin_seal(&self, run: &RunId, text: &mut dyn FnMut(SealPlace) -> Result<String>) -> Result<Vec<u8>>;
-    /// The seal is in the store, and was read back: the run's key is erased here for good.
-    fn commit_seal(&self, run: &RunId) -> Result<()>;
-    /// Drops the resume entry of a run that is gone.
+    /// The seal is in the store, and was read back: the run's key is erased here for good. Its `name` is known again
+    /// when it is asked for ([`Gateway::sealed_as`]).
+    fn commit_seal(&self, run: &RunId, name: &[u8]) -> Result<()>;
+    /// The newest run of that name that was sealed here, and its seal's text hash.
+    fn sealed_as(&self, name: &[u8]) -> Result<Option<(RunId, Digest)>>;
+    /// Erases the key of a run that is gone, or that another gateway sealed.
     fn release(&self, run: &RunId) -> Result<()>;
     /// All runs with a resume entry.
     fn held(&self) -> Result<Vec<RunId>>;

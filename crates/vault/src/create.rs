@@ -10,6 +10,7 @@ use crate::directory::OpenDir;
 use crate::file::FileObject;
 use crate::nodes::{Found, Name, number};
 use crate::outcome::{is_not_found, outcome};
+use crate::sealed::is_sealed;
 use crate::sys;
 use crate::view::At;
 use crate::{Posix, Result, Vault, links, record};
@@ -27,8 +28,9 @@ impl Vault {
         mode: u32,
         flags: OpenFlags,
     ) -> Result<(Attr, Opened)> {
-        let dir = self.directory_to_change(parent)?;
-        let _names = self.locks.alone(&[parent]);
+        let parent = self.parent_to_change(parent, name)?;
+        let dir = self.directory_to_change(*parent)?;
+        let _names = self.locks.alone(&[*parent]);
         let new = self.new_name(&dir, name)?;
         let wanted = wanted_mode(&dir, caller, mode);
         let file = match dir.dir.create_file(&new.text, wanted) {
@@ -67,8 +69,9 @@ impl Vault {
         if matches!(kind, Kind::Dir | Kind::Symlink) {
             return Err(Posix::Invalid.into());
         }
-        let dir = self.directory_to_change(parent)?;
-        let _names = self.locks.alone(&[parent]);
+        let parent = self.parent_to_change(parent, name)?;
+        let dir = self.directory_to_change(*parent)?;
+        let _names = self.locks.alone(&[*parent]);
         let new = self.new_name(&dir, name)?;
         let wanted = wanted_mode(&dir, caller, mode);
         let made = match kind {
@@ -92,6 +95,12 @@ impl Vault {
         if self.is_run_depth(parent) {
             return self.make_named_run(caller, parent, name, mode);
         }
+        let parent = self.parent_to_change(parent, name)?;
+        self.make_dir_in(caller, *parent, name, mode)
+    }
+
+    /// [`Vault::mkdir`] below a run's top.
+    pub(crate) fn make_dir_in(&self, caller: &Caller, parent: Ino, name: &[u8], mode: u32) -> Result<Attr> {
         let dir = self.directory_to_change(parent)?;
         let _names = self.locks.alone(&[parent]);
         let new = self.new_name(&dir, name)?;
@@ -125,8 +134,9 @@ impl Vault {
     /// # Errors
     /// As of [`Vault::create`]; [`Posix::NameTooLong`] for a target over 4,095 bytes.
     pub fn symlink(&self, caller: &Caller, parent: Ino, name: &[u8], target: &[u8]) -> Result<Attr> {
-        let dir = self.directory_to_change(parent)?;
-        let _names = self.locks.alone(&[parent]);
+        let parent = self.parent_to_change(parent, name)?;
+        let dir = self.directory_to_change(*parent)?;
+        let _names = self.locks.alone(&[*parent]);
         let link = name::encrypt_link(dir.body.context.keys.name_key(), target).map_err(|e| match e {
             runvault_format::Error::TooLong => Posix::NameTooLong.into(),
             runvault_format::Error::Name => Posix::NotFound.into(),
@@ -157,10 +167,16 @@ impl Vault {
     /// # Errors
     /// [`Posix::NotPermitted`] for a directory, [`Posix::CrossRun`], [`Posix::Exists`]; the store's.
     pub fn link(&self, ino: Ino, parent: Ino, name: &[u8]) -> Result<Attr> {
+        if is_sealed(ino) {
+            return Err(Posix::CrossRun.into());
+        }
         let known = self.nodes.known(ino).ok_or(Posix::Stale)?;
         if known.kind == Kind::Dir {
             return Err(Posix::NotPermitted.into());
         }
+        self.check_same_run(&known.run, parent)?;
+        let parent = self.parent_to_change(parent, name)?;
+        let parent = *parent;
         let dir = self.directory_to_change(parent)?;
         if !Arc::ptr_eq(&known.run, &dir.run) {
             return Err(Posix::CrossRun.into());

@@ -133,8 +133,11 @@ pub enum Error {
         /// Run id.
         run: String,
     },
-    /// A run whose seal only its maker signs.
-    #[error("run {run} was made by gateway {maker}: only that one can seal it")]
+    /// A run that another gateway made: its end, and its seal, are that one's to sign, or the seal of one that was
+    /// admitted.
+    #[error(
+        "run {run} was made by gateway {maker}: only that one can remove it; it, or one that was admitted, seals it"
+    )]
     NotMaker {
         /// Run id.
         run: String,

@@ -12,7 +12,7 @@ use crate::directory::OpenDir;
 use crate::file::FileObject;
 use crate::listing::Way;
 use crate::run::Body;
-use crate::sealed::{SealedFile, is_sealed};
+use crate::sealed::{SealedFile, SealedListing, is_sealed};
 use crate::{Error, Posix, Result, Vault};
 
 /// Files whose size and mtime at the last close are remembered.
@@ -47,7 +47,7 @@ enum Open {
     Listing(Arc<OpenListing>),
     Sealed(Arc<SealedFile>),
     /// Of a directory of a sealed run.
-    SealedListing(Ino),
+    SealedListing(Arc<SealedListing>),
 }
 
 /// What a kernel's cached pages of a file were true for.
@@ -104,12 +104,12 @@ impl Handles {
     }
 
     pub(crate) fn add_sealed_listing(&self, ino: Ino) -> Handle {
-        self.add(Open::SealedListing(ino))
+        self.add(Open::SealedListing(Arc::new(SealedListing::new(ino))))
     }
 
     /// The directory of a sealed run that is listed; `None` for another one.
-    pub(crate) fn sealed_listing(&self, handle: Handle) -> Result<Option<Ino>> {
-        Ok(if let Open::SealedListing(ino) = self.get(handle)? { Some(ino) } else { None })
+    pub(crate) fn sealed_listing(&self, handle: Handle) -> Result<Option<Arc<SealedListing>>> {
+        Ok(if let Open::SealedListing(listing) = self.get(handle)? { Some(listing) } else { None })
     }
 
     pub(crate) fn listing(&self, handle: Handle) -> Result<Arc<OpenListing>> {

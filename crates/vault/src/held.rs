@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use runvault_crypto::registers;
 use runvault_format::descriptor::RunKind;
 use runvault_format::ids::{DirId, RunId};
 use runvault_format::name::{self, Shape};
@@ -41,6 +42,8 @@ pub struct HeldRun {
     pub run: RunId,
     /// Its plaintext name.
     pub name: Vec<u8>,
+    /// It adds to a sealed run.
+    pub continues: bool,
     /// For how long nothing of it was changed, as far as this process knows.
     pub quiet: Duration,
 }
@@ -51,10 +54,16 @@ impl Vault {
         let Some(gateway) = self.gateway.as_deref() else { return Vec::new() };
         let ours = gateway.id();
         let table = self.table();
-        let held = table
-            .runs()
-            .filter(|run| run.held && run.kind == RunKind::Run && run.maker() == ours && !run.is_sealed());
-        held.map(|run| HeldRun { run: run.id, name: run.name(), quiet: run.changed().ago() }).collect()
+        let held = table.runs().filter(|run| {
+            run.held && run.kind == RunKind::Run && !run.is_sealed() && self.may_seal(run, &ours)
+        });
+        held.map(|run| HeldRun {
+            run: run.id,
+            name: run.name(),
+            continues: run.after.is_some(),
+            quiet: run.changed().ago(),
+        })
+        .collect()
     }
 
     /// Plaintext names of the files in a run's top directory.
@@ -87,6 +96,7 @@ impl Vault {
                 found.push(text);
             }
         }
+        registers::wipe();
         Ok(found)
     }
 }

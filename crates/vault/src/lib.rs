@@ -41,10 +41,12 @@ pub mod seal;
 mod sealed;
 mod sys;
 pub mod takeover;
+mod union;
 pub mod vault;
 mod view;
 mod xattr;
 
 pub use check::{CheckEvent, CheckSummary, Unproven};
 pub use error::{Damage, Error, Posix, Result};
+pub use runvault_crypto::registers;
 pub use vault::{Options, RunStatus, Status, Vault};

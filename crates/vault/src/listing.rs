@@ -135,8 +135,8 @@ impl Vault {
         visit: &mut dyn FnMut(&DirEntry) -> bool,
     ) -> Result<()> {
         self.check_open()?;
-        if let Some(ino) = self.handles.sealed_listing(handle)? {
-            return self.list_sealed(ino, cookie, plus, visit);
+        if let Some(listing) = self.handles.sealed_listing(handle)? {
+            return self.list_sealed(&listing, cookie, plus, visit);
         }
         let listing = self.handles.listing(handle)?;
         if self.show_dots(&listing, cookie, visit) == Flow::Stop {
@@ -324,8 +324,8 @@ impl Vault {
     /// # Errors
     /// [`Posix::BadHandle`].
     pub fn unreadable_names(&self, handle: Handle) -> Result<u64> {
-        if self.handles.sealed_listing(handle)?.is_some() {
-            return Ok(0);
+        if let Some(listing) = self.handles.sealed_listing(handle)? {
+            return Ok(listing.unreadable());
         }
         Ok(self.handles.listing(handle)?.unreadable.load(Ordering::Relaxed))
     }
@@ -365,8 +365,12 @@ impl Vault {
     /// The store's.
     pub fn fsyncdir(&self, handle: Handle) -> Result<()> {
         self.check_open()?;
-        if self.handles.sealed_listing(handle)?.is_some() {
-            return Ok(());
+        if let Some(listing) = self.handles.sealed_listing(handle)? {
+            let Some(dir) = self.directory_to_sync(listing.ino())? else { return Ok(()) };
+            let open = self.directory(*dir)?;
+            open.dir.sync().map_err(|e| outcome("sync", open.object(), e))?;
+            self.sync_dir_and_above(*dir)?;
+            return self.check_store();
         }
         let listing = self.handles.listing(handle)?;
         // Runs are made durable one by one.

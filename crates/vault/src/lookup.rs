@@ -25,7 +25,10 @@ impl Vault {
             return Err(Posix::NameTooLong.into());
         }
         if is_sealed(parent) {
-            return self.sealed_lookup(parent, name);
+            return match self.sealed_lookup(parent, name) {
+                Err(error) if is_not_found(&error) => self.lookup_later(parent, name),
+                found => found,
+            };
         }
         if let Some(run) = self.run_named(parent, name) {
             return self.lookup_run(parent, name, &run);
@@ -84,6 +87,10 @@ impl Vault {
 
     /// With whether only this mount changes it.
     fn top_stat(&self, run: &Run) -> Result<(Stat, bool)> {
+        // Sealed since the kernel asked for it: under its name it finds what is there now.
+        if run.is_erased() {
+            return Err(Posix::Stale.into());
+        }
         let object = || format!("runs/{}/tree", run.id);
         let (stat, ours) = match run.opened_body() {
             Some(body) => (body.tree.stat_self(), body.is_ours()),
@@ -112,6 +119,11 @@ impl Vault {
     /// first): about those that came first. `hand` moves on, and begins anew at the table's end.
     pub fn idle_nodes(&self, hand: &mut usize, places: usize) -> Vec<Ino> {
         self.nodes.idle(hand, places)
+    }
+
+    /// Whether the kernel may know the node.
+    pub fn knows_node(&self, ino: Ino) -> bool {
+        self.nodes.sight(ino).kind.is_some()
     }
 
     /// The nodes of runs that were sealed here since this was asked last: nothing of them may stay in memory.

@@ -171,6 +171,15 @@ impl Nodes {
         nodes.filter(|node| Arc::ptr_eq(&node.run, run)).map(|node| node.ino).collect()
     }
 
+    /// Nothing leads to these nodes any more; they go when the kernel lets go of them.
+    pub(crate) fn forget_names(&self, nodes: &[Ino]) {
+        let mut table = self.table();
+        for ino in nodes {
+            table.remove_all_names(*ino);
+            table.drop_if_unused(*ino);
+        }
+    }
+
     /// Keeps the node until [`Nodes::unpin`].
     pub(crate) fn pin(&self, ino: Ino) {
         if let Some(node) = self.table().nodes.get_mut(ino) {

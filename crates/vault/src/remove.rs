@@ -17,11 +17,12 @@ impl Vault {
     /// # Errors
     /// [`Posix::IsDirectory`], [`Posix::NotFound`], [`Posix::ReadOnly`]; the store's.
     pub fn unlink(&self, parent: Ino, name: &[u8]) -> Result<()> {
-        let dir = self.present_directory(parent)?;
-        if self.run_named(parent, name).is_some() {
+        let parent = self.parent_of_present(parent, name)?;
+        let dir = self.present_directory(*parent)?;
+        if self.run_named(*parent, name).is_some() {
             return Err(Posix::IsDirectory.into());
         }
-        let names = self.locks.alone(&[parent]);
+        let names = self.locks.alone(&[*parent]);
         let stored = dir.stored(name)?;
         let stat = dir.dir.stat(&stored.text).map_err(|e| outcome("look up a name in", dir.object(), e))?;
         if stat.kind == Kind::Dir {
@@ -80,11 +81,12 @@ impl Vault {
         if let Some(run) = self.run_named(parent, name) {
             return self.remove_run(parent, name, &run);
         }
-        let dir = self.present_directory(parent)?;
+        let parent = self.parent_of_present(parent, name)?;
+        let dir = self.present_directory(*parent)?;
         dir.body.check_writer()?;
         let stored = dir.stored(name)?;
         let look = || dir.dir.stat(&stored.text).map_err(|e| outcome("look up a name in", dir.object(), e));
-        let (stat, _names) = self.lock_with_child(&[parent], &mut || look().map(Some))?;
+        let (stat, _names) = self.lock_with_child(&[*parent], &mut || look().map(Some))?;
         let stat = stat.ok_or(Posix::NotFound)?;
         if stat.kind != Kind::Dir {
             return Err(Posix::NotDirectory.into());

@@ -67,7 +67,12 @@ impl Vault {
         if let Some(run) = self.run_named(parent, name) {
             return self.rename_run((parent, name), &run, (to, new), how);
         }
+        let source = self.parent_of_present(parent, name)?;
+        let parent = *source;
         let from = self.directory(parent)?;
+        self.check_same_run(&from.run, to)?;
+        let place = self.parent_to_replace(to, new, how)?;
+        let to = *place;
         from.body.check_writer()?;
         let dest = match self.directory(to) {
             Err(e) if to == ROOT && is_not_found(&e) => return Err(Posix::CrossRun.into()),

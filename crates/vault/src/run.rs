@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use runvault_crypto::aead::Engine;
 use runvault_crypto::digest::ct_eq;
-use runvault_format::descriptor::{RunDescriptor, RunKind};
+use runvault_format::descriptor::{After, RunDescriptor, RunKind};
 use runvault_format::ids::{IdentityId, RunId};
 use runvault_format::keys::{RunKey, RunKeys};
 use runvault_format::name;
@@ -34,6 +34,10 @@ pub(crate) struct Run {
     pub(crate) serial: u32,
     /// The gateway that made it.
     maker: IdentityId,
+    /// Its number in the chain of its maker.
+    pub(crate) seq: Option<u64>,
+    /// What it adds to.
+    pub(crate) after: Option<After>,
     /// This gateway has its resume entry.
     pub(crate) held: bool,
     /// Nobody writes it any more.
@@ -44,6 +48,8 @@ pub(crate) struct Run {
     name: Mutex<RunName>,
     body: Mutex<Option<Arc<Body>>>,
     gone: AtomicBool,
+    /// That it has names which an earlier part has too was said.
+    clash_told: AtomicBool,
     changed: Changed,
 }
 
@@ -122,6 +128,8 @@ impl Run {
             opened: descriptor.opened.clone(),
             serial,
             maker: descriptor.signer,
+            seq: descriptor.seq,
+            after: descriptor.after.clone(),
             held,
             seal,
             geometry: descriptor.geometry,
@@ -129,6 +137,7 @@ impl Run {
             name: Mutex::new(name),
             body: Mutex::default(),
             gone: AtomicBool::new(false),
+            clash_told: AtomicBool::new(false),
             changed: Changed::now(),
         })
     }
@@ -141,6 +150,11 @@ impl Run {
     /// Why a machine that would write it may not.
     pub(crate) fn not_held(&self) -> Error {
         Error::not_held(self.id, self.maker)
+    }
+
+    /// Why a machine that took it over may not end it.
+    pub(crate) fn not_maker(&self) -> Error {
+        Error::NotMaker { run: self.id.to_string(), maker: self.maker.to_string() }
     }
 
     /// When something of it was changed last.
@@ -157,9 +171,15 @@ impl Run {
         key.clone().ok_or(Error::Posix(Posix::Stale))
     }
 
-    /// Wipes the key; whoever has a copy of it, or keys that follow from it, drops them.
+    /// Wipes the key, and forgets the name; whoever has a copy of it, or keys that follow from it, drops them.
     pub(crate) fn erase_key(&self) {
         self.key.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.set_name(b"");
+    }
+
+    /// Whether its key was erased here.
+    pub(crate) fn is_erased(&self) -> bool {
+        self.key.lock().unwrap_or_else(PoisonError::into_inner).is_none()
     }
 
     /// Whether it has a seal.
@@ -179,6 +199,11 @@ impl Run {
             self.reopen();
         }
         closed
+    }
+
+    /// Whether this is the first time that a clash of it is met.
+    pub(crate) fn first_clash(&self) -> bool {
+        !self.clash_told.swap(true, Ordering::Relaxed)
     }
 
     /// It is being sealed, or was removed.
@@ -217,8 +242,8 @@ impl Run {
         self.name.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether another machine may give it another name.
-    pub(crate) fn is_named_elsewhere(&self) -> bool {
+    /// Whether another machine may give it another name, or seal it.
+    pub(crate) fn is_elsewhere(&self) -> bool {
         if self.is_sealed() {
             return false;
         }

@@ -4,7 +4,7 @@ use std::sync::{Arc, PoisonError};
 
 use runvault_crypto::random;
 use runvault_crypto::secrets::Secret;
-use runvault_format::descriptor::{RunDescriptor, RunKind};
+use runvault_format::descriptor::{After, How, RunDescriptor, RunKind};
 use runvault_format::ids::{RunId, SessionId};
 use runvault_format::keys::{RunKey, RunKeys};
 use runvault_format::name;
@@ -62,13 +62,35 @@ impl Vault {
             return Err(Posix::Exists.into());
         }
         let scans = self.hold_scans();
-        let run = self.make_run(RunKind::Run, &path)?;
+        let run = self.make_run(RunKind::Run, &path, self.sealed_before(&path)?)?;
         let body = self.body(&run)?;
         let owned = self.own_tree(&body.dir, caller, mode);
         self.add_run(&scans, &run);
         drop(scans);
         owned?;
         self.lookup_run(parent, name, &run)
+    }
+
+    /// The run of that name that was sealed here, and of which this machine may know nothing else: a run that is made
+    /// under its name adds to it.
+    fn sealed_before(&self, path: &[u8]) -> Result<Option<After>> {
+        let Some(gateway) = self.gateway.as_deref() else { return Ok(None) };
+        Ok(gateway.sealed_as(path)?.map(|(run, seal)| After { run, how: How::Continues, seal }))
+    }
+
+    /// A run that adds to a sealed one, of the name and with the top that are shown; the caller makes no other.
+    pub(crate) fn make_continuation(&self, sealed: &Run, name: &[u8], top: &Attr) -> Result<Arc<Run>> {
+        let seal = sealed.seal().ok_or(Posix::Stale)?.hash();
+        let after = After { run: sealed.id, how: How::Continues, seal };
+        let scans = self.hold_scans();
+        let run = self.make_run(RunKind::Run, name, Some(after))?;
+        let body = self.body(&run)?;
+        let owned =
+            self.own_tree(&body.dir, &Caller { uid: top.uid, gid: top.gid, pid: 0, umask: 0 }, top.mode);
+        self.add_run(&scans, &run);
+        drop(scans);
+        owned?;
+        Ok(run)
     }
 
     /// The top directory belongs to who asked for the run.
@@ -87,21 +109,30 @@ impl Vault {
             return Ok(());
         }
         let scans = self.hold_scans();
-        let run = self.make_run(RunKind::Loose, b"loose")?;
+        let run = self.make_run(RunKind::Loose, b"loose", None)?;
         self.add_run(&scans, &run);
         Ok(())
     }
 
-    /// A run, durable in the state folder before the store sees it, whole in the store before it
-    /// has its name there.
-    fn make_run(&self, kind: RunKind, name: &[u8]) -> Result<Arc<Run>> {
-        let gateway = self.gateway.as_deref().ok_or(Posix::ReadOnly)?;
+    /// Nothing that a revoked gateway makes counts: better that it makes nothing.
+    ///
+    /// # Errors
+    /// [`Error::Revoked`].
+    pub(crate) fn require_unrevoked(&self, gateway: &dyn Gateway) -> Result<()> {
         self.authority.refresh();
         let known = self.authority.gateway_key(&gateway.id());
-        if known.is_some_and(|known| known.last_run.is_some()) {
-            return Err(Error::Revoked { gateway: gateway.id().to_string() });
+        match known.and_then(|known| known.until) {
+            Some(_) => Err(Error::Revoked { gateway: gateway.id().to_string() }),
+            None => Ok(()),
         }
-        let draft = self.draft(gateway, kind)?;
+    }
+
+    /// A run, durable in the state folder before the store sees it, whole in the store before it
+    /// has its name there.
+    fn make_run(&self, kind: RunKind, name: &[u8], after: Option<After>) -> Result<Arc<Run>> {
+        let gateway = self.gateway.as_deref().ok_or(Posix::ReadOnly)?;
+        self.require_unrevoked(gateway)?;
+        let draft = self.draft(gateway, kind, after)?;
         let temporary = [b".new-", draft.id.to_string().as_bytes()].concat();
         let object = || format!("runs/.new-{}", draft.id);
         if let Err(error) = self.write_run(gateway, &draft, &temporary, name) {
@@ -126,6 +157,8 @@ impl Vault {
             .map_err(|e| outcome("put in place", object(), e))?;
         self.runs_dir.sync().map_err(|e| outcome("sync", "runs", e))?;
         gateway.commit_run(&draft.id)?;
+        // Read as others will, and remembered as there.
+        runs::read_descriptor(&self.root, &draft.id, &*self.authority)?;
         let serial = self.serials.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let dir = runs::run_dir(&self.root, &draft.id)?;
         let run = Run::new(draft.id, &draft.descriptor, serial, true, None, draft.key, RunName::new(name));
@@ -133,7 +166,7 @@ impl Vault {
         Ok(run)
     }
 
-    fn draft(&self, gateway: &dyn Gateway, kind: RunKind) -> Result<Draft> {
+    fn draft(&self, gateway: &dyn Gateway, kind: RunKind, after: Option<After>) -> Result<Draft> {
         let (mut id, mut session) = ([0u8; 16], [0u8; 16]);
         random::fill(&mut id)?;
         random::fill(&mut session)?;
@@ -153,6 +186,7 @@ impl Vault {
                 kind,
                 &keys,
             );
+            let descriptor = RunDescriptor { after: after.clone(), ..descriptor };
             let text = descriptor.to_text()?;
             made = Some(descriptor);
             Ok(text)
@@ -195,6 +229,10 @@ impl Vault {
         let gateway = self.gateway.as_deref().ok_or(Posix::ReadOnly)?;
         let body = self.body(run)?;
         body.check_writer()?;
+        // Its place in a chain is accounted for by whoever signs that chain.
+        if run.maker() != gateway.id() {
+            return Err(run.not_maker());
+        }
         let _names = self.locks.alone(&[parent, body.top]);
         if body.tree_holds_something()? {
             return Err(Posix::NotEmpty.into());

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard, PoisonError, TryLockError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use runvault_format::header::Kind as Object;
 use runvault_format::ids::{DirId, RunId};
@@ -13,13 +13,13 @@ use runvault_store::backend::Kind;
 
 use crate::api::{Ino, ROOT};
 use crate::run::{Loaded, Run};
-use crate::runs;
-use crate::{Error, Posix, Result, Vault, record};
+use crate::union::{self, Union};
+use crate::{Error, Posix, Result, Vault, record, runs, seal};
 
 /// Components of a folder's path above which no run is looked for.
 const DEPTH_MAX: usize = 8;
-/// Runs whose names are looked at in one scan; the others have their turn in the next ones.
-const NAMES: usize = 64;
+/// Other machines' runs that are looked at in one scan; the rest have their turn in the next ones.
+const AT_ONCE: usize = 64;
 
 /// A directory of `runs/`, as it was found.
 #[derive(Clone)]
@@ -40,8 +40,10 @@ impl Entry {
 /// What one look at `runs/` leaves to the next.
 #[derive(Default)]
 pub(crate) struct Scans {
-    /// The run up to which names were looked at; `None`: all.
-    named: Option<RunId>,
+    /// The run up to which other machines' runs were looked at; `None`: all.
+    looked: Option<RunId>,
+    /// One of them has another name.
+    renamed: bool,
 }
 
 /// The runs in one folder.
@@ -58,6 +60,8 @@ pub(crate) struct RunTable {
     pub(crate) entries: BTreeMap<RunId, Entry>,
     folders: HashMap<Vec<u8>, Folder>,
     pub(crate) loose: Option<Arc<Run>>,
+    /// Runs that are shown as one, by the id of each.
+    pub(crate) unions: HashMap<RunId, Arc<Union>>,
     /// Names in `runs/` that are not ours.
     pub(crate) foreign: u64,
 }
@@ -76,6 +80,12 @@ impl RunTable {
     pub(crate) fn has_runs_below(&self, path: &[u8]) -> bool {
         let below = [path, b"/"].concat();
         self.folders.keys().any(|folder| folder == path || folder.starts_with(&below))
+    }
+
+    /// The run in whose tree it is shown, where that is another one.
+    pub(crate) fn first_of(&self, run: &Run) -> Option<RunId> {
+        let first = self.unions.get(&run.id)?.first()?.id;
+        (first != run.id).then_some(first)
     }
 
     fn show(&mut self, folder: &[u8], name: Vec<u8>, run: &Arc<Run>) {
@@ -120,37 +130,66 @@ impl Vault {
     pub(crate) fn scan(&self, scans: &mut Scans, all: bool) -> Result<()> {
         let listed = runs::list_all(&self.root)?;
         let before = self.table();
-        let mut entries = BTreeMap::new();
+        self.look_at_others(scans, &before.entries);
+        let (mut entries, mut new) = (BTreeMap::new(), Vec::new());
         let foreign = listed.foreign.len() as u64;
-        let mut changed = listed.runs.len() != before.entries.len() || before.foreign != foreign;
-        for id in listed.runs {
-            let entry = match before.entries.get(&id) {
-                Some(Entry::Run(run)) => Entry::Run(run.clone()),
-                Some(known) if !all => known.clone(),
-                _ => {
-                    changed = true;
-                    let Some(entry) = self.load(id) else { continue };
-                    entry
+        for id in &listed.runs {
+            match before.entries.get(id) {
+                Some(Entry::Run(run)) if !run.is_erased() => _ = entries.insert(*id, Entry::Run(run.clone())),
+                Some(known @ (Entry::Closed | Entry::Trouble(_))) if !all => {
+                    _ = entries.insert(*id, known.clone())
                 }
-            };
-            entries.insert(id, entry);
+                _ => new.push(*id),
+            }
         }
-        changed |= self.look_at_names(scans, &entries);
+        let mut changed =
+            listed.runs.len() != before.entries.len() || before.foreign != foreign || !new.is_empty();
+        entries.extend(self.load_all(&new));
+        changed |= std::mem::take(&mut scans.renamed);
         if changed {
             self.replace_table(entries, foreign);
         }
         Ok(())
     }
 
-    /// Looks whether other machines have renamed some of their runs.
-    fn look_at_names(&self, scans: &mut Scans, entries: &BTreeMap<RunId, Entry>) -> bool {
-        let from = scans.named.map_or(Bound::Unbounded, Bound::Excluded);
+    /// Looks whether other machines have renamed or sealed some of their runs. What was sealed is given up here, to be
+    /// found as that.
+    fn look_at_others(&self, scans: &mut Scans, entries: &BTreeMap<RunId, Entry>) {
+        let from = scans.looked.map_or(Bound::Unbounded, Bound::Excluded);
         let runs = entries.range((from, Bound::Unbounded)).filter_map(|(_, entry)| entry.run());
-        let turn: Vec<_> = runs.filter(|run| run.is_named_elsewhere()).take(NAMES).collect();
-        scans.named = turn.get(NAMES - 1).map(|run| run.id);
-        let looked = turn.into_iter().map(|run| run.look_at_name(&self.root));
-        // One whose name cannot be read keeps the one that it had.
-        looked.fold(false, |changed, renamed| changed | renamed.unwrap_or(false))
+        let turn: Vec<_> = runs.filter(|run| run.is_elsewhere()).take(AT_ONCE).collect();
+        scans.looked = turn.get(AT_ONCE - 1).map(|run| run.id);
+        for run in turn {
+            if !run.held && seal::has_seal(&self.root, &run.id).unwrap_or(false) {
+                self.give_up(run);
+            } else {
+                // One whose name cannot be read keeps the one that it had.
+                scans.renamed |= run.look_at_name(&self.root).unwrap_or(false);
+            }
+        }
+    }
+
+    /// On all cores: each takes some signatures, and an envelope.
+    fn load_all(&self, runs: &[RunId]) -> Vec<(RunId, Entry)> {
+        let (next, found) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+        let work = || {
+            while let Some(id) = runs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let entry = self.load(*id);
+                let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+                found.extend(entry.map(|entry| (*id, entry)));
+            }
+        };
+        std::thread::scope(|scope| {
+            let threads = std::thread::available_parallelism().map_or(1, usize::from);
+            for _ in 1..threads.min(runs.len()) {
+                // A machine that gives no more threads is only slower.
+                if std::thread::Builder::new().spawn_scoped(scope, work).is_err() {
+                    break;
+                }
+            }
+            work();
+        });
+        found.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// `None`: it was removed meanwhile.
@@ -207,6 +246,7 @@ impl Vault {
         let runs: Vec<Arc<Run>> = table.runs().cloned().collect();
         let shown = self.loose_run().filter(|shown| runs.iter().any(|run| Arc::ptr_eq(run, shown)));
         table.loose = shown.or_else(|| first_loose(&runs, !self.read_only()));
+        table.unions = union::unions(&runs, &*self.authority, self.gateway.is_some());
         self.name_runs(&mut table, &runs);
         *self.runs.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
     }
@@ -228,8 +268,12 @@ impl Vault {
         }
         let mut folders: HashMap<Vec<u8>, Option<Vec<u8>>> = HashMap::new();
         let mut wanted: BTreeMap<Vec<u8>, Vec<Arc<Run>>> = BTreeMap::new();
-        for run in named {
-            let name = run.name();
+        for run in named.into_iter().filter(|run| table.first_of(run).is_none()) {
+            let mut name = run.name();
+            // What only says that it adds to a run must not pass for that one.
+            if run.after.is_some() && !run.held {
+                name = with_id(&name, run);
+            }
             let (folder, last) = split(&name);
             let shown = folders.entry(folder.to_vec()).or_insert_with(|| self.shown_folder(&tops, folder));
             let shown = if let Some(shown) = shown {

@@ -12,7 +12,7 @@ use runvault_store::backend::Dir;
 use runvault_store::read_whole::read_whole;
 use runvault_store::replace;
 
-use crate::authority::{Authority, ChainPlace, EnvelopeFile, Sealed};
+use crate::authority::{Authority, ChainPlace, EnvelopeFile, MadeRun, Sealed};
 use crate::outcome::{is_not_found, opened, part_opened};
 use crate::run_life::DIR_MODE;
 use crate::{Damage, Error, Result, sys};
@@ -158,23 +158,23 @@ fn verify_descriptor(
         .ok_or_else(|| refuse(run, format!("its signer {} is no gateway of this vault", claimed.signer)))?;
     let text = note.verify(&claimed.signer, &key.sign).map_err(named)?;
     let descriptor = text.parse(RunDescriptor::parse_text).map_err(named)?;
-    if let Some(last) = key.last_run {
-        let (signer, end) = (claimed.signer, last.seq);
-        // A run without a number cannot show that it was made before the end.
-        if descriptor.seq.is_none_or(|seq| seq > end) {
-            return Err(refuse(run, format!("the runs of its signer {signer} end at number {end}")));
-        }
-        // Whoever has the key can number a run as he likes.
-        if descriptor.seq == Some(end) && last.hash != Some(text_hash(note.text)) {
-            let what = format!("it is not the run number {end} with which those of its signer {signer} end");
-            return Err(refuse(run, what));
-        }
+    let last = key.until.map(|until| until.run);
+    if let Some(why) = last.and_then(|last| last.refuses("run", descriptor.seq, || text_hash(note.text))) {
+        return Err(refuse(run, format!("{why} (gateway {})", claimed.signer)));
     }
     if descriptor.vault != authority.vault_id() {
         return Err(refuse(run, "it belongs to another vault"));
     }
     if descriptor.run != *run {
         return Err(refuse(run, format!("it is that of run {}", descriptor.run)));
+    }
+    if let Some(seq) = descriptor.seq {
+        authority.note_run(&MadeRun {
+            gateway: descriptor.signer,
+            seq,
+            hash: text_hash(note.text),
+            run: *run,
+        });
     }
     Ok(descriptor)
 }

@@ -18,11 +18,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use runvault_crypto::digest::sha256;
-use runvault_crypto::random;
+use runvault_crypto::{random, registers};
 use runvault_format::descriptor::RunKind;
 use runvault_format::digests::{self, Kind as Digested, Line};
 use runvault_format::header::Kind;
-use runvault_format::ids::{Digest, RunId};
+use runvault_format::ids::{Digest, IdentityId, RunId};
 use runvault_format::manifest::Manifest;
 use runvault_format::note::{Note, text_hash};
 use runvault_format::pins::{self, Pinned};
@@ -45,7 +45,7 @@ use crate::lease::Holding;
 use crate::outcome::part_opened;
 use crate::run::Run;
 use crate::run_life::{DIR_MODE, remove_all};
-use crate::{Damage, Error, Posix, Result, Vault, runs, sys};
+use crate::{Damage, Error, Posix, Result, Vault, buffers, runs, sys};
 
 const SEAL: &[u8] = b"seal";
 /// Until the rename that commits it.
@@ -109,7 +109,7 @@ impl Vault {
     ///
     /// # Errors
     /// [`Posix::Busy`] while a file of it is open; [`Posix::NotPermitted`] for the files outside any run;
-    /// [`Error::NotHeld`], [`Error::NotMaker`], [`Error::Sealed`], [`Error::Held`]; the store's.
+    /// [`Error::NotHeld`], [`Error::NotMaker`], [`Error::Revoked`], [`Error::Sealed`], [`Error::Held`]; the store's.
     pub fn seal(&self, run: &RunId, about: About<'_>, progress: &mut dyn FnMut(u64, u64)) -> Result<Outcome> {
         self.check_open()?;
         let gateway = self.gateway.as_deref().ok_or(Posix::ReadOnly)?;
@@ -126,9 +126,10 @@ impl Vault {
         if !run.held {
             return Err(run.not_held());
         }
-        if run.maker() != gateway.id() {
-            return Err(Error::NotMaker { run: run.id.to_string(), maker: run.maker().to_string() });
+        if !self.may_seal(&run, &gateway.id()) {
+            return Err(run.not_maker());
         }
+        self.require_unrevoked(gateway)?;
         if has_seal(&self.root, &run.id)? {
             // It was put in place, and what comes after that failed.
             self.finish_seal(gateway, &run)?;
@@ -160,6 +161,11 @@ impl Vault {
         }
     }
 
+    /// Whether that gateway's seal of a run counts: it made the run, or was admitted to it.
+    pub(crate) fn may_seal(&self, run: &Run, gateway: &IdentityId) -> bool {
+        run.maker() == *gateway || self.authority.is_admitted(gateway, Some(&run.id))
+    }
+
     /// What comes after the commit: the seal is read back, and the run's key erased.
     fn finish_seal(&self, gateway: &dyn Gateway, run: &Arc<Run>) -> Result<()> {
         let object = |part: &str| format!("runs/{}{part}", run.id);
@@ -168,7 +174,12 @@ impl Vault {
         let tree = dir.open_dir(b"tree").map_err(|e| part_opened("open", object("/tree"), e))?;
         let context = run.reader(&tree)?;
         let seal = read_back::read_back(&self.root, &dir, &run.id, &*self.authority, &context)?;
-        gateway.commit_seal(&run.id)?;
+        if seal.note.gateway == gateway.id() {
+            gateway.commit_seal(&run.id, &run.name())?;
+        } else {
+            // Who took the run over has sealed it.
+            gateway.release(&run.id)?;
+        }
         self.authority.note_seal(&run.id, &seal.hash);
         self.let_go_of(run);
         Ok(())
@@ -199,7 +210,6 @@ impl Vault {
             dir.open_dir(b"tree").map_err(|e| part_opened("open", format!("runs/{}/tree", run.id), e))?;
         dir.sync_fs().map_err(|e| Error::store("sync", format!("runs/{}", run.id), e))?;
         let context = run.reader(&tree)?;
-        self.authority.refresh();
         let outcome = Making { vault: self, gateway, run, dir: &dir, context: &context, holding: &holding }
             .make(about, progress);
         if let Err(error) = holding.give_up() {
@@ -211,13 +221,22 @@ impl Vault {
     /// Nothing of it is held here any more; who may read sealed runs finds it as one.
     fn let_go_of(&self, run: &Arc<Run>) {
         self.change_table(|entries| _ = entries.remove(&run.id));
-        self.dirs.drop_run(run);
-        run.mark_gone();
-        run.erase_key();
-        self.sealed_away().extend(self.nodes.of_run(run));
+        self.give_up(run);
         if let Err(error) = self.scan(&mut self.hold_scans(), false) {
             log::warn!("run {} is looked for again later: {error}", run.id);
         }
+    }
+
+    /// Nothing of it is held in memory any more, and the kernel is told to ask again.
+    pub(crate) fn give_up(&self, run: &Arc<Run>) {
+        self.dirs.drop_run(run);
+        run.mark_gone();
+        run.erase_key();
+        let nodes = self.nodes.of_run(run);
+        self.nodes.forget_names(&nodes);
+        self.sealed_away().extend(nodes);
+        buffers::empty_all();
+        registers::wipe();
     }
 
     /// A seal that a killed process had committed, and not told its state folder.
@@ -266,15 +285,16 @@ impl Making<'_> {
         let mut lines = std::mem::take(&mut survey.lines);
         let (manifest_sha256, manifest_id) = self.write_manifest(survey, text, &*new)?;
         let verified = runs::read_descriptor(&self.vault.root, &self.run.id, &*self.vault.authority)?;
-        for (name, path) in [("run.json", "run.json"), (MANIFEST, "seal/manifest"), (PINS, "seal/pins")] {
-            let from = if name == "run.json" { &**self.dir } else { &*new };
-            let kind = Digested::File(self.hash(from, name)?);
-            lines.push(Line { path: path.to_owned(), kind });
+        let sealed = self.vault.authority.seal_run(&self.run.id, &self.run.key()?)?;
+        self.put_envelopes(&*new, &sealed)?;
+        for name in ["run.json", "name"] {
+            lines.push(Line { path: name.to_owned(), kind: Digested::File(self.hash(&**self.dir, name)?) });
+        }
+        for name in [MANIFEST, PINS].into_iter().chain(sealed.of_the_vault().map(|e| e.name.as_str())) {
+            lines.push(Line { path: format!("seal/{name}"), kind: Digested::File(self.hash(&*new, name)?) });
         }
         let digests = digests::encode(lines);
         self.put(&*new, DIGESTS, &digests)?;
-        let sealed = self.vault.authority.seal_run(&self.run.id, &self.run.key()?)?;
-        self.put_envelopes(&*new, &sealed)?;
         let run_note = Note::parse(&verified.note).map_err(|e| self.damaged("run.json", e))?;
         let run_note = text_hash(run_note.text);
         let mut n = 0;
@@ -375,13 +395,13 @@ impl Making<'_> {
     fn put_envelopes(&self, new: &dyn Dir, sealed: &Sealed) -> Result<()> {
         for envelope in &sealed.envelopes {
             runs::put_envelope(&self.vault.root, &self.run.id, envelope)?;
-            if envelope.name.starts_with("vault-") {
-                self.put(new, &envelope.name, &envelope.bytes)?;
-            }
+        }
+        for envelope in sealed.of_the_vault() {
+            self.put(new, &envelope.name, &envelope.bytes)?;
         }
         // Soon the key is nowhere else.
         let keys = self.dir.open_dir(b"keys").map_err(|e| self.failed("open", "keys", e))?;
-        for envelope in sealed.envelopes.iter().filter(|envelope| envelope.name.starts_with("vault-")) {
+        for envelope in sealed.of_the_vault() {
             for dir in [&*keys, new] {
                 let found = read_back::fresh(dir, &envelope.name, envelope.bytes.len());
                 if found.map_err(|e| self.failed("read back", &envelope.name, e))? != envelope.bytes {

@@ -8,12 +8,13 @@ mod file;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use runvault_format::ids::{DirId, RunId};
+use runvault_format::ids::{Digest, DirId, RunId};
 use runvault_format::manifest::{self, Header, Kind, Record};
 use runvault_format::name;
 use runvault_format::pins::Pinned;
 use runvault_store::backend::{self, Dir, Time};
 
+pub(crate) use self::calls::SealedListing;
 pub(crate) use self::file::SealedFile;
 use crate::api::{Attr, Ino};
 use crate::file::RunContext;
@@ -165,7 +166,21 @@ impl SealedTree {
         if let Some(dir) = self.dirs().get(&i) {
             return Ok(dir.clone());
         }
-        // From the top down: a path may be deeper than a stack.
+        let mut dir = self.context.tree.clone();
+        for (at, record) in &self.way(i)? {
+            let stored = self.stored_name(record)?;
+            dir = dir.open_dir(&stored).map_err(|e| self.not_there(*at, e))?;
+            let mut dirs = self.dirs();
+            if dirs.len() >= DIRS {
+                dirs.clear();
+            }
+            dirs.insert(*at, dir.clone());
+        }
+        Ok(dir)
+    }
+
+    /// The entries from below the top down to one; a path may be deeper than a stack.
+    fn way(&self, i: u32) -> Result<Vec<(u32, Record)>> {
         let (mut way, mut at) = (Vec::new(), i);
         while at != 0 {
             let record = self.record(at)?;
@@ -176,17 +191,13 @@ impl SealedTree {
             way.push((at, record));
             at = parent;
         }
-        let mut dir = self.context.tree.clone();
-        for (at, record) in way.iter().rev() {
-            let stored = self.stored_name(record)?;
-            dir = dir.open_dir(&stored).map_err(|e| self.not_there(*at, e))?;
-            let mut dirs = self.dirs();
-            if dirs.len() >= DIRS {
-                dirs.clear();
-            }
-            dirs.insert(*at, dir.clone());
-        }
-        Ok(dir)
+        way.reverse();
+        Ok(way)
+    }
+
+    /// Names from the run's top to an entry.
+    fn path(&self, i: u32) -> Result<Vec<Vec<u8>>> {
+        self.way(i)?.iter().map(|(_, record)| self.name(record)).collect()
     }
 
     fn dirs(&self) -> MutexGuard<'_, HashMap<u32, Arc<dyn Dir>>> {
@@ -281,6 +292,11 @@ impl RunSeal {
     /// Of a seal that was verified.
     pub(crate) fn new(seal: Seal) -> Self {
         Self { seal, tree: Mutex::default() }
+    }
+
+    /// Of its note's text.
+    pub(crate) fn hash(&self) -> Digest {
+        self.seal.hash
     }
 
     /// Opened when something of the run is asked for.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use runvault_crypto::registers;
 use runvault_store::backend::{Dir, Space};
 
 pub use self::status::{RunStatus, Status};
@@ -187,6 +188,7 @@ impl Vault {
         }
         self.sweep_files();
         self.close_idle_bodies();
+        registers::wipe();
         first.and(self.trim_unsynced()).and(self.look_for_runs())
     }
 

@@ -15,7 +15,7 @@ use runvault_store::doubles::observe::Op;
 use runvault_store::read_whole::read_whole;
 use runvault_store::replace::replace;
 use runvault_vault::authority::Authority;
-use runvault_vault::authority::LastRun;
+use runvault_vault::authority::{Last, Until};
 use runvault_vault::check::check;
 use runvault_vault::runs;
 use runvault_vault::{CheckEvent, CheckSummary, Damage, Error, Posix, Result, Unproven, takeover};
@@ -446,15 +446,14 @@ fn the_runs_of_an_ended_gateway_count_up_to_its_end() {
         let found = runs::read_descriptor(&fixture.root, &run, &*fixture.authority).ok()?;
         (found.descriptor.seq == Some(2)).then(|| text_hash(Note::parse(&found.note).unwrap().text))
     });
-    let end = LastRun { seq: 2, hash: Some(of_two.unwrap()) };
-    Arc::get_mut(&mut fixture.authority).unwrap().last_run = Some(end);
+    let until = |hash| Until { run: Last { n: 2, hash: Some(hash) }, seal: Last { n: 0, hash: None } };
+    Arc::get_mut(&mut fixture.authority).unwrap().until = Some(until(of_two.unwrap()));
     assert_eq!(fixture.reader().list("").unwrap(), ["one", "two"]);
     let (summary, found) = checked(&fixture);
     assert_eq!((summary.runs, summary.damages), (2, 1));
     assert!(found[0].2.contains("end at number 2"), "{found:?}");
     // Another run under the last number is none of those that count.
-    let other = LastRun { hash: Some(Digest([1; 32])), ..end };
-    Arc::get_mut(&mut fixture.authority).unwrap().last_run = Some(other);
+    Arc::get_mut(&mut fixture.authority).unwrap().until = Some(until(Digest([1; 32])));
     assert_eq!(fixture.reader().list("").unwrap(), ["one"]);
 }
 

@@ -6,14 +6,16 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 use common::{CALLER, Fixture, Mount, WRITE, posix};
 use proptest::prelude::Rng;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 use runvault_crypto::digest::sha256;
-use runvault_format::ids::RunId;
+use runvault_format::ids::{Digest, RunId};
 use runvault_format::manifest::Kind;
 use runvault_store::backend::Kind as Stored;
+use runvault_vault::authority::{Last, Until};
 use runvault_vault::seal::{self, Change, Outcome, Summary};
 use runvault_vault::{Error, Posix};
 
@@ -74,8 +76,11 @@ fn a_run_is_sealed_as_it_is_and_can_only_be_read_from_then_on() {
     let mount = fixture.writer();
     everything(&mount);
     let run = id(&mount);
+    let top = mount.ino("run").unwrap();
     let summary = sealed(&mount);
     assert_eq!((summary.run, summary.n, summary.files), (run, 1, 12));
+    // Whoever stands in the run's old folder is sent to look under its name.
+    assert_eq!(posix(mount.getattr(top, None)), Posix::Stale);
     assert!(summary.foreign.is_empty() && fixture.state.session(&run).is_none(), "{summary:?}");
     assert_eq!(mount.get("run/RunInfo.xml").unwrap(), b"<RunInfo/>");
     mount.close().unwrap();
@@ -104,7 +109,7 @@ fn a_run_is_sealed_as_it_is_and_can_only_be_read_from_then_on() {
     assert!(reader.put("run/new", b"x").is_err());
     // Neither does its own gateway write it again, nor another take it over; the next seal follows this one.
     let again = fixture.writer();
-    assert!(matches!(again.put("run/new", b"x"), Err(Error::Sealed { .. })));
+    assert!(matches!(again.remove("run/RunInfo.xml"), Err(Error::Sealed { .. })));
     assert!(matches!(try_seal(&again), Err(Error::Sealed { .. })));
     let other = common::State::new(4);
     let taken = runvault_vault::takeover::takeover(&fixture.root, authority, &other, &run);
@@ -323,8 +328,8 @@ fn copy(from: &Path, to: &Path) {
 fn tamper(random: &mut TestRng, run: &Path, older: &Path) -> Option<String> {
     let mut pick = |n: usize| random.next_u64() as usize % n.max(1);
     let mut files = files_below(&run.join("tree"));
-    files.extend(files_below(&run.join("seal")).into_iter().filter(|f| !f.ends_with("vault-1")));
-    files.push(run.join("run.json"));
+    files.extend(files_below(&run.join("seal")));
+    files.extend([run.join("run.json"), run.join("name")]);
     let dirs = dirs_below(&run.join("tree"));
     let (act, file, other) = (pick(11), files[pick(files.len())].clone(), files[pick(files.len())].clone());
     let (dir, dir2) = (dirs[pick(dirs.len())].clone(), dirs[pick(dirs.len())].clone());
@@ -477,6 +482,50 @@ fn every_tampering_is_named_with_and_without_the_key() {
     assert_eq!((scrub().unwrap(), verify().unwrap()), (vec![], vec![]), "what was put back is as it was");
     for word in ["damaged", "missing", "added", "changed", "swapped", "older"] {
         assert!(words.contains(word), "{word} was never said: {words:?}");
+    }
+}
+
+#[test]
+fn seals_of_an_ended_gateway_count_up_to_its_end() {
+    let mut fixture = Fixture::on_disk();
+    let mount = fixture.writer();
+    everything(&mount);
+    let run = id(&mount);
+    sealed(&mount);
+    mount.close().unwrap();
+    drop(mount);
+    let load = |fixture: &Fixture| seal::Seal::load(&fixture.root, &run, &*fixture.authority);
+    let hash = load(&fixture).unwrap().hash;
+    let mut ended = |n, hash| {
+        let until = Until { run: Last { n: 9, hash: None }, seal: Last { n, hash } };
+        Arc::get_mut(&mut fixture.authority).unwrap().until = Some(until);
+        load(&fixture).map(|_| ()).map_err(|e| e.to_string())
+    };
+    assert_eq!(ended(2, None), Ok(()));
+    assert_eq!(ended(1, Some(hash)), Ok(()));
+    assert!(ended(1, Some(Digest([1; 32]))).unwrap_err().contains("it is not the seal number 1"));
+    assert!(ended(0, None).unwrap_err().contains("the seals of its signer end at number 0"));
+    // It makes no more of them.
+    ended(1, Some(hash)).unwrap();
+    let mount = fixture.writer();
+    let made = mount.make_dir("other");
+    assert!(matches!(made, Err(Error::Revoked { .. })), "{made:?}");
+}
+
+/// Nobody reads to the end of what has no end.
+#[test]
+fn a_file_that_was_let_grow_is_named_without_reading_it() {
+    let rewritten = Rewritten::new();
+    let Rewritten { fixture, run, dir, .. } = &rewritten;
+    for part in ["seal/digests", "run.json", "tree"] {
+        let path = if part == "tree" { files_below(&dir.join(part))[0].clone() } else { dir.join(part) };
+        fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(1 << 42).unwrap();
+        match seal::scrub(&fixture.root, run, &*fixture.authority, &|_, _| ()) {
+            Ok(findings) => assert!(!findings.is_empty(), "{part}"),
+            Err(Error::Damaged { .. }) => {}
+            Err(other) => panic!("{part}: {other}"),
+        }
+        rewritten.restore();
     }
 }
 

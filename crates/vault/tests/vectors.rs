@@ -20,7 +20,7 @@ use runvault_format::keys::{Place, RunKey, RunKeys, place};
 use runvault_format::size::Geometry;
 use runvault_store::backend::{Access, Dir};
 use runvault_store::doubles::memory::MemoryDir;
-use runvault_vault::authority::LastRun;
+use runvault_vault::authority::{Last, Until};
 use runvault_vault::file::{FileObject, RunContext};
 use runvault_vault::{Damage, Error, Result, record, runs};
 use serde_json::{Value, json};
@@ -147,9 +147,9 @@ fn descriptors_of_runs() {
         let vault = v["vault"].as_str().unwrap().parse().unwrap();
         let mut chain = Chain::of(vault, gateways.collect());
         let until = &v["gateways"][0]["until"];
-        chain.last_run = until["seq"].as_u64().map(|seq| {
+        chain.until = until["seq"].as_u64().map(|n| {
             let hash = until["hash"].as_str().map(|hash| hash.parse().unwrap());
-            LastRun { seq, hash }
+            Until { run: Last { n, hash }, seal: Last { n: 0, hash: None } }
         });
         let found = runs::read_descriptor(&root, &run, &chain)?.descriptor;
         let keys = RunKeys::derive(&RunKey(Secret::copy_from(&array(&v["rk"]))), &run, Engine::fastest());

@@ -101,7 +101,8 @@ def take_envelopes(zero, data):
 
 OUTLINE = table(n=INT, quorum=U8, custodians=many(CUSTODIAN), epoch=U32, gateways=GATEWAYS, readers=READERS)
 OPERATION = one_of(
-    **{"enrol-gateway": table(gateway=HEX16), "revoke-gateway": table(gateway=HEX16), "rotate": table(epoch=U32)}
+    **{"enrol-gateway": table(gateway=HEX16), "revoke-gateway": table(gateway=HEX16),
+       "admit-gateway": table(gateway=HEX16, run=or_null(HEX16)), "rotate": table(epoch=U32)}
 )
 REQUEST = table(vault=HEX32, head=table(n=INT, hash=HEX32), op=OPERATION, reason=clean_text(0, 1024),
                 releases_share=boolean, executor=table(kem=KEM, sign=SIGN), created=time, expires=time,
@@ -194,6 +195,13 @@ def verify_operation(operation, before, state, chain):
     if "revoke-gateway" in operation:
         verify_revocation(operation["revoke-gateway"]["gateway"], before, state, chain)
         return
+    if "admit-gateway" in operation:
+        known = next((g for g in before["gateways"] if g["id"] == operation["admit-gateway"]["gateway"]), None)
+        chain(known is not None, "not enrolled")
+        chain(known["until"] is None, "ended before")
+        chain(state["epochs"][-1]["made"] == before["epochs"][-1]["made"], "admission")
+        chain(outline(state) == expected, "the operation changes something else")
+        return
     gateway, gateways = operation["enrol-gateway"]["gateway"], state["gateways"]
     chain(gateway not in [g["id"] for g in before["gateways"]], "enrolled before")
     chain(gateways and gateways[-1]["id"] == gateway and gateways[-1]["until"] is None, "enrolment")
@@ -215,7 +223,10 @@ def verify_revocation(gateway, before, state, chain):
 
 
 def follow(zero, zero_file, log, state_file, line_file=lambda n: None):
-    """The newest state and head of a chain; `state_file(n)` and `line_file(n)` give those files, or None."""
+    """The newest state and head of a chain, the state's hash, and who was admitted, as (gateway, run or None).
+
+    `state_file(n)` and `line_file(n)` give those files, or None."""
+    admitted = set()
     state, head = zero, {"n": 0, "hash": zero["vault"]}
     state_hash = sha256(text("state", zero)).hex()
     if zero_file is not None:
@@ -227,6 +238,9 @@ def follow(zero, zero_file, log, state_file, line_file=lambda n: None):
         line = parse_line(utf8(data), LINE)
         state = verify_line(line, head, state, after or state_file(line["n"]))
         head, state_hash = {"n": line["n"], "hash": sha256(data).hex()}, line["result"]["state"]
+        admission = line["request"]["op"].get("admit-gateway")
+        if admission:
+            admitted.add((admission["gateway"], admission["run"]))
 
     for data in log.split(b"\n")[:-1]:
         take(data, None)
@@ -234,7 +248,7 @@ def follow(zero, zero_file, log, state_file, line_file=lambda n: None):
         data, newline, after = executed.partition(b"\n")
         demand(newline, "truncated", f"line-{head['n'] + 1}")
         take(data, after)
-    return state, head, state_hash
+    return state, head, state_hash, admitted
 
 
 def open_epochs(identity, state):

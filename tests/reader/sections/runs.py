@@ -52,6 +52,33 @@ def verify_run(data, run_id, vault, gateways):
     return run
 
 
+# 8.1 Continuations
+
+def parts_of(runs, admitted):
+    """The runs (of kind `run`) of several parts, each with its parts in order. `runs` have the fields of run.json that tell, and `seal`, the
+    hash of the run's seal or None; `admitted` has (gateway, run), with None for every run."""
+    by_id = {run["run"]: run for run in runs}
+
+    def first_of(run):
+        """What it continues in the end; None where it only says that it does."""
+        at, signers = run, [run["signer"]]
+        while at["after"] is not None and len(signers) <= len(runs):
+            after, at = at["after"], by_id.get(at["after"]["run"])
+            if at is None or after["how"] != "continues" or at["seal"] is None or at["seal"] != after["seal"]:
+                return None
+            signers.append(at["signer"])
+        allowed = {at["signer"]} | {gateway for gateway, run in admitted if run in (None, at["run"])}
+        return at if at["after"] is None and set(signers) <= allowed else None
+
+    groups = {run["run"]: [] for run in runs}
+    for run in runs:
+        first = first_of(run)
+        if first is not None and first is not run:
+            place = (run["signer"] != first["signer"], run["signer"], run["seq"], run["run"])
+            groups[first["run"]].append(place)
+    return [[first] + [place[-1] for place in sorted(later)] for first, later in groups.items() if later]
+
+
 def keys_of(run, rk):
     """The keys of a run, whose run.json commits to the opened key."""
     keys = RunKeys(bytes.fromhex(run["run"]), rk)

@@ -144,7 +144,7 @@ def parse_pins(data):
 
 # 17.4 Digests
 
-PATH = re.compile(r"(?:[a-z0-9_.]+/)*[a-z0-9_.]+")
+PATH = re.compile(r"(?:[a-z0-9_.-]+/)*[a-z0-9_.-]+")
 LINE = re.compile(r"(?:(?P<file>[0-9a-f]{64})  |# (?:(?P<kind>dir|fifo|socket|char|block)|link (?P<link>[0-9a-f]{64})) )"
                   r"(?P<path>.*)")
 
@@ -170,16 +170,24 @@ def parse_digests(data):
 class Seal:
     """The seal of a run that was opened."""
 
-    def __init__(self, run, gateways):
+    def __init__(self, run, gateways, admitted):
         self.run = run
         with run.dir.dir("seal") as seal:
             data = seal.read("seal.note", 1 << 20)
             note, described = Note(data), run.descriptor
-            gateway = next(g for g in gateways if g["id"] == described["signer"])
-            self.note = parse_seal_text(note.signed_by(described["signer"], un64(gateway["sign"])))
+            signer = parse_seal_text(note.text)["gateway"]
+            may = signer == described["signer"] or (signer, run.id.hex()) in admitted
+            gateway = next((g for g in gateways if g["id"] == signer), None)
+            demand(may and gateway is not None, "seal", "of a gateway that may not seal it")
+            text = note.signed_by(signer, un64(gateway["sign"]))
+            self.note = parse_seal_text(text)
+            if gateway["until"] is not None:
+                end = gateway["until"]
+                demand(self.note["n"] <= end["seals"], "seal", "the gateway's time is over")
+                last = self.note["n"] == end["seals"]
+                demand(not last or sha256(text).hex() == end["seals_hash"], "seal", "not the gateway's last seal")
             run_note = sha256(Note(run.dir.read("run.json", 1 << 20)).text).hex()
-            mine = (run.id.hex(), described["signer"], run_note)
-            demand((self.note["run"], self.note["gateway"], self.note["run_note"]) == mine, "seal", "of another run")
+            demand((self.note["run"], self.note["run_note"]) == (run.id.hex(), run_note), "seal", "of another run")
             digests = seal.read("digests", 1 << 31)
             demand(sha256(digests).hex() == self.note["digests_sha256"], "digests", "not what the seal names")
             self.digests = parse_digests(digests)
@@ -211,6 +219,10 @@ class Seal:
             except (Refusal, OSError) as refusal:
                 refuse(path.encode(), refusal)
         signed = {path for path, _, _ in self.digests}
+        with self.run.dir.dir("seal") as seal:
+            for path in below(seal, "seal"):
+                if path not in signed | {"seal/seal.note", "seal/digests"}:
+                    refuse(path.encode(), Refusal("digests", "added"))
         with self.run.dir.dir("tree") as tree:
             for path in below(tree, "tree"):
                 if path not in signed:

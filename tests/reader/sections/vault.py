@@ -22,7 +22,7 @@ class Vault:
             demand(named == self.id, "state", "vault.json names another vault")
             pin = (options.fingerprint or self.id.hex()).lower()
             demand(pin == self.id.hex(), "state", "another vault than the fingerprint's")
-            self.state, self.head, _ = follow(state_zero(genesis, self.id), read_if(custody, "state-0"),
+            self.state, self.head, _, self.admitted = follow(state_zero(genesis, self.id), read_if(custody, "state-0"),
                                               read_if(custody, "audit.log", 1 << 30) or b"",
                                               lambda n: read_if(custody, f"state-{n}"),
                                               lambda n: read_if(custody, f"line-{n}", 4 << 20))

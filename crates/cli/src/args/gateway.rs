@@ -1,8 +1,11 @@
 //! Arguments of the commands about the machines that write.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueHint};
+
+use runvault_custody::kek_home::Wish;
 
 use super::Who;
 use super::keys::label;
@@ -14,6 +17,7 @@ use super::keys::label;
 Examples:
   runvault gateway list /srv/store
   runvault gateway enroll --help         let one in: with the owner's passphrase, or by a request
+  runvault gateway admit --help          let one add to runs of others
   runvault gateway revoke --help         end one whose key was stolen")]
 pub struct Gateway {
     #[command(subcommand)]
@@ -22,6 +26,7 @@ pub struct Gateway {
 
 #[derive(Debug, Subcommand)]
 pub enum GatewayCommand {
+    Admit(GatewayAdmit),
     Enroll(GatewayEnroll),
     List(GatewayList),
     Revoke(GatewayRevoke),
@@ -39,6 +44,8 @@ Examples:
                                            on the machine itself; asks for the owner's passphrase
   runvault gateway enroll /srv/store --fingerprint 2f6c... --name novaseq-1 --out novaseq-1.req
                                            on a machine where that must not be typed; prints an id
+  runvault gateway enroll /srv/store --fingerprint 2f6c... --kek tpm
+                                           a copy of the state folder is then nothing without this machine
   runvault gateway enroll /srv/store --request novaseq-1.req
                                            the owner, elsewhere; compare the id that it prints
   runvault mount --ingest /srv/store /mnt/runs")]
@@ -55,9 +62,41 @@ pub struct GatewayEnroll {
     /// Write a request for the owner to this file, and sign nothing (an existing file is refused)
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "request")]
     pub out: Option<PathBuf>,
+    /// Where a new state folder keeps the key that seals the keys of its open runs, replaced at every seal: in a file of
+    /// its own (file), or in the TPM, by tpm2-tools (tpm, or tpm:0x01800010 for that NV index and the next) [default: file]
+    #[arg(long, value_name = "HOME", value_parser = kek, conflicts_with = "request")]
+    pub kek: Option<Wish>,
     /// Sign for the machine that wrote this request
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub request: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub who: Who,
+}
+
+/// Let a machine add to the sealed runs of others, or seal one that it took over
+///
+/// A run that was sealed can be added to: results of an analysis become a run of their own with its own seal, shown in
+/// the same folder. The machine that made the run may do that anyway; any other must be admitted by the owner, to one
+/// run or, without RUN, to all. It never changes what was sealed. `takeover` admits this machine to the run by itself.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  runvault gateway admit /srv/store analysis-1                       an analysis server, to every run
+  runvault gateway admit /srv/store analysis-1 240131_A01234_0042_AHXYZ")]
+pub struct GatewayAdmit {
+    /// The store
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub store: PathBuf,
+    /// The machine's name or id
+    pub name: String,
+    /// The run, by its name or id [default: it may add to every run, and seal none of others]
+    pub run: Option<OsString>,
+    /// Why, for the audit log
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub reason: String,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -105,4 +144,17 @@ pub struct GatewayRevoke {
     pub json: bool,
     #[command(flatten)]
     pub who: Who,
+}
+
+fn kek(text: &str) -> Result<Wish, String> {
+    let unknown = || format!("{text}: neither file nor tpm nor tpm:0xNV");
+    match text.split_once(':') {
+        None if text == "file" => Ok(Wish::File),
+        None if text == "tpm" => Ok(Wish::Tpm(None)),
+        Some(("tpm", index)) => {
+            let digits = index.strip_prefix("0x").ok_or_else(unknown)?;
+            u32::from_str_radix(digits, 16).map(|index| Wish::Tpm(Some(index))).map_err(|_| unknown())
+        }
+        _ => Err(unknown()),
+    }
 }

@@ -80,6 +80,7 @@ pub fn run(args: &Doctor) -> Result<()> {
     let mut findings = vec![
         good("fingerprint", format!("vault {}, {}", store.chain.vault_id(), store.chain.words())),
         gateway(&store, args),
+        gateway_key(&store),
         space(&store, args.need)?,
     ];
     findings.extend(writing(&args.store));
@@ -135,6 +136,19 @@ fn gateway(store: &Store, args: &Doctor) -> Finding {
             let at = mountpoint.map(|at| format!(" at {}", output::shown(&at))).unwrap_or_default();
             good(about, format!("enrolled, and in use by process {pid}{at}"))
         }
+        Err(error) => {
+            let error = anyhow::Error::from(error);
+            bad(about, exit::chain(&error), hint(&error).unwrap_or_default())
+        }
+    }
+}
+
+/// That a TPM answers, [`gateway`] has seen.
+fn gateway_key(store: &Store) -> Finding {
+    let about = "gateway key";
+    match StateFolder::kek_home_of(&store.state, store.chain.vault_id()) {
+        Ok(Some(home)) => good(about, format!("in {home}")),
+        Ok(None) => good(about, "in a file of the state folder, once it is made"),
         Err(error) => {
             let error = anyhow::Error::from(error);
             bad(about, exit::chain(&error), hint(&error).unwrap_or_default())

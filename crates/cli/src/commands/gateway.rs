@@ -1,22 +1,28 @@
 //! `gateway`: which machines may write runs.
 
+use std::ffi::OsStr;
 use std::path::Path;
 
 use anyhow::Result;
 use runvault_custody::chain::Chain;
+use runvault_custody::chains;
+use runvault_custody::follow::with_newest_keys;
 use runvault_custody::gateway::StateFolder;
 use runvault_custody::gateways::{self, Enrolled};
 use runvault_custody::{enroll, public_file};
 use runvault_format::ids::IdentityId;
+use runvault_vault::runs;
 use serde_json::json;
 
-use crate::args::{Gateway, GatewayCommand, GatewayEnroll, GatewayList, GatewayRevoke};
+use crate::args::{Gateway, GatewayAdmit, GatewayCommand, GatewayEnroll, GatewayList, GatewayRevoke};
 use crate::exit::{Exit, refuse_with};
 use crate::output::{self, count, shown, visible};
+use crate::run_of_name::{find, of_id};
 use crate::store::{Store, load_chain, open_root};
 
 pub fn run(args: &Gateway) -> Result<()> {
     match &args.command {
+        GatewayCommand::Admit(args) => run_admit(args),
         GatewayCommand::Enroll(args) => run_enroll(args),
         GatewayCommand::List(args) => run_list(args),
         GatewayCommand::Revoke(args) => run_revoke(args),
@@ -30,7 +36,7 @@ fn run_enroll(args: &GatewayEnroll) -> Result<()> {
     let public = match &args.request {
         Some(request) => public_file::read(request, vault)?,
         None => {
-            let folder = StateFolder::open(&store.state, vault)?;
+            let folder = StateFolder::open_with(&store.state, vault, args.kek.unwrap_or_default())?;
             if let Some(out) = &args.out {
                 folder.write_public(out, args.name.as_deref())?;
                 return tell_request(args.json, out, &folder.public(args.name.as_deref()).id);
@@ -94,6 +100,40 @@ fn tell_enrolled(args: &GatewayEnroll, chain: &Chain, id: &IdentityId) -> Result
     output::line(&format!("gateway {name} ({id}) may write runs from now on. {next}"))
 }
 
+fn run_admit(args: &GatewayAdmit) -> Result<()> {
+    let mut store = Store::open(&args.store, &args.who)?;
+    let id = gateways::named(&store.chain, &args.name)?;
+    let owner = store.identity(&args.who)?;
+    let none = |run: &OsStr| {
+        let what = format!("there is no run {}", shown(run));
+        refuse_with(Exit::Failed, what, format!("runvault runs {} lists them", shown(&args.store)))
+    };
+    let run = match &args.run {
+        None => None,
+        Some(run) => Some(match of_id(run) {
+            Some(id) if runs::list(&store.root)?.contains(&id) => id,
+            Some(_) => return Err(none(run)),
+            None => with_newest_keys(&store.root, &mut store.chain, &owner, |authority| {
+                find(&store.root, authority, run, |_| none(run))
+            })?,
+        }),
+    };
+    let before = store.chain.is_admitted(&id, run.as_ref());
+    let chain = enroll::admit(&store.root, &store.chain, &owner, &id, run.as_ref(), &args.reason)?;
+    store.pin(&chain)?;
+    if args.json {
+        return output::json(&json!({ "gateway": id, "run": run, "already": before }));
+    }
+    let (name, when) =
+        (visible(args.name.as_bytes()), if before { "may already" } else { "may from now on" });
+    output::line(&match run {
+        None => format!("gateway {name} ({id}) {when} add to every sealed run"),
+        Some(run) => format!(
+            "gateway {name} ({id}) {when} add to run {run} once it is sealed, and seal it if it holds it"
+        ),
+    })
+}
+
 fn run_list(args: &GatewayList) -> Result<()> {
     let store = Store::open(&args.store, &args.who)?;
     let all = gateways::list(&store.root, &store.chain)?;
@@ -126,11 +166,18 @@ fn right(gateway: &Enrolled) -> String {
 fn run_revoke(args: &GatewayRevoke) -> Result<()> {
     let store = Store::open(&args.store, &args.who)?;
     let id = gateways::named(&store.chain, &args.name)?;
-    let before = store.chain.gateway_key(&id).and_then(|known| known.last_run);
+    let before = store.chain.gateway_key(&id).and_then(|known| known.until);
     let owner = store.identity(&args.who)?;
     let chain = enroll::revoke(&store.root, &store.chain, &owner, &id, &args.reason)?;
     store.pin(&chain)?;
-    let last = chain.gateway_key(&id).and_then(|known| known.last_run).map_or(0, |last| last.seq);
+    for gap in chains::gaps(&store.root, &chain)?.iter().filter(|gap| gap.gateway == id) {
+        // Whoever has its key could have numbered a run as he liked, so that more counts than should.
+        output::warn(&format!(
+            "gateway {id}: {}; where nobody took it away, its last number may be forged",
+            gap.what
+        ));
+    }
+    let last = chain.gateway_key(&id).and_then(|known| known.until).map_or(0, |until| until.run.n);
     if args.json {
         return output::json(&json!({ "gateway": id, "last_run": last, "already": before.is_some() }));
     }

@@ -1,7 +1,9 @@
 //! `manifest`: the signed list of a sealed run's files.
 
+use std::collections::HashMap;
+
 use anyhow::Result;
-use runvault_format::manifest::{Kind, Manifest};
+use runvault_format::manifest::{Entry, Kind};
 use runvault_vault::seal;
 use serde_json::{Map, Value, json};
 
@@ -10,12 +12,30 @@ use crate::args::ManifestOf;
 use crate::output::{self, json_name, visible};
 
 pub fn run(args: &ManifestOf) -> Result<()> {
-    let manifest = with_sealed_run(&args.store, &args.who, &args.run, seal::manifest)?;
-    let paths = seal::paths(&manifest);
-    if args.sha256sums {
-        return sums(&manifest, &paths);
+    let parts = with_sealed_run(&args.store, &args.who, &args.run, seal::manifest)?;
+    // A path is what the earliest part says that it is, and ends there if that is no directory.
+    let mut said: HashMap<Vec<u8>, Kind> = HashMap::new();
+    for manifest in &parts {
+        let paths = seal::paths(manifest);
+        let all = manifest.entries.iter().zip(&paths).skip(1);
+        let new: Vec<_> = all.filter(|(_, path)| !is_hidden(&said, path)).collect();
+        tell(args, &new)?;
+        said.extend(new.into_iter().map(|(entry, path)| (path.clone(), entry.record.kind)));
     }
-    for (entry, path) in manifest.entries.iter().zip(&paths).skip(1) {
+    Ok(())
+}
+
+fn is_hidden(said: &HashMap<Vec<u8>, Kind>, path: &[u8]) -> bool {
+    let above = path.iter().enumerate().filter(|(_, b)| **b == b'/').filter_map(|(at, _)| path.get(..at));
+    let covered = |above: &[u8]| said.get(above).is_some_and(|kind| *kind != Kind::Dir);
+    said.contains_key(path) || above.into_iter().any(covered)
+}
+
+fn tell(args: &ManifestOf, entries: &[(&Entry, &Vec<u8>)]) -> Result<()> {
+    if args.sha256sums {
+        return sums(entries);
+    }
+    for (entry, path) in entries {
         let record = &entry.record;
         let hash = hex(&record.sha256);
         if args.json {
@@ -41,8 +61,8 @@ pub fn run(args: &ManifestOf) -> Result<()> {
 }
 
 /// As sha256sum(1) prints them: a name with a backslash or a line end is escaped, and its line begins with one.
-fn sums(manifest: &Manifest, paths: &[Vec<u8>]) -> Result<()> {
-    for (entry, path) in manifest.entries.iter().zip(paths) {
+fn sums(entries: &[(&Entry, &Vec<u8>)]) -> Result<()> {
+    for (entry, path) in entries {
         if entry.record.kind != Kind::File {
             continue;
         }
@@ -50,7 +70,7 @@ fn sums(manifest: &Manifest, paths: &[Vec<u8>]) -> Result<()> {
         let mut line = if odd { b"\\".to_vec() } else { Vec::new() };
         line.extend_from_slice(hex(&entry.record.sha256).as_bytes());
         line.extend_from_slice(b"  ");
-        for byte in path {
+        for byte in path.iter() {
             match byte {
                 b'\\' => line.extend_from_slice(b"\\\\"),
                 b'\n' => line.extend_from_slice(b"\\n"),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use runvault_fuse::{MountOptions, Session};
 use runvault_sequencer::completion::Patience;
-use runvault_vault::Options as VaultOptions;
+use runvault_vault::{Options as VaultOptions, Vault};
 
 use crate::args::{Mount, SealWhen};
 use crate::daemon::{self, Readiness, Side};
@@ -111,7 +111,7 @@ fn patience(mount: &Mount) -> Patience {
     Patience {
         quiet: mount.quiet.unwrap_or(usual.quiet),
         drained: mount.drained.unwrap_or(usual.drained),
-        ..usual
+        abandoned: mount.abandoned.unwrap_or(usual.abandoned),
     }
 }
 
@@ -124,7 +124,7 @@ fn open(store: &mut Store, options: &Options) -> Result<Open> {
     if options.read_only {
         store.read(&options.mount.who, engine)
     } else if options.mount.ingest {
-        store.ingest(engine)
+        store.ingest(engine, !options.mount.no_resume_key)
     } else {
         store.write(&options.mount.who, engine)
     }
@@ -169,7 +169,19 @@ fn announce(
     served.listen(state.as_deref(), mount_table::at(at)?.map(|entry| entry.device).as_deref());
     log::info!("vault {} mounted at {}", store.chain.vault_id(), at.display());
     service::ready(&format!("mounted at {}", at.display()));
-    ready.map_or(Ok(()), Readiness::tell)
+    ready.map_or(Ok(()), Readiness::tell)?;
+    tell_lost(&open.vault);
+    Ok(())
+}
+
+/// What this machine wrote and can no longer.
+fn tell_lost(vault: &Vault) {
+    for run in vault.lost_runs() {
+        log::warn!(
+            "run {run} is closed: no key of it was kept here. Its owner reads it as it was left; what is written under \
+             its name from now on is another run. To go on with it, or bring in order what was cut short: runvault takeover"
+        );
+    }
 }
 
 /// It has ended: everything durable, then whoever waits is told.

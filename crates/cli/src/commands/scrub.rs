@@ -3,7 +3,7 @@
 use anyhow::Result;
 use runvault_custody::authority::Acting;
 use runvault_custody::chains::{self, Gap};
-use runvault_custody::seals_seen::Remembering;
+use runvault_custody::seen::Remembering;
 use runvault_format::ids::RunId;
 use runvault_vault::authority::Authority;
 use runvault_vault::seal::{self, Change, Finding};

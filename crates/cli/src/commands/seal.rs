@@ -18,7 +18,7 @@ use crate::store::{Store, require_gateway};
 pub fn run(args: &Seal) -> Result<()> {
     require_gateway(&args.store, &args.who)?;
     let store = Store::open(&args.store, &args.who)?;
-    match store.ingest(Options::default()) {
+    match store.ingest(Options::default(), true) {
         Ok(open) => {
             let bar = progress::bytes(0, "seal");
             let sealed =

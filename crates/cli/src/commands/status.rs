@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use runvault_custody::authority::Acting;
+use runvault_custody::gateway::StateFolder;
 use serde_json::{Map, Value};
 
 use crate::args::{Status, Who};
@@ -13,7 +14,7 @@ use crate::mount_point::absolute;
 use crate::mount_table::{self, Entry};
 use crate::output::{self, shown, warn};
 use crate::store::Store;
-use crate::vault_status::{add, add_engine, as_text, of_space, of_vault};
+use crate::vault_status::{add, add_engine, add_gateway_key, as_text, of_space, of_vault};
 
 pub fn run(args: &Status) -> Result<()> {
     let Some(target) = &args.target else { return every_mount(args.json) };
@@ -87,6 +88,10 @@ fn of_store(path: &Path, who: &Who) -> Result<Value> {
     } else {
         without_key(&store)?
     };
+    // What cannot be read is told by whoever uses it.
+    if let Ok(Some(home)) = StateFolder::kek_home_of(&store.state, store.chain.vault_id()) {
+        add_gateway_key(&mut object, home, true);
+    }
     add(&mut object, "store", path.to_string_lossy());
     add(&mut object, "vault", store.chain.vault_id().to_string());
     add(&mut object, "words", store.chain.words());

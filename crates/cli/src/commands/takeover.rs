@@ -3,9 +3,14 @@
 use std::os::unix::ffi::OsStrExt;
 
 use anyhow::Result;
+use runvault_custody::authority::Acting;
 use runvault_custody::follow::with_newest_keys;
+use runvault_custody::gateway::StateFolder;
+use runvault_custody::identity::Identity;
+use runvault_custody::{Error, enroll};
 use runvault_format::ids::RunId;
-use runvault_vault::takeover;
+use runvault_vault::authority::Gateway;
+use runvault_vault::{runs, takeover};
 use serde_json::json;
 
 use crate::args::Takeover;
@@ -37,6 +42,7 @@ pub fn run(args: &Takeover) -> Result<()> {
         ));
     }
     if takeover::goes_on(&store.root, &*folder, &run)? {
+        admit(&store, &folder, &identity, &run)?;
         return tell(args, &run, false);
     }
     if let Some(holder) = takeover::holder(&store.root, &run)?.filter(|_| !args.yes) {
@@ -50,7 +56,24 @@ pub fn run(args: &Takeover) -> Result<()> {
     with_newest_keys(&store.root, &mut store.chain, &identity, |authority| {
         Ok::<_, anyhow::Error>(takeover::takeover(&store.root, &**authority, &*folder, &run)?)
     })?;
+    admit(&store, &folder, &identity, &run)?;
     tell(args, &run, true)
+}
+
+/// Who holds another machine's run may seal it only with the owner's word.
+fn admit(store: &Store, folder: &StateFolder, owner: &Identity, run: &RunId) -> Result<()> {
+    let authority = Acting::gateway_only(store.chain.clone());
+    if runs::read_descriptor(&store.root, run, &*authority)?.descriptor.signer == folder.id() {
+        return Ok(());
+    }
+    match enroll::admit(&store.root, &store.chain, owner, &folder.id(), Some(run), "takeover") {
+        Ok(chain) => store.pin(&chain),
+        Err(error @ (Error::NeedsQuorum { .. } | Error::WrongKey { .. })) => {
+            output::warn(&format!("this machine cannot seal the run: {error}"));
+            Ok(())
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// `taken`: by this command; it was this machine's before otherwise.

@@ -6,19 +6,19 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use runvault_custody::follow::with_newest_keys;
-use runvault_custody::seals_seen::Remembering;
+use runvault_custody::seen::Remembering;
 use runvault_format::ids::RunId;
 use runvault_store::backend::Dir;
 use runvault_vault::Error;
 use runvault_vault::authority::Authority;
-use runvault_vault::seal::{self, Finding};
+use runvault_vault::seal::{self, Finding, Verified};
 use serde_json::{Map, Value, json};
 
 use crate::args::{Verify, Who};
 use crate::exit::{Exit, refuse_with};
 use crate::output::{self, count, json_name, shown, size, visible};
 use crate::progress;
-use crate::run_of_name::find;
+use crate::run_of_name::parts;
 use crate::store::Store;
 
 pub fn run(args: &Verify) -> Result<()> {
@@ -30,11 +30,21 @@ pub fn run(args: &Verify) -> Result<()> {
         })
     })?;
     bar.finish_and_clear();
+    let findings = verified.iter().map(|part| part.findings.len() as u64).sum();
+    for part in &verified {
+        tell_part(args.json, part)?;
+    }
+    let name = verified.first().map_or_else(String::new, |part| visible(&part.name));
+    end(findings, &format!("run {name}"))
+}
+
+/// What was found of a run, or of a part that adds to one.
+fn tell_part(json: bool, verified: &Verified) -> Result<()> {
     for finding in &verified.findings {
-        tell(args.json, finding, None)?;
+        tell(json, finding, None)?;
     }
     let (name, findings) = (visible(&verified.name), verified.findings.len() as u64);
-    if args.json {
+    if json {
         let mut summary = Map::new();
         json_name(&mut summary, "run_name", &verified.name);
         summary.insert("summary".into(), json!({
@@ -53,7 +63,7 @@ pub fn run(args: &Verify) -> Result<()> {
             size(verified.bytes)
         ))?;
     }
-    end(findings, &format!("run {name}"))
+    Ok(())
 }
 
 /// Exit 4 where something was found.
@@ -91,7 +101,8 @@ pub fn tell(json: bool, finding: &Finding, run: Option<&RunId>) -> Result<()> {
     output::line(&format!("{place}: {}", finding.change))
 }
 
-/// What `look` gives for the sealed run of that name or id, to the acting identity.
+/// What `look` gives for the sealed run of that id, or for that of that name and each sealed part that adds to it, to
+/// the acting identity.
 ///
 /// # Errors
 /// Exit 1: no such run, or an open one; exit 4: its seal, or a part of it, was taken away; those of `look`.
@@ -100,14 +111,19 @@ pub fn with_sealed_run<T>(
     who: &Who,
     run: &OsStr,
     mut look: impl FnMut(&Arc<dyn Dir>, &RunId, &dyn Authority) -> runvault_vault::Result<T>,
-) -> Result<T> {
+) -> Result<Vec<T>> {
     let mut store = Store::open(store, who)?;
     let identity = store.identity(who)?;
     with_newest_keys(&store.root, &mut store.chain, &identity, |authority| {
-        let id = find(&store.root, authority, run, |_| none_of_that_name(run))?;
         let authority = Remembering::over(Arc::clone(authority), &store.state);
-        require_seal(&store.root, &id, run, &*authority)?;
-        look(&store.root, &id, &*authority).map_err(seal_is_missing)
+        let mut parts = parts(&store.root, &authority, run, |_| none_of_that_name(run))?;
+        if let Some(first) = parts.first() {
+            require_seal(&store.root, first, run, &*authority)?;
+        }
+        let mut first = true;
+        parts.retain(|part| std::mem::take(&mut first) || seal::has_seal(&store.root, part).unwrap_or(true));
+        let look = |part: &RunId| look(&store.root, part, &*authority).map_err(seal_is_missing);
+        parts.iter().map(look).collect()
     })
 }
 

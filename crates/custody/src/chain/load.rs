@@ -1,5 +1,6 @@
 //! From the bytes in custody/ to a [`Chain`].
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use runvault_format::Error as FormatError;
@@ -7,6 +8,7 @@ use runvault_format::audit_entry::Line;
 use runvault_format::custody_state::State;
 use runvault_format::genesis::Genesis;
 use runvault_format::ids::VaultId;
+use runvault_format::request::Operation;
 use runvault_format::vault_file;
 use runvault_store::backend::{Dir, Time};
 
@@ -103,7 +105,8 @@ impl Chain {
     fn start(zero: State) -> Result<Chain> {
         let (state_hash, current) = (zero.hash()?, zero.current()?.clone());
         let (lines, log) = (Vec::new(), Vec::new());
-        Ok(Chain { vault: zero.vault, lines, log, state: zero, state_hash, current })
+        let admitted = HashSet::new();
+        Ok(Chain { vault: zero.vault, lines, log, state: zero, state_hash, current, admitted })
     }
 
     /// The envelopes of epoch 1 lie in `custody/state-0`, which no line names. Later states carry them
@@ -144,6 +147,9 @@ impl Chain {
             self.state_hash = state.hash()?;
             self.current = state.current()?.clone();
             self.state = state;
+        }
+        if let Operation::AdmitGateway { gateway, run } = line.executed.request.op {
+            self.admitted.insert((gateway, run));
         }
         self.lines.push(next.hash);
         self.log.extend_from_slice(text);

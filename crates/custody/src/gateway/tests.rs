@@ -3,7 +3,9 @@
 use runvault_store::doubles::memory::MemoryDir;
 
 use super::*;
-use crate::testing::{begin, copy, draw_run, enrolled, get, killed_at, make_run, put, store_run, vault};
+use crate::testing::{
+    begin, copy, draw_run, enrolled, get, killed_at, make_run, put, seal, store_run, vault,
+};
 
 fn reopen(folder: &Arc<dyn Dir>, chain: &Chain) -> Result<StateFolder> {
     StateFolder::on(Folder::on(folder.clone()), chain.vault_id())
@@ -115,8 +117,9 @@ fn a_restored_folder_counts_the_runs_that_it_forgot() {
     let old = copy(&folder);
     fix_modes(&old);
     let first = reopen(&folder, &chain).unwrap();
+    let (sealed, _) = make_run(&root, &chain, &first);
     make_run(&root, &chain, &first);
-    make_run(&root, &chain, &first);
+    seal(&root, &first, &sealed);
     let restored = reopen(&old, &chain).unwrap();
     assert!(restored.settle(&root).unwrap().restored);
     assert!(!restored.settle(&root).unwrap().restored);
@@ -303,8 +306,8 @@ fn seals_are_numbered_and_chained_and_named_by_later_runs() {
         let (seal, hash) = gateway.parse_seal(&note).unwrap();
         assert_eq!((seal.n, seal.prev), (n, prev));
         store_seal(&root, &run, &note);
-        gateway.commit_seal(&run).unwrap();
-        assert!(gateway.commit_seal(&run).is_err(), "once");
+        gateway.commit_seal(&run, b"run").unwrap();
+        assert!(gateway.commit_seal(&run, b"run").is_err(), "once");
         prev = Some(hash);
     }
     let again = reopen(&folder, &chain).unwrap();
@@ -332,14 +335,16 @@ fn the_key_of_a_sealed_run_is_erased_and_the_others_stay() {
     let first = reopen(&start, &chain).unwrap();
     let (sealed, key) = make_run(&root, &chain, &first);
     let (open, open_key) = make_run(&root, &chain, &first);
-    store_seal(&root, &sealed, &begin_seal(&first, sealed));
+    let note = begin_seal(&first, sealed);
+    let (_, first_seal) = first.parse_seal(&note).unwrap();
+    store_seal(&root, &sealed, &note);
     drop(first);
     let kek = get(&start.open_dir(b"kek").unwrap(), "1");
     let mut n = 0;
     loop {
         let folder = copy(&start);
         fix_modes(&folder);
-        let killed = killed_at(&folder, n, |dir| reopen(dir, &chain)?.commit_seal(&sealed));
+        let killed = killed_at(&folder, n, |dir| reopen(dir, &chain)?.commit_seal(&sealed, b"run"));
         let again = reopen(&folder, &chain).unwrap();
         again.settle(&root).unwrap();
         assert_eq!(again.resume(&open).unwrap().unwrap().key.0.expose(), open_key.0.expose(), "call {n}");
@@ -347,10 +352,15 @@ fn the_key_of_a_sealed_run_is_erased_and_the_others_stay() {
             // The engine finds the seal in the store, and commits it again.
             Some(resume) => {
                 assert_eq!(resume.key.0.expose(), key.0.expose());
-                again.commit_seal(&sealed).unwrap();
+                again.commit_seal(&sealed, b"run").unwrap();
             }
-            None => assert!(killed.is_some() || folder.stat(PENDING_SEAL.as_bytes()).is_err()),
+            None => {
+                assert!(folder.stat(PENDING_SEAL.as_bytes()).is_err(), "call {n}: no other run can be sealed")
+            }
         }
+        let next = again.parse_seal(&begin_seal(&again, open)).unwrap().0;
+        assert_eq!((next.n, next.prev), (2, Some(first_seal)), "call {n}");
+        folder.unlink(PENDING_SEAL.as_bytes()).unwrap();
         assert_eq!(again.held().unwrap(), [open], "call {n}");
         let keks = folder.open_dir(b"kek").unwrap();
         let names = layout_names(&keks);

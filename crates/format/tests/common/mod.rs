@@ -9,7 +9,7 @@ use runvault_crypto::secrets::Secret;
 use runvault_format::audit_entry::{Executed, Line, Outcome};
 use runvault_format::custody_state::{Custodian, Epoch, GatewayEntry, Share, State, Status, Until};
 use runvault_format::genesis::{FirstShare, Genesis};
-use runvault_format::ids::{Digest, IdentityId, Salt, VaultId};
+use runvault_format::ids::{Digest, IdentityId, RunId, Salt, VaultId};
 use runvault_format::keys::IdentityKeys;
 use runvault_format::manifest::{Kind, Record};
 use runvault_format::request::{Approval, Executor, Head, Operation, Request};
@@ -176,6 +176,10 @@ pub fn enrolment(head: Head, after: &State) -> Executed {
 
 pub fn revocation(head: Head, gateway: IdentityId, after: &State) -> Executed {
     executed(request(head, Operation::RevokeGateway { gateway }, after), after, None)
+}
+
+pub fn admission(head: Head, gateway: IdentityId, run: Option<RunId>, after: &State) -> Executed {
+    executed(request(head, Operation::AdmitGateway { gateway, run }, after), after, None)
 }
 
 pub fn rotation(head: Head, after: &State, envelope: &[u8]) -> Executed {

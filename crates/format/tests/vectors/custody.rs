@@ -3,10 +3,10 @@
 use runvault_format::audit_entry::{Executed, Line};
 use runvault_format::custody_state::State;
 use runvault_format::genesis::Genesis;
-use runvault_format::ids::Digest;
+use runvault_format::ids::{Digest, IdentityId, RunId};
 use runvault_format::info::{Purpose, Recipient, Scope, info};
 use runvault_format::keys::IdentityKeys;
-use runvault_format::request::{Approval, Head};
+use runvault_format::request::{Approval, Head, Operation};
 use runvault_format::{Error, Result, share, words};
 use serde_json::{Value, json};
 
@@ -17,7 +17,7 @@ use crate::{Outcome, Set, Vector, vector};
 pub const SET: Set = Set {
     file: "custody.json",
     about: "The files of custody/ of a vault of one custodian, whose seed is `seed` (section 7). states: \
-            by their number; audit_log: its lines with their newlines. output: vault id, words, head, state hash, and the key of each epoch.",
+            by their number; audit_log: its lines with their newlines. output: vault id, words, head, state hash, the key of each epoch, and who was admitted, as gateway and run or an empty string.",
     make,
     run,
 };
@@ -77,8 +77,7 @@ fn raw(state: &State) -> String {
 
 /// The owner's share, sealed to the executor of the rotation.
 fn released(head: &Head, after: &State) -> Vec<u8> {
-    let request =
-        request(*head, runvault_format::request::Operation::Rotate { epoch: 2 }, after).hash().unwrap();
+    let request = request(*head, Operation::Rotate { epoch: 2 }, after).hash().unwrap();
     let executor = identity(EXECUTOR).public();
     let to = Recipient::Identity(executor.id());
     let info = info(Purpose::Approval, &after.vault, &Scope::Request(request), &to);
@@ -139,6 +138,7 @@ fn make() -> Vec<Vector> {
     ];
     all.extend(lines(&vault));
     all.extend(revocations(&vault));
+    all.extend(admissions(&vault));
     all.extend(states(&vault));
     all.extend(geneses(&vault));
     all
@@ -170,8 +170,7 @@ fn lines(vault: &Vault) -> Vec<Vector> {
             e.approvals = vec![Approval::sign(keys.public().id(), &keys.sign, &hash, None)];
         }),
         of("enrols_another_than_it_names", |e| {
-            e.request.op =
-                runvault_format::request::Operation::EnrolGateway { gateway: identity(OWNER).public().id() };
+            e.request.op = Operation::EnrolGateway { gateway: identity(OWNER).public().id() };
             approve(e);
         }),
         of("state_is_not_the_requested", |e| {
@@ -181,6 +180,37 @@ fn lines(vault: &Vault) -> Vec<Vector> {
         of("state_hash_changed", |e| e.result.state = Some(Digest([0; 32]))),
         vault.first("approval_changed", "signature", |e| e.approvals[0].sig[3] ^= 1),
         vault.first("request_changed_after_approval", "signature", |e| e.request.reason = "other".into()),
+    ]
+}
+
+/// Chains of the enrolment, perhaps a revocation, and an admission.
+fn admissions(vault: &Vault) -> Vec<Vector> {
+    let (zero, one, first) = (&vault.zero, &vault.one, &vault.lines[0]);
+    let gateway = gateway_entry(GATEWAY).id;
+    let head = first.verify(&Head::start(&zero.vault), zero, Some(one)).unwrap();
+    let after = State { n: 2, ..one.clone() };
+    let of = |name: &str, outcome, gateway: IdentityId, run: Option<RunId>, after: &State| {
+        let line = sign(admission(head, gateway, run, after));
+        let lines = [first.to_line().unwrap(), line.to_line().unwrap()];
+        vector(name, outcome, vault.input(&lines, &[zero, one, after]))
+    };
+    let mut relabelled = after.clone();
+    relabelled.gateways[0].label = "other".into();
+    let ended = {
+        let ended = revoked(one, GATEWAY);
+        let second = sign(revocation(head, gateway, &ended));
+        let head = second.verify(&head, one, Some(&ended)).unwrap();
+        let after = State { n: 3, ..ended.clone() };
+        let third = sign(admission(head, gateway, None, &after));
+        let lines = [first, &second, &third].map(|line| line.to_line().unwrap());
+        vector("admission_of_an_ended_one", "chain", vault.input(&lines, &[zero, one, &ended, &after]))
+    };
+    vec![
+        of("admission_to_a_run", "ok", gateway, Some(RunId([0x52; 16])), &after),
+        of("admission_to_every_run", "ok", gateway, None, &after),
+        of("admits_nobody", "chain", identity(OWNER).public().id(), None, &after),
+        of("admission_that_changes_a_label", "chain", gateway, None, &relabelled),
+        ended,
     ]
 }
 
@@ -281,7 +311,7 @@ fn follow(input: &Value) -> Result<Value> {
     if let Some(bytes) = stored(0) {
         state = state.take_envelopes(bytes)?;
     }
-    let mut head = Head::start(&vault);
+    let (mut head, mut admitted) = (Head::start(&vault), Vec::new());
     let log: String = input["audit_log"].as_array().unwrap().iter().map(text).collect();
     if !log.is_empty() && !log.ends_with('\n') {
         return Err(Error::Truncated);
@@ -292,11 +322,15 @@ fn follow(input: &Value) -> Result<Value> {
         let next = stored(line.executed.n).map(State::parse).transpose()?;
         head = line.verify(&head, &state, next.as_ref())?;
         state = next.unwrap_or(state);
+        if let Operation::AdmitGateway { gateway, run } = line.executed.request.op {
+            admitted.push([gateway.to_string(), run.map_or_else(String::new, |run| run.to_string())]);
+        }
     }
+    admitted.sort();
     let owner = IdentityKeys::from_seed(&secret(&input["seed"])).unwrap();
     Ok(json!({
         "vault": vault, "words": words::of_vault(&vault).join(" "), "head": { "n": head.n, "hash": head.hash },
-        "state": state.hash()?, "epochs": epochs(&state, &owner)?,
+        "state": state.hash()?, "epochs": epochs(&state, &owner)?, "admitted": admitted,
     }))
 }
 

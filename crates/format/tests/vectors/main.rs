@@ -4,6 +4,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod continuations;
 mod custody;
 mod directories;
 mod envelopes;
@@ -46,7 +47,7 @@ fn vector(name: impl Into<String>, outcome: &'static str, input: Value) -> Vecto
     Vector { name: name.into(), outcome, input }
 }
 
-const SETS: [Set; 14] = [
+const SETS: [Set; 15] = [
     lengths::SET,
     keys::SET,
     names::SET,
@@ -58,6 +59,7 @@ const SETS: [Set; 14] = [
     notes::SET,
     runs::SET,
     seals::SET,
+    continuations::SET,
     texts::SET,
     envelopes::SET,
     custody::SET,

@@ -158,8 +158,10 @@ fn lists() -> Vec<Vector> {
     let line = |path: &str, kind| Line { path: path.into(), kind };
     let file = |path: &str, n| line(path, Digested::File(Digest([n; 32])));
     let good = digests::encode(vec![
+        file("name", 1),
         file("run.json", 1),
         file("seal/manifest", 2),
+        file("seal/vault-1", 2),
         file("tree/abc/_dir", 3),
         line("tree/abc", Digested::Dir),
         line("tree/def", Digested::Link(Digest([4; 32]))),

@@ -2,7 +2,7 @@
 
 use fuser::{ReplyEmpty, ReplyEntry};
 use runvault_vault::api::Attr;
-use runvault_vault::{Error, Result, Vault};
+use runvault_vault::{Error, Result, Vault, registers};
 
 use super::Adapter;
 use crate::attributes::{file_attr, generation, kept};
@@ -22,9 +22,12 @@ impl Adapter {
         call: impl FnOnce(&Vault, &Slot<Parked>) -> Result<T>,
         undo: impl FnOnce(&Vault, T),
     ) -> Option<(R, T)> {
-        match self.watchdog.call(reply.park(), patience, |slot| {
+        let outcome = self.watchdog.call(reply.park(), patience, |slot| {
             call(&self.vault, slot).map_err(|error| self.vault.explained(error))
-        }) {
+        });
+        // The thread waits for a request next, perhaps for long.
+        registers::wipe();
+        match outcome {
             Outcome::Ended(reply, Ok(value)) => R::unpark(reply).map(|reply| (reply, value)),
             Outcome::Ended(reply, Err(error)) => {
                 refuse(reply, &error);
@@ -66,6 +69,7 @@ impl Adapter {
     /// Forgets a node or gives up a handle, now or when the store answers again.
     pub(super) fn give_up<R: Park>(&self, reply: R, debt: Debt) -> Option<R> {
         let outcome = self.watchdog.call(reply.park(), Patience::Long, |_| debt.pay(&self.vault));
+        registers::wipe();
         match outcome {
             Outcome::Ended(reply, result) => {
                 if let Err(error) = result {

@@ -1,11 +1,10 @@
-//! The ways in which instruments, copy services and shares write a file, as calls to the file system.
+//! The ways in which instruments, copy services and shares write a file, as calls to where it lies.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::FileExt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use super::place::{How, Opened, Place};
 use crate::random::Stream;
 use crate::{Error, Result};
 
@@ -106,6 +105,8 @@ const MOST_PIECE: usize = 1 << 20;
 pub struct Hand<'a> {
     /// Decides sizes of pieces and their order.
     pub seed: u64,
+    /// Where it is.
+    pub place: &'a dyn Place,
     /// The file.
     pub path: &'a Path,
 }
@@ -116,7 +117,7 @@ impl Hand<'_> {
         match self.attempt(bytes, manner) {
             Err(missing) if missing.kind() == io::ErrorKind::NotFound => {
                 let parent = self.path.parent().unwrap_or(self.path);
-                fs::create_dir_all(parent).map_err(Error::io(parent))?;
+                self.place.make_dirs(parent).map_err(Error::io(parent))?;
                 self.attempt(bytes, manner)
             }
             other => other,
@@ -142,13 +143,22 @@ impl Hand<'_> {
     }
 
     fn create(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let mut file = File::create(path)?;
-        self.pieces(bytes).try_for_each(|piece| file.write_all(piece))
+        let file = self.place.open(path, How::Anew)?;
+        self.write_pieces(&*file, bytes, 0)?;
+        file.close()
+    }
+
+    fn write_pieces(&self, file: &dyn Opened, bytes: &[u8], mut offset: u64) -> io::Result<()> {
+        self.pieces(bytes).try_for_each(|piece| {
+            file.write_at(piece, offset)?;
+            offset += piece.len() as u64;
+            Ok(())
+        })
     }
 
     fn preallocate(&self, bytes: &[u8]) -> io::Result<()> {
-        let file = OpenOptions::new().write(true).create(true).truncate(false).open(self.path)?;
-        file.set_len(bytes.len() as u64)?;
+        let file = self.place.open(self.path, How::Keep)?;
+        file.set_size(bytes.len() as u64)?;
         let mut order = Stream::new(self.seed, &[9]);
         let mut offset = 0;
         for window in bytes.chunks(WINDOW) {
@@ -158,10 +168,11 @@ impl Hand<'_> {
                 offset += piece.len() as u64;
             }
             pieces.sort_unstable_by_key(|(order, ..)| *order);
-            pieces.into_iter().try_for_each(|(_, at, piece)| file.write_all_at(piece, at))?;
+            pieces.into_iter().try_for_each(|(_, at, piece)| file.write_at(piece, at))?;
         }
         // A copy keeps the source's time, which it sets last.
-        file.set_modified(SystemTime::now() - Duration::from_secs(90))
+        file.set_modified(SystemTime::now() - Duration::from_secs(90))?;
+        file.close()
     }
 
     fn rename_over(&self, bytes: &[u8]) -> io::Result<()> {
@@ -169,43 +180,50 @@ impl Hand<'_> {
         name.push(".ucs-tmp");
         let temporary: PathBuf = self.path.with_file_name(name);
         self.create(&temporary, bytes)?;
-        fs::rename(temporary, self.path)
+        self.place.rename_over(&temporary, self.path)
     }
 
     fn append_pieces(&self, bytes: &[u8]) -> io::Result<()> {
-        File::create(self.path)?;
-        self.pieces(bytes)
-            .try_for_each(|piece| OpenOptions::new().append(true).open(self.path)?.write_all(piece))
+        self.place.open(self.path, How::Anew)?.close()?;
+        let mut end = 0;
+        self.pieces(bytes).try_for_each(|piece| {
+            let file = self.place.open(self.path, How::Append)?;
+            file.write_at(piece, end)?;
+            end += piece.len() as u64;
+            file.close()
+        })
     }
 
     fn append_new(&self, bytes: &[u8]) -> io::Result<u64> {
-        let mut file = OpenOptions::new().append(true).create(true).open(self.path)?;
-        let new = beyond(bytes, file.metadata()?.len())?;
-        file.write_all(new)?;
+        let file = self.place.open(self.path, How::Append)?;
+        let end = file.size()?;
+        let new = beyond(bytes, end)?;
+        if !new.is_empty() {
+            file.write_at(new, end)?;
+        }
+        file.close()?;
         Ok(new.len() as u64)
     }
 
     fn resume(&self, bytes: &[u8]) -> io::Result<()> {
         let (before, _) = bytes.split_at(bytes.len() * 2 / 3);
-        self.create(self.path, before)?;
+        let file = self.place.open(self.path, How::Anew)?;
+        self.write_pieces(&*file, before, 0)?;
+        file.drop_link()?;
         self.continue_at_end(bytes).map(|_| ())
     }
 
     /// Checks up to a piece before the end, as a resumed copy does, and goes on from there.
     fn continue_at_end(&self, bytes: &[u8]) -> io::Result<u64> {
-        let mut file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(self.path)?;
-        let end = file.metadata()?.len();
-        let from = end.saturating_sub(LEAST_PIECE as u64);
-        file.seek(SeekFrom::Start(from))?;
-        let mut last = Vec::new();
-        (&mut file).take(end - from).read_to_end(&mut last)?;
+        let file = self.place.open(self.path, How::Keep)?;
+        let from = file.size()?.saturating_sub(LEAST_PIECE as u64);
+        let last = file.read_from(from)?;
         let rest = beyond(bytes, from)?;
         if !rest.starts_with(&last) {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "what was sent before has changed"));
         }
-        file.seek(SeekFrom::Start(from))?;
-        self.pieces(rest).try_for_each(|piece| file.write_all(piece))?;
+        self.write_pieces(&*file, rest, from)?;
+        file.close()?;
         Ok(rest.len() as u64)
     }
 
@@ -227,7 +245,10 @@ fn beyond(bytes: &[u8], offset: u64) -> io::Result<&[u8]> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+    use crate::replay::place::Directory;
 
     const MANNERS: [Manner; 9] = [
         Manner::Create,
@@ -248,7 +269,8 @@ mod tests {
             for manner in MANNERS {
                 let dir = tempfile::tempdir().unwrap();
                 let path = dir.path().join("a/b/file");
-                let written = Hand { seed: 1, path: &path }.write(&bytes[..size], manner).unwrap();
+                let written =
+                    Hand { seed: 1, place: &Directory, path: &path }.write(&bytes[..size], manner).unwrap();
                 assert!(written >= size as u64);
                 assert!(fs::read(&path).unwrap() == bytes[..size], "{manner:?} {size}");
                 assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
@@ -268,7 +290,7 @@ mod tests {
         ] {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("file");
-            let hand = Hand { seed: 1, path: &path };
+            let hand = Hand { seed: 1, place: &Directory, path: &path };
             for size in [10, 100_000, 100_000, 300_000] {
                 hand.write(&bytes[..size], manner).unwrap();
                 assert!(fs::read(&path).unwrap() == bytes[..size], "{manner:?} {size}");
@@ -281,7 +303,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         fs::write(&path, b"other").unwrap();
-        let resumed = Hand { seed: 1, path: &path }.write(b"bytes and more", Manner::ContinueAtEnd);
+        let resumed =
+            Hand { seed: 1, place: &Directory, path: &path }.write(b"bytes and more", Manner::ContinueAtEnd);
         assert!(matches!(resumed, Err(Error::Io { .. })));
     }
 }

@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::growth::Growth;
+use super::place::Place;
 use crate::synthetic::text;
 use crate::{Error, Result};
 
@@ -27,9 +28,9 @@ pub struct Looks {
 }
 
 impl Tail {
-    pub(super) fn start(folder: &Path, growth: &Growth) -> Self {
+    pub(super) fn start(place: &Arc<dyn Place>, folder: &Path, growth: &Growth) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let reader = Reader { folder: folder.to_owned(), growth: growth.clone() };
+        let reader = Reader { place: Arc::clone(place), folder: folder.to_owned(), growth: growth.clone() };
         let until = Arc::clone(&stop);
         Self { stop, thread: std::thread::spawn(move || reader.follow(&until)) }
     }
@@ -45,6 +46,7 @@ impl Tail {
 }
 
 struct Reader {
+    place: Arc<dyn Place>,
     folder: PathBuf,
     growth: Growth,
 }
@@ -74,7 +76,7 @@ impl Reader {
     ) -> Result<()> {
         let path = self.folder.join(path);
         let begun = Instant::now();
-        let seen = match std::fs::read(&path) {
+        let seen = match self.place.read(&path) {
             Ok(seen) => seen,
             // Announced, but not yet created.
             Err(missing) if missing.kind() == std::io::ErrorKind::NotFound => return Ok(()),
@@ -99,6 +101,7 @@ mod tests {
     use super::*;
     use crate::family::Family;
     use crate::layout::File;
+    use crate::replay::place::Directory;
     use crate::spec::{RunSpec, Size};
 
     #[test]
@@ -113,7 +116,8 @@ mod tests {
             growth.up_to("InterOp/TileMetricsOut.bin", &file, 1);
             std::fs::create_dir(dir.path().join("InterOp")).unwrap();
             std::fs::write(dir.path().join("InterOp/TileMetricsOut.bin"), content).unwrap();
-            let seen = Tail::start(dir.path(), &growth).stop();
+            let place: Arc<dyn Place> = Arc::new(Directory);
+            let seen = Tail::start(&place, dir.path(), &growth).stop();
             match (seen, wrong_at) {
                 (Ok(looks), None) => assert!(looks.times > 0),
                 (Err(Error::Garbage { offset, .. }), Some(at)) => assert_eq!(offset, at),
@@ -126,7 +130,7 @@ mod tests {
     fn a_mixture_of_two_states_is_seen() {
         let spec = RunSpec::preset(Family::MiSeq, Size::Tiny);
         let (old, new) = (text::run_state(&spec, 3), text::run_state(&spec, 4));
-        let reader = Reader { folder: PathBuf::new(), growth: Growth::new(spec) };
+        let reader = Reader { place: Arc::new(Directory), folder: PathBuf::new(), growth: Growth::new(spec) };
         assert_eq!(reader.first_wrong_of_state(new.as_bytes()), None);
         let mixed = [&new.as_bytes()[..800], &old.as_bytes()[800..]].concat();
         assert!(reader.first_wrong_of_state(&mixed).is_some_and(|at| at >= 800));

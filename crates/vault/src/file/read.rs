@@ -1,6 +1,5 @@
 //! Reading: what waits in memory first, then holes, then stored chunks in long runs.
 
-use std::cell::RefCell;
 use std::ops::Range;
 
 use runvault_format::chunk;
@@ -10,10 +9,8 @@ use super::state::{Header, State};
 use crate::buffers::Pool;
 use crate::{Damage, Result};
 
-thread_local! {
-    /// A chunk of which only a part is wanted.
-    static PART: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
+/// A chunk of which only a part is wanted.
+static PART: Pool = Pool::new();
 
 /// Ciphertext on its way.
 static STORED: Pool = Pool::new();
@@ -130,12 +127,12 @@ impl FileObject {
         skip: usize,
         piece: &mut [u8],
     ) -> Result<()> {
-        PART.with_borrow_mut(|whole| {
-            whole.resize(stored.len().saturating_sub(chunk::OVERHEAD), 0);
-            self.open_or_hole(state, header, i, stored, whole)?;
-            copy_padded(piece, whole, skip);
-            Ok(())
-        })
+        let len = stored.len().saturating_sub(chunk::OVERHEAD);
+        let mut buffer = PART.take(len);
+        let whole = buffer.get_mut(..len).unwrap_or_default();
+        self.open_or_hole(state, header, i, stored, whole)?;
+        copy_padded(piece, whole, skip);
+        Ok(())
     }
 
     fn open_or_hole(

@@ -12,6 +12,7 @@ use runvault_format::manifest::{self, Header, Manifest};
 use runvault_format::note::{Note, text_hash};
 use runvault_format::pins::{self, Pinned};
 use runvault_format::seal_note::SealNote;
+use runvault_format::size::Geometry;
 use runvault_store::backend::{Access, Dir};
 use runvault_store::read_whole::read_whole;
 
@@ -38,6 +39,7 @@ pub struct Seal {
     pub hash: Digest,
     pub(super) dir: Arc<dyn Dir>,
     run: RunId,
+    geometry: Geometry,
 }
 
 /// Whether a run has a seal, good or bad.
@@ -72,7 +74,8 @@ pub fn find(root: &Arc<dyn Dir>, run: &RunId, authority: &dyn Authority) -> Resu
 }
 
 impl Seal {
-    /// Reads `seal/seal.note`: the gateway that made the run must have signed it, for this run.json.
+    /// Reads `seal/seal.note`: the gateway that made the run must have signed it, or one that was admitted to it, for
+    /// this run.json.
     ///
     /// # Errors
     /// [`Damage::Run`] with what is wrong; the store's.
@@ -84,20 +87,33 @@ impl Seal {
         let dir = dir.map_err(|e| part_opened("open", format!("runs/{run}/seal"), e))?;
         let bytes = read_whole(&*dir, NOTE.as_bytes(), NOTE_MAX);
         let bytes = bytes.map_err(|e| part_opened("read", object(), e))?;
-        let signer = verified.descriptor.signer;
-        let key = authority.gateway_key(&signer).ok_or_else(|| refuse("its signer is no gateway"))?;
         let named = |e: runvault_format::Error| refuse(&e.to_string());
         let parsed = Note::parse(&bytes).map_err(named)?;
+        // Whose it says it is, to find the key that it is verified with.
+        let signer = SealNote::parse_text(parsed.text).map_err(named)?.gateway;
+        if signer != verified.descriptor.signer && !authority.is_admitted(&signer, Some(run)) {
+            return Err(refuse(&format!("gateway {signer}, which signed it, did not make the run")));
+        }
+        let key = authority.gateway_key(&signer).ok_or_else(|| refuse("its signer is no gateway"))?;
         let text = parsed.verify(&signer, &key.sign).map_err(named)?;
         let note = SealNote::parse_text(&text).map_err(named)?;
-        if note.run != *run || note.gateway != signer {
+        if note.run != *run {
             return Err(refuse("it is that of another run"));
         }
         let run_note = Note::parse(&verified.note).map_err(named)?;
         if note.run_note != text_hash(run_note.text) {
             return Err(refuse("it is for another run.json"));
         }
-        Ok(Self { note, hash: text_hash(&text), dir, run: *run })
+        let last = key.until.map(|until| until.seal);
+        if let Some(why) = last.and_then(|last| last.refuses("seal", Some(note.n), || text_hash(&text))) {
+            return Err(refuse(&format!("{why} (gateway {signer})")));
+        }
+        Ok(Self { note, hash: text_hash(&text), dir, run: *run, geometry: verified.descriptor.geometry })
+    }
+
+    /// More than any stored file of the run has: all that was sealed, and the largest manifest.
+    pub(super) fn longest(&self) -> u64 {
+        self.geometry.stored_len_with_header(self.note.bytes.saturating_add(MANIFEST_MAX))
     }
 
     /// The signed hash of everything that is stored.
@@ -106,10 +122,18 @@ impl Seal {
     /// [`Damage::Run`] where it is not what the note names; the store's.
     pub fn digests(&self) -> Result<Vec<Line>> {
         let object = || format!("runs/{}/seal/{DIGESTS}", self.run);
-        let bytes = read_whole(&*self.dir, DIGESTS.as_bytes(), DIGESTS_MAX);
-        let bytes = bytes.map_err(|e| part_opened("read", object(), e))?;
+        let other = || Error::damaged(object(), Damage::Run("not what the seal names".to_owned()));
+        let opened = |e| part_opened("read", object(), e);
+        // Nothing of its size is kept before it is known to be the one that was signed.
+        let stored = self.dir.stat(DIGESTS.as_bytes()).map_err(opened)?;
+        if stored.size > DIGESTS_MAX as u64
+            || hash(&*self.dir, DIGESTS.as_bytes()).map_err(opened)? != self.note.digests_sha256
+        {
+            return Err(other());
+        }
+        let bytes = read_whole(&*self.dir, DIGESTS.as_bytes(), DIGESTS_MAX).map_err(opened)?;
         if Digest(sha256(&[&bytes])) != self.note.digests_sha256 {
-            return Err(Error::damaged(object(), Damage::Run("not what the seal names".to_owned())));
+            return Err(other());
         }
         digests::parse(&bytes).map_err(|e| Error::damaged(object(), Damage::Run(e.to_string())))
     }

@@ -32,7 +32,7 @@ pub fn scrub(
     let seal = Seal::load(root, run, authority)?;
     let lines = seal.digests()?;
     let dir = runs::run_dir(root, run)?;
-    let mut findings = compare(run, &dir, &lines, progress)?;
+    let mut findings = compare(run, &dir, seal.longest(), &lines, progress)?;
     let signed: HashSet<&str> = lines.iter().map(|line| line.path.as_str()).collect();
     let mut unsigned = |object: String| {
         if !signed.contains(object.as_str()) && !is_beside(&object) {
@@ -47,10 +47,9 @@ pub fn scrub(
     Ok(findings)
 }
 
-/// What lies in `seal/` and cannot stand in the digests: the note that names them, they themselves, and envelopes,
-/// which only the vault's key can tell from others.
+/// What lies in `seal/` and cannot stand in the digests: the note that names them, and they themselves.
 fn is_beside(object: &str) -> bool {
-    ["seal/seal.note", "seal/digests"].contains(&object) || object.starts_with("seal/vault-")
+    ["seal/seal.note", "seal/digests"].contains(&object)
 }
 
 /// Whether an envelope of the run's key to the vault is there at all: nobody else has that key any more.
@@ -72,17 +71,18 @@ fn has_envelope(dir: &Arc<dyn Dir>) -> io::Result<bool> {
     Ok(names.iter().any(holds))
 }
 
-/// Every line on its own, on all cores.
+/// Every line on its own, on all cores; no file of the run has more than `longest` bytes.
 fn compare(
     run: &RunId,
     dir: &Arc<dyn Dir>,
+    longest: u64,
     lines: &[Line],
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<Vec<Finding>> {
     let (next, found) = (AtomicUsize::new(0), Mutex::new(Ok(Vec::new())));
     let work = || {
         while let Some(line) = lines.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let change = look(dir, line);
+            let change = look(dir, longest, line);
             let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
             match (change, &mut *found) {
                 (Ok(None), _) => {}
@@ -112,7 +112,7 @@ fn compare(
 }
 
 /// How what lies at a line's path differs from it.
-fn look(dir: &Arc<dyn Dir>, line: &Line) -> io::Result<Option<Change>> {
+fn look(dir: &Arc<dyn Dir>, longest: u64, line: &Line) -> io::Result<Option<Change>> {
     let (folders, name) = line.path.rsplit_once('/').map_or(("", line.path.as_str()), |split| split);
     let mut parent = dir.clone();
     for folder in folders.split('/').filter(|folder| !folder.is_empty()) {
@@ -137,6 +137,10 @@ fn look(dir: &Arc<dyn Dir>, line: &Line) -> io::Result<Option<Change>> {
         },
         // Nothing of the size of a file is read where none was sealed.
         Kind::File if !matches!(line.kind, Digested::File(_)) => return Ok(Some(kind_changed())),
+        // Nor what someone let grow to what nobody can read to its end.
+        Kind::File if stat.size > longest => {
+            return Ok(Some(Change::Changed("longer than all of the run".to_owned())));
+        }
         Kind::File => match hash(&*parent, name.as_bytes()) {
             Err(e) if is_absent(&e) => return Ok(Some(Change::Missing)),
             digest => Digested::File(digest?),

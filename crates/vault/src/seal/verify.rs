@@ -160,11 +160,21 @@ fn difference(manifest: &Manifest, survey: &Survey, sealed: &Entry, found: &Entr
         ("attributes", sealed.xattrs == found.xattrs),
         ("mode", a.mode == b.mode),
         ("owner", (a.uid, a.gid) == (b.uid, b.gid)),
-        ("time", a.kind == Kind::Dir || (a.mtime, a.mtime_ns) == (b.mtime, b.mtime_ns)),
+        ("time", a.kind == Kind::Dir || same_time((a.mtime, a.mtime_ns), (b.mtime, b.mtime_ns))),
         ("number of links", a.kind == Kind::Dir || a.nlink == b.nlink),
         ("what it is a link to", a.kind == Kind::Dir || same_object()),
     ];
     checks.iter().find(|(_, same)| !same).map(|(what, _)| *what)
+}
+
+/// Times as an SFTP server or an archive keeps them (seconds), or an SMB server (100 ns), or something between.
+const GRAINS: [u32; 4] = [1_000_000_000, 1_000_000, 1_000, 100];
+
+/// Whether two times are one, that one of the two stores keeps less finely: a run is sealed through a network's file
+/// system and verified on the server's own, or from a copy.
+fn same_time(a: (i64, u32), b: (i64, u32)) -> bool {
+    let is_cut = |fine: u32, coarse: u32| GRAINS.iter().any(|grain| fine - fine % grain == coarse);
+    a.0 == b.0 && (a.1 == b.1 || is_cut(a.1, b.1) || is_cut(b.1, a.1))
 }
 
 /// Compares each chunk's nonce with its pin.
@@ -261,4 +271,21 @@ fn hash_of(dir: &Arc<dyn Dir>, path: &str) -> Option<Digested> {
         Some((folder, name)) => dir.open_dir(folder.as_bytes()).and_then(|dir| hash(&*dir, name.as_bytes())),
     };
     digest.ok().map(Digested::File)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_that_was_cut_is_the_same_and_another_is_not() {
+        let fine = 123_456_789;
+        for same in [fine, 123_456_700, 123_456_000, 123_000_000, 0] {
+            assert!(same_time((7, fine), (7, same)) && same_time((7, same), (7, fine)), "{same}");
+            assert!(!same_time((7, fine), (8, same)), "{same}");
+        }
+        for other in [123_456_788, 123_456_800, 123_457_000, 124_000_000, 123_450_000] {
+            assert!(!same_time((7, fine), (7, other)), "{other}");
+        }
+    }
 }

@@ -1,19 +1,76 @@
 //! The vault's calls on nodes of sealed runs.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use runvault_format::manifest::Kind;
 
 use super::{SealedTree, kind_of};
 use crate::api::{Attr, DirEntry, Handle, Ino, Opened, ROOT};
+use crate::outcome::is_not_found;
 use crate::run::Run;
 use crate::{Error, Posix, Result, Vault, runs};
+
+/// Cookies from here on are those of what continues the run: above any number of children.
+const LATER: u64 = 1 << 40;
+
+/// A directory of a sealed run that is listed.
+pub(crate) struct SealedListing {
+    ino: Ino,
+    /// What continues the run, as it was when the listing came to it.
+    later: Mutex<Later>,
+}
+
+#[derive(Clone, Default)]
+struct Later {
+    entries: Arc<Vec<DirEntry>>,
+    /// Names, or runs, that could not be read.
+    unreadable: u64,
+}
+
+impl SealedListing {
+    pub(crate) fn new(ino: Ino) -> Self {
+        Self { ino, later: Mutex::default() }
+    }
+
+    pub(crate) fn ino(&self) -> Ino {
+        self.ino
+    }
+
+    pub(crate) fn unreadable(&self) -> u64 {
+        self.later().unreadable
+    }
+
+    fn look(&self, (entries, unreadable): (Vec<DirEntry>, u64)) -> Arc<Vec<DirEntry>> {
+        let entries = Arc::new(entries);
+        *self.later() = Later { entries: entries.clone(), unreadable };
+        entries
+    }
+
+    fn seen(&self) -> Arc<Vec<DirEntry>> {
+        self.later().entries.clone()
+    }
+
+    fn later(&self) -> MutexGuard<'_, Later> {
+        self.later.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl Vault {
     /// The tree of a node's run, and the number of its entry.
     fn sealed_entry(&self, ino: Ino) -> Result<(Arc<SealedTree>, u32)> {
         let (run, entry) = self.sealed.of(ino)?;
         Ok((self.sealed_tree(&run)?, entry))
+    }
+
+    /// The run of a node.
+    pub(crate) fn run_of_sealed(&self, ino: Ino) -> Result<Arc<Run>> {
+        Ok(self.sealed.of(ino)?.0)
+    }
+
+    /// Names from its run's top to a node.
+    pub(crate) fn sealed_path(&self, ino: Ino) -> Result<Vec<Vec<u8>>> {
+        let (tree, entry) = self.sealed_entry(ino)?;
+        tree.path(entry)
     }
 
     fn sealed_tree(&self, run: &Arc<Run>) -> Result<Arc<SealedTree>> {
@@ -82,14 +139,51 @@ impl Vault {
         }
     }
 
-    /// Cookies: 1 after `.`, 2 after `..`, then one for each child.
+    /// Cookies: 1 after `.`, 2 after `..`, then one for each child; above all of them those of what continues the run.
     pub(crate) fn list_sealed(
+        &self,
+        listing: &SealedListing,
+        cookie: u64,
+        plus: bool,
+        visit: &mut dyn FnMut(&DirEntry) -> bool,
+    ) -> Result<()> {
+        if cookie < LATER && !self.list_own(listing.ino, cookie, plus, visit)? {
+            return Ok(());
+        }
+        let later = match cookie.checked_sub(LATER) {
+            None => listing.look(self.list_later(listing.ino)?),
+            Some(_) => listing.seen(),
+        };
+        let first = usize::try_from(cookie.saturating_sub(LATER)).unwrap_or(usize::MAX);
+        for (n, entry) in (LATER + 1..).zip(later.iter()).skip(first) {
+            let attr = if plus {
+                match self.lookup(listing.ino, &entry.name) {
+                    Err(error) if is_not_found(&error) => continue,
+                    // What is damaged is shown without attributes: who looks it up gets the error.
+                    found => found.ok(),
+                }
+            } else {
+                None
+            };
+            let shown = DirEntry { next: n, attr, ..entry.clone() };
+            if !visit(&shown) {
+                if let Some(attr) = attr {
+                    self.forget(attr.ino, 1);
+                }
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// What the run itself has; whether all of it was shown.
+    pub(crate) fn list_own(
         &self,
         ino: Ino,
         cookie: u64,
         plus: bool,
         visit: &mut dyn FnMut(&DirEntry) -> bool,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         const DOTS: u64 = 2;
         let (tree, entry) = self.sealed_entry(ino)?;
         let record = tree.record(entry)?;
@@ -97,7 +191,7 @@ impl Vault {
         for (at, name, ino) in [(0, b".".to_vec(), ino), (1, b"..".to_vec(), above)] {
             let kind = runvault_store::backend::Kind::Dir;
             if cookie <= at && !visit(&DirEntry { name, ino, kind, next: at + 1, attr: None }) {
-                return Ok(());
+                return Ok(false);
             }
         }
         let first = cookie.saturating_sub(DOTS);
@@ -112,9 +206,9 @@ impl Vault {
                 attr: if plus { Some(tree.attr(self, child)?) } else { None },
             };
             if !visit(&shown) {
-                return Ok(());
+                return Ok(false);
             }
         }
-        Ok(())
+        Ok(true)
     }
 }

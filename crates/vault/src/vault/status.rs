@@ -6,8 +6,8 @@ use std::sync::{Arc, PoisonError};
 use runvault_format::ids::RunId;
 
 use crate::api::Ino;
-use crate::run_table::Entry;
-use crate::{Error, Vault};
+use crate::run_table::{Entry, RunTable};
+use crate::{Error, Vault, runs, seal};
 
 /// Names that are not ours are counted up to here in each directory.
 const FOREIGN_MAX: usize = 10_000;
@@ -27,6 +27,8 @@ pub struct RunStatus {
     pub trouble: Option<String>,
     /// Genuine, but no key that is held here opens it: it is not shown.
     pub closed: bool,
+    /// The sealed run that it adds to, and in whose tree it is shown.
+    pub continues: Option<RunId>,
     /// It is being sealed: nothing of it opens until that is done.
     pub sealing: bool,
 }
@@ -51,7 +53,7 @@ impl Vault {
     /// What `status` shows.
     pub fn status(&self) -> Status {
         let table = self.table();
-        let runs = table.entries.iter().map(|(id, entry)| self.run_status(*id, entry)).collect();
+        let runs = table.entries.iter().map(|(id, entry)| self.run_status(&table, *id, entry)).collect();
         let foreign = self.foreign.lock().unwrap_or_else(PoisonError::into_inner);
         let synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
         Status {
@@ -80,7 +82,25 @@ impl Vault {
         self.table().entries.values().filter(|entry| matches!(entry, Entry::Closed)).count() as u64
     }
 
-    fn run_status(&self, run: RunId, entry: &Entry) -> RunStatus {
+    /// The runs that this gateway made and nobody sealed, of which it has no key: it was not kept, or is lost. Their
+    /// owner reads them.
+    pub fn lost_runs(&self) -> Vec<RunId> {
+        let table = self.table();
+        let closed = table.entries.iter().filter(|(_, entry)| matches!(entry, Entry::Closed));
+        closed.map(|(id, _)| *id).filter(|id| self.is_lost_here(id)).collect()
+    }
+
+    /// Whether it is one of [`Vault::lost_runs`].
+    pub fn is_lost_here(&self, run: &RunId) -> bool {
+        let Some(gateway) = self.gateway.as_deref() else { return false };
+        let closed = matches!(self.table().entries.get(run), Some(Entry::Closed));
+        let sealed = || seal::has_seal(&self.root, run).unwrap_or(true);
+        let maker =
+            || runs::read_descriptor(&self.root, run, &*self.authority).map(|run| run.descriptor.signer);
+        closed && !sealed() && maker().is_ok_and(|maker| maker == gateway.id())
+    }
+
+    fn run_status(&self, table: &RunTable, run: RunId, entry: &Entry) -> RunStatus {
         let mut status = RunStatus {
             run,
             name: None,
@@ -89,12 +109,14 @@ impl Vault {
             trouble: None,
             closed: false,
             sealing: false,
+            continues: None,
         };
         match entry {
             Entry::Closed => status.closed = true,
             Entry::Trouble(error) => status.trouble = Some(error.to_string()),
             Entry::Run(run) => {
                 status.name = Some(run.name());
+                status.continues = table.first_of(run);
                 status.sealing = run.is_closed_for_good();
                 status.holder = self.holder_of(run);
                 let body = run.opened_body();

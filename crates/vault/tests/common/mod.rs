@@ -13,7 +13,7 @@ use runvault_store::backend::{Dir, Kind};
 use runvault_store::doubles::memory::MemoryDir;
 use runvault_vault::api::{Attr, Caller, DirEntry, Ino, OpenFlags, ROOT};
 use runvault_vault::authority::{
-    Authority, ChainPlace, EnvelopeFile, Gateway, GatewayKey, LastRun, Resume, SealPlace, Sealed, StateRef,
+    Authority, ChainPlace, EnvelopeFile, Gateway, GatewayKey, Resume, SealPlace, Sealed, StateRef, Until,
 };
 use runvault_vault::{Error, Options, Posix, Result, Vault};
 
@@ -27,8 +27,10 @@ pub const WRITE: OpenFlags =
 pub struct Chain {
     pub vault: VaultId,
     pub gateways: Vec<(IdentityId, VerifyingKey)>,
-    /// Where the gateways were ended: their last run that counts.
-    pub last_run: Option<LastRun>,
+    /// Where the gateways were ended.
+    pub until: Option<Until>,
+    /// Gateways that do what only the maker of a run may.
+    pub admitted: Vec<(IdentityId, Option<RunId>)>,
     /// Envelopes open for it.
     pub opens: bool,
     /// Seals that it has seen.
@@ -37,7 +39,7 @@ pub struct Chain {
 
 impl Chain {
     pub fn of(vault: VaultId, gateways: Vec<(IdentityId, VerifyingKey)>) -> Self {
-        Self { vault, gateways, last_run: None, opens: true, seals: Mutex::default() }
+        Self { vault, gateways, until: None, admitted: Vec::new(), opens: true, seals: Mutex::default() }
     }
 }
 
@@ -47,7 +49,10 @@ impl Authority for Chain {
     }
     fn gateway_key(&self, id: &IdentityId) -> Option<GatewayKey> {
         let (_, sign) = self.gateways.iter().find(|(known, _)| known == id)?;
-        Some(GatewayKey { sign: *sign, last_run: self.last_run })
+        Some(GatewayKey { sign: *sign, until: self.until })
+    }
+    fn is_admitted(&self, gateway: &IdentityId, run: Option<&RunId>) -> bool {
+        self.admitted.contains(&(*gateway, run.copied()))
     }
     fn envelope_names(&self) -> Vec<String> {
         vec!["vault-1".into()]
@@ -87,6 +92,7 @@ struct Inner {
     pending: Option<(RunId, [u8; 32])>,
     seals: u64,
     seals_hash: Option<Digest>,
+    names: HashMap<Vec<u8>, (RunId, Digest)>,
     pending_seal: Option<(RunId, Digest)>,
     retired: Vec<RunId>,
     /// Its entries do not open any more.
@@ -114,6 +120,10 @@ impl State {
     /// As a process leaves it that is killed between a seal's commit and its end.
     pub fn pend_seal(&self, run: RunId, hash: Digest) {
         self.inner.lock().unwrap().pending_seal = Some((run, hash));
+    }
+    /// It was sealed here under that name.
+    pub fn sealed_before(&self, name: &[u8], sealed: (RunId, Digest)) {
+        self.inner.lock().unwrap().names.insert(name.to_vec(), sealed);
     }
     pub fn set_full(&self, full: bool) {
         self.inner.lock().unwrap().full = full;
@@ -171,7 +181,10 @@ impl Gateway for State {
         inner.pending_seal = Some((*run, note::text_hash(&text)));
         Ok(note::sign(&text, &self.id, &self.key))
     }
-    fn commit_seal(&self, run: &RunId) -> Result<()> {
+    fn sealed_as(&self, name: &[u8]) -> Result<Option<(RunId, Digest)>> {
+        Ok(self.inner.lock().unwrap().names.get(name).copied())
+    }
+    fn commit_seal(&self, run: &RunId, name: &[u8]) -> Result<()> {
         let mut inner = self.inner.lock().unwrap();
         if inner.full {
             return Err(Error::Store {
@@ -184,6 +197,7 @@ impl Gateway for State {
         assert_eq!(pending, *run);
         inner.seals += 1;
         inner.seals_hash = Some(hash);
+        inner.names.insert(name.to_vec(), (*run, hash));
         inner.resume.remove(run);
         Ok(())
     }

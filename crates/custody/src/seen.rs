@@ -1,4 +1,5 @@
-//! Which seals this machine has seen, so that a run whose seal was taken away does not pass for one that is open.
+//! Which runs and seals this machine has seen, so that less does not pass: a run whose seal was taken away is none that
+//! is open, and a store without a gateway's newest run is an older one ([`crate::pins`]).
 
 use std::collections::HashMap;
 use std::fs::OpenOptions;
@@ -9,18 +10,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use runvault_format::ids::{Digest, IdentityId, RunId, VaultId};
 use runvault_format::keys::RunKey;
-use runvault_vault::authority::{Authority, EnvelopeFile, GatewayKey, Sealed};
+use runvault_vault::authority::{Authority, EnvelopeFile, GatewayKey, MadeRun, Sealed};
+
+use crate::pins;
 
 /// The file in `<state dir>/<vault id>`: a line of run id and hash of the seal's note for each.
 const SEALED: &str = "sealed";
 /// Lines of some hundred thousand runs.
 const LEN_MAX: u64 = 64 << 20;
 
-/// An authority that remembers seals.
+/// An authority that remembers runs and seals.
 pub struct Remembering {
     of: Arc<dyn Authority>,
     file: PathBuf,
+    state_dir: PathBuf,
     seen: Mutex<HashMap<RunId, Digest>>,
+    /// Numbers of each gateway's newest run.
+    newest: Mutex<HashMap<IdentityId, u64>>,
 }
 
 impl Remembering {
@@ -35,7 +41,7 @@ impl Remembering {
             Some((run.parse().ok()?, hash.parse().ok()?))
         });
         let seen = Mutex::new(seen.collect());
-        Arc::new(Self { of, file, seen })
+        Arc::new(Self { of, file, state_dir: state_dir.to_owned(), seen, newest: Mutex::default() })
     }
 
     fn seen(&self) -> MutexGuard<'_, HashMap<RunId, Digest>> {
@@ -53,6 +59,9 @@ impl Authority for Remembering {
     fn gateway_key(&self, id: &IdentityId) -> Option<GatewayKey> {
         self.of.gateway_key(id)
     }
+    fn is_admitted(&self, gateway: &IdentityId, run: Option<&RunId>) -> bool {
+        self.of.is_admitted(gateway, run)
+    }
     fn envelope_names(&self) -> Vec<String> {
         self.of.envelope_names()
     }
@@ -67,6 +76,16 @@ impl Authority for Remembering {
     }
     fn seal_seen(&self, run: &RunId) -> Option<Digest> {
         self.seen().get(run).copied()
+    }
+    fn note_run(&self, made: &MadeRun) {
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        if newest.get(&made.gateway).is_some_and(|known| *known >= made.seq) {
+            return;
+        }
+        newest.insert(made.gateway, made.seq);
+        if let Err(error) = pins::note_run(&self.state_dir, self.of.vault_id(), made) {
+            log::info!("a run is not remembered: {error}");
+        }
     }
     fn note_seal(&self, run: &RunId, hash: &Digest) {
         if self.seen().insert(*run, *hash) == Some(*hash) {

@@ -1,0 +1,168 @@
+//! The programs of Debian's `tpm2-tools`. Which TPM they use is in their own variable, TPM2TOOLS_TCTI.
+//!
+//! Secrets go to them by a pipe and by a file in memory that has no name; never on a command line.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+
+use rustix::fs::MemfdFlags;
+use zeroize::Zeroizing;
+
+/// What names the authorization value on a command line.
+pub(super) const AUTH: &str = "file:/dev/fd/3";
+const AUTH_FD: i32 = 3;
+
+/// Why a TPM does not do what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// The programs are missing.
+    #[error("the programs of tpm2-tools are not installed")]
+    NoTools,
+    /// No TPM answers.
+    #[error("no TPM answers: {0}")]
+    NoTpm(String),
+    /// Someone else's.
+    #[error("this NV index, or the one after it, is in use already")]
+    Taken,
+    /// Odd, or outside the owner's range.
+    #[error("not an even NV index from 0x01800000 to 0x01bffffe")]
+    NotAnIndex,
+    /// Another TPM, or one that was cleared.
+    #[error(
+        "the TPM has no such NV index: it is another TPM than the one of the enrolment, or it was cleared"
+    )]
+    Gone,
+    /// Defined anew by someone else.
+    #[error("the NV index does not open with this state folder's value: it was made by someone else")]
+    NotOurs,
+    /// It was made, and nothing written.
+    #[error("nothing was written to the NV index")]
+    NotWritten,
+    /// It holds no key, or another than the one that is looked for.
+    #[error("the NV index holds no key of this state folder")]
+    NoKey,
+    /// The TPM is in lockout mode.
+    #[error("the TPM is locked, since someone guessed at values of it")]
+    Locked,
+    /// The owner hierarchy has a password.
+    #[error("the TPM's owner hierarchy has a password: NV indices cannot be made without it")]
+    OwnerHasPassword,
+    /// What else they say.
+    #[error("{tool}: {said}")]
+    Failed {
+        /// Which program.
+        tool: String,
+        /// Its last word.
+        said: String,
+    },
+}
+
+/// Runs one; once, whatever it says. `auth`: 64 hex digits, which [`AUTH`] names. Gives what it printed.
+pub(super) fn run(
+    tool: &str,
+    args: &[&str],
+    auth: Option<&str>,
+    stdin: &[u8],
+) -> Result<Zeroizing<Vec<u8>>, Refused> {
+    let failed = |what: &str, e: std::io::Error| Refused::Failed {
+        tool: tool.to_owned(),
+        said: format!("{what}: {e}"),
+    };
+    let auth = auth.map(in_memory).transpose().map_err(|e| failed("a file in memory", e))?;
+    let mut command = Command::new(tool);
+    command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    if let Some(auth) = &auth {
+        let from = auth.as_raw_fd();
+        // SAFETY: between fork and exec there is one dup2(2) or fcntl(2), both safe after a fork; the file is open
+        // until the child has been waited for.
+        unsafe { command.pre_exec(move || hand_down(from)) };
+    }
+    let mut child = command.spawn().map_err(|e| match e.kind() {
+        ErrorKind::NotFound => Refused::NoTools,
+        _ => failed("start", e),
+    })?;
+    if let Some(mut pipe) = child.stdin.take() {
+        // Shorter than a pipe is long; one that has ended says more by its status.
+        let _ = pipe.write_all(stdin);
+    }
+    let mut said = Zeroizing::new(Vec::new());
+    if let Some(mut pipe) = child.stdout.take() {
+        pipe.read_to_end(&mut said).map_err(|e| failed("read", e))?;
+    }
+    let ended = child.wait_with_output().map_err(|e| failed("wait", e))?;
+    if ended.status.success() {
+        Ok(said)
+    } else {
+        Err(refusal(tool, &String::from_utf8_lossy(&ended.stderr)))
+    }
+}
+
+fn in_memory(auth: &str) -> std::io::Result<File> {
+    let mut file = File::from(rustix::fs::memfd_create("auth", MemfdFlags::CLOEXEC)?);
+    file.write_all(Zeroizing::new(format!("hex:{auth}")).as_bytes())?;
+    Ok(file)
+}
+
+/// dup2(2) of a descriptor onto itself would leave it to be closed at the exec.
+fn hand_down(from: i32) -> std::io::Result<()> {
+    // SAFETY: plain system calls on descriptors of this process.
+    let done = unsafe {
+        if from == AUTH_FD { libc::fcntl(AUTH_FD, libc::F_SETFD, 0) } else { libc::dup2(from, AUTH_FD) }
+    };
+    if done < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// The TPM's own codes, which the tools print (TPM 2.0 Library, part 2, table "TPM_RC Constants").
+fn refusal(tool: &str, said: &str) -> Refused {
+    let has = |words: &[&str]| words.iter().any(|word| said.contains(word));
+    let last =
+        said.lines().rev().map(str::trim).find(|line| line.starts_with("ERROR")).unwrap_or(said.trim());
+    let last = last.trim_start_matches("ERROR:").trim().to_owned();
+    match () {
+        () if has(&["Could not load tcti"]) => Refused::NoTpm(last),
+        () if has(&["(0x921)"]) => Refused::Locked,
+        () if has(&["(0x14C)"]) => Refused::Taken,
+        () if has(&["(0x14A)"]) => Refused::NotWritten,
+        () if has(&["(0x18B)", "(0x28B)"]) => Refused::Gone,
+        () if has(&["(0x9A2)", "(0x98E)", "(0xA22)", "(0x149)"]) && tool == "tpm2_nvdefine" => {
+            Refused::OwnerHasPassword
+        }
+        () if has(&["(0x9A2)", "(0x98E)", "(0x149)"]) => Refused::NotOurs,
+        () => Refused::Failed { tool: tool.to_owned(), said: last },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_tools_say_is_told_by_its_name() {
+        let of = |said: &str| refusal("tpm2_nvread", said);
+        assert_eq!(
+            of("ERROR: Esys_NV_Read(0x921) - tpm:warn(2.0): DA lockout mode\nERROR: Failed"),
+            Refused::Locked
+        );
+        assert_eq!(of("ERROR: Esys_TR_FromTPMPublic(0x18B) - tpm:handle(1)"), Refused::Gone);
+        assert_eq!(of("ERROR: Esys_NV_Read(0x9A2) - tpm:session(1)"), Refused::NotOurs);
+        let other = Refused::Failed { tool: "tpm2_nvread".into(), said: "what else".into() };
+        assert_eq!(of("WARN: so\nERROR: what else\n"), other);
+        let define = refusal("tpm2_nvdefine", "ERROR: Esys_NV_DefineSpace(0x9A2)");
+        assert_eq!(define, Refused::OwnerHasPassword);
+    }
+
+    #[test]
+    fn a_program_that_is_missing_is_said_so() {
+        assert_eq!(run("tpm2_no_such_program", &[], None, &[]).err(), Some(Refused::NoTools));
+    }
+
+    #[test]
+    fn the_value_comes_by_a_file_and_the_bytes_by_a_pipe() {
+        let auth = "ab".repeat(32);
+        let said = run("sh", &["-c", "cat /dev/fd/3 -"], Some(&auth), b" and more").unwrap();
+        assert_eq!(String::from_utf8_lossy(&said), format!("hex:{auth} and more"));
+    }
+}

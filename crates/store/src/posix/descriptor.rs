@@ -1,0 +1,192 @@
+//! A file's descriptor, which may outlive the connection of the file system that gave it: to sshfs, say, it is dead
+//! for good once that has connected anew. The file behind it is then opened again.
+//!
+//! Opening again must hide no loss: what was written through the old descriptor and not synced may never have arrived,
+//! and a sync of the new one knows nothing of it. So the next sync fails, once.
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::{Errno, Result, retry_on_intr};
+
+use super::shut::proc_path;
+
+pub(super) struct Descriptor {
+    current: RwLock<Arc<OwnedFd>>,
+    /// Something was written since the last sync.
+    unsynced: AtomicBool,
+    /// Something that was written may be lost, and nobody was told.
+    doubtful: AtomicBool,
+    /// It holds a lock, which another descriptor would not have.
+    locked: AtomicBool,
+}
+
+impl Descriptor {
+    pub(super) fn new(fd: OwnedFd) -> Self {
+        Self {
+            current: RwLock::new(Arc::new(fd)),
+            unsynced: AtomicBool::new(false),
+            doubtful: AtomicBool::new(false),
+            locked: AtomicBool::new(false),
+        }
+    }
+
+    /// A call that writes no data, which the file that is opened again is asked once more.
+    pub(super) fn ask<T>(&self, mut call: impl FnMut(&OwnedFd) -> Result<T>) -> Result<T> {
+        let fd = self.fd();
+        match retry_on_intr(|| call(&fd)) {
+            Err(error) if self.open_again(&fd, error) => retry_on_intr(|| call(&self.fd())),
+            done => done,
+        }
+    }
+
+    /// A call that changes what the file holds. Where it fails somebody has to be told: it is not made again.
+    pub(super) fn change<T>(&self, call: impl Fn(&OwnedFd) -> Result<T>) -> Result<T> {
+        let fd = self.fd();
+        self.unsynced.store(true, Ordering::SeqCst);
+        let done = retry_on_intr(|| call(&fd)).inspect_err(|error| {
+            self.open_again(&fd, *error);
+        });
+        // A sync that came in between knows nothing of it.
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        let mark = if Arc::ptr_eq(&current, &fd) { &self.unsynced } else { &self.doubtful };
+        mark.store(true, Ordering::SeqCst);
+        done
+    }
+
+    pub(super) fn sync(&self, call: impl Fn(&OwnedFd) -> Result<()>) -> Result<()> {
+        let fd = self.fd();
+        self.unsynced.store(false, Ordering::SeqCst);
+        retry_on_intr(|| call(&fd)).inspect_err(|error| {
+            self.open_again(&fd, *error);
+        })?;
+        let exchanged = !Arc::ptr_eq(&self.fd(), &fd);
+        if self.doubtful.swap(false, Ordering::SeqCst) || exchanged { Err(Errno::IO) } else { Ok(()) }
+    }
+
+    pub(super) fn lock(&self, call: impl Fn(&OwnedFd) -> Result<()>) -> Result<()> {
+        self.locked.store(true, Ordering::SeqCst);
+        retry_on_intr(|| call(&self.fd()))
+    }
+
+    pub(super) fn fd(&self) -> Arc<OwnedFd> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether there is another descriptor than `dead` now.
+    fn open_again(&self, dead: &Arc<OwnedFd>, error: Errno) -> bool {
+        if !matches!(error, Errno::IO | Errno::STALE | Errno::BADF) || self.locked.load(Ordering::SeqCst) {
+            return false;
+        }
+        // By the kernel's own link, so that it is the same file whatever its name is now. It may take long: no lock is
+        // held meanwhile.
+        let path = proc_path(dead);
+        let opened = rustix::fs::fcntl_getfl(dead).and_then(|flags| {
+            let flags = (flags & OFlags::ACCMODE) | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
+            retry_on_intr(|| rustix::fs::openat(CWD, path.as_str(), flags, Mode::empty()))
+        });
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        if !Arc::ptr_eq(&current, dead) {
+            return true;
+        }
+        let Ok(fd) = opened else { return false };
+        if self.unsynced.swap(false, Ordering::SeqCst) {
+            self.doubtful.store(true, Ordering::SeqCst);
+        }
+        *current = Arc::new(fd);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+
+    fn descriptor() -> (tempfile::NamedTempFile, Descriptor) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let descriptor = Descriptor::new(file.reopen().unwrap().into());
+        (file, descriptor)
+    }
+
+    /// Fails on the descriptor that is dead.
+    fn answers<T>(dead: i32, fd: &OwnedFd, call: impl FnOnce(&OwnedFd) -> Result<T>) -> Result<T> {
+        if fd.as_raw_fd() == dead { Err(Errno::IO) } else { call(fd) }
+    }
+
+    #[test]
+    fn who_reads_never_notices() {
+        let (file, descriptor) = descriptor();
+        std::fs::write(file.path(), b"there").unwrap();
+        let dead = descriptor.fd().as_raw_fd();
+        let mut read = [0; 5];
+        let n = descriptor.ask(|fd| answers(dead, fd, |fd| rustix::io::pread(fd, &mut read[..], 0)));
+        assert_eq!((n, &read), (Ok(5), b"there"));
+        assert_ne!(descriptor.fd().as_raw_fd(), dead);
+        descriptor.sync(|_| Ok(())).unwrap();
+    }
+
+    #[test]
+    fn what_was_written_and_not_synced_fails_the_next_sync_once() {
+        let (_file, descriptor) = descriptor();
+        let sync = || descriptor.sync(|fd| rustix::fs::fdatasync(fd));
+        descriptor.change(|fd| rustix::io::pwrite(fd, b"synced", 0)).unwrap();
+        sync().unwrap();
+        let dead = descriptor.fd().as_raw_fd();
+        descriptor.ask(|fd| answers(dead, fd, |_| Ok(()))).unwrap();
+        sync().unwrap();
+        descriptor.change(|fd| rustix::io::pwrite(fd, b"not", 0)).unwrap();
+        let dead = descriptor.fd().as_raw_fd();
+        descriptor.ask(|fd| answers(dead, fd, |_| Ok(()))).unwrap();
+        assert_eq!(sync(), Err(Errno::IO));
+        sync().unwrap();
+    }
+
+    #[test]
+    fn a_change_that_failed_is_told_and_the_next_one_works() {
+        let (_file, descriptor) = descriptor();
+        let dead = descriptor.fd().as_raw_fd();
+        let write = |fd: &OwnedFd| answers(dead, fd, |fd| rustix::io::pwrite(fd, b"x", 0));
+        assert_eq!(descriptor.change(write), Err(Errno::IO));
+        assert_eq!(descriptor.change(write), Ok(1));
+        assert_eq!(descriptor.sync(|_| Ok(())), Err(Errno::IO));
+        // A sync that failed has told: the next one is not in doubt.
+        descriptor.change(write).unwrap();
+        let dead = descriptor.fd().as_raw_fd();
+        let sync = || descriptor.sync(|fd| answers(dead, fd, |_| Ok(())));
+        assert_eq!((sync(), sync()), (Err(Errno::IO), Ok(())));
+    }
+
+    #[test]
+    fn a_write_beside_a_sync_and_an_exchange_is_in_doubt() {
+        let (_file, descriptor) = descriptor();
+        let sync = || descriptor.sync(|fd| rustix::fs::fdatasync(fd));
+        let exchange = || {
+            let dead = descriptor.fd().as_raw_fd();
+            descriptor.ask(|fd| answers(dead, fd, |_| Ok(())))
+        };
+        let written = descriptor.change(|fd| {
+            sync()?;
+            let n = rustix::io::pwrite(fd, b"x", 0)?;
+            exchange()?;
+            Ok(n)
+        });
+        assert_eq!(written, Ok(1));
+        assert_eq!((sync(), sync()), (Err(Errno::IO), Ok(())));
+        assert_eq!(descriptor.sync(|_| exchange()), Err(Errno::IO));
+    }
+
+    #[test]
+    fn other_errors_and_locks_keep_it() {
+        let (_file, descriptor) = descriptor();
+        let first = descriptor.fd().as_raw_fd();
+        assert_eq!(descriptor.ask(|_| Err::<(), _>(Errno::NOSPC)), Err(Errno::NOSPC));
+        assert_eq!(descriptor.fd().as_raw_fd(), first);
+        descriptor.lock(|_| Ok(())).unwrap();
+        assert_eq!(descriptor.ask(|_| Err::<(), _>(Errno::IO)), Err(Errno::IO));
+        assert_eq!(descriptor.fd().as_raw_fd(), first);
+    }
+}

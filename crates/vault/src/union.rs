@@ -1,0 +1,364 @@
+//! A sealed run and its continuations, shown as one tree.
+//!
+//! The sealed run is the first layer, and every later one adds to it: a name is that of the earliest layer that has
+//! it. A directory that several have is shown by the node of the earliest, and lists what is in all of them. Only
+//! directories of sealed runs are looked at so, since what is not sealed is the last layer.
+
+use std::collections::HashMap;
+use std::ops::Deref;
+use std::sync::{Arc, PoisonError};
+
+use runvault_format::continuations::{self, Part};
+use runvault_format::ids::{IdentityId, RunId};
+use runvault_store::backend::{Kind, Rename};
+
+use crate::api::{Attr, Caller, DirEntry, Ino, ROOT};
+use crate::authority::Authority;
+use crate::outcome::is_not_found;
+use crate::run::Run;
+use crate::sealed::is_sealed;
+use crate::{Error, Posix, Result, Vault};
+
+/// The layers of one run, the earliest first; the last may be open, all others are sealed.
+pub(crate) struct Union {
+    layers: Vec<Arc<Run>>,
+}
+
+impl Union {
+    /// The run that the others continue.
+    pub(crate) fn first(&self) -> Option<&Arc<Run>> {
+        self.layers.first()
+    }
+
+    fn later_than(&self, run: &RunId) -> &[Arc<Run>] {
+        let at = self.layers.iter().position(|layer| layer.id == *run);
+        at.and_then(|at| self.layers.get(at + 1..)).unwrap_or_default()
+    }
+}
+
+/// Which runs are shown as one, by the id of each of them. Of parts that are open one alone is shown so: who writes
+/// (`writing`) sees its own, else two of them could hide each other's files.
+pub(crate) fn unions<'a>(
+    runs: &'a [Arc<Run>],
+    authority: &dyn Authority,
+    writing: bool,
+) -> HashMap<RunId, Arc<Union>> {
+    let part = |run: &'a Arc<Run>| Part {
+        run: run.id,
+        signer: run.maker(),
+        seq: run.seq,
+        after: run.after.as_ref(),
+        seal: run.seal().map(|seal| seal.hash()),
+    };
+    let runs: Vec<&Arc<Run>> = runs.iter().filter(|run| !run.is_loose()).collect();
+    let parts: Vec<Part<'_>> = runs.iter().map(|run| part(run)).collect();
+    let mut unions = HashMap::new();
+    for group in continuations::groups(&parts, |gateway, run| authority.is_admitted(gateway, run)) {
+        let all = group.into_iter().filter_map(|at| runs.get(at).copied().cloned());
+        let (mut layers, open): (Vec<_>, Vec<_>) = all.partition(|run| run.is_sealed());
+        layers.extend(open.into_iter().find(|run| run.held || !writing));
+        let union = Arc::new(Union { layers });
+        if union.layers.len() > 1 {
+            unions.extend(union.layers.iter().map(|layer| (layer.id, union.clone())));
+        }
+    }
+    unions
+}
+
+/// Whether the runs of a gateway may be parts of this one: it made it, or was admitted.
+fn may_continue(authority: &dyn Authority, gateway: &IdentityId, first: &Run) -> bool {
+    *gateway == first.maker()
+        || authority.is_admitted(gateway, None)
+        || authority.is_admitted(gateway, Some(&first.id))
+}
+
+/// A directory's node, known until this is dropped.
+pub(crate) struct Known<'a> {
+    vault: &'a Vault,
+    ino: Ino,
+    counted: bool,
+}
+
+impl Deref for Known<'_> {
+    type Target = Ino;
+    fn deref(&self) -> &Ino {
+        &self.ino
+    }
+}
+
+impl Drop for Known<'_> {
+    fn drop(&mut self) {
+        if self.counted {
+            self.vault.forget(self.ino, 1);
+        }
+    }
+}
+
+/// A directory of a sealed run that is not the last layer.
+struct Place {
+    union: Arc<Union>,
+    run: Arc<Run>,
+    /// Names from the run's top to it.
+    path: Vec<Vec<u8>>,
+}
+
+impl Place {
+    fn later(&self) -> &[Arc<Run>] {
+        self.union.later_than(&self.run.id)
+    }
+}
+
+impl Vault {
+    /// The runs that are shown as one with this one, the first of them first: it alone, where nothing continues it.
+    pub fn parts_of(&self, run: &RunId) -> Vec<RunId> {
+        let table = self.table();
+        let parts = table.unions.get(run).map(|union| union.layers.iter().map(|layer| layer.id).collect());
+        parts.unwrap_or_else(|| vec![*run])
+    }
+
+    /// `None`: nothing continues the run of this directory.
+    fn place_in_union(&self, dir: Ino) -> Result<Option<Place>> {
+        let run = self.run_of_sealed(dir)?;
+        let Some(union) = self.table().unions.get(&run.id).cloned() else { return Ok(None) };
+        let path = self.sealed_path(dir)?;
+        Ok(Some(Place { union, run, path }))
+    }
+
+    /// A name that a directory of a sealed run does not have, in the runs that continue it. One of those that is in
+    /// trouble, or is being sealed, is passed over: what it adds must not cost what it is added to.
+    pub(crate) fn lookup_later(&self, dir: Ino, name: &[u8]) -> Result<Attr> {
+        if let Some(place) = self.place_in_union(dir)? {
+            for layer in place.later().iter().filter(|layer| !layer.is_closed_for_good()) {
+                let found = self.dir_in(layer, &place.path).and_then(|dir| match dir {
+                    Some(dir) => self.lookup_in_layer(*dir, name),
+                    None => Err(Posix::NotFound.into()),
+                });
+                match found {
+                    Err(error) if is_not_found(&error) => {}
+                    Err(error) => tell_trouble(layer, &error),
+                    found => return found,
+                }
+            }
+        }
+        Err(Posix::NotFound.into())
+    }
+
+    fn lookup_in_layer(&self, dir: Ino, name: &[u8]) -> Result<Attr> {
+        if is_sealed(dir) { self.sealed_lookup(dir, name) } else { self.lookup(dir, name) }
+    }
+
+    /// The directory of that path in one layer; `None` where it has none.
+    fn dir_in(&self, layer: &Arc<Run>, path: &[Vec<u8>]) -> Result<Option<Known<'_>>> {
+        let known = |attr: Attr| Known { vault: self, ino: attr.ino, counted: !is_sealed(attr.ino) };
+        let missing = |error: Error| if is_not_found(&error) { Ok(None) } else { Err(error) };
+        let name = layer.name();
+        let mut at = match self.lookup_run(ROOT, &name, layer) {
+            Ok(attr) => known(attr),
+            Err(error) => return missing(error),
+        };
+        for name in path {
+            match self.lookup_in_layer(*at, name) {
+                Ok(attr) if attr.kind == Kind::Dir => at = known(attr),
+                Ok(attr) => {
+                    drop(known(attr));
+                    return Ok(None);
+                }
+                Err(error) => return missing(error),
+            }
+        }
+        Ok(Some(at))
+    }
+
+    /// What the later layers add to a listing of a directory of a sealed run: names that no earlier one has; and how
+    /// many names, or layers, could not be read.
+    pub(crate) fn list_later(&self, dir: Ino) -> Result<(Vec<DirEntry>, u64)> {
+        let (mut found, mut unreadable) = (Vec::new(), 0);
+        let Some(place) = self.place_in_union(dir)? else { return Ok((found, unreadable)) };
+        let mut kinds: HashMap<Vec<u8>, Kind> = HashMap::new();
+        for layer in place.later().iter().filter(|layer| !layer.is_closed_for_good()) {
+            let listed = self.dir_in(layer, &place.path).and_then(|dir| match dir {
+                Some(dir) => self.list_layer(*dir),
+                None => Ok((Vec::new(), 0)),
+            });
+            let (here, left_out) = listed.unwrap_or_else(|error| {
+                tell_trouble(layer, &error);
+                (Vec::new(), 1)
+            });
+            unreadable += left_out;
+            for entry in here.into_iter().filter(|entry| !matches!(entry.name.as_slice(), b"." | b"..")) {
+                let earlier = match self.sealed_lookup(dir, &entry.name) {
+                    Err(error) if is_not_found(&error) => kinds.get(&entry.name).copied(),
+                    Err(error) => return Err(error),
+                    Ok(attr) => Some(attr.kind),
+                };
+                match earlier {
+                    None => {
+                        kinds.insert(entry.name.clone(), entry.kind);
+                        found.push(entry);
+                    }
+                    Some(Kind::Dir) if entry.kind == Kind::Dir => {}
+                    Some(_) => tell_clash(&place, layer),
+                }
+            }
+        }
+        Ok((found, unreadable))
+    }
+
+    /// All entries of a directory of one layer, and how many of its names could not be read.
+    fn list_layer(&self, dir: Ino) -> Result<(Vec<DirEntry>, u64)> {
+        let mut found = Vec::new();
+        let mut take = |entry: &DirEntry| {
+            found.push(entry.clone());
+            true
+        };
+        if is_sealed(dir) {
+            self.list_own(dir, 0, false, &mut take)?;
+            return Ok((found, 0));
+        }
+        let handle = self.opendir(dir)?;
+        let listed = self.readdir(handle, 0, false, &mut take).and_then(|()| self.unreadable_names(handle));
+        self.releasedir(handle)?;
+        Ok((found, listed?))
+    }
+
+    /// The directory that a name is to be made in: of a sealed run, that of the same path in the run that continues
+    /// it here, which is made if there is none.
+    ///
+    /// # Errors
+    /// [`Posix::Exists`] where a sealed layer has the name; [`Error::Sealed`] where this machine may not continue it.
+    pub(crate) fn parent_to_change(&self, dir: Ino, name: &[u8]) -> Result<Known<'_>> {
+        self.check_open()?;
+        if !is_sealed(dir) {
+            return Ok(Known { vault: self, ino: dir, counted: false });
+        }
+        if self.read_only() {
+            return Err(Posix::ReadOnly.into());
+        }
+        match self.sealed_layers_have(dir, name) {
+            Ok(true) => return Err(Posix::Exists.into()),
+            other => _ = other?,
+        }
+        let run = self.run_of_sealed(dir)?;
+        let path = self.sealed_path(dir)?;
+        let continuation = self.continuation_of(dir, &run)?;
+        let mut at = self.dir_in(&continuation, &[])?.ok_or(Posix::Stale)?;
+        let mut sealed = self.sealed_top(&run)?;
+        for name in &path {
+            // As it was sealed, so that a copy of the continuation alone looks like the run.
+            sealed = self.sealed_lookup(sealed.ino, name)?;
+            let found = match self.lookup(*at, name) {
+                Err(error) if is_not_found(&error) => {
+                    let caller = Caller { uid: sealed.uid, gid: sealed.gid, pid: 0, umask: 0 };
+                    match self.make_dir_in(&caller, *at, name, sealed.mode) {
+                        Err(Error::Posix(Posix::Exists)) => self.lookup(*at, name)?,
+                        made => made?,
+                    }
+                }
+                found => found?,
+            };
+            at = Known { vault: self, ino: found.ino, counted: true };
+        }
+        Ok(at)
+    }
+
+    /// [`Vault::parent_to_change`] for a rename: what was sealed is not replaced.
+    pub(crate) fn parent_to_replace(&self, dir: Ino, name: &[u8], how: Rename) -> Result<Known<'_>> {
+        match self.parent_to_change(dir, name) {
+            Err(Error::Posix(Posix::Exists)) if how != Rename::NoReplace => Err(self.sealed_refusal(dir)),
+            found => found,
+        }
+    }
+
+    /// The directory that a name is to be taken out of, or put over one.
+    ///
+    /// # Errors
+    /// [`Error::Sealed`] where a sealed layer has the name; [`Posix::NotFound`] where none has.
+    pub(crate) fn parent_of_present(&self, dir: Ino, name: &[u8]) -> Result<Known<'_>> {
+        self.check_open()?;
+        if !is_sealed(dir) {
+            return Ok(Known { vault: self, ino: dir, counted: false });
+        }
+        if self.read_only() || self.sealed_layers_have(dir, name)? {
+            return Err(self.sealed_refusal(dir));
+        }
+        let place = self.place_in_union(dir)?.ok_or(Posix::NotFound)?;
+        let open =
+            place.later().iter().find(|layer| layer.held && !layer.is_sealed()).ok_or(Posix::NotFound)?;
+        self.dir_in(open, &place.path)?.ok_or(Error::Posix(Posix::NotFound))
+    }
+
+    /// The directory that is made durable for one of a sealed run: that of the run that continues it here, if that has
+    /// one.
+    pub(crate) fn directory_to_sync(&self, dir: Ino) -> Result<Option<Known<'_>>> {
+        let Some(place) = self.place_in_union(dir)? else { return Ok(None) };
+        match place.later().iter().find(|layer| layer.held && !layer.is_sealed()) {
+            Some(open) => self.dir_in(open, &place.path),
+            None => Ok(None),
+        }
+    }
+
+    /// [`Posix::CrossRun`] where nothing that is in this run can come into that directory.
+    pub(crate) fn check_same_run(&self, run: &Run, dir: Ino) -> Result<()> {
+        if !is_sealed(dir) {
+            return Ok(());
+        }
+        let there = self.run_of_sealed(dir)?.id;
+        let union = self.table().unions.get(&there).cloned();
+        let together = union.is_some_and(|union| union.layers.iter().any(|layer| layer.id == run.id));
+        if together { Ok(()) } else { Err(Posix::CrossRun.into()) }
+    }
+
+    fn sealed_layers_have(&self, dir: Ino, name: &[u8]) -> Result<bool> {
+        let has = |dir| match self.sealed_lookup(dir, name) {
+            Ok(_) => Ok(true),
+            Err(error) if is_not_found(&error) => Ok(false),
+            Err(error) => Err(error),
+        };
+        if has(dir)? {
+            return Ok(true);
+        }
+        let Some(place) = self.place_in_union(dir)? else { return Ok(false) };
+        for layer in place.later().iter().filter(|layer| layer.is_sealed()) {
+            if let Some(dir) = self.dir_in(layer, &place.path)?
+                && has(*dir)?
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The open run of this gateway that continues a sealed one.
+    fn continuation_of(&self, dir: Ino, run: &Arc<Run>) -> Result<Arc<Run>> {
+        let _one = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        let union = self.table().unions.get(&run.id).cloned();
+        let layers = union.as_ref().map_or_else(|| vec![run.clone()], |union| union.layers.clone());
+        if let Some(open) = layers.iter().find(|layer| layer.held && !layer.is_sealed()) {
+            // Until its seal is made.
+            return if open.is_closed_for_good() { Err(Posix::Busy.into()) } else { Ok(open.clone()) };
+        }
+        let newest = layers.iter().rev().find(|layer| layer.is_sealed()).ok_or(Posix::Stale)?;
+        let first = layers.first().unwrap_or(run);
+        if !self.gateway.as_ref().is_some_and(|ours| may_continue(&*self.authority, &ours.id(), first)) {
+            return Err(self.sealed_refusal(dir));
+        }
+        self.make_continuation(newest, &first.name(), &self.sealed_top(first)?)
+    }
+}
+
+/// Two layers have a name that is not a directory in both.
+fn tell_clash(place: &Place, layer: &Run) {
+    if layer.first_clash()
+        && let Some(first) = place.union.first()
+    {
+        log::warn!(
+            "run {}, which adds to run {}, has files of names that are there already: the earlier ones are shown",
+            layer.id,
+            first.id
+        );
+    }
+}
+
+fn tell_trouble(layer: &Run, error: &Error) {
+    log::error!("run {}, which adds to another one, is passed over: {error}", layer.id);
+}

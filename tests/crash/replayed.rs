@@ -1,0 +1,243 @@
+//! A store that fills up, and one whose link breaks, in the middle of a run that a copy service brings to a gateway.
+//! The service sends again what failed, as services do, and ends with the whole run.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use runvault_sequencer::{Event, Family, Replay, RunSpec, Size};
+use runvault_tests::image::Image;
+use runvault_tests::site::{detach, is_mounted};
+use runvault_tests::snapshot::contents;
+use runvault_tests::tools::{leave_out, root_for, run};
+use runvault_tests::watched::{Seen, Watched};
+use runvault_tests::{Mount, Site};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::full::fill;
+use super::hang::{PROMISE, sftp_server};
+
+/// Files of several chunks.
+fn spec() -> RunSpec {
+    RunSpec { clusters_per_tile: 20_000, ..RunSpec::preset(Family::NovaSeqX, Size::Tiny) }
+}
+
+/// The run, by a service that does not give up; what it met, and how often a file was refused.
+fn replayed(mount: &Mount, progress: &mut dyn FnMut(&Event)) -> Seen {
+    let watched = Arc::new(Watched::default());
+    let replay = Replay::new(spec()).place(watched.clone()).patience(PROMISE);
+    let done = replay.run(&mount.at, &mut |event| progress(&event));
+    done.unwrap_or_else(|e| panic!("{e}\n{}", mount.log()));
+    watched.seen()
+}
+
+/// Sealed by its marker, complete, and to its owner what was sent; gives what else it holds.
+fn whole(site: &Site, mount: Mount) -> BTreeMap<PathBuf, Vec<u8>> {
+    mount.logged("is sealed: seal 1 of this gateway", 1);
+    mount.unmount();
+    let name = spec().name;
+    assert_eq!(site.verified(name.as_ref())["complete"], true);
+    let plain = tempfile::tempdir_in("/dev/shm").expect("a folder");
+    let sent = Replay::new(spec()).run(plain.path(), &mut |_| {}).expect("a plain run");
+    let reader = site.builder().arg("--read-only").state(&site.dir().join("owner")).mount();
+    let mut found = contents(&reader.path(&name));
+    reader.unmount();
+    for (path, bytes) in contents(&sent.folder) {
+        assert!(found.remove(&path).as_ref() == Some(&bytes), "{} is another", path.display());
+    }
+    found
+}
+
+#[test]
+fn a_store_that_is_full_at_90_percent_of_a_run_gets_all_of_it_once_there_is_space() {
+    if !root_for("a loop image") {
+        return;
+    }
+    let image = Image::new("ext4", 128);
+    // The state folder has its room elsewhere, as it is meant to.
+    let mut site = Site::in_memory();
+    site.enroll();
+    let moved = image.path().join("store");
+    run(Command::new("cp").arg("-a").arg(&site.store).arg(&moved));
+    site.store = moved;
+    let mount = site.ingest().arg("--quiet").arg("2s").mount();
+    let filler = image.path().join("filler");
+    let mut full = false;
+    let seen = replayed(&mount, &mut |event| {
+        if !full && event.files * 10 >= event.files_in_all * 9 {
+            full = true;
+            fill(&filler);
+            let filler = filler.clone();
+            // Somebody is told, and makes room.
+            std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_secs(2));
+                fs::remove_file(filler).expect("room");
+            });
+        }
+    });
+    assert!(!seen.errors.is_empty() && seen.errors.iter().all(|errno| *errno == libc::ENOSPC), "{seen:?}");
+    assert!(whole(&site, mount).is_empty());
+}
+
+/// A directory seen through sshfs, whose connection can be cut and kept from coming back.
+struct Link {
+    at: PathBuf,
+    dir: PathBuf,
+    client: Child,
+}
+
+impl Link {
+    /// `None` leaves a test out, and says so.
+    fn new(store: &Path, dir: &Path) -> Option<Self> {
+        let Some(server) = sftp_server() else {
+            leave_out("there is no sftp-server");
+            return None;
+        };
+        let (at, ssh) = (dir.join("remote"), dir.join("ssh"));
+        fs::create_dir(&at).expect("a directory");
+        let dir = dir.to_owned();
+        // What sshfs runs to connect, each time.
+        let (down, pid) = (dir.join("down").display().to_string(), dir.join("pid").display().to_string());
+        let script = format!("#!/bin/sh\n[ ! -e {down} ] || exit 255\necho $$ >{pid}\nexec {server}\n");
+        fs::write(&ssh, script).expect("a script");
+        fs::set_permissions(&ssh, Permissions::from_mode(0o755)).expect("a mode");
+        let mut client = Command::new("sshfs");
+        client.arg("-f").arg("-o").arg(format!("reconnect,ssh_command={}", ssh.display()));
+        client.arg(format!("host:{}", store.display())).arg(&at).stdin(Stdio::null()).stderr(Stdio::null());
+        let client = match client.spawn() {
+            Ok(client) => client,
+            Err(_) => {
+                leave_out("there is no sshfs");
+                return None;
+            }
+        };
+        let link = Self { at, dir, client };
+        let until = Instant::now() + Duration::from_secs(10);
+        while !is_mounted(&link.at) {
+            assert!(Instant::now() < until, "sshfs does not mount");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Some(link)
+    }
+
+    fn cut(&self) {
+        fs::write(self.dir.join("down"), b"").expect("a file");
+        let pid = fs::read_to_string(self.dir.join("pid")).expect("the server's");
+        let pid = pid.trim().parse().ok().and_then(Pid::from_raw).expect("a pid");
+        kill_process(pid, Signal::KILL).expect("the server");
+    }
+
+    fn back(dir: &Path) {
+        fs::remove_file(dir.join("down")).expect("the link is back");
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        detach(&self.at);
+        let _ = self.client.kill();
+        let _ = self.client.wait();
+    }
+}
+
+/// Stops whoever waits for it, also when a test fails.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What the writer of a log was promised.
+#[derive(Default)]
+struct Acknowledged {
+    bytes: Vec<u8>,
+    refused: usize,
+    /// Records since the last refusal.
+    since: usize,
+}
+
+/// A log of which every record is synced; whoever writes it opens it again after an error.
+fn records(path: &Path, stop: &AtomicBool) -> Acknowledged {
+    let (mut got, mut file) = (Acknowledged::default(), None);
+    while !stop.load(Ordering::Relaxed) {
+        let record = format!("record at {:08}\n", got.bytes.len()).into_bytes();
+        let opened = file.take().map_or_else(|| again(path, &got.bytes), Ok);
+        let written = opened.and_then(|mut open: File| {
+            open.write_all(&record)?;
+            open.sync_all()?;
+            Ok(open)
+        });
+        match written {
+            Ok(open) => {
+                got.bytes.extend(record);
+                (file, got.since) = (Some(open), got.since + 1);
+            }
+            Err(missing) if missing.kind() == ErrorKind::NotFound => {}
+            Err(_) => (got.refused, got.since) = (got.refused + 1, 0),
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    got
+}
+
+/// Opens the log and cuts what nobody acknowledged.
+fn again(path: &Path, acknowledged: &[u8]) -> std::io::Result<File> {
+    let mut file = OpenOptions::new().create(true).read(true).append(true).open(path)?;
+    let mut found = Vec::new();
+    file.read_to_end(&mut found)?;
+    assert!(
+        found.starts_with(acknowledged),
+        "acknowledged were {} bytes, of {}",
+        acknowledged.len(),
+        found.len()
+    );
+    file.set_len(acknowledged.len() as u64)?;
+    Ok(file)
+}
+
+#[test]
+fn a_store_whose_link_breaks_in_a_run_gets_all_of_it_once_it_is_back() {
+    let site = Site::new();
+    site.enroll();
+    let Some(link) = Link::new(&site.store, site.dir()) else { return };
+    let mount = site.ingest().store(&link.at).arg("--quiet").arg("2s").mount();
+    let own = Path::new("Logs/of its own.log");
+    let (stop, log) = (AtomicBool::new(false), mount.path(spec().name).join(own));
+    let (seen, got) = std::thread::scope(|scope| {
+        let records = scope.spawn(|| records(&log, &stop));
+        let until = Stop(&stop);
+        let mut cut = [20, 40].into_iter().peekable();
+        let seen = replayed(&mount, &mut |event| {
+            if cut.next_if_eq(&event.cycle).is_some() {
+                link.cut();
+                let dir = link.dir.clone();
+                std::thread::spawn(move || {
+                    std::thread::sleep(Duration::from_secs(2));
+                    Link::back(&dir);
+                });
+            }
+        });
+        drop(until);
+        (seen, records.join().expect("the log's writer"))
+    });
+    assert!(!seen.errors.is_empty() && got.refused > 0, "nobody noticed");
+    assert!(seen.errors.iter().all(|errno| *errno == libc::EIO), "{seen:?}\n{}", mount.log());
+    assert!(seen.longest < PROMISE, "{seen:?}");
+    assert!(got.since > 0, "the log does not go on\n{}", mount.log());
+    let more = whole(&site, mount);
+    assert_eq!(more.keys().collect::<Vec<_>>(), [own]);
+    assert!(
+        more[own].starts_with(&got.bytes),
+        "acknowledged were {}, of {}",
+        got.bytes.len(),
+        more[own].len()
+    );
+}
