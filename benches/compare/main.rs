@@ -8,13 +8,19 @@
 //! are asked for: bold where one is missed. As root the kernel's caches are dropped before cold rows; without root
 //! those rows are warm, and say so.
 
+mod afterwards;
+mod home;
 mod latency;
 mod machine;
 mod mounted;
+mod novaseq;
+mod proofs;
 mod report;
 mod rotation;
+mod sealed;
 mod subjects;
 mod targets;
+mod vault;
 mod workload;
 
 use std::path::{Path, PathBuf};
@@ -65,12 +71,41 @@ struct Args {
     /// Instead: `custody rotate` over so many runs, and the CPU that each costs.
     #[arg(long, value_name = "RUNS", conflicts_with_all = ["large", "row", "json"])]
     rotation: Option<u64>,
+    /// Instead: reads and the walk of a sealed run beside those of an open one.
+    #[arg(long, conflicts_with_all = ["large", "row", "json", "rotation"])]
+    sealed: bool,
+    /// Instead: seal, verify and scrub of a run of --mib beside sha256sum on all cores.
+    #[arg(long, conflicts_with_all = ["large", "row", "json", "rotation", "sealed"])]
+    proofs: bool,
+    /// Instead: a NovaSeq X so many times faster, a run of --mib on each flow cell, and three readers that follow.
+    #[arg(long, value_name = "TIMES", num_args = 0..=1, default_missing_value = "25")]
+    #[arg(conflicts_with_all = ["large", "row", "json", "rotation", "sealed", "proofs"])]
+    novaseq: Option<f64>,
+    /// Instead: a run of about --mib while it is written, beside tar, pigz and gpg after it.
+    #[arg(long, conflicts_with_all = ["large", "row", "json", "rotation", "sealed", "proofs", "novaseq"])]
+    afterwards: bool,
     /// Instead: small files on a store behind a network, of which a round trip takes so many ms each: 1,10,100.
     #[arg(long, value_name = "MS", value_delimiter = ',', conflicts_with_all = ["large", "row", "json", "rotation"])]
     latency: Vec<u64>,
     /// One JSON object instead of tables.
     #[arg(long)]
     json: bool,
+}
+
+impl Args {
+    /// Of what is measured instead of the rows.
+    fn other_table(&self, place: &Path, programs: &Programs, load: &Load) -> Option<Result<String>> {
+        if self.sealed {
+            return Some(sealed::table(place, programs, load, self.rounds));
+        }
+        if self.proofs {
+            return Some(proofs::table(place, programs, load, self.rounds));
+        }
+        if self.afterwards {
+            return Some(afterwards::table(place, programs, load));
+        }
+        self.novaseq.map(|times| novaseq::table(place, programs, load, times))
+    }
 }
 
 fn default_places() -> Vec<PathBuf> {
@@ -93,8 +128,16 @@ fn main() -> Result<()> {
         println!("{}", machine::describe());
         return Ok(());
     }
-    let kinds = programs.available(&args.only)?;
     let load = Load::new(args.mib, args.names)?;
+    for place in &args.places {
+        let Some(table) = args.other_table(place, &programs, &load) else { break };
+        println!("{}", table.with_context(|| format!("in {}", place.display()))?);
+        if args.places.last() == Some(place) {
+            println!("{}", machine::describe());
+            return Ok(());
+        }
+    }
+    let kinds = programs.available(&args.only)?;
     let mut rows = if args.large { workload::large() } else { workload::usual() };
     if let Some(part) = &args.row {
         rows.iter_mut().for_each(|row| row.shown = row.name.contains(part.as_str()));
@@ -137,7 +180,7 @@ fn one_round(
         for turn in 0..subjects.len() * row.times() {
             let Some(subject) = subjects.get((turn + round) % subjects.len()) else { bail!("no subject") };
             let rate =
-                timed(row, subject, load).with_context(|| format!("{} on {}", row.name, subject.kind))?;
+                rate(row, &subject.dir, load).with_context(|| format!("{} on {}", row.name, subject.kind))?;
             report.add(row.name, subject.kind, Measured::Rate(rate));
             if let Some(bytes) = subject.memory_now() {
                 report.add(row.name, subject.kind, Measured::Resident(bytes));
@@ -157,15 +200,15 @@ fn one_round(
 /// then: else whoever comes after a busy peer is measured beside it.
 const REST: Duration = Duration::from_millis(200);
 
-fn timed(row: &Row, subject: &Subject, load: &Load) -> Result<f64> {
+fn rate(row: &Row, dir: &Path, load: &Load) -> Result<f64> {
     if let Some(prepare) = row.prepare {
-        prepare(&subject.dir)?;
+        prepare(dir)?;
     }
     if row.cold {
         machine::drop_caches();
     }
     sleep(REST);
     let begin = Instant::now();
-    let amount = (row.run)(&subject.dir, load)?;
+    let amount = (row.run)(dir, load)?;
     Ok(amount / begin.elapsed().as_secs_f64())
 }

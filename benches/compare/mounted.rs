@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Unmounted when it is dropped.
 pub(crate) struct Mounted {
-    at: PathBuf,
+    pub(crate) at: PathBuf,
     child: Option<Child>,
 }
 

@@ -67,23 +67,30 @@ impl Report {
         self.rates.get(&(row, kind)).and_then(|rates| median(rates))
     }
 
-    /// runvault's rate as a share of another's.
-    fn ratio(&self, row: &'static str, of: Kind) -> Option<f64> {
-        Some(self.rate(row, Kind::Runvault)? / self.rate(row, of)?)
+    /// The first one's rate as a share of the other's.
+    fn ratio(&self, row: &'static str, (who, of): (Kind, Kind)) -> Option<f64> {
+        Some(self.rate(row, who)? / self.rate(row, of)?)
     }
 
-    /// Whom runvault is measured by: those that ran.
-    fn ratios(&self) -> Vec<Kind> {
-        let others = [Kind::Gocryptfs, Kind::Passthrough];
-        let ran = |kind: &Kind| self.kinds.contains(kind) && self.kinds.contains(&Kind::Runvault);
-        others.into_iter().filter(ran).collect()
+    /// Who is measured by whom: those that ran.
+    fn ratios(&self) -> Vec<(Kind, Kind)> {
+        let all = [
+            (Kind::Runvault, Kind::Gocryptfs),
+            (Kind::Runvault, Kind::Passthrough),
+            (Kind::Ingest, Kind::Runvault),
+        ];
+        let ran = |kind: &Kind| self.kinds.contains(kind);
+        all.into_iter().filter(|(who, of)| ran(who) && ran(of)).collect()
     }
 
     /// Markdown.
     pub(crate) fn table(&self) -> String {
         let mut head = vec![self.place.clone(), "unit".into()];
         head.extend(self.kinds.iter().map(Kind::to_string));
-        head.extend(self.ratios().iter().map(|kind| format!("of {kind}")));
+        head.extend(self.ratios().iter().map(|(who, of)| match who {
+            Kind::Runvault => format!("of {of}"),
+            _ => format!("{who} of {of}"),
+        }));
         head.push("runvault MiB".into());
         if !self.kinds.contains(&Kind::Runvault) {
             head.pop();
@@ -97,22 +104,17 @@ impl Report {
     fn cells(&self, row: &'static str, unit: &str) -> Vec<String> {
         let mut cells = vec![row.to_owned(), unit.to_owned()];
         cells.extend(self.kinds.iter().map(|kind| self.rate(row, *kind).map_or("-".into(), grouped)));
-        cells.extend(self.ratios().iter().map(|kind| self.against_target(row, *kind)));
+        cells.extend(self.ratios().into_iter().map(|pair| self.against_target(row, pair)));
         if self.kinds.contains(&Kind::Runvault) {
             cells.push(self.resident.get(&(row, Kind::Runvault)).map_or("-".into(), |b| mib(*b)));
         }
         cells
     }
 
-    /// `1.23 (1.1)`, the share reached and the one that is asked for; bold where it is missed.
-    fn against_target(&self, row: &'static str, of: Kind) -> String {
-        let Some(reached) = self.ratio(row, of) else { return "-".into() };
-        match targets::wanted(row, of, self.in_memory) {
-            // As it is printed, so that the table does not contradict itself.
-            Some(wanted) if (reached * 100.0).round() < wanted * 100.0 => {
-                format!("**{reached:.2}** ({wanted})")
-            }
-            Some(wanted) => format!("{reached:.2} ({wanted})"),
+    fn against_target(&self, row: &'static str, (who, of): (Kind, Kind)) -> String {
+        let Some(reached) = self.ratio(row, (who, of)) else { return "-".into() };
+        match targets::wanted(row, who, of, self.in_memory) {
+            Some(wanted) => share(reached, wanted),
             None => format!("{reached:.2}"),
         }
     }
@@ -141,9 +143,9 @@ impl Report {
             (kind.to_string(), value)
         };
         let subjects: BTreeMap<String, Value> = self.kinds.iter().map(of).collect();
-        let ratios: BTreeMap<String, Option<f64>> =
-            self.ratios().iter().map(|kind| (kind.to_string(), self.ratio(row, *kind))).collect();
-        json!({ "row": row, "unit": unit, "subjects": subjects, "runvault_of": ratios })
+        let ratio = |pair: (Kind, Kind)| (format!("{} of {}", pair.0, pair.1), self.ratio(row, pair));
+        let ratios: BTreeMap<String, Option<f64>> = self.ratios().into_iter().map(ratio).collect();
+        json!({ "row": row, "unit": unit, "subjects": subjects, "ratios": ratios })
     }
 }
 
@@ -153,16 +155,23 @@ pub(crate) fn json(reports: &[Report]) -> Result<String> {
     Ok(serde_json::to_string_pretty(&json!({ "machine": machine::describe(), "places": places }))?)
 }
 
-fn line(cells: &[String]) -> String {
+/// `1.23 (1.1)`, the share reached and the one that is asked for; bold where it is missed.
+pub(crate) fn share(reached: f64, wanted: f64) -> String {
+    // As it is printed, so that the table does not contradict itself.
+    let missed = (reached * 100.0).round() < wanted * 100.0;
+    if missed { format!("**{reached:.2}** ({wanted})") } else { format!("{reached:.2} ({wanted})") }
+}
+
+pub(crate) fn line(cells: &[String]) -> String {
     format!("| {} |", cells.join(" | "))
 }
 
-fn mib(bytes: u64) -> String {
+pub(crate) fn mib(bytes: u64) -> String {
     (bytes >> 20).to_string()
 }
 
 /// 12345.6 as 12,346; small numbers with a decimal.
-fn grouped(number: f64) -> String {
+pub(crate) fn grouped(number: f64) -> String {
     if number < 100.0 {
         return format!("{number:.1}");
     }
@@ -178,7 +187,7 @@ fn grouped(number: f64) -> String {
 }
 
 /// The lower of the two middle ones for an even count.
-fn median(values: &[f64]) -> Option<f64> {
+pub(crate) fn median(values: &[f64]) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     sorted.get(sorted.len().checked_sub(1)? / 2).copied()

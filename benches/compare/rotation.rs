@@ -1,6 +1,5 @@
 //! `custody rotate` over many runs: the CPU that each costs.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,6 +21,7 @@ use runvault_vault::authority::{Authority, Gateway, Resume};
 use runvault_vault::runs::new_descriptor;
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::home::Home;
 use crate::machine;
 
 /// The most CPU that a run may cost.
@@ -46,9 +46,8 @@ pub(crate) fn table(places: &[PathBuf], runs: u64) -> Result<String> {
 }
 
 fn measured(place: &Path, runs: u64) -> Result<(Duration, Duration)> {
-    let home = Home(place.join(format!("runvault-compare-{}-rotation", std::process::id())));
-    let [store, state] = ["store", "state"].map(|name| home.0.join(name));
-    fs::create_dir_all(&store)?;
+    let home = Home::new(place, "rotation")?;
+    let [store, state] = home.directories(["store", "state"])?;
     let root = posix::open_root(&store)?;
     let owner = Identity::generate("owner")?;
     init::init(&root, &owner, None)?;
@@ -98,15 +97,6 @@ fn make_run(root: &Arc<dyn Dir>, authority: &dyn Authority, gateway: &StateFolde
 fn cpu() -> Duration {
     let spent = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(spent.tv_sec.unsigned_abs(), u32::try_from(spent.tv_nsec).unwrap_or_default())
-}
-
-/// A directory that goes with all that is in it.
-struct Home(PathBuf);
-
-impl Drop for Home {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }
 
 #[cfg(test)]

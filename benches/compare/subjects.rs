@@ -9,8 +9,10 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 
+use crate::home::{Home, MOUNT};
 use crate::machine;
 use crate::mounted::{Mounted, run};
+use crate::vault::Vault;
 
 /// Who is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -19,9 +21,12 @@ pub(crate) enum Kind {
     Passthrough,
     Gocryptfs,
     Runvault,
+    /// A gateway's mount, which holds no reader key.
+    Ingest,
 }
 
 impl Kind {
+    /// All but a gateway, which is measured beside an owner's mount alone.
     pub(crate) const ALL: [Kind; 4] = [Kind::Plain, Kind::Passthrough, Kind::Gocryptfs, Kind::Runvault];
 }
 
@@ -32,6 +37,7 @@ impl fmt::Display for Kind {
             Kind::Passthrough => "pass-through",
             Kind::Gocryptfs => "gocryptfs",
             Kind::Runvault => "runvault",
+            Kind::Ingest => "ingest",
         })
     }
 }
@@ -75,7 +81,12 @@ impl Programs {
             eprintln!("no gocryptfs: scripts/gocryptfs-newest.sh DIR brings it; left out");
             kinds.retain(|kind| *kind != Kind::Gocryptfs);
         }
-        for (kind, program) in [(Kind::Runvault, &self.runvault), (Kind::Passthrough, &self.passthrough)] {
+        let built = [
+            (Kind::Runvault, &self.runvault),
+            (Kind::Ingest, &self.runvault),
+            (Kind::Passthrough, &self.passthrough),
+        ];
+        for (kind, program) in built {
             ensure!(!kinds.contains(&kind) || program.exists(), "{} is not built", program.display());
         }
         if let Some(gocryptfs) = &self.gocryptfs {
@@ -94,58 +105,26 @@ pub(crate) struct Subject {
     pub(crate) kind: Kind,
     /// Where the workload goes: a fresh directory, which in a vault is a run.
     pub(crate) dir: PathBuf,
-    home: PathBuf,
     mount: Option<Mounted>,
+    /// Goes after the mount in it.
+    _home: Home,
 }
 
 impl Subject {
     pub(crate) fn start(kind: Kind, place: &Path, programs: &Programs) -> Result<Self> {
-        let home = place.join(format!("runvault-compare-{}-{kind}", std::process::id()));
-        fs::create_dir(&home).with_context(|| home.display().to_string())?;
-        let mut subject = Self { kind, dir: home.clone(), home, mount: None };
-        let at = match kind {
-            Kind::Plain => subject.home.clone(),
-            Kind::Passthrough => subject.passthrough(&programs.passthrough)?,
-            Kind::Gocryptfs => subject.gocryptfs(programs.gocryptfs.as_deref().context("no gocryptfs")?)?,
-            Kind::Runvault => subject.runvault(&programs.runvault)?,
+        let home = Home::new(place, &kind.to_string())?;
+        let mount = match kind {
+            Kind::Plain => None,
+            Kind::Passthrough => Some(passthrough(&home, programs)?),
+            Kind::Gocryptfs => {
+                Some(gocryptfs(&home, programs.gocryptfs.as_deref().context("no gocryptfs")?)?)
+            }
+            Kind::Runvault => Some(Vault::new(programs, &home)?.owners_mount()?),
+            Kind::Ingest => Some(Vault::new(programs, &home)?.gateways_mount()?),
         };
-        subject.dir = at.join("run");
-        fs::create_dir(&subject.dir).context("making the run's directory")?;
-        Ok(subject)
-    }
-
-    fn passthrough(&mut self, program: &Path) -> Result<PathBuf> {
-        let [store, at] = self.directories(["store", "mnt"])?;
-        self.mount(Command::new(program).arg(&store).arg(&at), at)
-    }
-
-    fn gocryptfs(&mut self, program: &Path) -> Result<PathBuf> {
-        let [store, at] = self.directories(["store", "mnt"])?;
-        let passphrase = self.home.join("passphrase");
-        fs::write(&passphrase, "benchmark\n")?;
-        let passfile = [OsStr::new("-q"), OsStr::new("-passfile"), passphrase.as_os_str()];
-        run(Command::new(program).args(["-init", "-scryptn", "10"]).args(passfile).arg(&store))?;
-        self.mount(Command::new(program).arg("-fg").args(passfile).arg(&store).arg(&at), at)
-    }
-
-    fn runvault(&mut self, program: &Path) -> Result<PathBuf> {
-        let [store, at, state] = self.directories(["store", "mnt", "state"])?;
-        let identity = self.home.join("identity");
-        run(Command::new(program).arg("init").arg(&store).arg("--identity").arg(&identity).arg("--no-lock"))?;
-        let mut mount = Command::new(program);
-        mount.arg("mount").arg(&store).arg(&at).arg("--identity").arg(&identity);
-        self.mount(mount.arg("--state").arg(&state).arg("-f"), at)
-    }
-
-    fn directories<const N: usize>(&self, names: [&str; N]) -> Result<[PathBuf; N]> {
-        let paths = names.map(|name| self.home.join(name));
-        paths.iter().try_for_each(fs::create_dir)?;
-        Ok(paths)
-    }
-
-    fn mount(&mut self, command: &mut Command, at: PathBuf) -> Result<PathBuf> {
-        self.mount = Some(Mounted::new(command, &self.home, at.clone())?);
-        Ok(at)
+        let dir = mount.as_ref().map_or(&home.0, |mount| &mount.at).join("run");
+        fs::create_dir(&dir).context("making the run's directory")?;
+        Ok(Self { kind, dir, mount, _home: home })
     }
 
     /// Bytes that the mounting process has in memory.
@@ -162,14 +141,22 @@ impl Subject {
     ///
     /// # Errors
     /// It did not unmount, or failed.
-    pub(crate) fn stop(mut self) -> Result<()> {
-        self.mount.take().map_or(Ok(()), Mounted::stop)
+    pub(crate) fn stop(self) -> Result<()> {
+        self.mount.map_or(Ok(()), Mounted::stop)
     }
 }
 
-impl Drop for Subject {
-    fn drop(&mut self) {
-        self.mount.take();
-        let _ = fs::remove_dir_all(&self.home);
-    }
+fn passthrough(home: &Home, programs: &Programs) -> Result<Mounted> {
+    let [store, at] = home.directories(["store", MOUNT])?;
+    Mounted::new(programs.passthrough().arg(&store).arg(&at), &home.0, at)
+}
+
+fn gocryptfs(home: &Home, program: &Path) -> Result<Mounted> {
+    let [store, at] = home.directories(["store", MOUNT])?;
+    let passphrase = home.0.join("passphrase");
+    fs::write(&passphrase, "benchmark\n")?;
+    let passfile = [OsStr::new("-q"), OsStr::new("-passfile"), passphrase.as_os_str()];
+    run(Command::new(program).args(["-init", "-scryptn", "10"]).args(passfile).arg(&store))?;
+    let mut mount = Command::new(program);
+    Mounted::new(mount.arg("-fg").args(passfile).arg(&store).arg(&at), &home.0, at)
 }

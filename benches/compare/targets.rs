@@ -29,13 +29,17 @@ const TARGETS: [Target; 10] = [
     target("unlink", 1.0, 1.2, 0.85),
 ];
 
-/// The share that runvault is to reach of `of` in a row; `None` where nothing is asked.
-pub(crate) fn wanted(row: &str, of: Kind, in_memory: bool) -> Option<f64> {
+/// Of an owner's mount, which a gateway's reaches in every row.
+const INGEST: f64 = 0.95;
+
+/// The share that `who` is to reach of `of` in a row; `None` where nothing is asked.
+pub(crate) fn wanted(row: &str, who: Kind, of: Kind, in_memory: bool) -> Option<f64> {
     let target = TARGETS.iter().find(|target| target.row == row)?;
-    match of {
-        Kind::Gocryptfs if in_memory => Some(target.memory),
-        Kind::Gocryptfs => Some(target.disk),
-        Kind::Passthrough if in_memory => Some(target.passthrough),
+    match (who, of) {
+        (Kind::Ingest, Kind::Runvault) => Some(INGEST),
+        (Kind::Runvault, Kind::Gocryptfs) if in_memory => Some(target.memory),
+        (Kind::Runvault, Kind::Gocryptfs) => Some(target.disk),
+        (Kind::Runvault, Kind::Passthrough) if in_memory => Some(target.passthrough),
         _ => None,
     }
 }
@@ -48,8 +52,8 @@ mod tests {
     #[test]
     fn every_usual_row_has_one_and_each_is_of_a_row() {
         let rows: Vec<&str> = workload::usual().iter().map(|row| row.name).collect();
-        assert!(rows.iter().all(|row| wanted(row, Kind::Gocryptfs, true).is_some()));
+        assert!(rows.iter().all(|row| wanted(row, Kind::Runvault, Kind::Gocryptfs, true).is_some()));
         assert!(TARGETS.iter().all(|target| rows.contains(&target.row)));
-        assert!(wanted("unlink", Kind::Passthrough, false).is_none());
+        assert!(wanted("unlink", Kind::Runvault, Kind::Passthrough, false).is_none());
     }
 }

@@ -18,9 +18,9 @@ const TIB: u64 = 1 << 40;
 
 /// What rows work with.
 pub(crate) struct Load {
-    mib: u64,
+    pub(crate) mib: u64,
     names: u64,
-    block: Vec<u8>,
+    pub(crate) block: Vec<u8>,
 }
 
 impl Load {
@@ -41,6 +41,8 @@ pub(crate) struct Row {
     pub(crate) prepare: Option<fn(&Path) -> Result<()>>,
     /// Gives the amount done, in `unit` times seconds.
     pub(crate) run: fn(&Path, &Load) -> Result<f64>,
+    /// It works on the large file, not on the small ones.
+    pub(crate) of_large_file: bool,
     /// Printed; others run because later rows need them.
     pub(crate) shown: bool,
 }
@@ -53,27 +55,44 @@ impl Row {
 }
 
 fn row(name: &'static str, unit: &'static str, run: fn(&Path, &Load) -> Result<f64>) -> Row {
-    Row { name, unit, cold: false, prepare: None, run, shown: true }
+    Row { name, unit, cold: false, prepare: None, run, of_large_file: false, shown: true }
 }
 
 fn cold(row: Row) -> Row {
     Row { cold: true, ..row }
 }
 
+fn of_large_file(row: Row) -> Row {
+    Row { of_large_file: true, ..row }
+}
+
 /// The operations of a run: large streams, tiles, logs, and their reading.
 pub(crate) fn usual() -> Vec<Row> {
     vec![
-        row("sequential write + fsync", "MB/s", write_large),
-        cold(row("sequential read, cold", "MB/s", read_large)),
-        cold(row("random read 64 KiB", "op/s", |dir, load| read_randomly(dir, load, 64 << 10))),
-        cold(row("random read 4 KiB", "op/s", |dir, load| read_randomly(dir, load, 4 << 10))),
-        row("random write 4 KiB + fsync", "op/s", overwrite_randomly),
+        of_large_file(row("sequential write + fsync", "MB/s", write_large)),
+        of_large_file(cold(row("sequential read, cold", "MB/s", read_large))),
+        of_large_file(cold(row("random read 64 KiB", "op/s", |dir, load| {
+            read_randomly(dir, load, 64 << 10)
+        }))),
+        of_large_file(cold(row("random read 4 KiB", "op/s", |dir, load| read_randomly(dir, load, 4 << 10)))),
+        of_large_file(row("random write 4 KiB + fsync", "op/s", overwrite_randomly)),
         Row { prepare: Some(remove_large), ..row("create 64 KiB files", "file/s", create_tiles) },
         row("append 200 bytes + fsync", "op/s", append),
         cold(row("walk + stat, cold", "file/s", walk_and_stat)),
         cold(row("read small files, cold", "file/s", read_tiles)),
         row("unlink", "file/s", unlink_all),
     ]
+}
+
+/// Of [`usual`], those that make the files that [`reads_of_a_run`] read.
+pub(crate) fn writes_of_a_run() -> Vec<Row> {
+    let writes = ["sequential write + fsync", "create 64 KiB files"];
+    usual().into_iter().filter(|row| writes.contains(&row.name)).collect()
+}
+
+/// Of [`usual`], those that only read.
+pub(crate) fn reads_of_a_run() -> Vec<Row> {
+    usual().into_iter().filter(|row| row.cold).collect()
 }
 
 /// What memory has to be bounded for.

@@ -29,6 +29,7 @@ pub struct Replay {
     mode: Mode,
     speed: Option<f64>,
     hands: usize,
+    readers: usize,
     originals: Option<PathBuf>,
     place: Arc<dyn Place>,
     patience: Duration,
@@ -67,8 +68,12 @@ pub struct Summary {
     pub bytes: u64,
     /// Time spent in calls to the file system, as in [`Event::writing`].
     pub writing: Duration,
-    /// How often a reader looked, and found old or new bytes ([`Mode::Tailed`]).
+    /// The longest that one file took.
+    pub longest_write: Duration,
+    /// How often readers looked, and found old or new bytes ([`Mode::Tailed`]).
     pub looks: u64,
+    /// The longest that one look took.
+    pub longest_look: Duration,
 }
 
 impl Replay {
@@ -82,6 +87,7 @@ impl Replay {
             mode: Mode::Sequential,
             speed: None,
             hands: 1,
+            readers: 1,
             originals: None,
             place: Arc::new(Directory),
             patience: Duration::ZERO,
@@ -116,6 +122,19 @@ impl Replay {
         self
     }
 
+    /// Readers that follow it in [`Mode::Tailed`].
+    #[must_use]
+    pub fn readers(mut self, readers: usize) -> Self {
+        self.readers = readers.clamp(1, 64);
+        self
+    }
+
+    /// How long the instrument takes, from its first file to its last.
+    #[must_use]
+    pub fn duration(&self) -> Duration {
+        self.batches.last().map_or(Duration::ZERO, |batch| batch.at)
+    }
+
     /// A real run folder: its files are sent where they exist, synthetic ones in their place otherwise.
     #[must_use]
     pub fn originals(mut self, folder: &Path) -> Self {
@@ -148,23 +167,38 @@ impl Replay {
         let folder = dir.join(&self.spec.name);
         self.persistently(|| self.place.make_dirs(&folder).map_err(Error::io(&folder)))?;
         let growth = Growth::new(self.spec.clone());
-        let tail = (self.mode == Mode::Tailed).then(|| Tail::start(&self.place, &folder, &growth));
-        let written = self.write_all(&folder, &growth, progress);
-        let looks = tail.map(Tail::stop).transpose()?.unwrap_or_default();
-        Ok(Summary { looks, ..written? })
+        let readers = if self.mode == Mode::Tailed { self.readers } else { 0 };
+        let tails: Vec<_> = (0..readers).map(|_| Tail::start(&self.place, &folder, &growth)).collect();
+        let mut written = self.write_all(&folder, &growth, progress);
+        for looked in tails.into_iter().map(Tail::stop) {
+            let looked = looked?;
+            if let Ok(sum) = &mut written {
+                sum.looks += looked.times;
+                sum.longest_look = sum.longest_look.max(looked.longest);
+            }
+        }
+        written
     }
 
     fn write_all(&self, folder: &Path, growth: &Growth, progress: &mut dyn FnMut(Event)) -> Result<Summary> {
         let files_in_all = self.batches.iter().map(|batch| batch.sends.len() as u64).sum();
         let begun = Instant::now();
-        let mut sum =
-            Summary { folder: folder.to_owned(), files: 0, bytes: 0, writing: Duration::ZERO, looks: 0 };
+        let mut sum = Summary {
+            folder: folder.to_owned(),
+            files: 0,
+            bytes: 0,
+            writing: Duration::ZERO,
+            longest_write: Duration::ZERO,
+            looks: 0,
+            longest_look: Duration::ZERO,
+        };
         for batch in &self.batches {
             self.wait(begun, batch.at);
             self.write_batch(folder, growth, batch, &mut |path, written| {
                 sum.files += 1;
                 sum.bytes += written.bytes;
                 sum.writing += written.took;
+                sum.longest_write = sum.longest_write.max(written.took);
                 progress(Event {
                     path,
                     cycle: batch.cycle,

@@ -42,7 +42,8 @@ fn every_mode_leaves_what_the_generator_says() {
         for (mode, name) in MODES {
             let dir = scratch();
             let mut events = Vec::new();
-            let done = Replay::new(spec.clone()).mode(mode).run(dir.path(), &mut |e| events.push(e)).unwrap();
+            let replay = Replay::new(spec.clone()).mode(mode).readers(3);
+            let done = replay.run(dir.path(), &mut |e| events.push(e)).unwrap();
             let tree = tree(&done.folder);
             for (path, bytes) in &tree {
                 let file = layout::file_at(family, path).unwrap_or_else(|| panic!("{path}"));
@@ -52,7 +53,10 @@ fn every_mode_leaves_what_the_generator_says() {
             assert_eq!((last.files, last.bytes), (done.files, done.bytes));
             assert_eq!((last.files, last.cycle), (last.files_in_all, last.cycles));
             assert!(events.is_sorted_by_key(|event| (event.cycle, event.files)));
-            assert_eq!(done.looks > 0, mode == Mode::Tailed);
+            let tailed = mode == Mode::Tailed;
+            // Each reader looks at everything once more after the end.
+            assert_eq!((done.looks >= 3, done.longest_look > Duration::ZERO), (tailed, tailed));
+            assert!(done.longest_write > Duration::ZERO && done.longest_write <= done.writing);
             assert_eq!(*first.get_or_insert_with(|| tree.clone()), tree, "{family} {name}");
         }
     }

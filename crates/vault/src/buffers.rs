@@ -8,7 +8,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Buffers kept for later, where nothing else is said; a request has at most one of a pool.
+/// Buffers kept for later, where nothing else is said: a request has at most one of such a pool.
 const KEPT: usize = 16;
 
 /// Every pool that has given out a buffer.
@@ -44,7 +44,7 @@ impl Pool {
         Self::keeping(KEPT)
     }
 
-    /// Of large ones, which keeps no more than `most`.
+    /// Of which no more than `most` are kept.
     pub(crate) const fn keeping(most: usize) -> Self {
         Self { kept: Mutex::new(Kept { free: Vec::new(), known: false }), most }
     }

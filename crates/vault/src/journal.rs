@@ -15,13 +15,13 @@ use runvault_format::redo_record::{Record, RecordRef};
 use runvault_store::backend::Dir;
 use runvault_store::journal_files::{self, JournalFiles, SECTOR};
 
-use crate::buffers::Pool;
+use crate::buffers::{Buffer, Pool};
 use crate::file::lock;
-use crate::redos::Redos;
-use crate::{Error, Result};
+use crate::redos::{Part, Redos};
+use crate::{Error, Result, helpers};
 
-/// Records on their way, as many as go in at once: few are kept.
-static RECORDS: Pool = Pool::keeping(2);
+/// Records on their way: a part each of what goes in at once.
+static RECORDS: Pool = Pool::keeping(64);
 
 /// Both files are full of records that are not known durable in place: checkpoint, then again.
 pub(crate) struct Full;
@@ -93,9 +93,13 @@ impl Journal {
 
     /// Only a checkpoint, which makes new files possible, undoes it.
     fn fail(&self, inner: &mut Inner, operation: &'static str, error: std::io::Error) -> Error {
+        self.give_up(inner);
+        self.broken(operation)(error)
+    }
+
+    fn give_up(&self, inner: &mut Inner) {
         inner.failed = true;
         self.wants_checkpoint.store(true, Ordering::SeqCst);
-        self.broken(operation)(error)
     }
 
     /// Records of this many bytes go in at once.
@@ -143,34 +147,50 @@ impl Journal {
             return Ok(Err(Full));
         }
         self.create_files(&mut inner)?;
-        let mut number = inner.number;
-        let mut batch = RECORDS.take(0);
-        batch.clear();
-        batch.reserve(redos.iter().map(|(.., blob)| Record::encoded_len(path.len(), blob.len())).sum());
-        for (chunk, size_after, blob) in redos.iter() {
-            number += 1;
-            let record =
-                RecordRef { number, session: self.session, file_id, epoch, chunk, size_after, path, blob };
-            record.encode_into(&self.key, &mut batch)?;
+        let blobs = redos.parts().iter().flat_map(Part::iter).map(|(.., blob)| blob.len());
+        let len = blobs.map(|blob| Record::encoded_len(path.len(), blob) as u64).sum();
+        if !self.find_room(&mut inner, len)? {
+            return Ok(Err(Full));
         }
-        let written = match self.write_batch(&mut inner, &batch) {
-            Ok(false) => return Ok(Err(Full)),
-            Err(error) if !inner.failed => return Err(error),
-            written => written.map(|_| Ok(number)),
+        let before = inner.number;
+        let a_part = redos.parts().first().map_or(0, Part::len) as u64;
+        let encode = |part: usize| -> Result<Buffer> {
+            let mut batch = RECORDS.take(0);
+            batch.clear();
+            let numbers = before + part as u64 * a_part + 1..;
+            let chunks = redos.parts().get(part).into_iter().flat_map(Part::iter);
+            for (number, (chunk, size_after, blob)) in numbers.zip(chunks) {
+                let session = self.session;
+                let record = RecordRef { number, session, file_id, epoch, chunk, size_after, path, blob };
+                record.encode_into(&self.key, &mut batch)?;
+            }
+            Ok(batch)
         };
-        // Where it failed the records may be there all the same: their numbers are not given again.
-        inner.number = number;
-        let current = inner.current;
-        if let Some(last) = inner.last_in.get_mut(current) {
-            *last = number;
+        let (current, mut begun) = (inner.current, false);
+        let Some(files) = inner.files.as_mut() else { return Ok(Err(Full)) };
+        let written = helpers::in_order(redos.parts().len(), &encode, |batch| {
+            let batch = batch?;
+            begun = true;
+            files.append(current, &batch).map_err(self.broken("write"))
+        });
+        if begun {
+            // Where it failed the records may be there all the same: their numbers are not given again.
+            inner.number = before + redos.len() as u64;
+            let number = inner.number;
+            if let Some(last) = inner.last_in.get_mut(current) {
+                *last = number;
+            }
+            inner.last_append = Some(Instant::now());
+            if written.is_err() {
+                self.give_up(&mut inner);
+            }
         }
-        inner.last_append = Some(Instant::now());
-        written
+        written.map(|()| Ok(inner.number))
     }
 
-    /// Writes whole batches only, so that a file ends between records; `false`: no room.
-    fn write_batch(&self, inner: &mut Inner, batch: &[u8]) -> Result<bool> {
-        let len = batch.len() as u64;
+    /// Has the current file take so many bytes more: whole batches only, so that a file ends between records.
+    /// `false`: no room.
+    fn find_room(&self, inner: &mut Inner, len: u64) -> Result<bool> {
         let (current, other) = (inner.current, 1 - inner.current);
         let other_is_free = inner.last_in(other) <= self.settled.load(Ordering::SeqCst);
         let Some(files) = inner.files.as_mut() else { return Ok(false) };
@@ -178,8 +198,7 @@ impl Journal {
             return Err(self.broken("write")(std::io::Error::from_raw_os_error(libc::ENOSPC)));
         }
         if files.room(current) >= len {
-            let appended = files.append(current, batch);
-            return appended.map(|()| true).map_err(|e| self.fail(inner, "write", e));
+            return Ok(true);
         }
         self.wants_checkpoint.store(true, Ordering::SeqCst);
         if !other_is_free {
@@ -196,9 +215,8 @@ impl Journal {
             inner.lost = true;
             return Err(self.fail(inner, "sync", error));
         }
-        let appended = files.append(other, batch);
         inner.current = other;
-        appended.map(|()| true).map_err(|e| self.fail(inner, "write", e))
+        Ok(true)
     }
 
     /// J: returns when every record up to `number` is durable. Callers share one sync.

@@ -15,6 +15,7 @@ pub mod file;
 mod files;
 mod handles;
 pub mod held;
+mod helpers;
 mod journal;
 mod lease;
 mod links;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::growth::Growth;
 use super::place::Place;
@@ -15,7 +15,16 @@ use crate::{Error, Result};
 /// perhaps not all of it; a file that is replaced must be wholly the old or the new one.
 pub struct Tail {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<Result<u64>>,
+    thread: JoinHandle<Result<Looks>>,
+}
+
+/// What a reader saw: nothing that was never written.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Looks {
+    /// How often it looked.
+    pub times: u64,
+    /// The longest that one look took.
+    pub longest: Duration,
 }
 
 impl Tail {
@@ -26,11 +35,11 @@ impl Tail {
         Self { stop, thread: std::thread::spawn(move || reader.follow(&until)) }
     }
 
-    /// Ends it; says how often it looked.
+    /// Ends it.
     ///
     /// # Errors
     /// [`Error::Garbage`] if it saw what was never written, [`Error::Io`] if reading failed.
-    pub fn stop(self) -> Result<u64> {
+    pub fn stop(self) -> Result<Looks> {
         self.stop.store(true, Ordering::Release);
         self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
@@ -44,14 +53,14 @@ struct Reader {
 
 impl Reader {
     /// Looks at everything once more after the end.
-    fn follow(&self, stop: &AtomicBool) -> Result<u64> {
-        let mut looks = 0;
+    fn follow(&self, stop: &AtomicBool) -> Result<Looks> {
+        let mut looks = Looks::default();
         loop {
             let last = stop.load(Ordering::Acquire);
             for path in self.growth.paths() {
-                looks += self.look(&path, |seen| self.growth.first_wrong(&path, seen))?;
+                self.look(&path, &mut looks, |seen| self.growth.first_wrong(&path, seen))?;
             }
-            looks += self.look(text::RUN_STATE, |seen| self.first_wrong_of_state(seen))?;
+            self.look(text::RUN_STATE, &mut looks, |seen| self.first_wrong_of_state(seen))?;
             if last {
                 return Ok(looks);
             }
@@ -59,15 +68,23 @@ impl Reader {
         }
     }
 
-    fn look(&self, path: &str, first_wrong: impl Fn(&[u8]) -> Option<usize>) -> Result<u64> {
+    fn look(
+        &self,
+        path: &str,
+        looks: &mut Looks,
+        first_wrong: impl Fn(&[u8]) -> Option<usize>,
+    ) -> Result<()> {
         let path = self.folder.join(path);
+        let begun = Instant::now();
         let seen = match self.place.read(&path) {
             Ok(seen) => seen,
             // Announced, but not yet created.
-            Err(missing) if missing.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+            Err(missing) if missing.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             Err(failed) => return Err(Error::io(&path)(failed)),
         };
-        first_wrong(&seen).map_or(Ok(1), |offset| Err(Error::Garbage { path, offset }))
+        looks.times += 1;
+        looks.longest = looks.longest.max(begun.elapsed());
+        first_wrong(&seen).map_or(Ok(()), |offset| Err(Error::Garbage { path, offset }))
     }
 
     fn first_wrong_of_state(&self, seen: &[u8]) -> Option<usize> {
@@ -102,7 +119,7 @@ mod tests {
             let place: Arc<dyn Place> = Arc::new(Directory);
             let seen = Tail::start(&place, dir.path(), &growth).stop();
             match (seen, wrong_at) {
-                (Ok(looks), None) => assert!(looks > 0),
+                (Ok(looks), None) => assert!(looks.times > 0),
                 (Err(Error::Garbage { offset, .. }), Some(at)) => assert_eq!(offset, at),
                 other => panic!("{other:?}"),
             }

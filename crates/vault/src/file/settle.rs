@@ -7,7 +7,7 @@ use runvault_format::redo_record::Record;
 
 use super::FileObject;
 use super::state::State;
-use crate::redos::Redos;
+use crate::redos::{Change, Redos};
 use crate::{Damage, Error, Result};
 
 /// Why a settling stopped half-way: nothing is lost, a checkpoint makes room.
@@ -82,39 +82,27 @@ impl FileObject {
     /// As many of the overlay's chunks, from the first on, as go into the journal at once.
     fn next_redos(&self, state: &State, path: usize) -> Result<Redos> {
         let limit = self.run.require_writer()?.journal.batch_limit();
-        let count = state.overlay.len();
-        let stored = (count as u64 * self.run.geometry.stored_chunk()).min(limit);
-        let mut redos = Redos::of(count, stored as usize);
         let mut bytes = 0;
-        for (&i, plain) in &state.overlay {
-            let len = Record::encoded_len(path, plain.len() + chunk::OVERHEAD) as u64;
-            if bytes > 0 && bytes + len > limit {
-                break;
-            }
-            bytes += len;
-            self.seal_redo(state, i, plain, &mut redos)?;
-        }
-        Ok(redos)
+        let fit = state.overlay.iter().take_while(|(_, plain)| {
+            bytes += Record::encoded_len(path, plain.len() + chunk::OVERHEAD) as u64;
+            bytes <= limit
+        });
+        let fit = fit.count().max(1);
+        self.seal_redos(state, state.overlay.iter().take(fit).map(|(i, plain)| (*i, plain.as_slice())))
     }
 
-    fn seal_redo(&self, state: &State, i: u64, plain: &[u8], redos: &mut Redos) -> Result<()> {
-        let partial = (plain.len() as u64) < self.run.geometry.chunk();
-        self.seal_redo_of(state, i, partial.then_some(state.size), plain, redos)
+    fn seal_redos<'a>(&self, state: &State, chunks: impl Iterator<Item = (u64, &'a [u8])>) -> Result<Redos> {
+        let whole = self.run.geometry.chunk();
+        let change = |(chunk, plain): (u64, &'a [u8])| {
+            let size_after = ((plain.len() as u64) < whole).then_some(state.size);
+            Change { chunk, size_after, plain }
+        };
+        self.seal_changes(state, &chunks.map(change).collect::<Vec<_>>())
     }
 
-    /// Of a chunk with the size that the file will have.
-    pub(super) fn seal_redo_of(
-        &self,
-        state: &State,
-        i: u64,
-        size_after: Option<u64>,
-        plain: &[u8],
-        redos: &mut Redos,
-    ) -> Result<()> {
+    pub(super) fn seal_changes(&self, state: &State, changes: &[Change<'_>]) -> Result<Redos> {
         let header = state.header.as_ref().ok_or_else(|| self.damaged(Damage::Header))?;
-        redos.add(i, size_after, plain.len() + chunk::OVERHEAD, |nonces, stored| {
-            Ok(chunk::seal(&header.file_key, nonces, i, plain, stored)?)
-        })
+        Redos::seal(&header.file_key, changes)
     }
 
     /// Records, J, and the chunks to their places, as one act before the eyes of a checkpoint: the
@@ -183,14 +171,11 @@ impl FileObject {
     /// it in place, so that the journal may be written over one day.
     pub(super) fn retry_in_place(self: &Arc<Self>) -> Result<()> {
         let mut state = self.exclusive();
-        let chunks: Vec<u64> = state.unplaced.iter().copied().collect();
-        let stored = chunks.len() * self.run.geometry.stored_chunk() as usize;
-        let mut redos = Redos::of(chunks.len(), stored);
-        for i in chunks {
-            if let Some(plain) = state.overlay.get(&i) {
-                self.seal_redo(&state, i, plain, &mut redos)?;
-            }
-        }
+        let unplaced = state.unplaced.iter();
+        let redos = self.seal_redos(
+            &state,
+            unplaced.filter_map(|i| state.overlay.get(i).map(|plain| (*i, plain.as_slice()))),
+        )?;
         if redos.is_empty() { Ok(()) } else { self.in_place(&mut state, &redos) }
     }
 }

@@ -3,13 +3,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use runvault_format::chunk;
-
 use super::settle::Stop;
 use super::state::{State, Tail};
 use super::write::Undo;
 use super::{FileObject, times};
-use crate::redos::Redos;
+use crate::redos::{Change, Redos};
 use crate::{Damage, Error, Posix, Result};
 
 /// What remains of the chunk that a cut goes through.
@@ -186,8 +184,8 @@ impl FileObject {
         let _settling = writer.journal.enter();
         let mut shortened = None;
         if let Some(plain) = kept {
-            let mut redo = Redos::of(1, plain.len() + chunk::OVERHEAD);
-            self.seal_redo_of(state, size / chunk, Some(size), &plain, &mut redo)?;
+            let change = Change { chunk: size / chunk, size_after: Some(size), plain: &plain };
+            let redo = self.seal_changes(state, &[change])?;
             let mut record = None;
             self.run.settle_path(self.ino)?;
             if let Some(path) = (writer.locate)(self.ino).filter(|_| !state.detached) {

@@ -31,6 +31,26 @@ fn rewrites() {
     torn(|chunk| vec![write(chunk / 2, 2 * chunk), Step::Tick, write(0, chunk), Step::Tick]);
 }
 
+/// More chunks than one core seals at a time: their records go into the journal in several writes.
+#[test]
+fn long_rewrites() {
+    let (log2, chunk) = (9, 512);
+    for (seed, offset) in [(1, 0), (2, 3), (3, 7 * chunk)] {
+        let sync = Step::Fsync { file: 0 };
+        let steps = [
+            write(0, 60 * chunk),
+            sync.clone(),
+            write(offset, 40 * chunk),
+            Step::Tick,
+            write(9, 45 * chunk),
+            sync,
+        ];
+        if let Err(failure) = run(&steps, log2, seed, Look::Stripes) {
+            panic!("{failure}\nin {steps:#?}");
+        }
+    }
+}
+
 #[test]
 fn appends() {
     torn(|chunk| vec![write(chunk / 2, 1), write(2 * chunk, chunk), write(4 * chunk, 100)]);
