@@ -117,7 +117,7 @@ pub struct Mount {
     /// Mount options as in fstab: ro, rw, `[no]atime`, nodiratime, noexec, nosuid, nodev, allow_other,
     /// uid=, gid=, umask= (read-only mounts), and this command's own without their dashes: identity=,
     /// passphrase-file=, state=, run-depth=, log=, ingest, seal=, quiet=, drained=, abandoned=,
-    /// no-resume-key, exec=, metrics=, alarm-stuck= and the other alarms
+    /// seal-limit=, no-resume-key, exec=, metrics=, alarm-stuck= and the other alarms
     #[arg(short = 'o', value_name = "OPTIONS", value_delimiter = ',')]
     pub options: Vec<String>,
     /// Write nothing to the store; any number of these at a time
@@ -141,6 +141,10 @@ pub struct Mount {
     /// [default: 3d]
     #[arg(long, value_name = "TIME", requires = "ingest", value_parser = humantime::parse_duration)]
     pub abandoned: Option<Duration>,
+    /// How fast a run is read back for its seal, to leave the store to those that are written [default: as fast as it
+    /// goes]
+    #[arg(long, value_name = "MIB/S", requires = "ingest", value_parser = clap::value_parser!(u64).range(1..))]
+    pub seal_limit: Option<u64>,
     /// With --ingest: keep the keys of open runs in memory alone. Who has the machine later opens no run, but a run
     /// that is open when this ends, in whatever way, is closed: its owner reads it, nobody writes it any more
     #[arg(long, requires = "ingest")]

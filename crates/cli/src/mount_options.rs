@@ -79,12 +79,13 @@ fn require_keyless(options: &Options) -> Result<()> {
     let needs_ingest = mount.seal.is_some()
         || patience.iter().any(Option::is_some)
         || mount.no_resume_key
+        || mount.seal_limit.is_some()
         || mount.alarms != Alarms::default();
     let clash = match () {
         () if !mount.ingest && needs_ingest => {
             return Err(refuse(
                 Exit::Usage,
-                "-o seal=, quiet=, drained=, abandoned=, no-resume-key, exec=, metrics= and alarm-...= are for -o ingest",
+                "-o seal=, quiet=, drained=, abandoned=, seal-limit=, no-resume-key, exec=, metrics= and alarm-...= are for -o ingest",
             ));
         }
         () if !mount.ingest => return Ok(()),
@@ -109,6 +110,10 @@ fn apply(options: &mut Options, shown: &mut Shown, name: &str, value: Option<&st
             mount.seal = Some(SealWhen::from_str(v, false).map_err(|_| bad_value(name, v))?);
         }
         ("quiet", Some(v)) => mount.quiet = Some(time(name, v)?),
+        ("seal-limit", Some(v)) => match number(name, v, 10)? {
+            0 => return Err(bad_value(name, v)),
+            limit => mount.seal_limit = Some(limit.into()),
+        },
         ("drained", Some(v)) => mount.drained = Some(time(name, v)?),
         ("abandoned", Some(v)) => mount.abandoned = Some(time(name, v)?),
         ("exec", Some(v)) => mount.alarms.exec = Some(path(name, v)?),

@@ -113,3 +113,29 @@ fn a_store_without_the_newest_run_that_was_seen_is_refused_until_a_person_accept
     assert!(accepted.done().stderr.contains("accepted by --accept-rollback 1"), "{}", accepted.all());
     assert_eq!(scratch.run(&ls).done().out(), "one\n");
 }
+
+#[test]
+fn a_gateway_whose_numbers_have_gaps_is_ended_where_a_person_says() {
+    let scratch = Scratch::new();
+    let store = scratch.vault();
+    for run in ["one", "two", "three"] {
+        scratch.folder(run);
+        scratch.run(&["cp", "-r", "--identity", "owner.key", run, "store:/"]).done();
+    }
+    let numbered = |n: u64| {
+        let mut runs = std::fs::read_dir(store.join("runs")).unwrap().map(|entry| entry.unwrap().path());
+        let of = |run: &std::path::PathBuf| std::fs::read_to_string(run.join("run.json")).unwrap();
+        runs.find(|run| of(run).contains(&format!("\"seq\":{n},"))).unwrap()
+    };
+    std::fs::remove_dir_all(numbered(2)).unwrap();
+    let id = scratch.run(&["gateway", "list", "store", "--json"]).done().out();
+    let id: serde_json::Value = serde_json::from_str(&id).unwrap();
+    let id = id["gateway"].as_str().unwrap();
+    let revoke = ["gateway", "revoke", "--identity", "owner.key", "store", id];
+    scratch.run(&revoke).refused(4, "run number 2 is missing").refused(4, "--last-run N");
+    let ended = scratch.run(&[&revoke[..], &["--last-run", "1", "--json"]].concat()).done().out();
+    let ended: serde_json::Value = serde_json::from_str(&ended).unwrap();
+    assert_eq!(ended["last_run"], 1);
+    let listed = scratch.run(&["ls", "store", "--identity", "owner.key"]);
+    assert!(listed.refused(4, "end at number 1").out().contains("one"), "{}", listed.all());
+}

@@ -75,3 +75,24 @@ fn a_sealed_run_without_any_envelope_is_named() {
     let scrubbed = scratch.run(&["scrub", "store"]);
     assert!(scrubbed.code == 4 && scrubbed.out().contains("keys: missing"), "{}", scrubbed.all());
 }
+
+/// A lower bound: whoever is slower anyway keeps it too.
+#[test]
+fn reading_a_whole_run_keeps_the_pace_that_is_asked_for() {
+    let scratch = Scratch::new();
+    scratch.vault();
+    scratch.folder("run");
+    fs::write(scratch.path("run/data"), vec![7; 3 << 20]).expect("a file");
+    scratch.run(&["cp", "-r", "run", "store:/", "--identity", "owner.key"]).done();
+    scratch.run(&["seal", "store", "run"]).done();
+    for command in [&VERIFY[..], &["scrub", "store"]] {
+        let began = std::time::Instant::now();
+        scratch.run(&[command, &["--limit", "2"]].concat()).done();
+        assert!(
+            began.elapsed() > std::time::Duration::from_millis(1400),
+            "{command:?}: {:?}",
+            began.elapsed()
+        );
+        scratch.run(&[command, &["--limit", "0"]].concat()).refused(2, "--limit");
+    }
+}

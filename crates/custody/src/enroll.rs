@@ -63,7 +63,8 @@ fn require_custodian(chain: &Chain, owner: &Identity) -> Result<()> {
     if known { Ok(()) } else { Err(wrong_key(chain, owner)) }
 }
 
-/// Ends a gateway's chains with the newest run and the newest seal that the store has of it. Nothing if they have ended.
+/// Ends a gateway's chains with the newest run, up to number `last_run`, and the newest seal that the store has of it.
+/// Nothing if they have ended.
 ///
 /// # Errors
 /// [`Error::WrongKey`], [`Error::NeedsQuorum`], [`Error::NoGateway`], [`Error::ChangedMeanwhile`]; the store's.
@@ -72,6 +73,7 @@ pub fn revoke(
     chain: &Chain,
     owner: &Identity,
     gateway: &IdentityId,
+    last_run: Option<u64>,
     reason: &str,
 ) -> Result<Chain> {
     require_custodian(chain, owner)?;
@@ -80,7 +82,8 @@ pub fn revoke(
         if known.until.is_some() {
             return Ok(None);
         }
-        let last = settle::newest_of(root, *gateway, known.sign, Newest::default())?;
+        let most = last_run.unwrap_or(u64::MAX);
+        let last = settle::newest_of(root, *gateway, known.sign, Newest::default(), most)?;
         Ok(Some(Act {
             op: Operation::RevokeGateway { gateway: *gateway },
             reason,
@@ -135,8 +138,8 @@ mod tests {
         let (second, _) = make_run(&root, &chain, &gateway);
         seal(&root, &gateway, &first);
         let id = gateway.id();
-        let chain = revoke(&root, &chain, &owner, &id, "its disk was stolen").unwrap();
-        let again = revoke(&root, &chain, &owner, &id, "").unwrap();
+        let chain = revoke(&root, &chain, &owner, &id, None, "its disk was stolen").unwrap();
+        let again = revoke(&root, &chain, &owner, &id, None, "").unwrap();
         assert_eq!(again.head(), chain.head(), "once is enough");
 
         let (third, _) = make_run(&root, &chain, &gateway);
@@ -148,7 +151,8 @@ mod tests {
 
         let until = chain.gateway_key(&id).unwrap().until.unwrap();
         let newest =
-            settle::newest_of(&root, id, chain.gateway_key(&id).unwrap().sign, Newest::default()).unwrap();
+            settle::newest_of(&root, id, chain.gateway_key(&id).unwrap().sign, Newest::default(), u64::MAX)
+                .unwrap();
         assert_eq!((until.run.n, until.seal.n, until.seal.hash), (2, 1, newest.seal.map(|seal| seal.hash)));
         assert!(until.seal.hash.is_some());
 
@@ -169,10 +173,23 @@ mod tests {
         assert!(matches!(gateways::named(&chain, "nobody"), Err(Error::NoGateway(_))));
 
         // One that made nothing ends before its first run.
-        let chain = revoke(&root, &chain, &owner, &other.id(), "").unwrap();
+        let chain = revoke(&root, &chain, &owner, &other.id(), None, "").unwrap();
         let known = chain.gateway_key(&other.id()).unwrap();
         let none = Last { n: 0, hash: None };
         assert_eq!(known.until, Some(Until { run: none, seal: none }));
+    }
+
+    /// Whoever has the key can number a run as he likes.
+    #[test]
+    fn a_person_says_which_run_is_the_last() {
+        let (root, owner, mut chain) = vault();
+        let gateway = enrolled(&root, &mut chain, &owner);
+        let runs: Vec<_> = (0..3).map(|_| make_run(&root, &chain, &gateway).0).collect();
+        [&runs[0], &runs[2]].into_iter().for_each(|run| seal(&root, &gateway, run));
+        let id = gateway.id();
+        let chain = revoke(&root, &chain, &owner, &id, Some(2), "").unwrap();
+        let until = chain.gateway_key(&id).unwrap().until.unwrap();
+        assert_eq!((until.run.n, until.seal.n), (2, 1), "the seal of a run that does not count is none");
     }
 
     #[test]
@@ -194,7 +211,7 @@ mod tests {
         let stranger = Identity::generate("stranger").unwrap();
         assert!(matches!(admit(&root, &chain, &stranger, &id, None, ""), Err(Error::WrongKey { .. })));
         assert!(matches!(admit(&root, &chain, &owner, &stranger.id(), None, ""), Err(Error::NoGateway(_))));
-        let chain = revoke(&root, &chain, &owner, &id, "").unwrap();
+        let chain = revoke(&root, &chain, &owner, &id, None, "").unwrap();
         assert!(matches!(admit(&root, &chain, &owner, &id, None, ""), Err(Error::Revoked { .. })));
     }
 
@@ -204,9 +221,9 @@ mod tests {
         let gateway = enrolled(&root, &mut chain, &owner);
         let before = get(&custody(&root), "audit.log");
         let stranger = Identity::generate("stranger").unwrap();
-        let refused = revoke(&root, &chain, &stranger, &gateway.id(), "").unwrap_err();
+        let refused = revoke(&root, &chain, &stranger, &gateway.id(), None, "").unwrap_err();
         assert!(matches!(refused, Error::WrongKey { .. }), "{refused}");
-        let refused = revoke(&root, &chain, &owner, &stranger.id(), "").unwrap_err();
+        let refused = revoke(&root, &chain, &owner, &stranger.id(), None, "").unwrap_err();
         assert!(matches!(refused, Error::NoGateway(_)), "{refused}");
         assert_eq!(get(&custody(&root), "audit.log"), before, "nothing was written");
     }

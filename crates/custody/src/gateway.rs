@@ -277,7 +277,8 @@ impl StateFolder {
         };
         self.settle_seal(root, &mut place)?;
         let known = Newest { run: place.head, seal: place.seals };
-        let newest = settle::newest_of(root, self.identity.id(), self.identity.keys.sign.public(), known)?;
+        let newest =
+            settle::newest_of(root, self.identity.id(), self.identity.keys.sign.public(), known, u64::MAX)?;
         if let Some(newer) = newest.run.filter(|_| newest.run != known.run) {
             self.write_head(&mut place, newer)?;
             settled.restored = true;

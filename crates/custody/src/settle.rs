@@ -97,25 +97,40 @@ pub(crate) struct Newest {
 }
 
 impl Newest {
-    /// With what a run's directory shows of this gateway, where that is newer and its signature holds. Notes that do
-    /// not verify are somebody else's to name: `check` and `scrub` do.
-    fn with(self, run: &RunId, gateway: &IdentityId, key: &VerifyingKey, notes: &Notes<'_>) -> Self {
+    /// With what a run's directory shows of this gateway, where that is newer, of a run up to number `most`, and its
+    /// signature holds. Notes that do not verify are somebody else's to name: `check` and `scrub` do.
+    fn with(
+        self,
+        run: &RunId,
+        gateway: &IdentityId,
+        key: &VerifyingKey,
+        most: u64,
+        notes: &Notes<'_>,
+    ) -> Self {
         let head = |note: &Signed<'_, RunDescriptor>| {
-            let seq = note.said.seq.filter(|seq| self.run.is_none_or(|known| *seq > known.seq))?;
+            let seq = note.said.seq.filter(|seq| *seq <= most)?;
             (note.said.signer == *gateway && note.said.run == *run).then_some(())?;
             let text = note.note.verify(gateway, key).ok()?;
             Some(Head { seq, hash: text_hash(&text), run: *run })
         };
         let seal = |note: &Signed<'_, SealNote>| {
-            let n = Some(note.said.n).filter(|n| self.seal.is_none_or(|known| *n > known.n))?;
             (note.said.gateway == *gateway && note.said.run == *run).then_some(())?;
             let text = note.note.verify(gateway, key).ok()?;
-            Some(SealHead { n, hash: text_hash(&text), run: *run })
+            Some(SealHead { n: note.said.n, hash: text_hash(&text), run: *run })
         };
-        Self {
-            run: notes.run.as_ref().and_then(head).or(self.run),
-            seal: notes.seal.as_ref().and_then(seal).or(self.seal),
-        }
+        let newer_run = |known: Option<Head>| {
+            let note = notes.run.as_ref()?;
+            note.said.seq.filter(|seq| known.is_none_or(|known| *seq > known.seq))?;
+            head(note)
+        };
+        let newer_seal = |known: Option<SealHead>| {
+            let note = notes.seal.as_ref().filter(|note| known.is_none_or(|known| note.said.n > known.n))?;
+            // One of another gateway's run, which this one took over, has that one's number.
+            let of = notes.run.as_ref().filter(|run| run.said.signer != *gateway || head(run).is_some())?;
+            (note.said.run_note == text_hash(of.note.text)).then_some(())?;
+            seal(note)
+        };
+        Self { run: newer_run(self.run).or(self.run), seal: newer_seal(self.seal).or(self.seal) }
     }
 }
 
@@ -139,11 +154,13 @@ struct Notes<'a> {
     seal: Option<Signed<'a, SealNote>>,
 }
 
-/// What the store has as the newest of these gateways, each of which is looked for above what is `known` of it.
+/// What the store has as the newest of these gateways, each of which is looked for above what is `known` of it, and up
+/// to run number `most`.
 pub(crate) fn newest(
     root: &Arc<dyn Dir>,
     keys: &HashMap<IdentityId, VerifyingKey>,
     known: Newest,
+    most: u64,
 ) -> Result<HashMap<IdentityId, Newest>> {
     let mut newest: HashMap<IdentityId, Newest> = keys.keys().map(|id| (*id, known)).collect();
     for run in runs(root)? {
@@ -154,7 +171,7 @@ pub(crate) fn newest(
         };
         for (gateway, key) in keys {
             let of = newest.entry(*gateway).or_default();
-            *of = of.with(&run, gateway, key, &notes);
+            *of = of.with(&run, gateway, key, most, &notes);
         }
     }
     Ok(newest)
@@ -166,8 +183,9 @@ pub(crate) fn newest_of(
     gateway: IdentityId,
     key: VerifyingKey,
     known: Newest,
+    most: u64,
 ) -> Result<Newest> {
-    Ok(newest(root, &HashMap::from([(gateway, key)]), known)?.remove(&gateway).unwrap_or(known))
+    Ok(newest(root, &HashMap::from([(gateway, key)]), known, most)?.remove(&gateway).unwrap_or(known))
 }
 
 fn read_descriptor(runs: &Arc<dyn Dir>, run: &RunId) -> Result<Option<Vec<u8>>> {

@@ -123,12 +123,13 @@ pub struct GatewayList {
 
 /// End a machine's right to write: runs that it makes from now on are refused
 ///
-/// The runs that the store has of it now go on counting. It cannot be enrolled again: give the machine a new state
-/// folder first.
+/// The runs that the store has of it now go on counting, or those up to --last-run. It cannot be enrolled again: give
+/// the machine a new state folder first.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
   runvault gateway revoke /srv/store novaseq-1
+  runvault gateway revoke /srv/store novaseq-1 --last-run 42              what came after that one may be forged
   runvault gateway revoke /srv/store 5d0c8e4f6a1b2c3d4e5f60718293a4b5      by its id")]
 pub struct GatewayRevoke {
     /// The store
@@ -136,6 +137,10 @@ pub struct GatewayRevoke {
     pub store: PathBuf,
     /// Its name or id
     pub name: String,
+    /// Its last run that counts, by its number [default: the newest that the store has; needed where numbers are missing
+    /// below that one, since a stolen key can give a run any number]
+    #[arg(long, value_name = "N")]
+    pub last_run: Option<u64>,
     /// Why, for the audit log
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub reason: String,

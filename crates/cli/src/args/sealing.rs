@@ -90,6 +90,7 @@ pub struct Seal {
 #[command(after_help = "\
 Examples:
   runvault verify /srv/store 240101_NB501
+  runvault verify --limit 100 /srv/store 240101_NB501     while an instrument writes: 100 MiB a second
   runvault verify --json /srv/store 240101_NB501 | jq -r 'select(.change) | .path'")]
 pub struct Verify {
     /// The store
@@ -97,6 +98,9 @@ pub struct Verify {
     pub store: PathBuf,
     /// The run's name or id
     pub run: OsString,
+    /// Read no faster than that, to leave the store to those who work [default: as fast as it goes]
+    #[arg(long, value_name = "MIB/S", value_parser = clap::value_parser!(u64).range(1..))]
+    pub limit: Option<u64>,
     /// Print JSON: an object for each finding, and one for the summary
     #[arg(long)]
     pub json: bool,
@@ -113,11 +117,15 @@ pub struct Verify {
 #[command(after_help = "\
 Examples:
   runvault scrub /srv/store
+  runvault scrub --limit 50 /srv/store                    50 MiB a second
   runvault scrub --json /backup/store | jq -r 'select(.change) | .object'")]
 pub struct Scrub {
     /// The store
     #[arg(value_hint = ValueHint::DirPath)]
     pub store: PathBuf,
+    /// Read no faster than that, to leave the store to those who work [default: as fast as it goes]
+    #[arg(long, value_name = "MIB/S", value_parser = clap::value_parser!(u64).range(1..))]
+    pub limit: Option<u64>,
     /// Print JSON: an object for each finding, and one for the summary
     #[arg(long)]
     pub json: bool,

@@ -163,20 +163,31 @@ fn right(gateway: &Enrolled) -> String {
     }
 }
 
+/// Whoever has a gateway's key can give a run any number: where some are missing, a person says which is the last.
+fn refuse_gaps(store: &Store, id: &IdentityId) -> Result<()> {
+    let gaps = chains::gaps(&store.root, &store.chain)?;
+    let Some(gap) = gaps.iter().find(|gap| gap.gateway == *id) else { return Ok(()) };
+    Err(refuse_with(
+        Exit::Damaged,
+        format!(
+            "gateway {id}: {}: its newest run may be forged, and would make all below it count",
+            gap.what
+        ),
+        "find its last genuine run (runvault runs STORE, by BEGUN), and name its number: --last-run N.\n\
+         Where runs were only removed, that is the newest: runvault gateway list STORE shows it",
+    ))
+}
+
 fn run_revoke(args: &GatewayRevoke) -> Result<()> {
     let store = Store::open(&args.store, &args.who)?;
     let id = gateways::named(&store.chain, &args.name)?;
     let before = store.chain.gateway_key(&id).and_then(|known| known.until);
-    let owner = store.identity(&args.who)?;
-    let chain = enroll::revoke(&store.root, &store.chain, &owner, &id, &args.reason)?;
-    store.pin(&chain)?;
-    for gap in chains::gaps(&store.root, &chain)?.iter().filter(|gap| gap.gateway == id) {
-        // Whoever has its key could have numbered a run as he liked, so that more counts than should.
-        output::warn(&format!(
-            "gateway {id}: {}; where nobody took it away, its last number may be forged",
-            gap.what
-        ));
+    if before.is_none() && args.last_run.is_none() {
+        refuse_gaps(&store, &id)?;
     }
+    let owner = store.identity(&args.who)?;
+    let chain = enroll::revoke(&store.root, &store.chain, &owner, &id, args.last_run, &args.reason)?;
+    store.pin(&chain)?;
     let last = chain.gateway_key(&id).and_then(|known| known.until).map_or(0, |until| until.run.n);
     if args.json {
         return output::json(&json!({ "gateway": id, "last_run": last, "already": before.is_some() }));

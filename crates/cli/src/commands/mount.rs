@@ -10,6 +10,7 @@ use runvault_fuse::{MountOptions, Session};
 use runvault_sequencer::completion::Patience;
 use runvault_vault::{Options as VaultOptions, Vault};
 
+use super::verify::limit_reading;
 use crate::alarms::{Alarms, Limits, Post, Program, Wish};
 use crate::args::{Mount, SealWhen};
 use crate::daemon::{self, Readiness, Side};
@@ -83,6 +84,7 @@ fn serve(options: &Options, at: &Path, path: &Path, ready: Option<Readiness>) ->
     if options.mount.ingest {
         require_gateway(path, &options.mount.who)?;
     }
+    limit_reading(options.mount.seal_limit);
     let mut store = Store::open(path, &options.mount.who)?;
     let open = open(&mut store, options)?;
     left_out::warn_all(&open.vault);

@@ -9,9 +9,9 @@ use runvault_custody::follow::with_newest_keys;
 use runvault_custody::seen::Remembering;
 use runvault_format::ids::RunId;
 use runvault_store::backend::Dir;
-use runvault_vault::Error;
 use runvault_vault::authority::Authority;
 use runvault_vault::seal::{self, Finding, Verified};
+use runvault_vault::{Error, pace};
 use serde_json::{Map, Value, json};
 
 use crate::args::{Verify, Who};
@@ -22,6 +22,7 @@ use crate::run_of_name::parts;
 use crate::store::Store;
 
 pub fn run(args: &Verify) -> Result<()> {
+    limit_reading(args.limit);
     let bar = progress::bytes(0, "verify");
     let verified = with_sealed_run(&args.store, &args.who, &args.run, |root, run, authority| {
         seal::verify(root, run, authority, &mut |done, total| {
@@ -36,6 +37,11 @@ pub fn run(args: &Verify) -> Result<()> {
     }
     let name = verified.first().map_or_else(String::new, |part| visible(&part.name));
     end(findings, &format!("run {name}"))
+}
+
+/// MiB a second; `None`: as fast as it goes.
+pub fn limit_reading(limit: Option<u64>) {
+    pace::limit(limit.unwrap_or(0).saturating_mul(1 << 20));
 }
 
 /// What was found of a run, or of a part that adds to one.

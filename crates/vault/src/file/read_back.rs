@@ -7,7 +7,7 @@ use runvault_format::pins::{HOLE, NONCE};
 use runvault_format::size::{HEADER, OVERHEAD};
 
 use super::FileObject;
-use crate::{Damage, Result};
+use crate::{Damage, Result, pace};
 
 /// Stored bytes that are read at once.
 const STRETCH: u64 = 1 << 20;
@@ -56,6 +56,7 @@ impl FileObject {
             let want = (geometry.chunk_offset(until - 1) + last - from) as usize;
             let bytes = stored.get_mut(..want).unwrap_or_default();
             self.read_exactly(bytes, from)?;
+            pace::keep(bytes.len() as u64);
             stored_hash.update(bytes);
             for bytes in bytes.chunks(geometry.stored_chunk() as usize) {
                 let out = plain.get_mut(..geometry.chunk_len(i, state.size)).unwrap_or_default();

@@ -21,7 +21,7 @@ use super::{DIGESTS, MANIFEST, NOTE, PINS, SEAL};
 use crate::authority::Authority;
 use crate::file::RunContext;
 use crate::outcome::{exists, part_opened};
-use crate::{Damage, Error, Result, runs};
+use crate::{Damage, Error, Result, pace, runs};
 
 /// Bytes that are read at once.
 const PIECE: usize = 1 << 20;
@@ -220,6 +220,7 @@ pub(crate) fn hash(dir: &dyn Dir, name: &[u8]) -> io::Result<Digest> {
     let (mut hash, mut at, mut buf) = (Stream::default(), 0, vec![0; PIECE]);
     loop {
         let n = file.read_at(&mut buf, at)?;
+        pace::keep(n as u64);
         hash.update(buf.get(..n).unwrap_or_default());
         at += n as u64;
         if n < buf.len() {
