@@ -65,7 +65,7 @@ pub enum Command {
     Init(Init),
     Key(Key),
     Fingerprint(Fingerprint),
-    Mount(Mount),
+    Mount(Box<Mount>),
     Unmount(Unmount),
     Status(Status),
     Ls(Ls),
@@ -133,8 +133,8 @@ pub struct Mount {
     /// How long a run must have been quiet after its end before it is sealed [default: 30m]
     #[arg(long, value_name = "TIME", requires = "ingest", value_parser = humantime::parse_duration)]
     pub quiet: Option<Duration>,
-    /// How long silence after base calling must last to count as the end, where the last marker never comes
-    /// [default: 6h]
+    /// How long silence after base calling must last to count as the end, where the last marker never comes; and how
+    /// long what was added to a sealed run must be silent before it is sealed [default: 6h]
     #[arg(long, value_name = "TIME", requires = "ingest", value_parser = humantime::parse_duration)]
     pub drained: Option<Duration>,
     /// How long silence without any marker must last before the log says that the run may have been aborted

@@ -273,7 +273,7 @@ pub fn parse_helper(args: Vec<OsString>) -> std::result::Result<Call, clap::Erro
         // Nobody listens on a closed standard error.
         let _ = crate::output::error_line(&text);
     }
-    Ok(Call { cli: Cli { command: Command::Mount(mount) }, fake: helper.fake })
+    Ok(Call { cli: Cli { command: Command::Mount(Box::new(mount)) }, fake: helper.fake })
 }
 
 fn known(option: &str) -> bool {

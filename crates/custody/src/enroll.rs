@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use runvault_format::descriptor::RunDescriptor;
 use runvault_format::ids::{IdentityId, RunId};
+use runvault_format::note::Note;
 use runvault_format::public_key::PublicKey;
 use runvault_format::request::Operation;
 use runvault_store::backend::Dir;
@@ -12,7 +14,7 @@ use crate::chain::Chain;
 use crate::epochs::wrong_key;
 use crate::execute::{Act, execute};
 use crate::identity::Identity;
-use crate::settle::{self, Newest};
+use crate::settle::{self, Bounds, Newest};
 use crate::{Error, Result, next_state};
 
 /// Why a gateway that no state names writes nothing.
@@ -82,8 +84,13 @@ pub fn revoke(
         if known.until.is_some() {
             return Ok(None);
         }
-        let most = last_run.unwrap_or(u64::MAX);
-        let last = settle::newest_of(root, *gateway, known.sign, Newest::default(), most)?;
+        let took_over = |note: &Note<'_>, run: &RunDescriptor| {
+            let maker = chain.gateway_key(&run.signer);
+            let genuine = maker.is_some_and(|maker| note.verify(&run.signer, &maker.sign).is_ok());
+            genuine && chain.is_admitted(gateway, Some(&run.run))
+        };
+        let bounds = Bounds { last_run: last_run.unwrap_or(u64::MAX), took_over: &took_over };
+        let last = settle::newest_of(root, *gateway, known.sign, Newest::default(), &bounds)?;
         Ok(Some(Act {
             op: Operation::RevokeGateway { gateway: *gateway },
             reason,
@@ -150,9 +157,14 @@ mod tests {
         assert!(refused.contains("end at number 2"), "{refused}");
 
         let until = chain.gateway_key(&id).unwrap().until.unwrap();
-        let newest =
-            settle::newest_of(&root, id, chain.gateway_key(&id).unwrap().sign, Newest::default(), u64::MAX)
-                .unwrap();
+        let newest = settle::newest_of(
+            &root,
+            id,
+            chain.gateway_key(&id).unwrap().sign,
+            Newest::default(),
+            &Bounds::ALL,
+        )
+        .unwrap();
         assert_eq!((until.run.n, until.seal.n, until.seal.hash), (2, 1, newest.seal.map(|seal| seal.hash)));
         assert!(until.seal.hash.is_some());
 

@@ -102,7 +102,8 @@ impl ResumeEntries {
         let no_more = || Error::Damaged { object: object(), why: "no further key".to_owned() };
         let t = self.t.checked_add(1).ok_or_else(no_more)?;
         let name = t.to_string();
-        // What an attempt that was cut short left.
+        // What an attempt that was cut short left: its key first, which else would count without its entries.
+        self.home.erase_all_but(self.t)?;
         self.drop_entries(t)?;
         let (kek, folder) = (Secret::random()?, self.resumes.subfolder(&name)?);
         for run in self.runs()?.iter().filter(|run| stay(run)) {
@@ -113,7 +114,12 @@ impl ResumeEntries {
                 Err(error) => return Err(error),
             }
         }
-        self.home.write(t, &kek)?;
+        // One that failed may be there all the same: it must not count for entries that come under the old one.
+        self.home.write(t, &kek).inspect_err(|_| {
+            if let Err(error) = self.home.erase_all_but(self.t) {
+                log::error!("the next key of the open runs may be there, half made: {error}");
+            }
+        })?;
         (self.t, self.kek, self.folder) = (t, kek, folder);
         self.erase_others()
     }

@@ -104,11 +104,11 @@ impl Newest {
         run: &RunId,
         gateway: &IdentityId,
         key: &VerifyingKey,
-        most: u64,
+        bounds: &Bounds<'_>,
         notes: &Notes<'_>,
     ) -> Self {
         let head = |note: &Signed<'_, RunDescriptor>| {
-            let seq = note.said.seq.filter(|seq| *seq <= most)?;
+            let seq = note.said.seq.filter(|seq| *seq <= bounds.last_run)?;
             (note.said.signer == *gateway && note.said.run == *run).then_some(())?;
             let text = note.note.verify(gateway, key).ok()?;
             Some(Head { seq, hash: text_hash(&text), run: *run })
@@ -125,13 +125,29 @@ impl Newest {
         };
         let newer_seal = |known: Option<SealHead>| {
             let note = notes.seal.as_ref().filter(|note| known.is_none_or(|known| note.said.n > known.n))?;
-            // One of another gateway's run, which this one took over, has that one's number.
-            let of = notes.run.as_ref().filter(|run| run.said.signer != *gateway || head(run).is_some())?;
+            let counts = |run: &Signed<'_, RunDescriptor>| match run.said.signer == *gateway {
+                true => head(run).is_some(),
+                false => (bounds.took_over)(&run.note, &run.said),
+            };
+            let of = notes.run.as_ref().filter(|run| counts(run))?;
             (note.said.run_note == text_hash(of.note.text)).then_some(())?;
             seal(note)
         };
         Self { run: newer_run(self.run).or(self.run), seal: newer_seal(self.seal).or(self.seal) }
     }
+}
+
+/// What counts as a gateway's.
+pub(crate) struct Bounds<'a> {
+    /// Number of the last of its runs that may.
+    pub(crate) last_run: u64,
+    /// Whether a run of another gateway is genuine, and this one may have sealed it.
+    pub(crate) took_over: &'a dyn Fn(&Note<'_>, &RunDescriptor) -> bool,
+}
+
+impl Bounds<'_> {
+    /// Everything that it signed.
+    pub(crate) const ALL: Bounds<'static> = Bounds { last_run: u64::MAX, took_over: &|_, _| true };
 }
 
 /// A note, and what it says before its signature was verified.
@@ -154,13 +170,13 @@ struct Notes<'a> {
     seal: Option<Signed<'a, SealNote>>,
 }
 
-/// What the store has as the newest of these gateways, each of which is looked for above what is `known` of it, and up
-/// to run number `most`.
+/// What the store has as the newest of these gateways, within `bounds`, each of which is looked for above what is
+/// `known` of it.
 pub(crate) fn newest(
     root: &Arc<dyn Dir>,
     keys: &HashMap<IdentityId, VerifyingKey>,
     known: Newest,
-    most: u64,
+    bounds: &Bounds<'_>,
 ) -> Result<HashMap<IdentityId, Newest>> {
     let mut newest: HashMap<IdentityId, Newest> = keys.keys().map(|id| (*id, known)).collect();
     for run in runs(root)? {
@@ -171,7 +187,7 @@ pub(crate) fn newest(
         };
         for (gateway, key) in keys {
             let of = newest.entry(*gateway).or_default();
-            *of = of.with(&run, gateway, key, most, &notes);
+            *of = of.with(&run, gateway, key, bounds, &notes);
         }
     }
     Ok(newest)
@@ -183,9 +199,9 @@ pub(crate) fn newest_of(
     gateway: IdentityId,
     key: VerifyingKey,
     known: Newest,
-    most: u64,
+    bounds: &Bounds<'_>,
 ) -> Result<Newest> {
-    Ok(newest(root, &HashMap::from([(gateway, key)]), known, most)?.remove(&gateway).unwrap_or(known))
+    Ok(newest(root, &HashMap::from([(gateway, key)]), known, bounds)?.remove(&gateway).unwrap_or(known))
 }
 
 fn read_descriptor(runs: &Arc<dyn Dir>, run: &RunId) -> Result<Option<Vec<u8>>> {

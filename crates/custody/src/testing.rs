@@ -7,6 +7,7 @@ use runvault_crypto::secrets::Secret;
 use runvault_format::descriptor::{RunDescriptor, RunKind, StateRef};
 use runvault_format::ids::{Digest, FileId, RunId, SessionId};
 use runvault_format::keys::{RunKey, RunKeys};
+use runvault_format::note::{Note, text_hash};
 use runvault_format::seal_note::SealNote;
 use runvault_store::backend::{Dir, Rename};
 use runvault_store::doubles::faulty::{Fault, Faults, Rule};
@@ -160,12 +161,14 @@ pub(crate) fn envelopes(root: &Arc<dyn Dir>, run: &RunId) -> Vec<EnvelopeFile> {
 
 /// The gateway's seal of a run: its note alone.
 pub(crate) fn seal(root: &Arc<dyn Dir>, gateway: &StateFolder, run: &RunId) {
+    let described = get(&run_dir(root, run), "run.json");
+    let run_note = text_hash(Note::parse(&described).unwrap().text);
     let text = |place: SealPlace| {
         let zeros = Digest([0; 32]);
         let id = FileId::ROOT;
         let note = SealNote {
             run: *run,
-            run_note: zeros,
+            run_note,
             gateway: gateway.id(),
             n: place.n,
             prev: place.prev,

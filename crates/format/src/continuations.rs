@@ -42,6 +42,16 @@ pub fn groups(runs: &[Part<'_>], admitted: impl Fn(&IdentityId, Option<&RunId>) 
     groups.into_iter().map(in_order).collect()
 }
 
+/// Whether runs of that signer may be parts of the run `first` of the gateway `maker`: it made that one, or was admitted.
+pub fn may_continue(
+    signer: &IdentityId,
+    maker: &IdentityId,
+    first: &RunId,
+    admitted: impl Fn(&IdentityId, Option<&RunId>) -> bool,
+) -> bool {
+    signer == maker || admitted(signer, None) || admitted(signer, Some(first))
+}
+
 /// The run that one continues in the end: itself, where it continues none; `None` where it only says that it does.
 fn first_of(
     runs: &[Part<'_>],
@@ -60,8 +70,6 @@ fn first_of(
         signers.push(earlier.signer);
     }
     let first = runs.get(at).filter(|first| first.after.is_none())?;
-    let may = |signer: &IdentityId| {
-        *signer == first.signer || admitted(signer, None) || admitted(signer, Some(&first.run))
-    };
+    let may = |signer: &IdentityId| may_continue(signer, &first.signer, &first.run, admitted);
     signers.iter().all(may).then_some(at)
 }

@@ -5,6 +5,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use runvault_crypto::registers;
+
 use rayon_core::{ThreadPool, ThreadPoolBuilder};
 
 use crate::Result;
@@ -109,6 +111,8 @@ impl<T: Send> Line<T> {
         while let Some(part) = begin() {
             self.finish(part, make(part));
         }
+        // The thread sleeps next, perhaps for long.
+        registers::wipe();
     }
 
     fn finish(&self, part: usize, made: T) {

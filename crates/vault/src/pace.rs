@@ -15,9 +15,9 @@ struct Pace {
     free: Mutex<Option<Instant>>,
 }
 
-/// Whole runs are read no faster than that from now on, in bytes a second; 0: as fast as it goes.
-pub fn limit(bytes_per_second: u64) {
-    PACE.limit.store(bytes_per_second, Ordering::Relaxed);
+/// Whole runs are read no faster than that from now on, in MiB a second; `None`: as fast as it goes.
+pub fn limit_mib(limit: Option<u64>) {
+    PACE.limit.store(limit.unwrap_or(0).saturating_mul(1 << 20), Ordering::Relaxed);
 }
 
 /// So many bytes were read: waits for as long as they should have taken.

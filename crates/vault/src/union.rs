@@ -9,7 +9,7 @@ use std::ops::Deref;
 use std::sync::{Arc, PoisonError};
 
 use runvault_format::continuations::{self, Part};
-use runvault_format::ids::{IdentityId, RunId};
+use runvault_format::ids::RunId;
 use runvault_store::backend::{Kind, Rename};
 
 use crate::api::{Attr, Caller, DirEntry, Ino, ROOT};
@@ -65,11 +65,9 @@ pub(crate) fn unions<'a>(
     unions
 }
 
-/// Whether the runs of a gateway may be parts of this one: it made it, or was admitted.
-fn may_continue(authority: &dyn Authority, gateway: &IdentityId, first: &Run) -> bool {
-    *gateway == first.maker()
-        || authority.is_admitted(gateway, None)
-        || authority.is_admitted(gateway, Some(&first.id))
+/// The part that this machine writes.
+fn ours(layers: &[Arc<Run>]) -> Option<&Arc<Run>> {
+    layers.iter().find(|layer| layer.held && !layer.is_sealed())
 }
 
 /// A directory's node, known until this is dropped.
@@ -234,9 +232,8 @@ impl Vault {
         if self.read_only() {
             return Err(Posix::ReadOnly.into());
         }
-        match self.sealed_layers_have(dir, name) {
-            Ok(true) => return Err(Posix::Exists.into()),
-            other => _ = other?,
+        if self.sealed_layers_have(dir, name)? {
+            return Err(Posix::Exists.into());
         }
         let run = self.run_of_sealed(dir)?;
         let path = self.sealed_path(dir)?;
@@ -282,8 +279,7 @@ impl Vault {
             return Err(self.sealed_refusal(dir));
         }
         let place = self.place_in_union(dir)?.ok_or(Posix::NotFound)?;
-        let open =
-            place.later().iter().find(|layer| layer.held && !layer.is_sealed()).ok_or(Posix::NotFound)?;
+        let open = ours(place.later()).ok_or(Posix::NotFound)?;
         self.dir_in(open, &place.path)?.ok_or(Error::Posix(Posix::NotFound))
     }
 
@@ -291,7 +287,7 @@ impl Vault {
     /// one.
     pub(crate) fn directory_to_sync(&self, dir: Ino) -> Result<Option<Known<'_>>> {
         let Some(place) = self.place_in_union(dir)? else { return Ok(None) };
-        match place.later().iter().find(|layer| layer.held && !layer.is_sealed()) {
+        match ours(place.later()) {
             Some(open) => self.dir_in(open, &place.path),
             None => Ok(None),
         }
@@ -333,13 +329,17 @@ impl Vault {
         let _one = self.making.lock().unwrap_or_else(PoisonError::into_inner);
         let union = self.table().unions.get(&run.id).cloned();
         let layers = union.as_ref().map_or_else(|| vec![run.clone()], |union| union.layers.clone());
-        if let Some(open) = layers.iter().find(|layer| layer.held && !layer.is_sealed()) {
+        if let Some(open) = ours(&layers) {
             // Until its seal is made.
             return if open.is_closed_for_good() { Err(Posix::Busy.into()) } else { Ok(open.clone()) };
         }
         let newest = layers.iter().rev().find(|layer| layer.is_sealed()).ok_or(Posix::Stale)?;
         let first = layers.first().unwrap_or(run);
-        if !self.gateway.as_ref().is_some_and(|ours| may_continue(&*self.authority, &ours.id(), first)) {
+        if !self.gateway.as_ref().is_some_and(|ours| {
+            continuations::may_continue(&ours.id(), &first.maker(), &first.id, |gateway, run| {
+                self.authority.is_admitted(gateway, run)
+            })
+        }) {
             return Err(self.sealed_refusal(dir));
         }
         self.make_continuation(newest, &first.name(), &self.sealed_top(first)?)

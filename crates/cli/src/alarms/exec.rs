@@ -28,6 +28,8 @@ const LIMIT: Duration = Duration::from_secs(30);
 const QUEUE: usize = 256;
 /// How often is looked whether it has ended.
 const POLL: Duration = Duration::from_millis(50);
+/// How long one that was killed may take to go.
+const REAPED: Duration = Duration::from_secs(2);
 /// Of this process's environment, what a program may need; nothing of a service manager's.
 const KEPT: [&str; 3] = ["PATH", "HOME", "LANG"];
 
@@ -141,9 +143,20 @@ fn failure(mut child: Child, ended: &AtomicBool, limit: Duration) -> Option<Stri
         if stopped || begun.elapsed() >= limit {
             // Not reaped yet: the number is still its own.
             let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
-            let _ = child.wait();
+            reap(child);
             let why = if stopped { "the mount ends" } else { "it took too long" };
             return Some(format!("{why}: it was killed"));
+        }
+        std::thread::sleep(POLL);
+    }
+}
+
+/// One that waits for a store that hangs does not even end by that: it is left behind.
+fn reap(mut child: Child) {
+    let begun = Instant::now();
+    while matches!(child.try_wait(), Ok(None)) {
+        if begun.elapsed() >= REAPED {
+            return log::warn!("the alarm program does not end: process {}", child.id());
         }
         std::thread::sleep(POLL);
     }

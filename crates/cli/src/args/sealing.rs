@@ -60,8 +60,8 @@ pub struct Runs {
 
 /// Seal a run: read it back, sign what is there, erase its key on this machine
 ///
-/// Only the gateway that made the run can, and asks for no passphrase. Every file is read back from the store and must
-/// authenticate; nothing of the run may be open. What RunInfo.xml promises and is not there is said in the seal. From
+/// The gateway that made the run can, or one that was admitted to it (`gateway admit`, `takeover`); no passphrase is
+/// asked for. Every file is read back from the store and must authenticate; nothing of the run may be open. What RunInfo.xml promises and is not there is said in the seal. From
 /// then on this machine can neither read nor change the run; the owner and its readers can read it.
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -96,7 +96,7 @@ pub struct Verify {
     /// The store
     #[arg(value_hint = ValueHint::DirPath)]
     pub store: PathBuf,
-    /// The run's name or id
+    /// The run's name, which takes what was added to it and sealed too, or the id of one part
     pub run: OsString,
     /// Read no faster than that, to leave the store to those who work [default: as fast as it goes]
     #[arg(long, value_name = "MIB/S", value_parser = clap::value_parser!(u64).range(1..))]
@@ -144,7 +144,7 @@ pub struct ManifestOf {
     /// The store
     #[arg(value_hint = ValueHint::DirPath)]
     pub store: PathBuf,
-    /// The run's name or id
+    /// The run's name, which takes what was added to it and sealed too, or the id of one part
     pub run: OsString,
     /// Hashes and paths as sha256sum(1) prints them
     #[arg(long, conflicts_with = "json")]

@@ -173,7 +173,7 @@ fn refuse_gaps(store: &Store, id: &IdentityId) -> Result<()> {
             "gateway {id}: {}: its newest run may be forged, and would make all below it count",
             gap.what
         ),
-        "find its last genuine run (runvault runs STORE, by BEGUN), and name its number: --last-run N.\n\
+        "find its last genuine run (runvault runs --json STORE, by begun), and name its number: --last-run N.\n\
          Where runs were only removed, that is the newest: runvault gateway list STORE shows it",
     ))
 }

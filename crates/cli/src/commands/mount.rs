@@ -8,9 +8,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use runvault_fuse::{MountOptions, Session};
 use runvault_sequencer::completion::Patience;
+use runvault_vault::pace;
 use runvault_vault::{Options as VaultOptions, Vault};
 
-use super::verify::limit_reading;
 use crate::alarms::{Alarms, Limits, Post, Program, Wish};
 use crate::args::{Mount, SealWhen};
 use crate::daemon::{self, Readiness, Side};
@@ -68,14 +68,21 @@ fn make_absolute(options: &mut Options, at: &Path, store: &Path) -> Result<()> {
     if let Some(program) = &alarms.exec {
         Program::at(program)?;
     }
-    // In the mount it would wait for the mount, and in the store it would lie open among ciphertext.
-    match alarms.metrics.as_ref().filter(|file| file.starts_with(at) || file.starts_with(store)) {
-        Some(file) => Err(refuse(
-            Exit::Usage,
-            format!("--metrics {}: it lies in the store or the mount point", shown(file)),
-        )),
-        None => Ok(()),
+    // In the mount it would wait for the mount; in the store metrics lie open among ciphertext, and a program is that of
+    // whoever may write there.
+    for (option, file) in [("--metrics", &alarms.metrics), ("--exec", &alarms.exec)] {
+        let Some(file) = file else { continue };
+        let folder = file.parent().and_then(|folder| folder.canonicalize().ok());
+        let real = |place: &Path| place.canonicalize().unwrap_or_else(|_| place.to_owned());
+        let within = |place: &Path| {
+            file.starts_with(place) || folder.as_ref().is_some_and(|folder| folder.starts_with(real(place)))
+        };
+        if within(at) || within(store) {
+            let text = format!("{option} {}: it lies in the store or the mount point", shown(file));
+            return Err(refuse(Exit::Usage, text));
+        }
     }
+    Ok(())
 }
 
 fn serve(options: &Options, at: &Path, path: &Path, ready: Option<Readiness>) -> Result<()> {
@@ -84,7 +91,7 @@ fn serve(options: &Options, at: &Path, path: &Path, ready: Option<Readiness>) ->
     if options.mount.ingest {
         require_gateway(path, &options.mount.who)?;
     }
-    limit_reading(options.mount.seal_limit);
+    pace::limit_mib(options.mount.seal_limit);
     let mut store = Store::open(path, &options.mount.who)?;
     let open = open(&mut store, options)?;
     left_out::warn_all(&open.vault);

@@ -7,17 +7,17 @@ use runvault_custody::seen::Remembering;
 use runvault_format::ids::RunId;
 use runvault_vault::authority::Authority;
 use runvault_vault::seal::{self, Change, Finding};
-use runvault_vault::{Error, runs};
+use runvault_vault::{Error, pace, runs};
 use serde_json::json;
 
-use super::verify::{end, limit_reading, tell};
+use super::verify::{end, tell};
 use crate::args::Scrub;
 use crate::output::{self, count, shown, visible};
 use crate::progress;
 use crate::store::Store;
 
 pub fn run(args: &Scrub) -> Result<()> {
-    limit_reading(args.limit);
+    pace::limit_mib(args.limit);
     let store = Store::open(&args.store, &args.who)?;
     let authority = Remembering::over(Acting::gateway_only(store.chain.clone()), &store.state);
     let listed = runs::list(&store.root)?;

@@ -22,7 +22,7 @@ use crate::run_of_name::parts;
 use crate::store::Store;
 
 pub fn run(args: &Verify) -> Result<()> {
-    limit_reading(args.limit);
+    pace::limit_mib(args.limit);
     let bar = progress::bytes(0, "verify");
     let verified = with_sealed_run(&args.store, &args.who, &args.run, |root, run, authority| {
         seal::verify(root, run, authority, &mut |done, total| {
@@ -39,15 +39,10 @@ pub fn run(args: &Verify) -> Result<()> {
     end(findings, &format!("run {name}"))
 }
 
-/// MiB a second; `None`: as fast as it goes.
-pub fn limit_reading(limit: Option<u64>) {
-    pace::limit(limit.unwrap_or(0).saturating_mul(1 << 20));
-}
-
 /// What was found of a run, or of a part that adds to one.
 fn tell_part(json: bool, verified: &Verified) -> Result<()> {
     for finding in &verified.findings {
-        tell(json, finding, None)?;
+        tell(json, finding, Some(&verified.note.run))?;
     }
     let (name, findings) = (visible(&verified.name), verified.findings.len() as u64);
     if json {

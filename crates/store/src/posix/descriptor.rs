@@ -5,7 +5,7 @@
 //! and a sync of the new one knows nothing of it. So the next sync fails, once.
 
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use rustix::fs::{CWD, Mode, OFlags};
@@ -15,8 +15,10 @@ use super::shut::proc_path;
 
 pub(super) struct Descriptor {
     current: RwLock<Arc<OwnedFd>>,
-    /// Something was written since the last sync.
-    unsynced: AtomicBool,
+    /// Changes so far, begun or made.
+    changes: AtomicU64,
+    /// So many of them a sync has covered.
+    synced: AtomicU64,
     /// Something that was written may be lost, and nobody was told.
     doubtful: AtomicBool,
     /// It holds a lock, which another descriptor would not have.
@@ -27,7 +29,8 @@ impl Descriptor {
     pub(super) fn new(fd: OwnedFd) -> Self {
         Self {
             current: RwLock::new(Arc::new(fd)),
-            unsynced: AtomicBool::new(false),
+            changes: AtomicU64::new(0),
+            synced: AtomicU64::new(0),
             doubtful: AtomicBool::new(false),
             locked: AtomicBool::new(false),
         }
@@ -45,23 +48,27 @@ impl Descriptor {
     /// A call that changes what the file holds. Where it fails somebody has to be told: it is not made again.
     pub(super) fn change<T>(&self, call: impl Fn(&OwnedFd) -> Result<T>) -> Result<T> {
         let fd = self.fd();
-        self.unsynced.store(true, Ordering::SeqCst);
+        self.changes.fetch_add(1, Ordering::SeqCst);
         let done = retry_on_intr(|| call(&fd)).inspect_err(|error| {
             self.open_again(&fd, *error);
         });
         // A sync that came in between knows nothing of it.
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
-        let mark = if Arc::ptr_eq(&current, &fd) { &self.unsynced } else { &self.doubtful };
-        mark.store(true, Ordering::SeqCst);
+        match Arc::ptr_eq(&current, &fd) {
+            true => _ = self.changes.fetch_add(1, Ordering::SeqCst),
+            false => self.doubtful.store(true, Ordering::SeqCst),
+        }
         done
     }
 
     pub(super) fn sync(&self, call: impl Fn(&OwnedFd) -> Result<()>) -> Result<()> {
         let fd = self.fd();
-        self.unsynced.store(false, Ordering::SeqCst);
+        let covered = self.changes.load(Ordering::SeqCst);
         retry_on_intr(|| call(&fd)).inspect_err(|error| {
             self.open_again(&fd, *error);
         })?;
+        // Only now: others write and sync meanwhile, and one that fails covers nothing.
+        self.synced.fetch_max(covered, Ordering::SeqCst);
         let exchanged = !Arc::ptr_eq(&self.fd(), &fd);
         if self.doubtful.swap(false, Ordering::SeqCst) || exchanged { Err(Errno::IO) } else { Ok(()) }
     }
@@ -92,7 +99,8 @@ impl Descriptor {
             return true;
         }
         let Ok(fd) = opened else { return false };
-        if self.unsynced.swap(false, Ordering::SeqCst) {
+        let changes = self.changes.load(Ordering::SeqCst);
+        if self.synced.fetch_max(changes, Ordering::SeqCst) < changes {
             self.doubtful.store(true, Ordering::SeqCst);
         }
         *current = Arc::new(fd);
@@ -153,11 +161,11 @@ mod tests {
         assert_eq!(descriptor.change(write), Err(Errno::IO));
         assert_eq!(descriptor.change(write), Ok(1));
         assert_eq!(descriptor.sync(|_| Ok(())), Err(Errno::IO));
-        // A sync that failed has told: the next one is not in doubt.
+        // A sync that failed has told one caller; the next one is told too.
         descriptor.change(write).unwrap();
         let dead = descriptor.fd().as_raw_fd();
         let sync = || descriptor.sync(|fd| answers(dead, fd, |_| Ok(())));
-        assert_eq!((sync(), sync()), (Err(Errno::IO), Ok(())));
+        assert_eq!((sync(), sync(), sync()), (Err(Errno::IO), Err(Errno::IO), Ok(())));
     }
 
     #[test]

@@ -82,7 +82,7 @@ impl Vault {
         self.table().entries.values().filter(|entry| matches!(entry, Entry::Closed)).count() as u64
     }
 
-    /// The runs that this gateway made and nobody sealed, of which it has no key: it was not kept, or is lost. Their
+    /// The runs that this gateway made and nobody sealed, of which it has no key: it was not kept, or its entry is lost. Their
     /// owner reads them.
     pub fn lost_runs(&self) -> Vec<RunId> {
         let table = self.table();
