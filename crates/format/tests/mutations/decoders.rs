@@ -25,7 +25,7 @@ use runvault_format::retired::Retired;
 use runvault_format::seal_note::SealNote;
 use runvault_format::size::Geometry;
 use runvault_format::state_slot::{Extent, SlotState};
-use runvault_format::{chunk, name, resume, share, time, vault_file};
+use runvault_format::{chunk, kek, name, resume, share, time, vault_file};
 use runvault_format::{digests, pins};
 
 /// A decoder: the functions it is, encodings that are right, and the bytes that what it decodes encodes back to.
@@ -361,6 +361,10 @@ pub fn decoders() -> Vec<Decoder> {
         }),
         of(&["resume::open"], vec![resume_entry()], |b| {
             resume::Entry::open(b, &Secret::copy_from(&KEY), 3, &VAULT, &RUN).ok().map(|_| resume_entry())
+        }),
+        of(&["kek::decode"], vec![kek::encode(3, &Secret::copy_from(&KEY), &VAULT).to_vec()], |b| {
+            let (t, kek) = kek::decode(b, &VAULT).ok()?;
+            Some(kek::encode(t, &kek, &VAULT).to_vec())
         }),
         of(&["name::decrypt_name"], short_names(), |b| {
             let (text, side) = b.split_first_chunk::<33>().map_or((b, None), |(t, s)| (&t[..], Some(s)));
