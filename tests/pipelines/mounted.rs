@@ -25,6 +25,7 @@ fn through_a_mount(replay: &Replay, check: impl Fn(&Site, &Path)) {
 /// Every mode once, and every family at least once.
 #[test]
 fn every_mode_of_writing_arrives_whole() {
+    let _alone = crate::alone();
     for ((mode, name), family) in MODES.into_iter().zip(FAMILIES.into_iter().cycle()) {
         println!("{family}, {name}");
         let spec = RunSpec::preset(family, Size::Tiny).seeded(3);
@@ -52,6 +53,7 @@ fn assert_older_than(dir: &Path, begun: SystemTime) {
 
 #[test]
 fn picard_finds_the_generator_s_bases_on_the_mount() {
+    let _alone = crate::alone();
     for family in FAMILIES {
         let spec = RunSpec::preset(family, Size::Tiny).seeded(5);
         through_a_mount(&Replay::new(spec.clone()).hands(4), |site, folder| {
@@ -62,6 +64,7 @@ fn picard_finds_the_generator_s_bases_on_the_mount() {
 
 #[test]
 fn interop_finds_the_same_on_the_mount() {
+    let _alone = crate::alone();
     let spec = RunSpec::preset(Family::NextSeq, Size::Tiny);
     let plain = tempfile::tempdir_in("/dev/shm").expect("a temporary directory");
     let run = Replay::new(spec.clone()).run(plain.path(), &mut |_| {}).expect("a run");
@@ -73,6 +76,7 @@ fn interop_finds_the_same_on_the_mount() {
 /// grows is truncated and written anew after every cycle.
 #[test]
 fn readers_that_tail_interop_see_old_or_new_bytes() {
+    let _alone = crate::alone();
     for family in [Family::MiSeq, Family::NextSeq] {
         let site = Site::in_memory();
         let mount = site.mount();
@@ -86,6 +90,7 @@ fn readers_that_tail_interop_see_old_or_new_bytes() {
 /// 2,498 copies in the order of a real NextSeq's log, its real files where they exist.
 #[test]
 fn a_real_nextseq_s_copies_arrive() {
+    let _alone = crate::alone();
     let Some(runs) = real_runs() else { return };
     let original = runs.join("170609_NB551051_0017_AHLFFJBGX2");
     let text = |name: &str| std::fs::read_to_string(original.join(name)).expect("a text");

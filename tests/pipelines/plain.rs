@@ -14,6 +14,7 @@ fn scratch() -> tempfile::TempDir {
 
 #[test]
 fn picard_finds_the_generator_s_bases_in_every_family() {
+    let _alone = crate::alone();
     for family in FAMILIES {
         let dir = scratch();
         let spec = RunSpec::preset(family, Size::Tiny).seeded(11);
@@ -26,6 +27,7 @@ fn picard_finds_the_generator_s_bases_in_every_family() {
 /// Blocks that end within a tile, tiles of many blocks, several lanes and swaths.
 #[test]
 fn picard_finds_them_in_larger_tiles() {
+    let _alone = crate::alone();
     for family in [Family::NextSeq, Family::NovaSeqX] {
         let dir = scratch();
         let preset = RunSpec::preset(family, Size::Tiny);
@@ -37,6 +39,7 @@ fn picard_finds_them_in_larger_tiles() {
 
 #[test]
 fn picard_finds_what_its_authors_expect() {
+    let _alone = crate::alone();
     let Some(runs) = real_runs() else { return };
     let dir = scratch();
     let folder = runs.join("hiseq-25T8B25T");
@@ -45,6 +48,7 @@ fn picard_finds_what_its_authors_expect() {
 
 #[test]
 fn interop_reads_the_metrics_of_every_family() {
+    let _alone = crate::alone();
     for family in FAMILIES {
         let dir = scratch();
         let spec = RunSpec::preset(family, Size::Tiny).scaled(100.0);
