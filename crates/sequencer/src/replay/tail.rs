@@ -11,6 +11,12 @@ use super::place::Place;
 use crate::synthetic::text;
 use crate::{Error, Result};
 
+/// How often a look that saw zeros in a file which grows is taken again.
+///
+/// Linux takes a file's length first and its pages then, with no lock over both: beside a truncation the pages come
+/// back empty for a part of the old length, on tmpfs and ext4 as through FUSE. Zeros that stay are no such ones.
+const AGAIN: usize = 20;
+
 /// A reader in a thread of its own. Of a file that grows, whatever it sees must begin the file, though
 /// perhaps not all of it; a file that is replaced must be wholly the old or the new one.
 pub struct Tail {
@@ -58,7 +64,7 @@ impl Reader {
         loop {
             let last = stop.load(Ordering::Acquire);
             for path in self.growth.paths() {
-                self.look(&path, &mut looks, |seen| self.growth.first_wrong(&path, seen))?;
+                self.look_at_growing(&path, &mut looks)?;
             }
             self.look(text::RUN_STATE, &mut looks, |seen| self.first_wrong_of_state(seen))?;
             if last {
@@ -68,11 +74,27 @@ impl Reader {
         }
     }
 
+    fn look_at_growing(&self, path: &str, looks: &mut Looks) -> Result<()> {
+        let mut again = AGAIN;
+        loop {
+            let mut emptied = false;
+            let look = self.look(path, looks, |seen| {
+                let wrong = self.growth.first_wrong(path, seen);
+                emptied = wrong.is_some_and(|at| seen.get(at) == Some(&0));
+                wrong
+            });
+            if !emptied || again == 0 {
+                return look;
+            }
+            again -= 1;
+        }
+    }
+
     fn look(
         &self,
         path: &str,
         looks: &mut Looks,
-        first_wrong: impl Fn(&[u8]) -> Option<usize>,
+        first_wrong: impl FnOnce(&[u8]) -> Option<usize>,
     ) -> Result<()> {
         let path = self.folder.join(path);
         let begun = Instant::now();
