@@ -25,6 +25,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use runvault_format::ids::VaultId;
 use runvault_store::backend::{Access, Dir};
@@ -39,6 +40,8 @@ use crate::{Error, Result};
 const FILE_MAX: usize = 1 << 20;
 /// A path and a number.
 const LOCK_MAX: u64 = 16 << 10;
+/// How long the last calls of a killed process are waited for.
+const LAST_CALLS: Duration = Duration::from_secs(10);
 
 /// One folder, opened; locked where it was opened so.
 pub(crate) struct Folder {
@@ -77,13 +80,22 @@ impl Folder {
         Self { path: PathBuf::from("state"), dir, lock: None }
     }
 
-    /// Takes the lock of the one writer; it is held until the folder is dropped.
+    /// Takes the lock of the one writer; it is held until the folder is dropped. A holder that was killed is waited
+    /// for: it lets go once its last call to the store has ended.
     pub(crate) fn locked(mut self) -> Result<Self> {
         let mut file = self.lock_file("lock")?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(busy(&mut file)),
-            Err(e) => return Err(Error::io("lock", self.shown("lock"), e.into())),
+        let until = Instant::now() + LAST_CALLS;
+        loop {
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => break,
+                Err(rustix::io::Errno::WOULDBLOCK) => {}
+                Err(e) => return Err(Error::io("lock", self.shown("lock"), e.into())),
+            }
+            let (pid, mountpoint) = holder(&mut file);
+            if !runvault_vault::is_on_its_way_out(pid) || Instant::now() >= until {
+                return Err(Error::Busy { pid, mountpoint });
+            }
+            std::thread::sleep(Duration::from_millis(20));
         }
         self.lock = Some(Mutex::new(file));
         self.note_holder(None)?;
@@ -200,13 +212,13 @@ impl std::fmt::Debug for Folder {
     }
 }
 
-/// Who holds the lock, as the lock file tells.
-fn busy(file: &mut File) -> Error {
+/// Who holds the lock, as the lock file tells: process and mount point.
+fn holder(file: &mut File) -> (u32, Option<PathBuf>) {
     let mut text = Vec::new();
     // What cannot be read is told as process 0: busy it is all the same.
-    let _ = file.take(LOCK_MAX).read_to_end(&mut text);
+    let _ = file.rewind().and_then(|()| file.take(LOCK_MAX).read_to_end(&mut text));
     let mut lines = text.split(|b| *b == b'\n').filter(|line| !line.is_empty());
     let pid = lines.next().and_then(|l| std::str::from_utf8(l).ok()?.parse().ok()).unwrap_or(0);
     let mountpoint = lines.next().map(|l| PathBuf::from(std::ffi::OsString::from_vec(l.to_vec())));
-    Error::Busy { pid, mountpoint }
+    (pid, mountpoint)
 }

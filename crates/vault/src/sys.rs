@@ -97,6 +97,20 @@ fn host(machine: &str, namespace: u64) -> Digest {
     Digest(sha256(&[b"runvault/1 host\0", machine.as_bytes(), inner.as_bytes()]))
 }
 
+/// Whether a process was killed and is on its way out, so that what it holds is soon free.
+#[must_use]
+pub fn is_on_its_way_out(pid: u32) -> bool {
+    Stat::of(pid).is_some_and(|stat| stat.is_exiting()) || is_killed(pid)
+}
+
+/// Whether a SIGKILL waits for the process: it does from kill(2) on, until the last thread is gone.
+fn is_killed(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let waiting = status.lines().find_map(|line| line.strip_prefix("ShdPnd:"));
+    let waiting = waiting.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(0);
+    waiting & 1 << (libc::SIGKILL - 1) != 0
+}
+
 /// What `/proc/<pid>/stat` tells: fields 3, 9, 20 and 22.
 struct Stat {
     state: char,
@@ -174,8 +188,9 @@ mod tests {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let here = Process::this();
         let process = Process { pid: child.id(), start: Stat::of(child.id()).unwrap().start, ..here.clone() };
-        assert!(!process.has_ended(&here));
+        assert!(!process.has_ended(&here) && !is_on_its_way_out(child.id()));
         child.kill().unwrap();
+        assert!(is_on_its_way_out(child.id()));
         let begin = std::time::Instant::now();
         while !process.has_ended(&here) && begin.elapsed() < Duration::from_secs(20) {
             std::thread::sleep(Duration::from_millis(5));

@@ -249,6 +249,25 @@ fn one_process_at_a_time_and_the_other_is_told_whom() {
     StateFolder::open(dir.path(), chain.vault_id()).unwrap();
 }
 
+/// A process that was killed holds the lock until its last call to the store has ended.
+#[test]
+fn a_killed_holder_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, _, chain) = vault();
+    let held = StateFolder::open(dir.path(), chain.vault_id()).unwrap();
+    let mut killed = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+    killed.kill().unwrap();
+    let lock = dir.path().join(chain.vault_id().to_string()).join("lock");
+    std::fs::write(lock, format!("{}\n", killed.id())).unwrap();
+    let letting_go = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        drop(held);
+    });
+    StateFolder::open(dir.path(), chain.vault_id()).unwrap();
+    letting_go.join().unwrap();
+    killed.wait().unwrap();
+}
+
 #[test]
 fn enrolling_twice_adds_no_line() {
     let (root, owner, mut chain) = vault();
