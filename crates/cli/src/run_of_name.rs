@@ -25,10 +25,10 @@ pub fn find(
     run: &OsStr,
     none: impl FnOnce(Vec<LeftOut>) -> anyhow::Error,
 ) -> Result<RunId> {
-    parts(root, authority, run, none)?.into_iter().next().ok_or_else(|| refuse(Exit::Failed, "no part"))
+    parts(root, authority, run, none).map(|(first, _)| first)
 }
 
-/// The run of that id alone; of that name, as [`find`], with what adds to it. Runs in trouble, which may be parts of it
+/// The run of that id alone; of that name, as [`find`], and behind it what adds to it. Runs in trouble, which may be parts of it
 /// too, are warned of.
 ///
 /// # Errors
@@ -38,22 +38,23 @@ pub fn parts(
     authority: &Arc<dyn Authority>,
     run: &OsStr,
     none: impl FnOnce(Vec<LeftOut>) -> anyhow::Error,
-) -> Result<Vec<RunId>> {
+) -> Result<(RunId, Vec<RunId>)> {
     if let Some(id) = of_id(run) {
-        return Ok(vec![id]);
+        return Ok((id, Vec::new()));
     }
     let vault = Vault::open(Arc::clone(root), Arc::clone(authority), None, Options::default())?;
     let runs = vault.status().runs;
     let named =
         |known: &&RunStatus| known.continues.is_none() && known.name.as_deref() == Some(run.as_bytes());
-    let found: Vec<Vec<RunId>> = runs.iter().filter(named).map(|run| vault.parts_of(&run.run)).collect();
+    let found: Vec<RunId> = runs.iter().filter(named).map(|run| run.run).collect();
+    let later = found.first().map(|first| vault.parts_of(first).split_off(1)).unwrap_or_default();
     let left_out = left_out::of(&vault);
     if !found.is_empty() {
         left_out::warn_all(&vault);
     }
     vault.close()?;
     match found.as_slice() {
-        [one] => Ok(one.clone()),
+        [one] => Ok((*one, later)),
         [] => Err(none(left_out)),
         _ => Err(refuse(Exit::Usage, format!("several runs are named {}: name one by its id", shown(run)))),
     }

@@ -18,7 +18,7 @@ use runvault_vault::{RunStatus, Vault};
 use serde_json::{Map, Value};
 
 use crate::output::{json_name, utc};
-use crate::sealing::{NAMED, RUN_INFO, RUN_INFO_MAX, family, progress_of, progress_of_addition};
+use crate::sealing::{NAMED, RUN_INFO, RUN_INFO_MAX, family, progress_of, word};
 use crate::trees::{InVault, Tree, vault_path};
 use crate::vault_status::add;
 
@@ -102,11 +102,7 @@ impl Look<'_> {
         let held = self.held.iter().find(|held| held.run == status.run);
         // Its own process knows better than the times that an application sets.
         let quiet = held.map_or_else(|| found.silence(), |held| held.quiet);
-        let state = if adds {
-            progress_of_addition(quiet, self.patience)
-        } else {
-            progress_of(name, found.top.iter().map(Vec::as_slice), quiet, self.patience)
-        };
+        let state = progress_of(name, adds, &found.top, quiet, self.patience);
         let compared = if adds { None } else { found.compare(&tree, &path, name) };
         add(object, "state", word(&state));
         add(object, "files", found.files);
@@ -153,15 +149,6 @@ impl Look<'_> {
             }
             (State::Complete { .. }, _) => "its seal".to_owned(),
         }
-    }
-}
-
-fn word(state: &State) -> &'static str {
-    match state {
-        State::Open => "open",
-        State::Draining => "draining",
-        State::Complete { why: Why::Abandoned, .. } => "silent",
-        State::Complete { .. } => "complete",
     }
 }
 

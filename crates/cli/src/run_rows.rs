@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::output::{size, visible};
+use crate::sealing;
 
 /// What `runs` has found out at one moment, as JSON.
 #[derive(Clone, Debug, Default)]
@@ -52,10 +53,8 @@ pub fn waits_for(run: &Value) -> Option<String> {
 /// What is missing of a run that is over.
 fn incomplete(run: &Value) -> Option<String> {
     let missing = run.get("missing")?.as_u64().filter(|n| *n > 0)?;
-    let named: Vec<&str> = run.get("named")?.as_array()?.iter().filter_map(Value::as_str).collect();
-    let shown = named.iter().take(3).map(|name| visible(name.as_bytes())).collect::<Vec<_>>().join(", ");
-    let more = if missing > 3 { format!(" and {} more", missing - 3) } else { String::new() };
-    Some(format!("incomplete: {shown}{more}"))
+    let named = run.get("named")?.as_array()?.iter().filter_map(Value::as_str);
+    Some(safe(&sealing::incomplete(missing, named)))
 }
 
 /// `stuck  RUN  what it says`, the run by its name where `seen` has it.

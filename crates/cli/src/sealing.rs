@@ -169,35 +169,47 @@ pub fn family(run: &[u8]) -> Option<Family> {
     Family::of_run(&std::str::from_utf8(last).ok().and_then(RunName::parse)?)
 }
 
-/// How far what adds to a sealed run is: it has no markers, and ends by silence alone.
-pub fn progress_of_addition(quiet: Duration, patience: &Patience) -> State {
-    if quiet < patience.drained { State::Open } else { State::Complete { why: Why::Drained, quiet: true } }
-}
-
-/// How far a run is that this gateway holds, by the files in its top directory.
-pub fn progress_of_held(run: &HeldRun, top: &[Vec<u8>], patience: &Patience) -> State {
-    if run.continues {
-        progress_of_addition(run.quiet, patience)
-    } else {
-        progress_of(&run.name, top.iter().map(Vec::as_slice), run.quiet, patience)
+/// How far a run is, by the files in its top directory and the time since anything of it was changed. What `adds` to a
+/// sealed run has no markers, and ends by silence alone.
+pub fn progress_of(run: &[u8], adds: bool, top: &[Vec<u8>], quiet: Duration, patience: &Patience) -> State {
+    if adds {
+        return match quiet < patience.drained {
+            true => State::Open,
+            false => State::Complete { why: Why::Drained, quiet: true },
+        };
     }
-}
-
-/// How far a run is, by the files in its top directory and the time since anything of it was changed.
-pub fn progress_of<'a>(
-    run: &[u8],
-    top: impl Iterator<Item = &'a [u8]>,
-    quiet: Duration,
-    patience: &Patience,
-) -> State {
     let now = SystemTime::now();
-    let markers = top.filter_map(|name| {
+    let markers = top.iter().filter_map(|name| {
         let marker = Marker::of_name(std::str::from_utf8(name).ok()?)?;
         // What counts is that it is there; how long it is quiet, the caller knows better.
         Some(Seen { marker, modified: now })
     });
     let last_write = now.checked_sub(quiet).unwrap_or(now);
     state(&Observation { family: family(run), markers: markers.collect(), last_write }, now, patience)
+}
+
+/// [`progress_of`] a run that this gateway holds.
+pub fn progress_of_held(run: &HeldRun, top: &[Vec<u8>], patience: &Patience) -> State {
+    progress_of(&run.name, run.continues, top, run.quiet, patience)
+}
+
+/// How it is called in `runs` and in metrics (docs/operations.md).
+pub fn word(state: &State) -> &'static str {
+    match state {
+        State::Open => "open",
+        State::Draining => "draining",
+        State::Complete { why: Why::Abandoned, .. } => "silent",
+        State::Complete { .. } => "complete",
+    }
+}
+
+/// What so many missing things are told as, the first few by their names.
+pub fn incomplete<'a>(count: u64, named: impl Iterator<Item = &'a str>) -> String {
+    const SHOWN: usize = 3;
+    let shown: Vec<_> = named.take(SHOWN).collect();
+    let more = count.saturating_sub(shown.len() as u64);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("incomplete: {}{more}", shown.join(", "))
 }
 
 /// The text on the run in its manifest (docs/format.md).

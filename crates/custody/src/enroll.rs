@@ -8,6 +8,7 @@ use runvault_format::note::Note;
 use runvault_format::public_key::PublicKey;
 use runvault_format::request::Operation;
 use runvault_store::backend::Dir;
+use runvault_vault::authority::GatewayKey;
 
 use crate::authority::check_bound;
 use crate::chain::Chain;
@@ -65,6 +66,10 @@ fn require_custodian(chain: &Chain, owner: &Identity) -> Result<()> {
     if known { Ok(()) } else { Err(wrong_key(chain, owner)) }
 }
 
+fn known(chain: &Chain, gateway: &IdentityId) -> Result<GatewayKey> {
+    chain.gateway_key(gateway).ok_or_else(|| Error::NoGateway(gateway.to_string()))
+}
+
 /// Ends a gateway's chains with the newest run, up to number `last_run`, and the newest seal that the store has of it.
 /// Nothing if they have ended.
 ///
@@ -80,7 +85,7 @@ pub fn revoke(
 ) -> Result<Chain> {
     require_custodian(chain, owner)?;
     execute(root, chain, owner, |chain| {
-        let known = chain.gateway_key(gateway).ok_or_else(|| Error::NoGateway(gateway.to_string()))?;
+        let known = known(chain, gateway)?;
         if known.until.is_some() {
             return Ok(None);
         }
@@ -115,8 +120,7 @@ pub fn admit(
 ) -> Result<Chain> {
     require_custodian(chain, owner)?;
     execute(root, chain, owner, |chain| {
-        let known = chain.gateway_key(gateway).ok_or_else(|| Error::NoGateway(gateway.to_string()))?;
-        if known.until.is_some() {
+        if known(chain, gateway)?.until.is_some() {
             return Err(revoked(gateway));
         }
         Ok((!chain.is_admitted(gateway, run)).then(|| Act {

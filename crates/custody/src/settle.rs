@@ -113,11 +113,6 @@ impl Newest {
             let text = note.note.verify(gateway, key).ok()?;
             Some(Head { seq, hash: text_hash(&text), run: *run })
         };
-        let seal = |note: &Signed<'_, SealNote>| {
-            (note.said.gateway == *gateway && note.said.run == *run).then_some(())?;
-            let text = note.note.verify(gateway, key).ok()?;
-            Some(SealHead { n: note.said.n, hash: text_hash(&text), run: *run })
-        };
         let newer_run = |known: Option<Head>| {
             let note = notes.run.as_ref()?;
             note.said.seq.filter(|seq| known.is_none_or(|known| *seq > known.seq))?;
@@ -125,13 +120,15 @@ impl Newest {
         };
         let newer_seal = |known: Option<SealHead>| {
             let note = notes.seal.as_ref().filter(|note| known.is_none_or(|known| note.said.n > known.n))?;
+            (note.said.gateway == *gateway && note.said.run == *run).then_some(())?;
             let counts = |run: &Signed<'_, RunDescriptor>| match run.said.signer == *gateway {
                 true => head(run).is_some(),
                 false => (bounds.took_over)(&run.note, &run.said),
             };
             let of = notes.run.as_ref().filter(|run| counts(run))?;
             (note.said.run_note == text_hash(of.note.text)).then_some(())?;
-            seal(note)
+            let text = note.note.verify(gateway, key).ok()?;
+            Some(SealHead { n: note.said.n, hash: text_hash(&text), run: *run })
         };
         Self { run: newer_run(self.run).or(self.run), seal: newer_seal(self.seal).or(self.seal) }
     }

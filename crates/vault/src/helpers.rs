@@ -5,9 +5,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use runvault_crypto::registers;
-
 use rayon_core::{ThreadPool, ThreadPoolBuilder};
+use runvault_crypto::registers;
 
 use crate::Result;
 

@@ -9,11 +9,11 @@ use std::ops::Deref;
 use std::sync::{Arc, PoisonError};
 
 use runvault_format::continuations::{self, Part};
-use runvault_format::ids::RunId;
+use runvault_format::ids::{IdentityId, RunId};
 use runvault_store::backend::{Kind, Rename};
 
 use crate::api::{Attr, Caller, DirEntry, Ino, ROOT};
-use crate::authority::Authority;
+use crate::authority::{Authority, Gateway};
 use crate::outcome::is_not_found;
 use crate::run::Run;
 use crate::sealed::is_sealed;
@@ -298,10 +298,8 @@ impl Vault {
         if !is_sealed(dir) {
             return Ok(());
         }
-        let there = self.run_of_sealed(dir)?.id;
-        let union = self.table().unions.get(&there).cloned();
-        let together = union.is_some_and(|union| union.layers.iter().any(|layer| layer.id == run.id));
-        if together { Ok(()) } else { Err(Posix::CrossRun.into()) }
+        let parts = self.parts_of(&self.run_of_sealed(dir)?.id);
+        if parts.contains(&run.id) { Ok(()) } else { Err(Posix::CrossRun.into()) }
     }
 
     fn sealed_layers_have(&self, dir: Ino, name: &[u8]) -> Result<bool> {
@@ -335,11 +333,11 @@ impl Vault {
         }
         let newest = layers.iter().rev().find(|layer| layer.is_sealed()).ok_or(Posix::Stale)?;
         let first = layers.first().unwrap_or(run);
-        if !self.gateway.as_ref().is_some_and(|ours| {
-            continuations::may_continue(&ours.id(), &first.maker(), &first.id, |gateway, run| {
-                self.authority.is_admitted(gateway, run)
-            })
-        }) {
+        let admitted = |gateway: &IdentityId, run: Option<&RunId>| self.authority.is_admitted(gateway, run);
+        let may = |ours: &Arc<dyn Gateway>| {
+            continuations::may_continue(&ours.id(), &first.maker(), &first.id, admitted)
+        };
+        if !self.gateway.as_ref().is_some_and(may) {
             return Err(self.sealed_refusal(dir));
         }
         self.make_continuation(newest, &first.name(), &self.sealed_top(first)?)

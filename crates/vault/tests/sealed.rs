@@ -417,7 +417,9 @@ struct Rewritten {
     older: PathBuf,
     /// A copy of the directory.
     good: PathBuf,
-    /// What the sealed run reads as.
+    /// What a mount shows of the sealed run.
+    truth: BTreeMap<String, String>,
+    /// What its files read as.
     contents: BTreeMap<String, Vec<u8>>,
     _kept: tempfile::TempDir,
 }
@@ -438,11 +440,12 @@ impl Rewritten {
             mount.put(&format!("run/Data/L001/C{cycle}.cbcl"), &data(3_000 + 9_000 * cycle, 99)).unwrap();
         }
         sealed(&mount);
-        let files = shown(&mount).into_iter().filter(|(_, text)| text.starts_with("File"));
-        let contents = files.map(|(path, _)| (path.clone(), mount.get(&path).unwrap())).collect();
+        let truth = shown(&mount);
+        let files = truth.iter().filter(|(_, text)| text.starts_with("File"));
+        let contents = files.map(|(path, _)| (path.clone(), mount.get(path).unwrap())).collect();
         mount.close().unwrap();
         copy(&dir, &good);
-        Self { fixture, run, dir, older, good, contents, _kept: kept }
+        Self { fixture, run, dir, older, good, truth, contents, _kept: kept }
     }
 
     fn restore(&self) {
@@ -701,28 +704,15 @@ fn what_was_changed_in_the_store_is_an_error_at_the_read() {
 /// Whatever the tampering, a reader gets what was sealed, or an error.
 #[test]
 fn no_tampering_makes_a_read_lie() {
-    let fixture = Fixture::on_disk();
-    let mount = fixture.writer();
-    everything(&mount);
-    let run = id(&mount);
-    mount.close().unwrap();
-    let dir = fixture.path().join("runs").join(run.to_string());
-    let kept = tempfile::tempdir().unwrap();
-    let (older, good) = (kept.path().join("older"), kept.path().join("good"));
-    copy(&dir.join("tree"), &older);
-    let mount = fixture.writer();
-    mount.put("run/Data/L001/C3.cbcl", &data(30_000, 99)).unwrap();
-    sealed(&mount);
-    let truth = shown(&mount);
-    mount.close().unwrap();
-    copy(&dir, &good);
+    let rewritten = Rewritten::new();
+    let Rewritten { fixture, dir, older, truth, .. } = &rewritten;
     let mut random = TestRng::from_seed(RngAlgorithm::ChaCha, &[8; 32]);
     for _ in 0..150 {
-        let Some(said) = tamper(&mut random, &dir, &older) else { continue };
+        let Some(said) = tamper(&mut random, dir, older) else { continue };
         let reader = fixture.reader();
         if let Ok(names) = reader.list("run") {
             assert!(!names.is_empty(), "{said}");
-            for (path, text) in &truth {
+            for (path, text) in truth {
                 let Ok(attr) = reader.attr(path) else { continue };
                 assert!(text.starts_with(&format!("{:?} {:o}", attr.kind, attr.mode)), "{said}: {path}");
                 if attr.kind != Stored::File {
@@ -737,7 +727,6 @@ fn no_tampering_makes_a_read_lie() {
                 }
             }
         }
-        fs::remove_dir_all(&dir).unwrap();
-        copy(&good, &dir);
+        rewritten.restore();
     }
 }

@@ -10,10 +10,10 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use runvault_sequencer::completion::{State, Why};
 
 use super::facts::{Facts, unix_seconds};
 use super::{Alarm, Kind};
+use crate::sealing;
 
 /// Labels and their values.
 type Labels = Vec<(&'static str, String)>;
@@ -89,9 +89,9 @@ fn of_alarms(registry: &mut Registry, raised: &[Alarm]) {
 
 fn of_runs(registry: &mut Registry, facts: &Facts, seals: u64) {
     let open = || facts.runs.iter().filter_map(|run| Some((run, run.state?)));
-    let states = ["open", "draining", "complete", "silent"].map(|word| {
-        let count = open().filter(|(_, state)| word_of(state) == word).count();
-        (vec![("state", word.to_owned())], whole(count as u64))
+    let states = ["open", "draining", "complete", "silent"].map(|named| {
+        let count = open().filter(|(_, state)| sealing::word(state) == named).count();
+        (vec![("state", named.to_owned())], whole(count as u64))
     });
     gauges(registry, "open_runs", "Runs that this gateway holds and has not sealed", states);
     let of_each = |seconds: fn(&super::facts::Run) -> u64| {
@@ -131,15 +131,6 @@ fn of_clock(registry: &mut Registry, facts: &Facts) {
     gauge(registry, "written_timestamp_seconds", help, whole(unix_seconds(clock.now).unsigned_abs()));
 }
 
-fn word_of(state: &State) -> &'static str {
-    match state {
-        State::Open => "open",
-        State::Draining => "draining",
-        State::Complete { why: Why::Abandoned, .. } => "silent",
-        State::Complete { .. } => "complete",
-    }
-}
-
 fn gauges(registry: &mut Registry, name: &str, help: &str, values: impl IntoIterator<Item = (Labels, f64)>) {
     let family = Family::<Labels, Gauge<f64, std::sync::atomic::AtomicU64>>::default();
     for (labels, value) in values {
@@ -166,6 +157,7 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     use runvault_format::ids::RunId;
+    use runvault_sequencer::completion::State;
 
     use super::super::facts::{Clock, Run, Store};
     use super::*;

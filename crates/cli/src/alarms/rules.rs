@@ -9,14 +9,13 @@ use super::Kind;
 use super::facts::{Clock, Facts, Limits, Run, Store};
 use crate::clock::BUILT;
 use crate::output::size;
+use crate::sealing;
 
 /// What an alarm that is raised stays for, so that it does not come and go: room must grow by so many percent, and the
 /// time until the store is full by half.
 const MORE_FREE: u32 = 2;
 /// What the sealer may need on top of its waiting before a run counts as stuck.
 const SEALING: Duration = Duration::from_secs(3600);
-/// Files that are named of an incomplete run.
-const NAMED: usize = 3;
 
 /// How far a fact is from its limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,10 +97,8 @@ fn stuck(run: &Run, limits: &Limits) -> OfRun {
 
 fn incomplete(run: &Run) -> OfRun {
     let missing = run.missing.as_ref().filter(|missing| missing.count > 0)?;
-    let named = missing.named.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
-    let more = missing.count.saturating_sub(NAMED.min(missing.named.len()));
-    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    Some((Kind::Incomplete, format!("incomplete: {named}{more}")))
+    let named = missing.named.iter().map(String::as_str);
+    Some((Kind::Incomplete, sealing::incomplete(missing.count as u64, named)))
 }
 
 fn refused(run: &Run) -> OfRun {

@@ -26,9 +26,9 @@ pub fn run(args: &ManifestOf) -> Result<()> {
 }
 
 fn is_hidden(said: &HashMap<Vec<u8>, Kind>, path: &[u8]) -> bool {
-    let above = path.iter().enumerate().filter(|(_, b)| **b == b'/').filter_map(|(at, _)| path.get(..at));
+    let mut above = path.iter().enumerate().filter(|(_, b)| **b == b'/').filter_map(|(at, _)| path.get(..at));
     let covered = |above: &[u8]| said.get(above).is_some_and(|kind| *kind != Kind::Dir);
-    said.contains_key(path) || above.into_iter().any(covered)
+    said.contains_key(path) || above.any(covered)
 }
 
 fn tell(args: &ManifestOf, entries: &[(&Entry, &Vec<u8>)]) -> Result<()> {

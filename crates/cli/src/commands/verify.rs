@@ -117,14 +117,11 @@ pub fn with_sealed_run<T>(
     let identity = store.identity(who)?;
     with_newest_keys(&store.root, &mut store.chain, &identity, |authority| {
         let authority = Remembering::over(Arc::clone(authority), &store.state);
-        let mut parts = parts(&store.root, &authority, run, |_| none_of_that_name(run))?;
-        if let Some(first) = parts.first() {
-            require_seal(&store.root, first, run, &*authority)?;
-        }
-        let mut first = true;
-        parts.retain(|part| std::mem::take(&mut first) || seal::has_seal(&store.root, part).unwrap_or(true));
-        let look = |part: &RunId| look(&store.root, part, &*authority).map_err(seal_is_missing);
-        parts.iter().map(look).collect()
+        let (first, later) = parts(&store.root, &authority, run, |_| none_of_that_name(run))?;
+        require_seal(&store.root, &first, run, &*authority)?;
+        let sealed = later.into_iter().filter(|part| seal::has_seal(&store.root, part).unwrap_or(true));
+        let look = |part: RunId| look(&store.root, &part, &*authority).map_err(seal_is_missing);
+        std::iter::once(first).chain(sealed).map(look).collect()
     })
 }
 
