@@ -13,6 +13,7 @@ pub(crate) use self::load::Mark;
 use std::collections::HashSet;
 
 use runvault_crypto::envelope::KemPublic;
+use runvault_format::audit_entry::Line;
 use runvault_format::custody_state::{Epoch, State};
 use runvault_format::ids::{Digest, IdentityId, RunId, VaultId};
 pub use runvault_format::request::Head;
@@ -69,6 +70,12 @@ impl Chain {
         self.state.custodians.iter().map(|c| (c.label.clone(), c.id)).collect()
     }
 
+    /// Label and id of a custodian, as messages name it.
+    pub(crate) fn shown(&self, custodian: &IdentityId) -> String {
+        let label = self.state.custodian(custodian).map_or("someone else", |known| known.label.as_str());
+        crate::key_files::shown(label, custodian)
+    }
+
     /// Label and id of each gateway that was ever enrolled.
     pub fn gateways(&self) -> Vec<(String, IdentityId)> {
         self.state.gateways.iter().map(|g| (g.label.clone(), g.id)).collect()
@@ -117,6 +124,15 @@ impl Chain {
             None => Some(Digest(self.vault.0)),
             Some(i) => self.lines.get(usize::try_from(i).ok()?).copied(),
         }
+    }
+
+    /// Number of the line that executed the request of this hash.
+    pub(crate) fn line_of(&self, request: &Digest) -> Option<u64> {
+        let lines = self.log.split(|b| *b == b'\n').filter(|line| !line.is_empty());
+        let is = |line: &[u8]| {
+            Line::parse(line).and_then(|line| line.executed.request.hash()).as_ref() == Ok(request)
+        };
+        lines.zip(1..).find(|(line, _)| is(line)).map(|(_, n)| n)
     }
 
     /// The newest state.

@@ -8,6 +8,7 @@ pub mod chain;
 pub mod chains;
 mod claim;
 pub mod clock;
+mod commit;
 pub mod enroll;
 mod epochs;
 pub mod error;
@@ -27,6 +28,7 @@ pub mod locks;
 mod next_state;
 pub mod pins;
 pub mod public_file;
+pub mod quorum;
 #[cfg(test)]
 mod races;
 pub mod relock;

@@ -31,7 +31,7 @@ fn make() -> Vec<Vector> {
 }
 
 fn vault_files() -> Vec<Vector> {
-    let good = format!("{{\"magic\":\"runvault\",\"version\":2,\"vault\":\"{VAULT}\"}}\n");
+    let good = format!("{{\"magic\":\"runvault\",\"version\":3,\"vault\":\"{VAULT}\"}}\n");
     let input = |text: &str| json!({ "what": "vault.json", "text": text });
     let with = |name: &str, outcome, from: &str, to: &str| {
         vector(format!("vault_file_{name}"), outcome, input(&good.replacen(from, to, 1)))
@@ -39,8 +39,8 @@ fn vault_files() -> Vec<Vector> {
     vec![
         with("good", "ok", "", ""),
         with("of_another_program", "magic", "\"runvault\"", "\"gocryptfs\""),
-        with("version_of_tomorrow", "version", ":2,", ":3,\"more\":{},"),
-        with("version_of_draft_1", "version", ":2,", ":1,"),
+        with("version_of_tomorrow", "version", ":3,", ":4,\"more\":{},"),
+        with("version_of_an_older_draft", "version", ":3,", ":2,"),
         with("field_unknown", "json", ":2,", ":2,\"more\":0,"),
         with("white_space", "not-canonical", ":2,", ": 2,"),
         with("without_newline", "truncated", "\n", ""),
