@@ -9,6 +9,7 @@ pub mod chains;
 mod claim;
 pub mod clock;
 mod commit;
+pub mod confirm;
 pub mod enroll;
 mod epochs;
 pub mod error;

@@ -1,6 +1,7 @@
 //! What several custodians agree on: proposed on one machine, approved by each of them where he is, executed on the
 //! machine that proposed it.
 
+pub mod alone;
 pub mod approve;
 pub mod carry_out;
 pub mod execute;

@@ -5,6 +5,7 @@ use runvault_format::ids::IdentityId;
 use runvault_format::operation::{KeyChange, Operation};
 
 use super::request_file::RequestFile;
+use crate::chain::Chain;
 
 /// What the operation does, in one sentence.
 pub fn sentence(op: &Operation, before: &State, after: &Outline) -> String {
@@ -66,6 +67,11 @@ pub fn sentence(op: &Operation, before: &State, after: &Outline) -> String {
             format!("{} loses its envelopes of {}", reader(id), count(runs.len(), "run"))
         }
     }
+}
+
+/// The same of an act that is done.
+pub fn of_act(op: &Operation, before: &Chain, after: &Chain) -> String {
+    sentence(op, before.state(), &after.state().outline())
 }
 
 /// The runs that it is about, one a line.
