@@ -11,7 +11,7 @@ use runvault_store::replace::replace;
 
 use crate::authority::check_bound;
 use crate::chain::Chain;
-use crate::epochs::{open_share, wrong_key};
+use crate::epochs::{needed_and_given, open_share, wrong_key};
 use crate::identity::Identity;
 use crate::key_files::KeyFile;
 use crate::layout::{self, OBJECT_MAX, PUBLIC_MODE};
@@ -45,8 +45,11 @@ pub fn confirm(root: &Arc<dyn Dir>, chain: &Chain, custodian: &Identity, file: &
     // The share itself is dropped: that it opens is all that is asked.
     open_share(chain, custodian)?;
     let (vault, head) = (chain.vault_id(), chain.head());
+    if let Some(kept) = file.kept() {
+        refuse_other_chain(chain, custodian, kept)?;
+    }
     let kept = KeptShare { epoch: epoch.e, made: epoch.made, share: share.clone() };
-    let approved = file.kept().filter(|kept| kept.vault == vault).and_then(|kept| kept.approved.clone());
+    let approved = file.kept().and_then(|kept| kept.approved.clone());
     let file = file.keeping(Kept { vault, head, share: Some(kept), approved }, custodian)?;
     let confirmation =
         Confirmation { vault, custodian: id, epoch: epoch.e, made: epoch.made, head, time: clock::now() };
@@ -55,6 +58,19 @@ pub fn confirm(root: &Arc<dyn Dir>, chain: &Chain, custodian: &Identity, file: &
     replace(&*custody, name(&id).as_bytes(), &bytes, PUBLIC_MODE)
         .map_err(|e| Error::io("write", format!("custody/{}", name(&id)), e))?;
     Ok(file)
+}
+
+/// A key file is of one vault, and its holder has seen the chain up to the head that it keeps.
+fn refuse_other_chain(chain: &Chain, custodian: &Identity, kept: &Kept) -> Result<()> {
+    if kept.vault != chain.vault_id() {
+        let (needed, given) = needed_and_given(chain, custodian);
+        return Err(Error::OtherVault { needed, given, bound: kept.vault, found: chain.vault_id() });
+    }
+    match chain.line_hash(kept.head.n) {
+        Some(hash) if hash == kept.head.hash => Ok(()),
+        Some(_) => Err(Error::Forked { line: kept.head.n }),
+        None => Err(Error::RolledBack { pinned: kept.head.n, found: chain.head().n }),
+    }
 }
 
 /// Every custodian's last drill. A note that is damaged, or by another key, counts as none: it is only a reminder.
@@ -115,6 +131,17 @@ mod tests {
         crate::rotate::rotate(&root, &chain, &owner, &mut |_, _| {}).unwrap();
         let chain = Chain::load(&root).unwrap();
         assert_eq!(drills(&root, &chain).unwrap()[0].confirmed, None, "of the shares before");
+
+        // What this key saw is not undone unseen, and it is of one vault.
+        let older = crate::testing::vault();
+        let mut rolled_back = kept.kept().unwrap().clone();
+        rolled_back.head.n = 7;
+        let ahead = kept.keeping(rolled_back, &owner).unwrap();
+        let refused = confirm(&root, &chain, &owner, &ahead).unwrap_err();
+        assert!(matches!(refused, Error::RolledBack { pinned: 7, found: 1 }), "{refused}");
+        let moved = Kept { vault: older.2.vault_id(), ..kept.kept().unwrap().clone() };
+        let refused = confirm(&root, &chain, &owner, &kept.keeping(moved, &owner).unwrap()).unwrap_err();
+        assert!(matches!(refused, Error::OtherVault { .. }), "{refused}");
 
         let stranger = Identity::generate("stranger").unwrap();
         let file = key_files::lock(&stranger, &NewLock::None, None).unwrap();

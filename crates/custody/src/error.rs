@@ -262,6 +262,11 @@ pub enum Error {
     /// An unlocked key must not lie in the store.
     #[error("a key without a lock is not kept in the store")]
     UnlockedInStore,
+    /// Where several have to agree nobody's key lies in the store: its passphrase could be guessed at.
+    #[error(
+        "custody/locks holds the owner's key file: where two or more have to agree, nobody's lies in the store"
+    )]
+    LockInStore,
     /// The one who was asked gave no passphrase.
     #[error("no passphrase: {0}")]
     NoPassphrase(String),

@@ -98,7 +98,8 @@ pub enum KeyCommand {
 #[command(after_help = "\
 Examples:
   runvault key export /srv/store --out owner.key
-  runvault mount /srv/store /mnt/runs --identity owner.key     the copy opens the vault as well")]
+  runvault mount /srv/store /mnt/runs --identity owner.key     the copy opens the vault as well
+  runvault key export /srv/store --out owner.key --remove      and nobody's key is in the store any more")]
 pub struct KeyExport {
     /// The store
     #[arg(value_hint = ValueHint::DirPath)]
@@ -106,6 +107,9 @@ pub struct KeyExport {
     /// The file to make (0600; an existing file is refused)
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub out: PathBuf,
+    /// Then take it out of the store: the file is the only one from then on
+    #[arg(long)]
+    pub remove: bool,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

@@ -13,7 +13,7 @@ use crate::chain::Chain;
 use crate::epochs::require_quorum_of_one;
 use crate::identity::Identity;
 use crate::rotate::RotateSummary;
-use crate::{Error, Result};
+use crate::{Error, Result, locks};
 
 /// Seconds from the request to its line.
 const EXPIRES: u64 = 3600;
@@ -21,8 +21,8 @@ const EXPIRES: u64 = 3600;
 /// Proposes, approves, executes and carries out. `progress` gets runs done and runs in all.
 ///
 /// # Errors
-/// [`Error::NeedsQuorum`], [`Error::WrongKey`], [`Error::OtherVault`], [`Error::BadRequest`]; [`Error::ChangedMeanwhile`]
-/// where someone else was first; the store's.
+/// [`Error::NeedsQuorum`], [`Error::LockInStore`], [`Error::WrongKey`], [`Error::OtherVault`], [`Error::BadRequest`];
+/// [`Error::ChangedMeanwhile`] where someone else was first; the store's.
 pub fn act(
     root: &Arc<dyn Dir>,
     chain: &Chain,
@@ -32,6 +32,9 @@ pub fn act(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<(Chain, RotateSummary)> {
     require_quorum_of_one(chain, "do this")?;
+    if matches!(op, Operation::ChangeQuorum { quorum } if quorum > 1) && locks::are_there(root)? {
+        return Err(Error::LockInStore);
+    }
     let (file, executor) = propose(chain, op, None, reason, EXPIRES)?;
     let (approval, _) = approve(&file, owner, None, false)?;
     let done = execute(root, chain, &file, &executor, &[approval]).map_err(|error| match error {

@@ -39,8 +39,15 @@ pub fn approve(
         return Err(Error::Expired { at: request.expires.clone() });
     }
     let hash = file.hash()?;
-    let kept = kept.filter(|kept| kept.vault == request.vault);
     if let Some(kept) = kept {
+        if kept.vault != request.vault {
+            return Err(Error::OtherVault {
+                needed,
+                given: given(),
+                bound: kept.vault,
+                found: request.vault,
+            });
+        }
         refuse_other_history(&kept.head, &request.head)?;
         let other = kept.approved.as_ref().filter(|a| a.request != hash && a.head == request.head);
         if let Some(other) = other.filter(|other| !instead && clock::now() <= other.expires) {

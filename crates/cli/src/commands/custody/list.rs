@@ -48,7 +48,7 @@ pub fn run(args: &List) -> Result<()> {
         let ended = until.map_or(String::new(), |until| format!("ended with run {}", until.run.n));
         rows.push(row("gateway", &label, &id, ended));
     }
-    output::line(&format!("\n{}", output::table(&rows, &[])))?;
+    output::line(&output::table(&rows, &[]))?;
     for one in &due {
         output::line(&format!("due: {one}"))?;
     }

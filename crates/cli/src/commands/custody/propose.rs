@@ -33,6 +33,15 @@ pub fn run(args: &Propose) -> Result<()> {
     let seconds = args.expires_in.as_secs();
     let (file, executor) = propose(&store.chain, asked.op, asked.gateways.as_deref(), &args.reason, seconds)?;
     let key = executor_of(out);
+    for path in [out, &key] {
+        if std::fs::symlink_metadata(path).is_ok() {
+            return Err(refuse_with(
+                Exit::Usage,
+                format!("{}: exists; it is not overwritten", shown(path)),
+                "name another --out",
+            ));
+        }
+    }
     key_files::write_new(&key, &executor, &NewLock::None, Some(store.chain.vault_id()))?;
     write_new(out, &file.to_bytes()?).inspect_err(|_| {
         // Made a moment ago, for a request that does not exist.

@@ -44,10 +44,10 @@ pub fn in_full(file: &RequestFile) -> Result<String> {
     ]);
     let runs = in_words::runs(&request.op);
     if !runs.is_empty() {
-        text += &format!("\n\nRuns:\n  {}", runs.join("\n  "));
+        text += &format!("\nRuns:\n  {}", runs.join("\n  "));
     }
     if let Some(after) = &request.state {
-        text += &format!("\n\nAfterwards:\n  {}", in_words::people(after).join("\n  "));
+        text += &format!("\nAfterwards:\n  {}", in_words::people(after).join("\n  "));
     }
     text += &format!("\n\n{}", in_words::stays_open(&request.op));
     Ok(text)
