@@ -70,11 +70,11 @@ mod tests {
         assert_eq!(parse(good.as_bytes()), Ok(VaultId([7; 32])));
         let with = |from: &str, to: &str| parse(good.replace(from, to).as_bytes()).unwrap_err();
         assert_eq!(with("\"runvault\"", "\"other\""), Error::Magic);
-        assert_eq!(with("2,", "3,\"more\":true,"), Error::Version(3));
-        assert_eq!(with("2,", "1,"), Error::Version(1));
-        assert_eq!(with("2,", " 2,"), Error::NotCanonical("JSON"));
+        assert_eq!(with("3,", "4,\"more\":true,"), Error::Version(4));
+        assert_eq!(with("3,", "2,"), Error::Version(2));
+        assert_eq!(with("3,", " 3,"), Error::NotCanonical("JSON"));
         assert_eq!(with("}\n", "}"), Error::Truncated);
-        assert!(matches!(with("2,", "2,\"more\":true,"), Error::Json(_)));
+        assert!(matches!(with("3,", "3,\"more\":true,"), Error::Json(_)));
         assert_eq!(parse(&[b' '; LEN_MAX + 1]), Err(Error::TooLong));
     }
 
