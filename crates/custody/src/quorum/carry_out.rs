@@ -71,6 +71,6 @@ fn forget(root: &Arc<dyn Dir>, run: &RunId, reader: &IdentityId) -> Result<rotat
     let name = EnvelopeName::Reader(*reader).to_string();
     match runs::remove_envelope(root, run, &name) {
         Ok(()) => Ok(rotate::run::Outcome::Rotated),
-        Err(error) => rotate::run::of_this_run(error.into()),
+        Err(error) => rotate::run::of_this_run(error),
     }
 }
