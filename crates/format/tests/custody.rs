@@ -154,7 +154,7 @@ fn states_that_do_not_follow() {
         refused(|s| s.gateways.insert(0, gateway_entry(7))),
         Error::Chain("the operation changes something else")
     );
-    assert_eq!(refused(|s| s.epochs[0].made = 1), Error::Chain("enrolment"));
+    assert_eq!(refused(|s| s.epochs[0].made = 1), Error::Chain("the vault key"));
     let (_, vault) = genesis();
     let one = enrolled(&state_0(), GATEWAY);
     let mut again = one.clone();
