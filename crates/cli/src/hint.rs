@@ -79,6 +79,9 @@ fn of_custody(error: &Custody) -> Option<String> {
         Custody::KeyFileExists(_) => {
             "name a file that does not exist yet; remove this one only if an interrupted init left it and no vault was made".into()
         }
+        Custody::ReaderExpired { .. } => {
+            "who holds the vault's key gives it new terms: runvault custody add-reader NAME=FILE --expires TIME".into()
+        }
         Custody::NeedsQuorum { .. } => {
             "several have to agree: runvault custody propose STORE ... --out REQ, then approve, then execute".into()
         }

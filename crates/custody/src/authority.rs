@@ -17,6 +17,7 @@ use runvault_vault::{Damage, Error as VaultError};
 use crate::chain::{Chain, Mark};
 use crate::epochs::{EpochKeys, needed_and_given, wrong_key};
 use crate::identity::Identity;
+use crate::key_files::shown;
 use crate::{Error, Result, clock};
 
 /// Who acts on a vault.
@@ -74,7 +75,10 @@ impl Acting {
         let id = identity.id();
         let keys = if chain.custodians().iter().any(|(_, custodian)| *custodian == id) {
             Keys::Vault(EpochKeys::open(&chain, identity)?)
-        } else if chain.readers().iter().any(|(_, reader)| *reader == id) {
+        } else if let Some(reader) = chain.state().reader(&id) {
+            if let Some(at) = reader.expires.as_ref().filter(|at| **at <= clock::now()) {
+                return Err(Error::ReaderExpired { reader: shown(&reader.label, &id), at: at.clone() });
+            }
             Keys::Reader(Box::new(identity.again()?))
         } else {
             return Err(wrong_key(&chain, identity));
@@ -167,6 +171,15 @@ impl Acting {
         self.chain().sealed_to()
     }
 
+    /// Whether the acting identity may read still: a reader may be removed, or its time end, while it has a mount.
+    fn still_reads(&self) -> bool {
+        let Keys::Reader(reader) = &self.keys else { return true };
+        self.refreshed();
+        let chain = self.chain();
+        let known = chain.state().reader(&reader.id());
+        known.is_some_and(|known| known.expires.as_ref().is_none_or(|at| clock::now() < *at))
+    }
+
     /// Opens one envelope; `None` if it is for somebody else.
     pub(crate) fn open_one(
         &self,
@@ -226,6 +239,9 @@ impl Authority for Acting {
     }
 
     fn open_run(&self, run: &RunId, envelopes: &[EnvelopeFile]) -> runvault_vault::Result<Option<RunKey>> {
+        if !self.still_reads() {
+            return Ok(None);
+        }
         let mut refused = None;
         for envelope in newest_first(envelopes) {
             match self.open_one(run, envelope) {

@@ -25,6 +25,14 @@ pub enum Error {
         /// Label and id of the key that was given.
         given: String,
     },
+    /// A reader whose time is over.
+    #[error("the time of reader {reader} is over: it ended at {at}")]
+    ReaderExpired {
+        /// Label and id.
+        reader: String,
+        /// RFC 3339 in UTC.
+        at: String,
+    },
     /// The key file is bound to another vault.
     #[error("wrong key: needed is {needed}, given was {given}, of vault {bound}; the store is vault {found}")]
     OtherVault {

@@ -319,6 +319,30 @@ fn readers_get_what_is_granted_and_lose_it() {
     }
 }
 
+/// Honest programs stop at the time that a reader was given, also one that has the vault open.
+#[test]
+fn a_reader_s_time_ends() {
+    let vault = Vault::of(2, 2);
+    let gateway = vault.gateway();
+    let (bob, entry) = reader("bob", true);
+    let until = |seconds| Some(crate::clock::in_seconds(seconds));
+    vault.agree(Operation::AddReader { reader: ReaderEntry { expires: until(3600), ..entry.clone() } });
+    let run = vault.runs(&gateway, 1)[0].0;
+    let open = Acting::open(&vault.root, vault.chain(), &bob).unwrap();
+    let reads = || open.open_run(&run, &envelopes(&vault.root, &run)).unwrap().is_some();
+    assert!(reads());
+    vault.agree(Operation::AddReader { reader: ReaderEntry { expires: until(0), ..entry.clone() } });
+    assert!(!reads(), "the open vault hears of it");
+    let refused = Acting::opened(vault.chain(), &bob).unwrap_err();
+    assert!(matches!(&refused, Error::ReaderExpired { reader, .. } if reader.contains("bob")), "{refused}");
+    let late = vault.runs(&gateway, 1)[0].0;
+    assert!(envelopes(&vault.root, &late).iter().all(|file| !file.name.starts_with("reader-")));
+    vault.agree(Operation::AddReader { reader: entry });
+    assert!(reads());
+    vault.agree(Operation::RemoveReader { reader: bob.id() });
+    assert!(!reads());
+}
+
 /// Killed at each call in turn: every run opens for two custodians, and going on finishes it.
 #[test]
 fn an_execution_that_is_killed_anywhere_goes_on() {
