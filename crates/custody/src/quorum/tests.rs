@@ -319,6 +319,52 @@ fn readers_get_what_is_granted_and_lose_it() {
     }
 }
 
+/// A tape from before five rotations: the keyring leads from today's key to the one that it was sealed to.
+#[test]
+fn a_run_of_five_rotations_ago_opens() {
+    let vault = Vault::of(2, 3);
+    let gateway = vault.gateway();
+    let runs = vault.runs(&gateway, 2);
+    let old = envelopes(&vault.root, &runs[0].0);
+    for epoch in 2..=6 {
+        vault.agree(Operation::Rotate { epoch });
+    }
+    runs::remove_envelope(&vault.root, &runs[0].0, "vault-6").unwrap();
+    old.iter().for_each(|file| runs::put_envelope(&vault.root, &runs[0].0, file).unwrap());
+    vault.all_open(&[2, 1], &runs);
+    vault.agree(Operation::Rotate { epoch: 7 });
+    vault.all_open(&[0, 1], &runs);
+}
+
+/// What an act asks of the store, call by call.
+fn calls(vault: &Vault, op: &Operation) -> u64 {
+    let (file, executor) = vault.propose(op.clone());
+    let answers = [vault.yes(0, &file), vault.yes(1, &file)];
+    let chain = vault.chain();
+    let killed = |n: &u64| {
+        killed_at(&copy(&vault.root), *n, |root| {
+            let done = execute(root, &chain, &file, &executor, &answers)?;
+            carry_out(root, done, &file.request.op, &mut |_, _| {}).map(drop)
+        })
+    };
+    (0..).find(|n| killed(n).is_none()).unwrap()
+}
+
+#[test]
+fn what_is_about_people_costs_the_same_with_any_number_of_runs() {
+    let vault = Vault::of(2, 3);
+    let gateway = vault.gateway();
+    let dave = Identity::generate("dave").unwrap();
+    let acts = [
+        Operation::AddCustodian { custodian: Custodian::new("dave", &dave.public()) },
+        Operation::AddReader { reader: reader("bob", true).1 },
+    ];
+    let with_none = acts.each_ref().map(|op| calls(&vault, op));
+    vault.runs(&gateway, 12);
+    assert_eq!(acts.each_ref().map(|op| calls(&vault, op)), with_none);
+    assert!(calls(&vault, &Operation::Rotate { epoch: 2 }) > with_none[0] + 12);
+}
+
 /// Honest programs stop at the time that a reader was given, also one that has the vault open.
 #[test]
 fn a_reader_s_time_ends() {
