@@ -116,8 +116,8 @@ pub struct Mount {
     pub foreground: bool,
     /// Mount options as in fstab: ro, rw, `[no]atime`, nodiratime, noexec, nosuid, nodev, allow_other,
     /// uid=, gid=, umask= (read-only mounts), and this command's own without their dashes: identity=,
-    /// passphrase-file=, state=, run-depth=, log=, ingest, seal=, quiet=, drained=, abandoned=,
-    /// seal-limit=, no-resume-key, exec=, metrics=, alarm-stuck= and the other alarms
+    /// passphrase-file=, passphrase-fd=, allow-readable-secret, state=, run-depth=, log=, ingest, seal=, quiet=,
+    /// drained=, abandoned=, seal-limit=, no-resume-key, exec=, metrics=, alarm-stuck= and the other alarms
     #[arg(short = 'o', value_name = "OPTIONS", value_delimiter = ',')]
     pub options: Vec<String>,
     /// Write nothing to the store; any number of these at a time
@@ -128,6 +128,7 @@ pub struct Mount {
     #[arg(long, conflicts_with_all = ["read_only", "identity", "passphrase_file", "passphrase_fd"])]
     pub ingest: bool,
     /// With --ingest: seal runs by themselves when their markers say that they are over (auto), or not (hand)
+    /// [default: auto]
     #[arg(long, value_name = "WHEN", requires = "ingest")]
     pub seal: Option<SealWhen>,
     /// How long a run must have been quiet after its end before it is sealed [default: 30m]

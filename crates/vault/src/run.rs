@@ -2,6 +2,7 @@
 
 mod body;
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -16,6 +17,7 @@ use runvault_store::backend::{Dir, Time};
 use runvault_store::read_whole::read_whole;
 
 pub(crate) use self::body::Body;
+use crate::api::Ino;
 use crate::authority::{Authority, Gateway, Resume};
 use crate::file::RunContext;
 use crate::held::Changed;
@@ -23,6 +25,9 @@ use crate::outcome::part_opened;
 use crate::sealed::RunSeal;
 use crate::{Damage, Error, Posix, Result};
 use crate::{runs, seal, sealed};
+
+/// Directories whose clashes the log tells of.
+const CLASHES_TOLD: usize = 64;
 
 /// A run whose descriptor and key were verified.
 pub(crate) struct Run {
@@ -48,8 +53,8 @@ pub(crate) struct Run {
     name: Mutex<RunName>,
     body: Mutex<Option<Arc<Body>>>,
     gone: AtomicBool,
-    /// That it has names which an earlier part has too was said.
-    clash_told: AtomicBool,
+    /// Directories of what it adds to of which was said that it has names of theirs.
+    clashes_told: Mutex<HashSet<Ino>>,
     changed: Changed,
 }
 
@@ -137,7 +142,7 @@ impl Run {
             name: Mutex::new(name),
             body: Mutex::default(),
             gone: AtomicBool::new(false),
-            clash_told: AtomicBool::new(false),
+            clashes_told: Mutex::default(),
             changed: Changed::now(),
         })
     }
@@ -201,9 +206,10 @@ impl Run {
         closed
     }
 
-    /// Whether this is the first time that a clash of it is met.
-    pub(crate) fn first_clash(&self) -> bool {
-        !self.clash_told.swap(true, Ordering::Relaxed)
+    /// Whether a clash in that directory is to be told: once each, of so many.
+    pub(crate) fn first_clash(&self, dir: Ino) -> bool {
+        let mut told = self.clashes_told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.len() < CLASHES_TOLD && told.insert(dir)
     }
 
     /// It is being sealed, or was removed.

@@ -6,6 +6,7 @@
 //! next start.
 
 mod finding;
+mod hidden;
 mod read;
 mod read_back;
 mod reading;
@@ -31,6 +32,7 @@ use runvault_store::backend::{Dir, Rename};
 use runvault_store::replace;
 
 pub use self::finding::{Change, Finding};
+pub use self::hidden::{Seen, Shown};
 pub(crate) use self::read::Pins;
 pub use self::read::{Seal, find, has_seal};
 pub use self::scrub::scrub;
