@@ -335,8 +335,8 @@ mod tests {
         use clap::CommandFactory;
         let mut cli = Cli::command();
         let mount = cli.find_subcommand_mut("mount").unwrap();
-        let help = mount.get_opts().find(|arg| arg.get_short() == Some('o')).unwrap().get_long_help();
-        let help = help.unwrap().to_string();
+        let option = mount.get_opts().find(|arg| arg.get_short() == Some('o')).unwrap();
+        let help = option.get_help().unwrap().to_string();
         let source = include_str!("mount_options.rs");
         let known = source.split("fn apply(").nth(1).unwrap().split("\n}\n").next().unwrap();
         let names: Vec<_> = known

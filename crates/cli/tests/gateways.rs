@@ -135,7 +135,54 @@ fn a_gateway_whose_numbers_have_gaps_is_ended_where_a_person_says() {
     scratch.run(&revoke).refused(4, "run number 2 is missing").refused(4, "--last-run N");
     let ended = scratch.run(&[&revoke[..], &["--last-run", "1", "--json"]].concat()).done().out();
     let ended: serde_json::Value = serde_json::from_str(&ended).unwrap();
-    assert_eq!(ended["last_run"], 1);
+    assert_eq!((&ended["last_run"], &ended["last_seal"]), (&1.into(), &0.into()));
+    let third = numbered(3).file_name().unwrap().to_str().unwrap().to_owned();
+    assert_eq!(ended["cut_off"], serde_json::json!({ "runs": [third], "seals": [] }));
     let listed = scratch.run(&["ls", "store", "--identity", "owner.key"]);
     assert!(listed.refused(4, "end at number 1").out().contains("one"), "{}", listed.all());
+}
+
+/// Who copied the state folder makes a run of the same number as the machine itself.
+#[test]
+fn of_two_runs_of_one_number_the_owner_names_the_genuine_one() {
+    let scratch = Scratch::new();
+    let store = scratch.vault();
+    let put = |run: &str, state: &str, store: &str| {
+        scratch.folder(run);
+        let state = scratch.path(state);
+        let to = format!("{store}:/");
+        scratch.run(&["cp", "-r", "--identity", "owner.key", "--state", text(&state), run, &to]).done();
+    };
+    put("one", "state", "store");
+    for (from, to) in [("state", "stolen"), ("store", "copied")] {
+        let copied =
+            std::process::Command::new("cp").arg("-a").arg(scratch.path(from)).arg(scratch.path(to)).status();
+        assert!(copied.unwrap().success());
+    }
+    put("two", "state", "store");
+    put("forged", "stolen", "copied");
+    for run in std::fs::read_dir(scratch.path("copied/runs")).unwrap().map(|run| run.unwrap()) {
+        let planted = store.join("runs").join(run.file_name());
+        if !planted.exists() {
+            std::fs::rename(run.path(), planted).unwrap();
+        }
+    }
+    let id = |name: &str| {
+        let said = scratch.run(&["runs", "--json", "--identity", "owner.key", "store"]).done().out();
+        let mut runs = said.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        runs.find(|run| run["name"] == name).unwrap()["run"].as_str().unwrap().to_owned()
+    };
+    let gateway = scratch.run(&["gateway", "list", "store", "--json"]).done().out();
+    let gateway: serde_json::Value = serde_json::from_str(&gateway).unwrap();
+    let revoke =
+        ["gateway", "revoke", "--identity", "owner.key", "store", gateway["gateway"].as_str().unwrap()];
+    scratch.run(&revoke).refused(4, "2 runs bear the number 2");
+    let refused = scratch.run(&[&revoke[..], &["--last-run", "2"]].concat());
+    refused.refused(4, &id("two")).refused(4, &id("forged")).refused(4, "--last-run ID");
+    let forged = id("forged");
+    let ended = scratch.run(&[&revoke[..], &["--last-run", &id("two")]].concat()).done().out();
+    assert!(ended.contains("up to number 2") && ended.contains(&format!("run {forged}")), "{ended}");
+    let listed = scratch.run(&["ls", "store", "--identity", "owner.key"]);
+    assert_eq!(listed.refused(4, "it is not the run number 2").out(), "one\ntwo\n");
+    assert!(store.join("runs").join(forged).exists(), "nothing is removed");
 }

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use runvault_format::descriptor::RunDescriptor;
 use runvault_format::ids::{IdentityId, RunId};
-use runvault_format::note::Note;
 use runvault_format::public_key::PublicKey;
 use runvault_format::request::Operation;
 use runvault_store::backend::Dir;
@@ -12,11 +10,11 @@ use runvault_vault::authority::GatewayKey;
 
 use crate::authority::check_bound;
 use crate::chain::Chain;
+use crate::ends::{CutOff, LastKnown};
 use crate::epochs::wrong_key;
 use crate::execute::{Act, execute};
 use crate::identity::Identity;
-use crate::settle::{self, Bounds, Newest};
-use crate::{Error, Result, next_state};
+use crate::{Error, Result, ends, next_state};
 
 /// Why a gateway that no state names writes nothing.
 pub(crate) fn not_enrolled(gateway: &IdentityId) -> Error {
@@ -70,39 +68,37 @@ fn known(chain: &Chain, gateway: &IdentityId) -> Result<GatewayKey> {
     chain.gateway_key(gateway).ok_or_else(|| Error::NoGateway(gateway.to_string()))
 }
 
-/// Ends a gateway's chains with the newest run, up to number `last_run`, and the newest seal that the store has of it.
-/// Nothing if they have ended.
+/// Ends a gateway's chains where `last` says, and gives what the store has of it that no longer counts. Nothing if they
+/// have ended.
 ///
 /// # Errors
-/// [`Error::WrongKey`], [`Error::NeedsQuorum`], [`Error::NoGateway`], [`Error::ChangedMeanwhile`]; the store's.
+/// [`Error::WrongKey`], [`Error::NeedsQuorum`], [`Error::NoGateway`], [`Error::ChangedMeanwhile`]; those where the end
+/// is not clear, [`Error::OneNumber`], [`Error::LooseSeal`], [`Error::NotThere`]; the store's.
 pub fn revoke(
     root: &Arc<dyn Dir>,
     chain: &Chain,
     owner: &Identity,
     gateway: &IdentityId,
-    last_run: Option<u64>,
+    last: &LastKnown,
     reason: &str,
-) -> Result<Chain> {
+) -> Result<(Chain, CutOff)> {
     require_custodian(chain, owner)?;
-    execute(root, chain, owner, |chain| {
+    let mut cut_off = CutOff::default();
+    let chain = execute(root, chain, owner, |chain| {
         let known = known(chain, gateway)?;
         if known.until.is_some() {
             return Ok(None);
         }
-        let took_over = |note: &Note<'_>, run: &RunDescriptor| {
-            let maker = chain.gateway_key(&run.signer);
-            let genuine = maker.is_some_and(|maker| note.verify(&run.signer, &maker.sign).is_ok());
-            genuine && chain.is_admitted(gateway, Some(&run.run))
-        };
-        let bounds = Bounds { last_run: last_run.unwrap_or(u64::MAX), took_over: &took_over };
-        let last = settle::newest_of(root, *gateway, known.sign, Newest::default(), &bounds)?;
+        let end = ends::of(root, chain, (gateway, &known.sign), last)?;
+        cut_off = end.cut_off;
         Ok(Some(Act {
             op: Operation::RevokeGateway { gateway: *gateway },
             reason,
             share: None,
-            state: next_state::without_gateway(chain, gateway, last),
+            state: next_state::without_gateway(chain, gateway, &end.until),
         }))
-    })
+    })?;
+    Ok((chain, cut_off))
 }
 
 /// Lets a gateway add to a run of another one once it is sealed, and seal it; `None`: add to any. Nothing if it may.
@@ -136,6 +132,7 @@ pub fn admit(
 mod tests {
     use super::*;
     use crate::gateways::{self, Enrolled};
+    use crate::settle::{self, Bounds, Newest};
     use crate::testing::{custody, enrolled, get, make_run, seal, vault};
     use runvault_vault::authority::{Gateway, Last, Until};
     use runvault_vault::runs;
@@ -149,8 +146,10 @@ mod tests {
         let (second, _) = make_run(&root, &chain, &gateway);
         seal(&root, &gateway, &first);
         let id = gateway.id();
-        let chain = revoke(&root, &chain, &owner, &id, None, "its disk was stolen").unwrap();
-        let again = revoke(&root, &chain, &owner, &id, None, "").unwrap();
+        let newest = LastKnown::default();
+        let (chain, cut_off) = revoke(&root, &chain, &owner, &id, &newest, "its disk was stolen").unwrap();
+        assert_eq!(cut_off, CutOff::default());
+        let (again, _) = revoke(&root, &chain, &owner, &id, &newest, "").unwrap();
         assert_eq!(again.head(), chain.head(), "once is enough");
 
         let (third, _) = make_run(&root, &chain, &gateway);
@@ -189,23 +188,10 @@ mod tests {
         assert!(matches!(gateways::named(&chain, "nobody"), Err(Error::NoGateway(_))));
 
         // One that made nothing ends before its first run.
-        let chain = revoke(&root, &chain, &owner, &other.id(), None, "").unwrap();
+        let (chain, _) = revoke(&root, &chain, &owner, &other.id(), &LastKnown::default(), "").unwrap();
         let known = chain.gateway_key(&other.id()).unwrap();
         let none = Last { n: 0, hash: None };
         assert_eq!(known.until, Some(Until { run: none, seal: none }));
-    }
-
-    /// Whoever has the key can number a run as he likes.
-    #[test]
-    fn a_person_says_which_run_is_the_last() {
-        let (root, owner, mut chain) = vault();
-        let gateway = enrolled(&root, &mut chain, &owner);
-        let runs: Vec<_> = (0..3).map(|_| make_run(&root, &chain, &gateway).0).collect();
-        [&runs[0], &runs[2]].into_iter().for_each(|run| seal(&root, &gateway, run));
-        let id = gateway.id();
-        let chain = revoke(&root, &chain, &owner, &id, Some(2), "").unwrap();
-        let until = chain.gateway_key(&id).unwrap().until.unwrap();
-        assert_eq!((until.run.n, until.seal.n), (2, 1), "the seal of a run that does not count is none");
     }
 
     #[test]
@@ -227,7 +213,7 @@ mod tests {
         let stranger = Identity::generate("stranger").unwrap();
         assert!(matches!(admit(&root, &chain, &stranger, &id, None, ""), Err(Error::WrongKey { .. })));
         assert!(matches!(admit(&root, &chain, &owner, &stranger.id(), None, ""), Err(Error::NoGateway(_))));
-        let chain = revoke(&root, &chain, &owner, &id, None, "").unwrap();
+        let (chain, _) = revoke(&root, &chain, &owner, &id, &LastKnown::default(), "").unwrap();
         assert!(matches!(admit(&root, &chain, &owner, &id, None, ""), Err(Error::Revoked { .. })));
     }
 
@@ -237,9 +223,9 @@ mod tests {
         let gateway = enrolled(&root, &mut chain, &owner);
         let before = get(&custody(&root), "audit.log");
         let stranger = Identity::generate("stranger").unwrap();
-        let refused = revoke(&root, &chain, &stranger, &gateway.id(), None, "").unwrap_err();
+        let refused = revoke(&root, &chain, &stranger, &gateway.id(), &LastKnown::default(), "").unwrap_err();
         assert!(matches!(refused, Error::WrongKey { .. }), "{refused}");
-        let refused = revoke(&root, &chain, &owner, &stranger.id(), None, "").unwrap_err();
+        let refused = revoke(&root, &chain, &owner, &stranger.id(), &LastKnown::default(), "").unwrap_err();
         assert!(matches!(refused, Error::NoGateway(_)), "{refused}");
         assert_eq!(get(&custody(&root), "audit.log"), before, "nothing was written");
     }

@@ -8,6 +8,7 @@ pub mod chain;
 pub mod chains;
 mod claim;
 pub mod clock;
+pub mod ends;
 pub mod enroll;
 mod epochs;
 pub mod error;

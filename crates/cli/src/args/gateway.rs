@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueHint};
 
+use runvault_custody::ends::{LastKnown, Which};
 use runvault_custody::kek_home::Wish;
 
 use super::Who;
@@ -121,10 +122,31 @@ pub struct GatewayList {
     pub who: Who,
 }
 
+/// Where a machine's chains end.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct LastOf {
+    /// Its last run that counts, by its number or its id [default: the newest that the store has; needed where numbers are
+    /// missing below that one, since a stolen key can give a run any number]
+    #[arg(long, value_name = "N|RUN")]
+    pub last_run: Option<Which>,
+    /// Its last seal that counts, by its number or the id of the run that was sealed [default: as far as seals name each
+    /// other, from the one that its last run names; needed where one does not follow, or two do]
+    #[arg(long, value_name = "N|RUN")]
+    pub last_seal: Option<Which>,
+}
+
+impl LastOf {
+    /// As custody takes it.
+    pub fn known(&self) -> LastKnown {
+        LastKnown { run: self.last_run, seal: self.last_seal }
+    }
+}
+
 /// End a machine's right to write: runs that it makes from now on are refused
 ///
-/// The runs that the store has of it now go on counting, or those up to --last-run. It cannot be enrolled again: give
-/// the machine a new state folder first.
+/// The runs that the store has of it now go on counting, or those up to --last-run; what no longer does is named. Where
+/// two runs, or seals, bear the last number, name the genuine one by its id. It cannot be enrolled again: give the
+/// machine a new state folder first.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -137,10 +159,8 @@ pub struct GatewayRevoke {
     pub store: PathBuf,
     /// Its name or id
     pub name: String,
-    /// Its last run that counts, by its number [default: the newest that the store has; needed where numbers are missing
-    /// below that one, since a stolen key can give a run any number]
-    #[arg(long, value_name = "N")]
-    pub last_run: Option<u64>,
+    #[command(flatten)]
+    pub last: LastOf,
     /// Why, for the audit log
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub reason: String,

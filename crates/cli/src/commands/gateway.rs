@@ -6,17 +6,18 @@ use std::path::Path;
 use anyhow::Result;
 use runvault_custody::chain::Chain;
 use runvault_custody::chains;
+use runvault_custody::ends::CutOff;
 use runvault_custody::follow::with_newest_keys;
 use runvault_custody::gateway::StateFolder;
 use runvault_custody::gateways::{self, Enrolled};
 use runvault_custody::{enroll, public_file};
-use runvault_format::ids::IdentityId;
+use runvault_format::ids::{IdentityId, RunId};
 use runvault_vault::runs;
 use serde_json::json;
 
 use crate::args::{Gateway, GatewayAdmit, GatewayCommand, GatewayEnroll, GatewayList, GatewayRevoke};
 use crate::exit::{Exit, refuse_with};
-use crate::output::{self, count, shown, visible};
+use crate::output::{self, shown, visible};
 use crate::run_of_name::{find, of_id};
 use crate::store::{Store, load_chain, open_root};
 
@@ -173,7 +174,7 @@ fn refuse_gaps(store: &Store, id: &IdentityId) -> Result<()> {
             "gateway {id}: {}: its newest run may be forged, and would make all below it count",
             gap.what
         ),
-        "find its last genuine run (runvault runs --json STORE, by begun), and name its number: --last-run N.\n\
+        "find its last genuine run (runvault runs --json STORE, by begun), and name its number or id: --last-run N.\n\
          Where runs were only removed, that is the newest: runvault gateway list STORE shows it",
     ))
 }
@@ -182,24 +183,47 @@ fn run_revoke(args: &GatewayRevoke) -> Result<()> {
     let store = Store::open(&args.store, &args.who)?;
     let id = gateways::named(&store.chain, &args.name)?;
     let before = store.chain.gateway_key(&id).and_then(|known| known.until);
-    if before.is_none() && args.last_run.is_none() {
+    if before.is_none() && args.last.last_run.is_none() {
         refuse_gaps(&store, &id)?;
     }
     let owner = store.identity(&args.who)?;
-    let chain = enroll::revoke(&store.root, &store.chain, &owner, &id, args.last_run, &args.reason)?;
+    let (chain, cut_off) =
+        enroll::revoke(&store.root, &store.chain, &owner, &id, &args.last.known(), &args.reason)?;
     store.pin(&chain)?;
-    let last = chain.gateway_key(&id).and_then(|known| known.until).map_or(0, |until| until.run.n);
+    let until = chain.gateway_key(&id).and_then(|known| known.until);
+    let (last, last_seal) = until.map_or((0, 0), |until| (until.run.n, until.seal.n));
     if args.json {
-        return output::json(&json!({ "gateway": id, "last_run": last, "already": before.is_some() }));
+        return output::json(&json!({
+            "gateway": id, "last_run": last, "last_seal": last_seal, "already": before.is_some(),
+            "cut_off": cut_off_json(&cut_off),
+        }));
     }
     let (name, when) =
         (visible(args.name.as_bytes()), if before.is_some() { "was revoked before" } else { "is revoked" });
     output::line(&format!(
-        "gateway {name} ({id}) {when}: {} of it counted so far, and no other will.\n\n\
+        "gateway {name} ({id}) {when}: its runs count up to number {last}, its seals up to number {last_seal}, and no\n\
+         others will.{}\n\n\
          What it still has: the keys of the runs that it holds open, and whatever it could read. A mount of it that is\n\
          up makes no new run that anyone accepts; end it, and take its open runs over on another machine:\n  \
          runvault takeover {} RUN",
-        count(last, "run"),
+        cut_off_words(&cut_off),
         shown(&args.store)
     ))
+}
+
+fn cut_off_json(cut_off: &CutOff) -> serde_json::Value {
+    json!({ "runs": cut_off.runs, "seals": cut_off.seals })
+}
+
+/// What is there and no longer counts, a line each.
+fn cut_off_words(cut_off: &CutOff) -> String {
+    let line = |(what, run): (&str, &RunId)| format!("\n  {what} {run}");
+    let runs = cut_off.runs.iter().map(|run| line(("run", run)));
+    let seals = cut_off.seals.iter().map(|run| line(("the seal of run", run)));
+    let all: Vec<String> = runs.chain(seals).collect();
+    if all.is_empty() {
+        String::new()
+    } else {
+        format!("\nIn the store, and no longer counted:{}", all.concat())
+    }
 }
