@@ -8,19 +8,19 @@ use std::time::Duration;
 
 use runvault_sequencer::{Family, Replay, RunSpec, Size};
 use runvault_tests::tools::{leave_out, printed, run, runvault};
-use runvault_tests::{Mount, Site};
+use runvault_tests::{Mount, MountBuilder, Site};
 
 const DAY: i64 = 24 * 3600;
 
 /// The wall clock of one process, which a file moves.
-struct Clock {
+pub struct Clock {
     library: PathBuf,
     file: PathBuf,
 }
 
 impl Clock {
     /// `None` leaves a test out, and says so: there is no libfaketime.
-    fn new(dir: &Path) -> Option<Self> {
+    pub fn new(dir: &Path) -> Option<Self> {
         let architectures = fs::read_dir("/usr/lib").expect("/usr/lib").flatten();
         let mut libraries = architectures.map(|dir| dir.path().join("faketime/libfaketimeMT.so.1"));
         let Some(library) = libraries.find(|library| library.exists()) else {
@@ -34,9 +34,20 @@ impl Clock {
 
     /// Whole at once: it is read at every question for the time.
     fn is_off_by(&self, seconds: i64) {
+        self.says(&format!("{seconds:+}"));
+    }
+
+    fn says(&self, words: &str) {
         let new = self.file.with_extension("new");
-        fs::write(&new, format!("{seconds:+}\n")).expect("a file");
+        fs::write(&new, format!("{words}\n")).expect("a file");
         fs::rename(new, &self.file).expect("renamed");
+    }
+
+    /// A mount whose clocks, also those that nobody sets, run so many times as fast.
+    pub fn hurried(&self, mount: MountBuilder, times: u32) -> MountBuilder {
+        self.says(&format!("+0 x{times}"));
+        let mount = mount.env("LD_PRELOAD", &self.library).env("NO_FAKE_STAT", "1");
+        mount.env("FAKETIME_TIMESTAMP_FILE", &self.file)
     }
 
     /// A gateway's mount by this clock. Times since boot stay what they are, as on a machine whose clock is set.
@@ -97,6 +108,23 @@ fn jumps_seal_no_half_run_and_lose_none() {
     for name in [first, next] {
         assert_eq!(site.verified(name.as_ref())["complete"], true);
     }
+}
+
+#[test]
+fn a_clock_that_is_set_is_an_alarm() {
+    let site = Site::new();
+    let Some(clock) = Clock::new(site.dir()) else { return };
+    site.enroll();
+    let mount = clock.ingest(&site, "quiet=2s");
+    // It is looked at every half second.
+    std::thread::sleep(Duration::from_millis(1200));
+    assert!(!mount.log().contains("alarm clock"), "{}", mount.log());
+    clock.is_off_by(-3600);
+    mount.logged("alarm clock raised: the clock was set by -3", 1);
+    let said =
+        run(Command::new(runvault()).args(["runs", "--json", "--state"]).arg(&site.state).arg(&site.store));
+    assert!(printed(&said).contains("\"alarm\":\"clock\""), "{}", printed(&said));
+    mount.unmount();
 }
 
 /// As `runs` tells its owner.

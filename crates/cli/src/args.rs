@@ -13,9 +13,11 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 pub use alarms::Alarms;
-pub use gateway::{Gateway, GatewayAdmit, GatewayCommand, GatewayEnroll, GatewayList, GatewayRevoke};
+pub use gateway::{
+    Gateway, GatewayAdmit, GatewayCommand, GatewayDismiss, GatewayEnroll, GatewayList, GatewayRevoke,
+};
 pub use keys::{Custody, CustodyCommand, Fingerprint, Init, Key, KeyCommand, KeyExport, Passwd, Rotate};
-pub use sealing::{Doctor, ManifestOf, Runs, Scrub, Seal, Verify};
+pub use sealing::{Doctor, ManifestOf, Retire, Runs, Scrub, Seal, Verify};
 pub use who::{Unlock, Who};
 
 /// What each exit code means: the man pages' EXIT STATUS.
@@ -82,6 +84,7 @@ pub enum Command {
     Scrub(Scrub),
     Manifest(ManifestOf),
     Takeover(Takeover),
+    Retire(Retire),
     Demo(Demo),
     Completions(Completions),
     Man(Man),

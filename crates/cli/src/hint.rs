@@ -174,7 +174,8 @@ fn of_vault(error: &Vault) -> Option<String> {
         )),
         Vault::NotMaker { run, .. } => Some(format!(
             "the owner lets this machine seal it: runvault gateway admit STORE NAME {run}, which takeover does by itself.\n\
-             To have the space back, remove what is in it: the empty folder stays"
+             To have the space back, remove what is in it; for the empty folder the owner says that it may go:\n\
+             runvault retire STORE {run}"
         )),
         Vault::Damaged { object, .. } => Some(of_damaged(object).unwrap_or_else(|| RUN_DAMAGED.into())),
         Vault::Newer { .. } => Some(NEWER.into()),

@@ -186,3 +186,76 @@ fn of_two_runs_of_one_number_the_owner_names_the_genuine_one() {
     assert_eq!(listed.refused(4, "it is not the run number 2").out(), "one\ntwo\n");
     assert!(store.join("runs").join(forged).exists(), "nothing is removed");
 }
+
+#[test]
+fn a_machine_that_was_admitted_is_dismissed() {
+    let scratch = Scratch::new();
+    scratch.vault();
+    scratch.folder("run");
+    for file in ["one", "two", "three"] {
+        scratch.secret(file, "result");
+    }
+    let other = scratch.path("other");
+    let owner = ["--identity", "owner.key"];
+    let with = |args: &[&str], more: &[&str]| scratch.run(&[args, &owner[..], more].concat());
+    with(&["cp", "-r", "run", "store:/"], &[]).done();
+    scratch.run(&["seal", "store", "run"]).done();
+    let add = |file: &str| with(&["cp", file, "store:/run/"], &["--state", text(&other)]);
+    add("one").refused(1, "it can be read, and no more");
+    let objects = |args: &[&str]| {
+        let said = with(args, &["--json"]).done().out();
+        said.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<serde_json::Value>>()
+    };
+    let id = objects(&["gateway", "list", "store"])[1]["gateway"].as_str().unwrap().to_owned();
+    with(&["gateway", "admit", "store", &id], &[]).done();
+    with(&["gateway", "admit", "store", &id, "run"], &[]).done();
+    assert_eq!(objects(&["gateway", "list", "store"])[1]["admitted"].as_array().unwrap().len(), 2);
+    add("one").done();
+    let open = objects(&["runs", "store"]).into_iter().find(|run| run["state"] != "sealed").unwrap();
+    assert_eq!((&open["files"], &open["bytes"]), (&1.into(), &6.into()));
+    let open = open["run"].as_str().unwrap();
+    scratch.run(&["seal", "store", open, "--state", text(&other)]).done();
+    let ended = &objects(&["gateway", "dismiss", "store", &id, "run"])[0];
+    assert_eq!((&ended["already"], &ended["admitted"]), (&false.into(), &serde_json::json!([null])));
+    add("two").done();
+    let ended = with(&["gateway", "dismiss", "store", &id], &[]);
+    assert!(ended.done().out().contains("is dismissed: it may add to its own runs alone"), "{}", ended.all());
+    let again = with(&["gateway", "dismiss", "store", &id], &[]);
+    assert!(again.done().out().contains("was not admitted to that"), "{}", again.all());
+    let listed = with(&["ls", "store", "run"], &[]);
+    assert_eq!(listed.done().out(), "one\ntwo\n", "what it added before stays");
+    let open = objects(&["runs", "store"]).into_iter().find(|run| run["state"] != "sealed").unwrap();
+    scratch.run(&["seal", "store", open["run"].as_str().unwrap(), "--state", text(&other)]).done();
+    add("three").refused(1, "it can be read, and no more");
+}
+
+/// Whose key was stolen, and with it the word of the gateway, cannot make a sealed run be forgotten.
+#[test]
+fn a_sealed_run_goes_by_its_owners_word_alone() {
+    let scratch = Scratch::new();
+    let store = scratch.vault();
+    scratch.folder("run");
+    scratch.run(&["cp", "-r", "--identity", "owner.key", "run", "store:/"]).done();
+    scratch.run(&["seal", "store", "run"]).done();
+    let ls = ["ls", "store", "--identity", "owner.key"];
+    scratch.run(&ls).done();
+    let retired = ["retire", "store", "run", "--identity", "owner.key", "--json", "--reason", "to tape"];
+    let said: serde_json::Value = serde_json::from_str(&scratch.run(&retired).done().out()).unwrap();
+    assert_eq!((&said["seq"], &said["seal"]), (&1.into(), &1.into()));
+    assert_eq!(scratch.run(&ls).done().out(), "run\n", "nothing was removed");
+    let run = said["run"].as_str().unwrap();
+    let note = store.join("retired").join(run);
+    assert!(std::fs::read_to_string(&note).unwrap().contains("\"reason\":\"to tape\""));
+    std::fs::rename(store.join("runs").join(run), scratch.path("tape")).unwrap();
+    assert_eq!(scratch.run(&ls).done().out(), "");
+    scratch.run(&["scrub", "store"]).done();
+    // Without the note both are missed.
+    std::fs::rename(&note, scratch.path("note")).unwrap();
+    scratch.run(&ls).refused(4, "gone; this machine has seen it").refused(4, "runvault retire");
+    scratch.run(&["scrub", "store"]).refused(4, "gone; this machine has seen it");
+    // It is back, and hollow.
+    std::fs::rename(scratch.path("tape"), store.join("runs").join(run)).unwrap();
+    std::fs::write(store.join("runs").join(run).join("run.json"), "").unwrap();
+    scratch.run(&ls).refused(4, "gone; this machine has seen it");
+    scratch.run(&["status", "store"]).refused(4, "gone; this machine has seen it");
+}

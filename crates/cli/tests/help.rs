@@ -6,7 +6,7 @@ use std::path::Path;
 
 use common::Scratch;
 
-const COMMANDS: [&[&str]; 29] = [
+const COMMANDS: [&[&str]; 31] = [
     &["init"],
     &["key"],
     &["key", "export"],
@@ -23,6 +23,7 @@ const COMMANDS: [&[&str]; 29] = [
     &["custody", "rotate"],
     &["gateway"],
     &["gateway", "admit"],
+    &["gateway", "dismiss"],
     &["gateway", "enroll"],
     &["gateway", "list"],
     &["gateway", "revoke"],
@@ -33,6 +34,7 @@ const COMMANDS: [&[&str]; 29] = [
     &["scrub"],
     &["manifest"],
     &["takeover"],
+    &["retire"],
     &["demo"],
     &["completions"],
     &["man"],

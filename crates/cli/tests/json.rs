@@ -45,6 +45,7 @@ fn every_command_that_has_it_prints_an_object_a_line() {
         ("verify store run --json --passphrase-file new.txt", "summary"),
         ("scrub store --json", "summary"),
         ("manifest store run --json --passphrase-file new.txt", "path"),
+        ("retire store run --json --passphrase-file new.txt", "seal"),
     ] {
         let printed = objects(&scratch, command);
         assert!(printed.last().is_some_and(|last| last.get(field).is_some()), "{command}: {printed:?}");
@@ -66,6 +67,7 @@ fn every_command_that_has_it_prints_an_object_a_line() {
         "passwd",
         "custody rotate",
         "gateway admit",
+        "gateway dismiss",
         "gateway enroll",
         "gateway list",
         "gateway revoke",
@@ -76,6 +78,7 @@ fn every_command_that_has_it_prints_an_object_a_line() {
         "scrub",
         "manifest",
         "takeover",
+        "retire",
         "demo",
         "completions",
         "man",

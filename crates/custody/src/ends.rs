@@ -138,7 +138,7 @@ impl Signed {
             if let Some(seq) = said.seq.filter(|_| own) {
                 signed.runs.push(MadeRun { seq, hash: run_note, run, seals: said.seals });
             }
-            if !own && !chain.is_admitted(gateway, Some(&run)) {
+            if !own && chain.admission(gateway, Some(&run)).is_none() {
                 continue;
             }
             // What is no seal is told as none.

@@ -58,7 +58,7 @@ pub(crate) fn is_sole_custodian(chain: &Chain, owner: &Identity) -> bool {
     chain.quorum().0 == 1 && require_custodian(chain, owner).is_ok()
 }
 
-fn require_custodian(chain: &Chain, owner: &Identity) -> Result<()> {
+pub(crate) fn require_custodian(chain: &Chain, owner: &Identity) -> Result<()> {
     check_bound(chain, owner)?;
     let known = chain.custodians().iter().any(|(_, id)| *id == owner.id());
     if known { Ok(()) } else { Err(wrong_key(chain, owner)) }
@@ -128,13 +128,50 @@ pub fn admit(
     })
 }
 
+/// Ends what a gateway was admitted to, one run or, with `None`, all; what it made up to where `last` says counts, and
+/// what the store has beyond that is given. Nothing if it may do nothing of that any more.
+///
+/// # Errors
+/// As of [`revoke`]; [`Error::Revoked`].
+pub fn dismiss(
+    root: &Arc<dyn Dir>,
+    chain: &Chain,
+    owner: &Identity,
+    (gateway, run): (&IdentityId, Option<&RunId>),
+    last: &LastKnown,
+    reason: &str,
+) -> Result<(Chain, CutOff)> {
+    require_custodian(chain, owner)?;
+    let mut cut_off = CutOff::default();
+    let chain = execute(root, chain, owner, |chain| {
+        let known = known(chain, gateway)?;
+        if known.until.is_some() {
+            return Err(revoked(gateway));
+        }
+        let admissions = chain.admissions(gateway);
+        if !admissions.iter().any(|to| run.is_none() || to.as_ref() == run) {
+            return Ok(None);
+        }
+        let end = ends::of(root, chain, (gateway, &known.sign), last)?;
+        cut_off = end.cut_off;
+        Ok(Some(Act {
+            op: Operation::DismissGateway { gateway: *gateway, run: run.copied(), until: end.until },
+            reason,
+            share: None,
+            state: next_state::unchanged(chain),
+        }))
+    })?;
+    Ok((chain, cut_off))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::gateways::{self, Enrolled};
     use crate::settle::{self, Bounds, Newest};
-    use crate::testing::{custody, enrolled, get, make_run, seal, vault};
-    use runvault_vault::authority::{Gateway, Last, Until};
+    use crate::testing::{custody, enrolled, get, make_run, run_dir, seal, vault};
+    use runvault_format::note::{Note, text_hash};
+    use runvault_vault::authority::{Admission, Gateway, Last, Until};
     use runvault_vault::runs;
 
     #[test]
@@ -180,8 +217,14 @@ mod tests {
 
         let listed = gateways::list(&root, &chain).unwrap();
         let label = listed[0].label.clone();
-        let ended = Enrolled { label: label.clone(), id, newest_run: 3, last_run: Some(2) };
-        let lasting = Enrolled { label: format!("{label}-2"), id: other.id(), newest_run: 0, last_run: None };
+        let ended = Enrolled { label: label.clone(), id, newest_run: 3, last_run: Some(2), admitted: vec![] };
+        let lasting = Enrolled {
+            label: format!("{label}-2"),
+            id: other.id(),
+            newest_run: 0,
+            last_run: None,
+            admitted: vec![],
+        };
         assert_eq!(listed, [ended, lasting]);
         assert_eq!(gateways::named(&chain, &label).unwrap(), id);
         assert_eq!(gateways::named(&chain, &other.id().to_string()).unwrap(), other.id());
@@ -210,6 +253,27 @@ mod tests {
         let read = Chain::load(&root).unwrap();
         assert!(read.is_admitted(&id, None) && read.is_admitted(&id, Some(&run)));
         assert!(!read.is_admitted(&other.id(), None));
+        // What it made until it is dismissed counts, and nothing after.
+        let (made, _) = make_run(&root, &chain, &gateway);
+        let note = get(&run_dir(&root, &made), "run.json");
+        let hash = text_hash(Note::parse(&note).unwrap().text);
+        let newest = LastKnown::default();
+        let dismiss_from =
+            |chain: &Chain, run| dismiss(&root, chain, &owner, (&id, run), &newest, "").unwrap().0;
+        let dismissed = dismiss_from(&chain, Some(&run));
+        assert_eq!(dismissed.admissions(&id), [None]);
+        let chain = dismiss_from(&dismissed, None);
+        let until = Until { run: Last { n: 1, hash: Some(hash) }, seal: Last { n: 0, hash: None } };
+        for run in [None, Some(&run)] {
+            assert_eq!(chain.admission(&id, run), Some(Admission { until: Some(until) }));
+            assert!(!chain.is_admitted(&id, run));
+        }
+        assert_eq!(dismiss_from(&chain, None).head(), chain.head(), "once is enough");
+        let again = admit(&root, &chain, &owner, &id, None, "").unwrap();
+        assert_eq!(again.admissions(&id), [None]);
+        let chain = dismiss_from(&again, None);
+        let read = Chain::load(&root).unwrap();
+        assert_eq!(read.admission(&id, None), chain.admission(&id, None));
         let stranger = Identity::generate("stranger").unwrap();
         assert!(matches!(admit(&root, &chain, &stranger, &id, None, ""), Err(Error::WrongKey { .. })));
         assert!(matches!(admit(&root, &chain, &owner, &stranger.id(), None, ""), Err(Error::NoGateway(_))));

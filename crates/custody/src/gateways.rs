@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use runvault_format::ids::IdentityId;
+use runvault_format::ids::{IdentityId, RunId};
 use runvault_store::backend::Dir;
 
 use crate::chain::Chain;
@@ -21,6 +21,8 @@ pub struct Enrolled {
     pub newest_run: u64,
     /// Number of its last run that counts, where it was revoked.
     pub last_run: Option<u64>,
+    /// Runs of others that it may add to and seal; `None`: it may add to all.
+    pub admitted: Vec<Option<RunId>>,
 }
 
 /// All of them, in the order of their enrolment.
@@ -36,6 +38,7 @@ pub fn list(root: &Arc<dyn Dir>, chain: &Chain) -> Result<Vec<Enrolled>> {
         id: g.id,
         newest_run: newest.get(&g.id).and_then(|newest| newest.run).map_or(0, |head| head.seq),
         last_run: g.until.as_ref().map(|until| until.seq),
+        admitted: chain.admissions(&g.id),
     });
     Ok(enrolled.collect())
 }

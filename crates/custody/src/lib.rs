@@ -32,6 +32,7 @@ pub mod public_file;
 mod races;
 pub mod relock;
 mod resume_entries;
+pub mod retired;
 pub mod rotate;
 mod sealed_names;
 pub mod seen;

@@ -7,13 +7,12 @@ use runvault_crypto::signature::VerifyingKey;
 use runvault_format::descriptor::RunDescriptor;
 use runvault_format::ids::{IdentityId, RunId};
 use runvault_format::note::{Note, text_hash};
-use runvault_format::retired::Retired;
 use runvault_format::seal_note::SealNote;
 use runvault_store::backend::Dir;
 use runvault_store::replace::replace;
 
 use crate::gateway::{Head, Pending, SealHead};
-use crate::layout::{self, OBJECT_MAX, PUBLIC_MODE, RETIRED, RUNS};
+use crate::layout::{self, DIR_MODE, PUBLIC_MODE, RETIRED, RUNS};
 use crate::{Error, Result};
 
 const RUN_JSON: &str = "run.json";
@@ -32,31 +31,15 @@ pub(crate) fn runs(root: &Arc<dyn Dir>) -> Result<Vec<RunId>> {
     Ok(names.iter().filter_map(|name| std::str::from_utf8(name).ok()?.parse().ok()).collect())
 }
 
-/// Whether the store has a run of that id, in whatever state: what is damaged is somebody else's to name.
+/// Whether the store has a run of that id: something signed about it, in whatever state. What is damaged is somebody
+/// else's to name; what is empty is nothing.
 pub(crate) fn has_run(root: &Arc<dyn Dir>, run: &RunId) -> Result<bool> {
     let runs = layout::open_dir(root, RUNS, RUNS)?;
-    layout::exists(&runs, &run.to_string(), &format!("{RUNS}/{run}"))
-}
-
-/// A gateway's note that a run is gone, where its signature holds; `key` gives the gateway's.
-pub(crate) fn retired_note(
-    root: &Arc<dyn Dir>,
-    run: &RunId,
-    key: impl FnOnce(&IdentityId) -> Option<VerifyingKey>,
-) -> Result<Option<Retired>> {
-    if !layout::exists(root, RETIRED, RETIRED)? {
-        return Ok(None);
+    match read_descriptor(&runs, run) {
+        Ok(note) => Ok(note.is_some_and(|note| !note.is_empty())),
+        // What cannot be read is there.
+        Err(_) => layout::exists(&runs, &run.to_string(), &format!("{RUNS}/{run}")),
     }
-    let retired = layout::open_dir(root, RETIRED, RETIRED)?;
-    let object = format!("{RETIRED}/{run}");
-    // What is no note says nothing.
-    let note = layout::read_if_there(&retired, &run.to_string(), &object, OBJECT_MAX).unwrap_or_default();
-    Ok(note.and_then(|note| {
-        let parsed = Note::parse(&note).ok()?;
-        let said = Retired::parse_text(parsed.text).ok().filter(|said| said.run == *run)?;
-        parsed.verify(&said.gateway, &key(&said.gateway)?).ok()?;
-        Some(said)
-    }))
 }
 
 /// A run's run.json, whatever it is; `None`: it has none.
@@ -83,10 +66,13 @@ pub(crate) fn seal_note(root: &Arc<dyn Dir>, run: &RunId) -> Result<Option<Vec<u
 
 /// Puts a signed note on a run that is gone, or never came to be, into `retired/`; durable.
 pub(crate) fn put_retired(root: &Arc<dyn Dir>, run: &RunId, note: &[u8]) -> Result<()> {
-    let object = format!("{RETIRED}/{run}");
+    let fail = |e| Error::io("write", format!("{RETIRED}/{run}"), e);
+    if !layout::exists(root, RETIRED, RETIRED)? {
+        root.create_dir(RETIRED.as_bytes(), DIR_MODE).map_err(fail)?;
+        root.sync().map_err(fail)?;
+    }
     let retired = layout::open_dir(root, RETIRED, RETIRED)?;
-    replace(&*retired, run.to_string().as_bytes(), note, PUBLIC_MODE)
-        .map_err(|e| Error::io("write", object, e))
+    replace(&*retired, run.to_string().as_bytes(), note, PUBLIC_MODE).map_err(fail)
 }
 
 /// What a gateway made last.

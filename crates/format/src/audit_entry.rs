@@ -216,9 +216,12 @@ impl Line {
                 ends.for_each(|g| g.until.clone_from(&until));
                 demand(until.is_some() && before.current()?.made == after.current()?.made, "revocation")?;
             }
-            Operation::AdmitGateway { gateway, .. } => {
+            Operation::AdmitGateway { gateway, .. } | Operation::DismissGateway { gateway, .. } => {
                 let known = before.gateway(gateway).ok_or(Error::Chain("not enrolled"))?;
                 demand(known.until.is_none(), "ended before")?;
+                if let Operation::DismissGateway { until, .. } = &self.executed.request.op {
+                    demand(until.is_whole(), "end of the admission")?;
+                }
                 demand(before.current()?.made == after.current()?.made, "admission")?;
             }
             Operation::Rotate { epoch } => {

@@ -5,7 +5,7 @@ use runvault_crypto::envelope::KemPublic;
 use runvault_crypto::signature::{SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
 
-use crate::custody_state::{Custodian, Outline};
+use crate::custody_state::{Custodian, Outline, Until};
 use crate::ids::{Digest, IdentityId, RunId, Salt, VaultId};
 use crate::json;
 use crate::keys::IdentityPublic;
@@ -52,6 +52,15 @@ pub enum Operation {
         gateway: IdentityId,
         /// The run; null: it may add to every run, and seal none.
         run: Option<RunId>,
+    },
+    /// The end of what a gateway was admitted to.
+    DismissGateway {
+        /// Its id.
+        gateway: IdentityId,
+        /// The run; null: every run, and each that it was admitted to by itself.
+        run: Option<RunId>,
+        /// What it made by its admission counts up to there.
+        until: Until,
     },
     /// A new vault key.
     Rotate {

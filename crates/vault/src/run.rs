@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use runvault_crypto::aead::Engine;
 use runvault_crypto::digest::ct_eq;
 use runvault_format::descriptor::{After, RunDescriptor, RunKind};
-use runvault_format::ids::{IdentityId, RunId};
+use runvault_format::ids::{Digest, IdentityId, RunId};
 use runvault_format::keys::{RunKey, RunKeys};
 use runvault_format::name;
 use runvault_format::size::Geometry;
@@ -41,6 +41,8 @@ pub(crate) struct Run {
     maker: IdentityId,
     /// Its number in the chain of its maker.
     pub(crate) seq: Option<u64>,
+    /// Text hash of its run.json.
+    pub(crate) note: Digest,
     /// What it adds to.
     pub(crate) after: Option<After>,
     /// This gateway has its resume entry.
@@ -98,7 +100,7 @@ impl Run {
                 None => return Ok(Loaded::Closed),
             },
         };
-        let descriptor = &verified.descriptor;
+        let (descriptor, note) = (&verified.descriptor, verified.text_hash()?);
         let object = || format!("runs/{id}");
         let keys = RunKeys::derive(&key, &id, Engine::fastest());
         if !ct_eq(&keys.commitment(), &descriptor.commitment.0) {
@@ -110,17 +112,17 @@ impl Run {
         let dir = runs::run_dir(store, &id)?;
         let Some(seal) = seal::find(store, &id, authority)? else {
             let name = RunName::read(&*dir, &id, &keys)?;
-            return Ok(Loaded::Opens(Self::new(id, descriptor, serial, held, None, key, name)));
+            return Ok(Loaded::Opens(Self::new((id, descriptor, note), serial, held, None, key, name)));
         };
         let tree = dir.open_dir(b"tree").map_err(|e| part_opened("open", format!("runs/{id}/tree"), e))?;
         let context = RunContext::reader(id, keys, descriptor.geometry, tree);
         let name = RunName::new(&sealed::name_of(&seal, &context)?);
-        Ok(Loaded::Opens(Self::new(id, descriptor, serial, held, Some(RunSeal::new(seal)), key, name)))
+        let seal = Some(RunSeal::new(seal));
+        Ok(Loaded::Opens(Self::new((id, descriptor, note), serial, held, seal, key, name)))
     }
 
     pub(crate) fn new(
-        id: RunId,
-        descriptor: &RunDescriptor,
+        (id, descriptor, note): (RunId, &RunDescriptor, Digest),
         serial: u32,
         held: bool,
         seal: Option<RunSeal>,
@@ -134,6 +136,7 @@ impl Run {
             serial,
             maker: descriptor.signer,
             seq: descriptor.seq,
+            note,
             after: descriptor.after.clone(),
             held,
             seal,

@@ -168,6 +168,10 @@ impl Vault {
         }
         let mut changed =
             listed.runs.len() != before.entries.len() || before.foreign != foreign || !new.is_empty();
+        if !new.is_empty() {
+            // Whoever made it may have been ended since the chain was read.
+            self.authority.refresh();
+        }
         entries.extend(self.load_all(&new));
         changed |= std::mem::take(&mut scans.renamed);
         if changed {

@@ -165,7 +165,11 @@ impl Vault {
 
     /// Whether that gateway's seal of a run counts: it made the run, or was admitted to it.
     pub(crate) fn may_seal(&self, run: &Run, gateway: &IdentityId) -> bool {
-        run.maker() == *gateway || self.authority.is_admitted(gateway, Some(&run.id))
+        run.maker() == *gateway || {
+            // What was admitted may have been dismissed since.
+            self.authority.refresh();
+            self.authority.is_admitted(gateway, Some(&run.id))
+        }
     }
 
     /// What comes after the commit: the seal is read back, and the run's key erased.

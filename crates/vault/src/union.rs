@@ -13,7 +13,7 @@ use runvault_format::ids::{IdentityId, RunId};
 use runvault_store::backend::{Kind, Rename};
 
 use crate::api::{Attr, Caller, DirEntry, Ino, ROOT, SetAttr};
-use crate::authority::{Authority, Gateway};
+use crate::authority::Authority;
 use crate::outcome::is_not_found;
 use crate::run::Run;
 use crate::sealed::is_sealed;
@@ -51,13 +51,18 @@ pub(crate) fn unions<'a>(
         run: run.id,
         signer: run.maker(),
         seq: run.seq,
+        note: run.note,
         after: run.after.as_ref(),
         seal: run.seal().map(|seal| seal.hash()),
     };
     let runs: Vec<&Arc<Run>> = runs.iter().filter(|run| !run.is_loose()).collect();
     let parts: Vec<Part<'_>> = runs.iter().map(|run| part(run)).collect();
     let mut unions = HashMap::new();
-    for group in continuations::groups(&parts, |gateway, run| authority.is_admitted(gateway, run)) {
+    let admitted = |part: &Part<'_>, run: Option<&RunId>| {
+        let admission = authority.admission(&part.signer, run);
+        admission.is_some_and(|admission| admission.counts_run(part.seq, part.note))
+    };
+    for group in continuations::groups(&parts, admitted) {
         let all = group.into_iter().filter_map(|at| runs.get(at).copied().cloned());
         let (mut layers, open): (Vec<_>, Vec<_>) = all.partition(|run| run.is_sealed());
         layers.extend(open.into_iter().find(|run| run.held || !writing));
@@ -390,11 +395,11 @@ impl Vault {
 
     /// Whether what this machine adds to a sealed run is believed.
     fn may_add_to(&self, first: &Run) -> bool {
-        let admitted = |gateway: &IdentityId, run: Option<&RunId>| self.authority.is_admitted(gateway, run);
-        let may = |ours: &Arc<dyn Gateway>| {
-            continuations::may_continue(&ours.id(), &first.maker(), &first.id, admitted)
+        let admitted = |gateway: &IdentityId| {
+            [None, Some(&first.id)].into_iter().any(|run| self.authority.is_admitted(gateway, run))
         };
-        self.gateway.as_ref().is_some_and(may)
+        let ours = self.gateway.as_ref().map(|gateway| gateway.id());
+        ours.is_some_and(|ours| ours == first.maker() || admitted(&ours))
     }
 
     /// Why what was sealed gets no further name: it would be in the run that adds to it, where this machine may make
@@ -419,6 +424,8 @@ impl Vault {
         }
         let newest = layers.iter().rev().find(|layer| layer.is_sealed()).ok_or(Posix::Stale)?;
         let first = layers.first().unwrap_or(run);
+        // What was admitted may have been dismissed since.
+        self.authority.refresh();
         if !self.may_add_to(first) {
             return Err(self.sealed_refusal(dir));
         }

@@ -7,8 +7,10 @@ use std::sync::Arc;
 use common::{CALLER, Fixture, Mount, READ, State, WRITE, posix};
 use runvault_format::descriptor::How;
 use runvault_format::ids::RunId;
+use runvault_format::note::{Note, text_hash};
 use runvault_store::backend::{Rename, SetTime};
 use runvault_vault::api::{Allocate, SetAttr};
+use runvault_vault::authority::{Last, Until};
 use runvault_vault::seal::{Outcome, Seen, Shown, manifest};
 use runvault_vault::{Error, Posix, runs};
 
@@ -229,12 +231,57 @@ fn a_run_that_was_taken_over_is_sealed_by_who_was_admitted_to_it() {
     Arc::get_mut(&mut fixture.authority).unwrap().admitted = vec![(id, Some(run))];
     assert!(matches!(seal_now(&fixture), Ok(Outcome::Sealed(_))));
     assert_eq!(fixture.reader().get("run/more").unwrap(), b"bytes");
+    // It counts up to where that was ended.
+    fixture.authority.seals.lock().unwrap().clear();
+    let load = |fixture: &Fixture| {
+        let seal = runvault_vault::seal::Seal::load(&fixture.root, &run, &*fixture.authority);
+        seal.map(|seal| seal.hash).map_err(|error| error.to_string())
+    };
+    let hash = load(&fixture).unwrap();
+    for (last, counts) in [((1, Some(hash)), true), ((0, None), false)] {
+        let last = Last { n: last.0, hash: last.1 };
+        let none = Last { n: 0, hash: None };
+        Arc::get_mut(&mut fixture.authority).unwrap().dismissed = Some(Until { run: none, seal: last });
+        assert_eq!(load(&fixture).is_ok(), counts);
+    }
+    assert!(load(&fixture).unwrap_err().contains("was dismissed from the run before"));
     // Whoever knows of no such word refuses the seal.
     fixture.authority.seals.lock().unwrap().clear();
     Arc::get_mut(&mut fixture.authority).unwrap().admitted.clear();
     let refused =
         runvault_vault::seal::Seal::load(&fixture.root, &run, &*fixture.authority).map(drop).unwrap_err();
     assert!(refused.to_string().contains("did not make the run"), "{refused}");
+}
+
+/// What it added before it was dismissed stays, and what it adds after that stands by itself.
+#[test]
+fn a_gateway_that_was_dismissed_adds_no_more() {
+    let mut fixture = Fixture::on_disk();
+    sealed(&fixture);
+    let other = State::new(4);
+    Arc::get_mut(&mut fixture.authority).unwrap().admitted = vec![(other.public().0, None)];
+    let mut added = Vec::new();
+    for part in ["run/Data/first", "run/Data/second"] {
+        let mount = fixture.writer_of(&other);
+        mount.put(part, b"x").unwrap();
+        let open = mount.status().runs.iter().find(|run| run.writing).unwrap().run;
+        seal(&mount, &open);
+        mount.close().unwrap();
+        added.push(open);
+    }
+    let described = runs::read_descriptor(&fixture.root, &added[0], &*fixture.authority).unwrap();
+    let hash = text_hash(Note::parse(&described.note).unwrap().text);
+    let run = Last { n: described.descriptor.seq.unwrap(), hash: Some(hash) };
+    let until = Until { run, seal: Last { n: 0, hash: None } };
+    Arc::get_mut(&mut fixture.authority).unwrap().dismissed = Some(until);
+    let reader = fixture.reader();
+    assert_eq!(reader.list("run/Data").unwrap(), ["1.cbcl", "first"]);
+    let alone = format!("run~{}", &added[1].to_string()[..8]);
+    assert_eq!(reader.list("").unwrap(), ["run", &alone]);
+    assert_eq!(reader.get(&format!("{alone}/Data/second")).unwrap(), b"x");
+    let mount = fixture.writer_of(&other);
+    let refused = mount.put("run/Data/third", b"x").unwrap_err();
+    assert!(matches!(refused, Error::Sealed { .. }), "{refused}");
 }
 
 /// A mount that saw the run while it was open.

@@ -56,6 +56,10 @@ STATE = table(n=INT, vault=HEX32, quorum=U8, custodians=many(CUSTODIAN), epochs=
               readers=READERS)
 
 
+def is_whole(until):
+    return (until["seq"] == 0) == (until["hash"] is None) and (until["seals"] == 0) == (until["seals_hash"] is None)
+
+
 def check_state(state):
     check_custodians(state["quorum"], state["custodians"])
     epochs = state["epochs"]
@@ -73,8 +77,7 @@ def check_state(state):
     for people in ("gateways", "readers"):
         demand(distinct(p["id"] for p in state[people]), "state", f"one of the {people} twice")
     for end in (g["until"] for g in state["gateways"] if g["until"] is not None):
-        whole = (end["seq"] == 0) == (end["hash"] is None) and (end["seals"] == 0) == (end["seals_hash"] is None)
-        demand(whole, "state", "a gateway's end that names no run or seal")
+        demand(is_whole(end), "state", "a gateway's end that names no run or seal")
 
 
 def state_zero(genesis, vault):
@@ -102,7 +105,8 @@ def take_envelopes(zero, data):
 OUTLINE = table(n=INT, quorum=U8, custodians=many(CUSTODIAN), epoch=U32, gateways=GATEWAYS, readers=READERS)
 OPERATION = one_of(
     **{"enrol-gateway": table(gateway=HEX16), "revoke-gateway": table(gateway=HEX16),
-       "admit-gateway": table(gateway=HEX16, run=or_null(HEX16)), "rotate": table(epoch=U32)}
+       "admit-gateway": table(gateway=HEX16, run=or_null(HEX16)),
+       "dismiss-gateway": table(gateway=HEX16, run=or_null(HEX16), until=UNTIL), "rotate": table(epoch=U32)}
 )
 REQUEST = table(vault=HEX32, head=table(n=INT, hash=HEX32), op=OPERATION, reason=clean_text(0, 1024),
                 releases_share=boolean, executor=table(kem=KEM, sign=SIGN), created=time, expires=time,
@@ -119,6 +123,9 @@ def outline(state):
 # 7.4 The audit log
 
 RETIRED = table(vault=HEX32, run=HEX16, gateway=HEX16, seq=INT, run_note=HEX32, prev=or_null(HEX32), time=time)
+REMOVED = table(vault=HEX32, run=HEX16, gateway=HEX16, seq=INT, run_note=HEX32, prev=or_null(HEX32),
+                seal=or_null(table(gateway=HEX16, n=INT, hash=HEX32, prev=or_null(HEX32))), custodian=HEX16,
+                reason=clean_text(0, 1024), time=time)
 HEAD = table(gateway=HEX16, seq=INT, hash=or_null(HEX32), seals=INT, seals_hash=or_null(HEX32))
 LINE = table(n=INT, prev=HEX32, time=time, request=REQUEST,
              result=table(state=or_null(HEX32), runs=many(RETIRED)), heads=many(HEAD),
@@ -195,10 +202,13 @@ def verify_operation(operation, before, state, chain):
     if "revoke-gateway" in operation:
         verify_revocation(operation["revoke-gateway"]["gateway"], before, state, chain)
         return
-    if "admit-gateway" in operation:
-        known = next((g for g in before["gateways"] if g["id"] == operation["admit-gateway"]["gateway"]), None)
+    admission = operation.get("admit-gateway") or operation.get("dismiss-gateway")
+    if admission:
+        known = next((g for g in before["gateways"] if g["id"] == admission["gateway"]), None)
         chain(known is not None, "not enrolled")
         chain(known["until"] is None, "ended before")
+        until = admission.get("until")
+        chain(until is None or is_whole(until), "end of the admission")
         chain(state["epochs"][-1]["made"] == before["epochs"][-1]["made"], "admission")
         chain(outline(state) == expected, "the operation changes something else")
         return
@@ -223,10 +233,10 @@ def verify_revocation(gateway, before, state, chain):
 
 
 def follow(zero, zero_file, log, state_file, line_file=lambda n: None):
-    """The newest state and head of a chain, the state's hash, and who was admitted, as (gateway, run or None).
+    """The newest state and head of a chain, the state's hash, and who was admitted: {(gateway, run or None): until}.
 
     `state_file(n)` and `line_file(n)` give those files, or None."""
-    admitted = set()
+    admitted = {}
     state, head = zero, {"n": 0, "hash": zero["vault"]}
     state_hash = sha256(text("state", zero)).hex()
     if zero_file is not None:
@@ -240,7 +250,11 @@ def follow(zero, zero_file, log, state_file, line_file=lambda n: None):
         head, state_hash = {"n": line["n"], "hash": sha256(data).hex()}, line["result"]["state"]
         admission = line["request"]["op"].get("admit-gateway")
         if admission:
-            admitted.add((admission["gateway"], admission["run"]))
+            admitted[admission["gateway"], admission["run"]] = None
+        end = line["request"]["op"].get("dismiss-gateway")
+        for gateway, run in list(admitted) if end else ():
+            if gateway == end["gateway"] and end["run"] in (None, run) and admitted[gateway, run] is None:
+                admitted[gateway, run] = end["until"]
 
     for data in log.split(b"\n")[:-1]:
         take(data, None)
