@@ -13,8 +13,6 @@ use runvault_tests::tools::{output, printed, root_for, run, runvault, tool};
 use runvault_tests::{Mount, Site};
 use serde_json::Value;
 
-use crate::clock::Clock;
-
 /// What a run may be named by someone who means harm.
 const HOSTILE: &[u8] = b"240101_Mueller_$(touch made)_\x1b[2J\xff\n'\"";
 
@@ -161,16 +159,14 @@ fn a_run_that_gets_stuck_is_told_by_every_way_and_by_its_name_in_one() {
 #[test]
 fn a_program_that_stays_is_ended_with_all_that_it_started() {
     let site = Site::new();
-    let Some(clock) = Clock::new(site.dir()) else { return };
     site.enroll();
     let (program, pid) = (site.dir().join("stays"), site.dir().join("pid"));
     let script =
         format!("#!/bin/sh\nsleep 600 &\necho $! > '{0}.new'\nmv '{0}.new' '{0}'\nwait\n", pid.display());
     fs::write(&program, script).expect("a program");
     fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).expect("its mode");
-    // Its 30 seconds last one and a half.
-    let mount = site.ingest().arg("--exec").arg(&program).args(["--alarm-stuck", "20s", "--alarm-free", "0"]);
-    let mount = clock.hurried(mount, 20).mount();
+    let mount = site.ingest().arg("--exec").arg(&program);
+    let mount = mount.args(["--exec-limit", "1s", "--alarm-stuck", "1s", "--alarm-free", "0"]).mount();
     fs::create_dir(mount.path("run")).expect("a run");
     logged(&mount, "alarm stuck raised: ");
     let started = eventually("the program was not run", || fs::read_to_string(&pid).ok());

@@ -8,19 +8,19 @@ use std::time::Duration;
 
 use runvault_sequencer::{Family, Replay, RunSpec, Size};
 use runvault_tests::tools::{leave_out, printed, run, runvault};
-use runvault_tests::{Mount, MountBuilder, Site};
+use runvault_tests::{Mount, Site};
 
 const DAY: i64 = 24 * 3600;
 
 /// The wall clock of one process, which a file moves.
-pub struct Clock {
+struct Clock {
     library: PathBuf,
     file: PathBuf,
 }
 
 impl Clock {
     /// `None` leaves a test out, and says so: there is no libfaketime.
-    pub fn new(dir: &Path) -> Option<Self> {
+    fn new(dir: &Path) -> Option<Self> {
         let architectures = fs::read_dir("/usr/lib").expect("/usr/lib").flatten();
         let mut libraries = architectures.map(|dir| dir.path().join("faketime/libfaketimeMT.so.1"));
         let Some(library) = libraries.find(|library| library.exists()) else {
@@ -34,20 +34,9 @@ impl Clock {
 
     /// Whole at once: it is read at every question for the time.
     fn is_off_by(&self, seconds: i64) {
-        self.says(&format!("{seconds:+}"));
-    }
-
-    fn says(&self, words: &str) {
         let new = self.file.with_extension("new");
-        fs::write(&new, format!("{words}\n")).expect("a file");
+        fs::write(&new, format!("{seconds:+}\n")).expect("a file");
         fs::rename(new, &self.file).expect("renamed");
-    }
-
-    /// A mount whose clocks, also those that nobody sets, run so many times as fast.
-    pub fn hurried(&self, mount: MountBuilder, times: u32) -> MountBuilder {
-        self.says(&format!("+0 x{times}"));
-        let mount = mount.env("LD_PRELOAD", &self.library).env("NO_FAKE_STAT", "1");
-        mount.env("FAKETIME_TIMESTAMP_FILE", &self.file)
     }
 
     /// A gateway's mount by this clock. Times since boot stay what they are, as on a machine whose clock is set.
