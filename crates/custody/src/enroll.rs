@@ -168,7 +168,7 @@ pub fn dismiss(
 mod tests {
     use super::*;
     use crate::gateways::{self, Enrolled};
-    use crate::settle::{self, Bounds, Newest};
+    use crate::settle::{self, Newest};
     use crate::testing::{custody, enrolled, get, make_run, run_dir, seal, vault};
     use runvault_format::note::{Note, text_hash};
     use runvault_vault::authority::{Admission, Gateway, Last, Until};
@@ -197,14 +197,8 @@ mod tests {
         assert!(refused.contains("end at number 2"), "{refused}");
 
         let until = chain.gateway_key(&id).unwrap().until.unwrap();
-        let newest = settle::newest_of(
-            &root,
-            id,
-            chain.gateway_key(&id).unwrap().sign,
-            Newest::default(),
-            &Bounds::ALL,
-        )
-        .unwrap();
+        let newest =
+            settle::newest_of(&root, id, chain.gateway_key(&id).unwrap().sign, Newest::default()).unwrap();
         assert_eq!((until.run.n, until.seal.n, until.seal.hash), (2, 1, newest.seal.map(|seal| seal.hash)));
         assert!(until.seal.hash.is_some());
 

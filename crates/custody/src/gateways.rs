@@ -7,7 +7,7 @@ use runvault_format::ids::{IdentityId, RunId};
 use runvault_store::backend::Dir;
 
 use crate::chain::Chain;
-use crate::settle::{self, Bounds, Newest};
+use crate::settle::{self, Newest};
 use crate::{Error, Result};
 
 /// A gateway that was ever enrolled.
@@ -32,7 +32,7 @@ pub struct Enrolled {
 pub fn list(root: &Arc<dyn Dir>, chain: &Chain) -> Result<Vec<Enrolled>> {
     let gateways = &chain.state().gateways;
     let keys: HashMap<_, _> = gateways.iter().map(|g| (g.id, g.sign)).collect();
-    let newest = settle::newest(root, &keys, Newest::default(), &Bounds::ALL)?;
+    let newest = settle::newest(root, &keys, Newest::default())?;
     let enrolled = gateways.iter().map(|g| Enrolled {
         label: g.label.clone(),
         id: g.id,

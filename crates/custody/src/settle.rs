@@ -83,54 +83,26 @@ pub(crate) struct Newest {
 }
 
 impl Newest {
-    /// With what a run's directory shows of this gateway, where that is newer, of a run up to number `most`, and its
-    /// signature holds. Notes that do not verify are somebody else's to name: `check` and `scrub` do.
-    fn with(
-        self,
-        run: &RunId,
-        gateway: &IdentityId,
-        key: &VerifyingKey,
-        bounds: &Bounds<'_>,
-        notes: &Notes<'_>,
-    ) -> Self {
-        let head = |note: &Signed<'_, RunDescriptor>| {
-            let seq = note.said.seq.filter(|seq| *seq <= bounds.last_run)?;
+    /// With what a run's directory shows of this gateway, where that is newer and its signature holds. Notes that do not
+    /// verify are somebody else's to name: `check` and `scrub` do.
+    fn with(self, run: &RunId, gateway: &IdentityId, key: &VerifyingKey, notes: &Notes<'_>) -> Self {
+        let newer_run = |known: Option<Head>| {
+            let note = notes.run.as_ref()?;
+            let seq = note.said.seq.filter(|seq| known.is_none_or(|known| *seq > known.seq))?;
             (note.said.signer == *gateway && note.said.run == *run).then_some(())?;
             let text = note.note.verify(gateway, key).ok()?;
             Some(Head { seq, hash: text_hash(&text), run: *run })
         };
-        let newer_run = |known: Option<Head>| {
-            let note = notes.run.as_ref()?;
-            note.said.seq.filter(|seq| known.is_none_or(|known| *seq > known.seq))?;
-            head(note)
-        };
         let newer_seal = |known: Option<SealHead>| {
             let note = notes.seal.as_ref().filter(|note| known.is_none_or(|known| note.said.n > known.n))?;
             (note.said.gateway == *gateway && note.said.run == *run).then_some(())?;
-            let counts = |run: &Signed<'_, RunDescriptor>| match run.said.signer == *gateway {
-                true => head(run).is_some(),
-                false => (bounds.took_over)(&run.note, &run.said),
-            };
-            let of = notes.run.as_ref().filter(|run| counts(run))?;
+            let of = notes.run.as_ref()?;
             (note.said.run_note == text_hash(of.note.text)).then_some(())?;
             let text = note.note.verify(gateway, key).ok()?;
             Some(SealHead { n: note.said.n, hash: text_hash(&text), run: *run })
         };
         Self { run: newer_run(self.run).or(self.run), seal: newer_seal(self.seal).or(self.seal) }
     }
-}
-
-/// What counts as a gateway's.
-pub(crate) struct Bounds<'a> {
-    /// Number of the last of its runs that may.
-    pub(crate) last_run: u64,
-    /// Whether a run of another gateway is genuine, and this one may have sealed it.
-    pub(crate) took_over: &'a dyn Fn(&Note<'_>, &RunDescriptor) -> bool,
-}
-
-impl Bounds<'_> {
-    /// Everything that it signed.
-    pub(crate) const ALL: Bounds<'static> = Bounds { last_run: u64::MAX, took_over: &|_, _| true };
 }
 
 /// A note, and what it says before its signature was verified.
@@ -153,13 +125,11 @@ struct Notes<'a> {
     seal: Option<Signed<'a, SealNote>>,
 }
 
-/// What the store has as the newest of these gateways, within `bounds`, each of which is looked for above what is
-/// `known` of it.
+/// What the store has as the newest of these gateways, each of which is looked for above what is `known` of it.
 pub(crate) fn newest(
     root: &Arc<dyn Dir>,
     keys: &HashMap<IdentityId, VerifyingKey>,
     known: Newest,
-    bounds: &Bounds<'_>,
 ) -> Result<HashMap<IdentityId, Newest>> {
     let mut newest: HashMap<IdentityId, Newest> = keys.keys().map(|id| (*id, known)).collect();
     for run in runs(root)? {
@@ -170,7 +140,7 @@ pub(crate) fn newest(
         };
         for (gateway, key) in keys {
             let of = newest.entry(*gateway).or_default();
-            *of = of.with(&run, gateway, key, bounds, &notes);
+            *of = of.with(&run, gateway, key, &notes);
         }
     }
     Ok(newest)
@@ -182,9 +152,8 @@ pub(crate) fn newest_of(
     gateway: IdentityId,
     key: VerifyingKey,
     known: Newest,
-    bounds: &Bounds<'_>,
 ) -> Result<Newest> {
-    Ok(newest(root, &HashMap::from([(gateway, key)]), known, bounds)?.remove(&gateway).unwrap_or(known))
+    Ok(newest(root, &HashMap::from([(gateway, key)]), known)?.remove(&gateway).unwrap_or(known))
 }
 
 fn read_descriptor(runs: &Arc<dyn Dir>, run: &RunId) -> Result<Option<Vec<u8>>> {

@@ -309,7 +309,7 @@ impl Vault {
     fn take_after(&self, made: Ino, sealed: &Attr) {
         let caller = Caller { uid: sealed.uid, gid: sealed.gid, pid: 0, umask: 0 };
         let gid = sys::is_root().then_some(sealed.gid);
-        let change = SetAttr { mode: Some(sealed.mode & 0o7777), gid, ..SetAttr::NOTHING };
+        let change = SetAttr { mode: Some(sealed.mode & 0o3777), gid, ..SetAttr::NOTHING };
         let acls = || -> Result<()> {
             let known = self.sealed_xattrs(sealed.ino)?;
             for acl in ACLS {

@@ -161,7 +161,8 @@ pub struct ManifestOf {
 /// A run that is taken out of a store leaves a gap that `scrub` names, and machines that have seen it refuse the store
 /// where it was its gateway's newest. For one that goes on purpose, moved to other storage or deleted, or of a gateway
 /// that is lost, this signs a note. It removes nothing: move or remove STORE/runs/ID afterwards. An empty run that this
-/// machine made needs none: remove its folder in the mount.
+/// machine made needs none: remove its folder in the mount. What was added to a run is runs of their own, each with its
+/// id.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
