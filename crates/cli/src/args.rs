@@ -1,6 +1,7 @@
 //! What can be typed: the one source of help texts, man pages and completions.
 
 mod alarms;
+mod custody;
 mod gateway;
 mod keys;
 mod sealing;
@@ -13,10 +14,14 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 pub use alarms::Alarms;
-pub use gateway::{
-    Gateway, GatewayAdmit, GatewayCommand, GatewayDismiss, GatewayEnroll, GatewayList, GatewayRevoke,
+pub use custody::{
+    Approve, Audit, AuditCommand, AuditShow, AuditVerify, Confirm, Custody, CustodyCommand, Direct, Execute,
+    List, Proposal, Propose, Rotate, RunsAndPerson, Show,
 };
-pub use keys::{Custody, CustodyCommand, Fingerprint, Init, Key, KeyCommand, KeyExport, Passwd, Rotate};
+pub use gateway::{
+    Gateway, GatewayAdmit, GatewayCommand, GatewayDismiss, GatewayEnroll, GatewayList, GatewayRevoke, LastOf,
+};
+pub use keys::{Fingerprint, Init, Key, KeyCommand, KeyExport, Keygen, Passwd};
 pub use sealing::{Doctor, ManifestOf, Retire, Runs, Scrub, Seal, Verify};
 pub use who::{Unlock, Who};
 
@@ -65,6 +70,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Init(Init),
+    Keygen(Keygen),
     Key(Key),
     Fingerprint(Fingerprint),
     Mount(Box<Mount>),
@@ -76,6 +82,7 @@ pub enum Command {
     Check(Check),
     Passwd(Passwd),
     Custody(Custody),
+    Audit(Audit),
     Gateway(Gateway),
     Doctor(Doctor),
     Runs(Runs),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use runvault_format::custody_state::GatewayEntry;
 use runvault_format::ids::{IdentityId, RunId};
 use runvault_format::public_key::PublicKey;
 use runvault_format::request::Operation;
@@ -99,6 +100,20 @@ pub fn revoke(
         }))
     })?;
     Ok((chain, cut_off))
+}
+
+/// The gateways as they are once this one's chains have ended where `last` says: what a request says of them.
+///
+/// # Errors
+/// [`Error::NoGateway`]; those of an end that is not clear, as of [`revoke`]; the store's.
+pub fn ended(
+    root: &Arc<dyn Dir>,
+    chain: &Chain,
+    gateway: &IdentityId,
+    last: &LastKnown,
+) -> Result<Vec<GatewayEntry>> {
+    let end = ends::of(root, chain, (gateway, &known(chain, gateway)?.sign), last)?;
+    Ok(next_state::without_gateway(chain, gateway, &end.until).gateways)
 }
 
 /// Lets a gateway add to a run of another one once it is sealed, and seal it; `None`: add to any. Nothing if it may.

@@ -8,6 +8,8 @@ pub mod chain;
 pub mod chains;
 mod claim;
 pub mod clock;
+mod commit;
+pub mod confirm;
 pub mod ends;
 pub mod enroll;
 mod epochs;
@@ -28,6 +30,7 @@ pub mod locks;
 mod next_state;
 pub mod pins;
 pub mod public_file;
+pub mod quorum;
 #[cfg(test)]
 mod races;
 pub mod relock;
