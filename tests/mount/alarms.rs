@@ -157,6 +157,28 @@ fn a_run_that_gets_stuck_is_told_by_every_way_and_by_its_name_in_one() {
 }
 
 #[test]
+fn a_program_that_stays_is_ended_with_all_that_it_started() {
+    let site = Site::new();
+    site.enroll();
+    let (program, pid) = (site.dir().join("stays"), site.dir().join("pid"));
+    let script =
+        format!("#!/bin/sh\nsleep 600 &\necho $! > '{0}.new'\nmv '{0}.new' '{0}'\nwait\n", pid.display());
+    fs::write(&program, script).expect("a program");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).expect("its mode");
+    let mount = site.ingest().arg("--exec").arg(&program);
+    let mount = mount.args(["--exec-limit", "1s", "--alarm-stuck", "1s", "--alarm-free", "0"]).mount();
+    fs::create_dir(mount.path("run")).expect("a run");
+    logged(&mount, "alarm stuck raised: ");
+    let started = eventually("the program was not run", || fs::read_to_string(&pid).ok());
+    let line = logged(&mount, "the alarm program failed, for ");
+    assert!(line.contains("it took too long: it was killed"), "{line}");
+    let stat = PathBuf::from(format!("/proc/{}/stat", started.trim()));
+    let has_ended = || fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z "));
+    eventually("what it started lives on", || has_ended().then_some(()));
+    mount.unmount();
+}
+
+#[test]
 fn a_run_that_lacks_files_is_told_before_its_seal_and_after() {
     let site = Site::new();
     site.enroll();

@@ -99,6 +99,23 @@ fn jumps_seal_no_half_run_and_lose_none() {
     }
 }
 
+#[test]
+fn a_clock_that_is_set_is_an_alarm() {
+    let site = Site::new();
+    let Some(clock) = Clock::new(site.dir()) else { return };
+    site.enroll();
+    let mount = clock.ingest(&site, "quiet=2s");
+    // It is looked at every half second.
+    std::thread::sleep(Duration::from_millis(1200));
+    assert!(!mount.log().contains("alarm clock"), "{}", mount.log());
+    clock.is_off_by(-3600);
+    mount.logged("alarm clock raised: the clock was set by -3", 1);
+    let said =
+        run(Command::new(runvault()).args(["runs", "--json", "--state"]).arg(&site.state).arg(&site.store));
+    assert!(printed(&said).contains("\"alarm\":\"clock\""), "{}", printed(&said));
+    mount.unmount();
+}
+
 /// As `runs` tells its owner.
 fn told(site: &Site, name: &OsStr) -> serde_json::Value {
     let said = run(site.command(&["runs", "--json"]).arg(&site.store)).stdout;

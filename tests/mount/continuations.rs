@@ -34,6 +34,10 @@ fn what_is_added_to_a_sealed_run_is_shown_in_its_folder_and_sealed_by_itself() {
     let analysis = mount.path(&name).join("Analysis/1");
     fs::create_dir_all(&analysis).expect("a folder");
     fs::write(analysis.join("Secondary_Analysis_Complete.txt"), "done").expect("a file");
+    // A name that was sealed, which the gateway cannot know.
+    fs::write(mount.path(&name).join("RunInfo.xml"), "another").expect("a file");
+    let added = counted(&site);
+    assert_eq!((&added["files"], &added["bytes"]), (&2.into(), &11.into()), "its own alone: {added}");
     seal(&site, &name);
     mount.unmount();
 
@@ -75,6 +79,9 @@ fn what_is_added_to_a_sealed_run_is_shown_in_its_folder_and_sealed_by_itself() {
     // All of it is verified by one name, and by sha256sum(1) in a mount.
     let verified = run(site.command(&["verify"]).arg(&site.store).arg(&name));
     assert_eq!(printed(&verified).matches("is as gateway").count(), 3, "{}", printed(&verified));
+    let hidden: Vec<_> =
+        printed(&verified).lines().filter(|line| line.contains("is not shown")).map(str::to_owned).collect();
+    assert!(hidden.len() == 1 && hidden[0].starts_with("RunInfo.xml: that of run "), "{hidden:?}");
     let sums = run(site.command(&["manifest", "--sha256sums"]).arg(&site.store).arg(&name)).stdout;
     let text = String::from_utf8_lossy(&sums).into_owned();
     assert!(text.contains("  Analysis/2/sample.vcf\n") && text.contains("  RunInfo.xml\n"), "{text}");
@@ -92,15 +99,19 @@ fn what_is_added_to_a_sealed_run_is_shown_in_its_folder_and_sealed_by_itself() {
     assert!(printed(&scrubbed).contains("3 sealed runs as signed"), "{}", printed(&scrubbed));
 }
 
-/// The run that is not sealed.
-fn open_part(site: &Site) -> String {
+/// The run that is not sealed, as its owner sees it.
+fn counted(site: &Site) -> serde_json::Value {
     let said = run(site.command(&["runs", "--json"]).arg(&site.store)).stdout;
     let said = String::from_utf8(said).expect("UTF-8");
     let runs = said.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"));
     let open: Vec<_> = runs.filter(|run| run["state"] != "sealed").collect();
     assert_eq!(open.len(), 1, "{open:?}");
     assert!(open[0]["continues"].is_string(), "{open:?}");
-    open[0]["run"].as_str().expect("an id").to_owned()
+    open[0].clone()
+}
+
+fn open_part(site: &Site) -> String {
+    counted(site)["run"].as_str().expect("an id").to_owned()
 }
 
 /// A machine is gone, and with it the gateway that could seal its runs.

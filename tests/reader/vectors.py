@@ -13,7 +13,7 @@ from sections.conventions import Refusal, demand, sha256
 from sections.suite import XWing, open_envelope
 from sections.texts import Note, parse_text, parse_vault_json, table
 from sections.identities import HEX32, INT, Identity, LABEL, U32, open_key_file, parse_public_key_file
-from sections.custody import RETIRED, follow, open_epochs, parse_genesis, share_hash, state_zero
+from sections.custody import REMOVED, RETIRED, follow, open_epochs, parse_genesis, share_hash, state_zero
 from sections.runs import RunKeys, keys_of, parse_run_text, parts_of, verify_run
 from sections.files import DIRECTORY, FILE, File, open_chunk, open_copy, parse_clear, stored_size
 from sections.seals import parse_digests, parse_manifest, parse_pins, parse_seal_text
@@ -140,7 +140,7 @@ def runs(v):
 
 
 def continuations(v):
-    admitted = {(gateway, run or None) for gateway, run in v["admitted"]}
+    admitted = {(gateway, run or None): until for gateway, run, until in v["admitted"]}
     return {"groups": parts_of(v["runs"], admitted)}
 
 
@@ -158,6 +158,9 @@ def texts(v):
         fields = table(holder=LABEL, host=HEX32, boot=LABEL, pid=U32, start=INT, seq=INT)
         lease = parse_text("lease", text, fields, 4096)
         return {"holder": lease["holder"], "seq": lease["seq"]}
+    if v["what"] == "removed":
+        removed = parse_text("removed", text, REMOVED)
+        return {"run": removed["run"], "seq": removed["seq"], "seal": removed["seal"] and removed["seal"]["n"]}
     retired = parse_text("retired", text, RETIRED)
     return {"run": retired["run"], "seq": retired["seq"]}
 
@@ -170,7 +173,8 @@ def custody(v):
     epochs = open_epochs([Identity(un(seed)) for seed in v["seeds"]], state)
     return {"vault": vault.hex(), "head": head, "state": state_hash,
             "epochs": [key.seed.hex() for key in epochs.values()],
-            "admitted": sorted([gateway, run or ""] for gateway, run in admitted)}
+            "admitted": [[gateway, run or "", admitted[gateway, run or None]]
+                         for gateway, run in sorted((gateway, run or "") for gateway, run in admitted)]}
 
 
 def quorum(v):

@@ -18,9 +18,11 @@ pub use custody::{
     Approve, Audit, AuditCommand, AuditShow, AuditVerify, Confirm, Custody, CustodyCommand, Direct, Execute,
     List, Proposal, Propose, Rotate, RunsAndPerson, Show,
 };
-pub use gateway::{Gateway, GatewayAdmit, GatewayCommand, GatewayEnroll, GatewayList, GatewayRevoke};
+pub use gateway::{
+    Gateway, GatewayAdmit, GatewayCommand, GatewayDismiss, GatewayEnroll, GatewayList, GatewayRevoke, LastOf,
+};
 pub use keys::{Fingerprint, Init, Key, KeyCommand, KeyExport, Keygen, Passwd};
-pub use sealing::{Doctor, ManifestOf, Runs, Scrub, Seal, Verify};
+pub use sealing::{Doctor, ManifestOf, Retire, Runs, Scrub, Seal, Verify};
 pub use who::{Unlock, Who};
 
 /// What each exit code means: the man pages' EXIT STATUS.
@@ -89,6 +91,7 @@ pub enum Command {
     Scrub(Scrub),
     Manifest(ManifestOf),
     Takeover(Takeover),
+    Retire(Retire),
     Demo(Demo),
     Completions(Completions),
     Man(Man),
@@ -123,8 +126,8 @@ pub struct Mount {
     pub foreground: bool,
     /// Mount options as in fstab: ro, rw, `[no]atime`, nodiratime, noexec, nosuid, nodev, allow_other,
     /// uid=, gid=, umask= (read-only mounts), and this command's own without their dashes: identity=,
-    /// passphrase-file=, state=, run-depth=, log=, ingest, seal=, quiet=, drained=, abandoned=,
-    /// seal-limit=, no-resume-key, exec=, metrics=, alarm-stuck= and the other alarms
+    /// passphrase-file=, passphrase-fd=, allow-readable-secret, state=, run-depth=, log=, ingest, seal=, quiet=,
+    /// drained=, abandoned=, seal-limit=, no-resume-key, exec=, metrics=, alarm-stuck= and the other alarms
     #[arg(short = 'o', value_name = "OPTIONS", value_delimiter = ',')]
     pub options: Vec<String>,
     /// Write nothing to the store; any number of these at a time
@@ -135,6 +138,7 @@ pub struct Mount {
     #[arg(long, conflicts_with_all = ["read_only", "identity", "passphrase_file", "passphrase_fd"])]
     pub ingest: bool,
     /// With --ingest: seal runs by themselves when their markers say that they are over (auto), or not (hand)
+    /// [default: auto]
     #[arg(long, value_name = "WHEN", requires = "ingest")]
     pub seal: Option<SealWhen>,
     /// How long a run must have been quiet after its end before it is sealed [default: 30m]

@@ -120,6 +120,8 @@ fn of_custody(error: &runvault_custody::Error) -> Exit {
         | E::Forked { .. }
         | E::CutShort { .. }
         | E::RolledBack { .. }
+        | E::OneNumber { .. }
+        | E::LooseSeal { .. }
         | E::RunGone { .. } => Exit::Damaged,
         E::Busy { .. } | E::ChangedMeanwhile | E::LockChanged => Exit::Busy,
         E::Vault(error) => of_vault(error),

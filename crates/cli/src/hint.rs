@@ -64,6 +64,17 @@ fn of_custody(error: &Custody) -> Option<String> {
             "the store is older than this machine has seen it, or another one: put the newest custody/ back".into()
         }
         Custody::RunGone { .. } => "the store is older than this machine has seen it: put the run back".into(),
+        Custody::OneNumber { what, .. } => format!(
+            "find out which is genuine (runvault runs --json STORE has begun and sealed), and name its run: --last-{what} ID"
+        ),
+        Custody::LooseSeal { .. } => {
+            "name the last seal that is genuine, by its number or its run's id: --last-seal. Where only runs were moved away\n\
+             it is this one; where that run was not sealed when the key was lost, it is the one before"
+                .into()
+        }
+        Custody::NotThere { .. } => {
+            "runvault runs --json STORE lists runs, with their seals' numbers (n); scrub names gaps".into()
+        }
         Custody::ChangedMeanwhile => "run the same command again".into(),
         Custody::LockChanged => "open the key with the other new passphrase, then run the same command again if need be".into(),
         Custody::Busy { mountpoint: Some(at), .. } => format!(
@@ -194,7 +205,8 @@ fn of_vault(error: &Vault) -> Option<String> {
         )),
         Vault::NotMaker { run, .. } => Some(format!(
             "the owner lets this machine seal it: runvault gateway admit STORE NAME {run}, which takeover does by itself.\n\
-             To have the space back, remove what is in it: the empty folder stays"
+             To have the space back, remove what is in it; for the empty folder the owner says that it may go:\n\
+             runvault retire STORE {run}"
         )),
         Vault::Damaged { object, .. } => Some(of_damaged(object).unwrap_or_else(|| RUN_DAMAGED.into())),
         Vault::Newer { .. } => Some(NEWER.into()),

@@ -331,6 +331,27 @@ mod tests {
     }
 
     #[test]
+    fn help_lists_every_option() {
+        use clap::CommandFactory;
+        let mut cli = Cli::command();
+        let mount = cli.find_subcommand_mut("mount").unwrap();
+        let option = mount.get_opts().find(|arg| arg.get_short() == Some('o')).unwrap();
+        let help = option.get_help().unwrap().to_string();
+        let source = include_str!("mount_options.rs");
+        let known = source.split("fn apply(").nth(1).unwrap().split("\n}\n").next().unwrap();
+        let names: Vec<_> = known
+            .lines()
+            .filter_map(|line| line.trim_start().strip_prefix("(\"")?.split_once('"'))
+            .filter(|(name, rest)| !name.starts_with("alarm-") && !rest.starts_with(" | "))
+            .map(|(name, rest)| format!("{name}{}", if rest.starts_with(", Some") { "=" } else { "" }))
+            .collect();
+        assert!(names.len() >= 20, "{names:?}");
+        for name in names {
+            assert!(help.split([' ', ',', '\n']).any(|word| word == name), "{name}: {help}");
+        }
+    }
+
+    #[test]
     fn alarms_are_asked_for_in_fstab_too() {
         let o = of("ingest,exec,exec=/a,metrics=/m.prom,alarm-stuck=2h,alarm-free=5").unwrap();
         assert_eq!(o.kernel, ["exec"], "mount(8)'s own");

@@ -96,7 +96,9 @@ impl Look<'_> {
         name: &[u8],
         adds: bool,
     ) -> Result<()> {
-        let path = vault_path(Path::new(std::ffi::OsStr::from_bytes(name)))?;
+        // By itself: of what adds to a sealed run, not the whole folder.
+        let path = self.vault.path_of(&status.run).unwrap_or_else(|| name.to_vec());
+        let path = vault_path(Path::new(std::ffi::OsStr::from_bytes(&path)))?;
         let tree = InVault::new(self.vault, self.store);
         let found = Found::below(&tree, &path)?;
         let held = self.held.iter().find(|held| held.run == status.run);

@@ -135,7 +135,127 @@ fn a_gateway_whose_numbers_have_gaps_is_ended_where_a_person_says() {
     scratch.run(&revoke).refused(4, "run number 2 is missing").refused(4, "--last-run N");
     let ended = scratch.run(&[&revoke[..], &["--last-run", "1", "--json"]].concat()).done().out();
     let ended: serde_json::Value = serde_json::from_str(&ended).unwrap();
-    assert_eq!(ended["last_run"], 1);
+    assert_eq!((&ended["last_run"], &ended["last_seal"]), (&1.into(), &0.into()));
+    let third = numbered(3).file_name().unwrap().to_str().unwrap().to_owned();
+    assert_eq!(ended["cut_off"], serde_json::json!({ "runs": [third], "seals": [] }));
     let listed = scratch.run(&["ls", "store", "--identity", "owner.key"]);
     assert!(listed.refused(4, "end at number 1").out().contains("one"), "{}", listed.all());
+}
+
+/// Who copied the state folder makes a run of the same number as the machine itself.
+#[test]
+fn of_two_runs_of_one_number_the_owner_names_the_genuine_one() {
+    let scratch = Scratch::new();
+    let store = scratch.vault();
+    let put = |run: &str, state: &str, store: &str| {
+        scratch.folder(run);
+        let state = scratch.path(state);
+        let to = format!("{store}:/");
+        scratch.run(&["cp", "-r", "--identity", "owner.key", "--state", text(&state), run, &to]).done();
+    };
+    put("one", "state", "store");
+    for (from, to) in [("state", "stolen"), ("store", "copied")] {
+        let copied =
+            std::process::Command::new("cp").arg("-a").arg(scratch.path(from)).arg(scratch.path(to)).status();
+        assert!(copied.unwrap().success());
+    }
+    put("two", "state", "store");
+    put("forged", "stolen", "copied");
+    for run in std::fs::read_dir(scratch.path("copied/runs")).unwrap().map(|run| run.unwrap()) {
+        let planted = store.join("runs").join(run.file_name());
+        if !planted.exists() {
+            std::fs::rename(run.path(), planted).unwrap();
+        }
+    }
+    let id = |name: &str| {
+        let said = scratch.run(&["runs", "--json", "--identity", "owner.key", "store"]).done().out();
+        let mut runs = said.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        runs.find(|run| run["name"] == name).unwrap()["run"].as_str().unwrap().to_owned()
+    };
+    let gateway = scratch.run(&["gateway", "list", "store", "--json"]).done().out();
+    let gateway: serde_json::Value = serde_json::from_str(&gateway).unwrap();
+    let revoke =
+        ["gateway", "revoke", "--identity", "owner.key", "store", gateway["gateway"].as_str().unwrap()];
+    scratch.run(&revoke).refused(4, "2 runs bear the number 2");
+    let refused = scratch.run(&[&revoke[..], &["--last-run", "2"]].concat());
+    refused.refused(4, &id("two")).refused(4, &id("forged")).refused(4, "--last-run ID");
+    let forged = id("forged");
+    let ended = scratch.run(&[&revoke[..], &["--last-run", &id("two")]].concat()).done().out();
+    assert!(ended.contains("up to number 2") && ended.contains(&format!("run {forged}")), "{ended}");
+    let listed = scratch.run(&["ls", "store", "--identity", "owner.key"]);
+    assert_eq!(listed.refused(4, "it is not the run number 2").out(), "one\ntwo\n");
+    assert!(store.join("runs").join(forged).exists(), "nothing is removed");
+}
+
+#[test]
+fn a_machine_that_was_admitted_is_dismissed() {
+    let scratch = Scratch::new();
+    scratch.vault();
+    scratch.folder("run");
+    for file in ["one", "two", "three"] {
+        scratch.secret(file, "result");
+    }
+    let other = scratch.path("other");
+    let owner = ["--identity", "owner.key"];
+    let with = |args: &[&str], more: &[&str]| scratch.run(&[args, &owner[..], more].concat());
+    with(&["cp", "-r", "run", "store:/"], &[]).done();
+    scratch.run(&["seal", "store", "run"]).done();
+    let add = |file: &str| with(&["cp", file, "store:/run/"], &["--state", text(&other)]);
+    add("one").refused(1, "it can be read, and no more");
+    let objects = |args: &[&str]| {
+        let said = with(args, &["--json"]).done().out();
+        said.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<serde_json::Value>>()
+    };
+    let id = objects(&["gateway", "list", "store"])[1]["gateway"].as_str().unwrap().to_owned();
+    with(&["gateway", "admit", "store", &id], &[]).done();
+    with(&["gateway", "admit", "store", &id, "run"], &[]).done();
+    assert_eq!(objects(&["gateway", "list", "store"])[1]["admitted"].as_array().unwrap().len(), 2);
+    add("one").done();
+    let open = objects(&["runs", "store"]).into_iter().find(|run| run["state"] != "sealed").unwrap();
+    assert_eq!((&open["files"], &open["bytes"]), (&1.into(), &6.into()));
+    let open = open["run"].as_str().unwrap();
+    scratch.run(&["seal", "store", open, "--state", text(&other)]).done();
+    let ended = &objects(&["gateway", "dismiss", "store", &id, "run"])[0];
+    assert_eq!((&ended["already"], &ended["admitted"]), (&false.into(), &serde_json::json!([null])));
+    add("two").done();
+    let ended = with(&["gateway", "dismiss", "store", &id], &[]);
+    assert!(ended.done().out().contains("is dismissed: it may add to its own runs alone"), "{}", ended.all());
+    let again = with(&["gateway", "dismiss", "store", &id], &[]);
+    assert!(again.done().out().contains("was not admitted to that"), "{}", again.all());
+    let listed = with(&["ls", "store", "run"], &[]);
+    assert_eq!(listed.done().out(), "one\ntwo\n", "what it added before stays");
+    let open = objects(&["runs", "store"]).into_iter().find(|run| run["state"] != "sealed").unwrap();
+    scratch.run(&["seal", "store", open["run"].as_str().unwrap(), "--state", text(&other)]).done();
+    add("three").refused(1, "it can be read, and no more");
+}
+
+/// Whose key was stolen, and with it the word of the gateway, cannot make a sealed run be forgotten.
+#[test]
+fn a_sealed_run_goes_by_its_owners_word_alone() {
+    let scratch = Scratch::new();
+    let store = scratch.vault();
+    scratch.folder("run");
+    scratch.run(&["cp", "-r", "--identity", "owner.key", "run", "store:/"]).done();
+    scratch.run(&["seal", "store", "run"]).done();
+    let ls = ["ls", "store", "--identity", "owner.key"];
+    scratch.run(&ls).done();
+    let retired = ["retire", "store", "run", "--identity", "owner.key", "--json", "--reason", "to tape"];
+    let said: serde_json::Value = serde_json::from_str(&scratch.run(&retired).done().out()).unwrap();
+    assert_eq!((&said["seq"], &said["seal"]), (&1.into(), &1.into()));
+    assert_eq!(scratch.run(&ls).done().out(), "run\n", "nothing was removed");
+    let run = said["run"].as_str().unwrap();
+    let note = store.join("retired").join(run);
+    assert!(std::fs::read_to_string(&note).unwrap().contains("\"reason\":\"to tape\""));
+    std::fs::rename(store.join("runs").join(run), scratch.path("tape")).unwrap();
+    assert_eq!(scratch.run(&ls).done().out(), "");
+    scratch.run(&["scrub", "store"]).done();
+    // Without the note both are missed.
+    std::fs::rename(&note, scratch.path("note")).unwrap();
+    scratch.run(&ls).refused(4, "gone; this machine has seen it").refused(4, "runvault retire");
+    scratch.run(&["scrub", "store"]).refused(4, "gone; this machine has seen it");
+    // It is back, and hollow.
+    std::fs::rename(scratch.path("tape"), store.join("runs").join(run)).unwrap();
+    std::fs::write(store.join("runs").join(run).join("run.json"), "").unwrap();
+    scratch.run(&ls).refused(4, "gone; this machine has seen it");
+    scratch.run(&["status", "store"]).refused(4, "gone; this machine has seen it");
 }

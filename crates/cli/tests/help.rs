@@ -6,7 +6,7 @@ use std::path::Path;
 
 use common::Scratch;
 
-const COMMANDS: [&[&str]; 56] = [
+const COMMANDS: [&[&str]; 58] = [
     &["init"],
     &["keygen"],
     &["key"],
@@ -50,6 +50,7 @@ const COMMANDS: [&[&str]; 56] = [
     &["audit", "verify"],
     &["gateway"],
     &["gateway", "admit"],
+    &["gateway", "dismiss"],
     &["gateway", "enroll"],
     &["gateway", "list"],
     &["gateway", "revoke"],
@@ -60,6 +61,7 @@ const COMMANDS: [&[&str]; 56] = [
     &["scrub"],
     &["manifest"],
     &["takeover"],
+    &["retire"],
     &["demo"],
     &["completions"],
     &["man"],

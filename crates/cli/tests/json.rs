@@ -55,6 +55,7 @@ fn every_command_that_has_it_prints_an_object_a_line() {
         ("custody confirm store --identity bob.key --json", "epoch"),
         ("audit show store --json", "lines"),
         ("audit verify store --json", "head"),
+        ("retire store run --json --passphrase-file new.txt", "seal"),
     ] {
         let printed = objects(&scratch, command);
         assert!(printed.last().is_some_and(|last| last.get(field).is_some()), "{command}: {printed:?}");
@@ -81,6 +82,7 @@ fn every_command_that_has_it_prints_an_object_a_line() {
         "custody grant",
         "audit show",
         "gateway admit",
+        "gateway dismiss",
         "gateway enroll",
         "gateway list",
         "gateway revoke",
@@ -91,6 +93,7 @@ fn every_command_that_has_it_prints_an_object_a_line() {
         "scrub",
         "manifest",
         "takeover",
+        "retire",
         "demo",
         "completions",
         "man",

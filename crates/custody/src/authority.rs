@@ -11,7 +11,7 @@ use runvault_format::envelope_file::{self, EnvelopeName};
 use runvault_format::ids::{IdentityId, RunId, VaultId};
 use runvault_format::keys::RunKey;
 use runvault_store::backend::Dir;
-use runvault_vault::authority::{Authority, EnvelopeFile, GatewayKey, Sealed};
+use runvault_vault::authority::{Admission, Authority, EnvelopeFile, GatewayKey, Sealed};
 use runvault_vault::{Damage, Error as VaultError};
 
 use crate::chain::{Chain, Mark};
@@ -221,11 +221,12 @@ impl Authority for Acting {
         })
     }
 
-    fn is_admitted(&self, gateway: &IdentityId, run: Option<&RunId>) -> bool {
-        self.chain().is_admitted(gateway, run) || {
+    fn admission(&self, gateway: &IdentityId, run: Option<&RunId>) -> Option<Admission> {
+        let known = self.chain().admission(gateway, run);
+        known.or_else(|| {
             self.refresh();
-            self.chain().is_admitted(gateway, run)
-        }
+            self.chain().admission(gateway, run)
+        })
     }
 
     fn envelope_names(&self) -> Vec<String> {

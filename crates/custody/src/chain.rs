@@ -11,16 +11,17 @@ mod tests;
 
 pub(crate) use self::load::Mark;
 
-use std::collections::HashSet;
+use std::collections::BTreeMap;
 
 use runvault_crypto::envelope::KemPublic;
 use runvault_format::audit_entry::Line;
-use runvault_format::custody_state::{Epoch, GatewayEntry, ReaderEntry, State};
+use runvault_format::custody_state::{self, Epoch, GatewayEntry, ReaderEntry, State};
 use runvault_format::ids::{Digest, IdentityId, RunId, VaultId};
+use runvault_format::operation::Operation;
 use runvault_format::public_key::PublicKey;
 pub use runvault_format::request::Head;
 use runvault_format::words;
-use runvault_vault::authority::{GatewayKey, Last, StateRef, Until};
+use runvault_vault::authority::{Admission, GatewayKey, Last, StateRef, Until};
 
 /// A chain whose every line and state was verified. Only [`Chain::load`] makes one.
 #[derive(Clone, Debug)]
@@ -34,8 +35,8 @@ pub struct Chain {
     state_hash: Digest,
     /// The state's last epoch.
     current: Epoch,
-    /// Gateways that do what only the maker of a run may; `None`: add to any run.
-    admitted: HashSet<(IdentityId, Option<RunId>)>,
+    /// Gateways that do what only the maker of a run may, and where that was ended; `None`: add to any run.
+    admitted: BTreeMap<(IdentityId, Option<RunId>), Option<Until>>,
 }
 
 impl Chain {
@@ -101,16 +102,38 @@ impl Chain {
     /// An enrolled gateway, and up to where its chains count if they were ended.
     pub fn gateway_key(&self, id: &IdentityId) -> Option<GatewayKey> {
         let gateway = self.state.gateway(id)?;
-        let until = gateway.until.as_ref().map(|until| Until {
-            run: Last { n: until.seq, hash: until.hash },
-            seal: Last { n: until.seals, hash: until.seals_hash },
-        });
+        let until = gateway.until.as_ref().map(until_of);
         Some(GatewayKey { sign: gateway.sign, until })
     }
 
-    /// Whether a gateway was admitted to a run of another one; `None`: to add to any.
+    /// That a gateway was admitted to a run of another one; `None`: to add to any.
+    pub fn admission(&self, gateway: &IdentityId, run: Option<&RunId>) -> Option<Admission> {
+        self.admitted.get(&(*gateway, run.copied())).map(|until| Admission { until: *until })
+    }
+
+    /// Whether that was not ended.
     pub fn is_admitted(&self, gateway: &IdentityId, run: Option<&RunId>) -> bool {
-        self.admitted.contains(&(*gateway, run.copied()))
+        self.admission(gateway, run).is_some_and(|admission| admission.until.is_none())
+    }
+
+    /// What a gateway is admitted to: to every run before single ones.
+    pub fn admissions(&self, gateway: &IdentityId) -> Vec<Option<RunId>> {
+        let all = self.admitted.iter().filter(|((of, _), until)| of == gateway && until.is_none());
+        all.map(|((_, run), _)| *run).collect()
+    }
+
+    /// What a line of the log says of admissions.
+    fn admit_or_dismiss(&mut self, op: &Operation) {
+        match op {
+            Operation::AdmitGateway { gateway, run } => _ = self.admitted.insert((*gateway, *run), None),
+            Operation::DismissGateway { gateway, run, until } => {
+                let meant =
+                    |of: &IdentityId, to: &Option<RunId>| of == gateway && (run.is_none() || to == run);
+                let open = self.admitted.iter_mut().filter(|((of, to), end)| end.is_none() && meant(of, to));
+                open.for_each(|(_, end)| *end = Some(until_of(until)));
+            }
+            _ => {}
+        }
     }
 
     /// Number and hash of the newest state.
@@ -165,5 +188,12 @@ impl Chain {
     /// The audit log as it was read.
     pub(crate) fn log(&self) -> &[u8] {
         &self.log
+    }
+}
+
+fn until_of(until: &custody_state::Until) -> Until {
+    Until {
+        run: Last { n: until.seq, hash: until.hash },
+        seal: Last { n: until.seals, hash: until.seals_hash },
     }
 }

@@ -10,11 +10,13 @@ use runvault_crypto::signature::VerifyingKey;
 use runvault_format::descriptor::RunDescriptor;
 use runvault_format::ids::{Digest, IdentityId, RunId};
 use runvault_format::note::{Note, text_hash};
+use runvault_format::removed::Removed;
 use runvault_format::seal_note::SealNote;
 use runvault_store::backend::Dir;
 
 use crate::chain::Chain;
 use crate::layout::{self, RETIRED};
+use crate::retired::{self, Gone};
 use crate::{Result, settle};
 
 /// Something that a gateway signed and that is not as its chain says.
@@ -61,7 +63,7 @@ pub fn gaps(root: &Arc<dyn Dir>, chain: &Chain) -> Result<Vec<Gap>> {
             take_seal(&mut chains, &keys, &run, &note);
         }
     }
-    take_retired(root, &mut chains, &keys)?;
+    take_retired(root, chain, &mut chains)?;
     let mut found = Vec::new();
     for gateway in gateways {
         let Some(chains) = chains.get(&gateway.id) else { continue };
@@ -142,25 +144,31 @@ fn take_seal(
     }
 }
 
-/// A gateway's note on a run that it removed itself keeps its place in the chain.
-fn take_retired(
-    root: &Arc<dyn Dir>,
-    chains: &mut HashMap<IdentityId, Chains>,
-    keys: &HashMap<IdentityId, VerifyingKey>,
-) -> Result<()> {
+/// A note on a run that is gone keeps its place in the chain; the owner's that of its seal too.
+fn take_retired(root: &Arc<dyn Dir>, chain: &Chain, chains: &mut HashMap<IdentityId, Chains>) -> Result<()> {
     if !layout::exists(root, RETIRED, RETIRED)? {
         return Ok(());
     }
-    let retired = layout::open_dir(root, RETIRED, RETIRED)?;
-    for name in layout::names(&retired, RETIRED)? {
+    // A run on its way out has both.
+    let put = |links: &mut Vec<Link>, hash, prev| {
+        if !links.iter().any(|link| link.hash == hash) {
+            links.push(Link { hash, prev });
+        }
+    };
+    for name in layout::names(&layout::open_dir(root, RETIRED, RETIRED)?, RETIRED)? {
         let Some(run) = std::str::from_utf8(&name).ok().and_then(|name| name.parse().ok()) else { continue };
-        if let Some(said) = settle::retired_note(root, &run, |id| keys.get(id).copied())? {
-            let links = &mut chains.entry(said.gateway).or_default().runs;
-            let links = links.entry(said.seq).or_default();
-            // A run on its way out has both.
-            if !links.iter().any(|link| link.hash == said.run_note) {
-                links.push(Link { hash: said.run_note, prev: said.prev });
-            }
+        let Some(gone) = retired::read(root, chain, &run)? else { continue };
+        let (gateway, seq, prev) = match &gone {
+            Gone::ByMaker(said) => (said.gateway, said.seq, said.prev),
+            Gone::ByOwner(said) => (said.gateway, said.seq, said.prev),
+        };
+        put(chains.entry(gateway).or_default().runs.entry(seq).or_default(), gone.run_note(), prev);
+        if let Gone::ByOwner(Removed { seal: Some(seal), .. }) = &gone {
+            put(
+                chains.entry(seal.gateway).or_default().seals.entry(seal.n).or_default(),
+                seal.hash,
+                seal.prev,
+            );
         }
     }
     Ok(())

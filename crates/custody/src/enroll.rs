@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use runvault_format::custody_state::GatewayEntry;
-use runvault_format::descriptor::RunDescriptor;
 use runvault_format::ids::{IdentityId, RunId};
-use runvault_format::note::Note;
 use runvault_format::public_key::PublicKey;
 use runvault_format::request::Operation;
 use runvault_store::backend::Dir;
@@ -13,11 +11,11 @@ use runvault_vault::authority::GatewayKey;
 
 use crate::authority::check_bound;
 use crate::chain::Chain;
+use crate::ends::{CutOff, LastKnown};
 use crate::epochs::wrong_key;
 use crate::execute::{Act, execute};
 use crate::identity::Identity;
-use crate::settle::{self, Bounds, Newest};
-use crate::{Error, Result, next_state};
+use crate::{Error, Result, ends, next_state};
 
 /// Why a gateway that no state names writes nothing.
 pub(crate) fn not_enrolled(gateway: &IdentityId) -> Error {
@@ -61,7 +59,7 @@ pub(crate) fn is_sole_custodian(chain: &Chain, owner: &Identity) -> bool {
     chain.quorum().0 == 1 && require_custodian(chain, owner).is_ok()
 }
 
-fn require_custodian(chain: &Chain, owner: &Identity) -> Result<()> {
+pub(crate) fn require_custodian(chain: &Chain, owner: &Identity) -> Result<()> {
     check_bound(chain, owner)?;
     let known = chain.custodians().iter().any(|(_, id)| *id == owner.id());
     if known { Ok(()) } else { Err(wrong_key(chain, owner)) }
@@ -71,63 +69,51 @@ fn known(chain: &Chain, gateway: &IdentityId) -> Result<GatewayKey> {
     chain.gateway_key(gateway).ok_or_else(|| Error::NoGateway(gateway.to_string()))
 }
 
-/// Ends a gateway's chains with the newest run, up to number `last_run`, and the newest seal that the store has of it.
-/// Nothing if they have ended.
+/// Ends a gateway's chains where `last` says, and gives what the store has of it that no longer counts. Nothing if they
+/// have ended.
 ///
 /// # Errors
-/// [`Error::WrongKey`], [`Error::NeedsQuorum`], [`Error::NoGateway`], [`Error::ChangedMeanwhile`]; the store's.
+/// [`Error::WrongKey`], [`Error::NeedsQuorum`], [`Error::NoGateway`], [`Error::ChangedMeanwhile`]; those where the end
+/// is not clear, [`Error::OneNumber`], [`Error::LooseSeal`], [`Error::NotThere`]; the store's.
 pub fn revoke(
     root: &Arc<dyn Dir>,
     chain: &Chain,
     owner: &Identity,
     gateway: &IdentityId,
-    last_run: Option<u64>,
+    last: &LastKnown,
     reason: &str,
-) -> Result<Chain> {
+) -> Result<(Chain, CutOff)> {
     require_custodian(chain, owner)?;
-    execute(root, chain, owner, |chain| {
+    let mut cut_off = CutOff::default();
+    let chain = execute(root, chain, owner, |chain| {
         let known = known(chain, gateway)?;
         if known.until.is_some() {
             return Ok(None);
         }
-        let last = last_of(root, chain, gateway, last_run)?;
+        let end = ends::of(root, chain, (gateway, &known.sign), last)?;
+        cut_off = end.cut_off;
         Ok(Some(Act {
             op: Operation::RevokeGateway { gateway: *gateway },
             reason,
             share: None,
-            state: next_state::without_gateway(chain, gateway, last),
+            state: next_state::without_gateway(chain, gateway, &end.until),
         }))
-    })
+    })?;
+    Ok((chain, cut_off))
 }
 
-/// The gateways as they are once this one's chains have ended with the newest run, up to number `last_run`, and the
-/// newest seal that the store has of it: what a request says of them.
+/// The gateways as they are once this one's chains have ended where `last` says: what a request says of them.
 ///
 /// # Errors
-/// [`Error::NoGateway`]; the store's.
+/// [`Error::NoGateway`]; those of an end that is not clear, as of [`revoke`]; the store's.
 pub fn ended(
     root: &Arc<dyn Dir>,
     chain: &Chain,
     gateway: &IdentityId,
-    last_run: Option<u64>,
+    last: &LastKnown,
 ) -> Result<Vec<GatewayEntry>> {
-    let last = last_of(root, chain, gateway, last_run)?;
-    Ok(next_state::without_gateway(chain, gateway, last).gateways)
-}
-
-fn last_of(
-    root: &Arc<dyn Dir>,
-    chain: &Chain,
-    gateway: &IdentityId,
-    last_run: Option<u64>,
-) -> Result<Newest> {
-    let took_over = |note: &Note<'_>, run: &RunDescriptor| {
-        let maker = chain.gateway_key(&run.signer);
-        let genuine = maker.is_some_and(|maker| note.verify(&run.signer, &maker.sign).is_ok());
-        genuine && chain.is_admitted(gateway, Some(&run.run))
-    };
-    let bounds = Bounds { last_run: last_run.unwrap_or(u64::MAX), took_over: &took_over };
-    settle::newest_of(root, *gateway, known(chain, gateway)?.sign, Newest::default(), &bounds)
+    let end = ends::of(root, chain, (gateway, &known(chain, gateway)?.sign), last)?;
+    Ok(next_state::without_gateway(chain, gateway, &end.until).gateways)
 }
 
 /// Lets a gateway add to a run of another one once it is sealed, and seal it; `None`: add to any. Nothing if it may.
@@ -157,12 +143,50 @@ pub fn admit(
     })
 }
 
+/// Ends what a gateway was admitted to, one run or, with `None`, all; what it made up to where `last` says counts, and
+/// what the store has beyond that is given. Nothing if it may do nothing of that any more.
+///
+/// # Errors
+/// As of [`revoke`]; [`Error::Revoked`].
+pub fn dismiss(
+    root: &Arc<dyn Dir>,
+    chain: &Chain,
+    owner: &Identity,
+    (gateway, run): (&IdentityId, Option<&RunId>),
+    last: &LastKnown,
+    reason: &str,
+) -> Result<(Chain, CutOff)> {
+    require_custodian(chain, owner)?;
+    let mut cut_off = CutOff::default();
+    let chain = execute(root, chain, owner, |chain| {
+        let known = known(chain, gateway)?;
+        if known.until.is_some() {
+            return Err(revoked(gateway));
+        }
+        let admissions = chain.admissions(gateway);
+        if !admissions.iter().any(|to| run.is_none() || to.as_ref() == run) {
+            return Ok(None);
+        }
+        let end = ends::of(root, chain, (gateway, &known.sign), last)?;
+        cut_off = end.cut_off;
+        Ok(Some(Act {
+            op: Operation::DismissGateway { gateway: *gateway, run: run.copied(), until: end.until },
+            reason,
+            share: None,
+            state: next_state::unchanged(chain),
+        }))
+    })?;
+    Ok((chain, cut_off))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::gateways::{self, Enrolled};
-    use crate::testing::{custody, enrolled, get, make_run, seal, vault};
-    use runvault_vault::authority::{Gateway, Last, Until};
+    use crate::settle::{self, Newest};
+    use crate::testing::{custody, enrolled, get, make_run, run_dir, seal, vault};
+    use runvault_format::note::{Note, text_hash};
+    use runvault_vault::authority::{Admission, Gateway, Last, Until};
     use runvault_vault::runs;
 
     #[test]
@@ -174,8 +198,10 @@ mod tests {
         let (second, _) = make_run(&root, &chain, &gateway);
         seal(&root, &gateway, &first);
         let id = gateway.id();
-        let chain = revoke(&root, &chain, &owner, &id, None, "its disk was stolen").unwrap();
-        let again = revoke(&root, &chain, &owner, &id, None, "").unwrap();
+        let newest = LastKnown::default();
+        let (chain, cut_off) = revoke(&root, &chain, &owner, &id, &newest, "its disk was stolen").unwrap();
+        assert_eq!(cut_off, CutOff::default());
+        let (again, _) = revoke(&root, &chain, &owner, &id, &newest, "").unwrap();
         assert_eq!(again.head(), chain.head(), "once is enough");
 
         let (third, _) = make_run(&root, &chain, &gateway);
@@ -186,14 +212,8 @@ mod tests {
         assert!(refused.contains("end at number 2"), "{refused}");
 
         let until = chain.gateway_key(&id).unwrap().until.unwrap();
-        let newest = settle::newest_of(
-            &root,
-            id,
-            chain.gateway_key(&id).unwrap().sign,
-            Newest::default(),
-            &Bounds::ALL,
-        )
-        .unwrap();
+        let newest =
+            settle::newest_of(&root, id, chain.gateway_key(&id).unwrap().sign, Newest::default()).unwrap();
         assert_eq!((until.run.n, until.seal.n, until.seal.hash), (2, 1, newest.seal.map(|seal| seal.hash)));
         assert!(until.seal.hash.is_some());
 
@@ -206,31 +226,24 @@ mod tests {
 
         let listed = gateways::list(&root, &chain).unwrap();
         let label = listed[0].label.clone();
-        let ended = Enrolled { label: label.clone(), id, newest_run: 3, last_run: Some(2) };
-        let lasting = Enrolled { label: format!("{label}-2"), id: other.id(), newest_run: 0, last_run: None };
+        let ended = Enrolled { label: label.clone(), id, newest_run: 3, last_run: Some(2), admitted: vec![] };
+        let lasting = Enrolled {
+            label: format!("{label}-2"),
+            id: other.id(),
+            newest_run: 0,
+            last_run: None,
+            admitted: vec![],
+        };
         assert_eq!(listed, [ended, lasting]);
         assert_eq!(gateways::named(&chain, &label).unwrap(), id);
         assert_eq!(gateways::named(&chain, &other.id().to_string()).unwrap(), other.id());
         assert!(matches!(gateways::named(&chain, "nobody"), Err(Error::NoGateway(_))));
 
         // One that made nothing ends before its first run.
-        let chain = revoke(&root, &chain, &owner, &other.id(), None, "").unwrap();
+        let (chain, _) = revoke(&root, &chain, &owner, &other.id(), &LastKnown::default(), "").unwrap();
         let known = chain.gateway_key(&other.id()).unwrap();
         let none = Last { n: 0, hash: None };
         assert_eq!(known.until, Some(Until { run: none, seal: none }));
-    }
-
-    /// Whoever has the key can number a run as he likes.
-    #[test]
-    fn a_person_says_which_run_is_the_last() {
-        let (root, owner, mut chain) = vault();
-        let gateway = enrolled(&root, &mut chain, &owner);
-        let runs: Vec<_> = (0..3).map(|_| make_run(&root, &chain, &gateway).0).collect();
-        [&runs[0], &runs[2]].into_iter().for_each(|run| seal(&root, &gateway, run));
-        let id = gateway.id();
-        let chain = revoke(&root, &chain, &owner, &id, Some(2), "").unwrap();
-        let until = chain.gateway_key(&id).unwrap().until.unwrap();
-        assert_eq!((until.run.n, until.seal.n), (2, 1), "the seal of a run that does not count is none");
     }
 
     #[test]
@@ -249,10 +262,31 @@ mod tests {
         let read = Chain::load(&root).unwrap();
         assert!(read.is_admitted(&id, None) && read.is_admitted(&id, Some(&run)));
         assert!(!read.is_admitted(&other.id(), None));
+        // What it made until it is dismissed counts, and nothing after.
+        let (made, _) = make_run(&root, &chain, &gateway);
+        let note = get(&run_dir(&root, &made), "run.json");
+        let hash = text_hash(Note::parse(&note).unwrap().text);
+        let newest = LastKnown::default();
+        let dismiss_from =
+            |chain: &Chain, run| dismiss(&root, chain, &owner, (&id, run), &newest, "").unwrap().0;
+        let dismissed = dismiss_from(&chain, Some(&run));
+        assert_eq!(dismissed.admissions(&id), [None]);
+        let chain = dismiss_from(&dismissed, None);
+        let until = Until { run: Last { n: 1, hash: Some(hash) }, seal: Last { n: 0, hash: None } };
+        for run in [None, Some(&run)] {
+            assert_eq!(chain.admission(&id, run), Some(Admission { until: Some(until) }));
+            assert!(!chain.is_admitted(&id, run));
+        }
+        assert_eq!(dismiss_from(&chain, None).head(), chain.head(), "once is enough");
+        let again = admit(&root, &chain, &owner, &id, None, "").unwrap();
+        assert_eq!(again.admissions(&id), [None]);
+        let chain = dismiss_from(&again, None);
+        let read = Chain::load(&root).unwrap();
+        assert_eq!(read.admission(&id, None), chain.admission(&id, None));
         let stranger = Identity::generate("stranger").unwrap();
         assert!(matches!(admit(&root, &chain, &stranger, &id, None, ""), Err(Error::WrongKey { .. })));
         assert!(matches!(admit(&root, &chain, &owner, &stranger.id(), None, ""), Err(Error::NoGateway(_))));
-        let chain = revoke(&root, &chain, &owner, &id, None, "").unwrap();
+        let (chain, _) = revoke(&root, &chain, &owner, &id, &LastKnown::default(), "").unwrap();
         assert!(matches!(admit(&root, &chain, &owner, &id, None, ""), Err(Error::Revoked { .. })));
     }
 
@@ -262,9 +296,9 @@ mod tests {
         let gateway = enrolled(&root, &mut chain, &owner);
         let before = get(&custody(&root), "audit.log");
         let stranger = Identity::generate("stranger").unwrap();
-        let refused = revoke(&root, &chain, &stranger, &gateway.id(), None, "").unwrap_err();
+        let refused = revoke(&root, &chain, &stranger, &gateway.id(), &LastKnown::default(), "").unwrap_err();
         assert!(matches!(refused, Error::WrongKey { .. }), "{refused}");
-        let refused = revoke(&root, &chain, &owner, &stranger.id(), None, "").unwrap_err();
+        let refused = revoke(&root, &chain, &owner, &stranger.id(), &LastKnown::default(), "").unwrap_err();
         assert!(matches!(refused, Error::NoGateway(_)), "{refused}");
         assert_eq!(get(&custody(&root), "audit.log"), before, "nothing was written");
     }

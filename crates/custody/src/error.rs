@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use runvault_format::ids::{IdentityId, RunId, VaultId};
 
+use crate::ends::Which;
 use crate::kek_home::{KekHome, Refused};
 
 /// The crate's one error.
@@ -145,6 +146,34 @@ pub enum Error {
         seq: u64,
         /// The run.
         run: RunId,
+    },
+    /// Of a gateway whose chains are to be ended.
+    #[error("two {what}s bear the number {n}, of runs {runs}: whoever has the gateway's key can forge one")]
+    OneNumber {
+        /// run or seal.
+        what: &'static str,
+        /// Their number.
+        n: u64,
+        /// The runs, by their ids.
+        runs: String,
+    },
+    /// Of a gateway whose chains are to be ended.
+    #[error("seal number {n}, of run {run}, does not go on from seal number {last}: it may be forged")]
+    LooseSeal {
+        /// Its number.
+        n: u64,
+        /// What it seals.
+        run: RunId,
+        /// The last one that follows from those before.
+        last: u64,
+    },
+    /// Of a gateway whose chains are to be ended.
+    #[error("the store has no {what} of this gateway that counts, {which}")]
+    NotThere {
+        /// run or seal.
+        what: &'static str,
+        /// What was named.
+        which: Which,
     },
     /// The chain grew or changed while this command worked on it.
     #[error("custody/audit.log changed meanwhile: someone else executes an operation; start again")]

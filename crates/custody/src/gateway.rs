@@ -24,7 +24,7 @@ use crate::identity::Identity;
 use crate::kek_home::{KekHome, Wish};
 use crate::resume_entries::ResumeEntries;
 use crate::sealed_names::SealedNames;
-use crate::settle::{self, Bounds, Newest};
+use crate::settle::{self, Newest};
 use crate::state_folder::Folder;
 use crate::{Error, Result, enroll, key_files, public_file};
 
@@ -277,13 +277,7 @@ impl StateFolder {
         };
         self.settle_seal(root, &mut place)?;
         let known = Newest { run: place.head, seal: place.seals };
-        let newest = settle::newest_of(
-            root,
-            self.identity.id(),
-            self.identity.keys.sign.public(),
-            known,
-            &Bounds::ALL,
-        )?;
+        let newest = settle::newest_of(root, self.identity.id(), self.identity.keys.sign.public(), known)?;
         if let Some(newer) = newest.run.filter(|_| newest.run != known.run) {
             self.write_head(&mut place, newer)?;
             settled.restored = true;

@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use runvault_format::ids::IdentityId;
+use runvault_format::ids::{IdentityId, RunId};
 use runvault_store::backend::Dir;
 
 use crate::chain::Chain;
-use crate::settle::{self, Bounds, Newest};
+use crate::settle::{self, Newest};
 use crate::{Error, Result};
 
 /// A gateway that was ever enrolled.
@@ -21,6 +21,8 @@ pub struct Enrolled {
     pub newest_run: u64,
     /// Number of its last run that counts, where it was revoked.
     pub last_run: Option<u64>,
+    /// Runs of others that it may add to and seal; `None`: it may add to all.
+    pub admitted: Vec<Option<RunId>>,
 }
 
 /// All of them, in the order of their enrolment.
@@ -30,12 +32,13 @@ pub struct Enrolled {
 pub fn list(root: &Arc<dyn Dir>, chain: &Chain) -> Result<Vec<Enrolled>> {
     let gateways = &chain.state().gateways;
     let keys: HashMap<_, _> = gateways.iter().map(|g| (g.id, g.sign)).collect();
-    let newest = settle::newest(root, &keys, Newest::default(), &Bounds::ALL)?;
+    let newest = settle::newest(root, &keys, Newest::default())?;
     let enrolled = gateways.iter().map(|g| Enrolled {
         label: g.label.clone(),
         id: g.id,
         newest_run: newest.get(&g.id).and_then(|newest| newest.run).map_or(0, |head| head.seq),
         last_run: g.until.as_ref().map(|until| until.seq),
+        admitted: chain.admissions(&g.id),
     });
     Ok(enrolled.collect())
 }

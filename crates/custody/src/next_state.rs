@@ -9,7 +9,6 @@ use runvault_format::public_key::PublicKey;
 use crate::Result;
 use crate::chain::Chain;
 use crate::epochs::SharedKey;
-use crate::settle::Newest;
 
 /// The newest state under the next line's number.
 fn next(chain: &Chain) -> State {
@@ -37,14 +36,8 @@ pub(crate) fn with_gateway(chain: &Chain, gateway: &PublicKey) -> State {
 }
 
 /// The end of a gateway's chains: its last run and its last seal that count.
-pub(crate) fn without_gateway(chain: &Chain, gateway: &IdentityId, last: Newest) -> State {
+pub(crate) fn without_gateway(chain: &Chain, gateway: &IdentityId, until: &Until) -> State {
     let mut state = next(chain);
-    let until = Until {
-        seq: last.run.map_or(0, |run| run.seq),
-        hash: last.run.map(|run| run.hash),
-        seals: last.seal.map_or(0, |seal| seal.n),
-        seals_hash: last.seal.map(|seal| seal.hash),
-    };
     state.gateways.iter_mut().filter(|g| g.id == *gateway).for_each(|g| g.until = Some(until.clone()));
     state
 }

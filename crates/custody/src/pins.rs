@@ -13,8 +13,9 @@ use serde::{Deserialize, Serialize};
 use crate::chain::{Chain, Head};
 use crate::gateway::Head as RunHead;
 use crate::layout;
+use crate::retired::{self, Gone};
 use crate::state_folder::Folder;
-use crate::{Error, Result, clock, settle};
+use crate::{Error, Result, clock, seen, settle};
 
 const PINS: &str = "pins";
 const PINS_LOCK: &str = "pins.lock";
@@ -61,7 +62,7 @@ pub fn check_and_advance(state_dir: &Path, root: &Arc<dyn Dir>, chain: &Chain) -
 
 fn compare_only(state_dir: &Path, root: &Arc<dyn Dir>, chain: &Chain) -> Result<()> {
     let Some(folder) = Folder::existing(state_dir, &chain.vault_id())? else { return Ok(()) };
-    read(&folder, chain.vault_id())?.map_or(Ok(()), |pinned| compare(&pinned, root, chain))
+    read(&folder, chain.vault_id())?.map_or(Ok(()), |pinned| compare(&folder, &pinned, root, chain))
 }
 
 fn advance_locked(state_dir: &Path, root: &Arc<dyn Dir>, chain: &Chain) -> Result<()> {
@@ -90,7 +91,7 @@ pub fn accept_rollback(state_dir: &Path, root: &Arc<dyn Dir>, chain: &Chain) -> 
     let mut pins = Pins { vault: chain.vault_id(), head: chain.head(), runs: BTreeMap::new() };
     let mut gone = BTreeMap::new();
     for (gateway, run) in pinned.iter().flat_map(|pinned| &pinned.runs) {
-        let runs = if is_there(root, chain, gateway, run)? { &mut pins.runs } else { &mut gone };
+        let runs = if is_there(&folder, root, chain, gateway, run)? { &mut pins.runs } else { &mut gone };
         runs.insert(*gateway, *run);
     }
     let seen = pinned.map(|pinned| pinned.head);
@@ -127,7 +128,7 @@ fn lock(folder: &Folder) -> Result<std::fs::File> {
 pub(crate) fn advance(folder: &Folder, root: &Arc<dyn Dir>, chain: &Chain) -> Result<()> {
     let pinned = read(folder, chain.vault_id())?;
     if let Some(pinned) = &pinned {
-        compare(pinned, root, chain)?;
+        compare(folder, pinned, root, chain)?;
     }
     if pinned.as_ref().is_some_and(|pinned| pinned.head.n == chain.head().n) {
         return Ok(());
@@ -159,26 +160,37 @@ fn read(folder: &Folder, vault: VaultId) -> Result<Option<Pins>> {
 }
 
 /// The pinned line must be part of the chain, and the pinned runs must be there.
-fn compare(pinned: &Pins, root: &Arc<dyn Dir>, chain: &Chain) -> Result<()> {
+fn compare(folder: &Folder, pinned: &Pins, root: &Arc<dyn Dir>, chain: &Chain) -> Result<()> {
     compare_heads(&pinned.head, root, chain)?;
     for (gateway, run) in &pinned.runs {
-        if !is_there(root, chain, gateway, run)? {
+        if !is_there(folder, root, chain, gateway, run)? {
             return Err(Error::RunGone { gateway: *gateway, seq: run.seq, run: run.run });
         }
     }
     Ok(())
 }
 
-/// Whether the store has that run, or its gateway's note that it is gone. Of a gateway whose chain ended before it
-/// nothing is expected.
-fn is_there(root: &Arc<dyn Dir>, chain: &Chain, gateway: &IdentityId, seen: &RunHead) -> Result<bool> {
+/// Whether the store has that run, or the owner's note that it is gone, or that of its gateway where this machine has
+/// not seen it sealed. Of a gateway whose chain ended before it nothing is expected.
+fn is_there(
+    folder: &Folder,
+    root: &Arc<dyn Dir>,
+    chain: &Chain,
+    gateway: &IdentityId,
+    seen: &RunHead,
+) -> Result<bool> {
     let Some(known) = chain.gateway_key(gateway) else { return Ok(true) };
     if known.until.is_some_and(|until| until.run.n < seen.seq) {
         return Ok(true);
     }
-    Ok(settle::has_run(root, &seen.run)?
-        || settle::retired_note(root, &seen.run, |id| (id == gateway).then_some(known.sign))?
-            .is_some_and(|said| said.run_note == seen.hash))
+    if settle::has_run(root, &seen.run)? {
+        return Ok(true);
+    }
+    Ok(match retired::read(root, chain, &seen.run)?.filter(|gone| gone.run_note() == seen.hash) {
+        Some(Gone::ByOwner(_)) => true,
+        Some(Gone::ByMaker(_)) => !seen::has_seal(folder.path(), &seen.run),
+        None => false,
+    })
 }
 
 fn compare_heads(pinned: &Head, root: &Arc<dyn Dir>, chain: &Chain) -> Result<()> {
@@ -201,6 +213,7 @@ mod tests {
     use super::*;
     use crate::authority::Acting;
     use crate::testing::{copy, custody, enrolled, make_run, put, run_dir, take_away, vault};
+    use runvault_format::ids::Digest;
     use runvault_vault::authority::Gateway;
 
     #[test]
@@ -282,6 +295,27 @@ mod tests {
         check(&root).unwrap();
         retired.unlink(newest.to_string().as_bytes()).unwrap();
         assert!(matches!(check(&removed), Err(Error::RunGone { .. })));
+        // One that was seen sealed its gateway's key alone does not take away; its owner does.
+        put(&retired, &newest.to_string(), &said);
+        let sealed = state.path().join(chain.vault_id().to_string()).join("sealed");
+        std::fs::write(&sealed, format!("{newest} {}\n", Digest([2; 32]))).unwrap();
+        let refused = check(&copy(&removed)).unwrap_err();
+        assert!(matches!(refused, Error::RunGone { seq: 2, run, .. } if run == newest), "{refused}");
+        put(&run_dir(&root, &newest), "run.json", &note);
+        let authority = Acting::opened(chain.clone(), &owner).unwrap();
+        let by_owner = copy(&root);
+        crate::retired::retire(&by_owner, &chain, &owner, &authority, &newest, "").unwrap();
+        take_away(&by_owner, &newest);
+        check(&by_owner).unwrap();
+        // What is signed about it is empty, or gone: nothing that could be read is there.
+        for left in [Some(b""), None] {
+            let hollow = copy(&root);
+            match left {
+                Some(bytes) => put(&run_dir(&hollow, &newest), "run.json", bytes),
+                None => run_dir(&hollow, &newest).unlink(b"run.json").unwrap(),
+            }
+            assert!(matches!(check(&hollow), Err(Error::RunGone { .. })), "{left:?}");
+        }
         // A person accepts it, once.
         accept_rollback(state.path(), &removed, &chain).unwrap();
         check(&removed).unwrap();

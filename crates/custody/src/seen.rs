@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use runvault_format::ids::{Digest, IdentityId, RunId, VaultId};
 use runvault_format::keys::RunKey;
-use runvault_vault::authority::{Authority, EnvelopeFile, GatewayKey, MadeRun, Sealed};
+use runvault_vault::authority::{Admission, Authority, EnvelopeFile, GatewayKey, MadeRun, Sealed};
 
 use crate::pins;
 
@@ -18,6 +18,22 @@ use crate::pins;
 const SEALED: &str = "sealed";
 /// Lines of some hundred thousand runs.
 const LEN_MAX: u64 = 64 << 20;
+
+/// Whether this machine has seen a run sealed. `folder`: `<state dir>/<vault id>`.
+pub(crate) fn has_seal(folder: &Path, run: &RunId) -> bool {
+    read(&folder.join(SEALED)).contains_key(run)
+}
+
+/// Where the file cannot be read nothing was seen.
+fn read(file: &Path) -> HashMap<RunId, Digest> {
+    let small = std::fs::metadata(file).is_ok_and(|meta| meta.is_file() && meta.len() <= LEN_MAX);
+    let text = if small { std::fs::read_to_string(file).unwrap_or_default() } else { String::new() };
+    let seen = text.lines().filter_map(|line| {
+        let (run, hash) = line.split_once(' ')?;
+        Some((run.parse().ok()?, hash.parse().ok()?))
+    });
+    seen.collect()
+}
 
 /// An authority that remembers runs and seals.
 pub struct Remembering {
@@ -34,13 +50,7 @@ impl Remembering {
     /// cannot be written, seals are remembered for as long as this lives.
     pub fn over(of: Arc<dyn Authority>, state_dir: &Path) -> Arc<dyn Authority> {
         let file = state_dir.join(of.vault_id().to_string()).join(SEALED);
-        let small = std::fs::metadata(&file).is_ok_and(|meta| meta.is_file() && meta.len() <= LEN_MAX);
-        let text = if small { std::fs::read_to_string(&file).unwrap_or_default() } else { String::new() };
-        let seen = text.lines().filter_map(|line| {
-            let (run, hash) = line.split_once(' ')?;
-            Some((run.parse().ok()?, hash.parse().ok()?))
-        });
-        let seen = Mutex::new(seen.collect());
+        let seen = Mutex::new(read(&file));
         Arc::new(Self { of, file, state_dir: state_dir.to_owned(), seen, newest: Mutex::default() })
     }
 
@@ -59,8 +69,8 @@ impl Authority for Remembering {
     fn gateway_key(&self, id: &IdentityId) -> Option<GatewayKey> {
         self.of.gateway_key(id)
     }
-    fn is_admitted(&self, gateway: &IdentityId, run: Option<&RunId>) -> bool {
-        self.of.is_admitted(gateway, run)
+    fn admission(&self, gateway: &IdentityId, run: Option<&RunId>) -> Option<Admission> {
+        self.of.admission(gateway, run)
     }
     fn envelope_names(&self) -> Vec<String> {
         self.of.envelope_names()

@@ -7,13 +7,12 @@ use runvault_crypto::signature::VerifyingKey;
 use runvault_format::descriptor::RunDescriptor;
 use runvault_format::ids::{IdentityId, RunId};
 use runvault_format::note::{Note, text_hash};
-use runvault_format::retired::Retired;
 use runvault_format::seal_note::SealNote;
 use runvault_store::backend::Dir;
 use runvault_store::replace::replace;
 
 use crate::gateway::{Head, Pending, SealHead};
-use crate::layout::{self, OBJECT_MAX, PUBLIC_MODE, RETIRED, RUNS};
+use crate::layout::{self, DIR_MODE, PUBLIC_MODE, RETIRED, RUNS};
 use crate::{Error, Result};
 
 const RUN_JSON: &str = "run.json";
@@ -32,31 +31,15 @@ pub(crate) fn runs(root: &Arc<dyn Dir>) -> Result<Vec<RunId>> {
     Ok(names.iter().filter_map(|name| std::str::from_utf8(name).ok()?.parse().ok()).collect())
 }
 
-/// Whether the store has a run of that id, in whatever state: what is damaged is somebody else's to name.
+/// Whether the store has a run of that id: something signed about it, in whatever state. What is damaged is somebody
+/// else's to name; what is empty is nothing.
 pub(crate) fn has_run(root: &Arc<dyn Dir>, run: &RunId) -> Result<bool> {
     let runs = layout::open_dir(root, RUNS, RUNS)?;
-    layout::exists(&runs, &run.to_string(), &format!("{RUNS}/{run}"))
-}
-
-/// A gateway's note that a run is gone, where its signature holds; `key` gives the gateway's.
-pub(crate) fn retired_note(
-    root: &Arc<dyn Dir>,
-    run: &RunId,
-    key: impl FnOnce(&IdentityId) -> Option<VerifyingKey>,
-) -> Result<Option<Retired>> {
-    if !layout::exists(root, RETIRED, RETIRED)? {
-        return Ok(None);
+    match read_descriptor(&runs, run) {
+        Ok(note) => Ok(note.is_some_and(|note| !note.is_empty())),
+        // What cannot be read is there.
+        Err(_) => layout::exists(&runs, &run.to_string(), &format!("{RUNS}/{run}")),
     }
-    let retired = layout::open_dir(root, RETIRED, RETIRED)?;
-    let object = format!("{RETIRED}/{run}");
-    // What is no note says nothing.
-    let note = layout::read_if_there(&retired, &run.to_string(), &object, OBJECT_MAX).unwrap_or_default();
-    Ok(note.and_then(|note| {
-        let parsed = Note::parse(&note).ok()?;
-        let said = Retired::parse_text(parsed.text).ok().filter(|said| said.run == *run)?;
-        parsed.verify(&said.gateway, &key(&said.gateway)?).ok()?;
-        Some(said)
-    }))
 }
 
 /// A run's run.json, whatever it is; `None`: it has none.
@@ -83,10 +66,13 @@ pub(crate) fn seal_note(root: &Arc<dyn Dir>, run: &RunId) -> Result<Option<Vec<u
 
 /// Puts a signed note on a run that is gone, or never came to be, into `retired/`; durable.
 pub(crate) fn put_retired(root: &Arc<dyn Dir>, run: &RunId, note: &[u8]) -> Result<()> {
-    let object = format!("{RETIRED}/{run}");
+    let fail = |e| Error::io("write", format!("{RETIRED}/{run}"), e);
+    if !layout::exists(root, RETIRED, RETIRED)? {
+        root.create_dir(RETIRED.as_bytes(), DIR_MODE).map_err(fail)?;
+        root.sync().map_err(fail)?;
+    }
     let retired = layout::open_dir(root, RETIRED, RETIRED)?;
-    replace(&*retired, run.to_string().as_bytes(), note, PUBLIC_MODE)
-        .map_err(|e| Error::io("write", object, e))
+    replace(&*retired, run.to_string().as_bytes(), note, PUBLIC_MODE).map_err(fail)
 }
 
 /// What a gateway made last.
@@ -97,54 +83,26 @@ pub(crate) struct Newest {
 }
 
 impl Newest {
-    /// With what a run's directory shows of this gateway, where that is newer, of a run up to number `most`, and its
-    /// signature holds. Notes that do not verify are somebody else's to name: `check` and `scrub` do.
-    fn with(
-        self,
-        run: &RunId,
-        gateway: &IdentityId,
-        key: &VerifyingKey,
-        bounds: &Bounds<'_>,
-        notes: &Notes<'_>,
-    ) -> Self {
-        let head = |note: &Signed<'_, RunDescriptor>| {
-            let seq = note.said.seq.filter(|seq| *seq <= bounds.last_run)?;
+    /// With what a run's directory shows of this gateway, where that is newer and its signature holds. Notes that do not
+    /// verify are somebody else's to name: `check` and `scrub` do.
+    fn with(self, run: &RunId, gateway: &IdentityId, key: &VerifyingKey, notes: &Notes<'_>) -> Self {
+        let newer_run = |known: Option<Head>| {
+            let note = notes.run.as_ref()?;
+            let seq = note.said.seq.filter(|seq| known.is_none_or(|known| *seq > known.seq))?;
             (note.said.signer == *gateway && note.said.run == *run).then_some(())?;
             let text = note.note.verify(gateway, key).ok()?;
             Some(Head { seq, hash: text_hash(&text), run: *run })
         };
-        let newer_run = |known: Option<Head>| {
-            let note = notes.run.as_ref()?;
-            note.said.seq.filter(|seq| known.is_none_or(|known| *seq > known.seq))?;
-            head(note)
-        };
         let newer_seal = |known: Option<SealHead>| {
             let note = notes.seal.as_ref().filter(|note| known.is_none_or(|known| note.said.n > known.n))?;
             (note.said.gateway == *gateway && note.said.run == *run).then_some(())?;
-            let counts = |run: &Signed<'_, RunDescriptor>| match run.said.signer == *gateway {
-                true => head(run).is_some(),
-                false => (bounds.took_over)(&run.note, &run.said),
-            };
-            let of = notes.run.as_ref().filter(|run| counts(run))?;
+            let of = notes.run.as_ref()?;
             (note.said.run_note == text_hash(of.note.text)).then_some(())?;
             let text = note.note.verify(gateway, key).ok()?;
             Some(SealHead { n: note.said.n, hash: text_hash(&text), run: *run })
         };
         Self { run: newer_run(self.run).or(self.run), seal: newer_seal(self.seal).or(self.seal) }
     }
-}
-
-/// What counts as a gateway's.
-pub(crate) struct Bounds<'a> {
-    /// Number of the last of its runs that may.
-    pub(crate) last_run: u64,
-    /// Whether a run of another gateway is genuine, and this one may have sealed it.
-    pub(crate) took_over: &'a dyn Fn(&Note<'_>, &RunDescriptor) -> bool,
-}
-
-impl Bounds<'_> {
-    /// Everything that it signed.
-    pub(crate) const ALL: Bounds<'static> = Bounds { last_run: u64::MAX, took_over: &|_, _| true };
 }
 
 /// A note, and what it says before its signature was verified.
@@ -167,13 +125,11 @@ struct Notes<'a> {
     seal: Option<Signed<'a, SealNote>>,
 }
 
-/// What the store has as the newest of these gateways, within `bounds`, each of which is looked for above what is
-/// `known` of it.
+/// What the store has as the newest of these gateways, each of which is looked for above what is `known` of it.
 pub(crate) fn newest(
     root: &Arc<dyn Dir>,
     keys: &HashMap<IdentityId, VerifyingKey>,
     known: Newest,
-    bounds: &Bounds<'_>,
 ) -> Result<HashMap<IdentityId, Newest>> {
     let mut newest: HashMap<IdentityId, Newest> = keys.keys().map(|id| (*id, known)).collect();
     for run in runs(root)? {
@@ -184,7 +140,7 @@ pub(crate) fn newest(
         };
         for (gateway, key) in keys {
             let of = newest.entry(*gateway).or_default();
-            *of = of.with(&run, gateway, key, bounds, &notes);
+            *of = of.with(&run, gateway, key, &notes);
         }
     }
     Ok(newest)
@@ -196,9 +152,8 @@ pub(crate) fn newest_of(
     gateway: IdentityId,
     key: VerifyingKey,
     known: Newest,
-    bounds: &Bounds<'_>,
 ) -> Result<Newest> {
-    Ok(newest(root, &HashMap::from([(gateway, key)]), known, bounds)?.remove(&gateway).unwrap_or(known))
+    Ok(newest(root, &HashMap::from([(gateway, key)]), known)?.remove(&gateway).unwrap_or(known))
 }
 
 fn read_descriptor(runs: &Arc<dyn Dir>, run: &RunId) -> Result<Option<Vec<u8>>> {

@@ -144,6 +144,11 @@ impl Folder {
         self.path.join(name).display().to_string()
     }
 
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The folder itself.
     pub(crate) fn dir(&self) -> &Arc<dyn Dir> {
         &self.dir

@@ -87,7 +87,8 @@ fn copy_into(from: &Arc<dyn Dir>, to: &Arc<dyn Dir>) {
             }
             Err(_) => {
                 let bytes = read_whole(&**from, &name, 1 << 30).unwrap();
-                to.create_file(&name, 0o644).unwrap().write_at(&bytes, 0).unwrap();
+                let mode = from.stat(&name).unwrap().mode & 0o7777;
+                to.create_file(&name, mode).unwrap().write_at(&bytes, 0).unwrap();
             }
         }
     }

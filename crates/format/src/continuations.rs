@@ -14,6 +14,8 @@ pub struct Part<'a> {
     pub signer: IdentityId,
     /// Its number in the chain of its signer; `None` for one that replaces another.
     pub seq: Option<u64>,
+    /// Text hash of its run.json.
+    pub note: Digest,
     /// What it says that it adds to.
     pub after: Option<&'a After>,
     /// Text hash of its seal's note; `None` while it is open.
@@ -22,8 +24,8 @@ pub struct Part<'a> {
 
 /// Runs of several parts, by their places in `runs` (of kind `run` alone): the first part, then those that add to it, in
 /// their order.
-/// `admitted`: whether a gateway was admitted to a run, or to every run.
-pub fn groups(runs: &[Part<'_>], admitted: impl Fn(&IdentityId, Option<&RunId>) -> bool) -> Vec<Vec<usize>> {
+/// `admitted`: whether the signer of a part was admitted to a run, or to every run, when it made that part.
+pub fn groups(runs: &[Part<'_>], admitted: impl Fn(&Part<'_>, Option<&RunId>) -> bool) -> Vec<Vec<usize>> {
     let by_id: HashMap<RunId, usize> = (0..).zip(runs).map(|(at, run)| (run.run, at)).collect();
     let mut groups: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     for at in 0..runs.len() {
@@ -42,34 +44,26 @@ pub fn groups(runs: &[Part<'_>], admitted: impl Fn(&IdentityId, Option<&RunId>) 
     groups.into_iter().map(in_order).collect()
 }
 
-/// Whether runs of that signer may be parts of the run `first` of the gateway `maker`: it made that one, or was admitted.
-pub fn may_continue(
-    signer: &IdentityId,
-    maker: &IdentityId,
-    first: &RunId,
-    admitted: impl Fn(&IdentityId, Option<&RunId>) -> bool,
-) -> bool {
-    signer == maker || admitted(signer, None) || admitted(signer, Some(first))
-}
-
 /// The run that one continues in the end: itself, where it continues none; `None` where it only says that it does.
 fn first_of(
     runs: &[Part<'_>],
     by_id: &HashMap<RunId, usize>,
     run: usize,
-    admitted: &impl Fn(&IdentityId, Option<&RunId>) -> bool,
+    admitted: &impl Fn(&Part<'_>, Option<&RunId>) -> bool,
 ) -> Option<usize> {
-    let (mut at, mut signers) = (run, vec![runs.get(run)?.signer]);
+    let (mut at, mut parts) = (run, vec![runs.get(run)?]);
     // Each names the hash of a seal that was there before it, so no chain of them is longer than all.
-    while let Some(after) = runs.get(at)?.after.filter(|_| signers.len() <= runs.len()) {
+    while let Some(after) = runs.get(at)?.after.filter(|_| parts.len() <= runs.len()) {
         at = *by_id.get(&after.run)?;
         let earlier = runs.get(at)?;
         if after.how != How::Continues || earlier.seal != Some(after.seal) {
             return None;
         }
-        signers.push(earlier.signer);
+        parts.push(earlier);
     }
     let first = runs.get(at).filter(|first| first.after.is_none())?;
-    let may = |signer: &IdentityId| may_continue(signer, &first.signer, &first.run, admitted);
-    signers.iter().all(may).then_some(at)
+    let may = |part: &&Part<'_>| {
+        part.signer == first.signer || admitted(part, None) || admitted(part, Some(&first.run))
+    };
+    parts.iter().all(may).then_some(at)
 }

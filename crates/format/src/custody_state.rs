@@ -77,7 +77,7 @@ pub struct Until {
 
 impl Until {
     /// A number and its hash are there together.
-    fn is_whole(&self) -> bool {
+    pub(crate) fn is_whole(&self) -> bool {
         (self.seq == 0) == self.hash.is_none() && (self.seals == 0) == self.seals_hash.is_none()
     }
 }

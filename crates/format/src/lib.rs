@@ -33,6 +33,7 @@ pub mod pins;
 pub mod public_key;
 mod reader;
 pub mod redo_record;
+pub mod removed;
 pub mod request;
 pub mod resume;
 pub mod retired;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::custody_state::{Custodian, Outline, ReaderEntry, State};
+use crate::custody_state::{Custodian, Outline, ReaderEntry, State, Until};
 use crate::ids::{IdentityId, RunId};
 use crate::{Error, Result};
 
@@ -29,6 +29,15 @@ pub enum Operation {
         gateway: IdentityId,
         /// The run; null: it may add to every run, and seal none.
         run: Option<RunId>,
+    },
+    /// The end of what a gateway was admitted to.
+    DismissGateway {
+        /// Its id.
+        gateway: IdentityId,
+        /// The run; null: every run, and each that it was admitted to by itself.
+        run: Option<RunId>,
+        /// What it made by its admission counts up to there.
+        until: Until,
     },
     /// A new vault key.
     Rotate {
@@ -112,9 +121,12 @@ impl Operation {
         next.n = next.n.checked_add(1).ok_or(Error::Chain("number"))?;
         match self {
             Self::EnrolGateway { .. } | Self::RevokeGateway { .. } | Self::Rotate { .. } => {}
-            Self::AdmitGateway { gateway, .. } => {
+            Self::AdmitGateway { gateway, .. } | Self::DismissGateway { gateway, .. } => {
                 let known = before.gateway(gateway).ok_or(Error::Chain("not enrolled"))?;
                 demand(known.until.is_none(), "ended before")?;
+                if let Self::DismissGateway { until, .. } = self {
+                    demand(until.is_whole(), "end of the admission")?;
+                }
             }
             Self::AddCustodian { custodian } => {
                 let taken = |known: &Custodian| known.id == custodian.id || known.label == custodian.label;

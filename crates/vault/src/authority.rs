@@ -94,6 +94,25 @@ impl Last {
     }
 }
 
+/// What a gateway may do beside the maker of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Admission {
+    /// Where it was ended: what the gateway made up to there counts.
+    pub until: Option<Until>,
+}
+
+impl Admission {
+    /// Whether a run of that number and text hash was made by it.
+    pub(crate) fn counts_run(&self, n: Option<u64>, hash: Digest) -> bool {
+        self.until.is_none_or(|until| until.run.refuses("run", n, || hash).is_none())
+    }
+
+    /// Whether a seal was.
+    pub(crate) fn counts_seal(&self, n: u64, hash: Digest) -> bool {
+        self.until.is_none_or(|until| until.seal.refuses("seal", Some(n), || hash).is_none())
+    }
+}
+
 /// A run in the chain of its gateway, by its verified run.json.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MadeRun {
@@ -115,10 +134,14 @@ pub trait Authority: Send + Sync {
     fn vault_id(&self) -> VaultId;
     /// An enrolled gateway, ended or not; `None` for anyone else.
     fn gateway_key(&self, id: &IdentityId) -> Option<GatewayKey>;
-    /// Whether a gateway may do what only the maker of a run may: add to it once it is sealed, and seal it. `None`: add
-    /// to any.
-    fn is_admitted(&self, _gateway: &IdentityId, _run: Option<&RunId>) -> bool {
-        false
+    /// That a gateway may do, or might once, what only the maker of a run may: add to it once it is sealed, and seal it.
+    /// `None` for the run: add to any.
+    fn admission(&self, _gateway: &IdentityId, _run: Option<&RunId>) -> Option<Admission> {
+        None
+    }
+    /// Whether it may now.
+    fn is_admitted(&self, gateway: &IdentityId, run: Option<&RunId>) -> bool {
+        self.admission(gateway, run).is_some_and(|admission| admission.until.is_none())
     }
     /// File names of the envelopes that this identity could open, the likeliest first.
     fn envelope_names(&self) -> Vec<String>;

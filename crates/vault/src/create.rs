@@ -165,10 +165,15 @@ impl Vault {
     /// A further name of a file.
     ///
     /// # Errors
-    /// [`Posix::NotPermitted`] for a directory, [`Posix::CrossRun`], [`Posix::Exists`]; the store's.
+    /// [`Posix::NotPermitted`] for a directory, [`Posix::CrossRun`], [`Posix::Exists`], [`Posix::ReadOnly`],
+    /// [`crate::Error::Sealed`]; the store's.
     pub fn link(&self, ino: Ino, parent: Ino, name: &[u8]) -> Result<Attr> {
+        self.check_open()?;
+        if self.read_only() {
+            return Err(Posix::ReadOnly.into());
+        }
         if is_sealed(ino) {
-            return Err(Posix::CrossRun.into());
+            return Err(self.refusal_of_a_link(ino));
         }
         let known = self.nodes.known(ino).ok_or(Posix::Stale)?;
         if known.kind == Kind::Dir {

@@ -9,6 +9,7 @@ use crate::api::Ino;
 use crate::file::FileObject;
 use crate::outcome::{is_not_found, outcome};
 use crate::run::Body;
+use crate::sealed::is_sealed;
 use crate::view::{not_opened, still_leads_to};
 use crate::{Damage, Error, Posix, Result, Vault};
 
@@ -101,6 +102,10 @@ impl Vault {
     }
 
     fn open_object(&self, ino: Ino, replace: bool) -> Result<(Arc<FileObject>, Arc<Body>)> {
+        // Such a file has no object: who asks for one would change it.
+        if is_sealed(ino) {
+            return Err(self.sealed_refusal(ino));
+        }
         match self.nodes.known(ino).ok_or(Posix::Stale)?.kind {
             Kind::File => {}
             Kind::Dir => return Err(Posix::IsDirectory.into()),

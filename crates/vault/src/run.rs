@@ -2,13 +2,14 @@
 
 mod body;
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use runvault_crypto::aead::Engine;
 use runvault_crypto::digest::ct_eq;
 use runvault_format::descriptor::{After, RunDescriptor, RunKind};
-use runvault_format::ids::{IdentityId, RunId};
+use runvault_format::ids::{Digest, IdentityId, RunId};
 use runvault_format::keys::{RunKey, RunKeys};
 use runvault_format::name;
 use runvault_format::size::Geometry;
@@ -16,6 +17,7 @@ use runvault_store::backend::{Dir, Time};
 use runvault_store::read_whole::read_whole;
 
 pub(crate) use self::body::Body;
+use crate::api::Ino;
 use crate::authority::{Authority, Gateway, Resume};
 use crate::file::RunContext;
 use crate::held::Changed;
@@ -23,6 +25,9 @@ use crate::outcome::part_opened;
 use crate::sealed::RunSeal;
 use crate::{Damage, Error, Posix, Result};
 use crate::{runs, seal, sealed};
+
+/// Directories whose clashes the log tells of.
+const CLASHES_TOLD: usize = 64;
 
 /// A run whose descriptor and key were verified.
 pub(crate) struct Run {
@@ -36,6 +41,8 @@ pub(crate) struct Run {
     maker: IdentityId,
     /// Its number in the chain of its maker.
     pub(crate) seq: Option<u64>,
+    /// Text hash of its run.json.
+    pub(crate) note: Digest,
     /// What it adds to.
     pub(crate) after: Option<After>,
     /// This gateway has its resume entry.
@@ -48,8 +55,8 @@ pub(crate) struct Run {
     name: Mutex<RunName>,
     body: Mutex<Option<Arc<Body>>>,
     gone: AtomicBool,
-    /// That it has names which an earlier part has too was said.
-    clash_told: AtomicBool,
+    /// Directories of what it adds to of which was said that it has names of theirs.
+    clashes_told: Mutex<HashSet<Ino>>,
     changed: Changed,
 }
 
@@ -93,7 +100,7 @@ impl Run {
                 None => return Ok(Loaded::Closed),
             },
         };
-        let descriptor = &verified.descriptor;
+        let (descriptor, note) = (&verified.descriptor, verified.text_hash()?);
         let object = || format!("runs/{id}");
         let keys = RunKeys::derive(&key, &id, Engine::fastest());
         if !ct_eq(&keys.commitment(), &descriptor.commitment.0) {
@@ -105,17 +112,17 @@ impl Run {
         let dir = runs::run_dir(store, &id)?;
         let Some(seal) = seal::find(store, &id, authority)? else {
             let name = RunName::read(&*dir, &id, &keys)?;
-            return Ok(Loaded::Opens(Self::new(id, descriptor, serial, held, None, key, name)));
+            return Ok(Loaded::Opens(Self::new((id, descriptor, note), serial, held, None, key, name)));
         };
         let tree = dir.open_dir(b"tree").map_err(|e| part_opened("open", format!("runs/{id}/tree"), e))?;
         let context = RunContext::reader(id, keys, descriptor.geometry, tree);
         let name = RunName::new(&sealed::name_of(&seal, &context)?);
-        Ok(Loaded::Opens(Self::new(id, descriptor, serial, held, Some(RunSeal::new(seal)), key, name)))
+        let seal = Some(RunSeal::new(seal));
+        Ok(Loaded::Opens(Self::new((id, descriptor, note), serial, held, seal, key, name)))
     }
 
     pub(crate) fn new(
-        id: RunId,
-        descriptor: &RunDescriptor,
+        (id, descriptor, note): (RunId, &RunDescriptor, Digest),
         serial: u32,
         held: bool,
         seal: Option<RunSeal>,
@@ -129,6 +136,7 @@ impl Run {
             serial,
             maker: descriptor.signer,
             seq: descriptor.seq,
+            note,
             after: descriptor.after.clone(),
             held,
             seal,
@@ -137,7 +145,7 @@ impl Run {
             name: Mutex::new(name),
             body: Mutex::default(),
             gone: AtomicBool::new(false),
-            clash_told: AtomicBool::new(false),
+            clashes_told: Mutex::default(),
             changed: Changed::now(),
         })
     }
@@ -201,9 +209,10 @@ impl Run {
         closed
     }
 
-    /// Whether this is the first time that a clash of it is met.
-    pub(crate) fn first_clash(&self) -> bool {
-        !self.clash_told.swap(true, Ordering::Relaxed)
+    /// Whether a clash in that directory is to be told: once each, of so many.
+    pub(crate) fn first_clash(&self, dir: Ino) -> bool {
+        let mut told = self.clashes_told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.len() < CLASHES_TOLD && told.insert(dir)
     }
 
     /// It is being sealed, or was removed.

@@ -158,10 +158,12 @@ impl Vault {
         self.runs_dir.sync().map_err(|e| outcome("sync", "runs", e))?;
         gateway.commit_run(&draft.id)?;
         // Read as others will, and remembered as there.
-        runs::read_descriptor(&self.root, &draft.id, &*self.authority)?;
+        let made = runs::read_descriptor(&self.root, &draft.id, &*self.authority)?;
         let serial = self.serials.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let dir = runs::run_dir(&self.root, &draft.id)?;
-        let run = Run::new(draft.id, &draft.descriptor, serial, true, None, draft.key, RunName::new(name));
+        let note = made.text_hash()?;
+        let run =
+            Run::new((draft.id, &draft.descriptor, note), serial, true, None, draft.key, RunName::new(name));
         self.give_body(&run, dir, draft.session)?;
         Ok(run)
     }

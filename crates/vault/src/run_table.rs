@@ -50,7 +50,7 @@ pub(crate) struct Scans {
 #[derive(Default)]
 pub(crate) struct Folder {
     pub(crate) by_name: HashMap<Vec<u8>, Arc<Run>>,
-    /// In the order of listings.
+    /// Those that listings have, in their order.
     pub(crate) by_serial: BTreeMap<u32, (Vec<u8>, Arc<Run>)>,
 }
 
@@ -60,6 +60,8 @@ pub(crate) struct RunTable {
     pub(crate) entries: BTreeMap<RunId, Entry>,
     folders: HashMap<Vec<u8>, Folder>,
     pub(crate) loose: Option<Arc<Run>>,
+    /// Where each run is found, by itself.
+    paths: HashMap<RunId, Vec<u8>>,
     /// Runs that are shown as one, by the id of each.
     pub(crate) unions: HashMap<RunId, Arc<Union>>,
     /// Names in `runs/` that are not ours.
@@ -89,9 +91,31 @@ impl RunTable {
     }
 
     fn show(&mut self, folder: &[u8], name: Vec<u8>, run: &Arc<Run>) {
-        let folder = self.folders.entry(folder.to_vec()).or_default();
-        folder.by_serial.insert(run.serial, (name.clone(), run.clone()));
-        folder.by_name.insert(name, run.clone());
+        let shown = self.folders.entry(folder.to_vec()).or_default();
+        shown.by_serial.insert(run.serial, (name.clone(), run.clone()));
+        self.find_as(folder, name, run);
+    }
+
+    /// Found under a name that no listing has.
+    fn find_as(&mut self, folder: &[u8], name: Vec<u8>, run: &Arc<Run>) {
+        self.paths.insert(run.id, joined(folder, &name));
+        self.folders.entry(folder.to_vec()).or_default().by_name.entry(name).or_insert_with(|| run.clone());
+    }
+
+    /// A part is in the tree of the first one, where names of earlier parts hide its own: it is found by itself too,
+    /// beside that one.
+    fn find_parts(&mut self, runs: &[Arc<Run>]) {
+        for run in runs {
+            let path = self.first_of(run).and_then(|first| self.path_of(&first).map(<[u8]>::to_vec));
+            if let Some((folder, last)) = path.as_deref().map(split) {
+                self.find_as(folder, with_id(last, run), run);
+            }
+        }
+    }
+
+    /// The path of a run by itself, of its own files alone where it adds to another one.
+    pub(crate) fn path_of(&self, run: &RunId) -> Option<&[u8]> {
+        self.paths.get(run).map(Vec::as_slice)
     }
 }
 
@@ -144,6 +168,10 @@ impl Vault {
         }
         let mut changed =
             listed.runs.len() != before.entries.len() || before.foreign != foreign || !new.is_empty();
+        if !new.is_empty() {
+            // Whoever made it may have been ended since the chain was read.
+            self.authority.refresh();
+        }
         entries.extend(self.load_all(&new));
         changed |= std::mem::take(&mut scans.renamed);
         if changed {
@@ -298,6 +326,7 @@ impl Vault {
                 table.show(folder, if alone { last.to_vec() } else { with_id(last, run) }, run);
             }
         }
+        table.find_parts(runs);
     }
 
     /// Where the folder of that name is shown: in the first of `tops`, by the paths that they are shown at, that

@@ -33,6 +33,16 @@ pub struct VerifiedRun {
     pub note: Vec<u8>,
 }
 
+impl VerifiedRun {
+    /// What chains name it by.
+    ///
+    /// # Errors
+    /// None: the note was parsed before.
+    pub(crate) fn text_hash(&self) -> Result<Digest> {
+        Ok(text_hash(Note::parse(&self.note)?.text))
+    }
+}
+
 /// What `runs/` holds.
 #[derive(Clone, Debug, Default)]
 pub struct Listed {

@@ -6,6 +6,7 @@
 //! next start.
 
 mod finding;
+mod hidden;
 mod read;
 mod read_back;
 mod reading;
@@ -31,6 +32,7 @@ use runvault_store::backend::{Dir, Rename};
 use runvault_store::replace;
 
 pub use self::finding::{Change, Finding};
+pub use self::hidden::{Seen, Shown};
 pub(crate) use self::read::Pins;
 pub use self::read::{Seal, find, has_seal};
 pub use self::scrub::scrub;
@@ -163,7 +165,11 @@ impl Vault {
 
     /// Whether that gateway's seal of a run counts: it made the run, or was admitted to it.
     pub(crate) fn may_seal(&self, run: &Run, gateway: &IdentityId) -> bool {
-        run.maker() == *gateway || self.authority.is_admitted(gateway, Some(&run.id))
+        run.maker() == *gateway || {
+            // What was admitted may have been dismissed since.
+            self.authority.refresh();
+            self.authority.is_admitted(gateway, Some(&run.id))
+        }
     }
 
     /// What comes after the commit: the seal is read back, and the run's key erased.

@@ -12,12 +12,16 @@ use runvault_format::continuations::{self, Part};
 use runvault_format::ids::{IdentityId, RunId};
 use runvault_store::backend::{Kind, Rename};
 
-use crate::api::{Attr, Caller, DirEntry, Ino, ROOT};
-use crate::authority::{Authority, Gateway};
+use crate::api::{Attr, Caller, DirEntry, Ino, ROOT, SetAttr};
+use crate::authority::Authority;
 use crate::outcome::is_not_found;
 use crate::run::Run;
 use crate::sealed::is_sealed;
-use crate::{Error, Posix, Result, Vault};
+use crate::xattr::ACLS;
+use crate::{Error, Posix, Result, Vault, sys};
+
+/// Places that a line of the log names.
+const HIDDEN_NAMED: usize = 20;
 
 /// The layers of one run, the earliest first; the last may be open, all others are sealed.
 pub(crate) struct Union {
@@ -47,13 +51,18 @@ pub(crate) fn unions<'a>(
         run: run.id,
         signer: run.maker(),
         seq: run.seq,
+        note: run.note,
         after: run.after.as_ref(),
         seal: run.seal().map(|seal| seal.hash()),
     };
     let runs: Vec<&Arc<Run>> = runs.iter().filter(|run| !run.is_loose()).collect();
     let parts: Vec<Part<'_>> = runs.iter().map(|run| part(run)).collect();
     let mut unions = HashMap::new();
-    for group in continuations::groups(&parts, |gateway, run| authority.is_admitted(gateway, run)) {
+    let admitted = |part: &Part<'_>, run: Option<&RunId>| {
+        let admission = authority.admission(&part.signer, run);
+        admission.is_some_and(|admission| admission.counts_run(part.seq, part.note))
+    };
+    for group in continuations::groups(&parts, admitted) {
         let all = group.into_iter().filter_map(|at| runs.get(at).copied().cloned());
         let (mut layers, open): (Vec<_>, Vec<_>) = all.partition(|run| run.is_sealed());
         layers.extend(open.into_iter().find(|run| run.held || !writing));
@@ -112,6 +121,12 @@ impl Vault {
         let table = self.table();
         let parts = table.unions.get(run).map(|union| union.layers.iter().map(|layer| layer.id).collect());
         parts.unwrap_or_else(|| vec![*run])
+    }
+
+    /// Where a run is found by itself: of one that adds to another, its own files alone, under a name that no listing
+    /// has.
+    pub fn path_of(&self, run: &RunId) -> Option<Vec<u8>> {
+        self.table().path_of(run).map(<[u8]>::to_vec)
     }
 
     /// `None`: nothing continues the run of this directory.
@@ -183,6 +198,7 @@ impl Vault {
                 (Vec::new(), 1)
             });
             unreadable += left_out;
+            let mut hidden = Vec::new();
             for entry in here.into_iter().filter(|entry| !matches!(entry.name.as_slice(), b"." | b"..")) {
                 let earlier = match self.sealed_lookup(dir, &entry.name) {
                     Err(error) if is_not_found(&error) => kinds.get(&entry.name).copied(),
@@ -195,11 +211,39 @@ impl Vault {
                         found.push(entry);
                     }
                     Some(Kind::Dir) if entry.kind == Kind::Dir => {}
-                    Some(_) => tell_clash(&place, layer),
+                    Some(_) => hidden.push(entry.ino),
                 }
             }
+            self.tell_hidden(&place, layer, (dir, &hidden));
         }
         Ok((found, unreadable))
+    }
+
+    /// Two layers have names that are not directories in both. The log goes to who must not read names, so it has the
+    /// places in the store; once for each directory.
+    fn tell_hidden(&self, place: &Place, layer: &Arc<Run>, (dir, hidden): (Ino, &[Ino])) {
+        let Some(first) = place.union.first().filter(|_| !hidden.is_empty() && layer.first_clash(dir)) else {
+            return;
+        };
+        let named: Vec<String> =
+            hidden.iter().take(HIDDEN_NAMED).map(|ino| self.stored_place(layer, *ino)).collect();
+        let more = hidden.len() - named.len();
+        log::warn!(
+            "run {}, which adds to run {}, has names that are there already, and the earlier ones are shown: {}{}; \
+             runvault verify names them",
+            layer.id,
+            first.id,
+            named.join(", "),
+            if more > 0 { format!(" and {more} more") } else { String::new() }
+        );
+    }
+
+    /// How messages name a node of a layer.
+    fn stored_place(&self, layer: &Arc<Run>, ino: Ino) -> String {
+        let sealed = || self.sealed_object(ino);
+        let open = || layer.opened_body().map(|body| body.context.object(ino));
+        let place = if is_sealed(ino) { sealed() } else { open() };
+        place.unwrap_or_else(|| format!("runs/{}/tree", layer.id))
     }
 
     /// All entries of a directory of one layer, and how many of its names could not be read.
@@ -244,18 +288,45 @@ impl Vault {
             // As it was sealed, so that a copy of the continuation alone looks like the run.
             sealed = self.sealed_lookup(sealed.ino, name)?;
             let found = match self.lookup(*at, name) {
-                Err(error) if is_not_found(&error) => {
-                    let caller = Caller { uid: sealed.uid, gid: sealed.gid, pid: 0, umask: 0 };
-                    match self.make_dir_in(&caller, *at, name, sealed.mode) {
-                        Err(Error::Posix(Posix::Exists)) => self.lookup(*at, name)?,
-                        made => made?,
-                    }
-                }
+                Err(error) if is_not_found(&error) => self.make_like(*at, name, &sealed)?,
                 found => found?,
             };
             at = Known { vault: self, ino: found.ino, counted: true };
         }
         Ok(at)
+    }
+
+    fn make_like(&self, parent: Ino, name: &[u8], sealed: &Attr) -> Result<Attr> {
+        let caller = Caller { uid: sealed.uid, gid: sealed.gid, pid: 0, umask: 0 };
+        match self.make_dir_in(&caller, parent, name, sealed.mode) {
+            Err(Error::Posix(Posix::Exists)) => self.lookup(parent, name),
+            made => made.inspect(|made| self.take_after(made.ino, sealed)),
+        }
+    }
+
+    /// Group, mode with its setgid bit, and ACLs of a directory that was sealed, for one that was just made after it:
+    /// what is put into it gets the same from it. It is there without them too.
+    fn take_after(&self, made: Ino, sealed: &Attr) {
+        let caller = Caller { uid: sealed.uid, gid: sealed.gid, pid: 0, umask: 0 };
+        let gid = sys::is_root().then_some(sealed.gid);
+        let change = SetAttr { mode: Some(sealed.mode & 0o3777), gid, ..SetAttr::NOTHING };
+        let acls = || -> Result<()> {
+            let known = self.sealed_xattrs(sealed.ino)?;
+            for acl in ACLS {
+                let set = match known.iter().find(|(name, _)| name == acl) {
+                    Some((_, value)) => self.setxattr(made, acl, value, 0),
+                    None => self.removexattr(made, acl),
+                };
+                match set {
+                    Err(Error::Posix(Posix::NoAttribute | Posix::Unsupported)) => {}
+                    set => set?,
+                }
+            }
+            Ok(())
+        };
+        if let Err(error) = self.setattr(&caller, made, None, &change).and_then(|_| acls()) {
+            log::warn!("a directory that was made after a sealed one has not all of its attributes: {error}");
+        }
     }
 
     /// [`Vault::parent_to_change`] for a rename: what was sealed is not replaced.
@@ -322,6 +393,26 @@ impl Vault {
         Ok(false)
     }
 
+    /// Whether what this machine adds to a sealed run is believed.
+    fn may_add_to(&self, first: &Run) -> bool {
+        let admitted = |gateway: &IdentityId| {
+            [None, Some(&first.id)].into_iter().any(|run| self.authority.is_admitted(gateway, run))
+        };
+        let ours = self.gateway.as_ref().map(|gateway| gateway.id());
+        ours.is_some_and(|ours| ours == first.maker() || admitted(&ours))
+    }
+
+    /// Why what was sealed gets no further name: it would be in the run that adds to it, where this machine may make
+    /// one, and a copy can be.
+    pub(crate) fn refusal_of_a_link(&self, ino: Ino) -> Error {
+        let may_add = self.run_of_sealed(ino).is_ok_and(|run| {
+            let union = self.table().unions.get(&run.id).cloned();
+            let first = union.as_ref().and_then(|union| union.first());
+            self.may_add_to(first.unwrap_or(&run))
+        });
+        if may_add { Posix::CrossRun.into() } else { self.sealed_refusal(ino) }
+    }
+
     /// The open run of this gateway that continues a sealed one.
     fn continuation_of(&self, dir: Ino, run: &Arc<Run>) -> Result<Arc<Run>> {
         let _one = self.making.lock().unwrap_or_else(PoisonError::into_inner);
@@ -333,27 +424,17 @@ impl Vault {
         }
         let newest = layers.iter().rev().find(|layer| layer.is_sealed()).ok_or(Posix::Stale)?;
         let first = layers.first().unwrap_or(run);
-        let admitted = |gateway: &IdentityId, run: Option<&RunId>| self.authority.is_admitted(gateway, run);
-        let may = |ours: &Arc<dyn Gateway>| {
-            continuations::may_continue(&ours.id(), &first.maker(), &first.id, admitted)
-        };
-        if !self.gateway.as_ref().is_some_and(may) {
+        // What was admitted may have been dismissed since.
+        self.authority.refresh();
+        if !self.may_add_to(first) {
             return Err(self.sealed_refusal(dir));
         }
-        self.make_continuation(newest, &first.name(), &self.sealed_top(first)?)
-    }
-}
-
-/// Two layers have a name that is not a directory in both.
-fn tell_clash(place: &Place, layer: &Run) {
-    if layer.first_clash()
-        && let Some(first) = place.union.first()
-    {
-        log::warn!(
-            "run {}, which adds to run {}, has files of names that are there already: the earlier ones are shown",
-            layer.id,
-            first.id
-        );
+        let top = self.sealed_top(first)?;
+        let made = self.make_continuation(newest, &first.name(), &top)?;
+        if let Some(dir) = self.dir_in(&made, &[])? {
+            self.take_after(*dir, &top);
+        }
+        Ok(made)
     }
 }
 

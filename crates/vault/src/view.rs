@@ -169,7 +169,7 @@ impl Vault {
     }
 
     fn runs_in(&self, dir: Ino) -> u32 {
-        let count = |path: Vec<u8>| self.table().folder(&path).map_or(0, |f| f.by_name.len());
+        let count = |path: Vec<u8>| self.table().folder(&path).map_or(0, |f| f.by_serial.len());
         self.folder_path(dir).map_or(0, |path| u32::try_from(count(path)).unwrap_or(u32::MAX))
     }
 

@@ -4,11 +4,14 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{CALLER, Fixture, Mount, State, WRITE, posix};
+use common::{CALLER, Fixture, Mount, READ, State, WRITE, posix};
 use runvault_format::descriptor::How;
 use runvault_format::ids::RunId;
-use runvault_store::backend::Rename;
-use runvault_vault::seal::Outcome;
+use runvault_format::note::{Note, text_hash};
+use runvault_store::backend::{Rename, SetTime};
+use runvault_vault::api::{Allocate, SetAttr};
+use runvault_vault::authority::{Last, Until};
+use runvault_vault::seal::{Outcome, Seen, Shown, manifest};
 use runvault_vault::{Error, Posix, runs};
 
 /// The runs of that name, those that continue another one last.
@@ -228,12 +231,57 @@ fn a_run_that_was_taken_over_is_sealed_by_who_was_admitted_to_it() {
     Arc::get_mut(&mut fixture.authority).unwrap().admitted = vec![(id, Some(run))];
     assert!(matches!(seal_now(&fixture), Ok(Outcome::Sealed(_))));
     assert_eq!(fixture.reader().get("run/more").unwrap(), b"bytes");
+    // It counts up to where that was ended.
+    fixture.authority.seals.lock().unwrap().clear();
+    let load = |fixture: &Fixture| {
+        let seal = runvault_vault::seal::Seal::load(&fixture.root, &run, &*fixture.authority);
+        seal.map(|seal| seal.hash).map_err(|error| error.to_string())
+    };
+    let hash = load(&fixture).unwrap();
+    for (last, counts) in [((1, Some(hash)), true), ((0, None), false)] {
+        let last = Last { n: last.0, hash: last.1 };
+        let none = Last { n: 0, hash: None };
+        Arc::get_mut(&mut fixture.authority).unwrap().dismissed = Some(Until { run: none, seal: last });
+        assert_eq!(load(&fixture).is_ok(), counts);
+    }
+    assert!(load(&fixture).unwrap_err().contains("was dismissed from the run before"));
     // Whoever knows of no such word refuses the seal.
     fixture.authority.seals.lock().unwrap().clear();
     Arc::get_mut(&mut fixture.authority).unwrap().admitted.clear();
     let refused =
         runvault_vault::seal::Seal::load(&fixture.root, &run, &*fixture.authority).map(drop).unwrap_err();
     assert!(refused.to_string().contains("did not make the run"), "{refused}");
+}
+
+/// What it added before it was dismissed stays, and what it adds after that stands by itself.
+#[test]
+fn a_gateway_that_was_dismissed_adds_no_more() {
+    let mut fixture = Fixture::on_disk();
+    sealed(&fixture);
+    let other = State::new(4);
+    Arc::get_mut(&mut fixture.authority).unwrap().admitted = vec![(other.public().0, None)];
+    let mut added = Vec::new();
+    for part in ["run/Data/first", "run/Data/second"] {
+        let mount = fixture.writer_of(&other);
+        mount.put(part, b"x").unwrap();
+        let open = mount.status().runs.iter().find(|run| run.writing).unwrap().run;
+        seal(&mount, &open);
+        mount.close().unwrap();
+        added.push(open);
+    }
+    let described = runs::read_descriptor(&fixture.root, &added[0], &*fixture.authority).unwrap();
+    let hash = text_hash(Note::parse(&described.note).unwrap().text);
+    let run = Last { n: described.descriptor.seq.unwrap(), hash: Some(hash) };
+    let until = Until { run, seal: Last { n: 0, hash: None } };
+    Arc::get_mut(&mut fixture.authority).unwrap().dismissed = Some(until);
+    let reader = fixture.reader();
+    assert_eq!(reader.list("run/Data").unwrap(), ["1.cbcl", "first"]);
+    let alone = format!("run~{}", &added[1].to_string()[..8]);
+    assert_eq!(reader.list("").unwrap(), ["run", &alone]);
+    assert_eq!(reader.get(&format!("{alone}/Data/second")).unwrap(), b"x");
+    let mount = fixture.writer_of(&other);
+    let refused = mount.put("run/Data/third", b"x").unwrap_err();
+    assert!(matches!(refused, Error::Sealed { .. }), "{refused}");
 }
 
 /// A mount that saw the run while it was open.
@@ -307,6 +355,136 @@ fn what_cannot_come_into_a_sealed_run_leaves_no_trace() {
     assert_eq!(posix(mount.link(file, data, b"link")), Posix::CrossRun);
     assert_eq!(posix(mount.link(mount.ino("run/RunInfo.xml").unwrap(), data, b"link")), Posix::CrossRun);
     assert_eq!(named(&mount, "run"), [(first, None)], "no run was begun");
+}
+
+/// An instrument's software uses a name again, and the gateway cannot know what was sealed under it.
+#[test]
+fn what_an_earlier_part_hides_is_found_by_itself() {
+    let mut fixture = Fixture::on_disk();
+    let first = sealed(&fixture);
+    closed(&mut fixture, false);
+    let mount = fixture.writer();
+    mount.make_dir("run").unwrap();
+    mount.put("run/RunInfo.xml", b"another").unwrap();
+    mount.put("run/Data", b"a file where a directory was sealed").unwrap();
+    let later = named(&mount, "run")[0].0;
+    drop(mount.close());
+    drop(mount);
+    for sealing in [true, false] {
+        closed(&mut fixture, true);
+        let reader = fixture.reader();
+        let alone = format!("run~{}", &later.to_string()[..8]);
+        assert_eq!(reader.path_of(&later).unwrap(), alone.as_bytes());
+        assert_eq!(reader.path_of(&first).unwrap(), b"run");
+        assert_eq!(reader.list("").unwrap(), ["run"], "no listing has it");
+        assert_eq!(reader.get("run/RunInfo.xml").unwrap(), b"info");
+        assert_eq!(reader.list(&alone).unwrap(), ["Data", "RunInfo.xml"]);
+        assert_eq!(reader.get(&format!("{alone}/RunInfo.xml")).unwrap(), b"another");
+        assert_eq!(reader.get(&format!("{alone}/Data")).unwrap(), b"a file where a directory was sealed");
+        assert_eq!(reader.attr("").unwrap().nlink, 3, "of directories that are shown");
+        drop(reader);
+        if sealing {
+            closed(&mut fixture, false);
+            let mount = fixture.writer();
+            seal(&mount, &later);
+            mount.close().unwrap();
+        }
+    }
+    let mut shown = Shown::default();
+    let mut seen = |part: &RunId| {
+        let manifest = manifest(&fixture.root, part, &*fixture.authority).unwrap();
+        shown.add(*part, &manifest).into_iter().map(|(path, seen)| (String::from_utf8(path).unwrap(), seen))
+    };
+    assert!(seen(&first).all(|(_, seen)| seen == Seen::Shown));
+    let later: Vec<_> = seen(&later).collect();
+    let hidden = Seen::Hidden { by: first };
+    let expected = [("", Seen::Joined), ("Data", hidden), ("RunInfo.xml", hidden)];
+    assert_eq!(later, expected.map(|(path, seen)| (path.to_owned(), seen)));
+}
+
+/// What a later program puts there gets the group and the ACL that it would have got before the seal.
+#[test]
+fn directories_on_the_way_are_made_as_they_were_sealed() {
+    const DEFAULT: &[u8] = b"system.posix_acl_default";
+    // user::rwx user:1234:rwx group::r-x mask::rwx other::---
+    let acl = |entries: &[(u16, u16, u32)]| {
+        let entries = entries.iter().flat_map(|(tag, perm, id)| {
+            [&tag.to_le_bytes()[..], &perm.to_le_bytes()[..], &id.to_le_bytes()[..]].concat()
+        });
+        2u32.to_le_bytes().into_iter().chain(entries).collect::<Vec<u8>>()
+    };
+    let none = u32::MAX;
+    let default = acl(&[(1, 7, none), (2, 7, 1234), (4, 5, none), (16, 7, none), (32, 0, none)]);
+    let fixture = Fixture::on_disk();
+    let mount = fixture.writer();
+    for dir in ["run", "run/Data", "run/Data/L001"] {
+        mount.make_dir(dir).unwrap();
+    }
+    let mode = |mode| SetAttr { mode: Some(mode), ..SetAttr::NOTHING };
+    for (dir, bits) in [("run", 0o2775), ("run/Data", 0o2770), ("run/Data/L001", 0o750)] {
+        mount.setattr(&CALLER, mount.ino(dir).unwrap(), None, &mode(bits)).unwrap();
+    }
+    mount.setxattr(mount.ino("run/Data").unwrap(), DEFAULT, &default, 0).unwrap();
+    let run = named(&mount, "run")[0].0;
+    seal(&mount, &run);
+    mount.put("run/Data/L001/added", b"x").unwrap();
+    let later = named(&mount, "run")[1].0;
+    mount.close().unwrap();
+    // The run that adds, by itself.
+    let reader = fixture.reader();
+    let alone = String::from_utf8(reader.path_of(&later).unwrap()).unwrap();
+    for (dir, bits, has) in [("", 0o2775, false), ("/Data", 0o2770, true), ("/Data/L001", 0o750, false)] {
+        let path = format!("{alone}{dir}");
+        assert_eq!(reader.attr(&path).unwrap().mode & 0o7777, bits, "{path}");
+        let found = reader.getxattr(reader.ino(&path).unwrap(), DEFAULT);
+        assert_eq!(found.ok(), has.then(|| default.clone()), "{path}");
+    }
+}
+
+/// Every call that would change a node of a sealed run says that it cannot be changed, wherever it is made.
+#[test]
+fn what_was_sealed_is_read_only_to_every_call() {
+    let fixture = Fixture::on_disk();
+    sealed(&fixture);
+    let maker = fixture.writer();
+    let other = fixture.writer_of(&State::new(4));
+    let reader = fixture.reader();
+    for (who, mount, adds) in [("maker", &maker, true), ("other", &other, false), ("reader", &reader, false)]
+    {
+        let node = |path: &str| mount.ino(path).unwrap();
+        let (file, dir) = (node("run/RunInfo.xml"), node("run/Data"));
+        let times = SetAttr { mtime: SetTime::Now, ..SetAttr::NOTHING };
+        let size = SetAttr { size: Some(0), ..SetAttr::NOTHING };
+        let read = mount.open_file(file, READ).unwrap().handle;
+        let mut calls = vec![
+            ("open", mount.open_file(file, WRITE).map(drop)),
+            ("truncate", mount.setattr(&CALLER, file, None, &size).map(drop)),
+            ("ftruncate", mount.setattr(&CALLER, file, Some(read), &size).map(drop)),
+            ("utimens", mount.setattr(&CALLER, file, None, &times).map(drop)),
+            ("utimens of a directory", mount.setattr(&CALLER, dir, None, &times).map(drop)),
+            ("setxattr", mount.setxattr(file, b"user.a", b"b", 0)),
+            ("removexattr", mount.removexattr(file, b"user.a")),
+            ("write", mount.write(read, 0, b"x", false)),
+            ("fallocate", mount.fallocate(read, 0, 1, Allocate::Plain, false)),
+            ("unlink", mount.remove("run/RunInfo.xml")),
+            ("rmdir", mount.remove_dir("run/Data")),
+            ("rmdir of the run", mount.remove_dir("run")),
+            ("rename", mount.mv("run/RunInfo.xml", "run/other", Rename::Over)),
+            ("rename of the run", mount.mv("run", "other", Rename::Over)),
+        ];
+        if !adds {
+            // Who may add copies: a link would be in another run.
+            calls.push(("link", mount.link(file, dir, b"link").map(drop)));
+            calls.push(("create", mount.put("run/Data/new", b"x").map(drop)));
+            calls.push(("mkdir", mount.make_dir("run/Data/new").map(drop)));
+            calls.push(("symlink", mount.symlink(&CALLER, dir, b"new", b"x").map(drop)));
+        }
+        for (call, done) in calls {
+            let refused = matches!(done, Err(Error::Sealed { .. } | Error::Posix(Posix::ReadOnly)));
+            assert!(refused, "{who}: {call}: {done:?}");
+        }
+        mount.release(read).unwrap();
+    }
 }
 
 /// Whatever a part's names hide, one that is sealed is not hidden by one that is made later.

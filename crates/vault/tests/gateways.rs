@@ -2,12 +2,15 @@
 
 mod common;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use common::{CALLER, Fixture, Mount, READ, State, posix};
+use common::{CALLER, Chain, Fixture, Mount, READ, State, posix};
+use runvault_format::note::{Note, text_hash};
 use runvault_store::backend::Rename;
 use runvault_vault::api::ROOT;
-use runvault_vault::{Error, Posix};
+use runvault_vault::authority::{Gateway, Last, Until};
+use runvault_vault::{Error, Posix, Vault, runs};
 
 #[test]
 fn another_gateways_runs_are_read_only_and_equal_names_are_told_apart() {
@@ -74,6 +77,29 @@ fn two_gateways_work_beside_each_other_and_see_each_others_files() {
     assert!(!other.attr(&format!("{of_one}/more")).unwrap().ours && !other.getattr(ROOT, None).unwrap().ours);
     other.close().unwrap();
     one.close().unwrap();
+}
+
+/// The key of a gateway that was revoked while this mount is up makes a run.
+#[test]
+fn a_mount_that_is_up_believes_no_run_of_a_gateway_that_was_ended() {
+    let fixture = Fixture::in_memory();
+    fixture.writer().make_dir("one").unwrap();
+    let reader = fixture.reader();
+    assert_eq!(reader.list("").unwrap(), ["one"]);
+    let first = reader.status().runs[0].run;
+    let note = runs::read_descriptor(&fixture.root, &first, &*fixture.authority).unwrap().note;
+    let run = Last { n: 1, hash: Some(text_hash(Note::parse(&note).unwrap().text)) };
+    let until = Until { run, seal: Last { n: 0, hash: None } };
+    *fixture.authority.until_later.lock().unwrap() = Some(until);
+    // Whoever has the key does not ask.
+    let unaware = Chain::of(fixture.authority.vault, fixture.authority.gateways.clone());
+    let thief: Arc<dyn Gateway> = Arc::new(fixture.state.clone());
+    let thief = Vault::open(fixture.root.clone(), Arc::new(unaware), Some(thief), fixture.options).unwrap();
+    Mount(thief).make_dir("two").unwrap();
+    std::thread::sleep(Duration::from_millis(2100));
+    reader.tick().unwrap();
+    assert_eq!(reader.list("").unwrap(), ["one"]);
+    assert!(reader.left_out()[0].1.to_string().contains("end at number 1"), "{:?}", reader.left_out());
 }
 
 /// More runs than one look reads the names of.

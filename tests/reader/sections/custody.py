@@ -56,6 +56,10 @@ STATE = table(n=INT, vault=HEX32, quorum=U8, custodians=many(CUSTODIAN), epochs=
               readers=many(READER))
 
 
+def is_whole(until):
+    return (until["seq"] == 0) == (until["hash"] is None) and (until["seals"] == 0) == (until["seals_hash"] is None)
+
+
 def check_state(state):
     check_custodians(state["quorum"], state["custodians"])
     epochs = state["epochs"]
@@ -75,8 +79,7 @@ def check_state(state):
     for reader in state["readers"]:
         demand(id_of(un64(reader["sign"]), un64(reader["kem"])) == reader["id"], "state", "a reader's id")
     for end in (g["until"] for g in state["gateways"] if g["until"] is not None):
-        whole = (end["seq"] == 0) == (end["hash"] is None) and (end["seals"] == 0) == (end["seals_hash"] is None)
-        demand(whole, "state", "a gateway's end that names no run or seal")
+        demand(is_whole(end), "state", "a gateway's end that names no run or seal")
 
 
 def state_zero(genesis, vault):
@@ -105,7 +108,8 @@ OUTLINE = table(n=INT, quorum=U8, custodians=many(table(id=HEX16, label=LABEL)),
                 readers=many(table(id=HEX16, label=LABEL, standing=boolean, expires=or_null(time))))
 OPERATION = one_of(
     **{"enrol-gateway": table(gateway=HEX16), "revoke-gateway": table(gateway=HEX16),
-       "admit-gateway": table(gateway=HEX16, run=or_null(HEX16)), "rotate": table(epoch=U32),
+       "admit-gateway": table(gateway=HEX16, run=or_null(HEX16)),
+       "dismiss-gateway": table(gateway=HEX16, run=or_null(HEX16), until=UNTIL), "rotate": table(epoch=U32),
        "add-custodian": table(custodian=CUSTODIAN), "remove-custodian": table(custodian=HEX16),
        "change-quorum": table(quorum=U8), "add-reader": table(reader=READER), "remove-reader": table(reader=HEX16),
        "grant": table(reader=HEX16, runs=many(HEX16)), "revoke": table(reader=HEX16, runs=many(HEX16))}
@@ -128,6 +132,9 @@ def outline(state):
 # 7.4 The audit log
 
 RETIRED = table(vault=HEX32, run=HEX16, gateway=HEX16, seq=INT, run_note=HEX32, prev=or_null(HEX32), time=time)
+REMOVED = table(vault=HEX32, run=HEX16, gateway=HEX16, seq=INT, run_note=HEX32, prev=or_null(HEX32),
+                seal=or_null(table(gateway=HEX16, n=INT, hash=HEX32, prev=or_null(HEX32))), custodian=HEX16,
+                reason=clean_text(0, 1024), time=time)
 HEAD = table(gateway=HEX16, seq=INT, hash=or_null(HEX32), seals=INT, seals_hash=or_null(HEX32))
 LINE = table(n=INT, prev=HEX32, time=time, request=REQUEST,
              result=table(state=or_null(HEX32), runs=many(RETIRED)), heads=many(HEAD),
@@ -236,6 +243,11 @@ def admitted(told, before, state, expected, chain):
     still_enrolled(told, before, chain)
 
 
+def dismissed(told, before, state, expected, chain):
+    still_enrolled(told, before, chain)
+    chain(is_whole(told["until"]), "end of the admission")
+
+
 def rotated(told, before, state, expected, chain):
     chain(told["epoch"] == state["epochs"][-1]["e"], "number of the epoch")
 
@@ -278,17 +290,18 @@ def runs_named(told, before, state, expected, chain):
 
 
 EFFECTS = {
-    "enrol-gateway": enrolled, "revoke-gateway": ended, "admit-gateway": admitted, "rotate": rotated,
+    "enrol-gateway": enrolled, "revoke-gateway": ended, "admit-gateway": admitted,
+    "dismiss-gateway": dismissed, "rotate": rotated,
     "add-custodian": custodian_added, "remove-custodian": custodian_removed, "change-quorum": quorum_changed,
     "add-reader": reader_added, "remove-reader": reader_removed, "grant": runs_named, "revoke": runs_named,
 }
 
 
 def follow(zero, zero_file, log, state_file, line_file=lambda n: None):
-    """The newest state and head of a chain, the state's hash, and who was admitted, as (gateway, run or None).
+    """The newest state and head of a chain, the state's hash, and who was admitted: {(gateway, run or None): until}.
 
     `state_file(n)` and `line_file(n)` give those files, or None."""
-    admitted = set()
+    admitted = {}
     state, head = zero, {"n": 0, "hash": zero["vault"]}
     state_hash = sha256(text("state", zero)).hex()
     if zero_file is not None:
@@ -302,7 +315,11 @@ def follow(zero, zero_file, log, state_file, line_file=lambda n: None):
         head, state_hash = {"n": line["n"], "hash": sha256(data).hex()}, line["result"]["state"]
         admission = line["request"]["op"].get("admit-gateway")
         if admission:
-            admitted.add((admission["gateway"], admission["run"]))
+            admitted[admission["gateway"], admission["run"]] = None
+        end = line["request"]["op"].get("dismiss-gateway")
+        for gateway, run in list(admitted) if end else ():
+            if gateway == end["gateway"] and end["run"] in (None, run) and admitted[gateway, run] is None:
+                admitted[gateway, run] = end["until"]
 
     for data in log.split(b"\n")[:-1]:
         take(data, None)

@@ -55,20 +55,30 @@ def verify_run(data, run_id, vault, gateways):
 # 8.1 Continuations
 
 def parts_of(runs, admitted):
-    """The runs (of kind `run`) of several parts, each with its parts in order. `runs` have the fields of run.json that tell, and `seal`, the
-    hash of the run's seal or None; `admitted` has (gateway, run), with None for every run."""
+    """The runs (of kind `run`) of several parts, each with its parts in order. `runs` have the fields of run.json that
+    tell, `note`, its hash, and `seal`, the hash of the run's seal or None; `admitted` is {(gateway, run): until}, with
+    None for every run."""
     by_id = {run["run"]: run for run in runs}
 
     def first_of(run):
         """What it continues in the end; None where it only says that it does."""
-        at, signers = run, [run["signer"]]
-        while at["after"] is not None and len(signers) <= len(runs):
+        at, parts = run, [run]
+        while at["after"] is not None and len(parts) <= len(runs):
             after, at = at["after"], by_id.get(at["after"]["run"])
             if at is None or after["how"] != "continues" or at["seal"] is None or at["seal"] != after["seal"]:
                 return None
-            signers.append(at["signer"])
-        allowed = {at["signer"]} | {gateway for gateway, run in admitted if run in (None, at["run"])}
-        return at if at["after"] is None and set(signers) <= allowed else None
+            parts.append(at)
+        return at if at["after"] is None and all(allowed(part, at) for part in parts) else None
+
+    def allowed(part, first):
+        """Whether its signer made the first one, or was admitted when it made this one."""
+        keys = [key for key in ((part["signer"], None), (part["signer"], first["run"])) if key in admitted]
+        return part["signer"] == first["signer"] or any(counts(part, admitted[key]) for key in keys)
+
+    def counts(part, until):
+        if until is None or part["seq"] is None:
+            return until is None
+        return part["seq"] < until["seq"] or (part["seq"], part["note"]) == (until["seq"], until["hash"])
 
     groups = {run["run"]: [] for run in runs}
     for run in runs:

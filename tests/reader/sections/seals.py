@@ -177,12 +177,12 @@ class Seal:
             note, described = Note(data), run.descriptor
             signer = parse_seal_text(note.text)["gateway"]
             may = signer == described["signer"] or (signer, run.id.hex()) in admitted
+            ends = [] if signer == described["signer"] else [admitted.get((signer, run.id.hex()))]
             gateway = next((g for g in gateways if g["id"] == signer), None)
             demand(may and gateway is not None, "seal", "of a gateway that may not seal it")
             text = note.signed_by(signer, un64(gateway["sign"]))
             self.note = parse_seal_text(text)
-            if gateway["until"] is not None:
-                end = gateway["until"]
+            for end in filter(None, [gateway["until"], *ends]):
                 demand(self.note["n"] <= end["seals"], "seal", "the gateway's time is over")
                 last = self.note["n"] == end["seals"]
                 demand(not last or sha256(text).hex() == end["seals_hash"], "seal", "not the gateway's last seal")

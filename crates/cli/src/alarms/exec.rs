@@ -35,23 +35,35 @@ const KEPT: [&str; 3] = ["PATH", "HOME", "LANG"];
 
 /// A program that is there and can be run.
 #[derive(Clone, Debug)]
-pub struct Program(PathBuf);
+pub struct Program {
+    path: PathBuf,
+    /// How long it may run.
+    limit: Duration,
+}
 
 impl Program {
     /// # Errors
     /// Exit 2: it cannot be run.
     pub fn at(path: &Path) -> Result<Program> {
         match std::fs::metadata(path) {
-            Ok(meta) if meta.is_file() && meta.mode() & 0o111 != 0 => Ok(Program(path.to_owned())),
+            Ok(meta) if meta.is_file() && meta.mode() & 0o111 != 0 => {
+                Ok(Program { path: path.to_owned(), limit: LIMIT })
+            }
             Ok(_) => Err(refuse(Exit::Usage, format!("--exec {}: not an executable file", shown(path)))),
             Err(error) => Err(refuse(Exit::Usage, format!("--exec {}: {error}", shown(path)))),
         }
     }
 
+    /// With another time than the usual one.
+    #[must_use]
+    pub fn within(self, limit: Option<Duration>) -> Program {
+        Program { limit: limit.unwrap_or(self.limit), ..self }
+    }
+
     /// No argument and no shell: whatever a run's name holds, it is a value.
     fn command(&self, change: &Change) -> Command {
         let alarm = &change.alarm;
-        let mut command = Command::new(&self.0);
+        let mut command = Command::new(&self.path);
         command.env_clear();
         for name in KEPT {
             command.envs(std::env::var_os(name).map(|value| (name, value)));
@@ -111,7 +123,7 @@ fn run_all(program: &Program, changes: &Receiver<Change>, ended: &AtomicBool) {
     keep_umask();
     for change in changes.iter().take_while(|_| !ended.load(Ordering::SeqCst)) {
         let failed = match program.command(&change).spawn() {
-            Ok(child) => failure(child, ended, LIMIT),
+            Ok(child) => failure(child, ended, program.limit),
             Err(error) => Some(error.to_string()),
         };
         if let Some(why) = failed {

@@ -15,6 +15,9 @@ pub struct Alarms {
     /// Only the last one reveals a run's name: logs, metrics and the other variables have its id
     #[arg(long, value_name = "PROGRAM", requires = "ingest", value_hint = ValueHint::ExecutablePath)]
     pub exec: Option<PathBuf>,
+    /// How long it may run (for tests)
+    #[arg(long, value_name = "TIME", requires = "exec", hide = true, value_parser = humantime::parse_duration)]
+    pub exec_limit: Option<Duration>,
     /// Write metrics there every 10 s, as node_exporter's textfile collector reads them (a name that ends with .prom).
     /// Runs go by their ids
     #[arg(long, value_name = "FILE", requires = "ingest", value_hint = ValueHint::FilePath)]

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueHint};
 
-use super::Who;
 use super::keys::named_file;
+use super::{LastOf, Who};
 
 /// Who holds the vault's key, and what they agree on
 ///
@@ -139,9 +139,8 @@ pub struct EnrollGateway {
 pub struct RevokeGateway {
     /// Name or id
     pub name: String,
-    /// The number of its last run that counts [default: the newest that the store has]
-    #[arg(long, value_name = "N")]
-    pub last_run: Option<u64>,
+    #[command(flatten)]
+    pub last: LastOf,
 }
 
 /// Write down what is to be done, for custodians to approve

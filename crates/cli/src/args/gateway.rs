@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueHint};
 
+use runvault_custody::ends::{LastKnown, Which};
 use runvault_custody::kek_home::Wish;
 
 use super::Who;
@@ -18,6 +19,7 @@ Examples:
   runvault gateway list /srv/store
   runvault gateway enroll --help         let one in: with the owner's passphrase, or by a request
   runvault gateway admit --help          let one add to runs of others
+  runvault gateway dismiss --help        and no longer
   runvault gateway revoke --help         end one whose key was stolen")]
 pub struct Gateway {
     #[command(subcommand)]
@@ -27,6 +29,7 @@ pub struct Gateway {
 #[derive(Debug, Subcommand)]
 pub enum GatewayCommand {
     Admit(GatewayAdmit),
+    Dismiss(GatewayDismiss),
     Enroll(GatewayEnroll),
     List(GatewayList),
     Revoke(GatewayRevoke),
@@ -81,6 +84,7 @@ pub struct GatewayEnroll {
 /// A run that was sealed can be added to: results of an analysis become a run of their own with its own seal, shown in
 /// the same folder. The machine that made the run may do that anyway; any other must be admitted by the owner, to one
 /// run or, without RUN, to all. It never changes what was sealed. `takeover` admits this machine to the run by itself.
+/// Who was admitted to a run that is open may also seal it: admit only machines that you trust with that.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -94,6 +98,37 @@ pub struct GatewayAdmit {
     pub name: String,
     /// The run, by its name or id [default: it may add to every run, and seal none of others]
     pub run: Option<OsString>,
+    /// Why, for the audit log
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub reason: String,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub who: Who,
+}
+
+/// End what a machine was admitted to: it adds to that run, or to any, no more
+///
+/// What it added and sealed by its admission until now goes on counting, or what it made up to --last-run and
+/// --last-seal; what no longer does is named, and shown as a run of its own. It still writes its own runs: to end that
+/// too, revoke it. Admitting it again lets all count that it has made.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  runvault gateway dismiss /srv/store analysis-1                     from every run, and from each single one
+  runvault gateway dismiss /srv/store analysis-1 240131_A01234_0042_AHXYZ
+  runvault gateway dismiss /srv/store analysis-1 --last-run 42       what it made after that one may be forged")]
+pub struct GatewayDismiss {
+    /// The store
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub store: PathBuf,
+    /// The machine's name or id
+    pub name: String,
+    /// The run, by its name or id [default: all that it was admitted to]
+    pub run: Option<OsString>,
+    #[command(flatten)]
+    pub last: LastOf,
     /// Why, for the audit log
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub reason: String,
@@ -121,10 +156,31 @@ pub struct GatewayList {
     pub who: Who,
 }
 
+/// Where a machine's chains end.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct LastOf {
+    /// Its last run that counts, by its number or its id [default: the newest that the store has; needed where numbers are
+    /// missing below that one, since a stolen key can give a run any number]
+    #[arg(long, value_name = "N|RUN")]
+    pub last_run: Option<Which>,
+    /// Its last seal that counts, by its number or the id of the run that was sealed [default: as far as seals name each
+    /// other, from the one that its last run names; needed where one does not follow, or two do]
+    #[arg(long, value_name = "N|RUN")]
+    pub last_seal: Option<Which>,
+}
+
+impl LastOf {
+    /// As custody takes it.
+    pub fn known(&self) -> LastKnown {
+        LastKnown { run: self.last_run, seal: self.last_seal }
+    }
+}
+
 /// End a machine's right to write: runs that it makes from now on are refused
 ///
-/// The runs that the store has of it now go on counting, or those up to --last-run. It cannot be enrolled again: give
-/// the machine a new state folder first.
+/// The runs that the store has of it now go on counting, or those up to --last-run; what no longer does is named. Where
+/// two runs, or seals, bear the last number, name the genuine one by its id. It cannot be enrolled again: give the
+/// machine a new state folder first.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -137,10 +193,8 @@ pub struct GatewayRevoke {
     pub store: PathBuf,
     /// Its name or id
     pub name: String,
-    /// Its last run that counts, by its number [default: the newest that the store has; needed where numbers are missing
-    /// below that one, since a stolen key can give a run any number]
-    #[arg(long, value_name = "N")]
-    pub last_run: Option<u64>,
+    #[command(flatten)]
+    pub last: LastOf,
     /// Why, for the audit log
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub reason: String,

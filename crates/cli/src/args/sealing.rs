@@ -155,3 +155,31 @@ pub struct ManifestOf {
     #[command(flatten)]
     pub who: Who,
 }
+
+/// Say, as the owner, that a run is not missed when it is gone from this store
+///
+/// A run that is taken out of a store leaves a gap that `scrub` names, and machines that have seen it refuse the store
+/// where it was its gateway's newest. For one that goes on purpose, moved to other storage or deleted, or of a gateway
+/// that is lost, this signs a note. It removes nothing: move or remove STORE/runs/ID afterwards. An empty run that this
+/// machine made needs none: remove its folder in the mount. What was added to a run is runs of their own, each with its
+/// id.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  runvault retire /srv/store 240101_NB501 --reason \"moved to tape 17\"
+  runvault retire --json /srv/store 240101_NB501 | jq -r .run        the folder that can go")]
+pub struct Retire {
+    /// The store
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub store: PathBuf,
+    /// The run's name or id
+    pub run: OsString,
+    /// Why, for who finds the note
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub reason: String,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub who: Who,
+}

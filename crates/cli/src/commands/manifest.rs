@@ -1,10 +1,8 @@
 //! `manifest`: the signed list of a sealed run's files.
 
-use std::collections::HashMap;
-
 use anyhow::Result;
 use runvault_format::manifest::{Entry, Kind};
-use runvault_vault::seal;
+use runvault_vault::seal::{self, Seen, Shown};
 use serde_json::{Map, Value, json};
 
 use super::verify::with_sealed_run;
@@ -12,23 +10,17 @@ use crate::args::ManifestOf;
 use crate::output::{self, json_name, visible};
 
 pub fn run(args: &ManifestOf) -> Result<()> {
-    let parts = with_sealed_run(&args.store, &args.who, &args.run, seal::manifest)?;
-    // A path is what the earliest part says that it is, and ends there if that is no directory.
-    let mut said: HashMap<Vec<u8>, Kind> = HashMap::new();
-    for manifest in &parts {
-        let paths = seal::paths(manifest);
-        let all = manifest.entries.iter().zip(&paths).skip(1);
-        let new: Vec<_> = all.filter(|(_, path)| !is_hidden(&said, path)).collect();
-        tell(args, &new)?;
-        said.extend(new.into_iter().map(|(entry, path)| (path.clone(), entry.record.kind)));
+    let parts = with_sealed_run(&args.store, &args.who, &args.run, |root, run, authority| {
+        Ok((*run, seal::manifest(root, run, authority)?))
+    })?;
+    let mut shown = Shown::default();
+    for (run, manifest) in &parts {
+        let seen = shown.add(*run, manifest);
+        let all = manifest.entries.iter().zip(&seen).skip(1);
+        let new = all.filter(|(_, (_, seen))| *seen == Seen::Shown).map(|(entry, (path, _))| (entry, path));
+        tell(args, &new.collect::<Vec<_>>())?;
     }
     Ok(())
-}
-
-fn is_hidden(said: &HashMap<Vec<u8>, Kind>, path: &[u8]) -> bool {
-    let mut above = path.iter().enumerate().filter(|(_, b)| **b == b'/').filter_map(|(at, _)| path.get(..at));
-    let covered = |above: &[u8]| said.get(above).is_some_and(|kind| *kind != Kind::Dir);
-    said.contains_key(path) || above.any(covered)
 }
 
 fn tell(args: &ManifestOf, entries: &[(&Entry, &Vec<u8>)]) -> Result<()> {

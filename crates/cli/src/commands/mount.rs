@@ -145,7 +145,7 @@ fn post(
     let asked = &mount.alarms;
     let wish = Wish {
         limits: limits(mount),
-        program: asked.exec.as_deref().map(Program::at).transpose()?,
+        program: asked.exec.as_deref().map(Program::at).transpose()?.map(|p| p.within(asked.exec_limit)),
         metrics: asked.metrics.clone(),
     };
     let ending = Arc::clone(ending);

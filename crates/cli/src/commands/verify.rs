@@ -10,7 +10,7 @@ use runvault_custody::seen::Remembering;
 use runvault_format::ids::RunId;
 use runvault_store::backend::Dir;
 use runvault_vault::authority::Authority;
-use runvault_vault::seal::{self, Finding, Verified};
+use runvault_vault::seal::{self, Finding, Seen, Shown, Verified};
 use runvault_vault::{Error, pace};
 use serde_json::{Map, Value, json};
 
@@ -21,29 +21,40 @@ use crate::progress;
 use crate::run_of_name::parts;
 use crate::store::Store;
 
+/// Names that are not shown are named up to here, where people read it.
+const HIDDEN_NAMED: usize = 20;
+
 pub fn run(args: &Verify) -> Result<()> {
     pace::limit_mib(args.limit);
     let bar = progress::bytes(0, "verify");
+    let mut shown = Shown::default();
     let verified = with_sealed_run(&args.store, &args.who, &args.run, |root, run, authority| {
-        seal::verify(root, run, authority, &mut |done, total| {
+        let verified = seal::verify(root, run, authority, &mut |done, total| {
             bar.set_length(total);
             bar.set_position(done);
-        })
+        })?;
+        let entries = shown.add(*run, &seal::manifest(root, run, authority)?).into_iter();
+        let hidden = entries.filter_map(|(path, seen)| match seen {
+            Seen::Hidden { by } => Some((path, by)),
+            _ => None,
+        });
+        Ok((verified, hidden.collect::<Vec<_>>()))
     })?;
     bar.finish_and_clear();
-    let findings = verified.iter().map(|part| part.findings.len() as u64).sum();
-    for part in &verified {
-        tell_part(args.json, part)?;
+    let findings = verified.iter().map(|(part, _)| part.findings.len() as u64).sum();
+    for (part, hidden) in &verified {
+        tell_part(args.json, part, hidden)?;
     }
-    let name = verified.first().map_or_else(String::new, |part| visible(&part.name));
+    let name = verified.first().map_or_else(String::new, |(part, _)| visible(&part.name));
     end(findings, &format!("run {name}"))
 }
 
 /// What was found of a run, or of a part that adds to one.
-fn tell_part(json: bool, verified: &Verified) -> Result<()> {
+fn tell_part(json: bool, verified: &Verified, hidden: &[(Vec<u8>, RunId)]) -> Result<()> {
     for finding in &verified.findings {
         tell(json, finding, Some(&verified.note.run))?;
     }
+    tell_hidden(json, &verified.note.run, hidden)?;
     let (name, findings) = (visible(&verified.name), verified.findings.len() as u64);
     if json {
         let mut summary = Map::new();
@@ -51,6 +62,7 @@ fn tell_part(json: bool, verified: &Verified) -> Result<()> {
         summary.insert("summary".into(), json!({
             "run": verified.note.run, "gateway": verified.note.gateway, "n": verified.note.n,
             "sealed": verified.note.sealed, "files": verified.files, "bytes": verified.bytes, "findings": findings,
+            "hidden": hidden.len(),
         }));
         let about = serde_json::from_str::<Value>(&verified.about).unwrap_or_default();
         summary.insert("about".into(), about);
@@ -65,6 +77,28 @@ fn tell_part(json: bool, verified: &Verified) -> Result<()> {
         ))?;
     }
     Ok(())
+}
+
+/// Names of a part that an earlier one has too. Nobody changed anything: who reads the folder must know.
+fn tell_hidden(json: bool, part: &RunId, hidden: &[(Vec<u8>, RunId)]) -> Result<()> {
+    if json {
+        return hidden.iter().try_for_each(|(path, by)| {
+            let mut object = Map::from_iter([("run".to_owned(), json!(part))]);
+            json_name(&mut object, "path", path);
+            object.insert("hidden_by".into(), json!(by));
+            output::json(&Value::Object(object))
+        });
+    }
+    for (path, by) in hidden.iter().take(HIDDEN_NAMED) {
+        let path = visible(path);
+        output::line(&format!(
+            "{path}: that of run {part} is not shown: run {by}, an earlier part, has one"
+        ))?;
+    }
+    match hidden.len().saturating_sub(HIDDEN_NAMED) {
+        0 => Ok(()),
+        more => output::line(&format!("{more} more of run {part} are not shown (--json names them)")),
+    }
 }
 
 /// Exit 4 where something was found.

@@ -1,6 +1,6 @@
 //! From the bytes in custody/ to a [`Chain`].
 
-use std::collections::HashSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use runvault_format::Error as FormatError;
@@ -8,7 +8,6 @@ use runvault_format::audit_entry::Line;
 use runvault_format::custody_state::State;
 use runvault_format::genesis::Genesis;
 use runvault_format::ids::VaultId;
-use runvault_format::request::Operation;
 use runvault_format::vault_file;
 use runvault_store::backend::{Dir, Time};
 
@@ -110,7 +109,7 @@ impl Chain {
     pub(super) fn start(zero: State) -> Result<Chain> {
         let (state_hash, current) = (zero.hash()?, zero.current()?.clone());
         let (lines, log) = (Vec::new(), Vec::new());
-        let admitted = HashSet::new();
+        let admitted = BTreeMap::new();
         Ok(Chain { vault: zero.vault, lines, log, state: zero, state_hash, current, admitted })
     }
 
@@ -153,9 +152,7 @@ impl Chain {
             self.current = state.current()?.clone();
             self.state = state;
         }
-        if let Operation::AdmitGateway { gateway, run } = line.executed.request.op {
-            self.admitted.insert((gateway, run));
-        }
+        self.admit_or_dismiss(&line.executed.request.op);
         self.lines.push(next.hash);
         self.log.extend_from_slice(text);
         self.log.push(b'\n');

@@ -30,6 +30,14 @@ pub fn sentence(op: &Operation, before: &State, after: &Outline) -> String {
         Operation::AdmitGateway { gateway: id, run: None } => {
             format!("gateway {} may add to every sealed run", gateway(id))
         }
+        Operation::DismissGateway { gateway: id, run, until } => {
+            let what = run.map_or_else(|| "runs of others".to_owned(), |run| format!("run {run}"));
+            let (runs, seals) = (until.seq, until.seals);
+            format!(
+                "gateway {} adds to {what} no more: nothing after its run {runs} and its seal {seals}",
+                gateway(id)
+            )
+        }
         Operation::Rotate { epoch } => format!("a new vault key, number {epoch}; the people stay"),
         Operation::AddCustodian { custodian } => format!(
             "{} becomes a custodian, one of {}; the vault key is shared anew among them",
@@ -109,9 +117,11 @@ pub fn stays_open(op: &Operation) -> &'static str {
         Operation::Grant { .. } | Operation::AddReader { .. } => {
             "What a reader has read cannot be taken back later."
         }
-        Operation::RevokeGateway { .. } => "Runs and seals up to there count as before.",
+        Operation::RevokeGateway { .. } | Operation::DismissGateway { .. } => {
+            "Runs and seals up to there count as before."
+        }
         Operation::EnrolGateway { .. } | Operation::AdmitGateway { .. } => {
-            "It may do so until it is revoked: runvault gateway revoke."
+            "It may do so until it is revoked, or dismissed: runvault gateway revoke, dismiss."
         }
     }
 }

@@ -23,6 +23,7 @@ use runvault_format::manifest::{self, Entry, Kind, Manifest};
 use runvault_format::note::{self, Note};
 use runvault_format::public_key::PublicKey;
 use runvault_format::redo_record::{self, Record};
+use runvault_format::removed::Removed;
 use runvault_format::request::{Approval, Head, Request};
 use runvault_format::retired::Retired;
 use runvault_format::seal_note::SealNote;
@@ -210,6 +211,18 @@ pub fn decoders() -> Vec<Decoder> {
         prev: None,
         time: CREATED.into(),
     };
+    let removed = Removed {
+        vault: VAULT,
+        run: RUN,
+        gateway: retired.gateway,
+        seq: 2,
+        run_note: retired.run_note,
+        prev: None,
+        seal: None,
+        custodian: retired.gateway,
+        reason: "moved".into(),
+        time: CREATED.into(),
+    };
     let head = Head { n: 3, hash: Digest([4; 32]) };
     let custodian = identity(OWNER).public().id();
     let confirmation =
@@ -281,6 +294,9 @@ pub fn decoders() -> Vec<Decoder> {
         }),
         of(&["retired::parse_text"], vec![retired.to_text().unwrap().into_bytes()], |b| {
             Some(Retired::parse_text(text(b)?).ok()?.to_text().unwrap().into_bytes())
+        }),
+        of(&["removed::parse_text"], vec![removed.to_text().unwrap().into_bytes()], |b| {
+            Some(Removed::parse_text(text(b)?).ok()?.to_text().unwrap().into_bytes())
         }),
         of(&["seal_note::parse_text"], vec![seal_note().to_text().unwrap().into_bytes()], |b| {
             Some(SealNote::parse_text(text(b)?).ok()?.to_text().unwrap().into_bytes())

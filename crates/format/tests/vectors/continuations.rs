@@ -10,8 +10,9 @@ use crate::{Outcome, Set, Vector, vector};
 
 pub const SET: Set = Set {
     file: "continuations.json",
-    about: "Runs of a vault (section 8.1): `seal` is the text hash of the run's seal, null while it is open; `admitted` \
-            has gateways, each with a run or an empty string for every run. output: the runs of several parts, each \
+    about: "Runs of a vault (section 8.1): `note` is the text hash of run.json, `seal` that of the run's seal, null while \
+            it is open; `admitted` has gateways, each with a run or an empty string for every run, and the `until` of a \
+            dismissal or null. output: the runs of several parts, each \
             with its parts in order.",
     make,
     run,
@@ -21,16 +22,21 @@ pub const SET: Set = Set {
 fn of(n: u8, gateway: u8, seq: u64, sealed: bool, after: Option<(u8, u8)>) -> Value {
     let after = after.map(|(run, seal)| json!({ "run": id(run), "how": "continues", "seal": hash(seal) }));
     json!({
-        "run": id(n), "signer": IdentityId([gateway; 16]), "seq": seq,
+        "run": id(n), "signer": IdentityId([gateway; 16]), "seq": seq, "note": hash(n),
         "seal": sealed.then(|| hash(n)), "after": after,
     })
+}
+
+/// Up to the run of that number in its chain.
+fn until(seq: u64, run: u8) -> Value {
+    json!({ "seq": seq, "hash": hash(run), "seals": 0, "seals_hash": null })
 }
 
 fn id(n: u8) -> RunId {
     RunId([n; 16])
 }
 
-/// Of the seal of the run of that number.
+/// Of the run of that number, and of its seal.
 fn hash(n: u8) -> Digest {
     Digest([n; 32])
 }
@@ -63,7 +69,7 @@ fn make() -> Vec<Vector> {
                 of(3, 6, 9, true, Some((1, 1))),
                 of(4, 7, 9, true, Some((2, 2))),
             ],
-            json!([[gateway(8), ""], [gateway(6), id(1)]]),
+            json!([[gateway(8), "", null], [gateway(6), id(1), null]]),
         ),
         made("of_an_open_run", vec![of(1, 7, 4, false, None), of(2, 7, 5, false, Some((1, 1)))], json!([])),
         made("of_another_seal", vec![first(), of(2, 7, 5, false, Some((1, 9)))], json!([])),
@@ -78,17 +84,42 @@ fn make() -> Vec<Vector> {
         made(
             "by_one_that_was_admitted_to_it",
             vec![first(), of(2, 8, 5, false, Some((1, 1)))],
-            json!([[gateway(8), id(1)]]),
+            json!([[gateway(8), id(1), null]]),
         ),
         made(
             "by_one_that_was_admitted_to_every_run",
             vec![first(), of(2, 8, 5, false, Some((1, 1)))],
-            json!([[gateway(8), ""]]),
+            json!([[gateway(8), "", null]]),
         ),
         made(
             "by_one_that_was_admitted_to_another",
             vec![first(), of(2, 8, 5, false, Some((1, 1)))],
-            json!([[gateway(8), id(2)]]),
+            json!([[gateway(8), id(2), null]]),
+        ),
+        made(
+            "before_and_after_a_dismissal",
+            vec![
+                first(),
+                of(2, 8, 3, true, Some((1, 1))),
+                of(3, 8, 4, true, Some((1, 1))),
+                of(4, 8, 5, true, Some((1, 1))),
+            ],
+            json!([[gateway(8), id(1), until(4, 3)]]),
+        ),
+        made(
+            "another_run_of_the_last_number",
+            vec![first(), of(3, 8, 4, true, Some((1, 1)))],
+            json!([[gateway(8), id(1), until(4, 9)]]),
+        ),
+        made(
+            "dismissed_from_it_and_admitted_to_every_run",
+            vec![first(), of(3, 8, 4, true, Some((1, 1)))],
+            json!([[gateway(8), id(1), { "seq": 0, "hash": null, "seals": 0, "seals_hash": null }], [gateway(8), "", null]]),
+        ),
+        made(
+            "behind_one_that_was_made_after_a_dismissal",
+            vec![first(), of(2, 8, 5, true, Some((1, 1))), of(3, 7, 5, true, Some((2, 2)))],
+            json!([[gateway(8), id(1), until(4, 3)]]),
         ),
         made(
             "behind_one_that_does_not_belong",
@@ -117,13 +148,20 @@ fn run(input: &Value) -> Outcome {
             run: text(&run["run"]).parse().unwrap(),
             signer: text(&run["signer"]).parse().unwrap(),
             seq: run["seq"].as_u64(),
+            note: text(&run["note"]).parse().unwrap(),
             after: after.as_ref(),
             seal: run["seal"].as_str().map(|seal| seal.parse().unwrap()),
         })
         .collect();
-    let admitted = |gateway: &IdentityId, run: Option<&RunId>| {
-        let wanted = json!([gateway, run.map_or_else(String::new, ToString::to_string)]);
-        input["admitted"].as_array().unwrap().contains(&wanted)
+    let admitted = |part: &Part<'_>, run: Option<&RunId>| {
+        let (gateway, run) = (json!(part.signer), json!(run.map_or_else(String::new, ToString::to_string)));
+        let all = input["admitted"].as_array().unwrap().iter();
+        let counts = |until: &Value| match (until["seq"].as_u64(), part.seq) {
+            (None, _) => true,
+            (Some(end), Some(seq)) => seq < end || (seq == end && until["hash"] == json!(part.note)),
+            (Some(_), None) => false,
+        };
+        all.filter(|one| one[0] == gateway && one[1] == run).any(|one| counts(&one[2]))
     };
     let named = |group: &Vec<usize>| group.iter().map(|at| parts[*at].run).collect::<Vec<_>>();
     Ok(json!({ "groups": groups(&parts, admitted).iter().map(named).collect::<Vec<_>>() }))

@@ -3,7 +3,7 @@
 use runvault_crypto::envelope::KemPrivate;
 use runvault_crypto::sharing;
 use runvault_format::audit_entry::{Executed, Line};
-use runvault_format::custody_state::State;
+use runvault_format::custody_state::{State, Until};
 use runvault_format::genesis::Genesis;
 use runvault_format::ids::{Digest, IdentityId, RunId};
 use runvault_format::info::{Purpose, Recipient, Scope, info};
@@ -19,7 +19,7 @@ use crate::{Outcome, Set, Vector, vector};
 pub const SET: Set = Set {
     file: "custody.json",
     about: "The files of custody/ of a vault, here of one custodian; `seeds`: of those who open it (section 7). states: \
-            by their number; audit_log: its lines with their newlines. output: vault id, words, head, state hash, the key of each epoch, and who was admitted, as gateway and run or an empty string.",
+            by their number; audit_log: its lines with their newlines. output: vault id, words, head, state hash, the key of each epoch, and who was admitted, as gateway, run or an empty string, and the `until` of a dismissal or null.",
     make,
     run,
 };
@@ -141,6 +141,7 @@ fn make() -> Vec<Vector> {
     all.extend(lines(&vault));
     all.extend(revocations(&vault));
     all.extend(admissions(&vault));
+    all.extend(dismissals(&vault));
     all.extend(states(&vault));
     all.extend(geneses(&vault));
     all
@@ -213,6 +214,55 @@ fn admissions(vault: &Vault) -> Vec<Vector> {
         of("admits_nobody", "chain", identity(OWNER).public().id(), None, &after),
         of("admission_that_changes_a_label", "chain", gateway, None, &relabelled),
         ended,
+    ]
+}
+
+/// Chains of the enrolment, two admissions, and a dismissal.
+fn dismissals(vault: &Vault) -> Vec<Vector> {
+    let (zero, one, first) = (&vault.zero, &vault.one, &vault.lines[0]);
+    let gateway = gateway_entry(GATEWAY).id;
+    let run = RunId([0x52; 16]);
+    let after = |n: u64| State { n, ..one.clone() };
+    let mut head = first.verify(&Head::start(&zero.vault), zero, Some(one)).unwrap();
+    let mut lines = vec![first.to_line().unwrap()];
+    for (n, to) in [(2, None), (3, Some(run))] {
+        let line = sign(admission(head, gateway, to, &after(n)));
+        head = line.verify(&head, &after(n - 1), Some(&after(n))).unwrap();
+        lines.push(line.to_line().unwrap());
+    }
+    let until = Until { seq: 3, hash: Some(Digest([3; 32])), seals: 0, seals_hash: None };
+    let of = |name: &str, outcome, gateway: IdentityId, run: Option<RunId>, until: Until, changed: &State| {
+        let mut executed = admission(head, gateway, run, changed);
+        executed.request.op = Operation::DismissGateway { gateway, run, until };
+        approve(&mut executed);
+        let line = sign(executed).to_line().unwrap();
+        let lines = [&lines[..], &[line]].concat();
+        vector(name, outcome, vault.input(&lines, &[zero, one, &after(2), &after(3), changed]))
+    };
+    let mut relabelled = after(4);
+    relabelled.gateways[0].label = "other".into();
+    let owner = identity(OWNER).public().id();
+    vec![
+        of("dismissal_from_a_run", "ok", gateway, Some(run), until.clone(), &after(4)),
+        of("dismissal_from_all", "ok", gateway, None, until.clone(), &after(4)),
+        of(
+            "dismissal_from_what_it_was_not_admitted_to",
+            "ok",
+            gateway,
+            Some(RunId([9; 16])),
+            until.clone(),
+            &after(4),
+        ),
+        of("dismisses_nobody", "chain", owner, None, until.clone(), &after(4)),
+        of(
+            "dismissal_that_names_no_last_run",
+            "chain",
+            gateway,
+            None,
+            Until { hash: None, ..until.clone() },
+            &after(4),
+        ),
+        of("dismissal_that_changes_a_label", "chain", gateway, None, until, &relabelled),
     ]
 }
 
@@ -313,7 +363,7 @@ fn follow(input: &Value) -> Result<Value> {
     if let Some(bytes) = stored(0) {
         state = state.take_envelopes(bytes)?;
     }
-    let (mut head, mut admitted) = (Head::start(&vault), Vec::new());
+    let (mut head, mut admitted) = (Head::start(&vault), std::collections::BTreeMap::new());
     let log: String = input["audit_log"].as_array().unwrap().iter().map(text).collect();
     if !log.is_empty() && !log.ends_with('\n') {
         return Err(Error::Truncated);
@@ -324,11 +374,23 @@ fn follow(input: &Value) -> Result<Value> {
         let next = stored(line.executed.n).map(State::parse).transpose()?;
         head = line.verify(&head, &state, next.as_ref())?;
         state = next.unwrap_or(state);
-        if let Operation::AdmitGateway { gateway, run } = line.executed.request.op {
-            admitted.push([gateway.to_string(), run.map_or_else(String::new, |run| run.to_string())]);
+        let id = |run: Option<RunId>| run.map_or_else(String::new, |run| run.to_string());
+        match line.executed.request.op {
+            Operation::AdmitGateway { gateway, run } => {
+                admitted.insert((gateway.to_string(), id(run)), None);
+            }
+            Operation::DismissGateway { gateway, run, until } => {
+                let meant = |key: &(String, String)| {
+                    key.0 == gateway.to_string() && (run.is_none() || key.1 == id(run))
+                };
+                let open = admitted.iter_mut().filter(|(key, end)| end.is_none() && meant(key));
+                open.for_each(|(_, end)| *end = Some(until.clone()));
+            }
+            _ => {}
         }
     }
-    admitted.sort();
+    let admitted: Vec<_> =
+        admitted.into_iter().map(|((gateway, run), until)| json!([gateway, run, until])).collect();
     let identity = |seed| IdentityKeys::from_seed(&secret(seed)).unwrap();
     let people: Vec<_> = input["seeds"].as_array().unwrap().iter().map(identity).collect();
     Ok(json!({

@@ -1,4 +1,4 @@
-//! Sections 4 (vault.json), 6.1 (key files), 6.2 (public key files), 13 (lease, retired).
+//! Sections 4 (vault.json), 6.1 (key files), 6.2 (public key files), 13 (lease, retired, removed).
 
 use runvault_crypto::passphrase::Params;
 use runvault_crypto::secrets::Secret;
@@ -8,18 +8,19 @@ use runvault_format::key_file::{KeyFile, Lock};
 use runvault_format::lease::Lease;
 use runvault_format::note;
 use runvault_format::public_key::PublicKey;
+use runvault_format::removed::{Removed, RemovedSeal};
 use runvault_format::retired::Retired;
 use runvault_format::vault_file;
 use serde_json::{Value, json};
 
 use crate::common::fixed::{RUN, aead, hex, seal, text};
-use crate::common::{CREATED, GATEWAY, identity, seed};
+use crate::common::{CREATED, GATEWAY, OWNER, identity, seed};
 use crate::{Outcome, Set, Vector, vector};
 
 pub const SET: Set = Set {
     file: "texts.json",
     about: "vault.json (section 4), key files with their passphrase (6.1), public key files (6.2), leases and \
-            retired runs (13).",
+            retired and removed runs (13).",
     make,
     run,
 };
@@ -183,7 +184,20 @@ fn others() -> Vec<Vector> {
         prev: Some(Digest([3; 32])),
         time: CREATED.into(),
     };
-    let retired = retired.to_text().unwrap();
+    let removed = Removed {
+        vault: VAULT,
+        run: RUN,
+        gateway: retired.gateway,
+        seq: 2,
+        run_note: retired.run_note,
+        prev: retired.prev,
+        seal: Some(RemovedSeal { gateway: retired.gateway, n: 1, hash: Digest([4; 32]), prev: None }),
+        custodian: identity(OWNER).public().id(),
+        reason: "moved".into(),
+        time: CREATED.into(),
+    };
+    let unsealed = Removed { seal: None, ..removed.clone() }.to_text().unwrap();
+    let (retired, removed) = (retired.to_text().unwrap(), removed.to_text().unwrap());
     let of = |what: &str, text: &str| json!({ "what": what, "text": text });
     vec![
         vector("lease_good", "ok", of("lease", &lease)),
@@ -193,6 +207,14 @@ fn others() -> Vec<Vector> {
         vector("lease_label_with_escape", "json", of("lease", &lease.replacen("7d2c", "\\u001b[2J", 1))),
         vector("retired_good", "ok", of("retired", &retired)),
         vector("retired_of_another_kind", "note-kind", of("retired", &retired.replacen("retired", "run", 1))),
+        vector("removed_sealed", "ok", of("removed", &removed)),
+        vector("removed_unsealed", "ok", of("removed", &unsealed)),
+        vector("removed_by_a_note_of_its_gateway", "note-kind", of("removed", &retired)),
+        vector(
+            "removed_without_reason",
+            "json",
+            of("removed", &removed.replacen("\"reason\":\"moved\",", "", 1)),
+        ),
     ]
 }
 
@@ -220,6 +242,11 @@ fn run(input: &Value) -> Outcome {
                 let public = PublicKey::parse(bytes)?;
                 assert_eq!(public.to_note(&identity(GATEWAY))?, bytes);
                 json!({ "id": public.id, "label": public.label, "vault": public.vault })
+            }
+            "removed" => {
+                let removed = Removed::parse_text(text(&input["text"]))?;
+                assert_eq!(removed.to_text()?.as_bytes(), bytes);
+                json!({ "run": removed.run, "seq": removed.seq, "seal": removed.seal.map(|seal| seal.n) })
             }
             _ => {
                 let retired = Retired::parse_text(text(&input["text"]))?;

@@ -91,7 +91,9 @@ impl Seal {
         let parsed = Note::parse(&bytes).map_err(named)?;
         // Whose it says it is, to find the key that it is verified with.
         let signer = SealNote::parse_text(parsed.text).map_err(named)?.gateway;
-        if signer != verified.descriptor.signer && !authority.is_admitted(&signer, Some(run)) {
+        let made = signer == verified.descriptor.signer;
+        let admission = authority.admission(&signer, Some(run)).filter(|_| !made);
+        if !made && admission.is_none() {
             return Err(refuse(&format!("gateway {signer}, which signed it, did not make the run")));
         }
         let key = authority.gateway_key(&signer).ok_or_else(|| refuse("its signer is no gateway"))?;
@@ -100,13 +102,17 @@ impl Seal {
         if note.run != *run {
             return Err(refuse("it is that of another run"));
         }
-        let run_note = Note::parse(&verified.note).map_err(named)?;
-        if note.run_note != text_hash(run_note.text) {
+        if note.run_note != verified.text_hash()? {
             return Err(refuse("it is for another run.json"));
         }
         let last = key.until.map(|until| until.seal);
         if let Some(why) = last.and_then(|last| last.refuses("seal", Some(note.n), || text_hash(&text))) {
             return Err(refuse(&format!("{why} (gateway {signer})")));
+        }
+        if admission.is_some_and(|admission| !admission.counts_seal(note.n, text_hash(&text))) {
+            return Err(refuse(&format!(
+                "gateway {signer}, which signed it, was dismissed from the run before"
+            )));
         }
         Ok(Self { note, hash: text_hash(&text), dir, run: *run, geometry: verified.descriptor.geometry })
     }

@@ -92,6 +92,11 @@ impl Vault {
         }
     }
 
+    /// How messages name a node.
+    pub(crate) fn sealed_object(&self, ino: Ino) -> Option<String> {
+        self.sealed_entry(ino).map(|(tree, entry)| tree.object(entry)).ok()
+    }
+
     /// The top of a sealed run.
     pub(crate) fn sealed_top(&self, run: &Arc<Run>) -> Result<Attr> {
         self.sealed_tree(run)?.attr(self, 0)

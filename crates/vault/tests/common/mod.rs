@@ -2,6 +2,7 @@
 #![allow(dead_code, missing_docs)]
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use runvault_crypto::secrets::Secret;
@@ -13,7 +14,8 @@ use runvault_store::backend::{Dir, Kind};
 use runvault_store::doubles::memory::MemoryDir;
 use runvault_vault::api::{Attr, Caller, DirEntry, Ino, OpenFlags, ROOT};
 use runvault_vault::authority::{
-    Authority, ChainPlace, EnvelopeFile, Gateway, GatewayKey, Resume, SealPlace, Sealed, StateRef, Until,
+    Admission, Authority, ChainPlace, EnvelopeFile, Gateway, GatewayKey, Resume, SealPlace, Sealed, StateRef,
+    Until,
 };
 use runvault_vault::{Error, Options, Posix, Result, Vault};
 
@@ -29,8 +31,13 @@ pub struct Chain {
     pub gateways: Vec<(IdentityId, VerifyingKey)>,
     /// Where the gateways were ended.
     pub until: Option<Until>,
+    /// That, as it is known from the next look at the chain on.
+    pub until_later: Mutex<Option<Until>>,
+    pub refreshed: AtomicBool,
     /// Gateways that do what only the maker of a run may.
     pub admitted: Vec<(IdentityId, Option<RunId>)>,
+    /// Where that was ended.
+    pub dismissed: Option<Until>,
     /// Envelopes open for it.
     pub opens: bool,
     /// Seals that it has seen.
@@ -39,20 +46,36 @@ pub struct Chain {
 
 impl Chain {
     pub fn of(vault: VaultId, gateways: Vec<(IdentityId, VerifyingKey)>) -> Self {
-        Self { vault, gateways, until: None, admitted: Vec::new(), opens: true, seals: Mutex::default() }
+        let (until, dismissed) = (None, None);
+        Self {
+            vault,
+            gateways,
+            until,
+            until_later: Mutex::default(),
+            refreshed: AtomicBool::default(),
+            admitted: Vec::new(),
+            dismissed,
+            opens: true,
+            seals: Mutex::default(),
+        }
     }
 }
 
 impl Authority for Chain {
+    fn refresh(&self) {
+        let later = self.until_later.lock().unwrap().is_some();
+        self.refreshed.store(later, Ordering::SeqCst);
+    }
     fn vault_id(&self) -> VaultId {
         self.vault
     }
     fn gateway_key(&self, id: &IdentityId) -> Option<GatewayKey> {
         let (_, sign) = self.gateways.iter().find(|(known, _)| known == id)?;
-        Some(GatewayKey { sign: *sign, until: self.until })
+        let later = self.until_later.lock().unwrap().filter(|_| self.refreshed.load(Ordering::SeqCst));
+        Some(GatewayKey { sign: *sign, until: self.until.or(later) })
     }
-    fn is_admitted(&self, gateway: &IdentityId, run: Option<&RunId>) -> bool {
-        self.admitted.contains(&(*gateway, run.copied()))
+    fn admission(&self, gateway: &IdentityId, run: Option<&RunId>) -> Option<Admission> {
+        self.admitted.contains(&(*gateway, run.copied())).then_some(Admission { until: self.dismissed })
     }
     fn envelope_names(&self) -> Vec<String> {
         vec!["vault-1".into()]

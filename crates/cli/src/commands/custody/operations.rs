@@ -53,7 +53,7 @@ pub fn asked(
         }
         Proposal::RevokeGateway(args) => {
             let gateway = gateways::named(chain, &args.name)?;
-            gateways = Some(runvault_custody::enroll::ended(root, chain, &gateway, args.last_run)?);
+            gateways = Some(runvault_custody::enroll::ended(root, chain, &gateway, &args.last.known())?);
             Operation::RevokeGateway { gateway }
         }
         Proposal::AddReader(args) => {

@@ -1,0 +1,51 @@
+//! `retire`: the owner says that a run is not missed when it is gone from this store.
+
+use std::ffi::OsStr;
+
+use anyhow::Result;
+use runvault_custody::authority::Acting;
+use runvault_custody::follow::with_newest_keys;
+use runvault_custody::retired;
+use runvault_custody::seen::Remembering;
+use serde_json::json;
+
+use crate::args::Retire;
+use crate::exit::{Exit, refuse_with};
+use crate::output::{self, shown};
+use crate::run_of_name::{find, of_id};
+use crate::store::Store;
+
+pub fn run(args: &Retire) -> Result<()> {
+    let mut store = Store::open(&args.store, &args.who)?;
+    let owner = store.identity(&args.who)?;
+    let run = match of_id(&args.run) {
+        Some(id) => id,
+        None => with_newest_keys(&store.root, &mut store.chain, &owner, |authority| {
+            find(&store.root, authority, &args.run, |_| none_of_that_name(&args.run))
+        })?,
+    };
+    // What is signed about it needs no key; a seal that was seen must still be there.
+    let authority = Remembering::over(Acting::gateway_only(store.chain.clone()), &store.state);
+    let removed = retired::retire(&store.root, &store.chain, &owner, &*authority, &run, &args.reason)?;
+    let (run, sealed) = (removed.run, removed.seal.as_ref().map(|seal| seal.n));
+    if args.json {
+        return output::json(&json!({
+            "run": run, "gateway": removed.gateway, "seq": removed.seq, "seal": sealed, "time": removed.time,
+        }));
+    }
+    output::line(&format!(
+        "run {run}, number {} of gateway {}, is not missed any more when it is gone. Nothing was removed: move or remove\n\
+         {}/runs/{run} now; a mount that has it open ends first.",
+        removed.seq,
+        removed.gateway,
+        shown(&args.store)
+    ))
+}
+
+fn none_of_that_name(run: &OsStr) -> anyhow::Error {
+    refuse_with(
+        Exit::Failed,
+        format!("no run that this key opens is named {}", shown(run)),
+        "runvault ls STORE lists them; a run whose name is damaged goes by its id",
+    )
+}

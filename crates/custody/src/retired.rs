@@ -1,0 +1,114 @@
+//! `retired/`: who says that a run is gone, so that nobody misses it. Its maker may, of a run that was not sealed; of any
+//! other the vault's owner alone, since whoever stole a gateway's key could say it too.
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use runvault_format::ids::{Digest, RunId};
+use runvault_format::note::{Note, sign, text_hash};
+use runvault_format::removed::{Removed, RemovedSeal};
+use runvault_format::retired::Retired;
+use runvault_store::backend::Dir;
+use runvault_vault::authority::Authority;
+use runvault_vault::{runs, seal};
+
+use crate::chain::Chain;
+use crate::enroll::require_custodian;
+use crate::epochs::require_quorum_of_one;
+use crate::identity::Identity;
+use crate::layout::{self, OBJECT_MAX, RETIRED};
+use crate::{Error, Result, clock, settle};
+
+/// A note that a run is gone, whose signature holds.
+#[derive(Debug)]
+pub(crate) enum Gone {
+    /// Its gateway removed it, up to where its chain counts.
+    ByMaker(Retired),
+    /// The owner does not expect it.
+    ByOwner(Removed),
+}
+
+impl Gone {
+    /// Text hash of the run's run.json.
+    pub(crate) fn run_note(&self) -> Digest {
+        match self {
+            Gone::ByMaker(said) => said.run_note,
+            Gone::ByOwner(said) => said.run_note,
+        }
+    }
+}
+
+/// The note on a run; what is no note, or nobody's who may say so, says nothing.
+pub(crate) fn read(root: &Arc<dyn Dir>, chain: &Chain, run: &RunId) -> Result<Option<Gone>> {
+    if !layout::exists(root, RETIRED, RETIRED)? {
+        return Ok(None);
+    }
+    let retired = layout::open_dir(root, RETIRED, RETIRED)?;
+    let object = format!("{RETIRED}/{run}");
+    let note = layout::read_if_there(&retired, &run.to_string(), &object, OBJECT_MAX).unwrap_or_default();
+    Ok(note.and_then(|note| {
+        let note = Note::parse(&note).ok()?;
+        by_maker(chain, run, &note).or_else(|| by_owner(chain, run, &note))
+    }))
+}
+
+fn by_maker(chain: &Chain, run: &RunId, note: &Note<'_>) -> Option<Gone> {
+    let said = Retired::parse_text(note.text).ok().filter(|said| said.run == *run)?;
+    let maker = chain.gateway_key(&said.gateway)?;
+    note.verify(&said.gateway, &maker.sign).ok()?;
+    let last = maker.until.map(|until| until.run);
+    let counts = |end: u64, hash| said.seq < end || (said.seq == end && hash == Some(said.run_note));
+    last.is_none_or(|last| counts(last.n, last.hash)).then_some(Gone::ByMaker(said))
+}
+
+fn by_owner(chain: &Chain, run: &RunId, note: &Note<'_>) -> Option<Gone> {
+    let said = Removed::parse_text(note.text).ok().filter(|said| said.run == *run)?;
+    let state = chain.state();
+    let custodian = state.custodian(&said.custodian).filter(|_| state.quorum == 1)?;
+    note.verify(&custodian.id, &custodian.sign).ok()?;
+    (said.vault == chain.vault_id()).then_some(Gone::ByOwner(said))
+}
+
+/// The owner's word that a run is not missed when it is gone from this store; the run stays as it is. Durable.
+///
+/// # Errors
+/// [`Error::WrongKey`], [`Error::NeedsQuorum`]; damage of what is signed about the run; the store's.
+pub fn retire(
+    root: &Arc<dyn Dir>,
+    chain: &Chain,
+    owner: &Identity,
+    authority: &dyn Authority,
+    run: &RunId,
+    reason: &str,
+) -> Result<Removed> {
+    require_custodian(chain, owner)?;
+    require_quorum_of_one(chain, "say that a run is gone")?;
+    let made = runs::read_descriptor(root, run, authority)?;
+    let seal = seal::find(root, run, authority)?;
+    let object = || format!("runs/{run}/run.json");
+    let note = Note::parse(&made.note).map_err(|e| Error::damaged(object(), e))?;
+    let said = &made.descriptor;
+    let seq =
+        said.seq.ok_or_else(|| Error::Damaged { object: object(), why: "it has no number".to_owned() })?;
+    let removed = Removed {
+        vault: chain.vault_id(),
+        run: *run,
+        gateway: said.signer,
+        seq,
+        run_note: text_hash(note.text),
+        prev: said.prev,
+        seal: seal.map(|seal| RemovedSeal {
+            gateway: seal.note.gateway,
+            n: seal.note.n,
+            hash: seal.hash,
+            prev: seal.note.prev,
+        }),
+        custodian: owner.id(),
+        reason: reason.to_owned(),
+        time: clock::now(),
+    };
+    settle::put_retired(root, run, &sign(&removed.to_text()?, &owner.id(), &owner.keys.sign))?;
+    Ok(removed)
+}
