@@ -99,6 +99,10 @@ fn of_custody(error: &Custody) -> Option<String> {
         Custody::LockInStore => {
             "take it out first, and keep the copy: runvault key export STORE --out FILE --remove".into()
         }
+        Custody::ClockBehind { .. } => "set the clock of this machine, or of the one that proposed it".into(),
+        Custody::EndCuts { .. } => {
+            "propose it again, from the store as it is now. To leave out what came since: execute --cut".into()
+        }
         Custody::Overtaken { .. } | Custody::Expired { .. } => {
             "propose it again: runvault custody propose; approvals of the old request do not count for the new one".into()
         }

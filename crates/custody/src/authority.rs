@@ -73,7 +73,10 @@ impl Acting {
     pub(crate) fn opened(chain: Chain, identity: &Identity) -> Result<Self> {
         check_bound(&chain, identity)?;
         let id = identity.id();
-        let keys = if chain.custodians().iter().any(|(_, custodian)| *custodian == id) {
+        let custodian = chain.state().custodian(&id).is_some();
+        // Where several have to agree, a custodian reads what was granted to the same key, and no more.
+        let reads_alone = chain.quorum().0 > 1 && chain.state().reader(&id).is_some();
+        let keys = if custodian && !reads_alone {
             Keys::Vault(EpochKeys::open(&chain, identity)?)
         } else if let Some(reader) = chain.state().reader(&id) {
             if let Some(at) = reader.expires.as_ref().filter(|at| **at <= clock::now()) {
@@ -100,9 +103,12 @@ impl Acting {
         matches!(&self.keys, Keys::Vault(epochs) if epochs.get(e).is_some())
     }
 
-    /// A reader's key.
+    /// The key of a reader whose time is not over.
     pub(crate) fn reader_kem(&self, reader: &IdentityId) -> Option<KemPublic> {
-        self.chain().state().reader(reader).map(|reader| reader.kem.clone())
+        let (chain, now) = (self.chain(), clock::now());
+        let known = chain.state().reader(reader);
+        let lasts = known.filter(|reader| reader.expires.as_ref().is_none_or(|at| now < *at));
+        lasts.map(|reader| reader.kem.clone())
     }
 
     /// No reader's key: verifies, seals new runs, opens none.

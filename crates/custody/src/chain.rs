@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 use runvault_crypto::envelope::KemPublic;
 use runvault_format::audit_entry::Line;
-use runvault_format::custody_state::{self, Epoch, GatewayEntry, ReaderEntry, State};
+use runvault_format::custody_state::{self, Epoch, Machine, ReaderEntry, State};
 use runvault_format::ids::{Digest, IdentityId, RunId, VaultId};
 use runvault_format::operation::Operation;
 use runvault_format::public_key::PublicKey;
@@ -75,8 +75,7 @@ impl Chain {
 
     /// Label and id of a custodian, as messages name it.
     pub(crate) fn shown(&self, custodian: &IdentityId) -> String {
-        let label = self.state.custodian(custodian).map_or("someone else", |known| known.label.as_str());
-        crate::key_files::shown(label, custodian)
+        name_of(&self.state, custodian)
     }
 
     /// Label and id of each gateway that was ever enrolled.
@@ -84,9 +83,19 @@ impl Chain {
         self.state.gateways.iter().map(|g| (g.label.clone(), g.id)).collect()
     }
 
-    /// The gateways as they are once this one was let in: what a request says of them.
-    pub fn with_gateway(&self, gateway: &PublicKey) -> Vec<GatewayEntry> {
-        crate::next_state::with_gateway(self, gateway).gateways
+    /// A gateway that asks to be let in, under a label that no other has.
+    pub fn machine(&self, gateway: &PublicKey) -> Machine {
+        let taken = |label: &str| self.state.gateways.iter().any(|g| g.label == label);
+        let numbered = (2..).map(|n: u32| format!("{}-{n}", gateway.label));
+        let label = std::iter::once(gateway.label.clone()).chain(numbered).find(|label| !taken(label));
+        Machine::new(label.as_deref().unwrap_or(&gateway.label), &gateway.keys())
+    }
+
+    /// The operations of the lines behind line `n`.
+    pub(crate) fn acts_behind(&self, n: u64) -> Vec<Operation> {
+        let lines = self.log.split(|b| *b == b'\n').filter(|line| !line.is_empty());
+        let behind = lines.skip(usize::try_from(n).unwrap_or(usize::MAX));
+        behind.filter_map(|line| Some(Line::parse(line).ok()?.executed.request.op)).collect()
     }
 
     /// Who reads, and on what terms.
@@ -196,4 +205,10 @@ fn until_of(until: &custody_state::Until) -> Until {
         run: Last { n: until.seq, hash: until.hash },
         seal: Last { n: until.seals, hash: until.seals_hash },
     }
+}
+
+/// Label and id of a custodian of a state.
+pub(crate) fn name_of(state: &State, custodian: &IdentityId) -> String {
+    let label = state.custodian(custodian).map_or("someone else", |known| known.label.as_str());
+    crate::key_files::shown(label, custodian)
 }

@@ -12,12 +12,22 @@ use runvault_store::backend::Dir;
 
 use crate::chain::Chain;
 use crate::claim::{self, Claim};
-use crate::{Error, Result, layout};
+use crate::layout::{self, LOG_MAX, OBJECT_MAX};
+use crate::{Error, Result};
 
 /// The chain with the line, read back from the store; `None`: another has claimed that line.
 pub(crate) fn commit(root: &Arc<dyn Dir>, chain: &Chain, line: &Line, state: State) -> Result<Option<Chain>> {
     let custody = layout::custody_dir(root)?;
-    let claim = Claim::new(&line.to_line()?, &state.to_text()?);
+    let (text, state_text) = (line.to_line()?, state.to_text()?);
+    let log = chain.log().len().saturating_add(text.len());
+    for (object, len, max) in
+        [("custody/audit.log", log, LOG_MAX), ("custody/state", state_text.len(), OBJECT_MAX)]
+    {
+        if len >= max {
+            return Err(Error::Full { object: object.to_owned(), len, max });
+        }
+    }
+    let claim = Claim::new(&text, &state_text);
     // What is written is what was verified: by the very code that will read it.
     let mut next = chain.clone();
     next.append(line, claim.line(), Some(state))?;

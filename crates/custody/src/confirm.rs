@@ -32,12 +32,34 @@ fn name(custodian: &IdentityId) -> String {
     format!("confirmed-{custodian}")
 }
 
-/// Opens the custodian's share of the newest state; gives its key file with a copy of the share and the chain's head,
-/// for the caller to put in place, and writes the confirmation.
+/// A share that opened: what is to be put in place, the key file first.
+#[derive(Debug)]
+pub struct Confirmed {
+    /// The key file with a copy of the share and the chain's head.
+    pub file: KeyFile,
+    custodian: IdentityId,
+    note: Vec<u8>,
+}
+
+impl Confirmed {
+    /// Says so in the store.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn write(&self, root: &Arc<dyn Dir>) -> Result<()> {
+        let (custody, name) = (layout::custody_dir(root)?, name(&self.custodian));
+        replace(&*custody, name.as_bytes(), &self.note, PUBLIC_MODE)
+            .map_err(|e| Error::io("write", format!("custody/{name}"), e))
+    }
+}
+
+/// Opens the custodian's share of the newest state. `accepted`: a person said that the store was put back on purpose, so
+/// that the key file may have seen more of the chain.
 ///
 /// # Errors
-/// [`Error::WrongKey`], [`Error::OtherVault`]; [`Error::Damaged`] for a share that does not open; the store's.
-pub fn confirm(root: &Arc<dyn Dir>, chain: &Chain, custodian: &Identity, file: &KeyFile) -> Result<KeyFile> {
+/// [`Error::WrongKey`], [`Error::OtherVault`], [`Error::Forked`], [`Error::RolledBack`]; [`Error::Damaged`] for a share
+/// that does not open.
+pub fn confirm(chain: &Chain, custodian: &Identity, file: &KeyFile, accepted: bool) -> Result<Confirmed> {
     check_bound(chain, custodian)?;
     let (id, epoch) = (custodian.id(), chain.current());
     let share =
@@ -45,19 +67,16 @@ pub fn confirm(root: &Arc<dyn Dir>, chain: &Chain, custodian: &Identity, file: &
     // The share itself is dropped: that it opens is all that is asked.
     open_share(chain, custodian)?;
     let (vault, head) = (chain.vault_id(), chain.head());
-    if let Some(kept) = file.kept() {
+    if let Some(kept) = file.kept().filter(|kept| !accepted && kept.share.is_some()) {
         refuse_other_chain(chain, custodian, kept)?;
     }
     let kept = KeptShare { epoch: epoch.e, made: epoch.made, share: share.clone() };
-    let approved = file.kept().and_then(|kept| kept.approved.clone());
+    let approved = file.kept().filter(|kept| kept.vault == vault).and_then(|kept| kept.approved.clone());
     let file = file.keeping(Kept { vault, head, share: Some(kept), approved }, custodian)?;
     let confirmation =
         Confirmation { vault, custodian: id, epoch: epoch.e, made: epoch.made, head, time: clock::now() };
-    let bytes = note::sign(&confirmation.to_text()?, &id, &custodian.keys.sign);
-    let custody = layout::custody_dir(root)?;
-    replace(&*custody, name(&id).as_bytes(), &bytes, PUBLIC_MODE)
-        .map_err(|e| Error::io("write", format!("custody/{}", name(&id)), e))?;
-    Ok(file)
+    let note = note::sign(&confirmation.to_text()?, &id, &custodian.keys.sign);
+    Ok(Confirmed { file, custodian: id, note })
 }
 
 /// A key file is of one vault, and its holder has seen the chain up to the head that it keeps.
@@ -111,7 +130,9 @@ mod tests {
         let (root, owner, chain) = vault();
         let file = key_files::lock(&owner, &NewLock::None, Some(chain.vault_id())).unwrap();
         assert_eq!(drills(&root, &chain).unwrap()[0].confirmed, None);
-        let kept = confirm(&root, &chain, &owner, &file).unwrap();
+        let confirmed = confirm(&chain, &owner, &file, false).unwrap();
+        confirmed.write(&root).unwrap();
+        let kept = confirmed.file;
         let back = KeyFile::parse(&kept.to_bytes().unwrap()).unwrap();
         assert_eq!(back, kept);
         assert_eq!(key_files::unlock(&back, &mut NoPrompt).unwrap().id(), owner.id());
@@ -137,14 +158,15 @@ mod tests {
         let mut rolled_back = kept.kept().unwrap().clone();
         rolled_back.head.n = 7;
         let ahead = kept.keeping(rolled_back, &owner).unwrap();
-        let refused = confirm(&root, &chain, &owner, &ahead).unwrap_err();
+        let refused = confirm(&chain, &owner, &ahead, false).unwrap_err();
+        confirm(&chain, &owner, &ahead, true).unwrap();
         assert!(matches!(refused, Error::RolledBack { pinned: 7, found: 1 }), "{refused}");
         let moved = Kept { vault: older.2.vault_id(), ..kept.kept().unwrap().clone() };
-        let refused = confirm(&root, &chain, &owner, &kept.keeping(moved, &owner).unwrap()).unwrap_err();
+        let refused = confirm(&chain, &owner, &kept.keeping(moved, &owner).unwrap(), false).unwrap_err();
         assert!(matches!(refused, Error::OtherVault { .. }), "{refused}");
 
         let stranger = Identity::generate("stranger").unwrap();
         let file = key_files::lock(&stranger, &NewLock::None, None).unwrap();
-        assert!(matches!(confirm(&root, &chain, &stranger, &file), Err(Error::WrongKey { .. })));
+        assert!(matches!(confirm(&chain, &stranger, &file, false), Err(Error::WrongKey { .. })));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use runvault_format::custody_state::GatewayEntry;
+use runvault_format::custody_state::Until;
 use runvault_format::ids::{IdentityId, RunId};
 use runvault_format::public_key::PublicKey;
 use runvault_format::request::Operation;
@@ -15,7 +15,7 @@ use crate::ends::{CutOff, LastKnown};
 use crate::epochs::wrong_key;
 use crate::execute::{Act, execute};
 use crate::identity::Identity;
-use crate::{Error, Result, ends, next_state};
+use crate::{Error, Result, ends};
 
 /// Why a gateway that no state names writes nothing.
 pub(crate) fn not_enrolled(gateway: &IdentityId) -> Error {
@@ -46,10 +46,9 @@ pub fn enroll(
     execute(root, chain, owner, |chain| {
         let known = chain.gateway_key(&gateway.id).is_some();
         Ok((!known).then(|| Act {
-            op: Operation::EnrolGateway { gateway: gateway.id },
+            op: Operation::EnrolGateway { gateway: chain.machine(gateway) },
             reason,
             share: None,
-            state: next_state::with_gateway(chain, gateway),
         }))
     })
 }
@@ -93,16 +92,15 @@ pub fn revoke(
         let end = ends::of(root, chain, (gateway, &known.sign), last)?;
         cut_off = end.cut_off;
         Ok(Some(Act {
-            op: Operation::RevokeGateway { gateway: *gateway },
+            op: Operation::RevokeGateway { gateway: *gateway, until: end.until },
             reason,
             share: None,
-            state: next_state::without_gateway(chain, gateway, &end.until),
         }))
     })?;
     Ok((chain, cut_off))
 }
 
-/// The gateways as they are once this one's chains have ended where `last` says: what a request says of them.
+/// Where a gateway's chains end as `last` says, and what the store has of it that no longer counts then.
 ///
 /// # Errors
 /// [`Error::NoGateway`]; those of an end that is not clear, as of [`revoke`]; the store's.
@@ -111,9 +109,9 @@ pub fn ended(
     chain: &Chain,
     gateway: &IdentityId,
     last: &LastKnown,
-) -> Result<Vec<GatewayEntry>> {
+) -> Result<(Until, CutOff)> {
     let end = ends::of(root, chain, (gateway, &known(chain, gateway)?.sign), last)?;
-    Ok(next_state::without_gateway(chain, gateway, &end.until).gateways)
+    Ok((end.until, end.cut_off))
 }
 
 /// Lets a gateway add to a run of another one once it is sealed, and seal it; `None`: add to any. Nothing if it may.
@@ -138,7 +136,6 @@ pub fn admit(
             op: Operation::AdmitGateway { gateway: *gateway, run: run.copied() },
             reason,
             share: None,
-            state: next_state::unchanged(chain),
         }))
     })
 }
@@ -173,7 +170,6 @@ pub fn dismiss(
             op: Operation::DismissGateway { gateway: *gateway, run: run.copied(), until: end.until },
             reason,
             share: None,
-            state: next_state::unchanged(chain),
         }))
     })?;
     Ok((chain, cut_off))

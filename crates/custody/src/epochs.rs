@@ -14,7 +14,7 @@ use runvault_format::genesis::FirstShare;
 use runvault_format::ids::{IdentityId, VaultId};
 use runvault_format::share;
 
-use crate::chain::Chain;
+use crate::chain::{Chain, name_of};
 use crate::identity::Identity;
 use crate::key_files::shown;
 use crate::{Error, Result};
@@ -40,16 +40,16 @@ impl EpochKeys {
         let point = |(id, y): &(IdentityId, Secret<32>)| {
             let known = epoch.shares.iter().find(|share| share.to == *id);
             let known = known.filter(|known| share::hash(epoch.e, known.x, y) == known.sha256);
-            let label = state.custodian(id).map_or("someone else", |custodian| custodian.label.as_str());
             known
                 .map(|known| sharing::Share { x: known.x, y: y.clone() })
-                .ok_or_else(|| Error::WrongShare { custodian: shown(label, id) })
+                .ok_or_else(|| Error::WrongShare { custodian: name_of(state, id) })
         };
         let points = shares.iter().map(point).collect::<Result<Vec<_>>>()?;
         Self::of_newest(state, sharing::combine(state.quorum, &points)?)
     }
 
-    fn of_newest(state: &State, newest: Secret<32>) -> Result<Self> {
+    /// The newest key, and each older one with its successor.
+    pub(crate) fn of_newest(state: &State, newest: Secret<32>) -> Result<Self> {
         let damaged = |e: runvault_format::Error| Error::damaged(format!("custody/state-{}", state.n), e);
         let current = state.current()?;
         let key = KemPrivate::from_seed(&newest)?;

@@ -211,6 +211,45 @@ pub enum Error {
         /// What does not fit.
         why: String,
     },
+    /// An act that does not fit the vault as it is.
+    #[error("this cannot be done: {why}")]
+    CannotBe {
+        /// What does not fit.
+        why: String,
+    },
+    /// The executor's clock is behind that of who proposed.
+    #[error("the request was made at {created}, and it is {now} here: one of the two clocks is wrong")]
+    ClockBehind {
+        /// RFC 3339 in UTC.
+        created: String,
+        /// RFC 3339 in UTC.
+        now: String,
+    },
+    /// A gateway went on since its end was proposed.
+    #[error(
+        "the gateway's end was proposed at its run {run} and seal {seal}; the store has run {newest} and seal \
+         {newest_seal} of it by now, which would count for nobody"
+    )]
+    EndCuts {
+        /// Of the request.
+        run: u64,
+        /// In the store.
+        newest: u64,
+        /// Of the request.
+        seal: u64,
+        /// In the store.
+        newest_seal: u64,
+    },
+    /// The trail is about to be longer than programs read.
+    #[error("{object}: {len} bytes, of {max} that programs read: nothing more can be added")]
+    Full {
+        /// Its place in the store.
+        object: String,
+        /// With what was to be added.
+        len: usize,
+        /// The bound.
+        max: usize,
+    },
     /// A request for another vault.
     #[error("the request is for vault {bound}; the store is vault {found}")]
     RequestOfOtherVault {

@@ -14,10 +14,10 @@ use runvault_store::backend::Dir;
 
 use crate::chain::Chain;
 use crate::commit::commit;
-use crate::epochs::require_quorum_of_one;
+use crate::epochs::{open_share, require_quorum_of_one};
 use crate::identity::Identity;
 use crate::quorum::propose;
-use crate::{Error, Result};
+use crate::{Error, Result, next_state};
 
 /// How long an act may take between its request and its line.
 const EXPIRES_SECONDS: u64 = 3600;
@@ -26,13 +26,12 @@ const ATTEMPTS: u32 = 40;
 /// Each wait is longer by so much than the one before.
 const WAIT: Duration = Duration::from_millis(5);
 
-/// What is done, why, and what the custody state is then.
+/// What is done, and why.
 pub(crate) struct Act<'a> {
     pub(crate) op: Operation,
     pub(crate) reason: &'a str,
     /// The vault key, for operations that release shares.
     pub(crate) share: Option<&'a Secret<32>>,
-    pub(crate) state: State,
 }
 
 /// Executes what `act` makes of the newest chain, and gives the chain with its line, read back from the
@@ -53,8 +52,9 @@ pub(crate) fn execute<'a>(
         chain = chain.continued(root)?.unwrap_or(chain);
         require_quorum_of_one(&chain, "execute this")?;
         let Some(act) = act(&chain)? else { return Ok(chain) };
-        let line = line(&chain, owner, &act)?;
-        if let Some(done) = commit(root, &chain, &line, act.state)? {
+        let (state, _) = next_state::of(chain.state(), &act.op, act.share)?;
+        let line = line(&chain, owner, &act, &state)?;
+        if let Some(done) = commit(root, &chain, &line, state)? {
             return Ok(done);
         }
     }
@@ -62,10 +62,11 @@ pub(crate) fn execute<'a>(
 }
 
 /// The audit line: a request under a fresh executor key, the owner's approval, the executor's signature.
-fn line(chain: &Chain, owner: &Identity, act: &Act) -> Result<Line> {
+fn line(chain: &Chain, owner: &Identity, act: &Act, state: &State) -> Result<Line> {
+    // The envelopes of the first state are vouched for by no hash before this line: they must open now.
+    open_share(chain, owner)?;
     let (executor, head) = (Identity::generate("executor")?, chain.head());
-    let gateways = Some(act.state.gateways.as_slice());
-    let request = propose::request(chain, act.op.clone(), gateways, &executor, act.reason, EXPIRES_SECONDS)?;
+    let request = propose::request(chain, act.op.clone(), &executor, act.reason, EXPIRES_SECONDS)?;
     let hash = request.hash()?;
     let envelope = match act.share {
         Some(share) => {
@@ -81,7 +82,7 @@ fn line(chain: &Chain, owner: &Identity, act: &Act) -> Result<Line> {
         prev: head.hash,
         time: request.created.clone(),
         request,
-        result: Outcome { state: Some(act.state.hash()?), runs: Vec::new() },
+        result: Outcome { state: Some(state.hash()?), runs: Vec::new() },
         heads: Vec::new(),
         approvals: vec![approval],
     };

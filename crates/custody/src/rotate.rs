@@ -26,10 +26,10 @@ use crate::chain::Chain;
 use crate::epochs::EpochKeys;
 use crate::execute::{Act, execute};
 use crate::identity::Identity;
-use crate::{Error, Result, next_state};
+use crate::{Error, Result};
 
 /// Runs that came while the pass went on are looked for this often at most.
-const PASSES: usize = 3;
+pub(crate) const PASSES: usize = 3;
 
 /// What a rotation did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -96,8 +96,7 @@ fn new_epoch(root: &Arc<dyn Dir>, chain: &Chain, owner: &Identity) -> Result<Cha
         }
         let op = Operation::Rotate { epoch: before.saturating_add(1) };
         let (key, reason) = (Some(keys.newest_seed()), "a new vault key");
-        let state = next_state::of(chain.state(), &op, None, key)?;
-        Ok(Some(Act { op, reason, share: key, state }))
+        Ok(Some(Act { op, reason, share: key }))
     })
 }
 

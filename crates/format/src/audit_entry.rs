@@ -156,6 +156,8 @@ impl Line {
         demand(e.prev == head.hash, "line before")?;
         demand(request.head == *head, "the request is for another head")?;
         demand(request.vault == before.vault, "vault")?;
+        demand(request.before == before.hash()?, "the request is for another state")?;
+        demand(e.heads.is_empty() && e.result.runs.is_empty(), "heads and runs")?;
         demand(request.created <= e.time && e.time <= request.expires, "time")?;
         demand(request.releases_share == request.op.releases_share(), "release of shares")?;
         self.verify_approvals(before)?;

@@ -43,6 +43,40 @@ impl Custodian {
     }
 }
 
+/// A gateway that asks to be let in: with it comes the key that its id is made of as well, and that no state keeps.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Machine {
+    /// The hash of both keys.
+    pub id: IdentityId,
+    /// For people.
+    #[serde(with = "json::label")]
+    pub label: String,
+    /// Ed25519.
+    #[serde(with = "json::sign")]
+    pub sign: VerifyingKey,
+    /// X-Wing.
+    #[serde(with = "json::kem")]
+    pub kem: KemPublic,
+}
+
+impl Machine {
+    /// A machine with these keys.
+    pub fn new(label: &str, keys: &IdentityPublic) -> Self {
+        Self { id: keys.id(), label: label.into(), sign: keys.sign, kem: keys.kem.clone() }
+    }
+
+    /// Both keys.
+    pub fn public(&self) -> IdentityPublic {
+        IdentityPublic { sign: self.sign, kem: self.kem.clone() }
+    }
+
+    /// As the state has it.
+    pub(crate) fn entry(&self) -> GatewayEntry {
+        GatewayEntry { id: self.id, label: self.label.clone(), sign: self.sign, until: None }
+    }
+}
+
 /// A machine that signs runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -330,6 +364,11 @@ impl State {
             return Err(Error::State("a gateway's end that names no run or seal"));
         }
         distinct(self.readers.iter().map(|r| r.id)).map_err(|()| Error::State("two readers of one id"))?;
+        distinct(self.readers.iter().map(|r| &r.label))
+            .map_err(|()| Error::State("two readers of one name"))?;
+        if self.readers.iter().any(|r| looks_like_an_id(&r.label)) {
+            return Err(Error::State("a reader named like an id"));
+        }
         if !self.readers.iter().all(|r| r.public().id() == r.id) {
             return Err(Error::State("a reader's id is not that of the keys"));
         }
@@ -412,6 +451,10 @@ pub(crate) fn check_custodians(quorum: u8, custodians: &[Custodian]) -> Result<(
         return Err(Error::State("the quorum cannot be reached"));
     }
     distinct(custodians.iter().map(|c| c.id)).map_err(|()| Error::State("two custodians of one id"))?;
+    distinct(custodians.iter().map(|c| &c.label)).map_err(|()| Error::State("two custodians of one name"))?;
+    if custodians.iter().any(|c| looks_like_an_id(&c.label)) {
+        return Err(Error::State("a custodian named like an id"));
+    }
     let right = custodians.iter().all(|c| c.public().id() == c.id);
     if right { Ok(()) } else { Err(Error::State("a custodian's id is not that of the keys")) }
 }
@@ -425,6 +468,11 @@ pub(crate) fn check_shares(
         shares.len() == custodians.len() && shares.clone().zip(custodians).all(|((to, _), c)| to == c.id);
     let apart = distinct(shares.clone().map(|(_, x)| x)).is_ok() && shares.clone().all(|(_, x)| x > 0);
     if each && apart { Ok(()) } else { Err(Error::State("not one share for each custodian")) }
+}
+
+/// People are named by name or id: none of the two may pass for the other.
+fn looks_like_an_id(label: &str) -> bool {
+    label.parse::<IdentityId>().is_ok()
 }
 
 fn ids(custodians: &[Custodian]) -> Vec<IdentityId> {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::custody_state::{Custodian, Outline, ReaderEntry, State, Until};
+use crate::custody_state::{Custodian, Machine, Outline, ReaderEntry, State, Until};
 use crate::ids::{IdentityId, RunId};
 use crate::{Error, Result};
 
@@ -15,13 +15,15 @@ pub const RUNS_MAX: usize = 10_000;
 pub enum Operation {
     /// One more gateway.
     EnrolGateway {
-        /// Its id.
-        gateway: IdentityId,
+        /// With both keys: people compare its id, which only they make.
+        gateway: Machine,
     },
     /// The end of a gateway's chains.
     RevokeGateway {
         /// Its id.
         gateway: IdentityId,
+        /// They count up to there.
+        until: Until,
     },
     /// A gateway may do what only the one that made a run may: add to it once it is sealed, and seal it.
     AdmitGateway {
@@ -111,8 +113,7 @@ impl Operation {
         self.key_change() != KeyChange::None || matches!(self, Self::Grant { .. })
     }
 
-    /// The people of the next state, as far as the operation says it alone: what enrols and revokes gateways says the
-    /// rest in the request's outline.
+    /// The next state, but for the vault key.
     ///
     /// # Errors
     /// [`Error::Chain`] with what does not fit the state before.
@@ -120,7 +121,21 @@ impl Operation {
         let mut next = before.clone();
         next.n = next.n.checked_add(1).ok_or(Error::Chain("number"))?;
         match self {
-            Self::EnrolGateway { .. } | Self::RevokeGateway { .. } | Self::Rotate { .. } => {}
+            Self::EnrolGateway { gateway } => {
+                demand(gateway.public().id() == gateway.id, "id of the gateway")?;
+                demand(before.gateway(&gateway.id).is_none(), "enrolled before")?;
+                next.gateways.push(gateway.entry());
+            }
+            Self::RevokeGateway { gateway, until } => {
+                let known = next.gateways.iter_mut().find(|g| g.id == *gateway);
+                let known = known.ok_or(Error::Chain("not enrolled"))?;
+                demand(known.until.is_none(), "ended before")?;
+                demand(until.is_whole(), "end of the gateway")?;
+                known.until = Some(until.clone());
+            }
+            Self::Rotate { epoch } => {
+                demand(before.current()?.e.checked_add(1) == Some(*epoch), "number of the epoch")?;
+            }
             Self::AdmitGateway { gateway, .. } | Self::DismissGateway { gateway, .. } => {
                 let known = before.gateway(gateway).ok_or(Error::Chain("not enrolled"))?;
                 demand(known.until.is_none(), "ended before")?;
@@ -166,38 +181,28 @@ impl Operation {
         Ok(next)
     }
 
+    /// Who there is after it: what its request says of the next state.
+    ///
+    /// # Errors
+    /// [`Error::Chain`] with what does not fit the state before.
+    pub fn outline(&self, before: &State) -> Result<Outline> {
+        let mut outline = self.apply(before)?.outline();
+        if self.key_change() == KeyChange::New {
+            outline.epoch = outline.epoch.checked_add(1).ok_or(Error::Chain("number of the epoch"))?;
+        }
+        Ok(outline)
+    }
+
     /// Checks that `after` is what the operation makes of `before`, the keys of its epochs apart.
     ///
     /// # Errors
     /// [`Error::Chain`] with what does not follow.
     pub(crate) fn verify(&self, before: &State, after: &State) -> Result<()> {
         demand(key_change(before, after)? == self.key_change(), "the vault key")?;
-        let found = after.outline();
-        let mut expected = Outline { epoch: found.epoch, ..self.apply(before)?.outline() };
-        match self {
-            Self::EnrolGateway { gateway } => {
-                demand(before.gateway(gateway).is_none(), "enrolled before")?;
-                let new = found.gateways.iter().find(|g| g.id == *gateway && g.until.is_none());
-                expected.gateways.push(new.ok_or(Error::Chain("enrolment"))?.clone());
-            }
-            Self::RevokeGateway { gateway } => {
-                let old = before.gateway(gateway).ok_or(Error::Chain("not enrolled"))?;
-                demand(old.until.is_none(), "ended before")?;
-                let until = after.gateway(gateway).and_then(|g| g.until.clone());
-                demand(until.is_some(), "revocation")?;
-                let ends = expected.gateways.iter_mut().filter(|g| g.id == *gateway);
-                ends.for_each(|g| g.until.clone_from(&until));
-            }
-            Self::Rotate { epoch } => demand(found.epoch == *epoch, "number of the epoch")?,
-            _ => {}
-        }
+        let applied = self.apply(before)?;
         // The outline names people; their keys are in the states alone.
-        let same_keys = match self {
-            Self::AddCustodian { custodian } => after.custodian(&custodian.id) == Some(custodian),
-            Self::AddReader { reader } => after.reader(&reader.id) == Some(reader),
-            _ => true,
-        };
-        demand(expected == found && same_keys, "the operation changes something else")
+        let people = (&applied.custodians, &applied.readers) == (&after.custodians, &after.readers);
+        demand(people && self.outline(before)? == after.outline(), "the operation changes something else")
     }
 }
 

@@ -60,6 +60,8 @@ pub struct Request {
     pub vault: VaultId,
     /// The line that it follows.
     pub head: Head,
+    /// Hash of the state that it follows.
+    pub before: Digest,
     /// What is to be done.
     pub op: Operation,
     /// Why, for people.

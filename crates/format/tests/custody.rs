@@ -26,12 +26,12 @@ fn from_genesis_over_an_enrolment_to_a_rotation() {
     assert_eq!(y.expose(), seed(EPOCH_1).expose());
 
     let one = enrolled(&zero, GATEWAY);
-    let line = sign(enrolment(Head::start(&vault), &one));
+    let line = sign(enrolment(Head::start(&vault), &zero, &one));
     let head = line.verify(&Head::start(&vault), &computed, Some(&one)).unwrap();
     assert_eq!(head.n, 1);
 
     let two = rotated(&one);
-    let line = sign(rotation(head, &two, b"the share"));
+    let line = sign(rotation(head, &one, &two, b"the share"));
     let head = line.verify(&head, &one, Some(&two)).unwrap();
     assert_eq!(head.n, 2);
     let (new, old) = (two.current().unwrap(), &two.epochs[0]);
@@ -51,7 +51,7 @@ fn texts_come_back() {
         assert_eq!(State::parse(text.as_bytes()), Ok(state));
     }
     let one = enrolled(&state_0(), GATEWAY);
-    let line = sign(enrolment(Head::start(&vault), &one));
+    let line = sign(enrolment(Head::start(&vault), &state_0(), &one));
     let text = line.to_line().unwrap();
     assert!(!text.contains('\n'));
     assert_eq!(Line::parse(text.as_bytes()), Ok(line.clone()));
@@ -64,7 +64,7 @@ fn enrolment_with(change: impl FnOnce(&mut Executed)) -> Result<Head, Error> {
     let (_, vault) = genesis();
     let zero = state_0();
     let one = enrolled(&zero, GATEWAY);
-    let mut executed = enrolment(Head::start(&vault), &one);
+    let mut executed = enrolment(Head::start(&vault), &state_0(), &one);
     change(&mut executed);
     sign(executed).verify(&Head::start(&vault), &zero, Some(&one))
 }
@@ -115,7 +115,7 @@ fn lines_that_do_not_follow() {
     );
     assert_eq!(
         refused(|e| {
-            e.request.op = Operation::EnrolGateway { gateway: identity(OWNER).public().id() };
+            e.request.op = Operation::EnrolGateway { gateway: machine(OWNER) };
             approve(e);
         }),
         Error::Chain("enrolment")
@@ -123,11 +123,11 @@ fn lines_that_do_not_follow() {
     let (_, vault) = genesis();
     let zero = state_0();
     let one = enrolled(&zero, GATEWAY);
-    let mut line = sign(enrolment(Head::start(&vault), &one));
+    let mut line = sign(enrolment(Head::start(&vault), &state_0(), &one));
     assert_eq!(line.verify(&Head::start(&vault), &zero, None), Err(Error::Chain("state missing")));
     line.executor_sig[0] ^= 1;
     assert_eq!(line.verify(&Head::start(&vault), &zero, Some(&one)), Err(Error::Signature));
-    let mut nothing_done = enrolment(Head::start(&vault), &one);
+    let mut nothing_done = enrolment(Head::start(&vault), &state_0(), &one);
     (nothing_done.request.state, nothing_done.result.state) = (None, None);
     approve(&mut nothing_done);
     let line = sign(nothing_done);
@@ -140,7 +140,7 @@ fn state_with(change: impl FnOnce(&mut State)) -> Result<Head, Error> {
     let zero = state_0();
     let mut one = enrolled(&zero, GATEWAY);
     change(&mut one);
-    sign(enrolment(Head::start(&vault), &one)).verify(&Head::start(&vault), &zero, Some(&one))
+    sign(enrolment(Head::start(&vault), &state_0(), &one)).verify(&Head::start(&vault), &zero, Some(&one))
 }
 
 #[test]
@@ -160,15 +160,15 @@ fn states_that_do_not_follow() {
     let mut again = one.clone();
     again.n = 2;
     let head = Head { n: 1, hash: Digest([1; 32]) };
-    let line = sign(enrolment(head, &again));
+    let line = sign(enrolment(head, &one, &again));
     assert_eq!(line.verify(&head, &one, Some(&again)), Err(Error::Chain("enrolled before")));
 
     let mut two = rotated(&one);
     two.epochs[1].since = 1;
-    let line = sign(rotation(head, &two, b""));
+    let line = sign(rotation(head, &one, &two, b""));
     assert_eq!(line.verify(&head, &one, Some(&two)), Err(Error::Chain("new epoch")));
     let two = rotated(&one);
-    let line = sign(executed(request(head, Operation::Rotate { epoch: 3 }, &two), &two, Some(b"")));
+    let line = sign(executed(request(head, &one, Operation::Rotate { epoch: 3 }, &two), &two, Some(b"")));
     assert_eq!(line.verify(&head, &one, Some(&two)), Err(Error::Chain("number of the epoch")));
     assert_eq!(two.vault, vault);
 }
@@ -256,7 +256,7 @@ proptest! {
         let zero = state_0();
         let one = enrolled(&zero, GATEWAY);
         let (genesis, vault) = genesis();
-        let line = sign(enrolment(Head::start(&vault), &one));
+        let line = sign(enrolment(Head::start(&vault), &state_0(), &one));
         let change = |text: String| {
             let mut bytes = text.into_bytes();
             let at = at as usize % bytes.len();

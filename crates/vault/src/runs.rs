@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use runvault_crypto::digest::ct_eq;
 use runvault_format::descriptor::{RunDescriptor, RunKind, Seals, StateRef};
+use runvault_format::envelope_file;
 use runvault_format::ids::{Digest, IdentityId, RunId, VaultId};
 use runvault_format::keys::{RunKey, RunKeys};
 use runvault_format::note::{Note, Signature, Verified, text_hash};
@@ -331,15 +332,31 @@ pub fn put_envelope(root: &Arc<dyn Dir>, run: &RunId, envelope: &EnvelopeFile) -
     })
 }
 
-/// Whether an envelope of that name lies there; whether it opens is another question.
+/// Whether something of the form of an envelope lies there under that name; whether it opens is another question.
 ///
 /// # Errors
 /// The store's.
 pub fn has_envelope(root: &Arc<dyn Dir>, run: &RunId, name: &str) -> Result<bool> {
-    match keys_dir(root, run)?.stat(name.as_bytes()) {
+    let object = format!("runs/{run}/keys/{name}");
+    match read_whole(&*keys_dir(root, run)?, name.as_bytes(), ENVELOPE_MAX)
+        .map_err(|e| opened("read", object, e))
+    {
+        Ok(bytes) => Ok(envelope_file::parse(&bytes).is_ok()),
+        Err(e) if is_not_found(&e) => Ok(false),
+        Err(Error::Damaged { .. }) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// Whether a run has a seal; whether it holds is another question.
+///
+/// # Errors
+/// The store's.
+pub fn is_sealed(root: &Arc<dyn Dir>, run: &RunId) -> Result<bool> {
+    match run_dir(root, run)?.stat(b"seal") {
         Ok(_) => Ok(true),
         Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(false),
-        Err(e) => Err(Error::store("stat", format!("runs/{run}/keys/{name}"), e)),
+        Err(e) => Err(Error::store("stat", format!("runs/{run}/seal"), e)),
     }
 }
 

@@ -1,6 +1,7 @@
 """7. Custody: genesis, states, requests, the audit log."""
 
 import json
+import re
 
 from .conventions import demand, lb, sha256, u
 from .suite import XWing, info, open_envelope, verify
@@ -24,8 +25,14 @@ def distinct(values):
 def check_custodians(quorum, custodians):
     demand(1 <= quorum <= len(custodians) <= 255, "state", "quorum")
     demand(distinct(c["id"] for c in custodians), "state", "a custodian twice")
+    check_names(custodians)
     for custodian in custodians:
         demand(id_of(un64(custodian["sign"]), un64(custodian["kem"])) == custodian["id"], "state", "a custodian's id")
+
+
+def check_names(people):
+    demand(distinct(one["label"] for one in people), "state", "a name twice")
+    demand(not any(re.fullmatch("[0-9a-f]{32}", one["label"]) for one in people), "state", "a name like an id")
 
 
 def check_shares(shares, custodians):
@@ -76,6 +83,7 @@ def check_state(state):
         demand(all(s["env"] is not None for s in epoch["shares"]) or state["n"] == 0, "state", "no envelope")
     for people in ("gateways", "readers"):
         demand(distinct(p["id"] for p in state[people]), "state", f"one of the {people} twice")
+    check_names(state["readers"])
     for reader in state["readers"]:
         demand(id_of(un64(reader["sign"]), un64(reader["kem"])) == reader["id"], "state", "a reader's id")
     for end in (g["until"] for g in state["gateways"] if g["until"] is not None):
@@ -107,7 +115,7 @@ def take_envelopes(zero, data):
 OUTLINE = table(n=INT, quorum=U8, custodians=many(table(id=HEX16, label=LABEL)), epoch=U32, gateways=GATEWAYS,
                 readers=many(table(id=HEX16, label=LABEL, standing=boolean, expires=or_null(time))))
 OPERATION = one_of(
-    **{"enrol-gateway": table(gateway=HEX16), "revoke-gateway": table(gateway=HEX16),
+    **{"enrol-gateway": table(gateway=CUSTODIAN), "revoke-gateway": table(gateway=HEX16, until=UNTIL),
        "admit-gateway": table(gateway=HEX16, run=or_null(HEX16)),
        "dismiss-gateway": table(gateway=HEX16, run=or_null(HEX16), until=UNTIL), "rotate": table(epoch=U32),
        "add-custodian": table(custodian=CUSTODIAN), "remove-custodian": table(custodian=HEX16),
@@ -116,10 +124,19 @@ OPERATION = one_of(
 )
 NEW_KEY, NEW_SHARES = {"rotate", "remove-custodian", "change-quorum"}, {"add-custodian"}
 RELEASES = NEW_KEY | NEW_SHARES | {"grant"}
-REQUEST = table(vault=HEX32, head=table(n=INT, hash=HEX32), op=OPERATION, reason=clean_text(0, 1024),
+REQUEST = table(vault=HEX32, head=table(n=INT, hash=HEX32), before=HEX32, op=OPERATION, reason=clean_text(0, 1024),
                 releases_share=boolean, executor=table(kem=KEM, sign=SIGN), created=time, expires=time,
                 nonce=HEX16, state=or_null(OUTLINE))
 APPROVAL = table(custodian=HEX16, env_sha256=or_null(HEX32), sig=b64_key(lambda sig: len(sig) == 64))
+
+
+def state_hash_of(state):
+    """Of state 0 that of the computed text, without envelopes."""
+    if state["n"] == 0:
+        state = json.loads(dumps(state))
+        for share in state["epochs"][0]["shares"]:
+            share["env"] = None
+    return sha256(text("state", state)).hex()
 
 
 def outline(state):
@@ -151,6 +168,8 @@ def verify_line(line, head, before, after):
     chain(line["prev"] == head["hash"], "line before")
     chain(request["head"] == head, "the request is for another head")
     chain(request["vault"] == before["vault"], "vault")
+    chain(request["before"] == state_hash_of(before), "the request is for another state")
+    chain(not line["heads"] and not line["result"]["runs"], "heads and runs")
     chain(request["created"] <= line["time"] <= request["expires"], "time")
     verify_approvals(line, before, chain)
     signed = dumps({name: value for name, value in line.items() if name != "executor_sig"}).encode()
@@ -220,10 +239,10 @@ def find(people, wanted):
 
 
 def enrolled(told, before, state, expected, chain):
-    chain(find(before["gateways"], told["gateway"]) is None, "enrolled before")
-    new = find(state["gateways"], told["gateway"])
-    chain(new is not None and new["until"] is None, "enrolment")
-    expected["gateways"].append(new)
+    new = told["gateway"]
+    chain(id_of(un64(new["sign"]), un64(new["kem"])) == new["id"], "id of the gateway")
+    chain(find(before["gateways"], new["id"]) is None, "enrolled before")
+    expected["gateways"].append({"id": new["id"], "label": new["label"], "sign": new["sign"], "until": None})
 
 
 def still_enrolled(told, before, chain):
@@ -234,9 +253,10 @@ def still_enrolled(told, before, chain):
 
 def ended(told, before, state, expected, chain):
     still_enrolled(told, before, chain)
-    new = find(state["gateways"], told["gateway"])
-    chain(new is not None and new["until"] is not None, "revocation")
-    find(expected["gateways"], told["gateway"])["until"] = new["until"]
+    end = told["until"]
+    whole = (end["seq"] == 0) == (end["hash"] is None) and (end["seals"] == 0) == (end["seals_hash"] is None)
+    chain(whole, "end of the gateway")
+    find(expected["gateways"], told["gateway"])["until"] = end
 
 
 def admitted(told, before, state, expected, chain):

@@ -73,6 +73,9 @@ pub struct Direct<T: Args> {
     /// Why, for the audit log
     #[arg(long, value_name = "TEXT", default_value = "", value_parser = reason)]
     pub reason: String,
+    /// Make a new vault key though too few custodians have seen their shares open (confirm)
+    #[arg(long)]
+    pub unconfirmed: bool,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -143,6 +146,15 @@ pub struct RevokeGateway {
     pub last: LastOf,
 }
 
+/// A gateway that may do more.
+#[derive(Args, Debug)]
+pub struct AdmitGateway {
+    /// Name or id
+    pub name: String,
+    /// The run, by its id [default: it may add to every sealed run, and seal none]
+    pub run: Option<OsString>,
+}
+
 /// Write down what is to be done, for custodians to approve
 ///
 /// Writes REQ and REQ.executor, the key that approvals are made for: keep both on this machine, which executes the
@@ -203,6 +215,11 @@ pub enum Proposal {
         after_help = "Examples:\n  runvault custody propose /srv/store revoke-gateway novaseq --out req"
     )]
     RevokeGateway(RevokeGateway),
+    /// A machine may add to runs of others, and seal what it took over
+    #[command(
+        after_help = "Examples:\n  runvault custody propose /srv/store admit-gateway novaseq-2 RUN-ID --out req"
+    )]
+    AdmitGateway(AdmitGateway),
     /// Someone may read
     #[command(
         after_help = "Examples:\n  runvault custody propose /srv/store add-reader bob=bob.key.pub --standing --out req"
@@ -285,6 +302,12 @@ pub struct Execute {
     /// Go on with one that was interrupted
     #[arg(long)]
     pub resume: bool,
+    /// End a gateway where the request says, though it went on since: what it made meanwhile counts for nobody
+    #[arg(long)]
+    pub cut: bool,
+    /// Make a new vault key though too few custodians have seen their shares open (confirm)
+    #[arg(long)]
+    pub unconfirmed: bool,
     /// Where this machine keeps what it has seen of vaults
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub state: Option<PathBuf>,

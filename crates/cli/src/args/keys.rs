@@ -107,9 +107,11 @@ pub struct KeyExport {
     /// The file to make (0600; an existing file is refused)
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub out: PathBuf,
-    /// Then take it out of the store: the file is the only one from then on
+    /// Then take it out of the store: the file is the only one from then on. Asks for the passphrase, to see that it opens
     #[arg(long)]
     pub remove: bool,
+    #[command(flatten)]
+    pub unlock: Unlock,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

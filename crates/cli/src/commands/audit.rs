@@ -36,7 +36,11 @@ fn show(args: &AuditShow) -> Result<()> {
 }
 
 fn in_words(entry: &Entry) -> String {
-    let why = if entry.reason.is_empty() { String::new() } else { format!("\n    why: {}", entry.reason) };
+    let why = if entry.reason.is_empty() {
+        String::new()
+    } else {
+        format!("\n    why: {}", entry.reason.escape_debug())
+    };
     let runs: String = entry.runs.iter().map(|run| format!("\n    run {run}")).collect();
     format!(
         "{:>4}  {}  {}{why}{runs}\n    approved: {}\n    request: {}",

@@ -2,6 +2,7 @@
 
 mod approve;
 mod confirm;
+mod confirmed;
 mod direct;
 mod execute;
 mod list;

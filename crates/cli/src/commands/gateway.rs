@@ -271,7 +271,7 @@ fn cut_off_json(cut_off: &CutOff) -> serde_json::Value {
 }
 
 /// What is there and no longer counts, a line each.
-fn cut_off_words(cut_off: &CutOff) -> String {
+pub fn cut_off_words(cut_off: &CutOff) -> String {
     let line = |(what, run): (&str, &RunId)| format!("\n  {what} {run}");
     let runs = cut_off.runs.iter().map(|run| line(("run", run)));
     let seals = cut_off.seals.iter().map(|run| line(("the seal of run", run)));

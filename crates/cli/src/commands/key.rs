@@ -1,12 +1,17 @@
 //! `key export`: the owner's key file, out of the store.
 
+use std::sync::Arc;
+
 use anyhow::Result;
+use runvault_custody::chain::Chain;
 use runvault_custody::{key_files, locks};
+use runvault_store::backend::Dir;
 use serde_json::json;
 
 use crate::args::{Key, KeyCommand, KeyExport};
-use crate::exit::{Exit, refuse};
+use crate::exit::{Exit, refuse, refuse_with};
 use crate::output::{self, shown, visible};
+use crate::prompt::{Asker, Source};
 use crate::store::{load_chain, open_root};
 
 pub fn run(args: &Key) -> Result<()> {
@@ -18,7 +23,10 @@ pub fn run(args: &Key) -> Result<()> {
 fn export(args: &KeyExport) -> Result<()> {
     let root = open_root(&args.store)?;
     // Says what is wrong with a directory that is no vault.
-    load_chain(&root, &args.store)?;
+    let chain = load_chain(&root, &args.store)?;
+    if args.remove {
+        opens(args, &root, &chain)?;
+    }
     let file = locks::read(&root)?;
     key_files::write_copy(&args.out, &file)?;
     if args.remove {
@@ -49,5 +57,26 @@ fn export(args: &KeyExport) -> Result<()> {
         shown(&args.out),
         visible(file.label().as_bytes()),
         file.id()
+    ))
+}
+
+/// The only key file goes out of the store whole: both copies are the same, and open to a custodian of this vault.
+fn opens(args: &KeyExport, root: &Arc<dyn Dir>, chain: &Chain) -> Result<()> {
+    let mut asker = Asker::new(Source::of(&args.unlock));
+    let opened = locks::unlock(root, &mut asker);
+    let (owner, faults) = asker.failed.take().map_or_else(|| opened.map_err(anyhow::Error::from), Err)?;
+    if let Some(fault) = faults.first() {
+        return Err(refuse_with(
+            Exit::Damaged,
+            format!("one of the two copies of the key file is not whole: {fault}; nothing was removed"),
+            format!("runvault passwd {} writes both anew", shown(&args.store)),
+        ));
+    }
+    if chain.custodians().iter().any(|(_, id)| *id == owner.id()) {
+        return Ok(());
+    }
+    Err(refuse(
+        Exit::WrongKey,
+        "custody/locks holds the key of nobody who is a custodian of this vault; nothing was removed",
     ))
 }

@@ -9,7 +9,7 @@ use runvault_format::words;
 use runvault_store::backend::Dir;
 
 use super::load::{genesis, lines};
-use super::{Chain, Head};
+use super::{Chain, Head, name_of};
 use crate::layout::{self, AUDIT_LOG, LOG_MAX};
 use crate::quorum::in_words;
 use crate::{Error, Result};
@@ -66,33 +66,32 @@ pub fn history(root: &Arc<dyn Dir>) -> Result<History> {
     let mut chain = Chain::start(State::zero(&genesis, vault))?;
     let mut entries = Vec::new();
     for text in lines(&log)? {
-        let before = chain.clone();
+        let before = chain.state().clone();
         chain.follow(&custody, text)?;
-        entries.push(entry(&before, &chain)?);
+        entries.push(entry(&before, &chain, text)?);
     }
     loop {
-        let before = chain.clone();
+        let (before, len) = (chain.state().clone(), chain.log().len());
         if !chain.take_next_claimed(&custody)? {
             return Ok(History { chain: newest, created: genesis.created, entries });
         }
-        entries.push(entry(&before, &chain)?);
+        let text = chain.log().get(len..).and_then(|text| text.strip_suffix(b"\n")).unwrap_or_default();
+        entries.push(entry(&before, &chain, text)?);
     }
 }
 
-fn entry(before: &Chain, after: &Chain) -> Result<Entry> {
+fn entry(before: &State, after: &Chain, text: &[u8]) -> Result<Entry> {
     let head = after.head();
-    let text = after.log().strip_prefix(before.log()).and_then(|text| text.strip_suffix(b"\n"));
-    let line = Line::parse(text.unwrap_or_default())
-        .map_err(|e| Error::ChainBroken { line: head.n, why: e.to_string() })?;
+    let line = Line::parse(text).map_err(|e| Error::ChainBroken { line: head.n, why: e.to_string() })?;
     let (request, executed) = (&line.executed.request, &line.executed);
     let hash = request.hash()?;
     Ok(Entry {
         head,
         time: executed.time.clone(),
-        what: in_words::sentence(&request.op, before.state(), &after.state().outline()),
+        what: in_words::sentence(&request.op, before, &after.state().outline()),
         runs: in_words::runs(&request.op),
         reason: request.reason.clone(),
-        approved: executed.approvals.iter().map(|approval| before.shown(&approval.custodian)).collect(),
+        approved: executed.approvals.iter().map(|approval| name_of(before, &approval.custodian)).collect(),
         request: hash,
         words: words::of_request(&hash).join(" "),
     })

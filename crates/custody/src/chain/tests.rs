@@ -12,7 +12,7 @@ use crate::gateway::StateFolder;
 use crate::identity::Identity;
 use crate::state_folder::Folder;
 use crate::testing::{copy, custody, enrolled, get, killed_at, put, vault};
-use crate::{Error, next_state, public_file};
+use crate::{Error, public_file};
 use runvault_format::request::Operation;
 
 fn three_lines() -> (Arc<dyn Dir>, Identity, Chain) {
@@ -116,15 +116,14 @@ fn nobody_but_a_custodian_executes() {
     let gateway = Identity::generate("gateway").unwrap();
     let act = |chain: &Chain| {
         Ok(Some(Act {
-            op: Operation::EnrolGateway { gateway: gateway.id() },
+            op: Operation::EnrolGateway { gateway: chain.machine(&public_file::of(&gateway, None)) },
             reason: "",
             share: None,
-            state: next_state::with_gateway(chain, &public_file::of(&gateway, None)),
         }))
     };
     let before = get(&custody(&root), "audit.log");
     let refused = execute(&root, &chain, &stranger, act).unwrap_err();
-    assert!(matches!(refused, Error::ChainBroken { line: 4, .. }), "{refused}");
+    assert!(matches!(refused, Error::WrongKey { .. }), "{refused}");
     assert_eq!(get(&custody(&root), "audit.log"), before, "nothing was written");
     assert!(custody(&root).stat(b"state-4").is_err() && custody(&root).stat(b"line-4").is_err());
 }

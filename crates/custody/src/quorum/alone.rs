@@ -13,7 +13,7 @@ use crate::chain::Chain;
 use crate::epochs::require_quorum_of_one;
 use crate::identity::Identity;
 use crate::rotate::RotateSummary;
-use crate::{Error, Result, locks};
+use crate::{Error, Result};
 
 /// Seconds from the request to its line.
 const EXPIRES: u64 = 3600;
@@ -32,12 +32,9 @@ pub fn act(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<(Chain, RotateSummary)> {
     require_quorum_of_one(chain, "do this")?;
-    if matches!(op, Operation::ChangeQuorum { quorum } if quorum > 1) && locks::are_there(root)? {
-        return Err(Error::LockInStore);
-    }
-    let (file, executor) = propose(chain, op, None, reason, EXPIRES)?;
+    let (file, executor) = propose(chain, op, reason, EXPIRES)?;
     let (approval, _) = approve(&file, owner, None, false)?;
-    let done = execute(root, chain, &file, &executor, &[approval]).map_err(|error| match error {
+    let done = execute(root, chain, &file, &executor, &[approval], false).map_err(|error| match error {
         Error::Overtaken { .. } => Error::ChangedMeanwhile,
         error => error,
     })?;

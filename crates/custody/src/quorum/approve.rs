@@ -1,5 +1,6 @@
 //! A custodian's yes, given without the store: the signature, and the share where the request releases any.
 
+use runvault_crypto::secrets::Secret;
 use runvault_format::approval_file::ApprovalFile;
 use runvault_format::envelope_file;
 use runvault_format::info::{Purpose, Recipient, Scope, info};
@@ -40,7 +41,8 @@ pub fn approve(
     }
     let hash = file.hash()?;
     if let Some(kept) = kept {
-        if kept.vault != request.vault {
+        // Only a drill binds the file to a vault: it saw the chain, and a request alone may be anybody's.
+        if kept.vault != request.vault && kept.share.is_some() {
             return Err(Error::OtherVault {
                 needed,
                 given: given(),
@@ -48,17 +50,23 @@ pub fn approve(
                 found: request.vault,
             });
         }
-        refuse_other_history(&kept.head, &request.head)?;
+        if kept.vault == request.vault {
+            refuse_other_history(&kept.head, &request.head)?;
+        }
         let other = kept.approved.as_ref().filter(|a| a.request != hash && a.head == request.head);
         if let Some(other) = other.filter(|other| !instead && clock::now() <= other.expires) {
             return Err(Error::ApprovedAnother { until: other.expires.clone() });
         }
     }
-    let env = if request.releases_share { Some(release(file, custodian)?) } else { None };
+    // Opened also where it stays here: a state whose shares do not open must not become the next one's.
+    let share = own_share(file, custodian)?;
+    let env = if request.releases_share { Some(release(file, &share)?) } else { None };
     let approval = Approval::sign(id, &custodian.keys.sign, &hash, env.as_deref());
+    let kept = kept.filter(|kept| kept.vault == request.vault);
     let keeps = Kept {
         vault: request.vault,
-        head: request.head,
+        // A request says what it likes of the head: what was seen is for the drill to note.
+        head: kept.map_or(Head::start(&request.vault), |kept| kept.head),
         share: kept.and_then(|kept| kept.share.clone()),
         approved: Some(Approved { request: hash, head: request.head, expires: request.expires.clone() }),
     };
@@ -74,13 +82,17 @@ fn refuse_other_history(seen: &Head, asked: &Head) -> Result<()> {
     }
 }
 
-/// The custodian's share, sealed to the key of this request.
-fn release(file: &RequestFile, custodian: &Identity) -> Result<Vec<u8>> {
-    let (request, id) = (&file.request, custodian.id());
+fn own_share(file: &RequestFile, custodian: &Identity) -> Result<Secret<32>> {
+    let id = custodian.id();
     let wrong = || Error::WrongShare { custodian: shown(&custodian.label, &id) };
     let epoch = file.before.current()?;
     let own = epoch.shares.iter().find(|share| share.to == id).ok_or_else(wrong)?;
-    let y = share::open_share(&custodian.keys.kem, &request.vault, epoch, own).map_err(|_| wrong())?;
+    share::open_share(&custodian.keys.kem, &file.request.vault, epoch, own).map_err(|_| wrong())
+}
+
+/// The custodian's share, sealed to the key of this request.
+fn release(file: &RequestFile, y: &Secret<32>) -> Result<Vec<u8>> {
+    let request = &file.request;
     let to = Recipient::Identity(request.executor.public().id());
     let text = info(Purpose::Approval, &request.vault, &Scope::Request(file.hash()?), &to);
     Ok(envelope_file::seal(&request.executor.kem, &text, y.expose())?)

@@ -12,6 +12,7 @@ use runvault_vault::runs;
 use super::execute::Done;
 use crate::Result;
 use crate::authority::Acting;
+use crate::rotate::run::Outcome;
 use crate::rotate::{self, RotateSummary};
 
 /// Does it. `progress` gets runs done and runs in all.
@@ -32,11 +33,22 @@ pub fn carry_out(
             each(runs, &mut summary, progress, |run| rotate::run::grant(root, &acting, run, reader))?;
         }
         Operation::Revoke { reader, runs } => {
-            each(runs, &mut summary, progress, |run| forget(root, run, reader))?;
+            let standing = done.chain.state().reader(reader).is_some_and(|known| known.standing);
+            each(runs, &mut summary, progress, |run| match standing && !runs::is_sealed(root, run)? {
+                // Its seal would give the key again.
+                true => Ok(Outcome::Failed("it is open, and the reader is a standing one".to_owned())),
+                false => forget(root, run, reader),
+            })?;
         }
         Operation::RemoveReader { reader } => {
-            let all = runs::list(root)?;
-            each(&all, &mut summary, progress, |run| forget(root, run, reader))?;
+            let mut seen = Vec::new();
+            for _ in 0..rotate::PASSES {
+                // A gateway that has not heard of it yet may make runs meanwhile.
+                let mut new = runs::list(root)?;
+                new.retain(|run| !seen.contains(run));
+                each(&new, &mut summary, progress, |run| forget(root, run, reader))?;
+                seen.extend(new);
+            }
         }
         op if op.key_change() == KeyChange::New => {
             rotate::seal_runs(root, &acting(done)?, &mut summary, progress)?;
@@ -56,7 +68,7 @@ fn each(
     runs: &[RunId],
     summary: &mut RotateSummary,
     progress: &mut dyn FnMut(u64, u64),
-    mut act: impl FnMut(&RunId) -> Result<rotate::run::Outcome>,
+    mut act: impl FnMut(&RunId) -> Result<Outcome>,
 ) -> Result<()> {
     let total = runs.len() as u64;
     for (run, done) in runs.iter().zip(1..) {
@@ -67,10 +79,10 @@ fn each(
 }
 
 /// A reader's envelope of a run goes.
-fn forget(root: &Arc<dyn Dir>, run: &RunId, reader: &IdentityId) -> Result<rotate::run::Outcome> {
+fn forget(root: &Arc<dyn Dir>, run: &RunId, reader: &IdentityId) -> Result<Outcome> {
     let name = EnvelopeName::Reader(*reader).to_string();
     match runs::remove_envelope(root, run, &name) {
-        Ok(()) => Ok(rotate::run::Outcome::Rotated),
+        Ok(()) => Ok(Outcome::Rotated),
         Err(error) => rotate::run::of_this_run(error),
     }
 }

@@ -5,18 +5,18 @@ use std::sync::Arc;
 use runvault_crypto::secrets::Secret;
 use runvault_format::approval_file::ApprovalFile;
 use runvault_format::audit_entry::{Executed, Outcome};
-use runvault_format::custody_state::State;
 use runvault_format::envelope_file;
 use runvault_format::ids::{Digest, IdentityId};
 use runvault_format::info::{Purpose, Recipient, Scope, info};
+use runvault_format::operation::Operation;
 use runvault_store::backend::Dir;
 
 use super::request_file::RequestFile;
-use crate::chain::Chain;
+use crate::chain::{Chain, name_of};
+use crate::ends::LastKnown;
 use crate::epochs::EpochKeys;
 use crate::identity::Identity;
-use crate::key_files::shown;
-use crate::{Error, Result, clock, commit, next_state};
+use crate::{Error, Result, clock, commit, enroll, locks, next_state};
 
 /// What is known once the line stands.
 #[derive(Debug)]
@@ -27,16 +27,19 @@ pub struct Done {
     pub(crate) keys: Option<EpochKeys>,
 }
 
-/// Executes a request that enough custodians approved. What is refused changes no byte of the store.
+/// Executes a request that enough custodians approved. What is refused changes no byte of the store. `cut`: the end of a
+/// gateway may be before what the store has of it by now.
 ///
 /// # Errors
-/// [`Error::RequestUsed`], those of [`resume`], [`Error::Overtaken`], [`Error::Forked`], [`Error::Expired`].
+/// [`Error::RequestUsed`], those of [`resume`], [`Error::Overtaken`], [`Error::Forked`], [`Error::Expired`],
+/// [`Error::ClockBehind`], [`Error::EndCuts`], [`Error::LockInStore`].
 pub fn execute(
     root: &Arc<dyn Dir>,
     chain: &Chain,
     file: &RequestFile,
     executor: &Identity,
     approvals: &[ApprovalFile],
+    cut: bool,
 ) -> Result<Done> {
     let chain = newest(root, chain, file, executor)?;
     let (request, hash) = (&file.request, file.hash()?);
@@ -44,11 +47,13 @@ pub fn execute(
         return Err(Error::RequestUsed { line });
     }
     check_head(&chain, file)?;
+    check_end(root, &chain, file, cut)?;
     let approved = check_approvals(file, &hash, approvals)?;
     let keys = released(file, executor, &hash, &approved)?;
-    let gateways = request.state.as_ref().map(|outline| outline.gateways.as_slice());
-    let state =
-        next_state::of(chain.state(), &request.op, gateways, keys.as_ref().map(EpochKeys::newest_seed))?;
+    let (state, new) = next_state::of(chain.state(), &request.op, keys.as_ref().map(EpochKeys::newest_seed))?;
+    if state.quorum > 1 && locks::are_there(root)? {
+        return Err(Error::LockInStore);
+    }
     let head = chain.head();
     let executed = Executed {
         n: head.n.saturating_add(1),
@@ -60,7 +65,7 @@ pub fn execute(
         approvals: approved.iter().map(|file| file.approval.clone()).collect(),
     };
     match commit::commit(root, &chain, &executed.sign(&executor.keys.sign)?, state)? {
-        Some(chain) => Ok(Done { chain, keys }),
+        Some(chain) => Ok(Done { keys: with_new(&chain, keys, new)?, chain }),
         None => Err(Error::Overtaken { line: head.n, newest: head.n.saturating_add(1) }),
     }
 }
@@ -79,8 +84,11 @@ pub fn resume(
 ) -> Result<Done> {
     let chain = newest(root, chain, file, executor)?;
     let hash = file.hash()?;
-    if chain.line_of(&hash).is_none() {
-        return Err(Error::RequestNotUsed);
+    let Some(line) = chain.line_of(&hash) else { return Err(Error::RequestNotUsed) };
+    // What a later line says of the same reader must not be undone.
+    let reader = reader_of(&file.request.op);
+    if reader.is_some() && chain.acts_behind(line).iter().any(|op| reader_of(op) == reader) {
+        return Err(Error::Overtaken { line, newest: chain.head().n });
     }
     let approved = check_approvals(file, &hash, approvals)?;
     let keys = released(file, executor, &hash, &approved)?;
@@ -105,10 +113,50 @@ fn check_head(chain: &Chain, file: &RequestFile) -> Result<()> {
     if asked.hash != head.hash || file.before != *chain.state() {
         return Err(Error::Forked { line: asked.n });
     }
-    if clock::now() > file.request.expires {
+    let now = clock::now();
+    if now > file.request.expires {
         return Err(Error::Expired { at: file.request.expires.clone() });
     }
+    if now < file.request.created {
+        return Err(Error::ClockBehind { created: file.request.created.clone(), now });
+    }
     Ok(())
+}
+
+/// What a gateway made since its end was proposed would count for nobody from then on.
+fn check_end(root: &Arc<dyn Dir>, chain: &Chain, file: &RequestFile, cut: bool) -> Result<()> {
+    let Operation::RevokeGateway { gateway, until } = &file.request.op else { return Ok(()) };
+    if cut {
+        return Ok(());
+    }
+    let (newest, _) = enroll::ended(root, chain, gateway, &LastKnown::default())?;
+    if newest.seq > until.seq || newest.seals > until.seals {
+        return Err(Error::EndCuts {
+            run: until.seq,
+            newest: newest.seq,
+            seal: until.seals,
+            newest_seal: newest.seals,
+        });
+    }
+    Ok(())
+}
+
+fn reader_of(op: &Operation) -> Option<IdentityId> {
+    match op {
+        Operation::AddReader { reader } => Some(reader.id),
+        Operation::RemoveReader { reader }
+        | Operation::Grant { reader, .. }
+        | Operation::Revoke { reader, .. } => Some(*reader),
+        _ => None,
+    }
+}
+
+/// The keys before, and the new one, which lives in this process alone: what is sealed to it is seen to open.
+fn with_new(chain: &Chain, before: Option<EpochKeys>, new: Option<Secret<32>>) -> Result<Option<EpochKeys>> {
+    match new {
+        Some(new) => EpochKeys::of_newest(chain.state(), new).map(Some),
+        None => Ok(before),
+    }
 }
 
 /// The approvals, each of another custodian and for this request, at least as many as the quorum.
@@ -121,7 +169,7 @@ fn check_approvals<'a>(
     for (i, given) in approvals.iter().enumerate() {
         let id = given.approval.custodian;
         let custodian = before.custodian(&id);
-        let bad = |why| Error::BadApproval { custodian: name(before, &id), why };
+        let bad = |why| Error::BadApproval { custodian: name_of(before, &id), why };
         let custodian = custodian.ok_or_else(|| bad("is by nobody who is a custodian"))?;
         if given.request != *hash {
             return Err(bad("is for another request"));
@@ -162,12 +210,8 @@ fn released(
         let id = given.approval.custodian;
         let opened = envelope_file::open(&executor.keys.kem, &text, given.env.as_deref().unwrap_or_default());
         let y = opened.and_then(|y| envelope_file::secret_of(&y));
-        y.map(|y| (id, y)).map_err(|_| Error::WrongShare { custodian: name(&file.before, &id) })
+        y.map(|y| (id, y)).map_err(|_| Error::WrongShare { custodian: name_of(&file.before, &id) })
     };
     let shares = approved.iter().map(share).collect::<Result<Vec<(IdentityId, Secret<32>)>>>()?;
     EpochKeys::combine(&file.before, &shares).map(Some)
-}
-
-fn name(state: &State, id: &IdentityId) -> String {
-    shown(state.custodian(id).map_or("someone else", |known| known.label.as_str()), id)
 }

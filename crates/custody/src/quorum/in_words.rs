@@ -11,19 +11,17 @@ use crate::chain::Chain;
 pub fn sentence(op: &Operation, before: &State, after: &Outline) -> String {
     let custodian = |id: &IdentityId| named(before.custodian(id).map(|c| c.label.as_str()), id);
     let reader = |id: &IdentityId| named(before.reader(id).map(|r| r.label.as_str()), id);
-    let gateway = |id: &IdentityId| {
-        let known = after.gateways.iter().find(|g| g.id == *id);
-        named(known.map(|g| g.label.as_str()), id)
-    };
+    let gateway = |id: &IdentityId| named(before.gateway(id).map(|g| g.label.as_str()), id);
     match op {
-        Operation::EnrolGateway { gateway: id } => {
-            format!("gateway {} may write runs into this vault", gateway(id))
+        Operation::EnrolGateway { gateway } => {
+            format!("gateway {} may write runs into this vault", named(Some(&gateway.label), &gateway.id))
         }
-        Operation::RevokeGateway { gateway: id } => {
-            let until = after.gateways.iter().find(|g| g.id == *id).and_then(|g| g.until.as_ref());
-            let (runs, seals) = until.map_or((0, 0), |until| (until.seq, until.seals));
-            format!("gateway {} ends: nothing after its run {runs} and its seal {seals} counts", gateway(id))
-        }
+        Operation::RevokeGateway { gateway: id, until } => format!(
+            "gateway {} ends: nothing after its run {} and its seal {} counts",
+            gateway(id),
+            until.seq,
+            until.seals
+        ),
         Operation::AdmitGateway { gateway: id, run: Some(run) } => {
             format!("gateway {} may add to run {run} of another gateway, and seal it", gateway(id))
         }
@@ -95,7 +93,7 @@ pub fn runs(op: &Operation) -> Vec<String> {
 /// What custodians give to the executor.
 pub fn released(op: &Operation) -> &'static str {
     if op.releases_share() {
-        "your share of the vault key goes to the machine that executes this: it learns the vault key, of now and of before"
+        "your share: the machine that executes this learns the vault key, of now and of before, and makes the next one"
     } else {
         "a signature only: no share of the vault key leaves your key file"
     }
@@ -105,7 +103,8 @@ pub fn released(op: &Operation) -> &'static str {
 pub fn stays_open(op: &Operation) -> &'static str {
     match op {
         Operation::RemoveCustodian { .. } | Operation::ChangeQuorum { .. } | Operation::Rotate { .. } => {
-            "Old copies of the store still open for enough shares of the key before. Runs made from now on do not."
+            "Enough shares of the key before still open every run that was made before, in old copies of the store, and\n\
+             runs that are sealed also in this one. Runs made from now on do not open for them."
         }
         Operation::AddCustodian { .. } => {
             "The shares before go on counting for old copies of the store: the vault key is the same."
@@ -145,7 +144,7 @@ fn reader_line(reader: &NamedReader) -> String {
 }
 
 fn named(label: Option<&str>, id: &IdentityId) -> String {
-    label.map_or_else(|| id.to_string(), |label| format!("{} ({id})", label.escape_debug()))
+    label.map_or_else(|| id.to_string(), |label| crate::key_files::shown(label, id))
 }
 
 fn count(n: usize, what: &str) -> String {

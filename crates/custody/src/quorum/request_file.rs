@@ -1,7 +1,6 @@
 //! A request on its way: its text, and behind it the state that it follows, so that nobody needs the store to answer.
 //!
-//! The state is not signed here. Whoever approves opens the own share out of it, which no other could have made to
-//! open and bear its hash, and sees who there was before; the request alone says what is approved.
+//! The request names that state by its hash: whoever approves sees who there was before, and opens the own share.
 
 use runvault_format::custody_state::State;
 use runvault_format::ids::Digest;
@@ -56,9 +55,10 @@ impl RequestFile {
         if !follows || !start || request.releases_share != request.op.releases_share() {
             return Err(runvault_format::Error::Chain("it does not follow the state beside it"));
         }
-        let gateways = request.state.as_ref().map(|outline| outline.gateways.as_slice());
-        let outline = crate::next_state::outline(before, &request.op, gateways)?;
-        if request.state.as_ref() == Some(&outline) {
+        if request.before != before.hash()? {
+            return Err(runvault_format::Error::Chain("it is for another state than the one beside it"));
+        }
+        if request.state.as_ref() == Some(&request.op.outline(before)?) {
             Ok(())
         } else {
             Err(runvault_format::Error::Chain("the operation makes another state than the one it names"))

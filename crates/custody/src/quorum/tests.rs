@@ -25,7 +25,7 @@ use crate::identity::Identity;
 use crate::init::NewVault;
 use crate::state_folder::Folder;
 use crate::testing::{copy, custody, envelopes, get, killed_at, make_run};
-use crate::{Error, Result, next_state};
+use crate::{Error, Result};
 
 struct Vault {
     root: Arc<dyn Dir>,
@@ -48,7 +48,7 @@ impl Vault {
     }
 
     fn propose(&self, op: Operation) -> (RequestFile, Identity) {
-        let (file, executor) = propose(&self.chain(), op, None, "a test", 3600).unwrap();
+        let (file, executor) = propose(&self.chain(), op, "a test", 3600).unwrap();
         (RequestFile::parse(&file.to_bytes().unwrap()).unwrap(), executor)
     }
 
@@ -62,7 +62,7 @@ impl Vault {
         let (file, executor) = self.propose(op);
         let approvals: Vec<_> =
             (0..usize::from(file.before.quorum)).map(|who| self.yes(who, &file)).collect();
-        let done = execute(&self.root, &self.chain(), &file, &executor, &approvals).unwrap();
+        let done = execute(&self.root, &self.chain(), &file, &executor, &approvals, false).unwrap();
         let summary = carry_out(&self.root, done, &file.request.op, &mut |_, _| {}).unwrap();
         assert_eq!(summary.failed, []);
         self.chain()
@@ -80,12 +80,11 @@ impl Vault {
     fn gateway(&self) -> StateFolder {
         let chain = self.chain();
         let gateway = StateFolder::on(Folder::on(MemoryDir::root()), chain.vault_id()).unwrap();
-        let state = next_state::with_gateway(&chain, &gateway.public(None));
-        let op = Operation::EnrolGateway { gateway: gateway.id() };
-        let (file, executor) = propose(&chain, op, Some(&state.gateways), "", 3600).unwrap();
+        let op = Operation::EnrolGateway { gateway: chain.machine(&gateway.public(None)) };
+        let (file, executor) = propose(&chain, op, "", 3600).unwrap();
         let approvals = [self.yes(0, &file), self.yes(1, &file)];
         assert!(approvals.iter().all(|approval| approval.env.is_none()), "no share for an enrolment");
-        execute(&self.root, &chain, &file, &executor, &approvals).unwrap();
+        execute(&self.root, &chain, &file, &executor, &approvals, false).unwrap();
         gateway.settle(&self.root).unwrap();
         gateway
     }
@@ -154,7 +153,7 @@ fn what_is_not_agreed_on_changes_no_byte() {
     let elsewhere = Vault::of(2, 3);
     let before = bytes_of_custody(&vault.root);
     let refused = |file: &RequestFile, executor: &Identity, approvals: &[ApprovalFile]| {
-        let refused = execute(&vault.root, &vault.chain(), file, executor, approvals).unwrap_err();
+        let refused = execute(&vault.root, &vault.chain(), file, executor, approvals, false).unwrap_err();
         assert_eq!(bytes_of_custody(&vault.root), before, "{refused}");
         refused
     };
@@ -188,17 +187,17 @@ fn what_is_not_agreed_on_changes_no_byte() {
     let (of_other, its) = elsewhere.propose(Operation::Rotate { epoch: 2 });
     assert!(matches!(refused(&of_other, &its, &[]), Error::RequestOfOtherVault { .. }));
     assert!(matches!(resume(&vault.root, &vault.chain(), &file, &executor, &[]), Err(Error::RequestNotUsed)));
-    let (late, its) = propose(&vault.chain(), Operation::Rotate { epoch: 2 }, None, "", 0).unwrap();
+    let (late, its) = propose(&vault.chain(), Operation::Rotate { epoch: 2 }, "", 0).unwrap();
     let answers = [vault.yes(0, &late), vault.yes(1, &late)];
     std::thread::sleep(std::time::Duration::from_millis(1100));
     assert!(matches!(refused(&late, &its, &answers), Error::Expired { .. }));
     assert!(matches!(approve(&late, &vault.people[0], None, false), Err(Error::Expired { .. })));
 
-    execute(&vault.root, &vault.chain(), &file, &executor, &[one.clone(), two.clone()]).unwrap();
-    let used = execute(&vault.root, &vault.chain(), &file, &executor, &[one, two]).unwrap_err();
+    execute(&vault.root, &vault.chain(), &file, &executor, &[one.clone(), two.clone()], false).unwrap();
+    let used = execute(&vault.root, &vault.chain(), &file, &executor, &[one, two], false).unwrap_err();
     assert!(matches!(used, Error::RequestUsed { line: 1 }), "{used}");
     let (file, executor) = (other.clone(), executor);
-    let overtaken = execute(&vault.root, &vault.chain(), &file, &executor, &[]).unwrap_err();
+    let overtaken = execute(&vault.root, &vault.chain(), &file, &executor, &[], false).unwrap_err();
     assert!(matches!(overtaken, Error::OtherExecutor), "{overtaken}");
 }
 
@@ -208,7 +207,7 @@ fn a_request_that_another_overtook_is_refused() {
     let (first, its) = vault.propose(Operation::Rotate { epoch: 2 });
     let answers = [vault.yes(0, &first), vault.yes(2, &first)];
     vault.agree(Operation::ChangeQuorum { quorum: 3 });
-    let refused = execute(&vault.root, &vault.chain(), &first, &its, &answers).unwrap_err();
+    let refused = execute(&vault.root, &vault.chain(), &first, &its, &answers, false).unwrap_err();
     assert!(matches!(refused, Error::Overtaken { line: 0, newest: 1 }), "{refused}");
 }
 
@@ -233,11 +232,13 @@ fn shares_are_for_one_executor_and_of_the_newest_state() {
     // The share of an older epoch, signed and sealed as it should be.
     let mut older = file.clone();
     let chain = vault.agree(Operation::Rotate { epoch: 2 });
-    let (newer, its) = propose(&chain, Operation::Rotate { epoch: 3 }, None, "", 3600).unwrap();
+    let (newer, its) = propose(&chain, Operation::Rotate { epoch: 3 }, "", 3600).unwrap();
     older.request = newer.request.clone();
     older.before.epochs = file.before.epochs.clone();
     let (stale, _) = approve(&older, &vault.people[1], None, false).unwrap();
-    let refused = execute(&vault.root, &chain, &newer, &its, &[vault.yes(0, &newer), stale]).unwrap_err();
+    assert!(RequestFile::parse(&older.to_bytes().unwrap()).is_err(), "nobody gets such a file from us");
+    let refused =
+        execute(&vault.root, &chain, &newer, &its, &[vault.yes(0, &newer), stale], false).unwrap_err();
     assert!(
         matches!(&refused, Error::WrongShare { custodian } if custodian.contains("custodian-1")),
         "{refused}"
@@ -260,7 +261,7 @@ fn custodians_come_and_go() {
     let gone = vault.people.remove(0);
     let (file, executor) = vault.propose(Operation::RemoveCustodian { custodian: gone.id() });
     let answers = [vault.yes(0, &file), vault.yes(2, &file)];
-    let done = execute(&vault.root, &vault.chain(), &file, &executor, &answers).unwrap();
+    let done = execute(&vault.root, &vault.chain(), &file, &executor, &answers, false).unwrap();
     carry_out(&vault.root, done, &file.request.op, &mut |_, _| {}).unwrap();
     let chain = vault.chain();
     assert_eq!((chain.epoch(), chain.quorum()), (2, (2, 3)));
@@ -281,8 +282,8 @@ fn custodians_come_and_go() {
         Operation::AddCustodian { custodian: Custodian::new("x", &vault.people[0].public()) },
         Operation::Grant { reader: gone.id(), runs: vec![late] },
     ] {
-        let refused = propose(&vault.chain(), refused, None, "", 3600).unwrap_err();
-        assert!(matches!(refused, Error::BadRequest { .. }), "{refused}");
+        let refused = propose(&vault.chain(), refused, "", 3600).unwrap_err();
+        assert!(matches!(refused, Error::CannotBe { .. }), "{refused}");
     }
 }
 
@@ -319,6 +320,68 @@ fn readers_get_what_is_granted_and_lose_it() {
     }
 }
 
+/// Whoever can write to the store may garble the first state's envelopes: a custodian who agrees to anything sees it.
+#[test]
+fn envelopes_that_do_not_open_are_not_carried_on() {
+    let vault = Vault::of(2, 2);
+    let (_, entry) = reader("bob", false);
+    let (mut file, _) = vault.propose(Operation::AddReader { reader: entry });
+    file.before.epochs[0].shares[1].env.as_mut().unwrap()[300] ^= 1;
+    let file = RequestFile::parse(&file.to_bytes().unwrap()).unwrap();
+    approve(&file, &vault.people[0], None, false).unwrap();
+    let refused = approve(&file, &vault.people[1], None, false).unwrap_err();
+    assert!(
+        matches!(&refused, Error::WrongShare { custodian } if custodian.contains("custodian-1")),
+        "{refused}"
+    );
+}
+
+/// The key before is in the memory of who goes on; what a later line says of a reader stays.
+#[test]
+fn going_on_undoes_no_later_line() {
+    let vault = Vault::of(2, 2);
+    let gateway = vault.gateway();
+    let (bob, entry) = reader("bob", false);
+    let runs = vault.runs(&gateway, 1);
+    vault.agree(Operation::AddReader { reader: entry });
+    let (file, executor) = vault.propose(Operation::Grant { reader: bob.id(), runs: vec![runs[0].0] });
+    let answers = [vault.yes(0, &file), vault.yes(1, &file)];
+    execute(&vault.root, &vault.chain(), &file, &executor, &answers, false).unwrap();
+    resume(&vault.root, &vault.chain(), &file, &executor, &answers).unwrap();
+    vault.agree(Operation::Revoke { reader: bob.id(), runs: vec![runs[0].0] });
+    let refused = resume(&vault.root, &vault.chain(), &file, &executor, &answers).unwrap_err();
+    assert!(matches!(refused, Error::Overtaken { line: 3, newest: 4 }), "{refused}");
+}
+
+/// Its end was agreed on; what it made since would be lost unseen.
+#[test]
+fn a_gateway_s_end_cuts_nothing_unseen() {
+    let vault = Vault::of(2, 2);
+    let gateway = vault.gateway();
+    vault.runs(&gateway, 1);
+    let chain = vault.chain();
+    let (until, _) = crate::enroll::ended(&vault.root, &chain, &gateway.id(), &Default::default()).unwrap();
+    let (file, executor) = vault.propose(Operation::RevokeGateway { gateway: gateway.id(), until });
+    let answers = [vault.yes(0, &file), vault.yes(1, &file)];
+    vault.runs(&gateway, 1);
+    let refused = execute(&vault.root, &chain, &file, &executor, &answers, false).unwrap_err();
+    assert!(matches!(refused, Error::EndCuts { run: 1, newest: 2, .. }), "{refused}");
+    execute(&vault.root, &chain, &file, &executor, &answers, true).unwrap();
+    assert_eq!(vault.chain().gateway_key(&gateway.id()).unwrap().until.unwrap().run.n, 1);
+}
+
+/// A gateway's id is made of both its keys: another one under it is not let in.
+#[test]
+fn a_gateway_under_another_s_id_is_refused() {
+    let vault = Vault::of(2, 2);
+    let (genuine, thief) = (Identity::generate("novaseq").unwrap(), Identity::generate("thief").unwrap());
+    let mut machine = vault.chain().machine(&crate::public_file::of(&genuine, None));
+    machine.sign = thief.public().sign;
+    let refused =
+        propose(&vault.chain(), Operation::EnrolGateway { gateway: machine }, "", 3600).unwrap_err();
+    assert!(matches!(&refused, Error::CannotBe { why } if why.contains("id of the gateway")), "{refused}");
+}
+
 /// A tape from before five rotations: the keyring leads from today's key to the one that it was sealed to.
 #[test]
 fn a_run_of_five_rotations_ago_opens() {
@@ -343,7 +406,7 @@ fn calls(vault: &Vault, op: &Operation) -> u64 {
     let chain = vault.chain();
     let killed = |n: &u64| {
         killed_at(&copy(&vault.root), *n, |root| {
-            let done = execute(root, &chain, &file, &executor, &answers)?;
+            let done = execute(root, &chain, &file, &executor, &answers, false)?;
             carry_out(root, done, &file.request.op, &mut |_, _| {}).map(drop)
         })
     };
@@ -403,7 +466,7 @@ fn an_execution_that_is_killed_anywhere_goes_on() {
         vault.root = copy(&start);
         let chain = vault.chain();
         let killed = killed_at(&vault.root, n, |root| {
-            let done = execute(root, &chain, &file, &executor, &answers)?;
+            let done = execute(root, &chain, &file, &executor, &answers, false)?;
             carry_out(root, done, &file.request.op, &mut |_, _| {}).map(drop)
         });
         vault.all_open(&[0, 1], &runs);
@@ -411,7 +474,7 @@ fn an_execution_that_is_killed_anywhere_goes_on() {
             break;
         }
         kills += 1;
-        let done = match execute(&vault.root, &vault.chain(), &file, &executor, &answers) {
+        let done = match execute(&vault.root, &vault.chain(), &file, &executor, &answers, false) {
             Err(Error::RequestUsed { .. }) => resume(&vault.root, &vault.chain(), &file, &executor, &answers),
             done => done,
         };
@@ -437,6 +500,7 @@ fn two_requests_on_one_head_are_not_both_approved() {
     approve(&file, alice, Some(&kept), false).unwrap();
     assert!(matches!(approve(&other, alice, Some(&kept), false), Err(Error::ApprovedAnother { .. })));
     let (_, kept) = approve(&other, alice, Some(&kept), true).unwrap();
+    assert_eq!(kept.head, vault.chain().head(), "what a request says of the head is not what was seen");
     assert_eq!(kept.approved.as_ref().unwrap().request, other.hash().unwrap());
     // Of a history that this custodian has seen differently, and of one that it has seen further.
     let mut forked = kept.clone();

@@ -62,7 +62,7 @@ fn try_grant(
     reader: &IdentityId,
 ) -> runvault_vault::Result<Outcome> {
     let Some(kem) = acting.reader_kem(reader) else {
-        return Ok(Outcome::Failed("no such reader".to_owned()));
+        return Ok(Outcome::Failed("the reader is none any more, or its time is over".to_owned()));
     };
     let commitment = runs::read_descriptor(root, run, acting)?.descriptor.commitment;
     let envelopes = runs::envelopes(root, run, acting)?;

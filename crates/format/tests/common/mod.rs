@@ -7,7 +7,7 @@ pub mod fixed;
 use runvault_crypto::envelope::KemPrivate;
 use runvault_crypto::secrets::Secret;
 use runvault_format::audit_entry::{Executed, Line, Outcome};
-use runvault_format::custody_state::{Custodian, Epoch, GatewayEntry, Share, State, Status, Until};
+use runvault_format::custody_state::{Custodian, Epoch, GatewayEntry, Machine, Share, State, Status, Until};
 use runvault_format::genesis::{FirstShare, Genesis};
 use runvault_format::ids::{Digest, IdentityId, RunId, Salt, VaultId};
 use runvault_format::keys::IdentityKeys;
@@ -104,12 +104,15 @@ pub fn enrolled(before: &State, gateway: u8) -> State {
     state
 }
 
-/// The state that a revocation makes: the first run counts, and no seal.
+/// The first run counts, and no seal.
+pub const ENDS: Until = Until { seq: 1, hash: Some(Digest([6; 32])), seals: 0, seals_hash: None };
+
+/// The state that a revocation makes.
 pub fn revoked(before: &State, gateway: u8) -> State {
     let (mut state, id) = (before.clone(), gateway_entry(gateway).id);
     state.n += 1;
     let gateway = state.gateways.iter_mut().find(|g| g.id == id).unwrap();
-    gateway.until = Some(Until { seq: 1, hash: Some(Digest([6; 32])), seals: 0, seals_hash: None });
+    gateway.until = Some(ENDS);
     state
 }
 
@@ -137,11 +140,12 @@ pub fn rotated(before: &State) -> State {
     state
 }
 
-pub fn request(head: Head, op: Operation, after: &State) -> Request {
+pub fn request(head: Head, before: &State, op: Operation, after: &State) -> Request {
     let executor = identity(EXECUTOR).public();
     Request {
         vault: after.vault,
         head,
+        before: before.hash().unwrap(),
         releases_share: op.releases_share(),
         op,
         reason: "a test".into(),
@@ -169,22 +173,32 @@ pub fn executed(request: Request, after: &State, envelope: Option<&[u8]>) -> Exe
     }
 }
 
-pub fn enrolment(head: Head, after: &State) -> Executed {
-    let gateway = after.gateways.last().unwrap().id;
-    executed(request(head, Operation::EnrolGateway { gateway }, after), after, None)
+pub fn machine(n: u8) -> Machine {
+    Machine::new("gateway", &identity(n).public())
 }
 
-pub fn revocation(head: Head, gateway: IdentityId, after: &State) -> Executed {
-    executed(request(head, Operation::RevokeGateway { gateway }, after), after, None)
+pub fn enrolment(head: Head, before: &State, after: &State) -> Executed {
+    executed(request(head, before, Operation::EnrolGateway { gateway: machine(GATEWAY) }, after), after, None)
 }
 
-pub fn admission(head: Head, gateway: IdentityId, run: Option<RunId>, after: &State) -> Executed {
-    executed(request(head, Operation::AdmitGateway { gateway, run }, after), after, None)
+pub fn revocation(head: Head, before: &State, gateway: IdentityId, after: &State) -> Executed {
+    let until = after.gateway(&gateway).and_then(|g| g.until.clone()).unwrap_or(ENDS);
+    executed(request(head, before, Operation::RevokeGateway { gateway, until }, after), after, None)
 }
 
-pub fn rotation(head: Head, after: &State, envelope: &[u8]) -> Executed {
+pub fn admission(
+    head: Head,
+    before: &State,
+    gateway: IdentityId,
+    run: Option<RunId>,
+    after: &State,
+) -> Executed {
+    executed(request(head, before, Operation::AdmitGateway { gateway, run }, after), after, None)
+}
+
+pub fn rotation(head: Head, before: &State, after: &State, envelope: &[u8]) -> Executed {
     let epoch = after.epochs.last().unwrap().e;
-    executed(request(head, Operation::Rotate { epoch }, after), after, Some(envelope))
+    executed(request(head, before, Operation::Rotate { epoch }, after), after, Some(envelope))
 }
 
 pub fn sign(executed: Executed) -> Line {

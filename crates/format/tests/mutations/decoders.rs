@@ -191,7 +191,7 @@ fn long_link() -> (Vec<u8>, Vec<u8>) {
 /// All of them. `every_decoder_is_in_the_table` fails where one is missing.
 pub fn decoders() -> Vec<Decoder> {
     let one = enrolled(&state_0(), GATEWAY);
-    let line = sign(enrolment(Head::start(&one.vault), &one));
+    let line = sign(enrolment(Head::start(&one.vault), &state_0(), &one));
     let states = [state_0(), one.clone(), rotated(&one)].map(|s| s.to_text().unwrap().into_bytes());
     let copies = |j: u8| slots().into_iter().map(move |s| fixed::copy(j, &clear(13), &key(), &s));
     let lease = Lease {

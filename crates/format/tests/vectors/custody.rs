@@ -2,8 +2,8 @@
 
 use runvault_crypto::envelope::KemPrivate;
 use runvault_crypto::sharing;
-use runvault_format::audit_entry::{Executed, Line};
-use runvault_format::custody_state::{State, Until};
+use runvault_format::audit_entry::{Executed, GatewayHead, Line};
+use runvault_format::custody_state::{Machine, State, Until};
 use runvault_format::genesis::Genesis;
 use runvault_format::ids::{Digest, IdentityId, RunId};
 use runvault_format::info::{Purpose, Recipient, Scope, info};
@@ -36,10 +36,10 @@ impl Vault {
         let zero = state_0();
         let one = enrolled(&zero, GATEWAY);
         let start = Head::start(&zero.vault);
-        let first = sign(enrolment(start, &one));
+        let first = sign(enrolment(start, &zero, &one));
         let head = first.verify(&start, &zero, Some(&one)).unwrap();
         let two = rotated(&one);
-        let second = sign(rotation(head, &two, &released(&head, &two)));
+        let second = sign(rotation(head, &one, &two, &released(&head, &one, &two)));
         Self { zero, one, two, lines: [first, second] }
     }
 
@@ -54,7 +54,7 @@ impl Vault {
 
     /// Of the enrolment, changed before the executor signs it.
     fn first(&self, name: &str, outcome: &'static str, change: impl FnOnce(&mut Executed)) -> Vector {
-        let mut executed = enrolment(Head::start(&self.zero.vault), &self.one);
+        let mut executed = enrolment(Head::start(&self.zero.vault), &self.zero, &self.one);
         change(&mut executed);
         let line = sign(executed).to_line().unwrap();
         vector(name, outcome, self.input(&[line], &[&self.zero, &self.one]))
@@ -64,7 +64,7 @@ impl Vault {
     fn state(&self, name: &str, outcome: &'static str, change: impl FnOnce(&mut State)) -> Vector {
         let mut one = self.one.clone();
         change(&mut one);
-        let mut executed = enrolment(Head::start(&self.zero.vault), &self.one);
+        let mut executed = enrolment(Head::start(&self.zero.vault), &self.zero, &self.one);
         executed.request.state = Some(one.outline());
         executed.result.state = Some(runvault_format::note::text_hash(&raw(&one)));
         approve(&mut executed);
@@ -78,8 +78,8 @@ fn raw(state: &State) -> String {
 }
 
 /// The owner's share, sealed to the executor of the rotation.
-fn released(head: &Head, after: &State) -> Vec<u8> {
-    let request = request(*head, Operation::Rotate { epoch: 2 }, after).hash().unwrap();
+fn released(head: &Head, before: &State, after: &State) -> Vec<u8> {
+    let request = request(*head, before, Operation::Rotate { epoch: 2 }, after).hash().unwrap();
     let executor = identity(EXECUTOR).public();
     let to = Recipient::Identity(executor.id());
     let info = info(Purpose::Approval, &after.vault, &Scope::Request(request), &to);
@@ -173,12 +173,31 @@ fn lines(vault: &Vault) -> Vec<Vector> {
             e.approvals = vec![Approval::sign(keys.public().id(), &keys.sign, &hash, None)];
         }),
         of("enrols_another_than_it_names", |e| {
-            e.request.op = Operation::EnrolGateway { gateway: identity(OWNER).public().id() };
+            e.request.op = Operation::EnrolGateway { gateway: machine(OWNER) };
             approve(e);
         }),
         of("state_is_not_the_requested", |e| {
             e.request.state.as_mut().unwrap().gateways[0].label = "other".into();
             approve(e);
+        }),
+        of("request_for_another_state", |e| {
+            e.request.before = Digest([0; 32]);
+            approve(e);
+        }),
+        of("enrols_under_anothers_id", |e| {
+            let other = machine(OWNER);
+            e.request.op =
+                Operation::EnrolGateway { gateway: Machine { kem: other.kem, ..machine(GATEWAY) } };
+            approve(e);
+        }),
+        of("heads_that_nobody_looks_at", |e| {
+            e.heads.push(GatewayHead {
+                gateway: identity(GATEWAY).public().id(),
+                seq: 1,
+                hash: Some(Digest([1; 32])),
+                seals: 0,
+                seals_hash: None,
+            });
         }),
         of("state_hash_changed", |e| e.result.state = Some(Digest([0; 32]))),
         vault.first("approval_changed", "signature", |e| e.approvals[0].sig[3] ^= 1),
@@ -193,7 +212,7 @@ fn admissions(vault: &Vault) -> Vec<Vector> {
     let head = first.verify(&Head::start(&zero.vault), zero, Some(one)).unwrap();
     let after = State { n: 2, ..one.clone() };
     let of = |name: &str, outcome, gateway: IdentityId, run: Option<RunId>, after: &State| {
-        let line = sign(admission(head, gateway, run, after));
+        let line = sign(admission(head, one, gateway, run, after));
         let lines = [first.to_line().unwrap(), line.to_line().unwrap()];
         vector(name, outcome, vault.input(&lines, &[zero, one, after]))
     };
@@ -201,10 +220,10 @@ fn admissions(vault: &Vault) -> Vec<Vector> {
     relabelled.gateways[0].label = "other".into();
     let ended = {
         let ended = revoked(one, GATEWAY);
-        let second = sign(revocation(head, gateway, &ended));
+        let second = sign(revocation(head, one, gateway, &ended));
         let head = second.verify(&head, one, Some(&ended)).unwrap();
         let after = State { n: 3, ..ended.clone() };
-        let third = sign(admission(head, gateway, None, &after));
+        let third = sign(admission(head, &ended, gateway, None, &after));
         let lines = [first, &second, &third].map(|line| line.to_line().unwrap());
         vector("admission_of_an_ended_one", "chain", vault.input(&lines, &[zero, one, &ended, &after]))
     };
@@ -226,13 +245,13 @@ fn dismissals(vault: &Vault) -> Vec<Vector> {
     let mut head = first.verify(&Head::start(&zero.vault), zero, Some(one)).unwrap();
     let mut lines = vec![first.to_line().unwrap()];
     for (n, to) in [(2, None), (3, Some(run))] {
-        let line = sign(admission(head, gateway, to, &after(n)));
+        let line = sign(admission(head, &after(n - 1), gateway, to, &after(n)));
         head = line.verify(&head, &after(n - 1), Some(&after(n))).unwrap();
         lines.push(line.to_line().unwrap());
     }
     let until = Until { seq: 3, hash: Some(Digest([3; 32])), seals: 0, seals_hash: None };
     let of = |name: &str, outcome, gateway: IdentityId, run: Option<RunId>, until: Until, changed: &State| {
-        let mut executed = admission(head, gateway, run, changed);
+        let mut executed = admission(head, &after(3), gateway, run, changed);
         executed.request.op = Operation::DismissGateway { gateway, run, until };
         approve(&mut executed);
         let line = sign(executed).to_line().unwrap();
@@ -273,7 +292,9 @@ fn revocations(vault: &Vault) -> Vec<Vector> {
     let head = first.verify(&Head::start(&zero.vault), zero, Some(one)).unwrap();
     let ended = revoked(one, GATEWAY);
     let of = |name: &str, outcome, gateway, after: &State| {
-        let mut executed = revocation(head, gateway, &ended);
+        let mut executed = revocation(head, one, gateway, &ended);
+        let until = after.gateways[0].until.clone().unwrap_or(ENDS);
+        executed.request.op = Operation::RevokeGateway { gateway, until };
         executed.request.state = Some(after.outline());
         executed.result.state = Some(runvault_format::note::text_hash(&raw(after)));
         approve(&mut executed);
@@ -286,11 +307,11 @@ fn revocations(vault: &Vault) -> Vec<Vector> {
         after
     };
     let twice = {
-        let second = sign(revocation(head, gateway, &ended));
+        let second = sign(revocation(head, one, gateway, &ended));
         let head = second.verify(&head, one, Some(&ended)).unwrap();
         let mut later = with(|s| s.gateways[0].until.as_mut().unwrap().seq = 2);
         later.n += 1;
-        let third = sign(revocation(head, gateway, &later));
+        let third = sign(revocation(head, &ended, gateway, &later));
         let lines = [first, &second, &third].map(|line| line.to_line().unwrap());
         vector("revoked_twice", "chain", vault.input(&lines, &[zero, one, &ended, &later]))
     };

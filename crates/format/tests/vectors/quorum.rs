@@ -79,8 +79,15 @@ fn state_0() -> State {
 }
 
 /// The line that these custodians approve, changed before they do.
-fn line(head: Head, op: Operation, after: &State, who: &[u8], change: impl FnOnce(&mut Executed)) -> Line {
-    let request = request(head, op, after);
+fn line(
+    head: Head,
+    before: &State,
+    op: Operation,
+    after: &State,
+    who: &[u8],
+    change: impl FnOnce(&mut Executed),
+) -> Line {
+    let request = request(head, before, op, after);
     let mut executed = Executed {
         n: after.n,
         prev: head.hash,
@@ -178,11 +185,11 @@ fn make() -> Vec<Vector> {
     let two = &PEOPLE[..2];
     let one = with_fourth(&zero);
     let added = Operation::AddCustodian { custodian: custodian(PEOPLE[3]) };
-    let first = line(start, added.clone(), &one, two, |_| {});
+    let first = line(start, &zero, added.clone(), &one, two, |_| {});
     let head = first.verify(&start, &zero, Some(&one)).unwrap();
     let removed = Operation::RemoveCustodian { custodian: identity(PEOPLE[1]).public().id() };
     let second_state = without_second(&one);
-    let second = line(head, removed.clone(), &second_state, &[21, 24], |_| {});
+    let second = line(head, &one, removed.clone(), &second_state, &[21, 24], |_| {});
     let mut vectors = vec![
         vector("first_and_second", "ok", input(two, &[], &[&zero])),
         vector("third_and_first", "ok", input(&[23, 21], &[], &[&zero])),
@@ -199,7 +206,7 @@ fn make() -> Vec<Vector> {
     ];
     // One line after the genesis each.
     let of = |name: &str, outcome, op: &Operation, after: &State, who: &[u8]| {
-        let line = line(start, op.clone(), after, who, |_| {});
+        let line = line(start, &zero, op.clone(), after, who, |_| {});
         vector(name, outcome, input(two, &[&line], &[&zero, after]))
     };
     vectors.extend([
@@ -209,7 +216,7 @@ fn make() -> Vec<Vector> {
         of("approved_by_all", "ok", &added, &one, &all[..3]),
     ]);
     let line_with = |name: &str, outcome, change: fn(&mut Executed)| {
-        let line = line(start, added.clone(), &one, two, change);
+        let line = line(start, &zero, added.clone(), &one, two, change);
         vector(name, outcome, input(two, &[&line], &[&zero, &one]))
     };
     vectors.push(line_with("shares_not_released", "chain", |e| e.request.releases_share = false));
@@ -311,10 +318,10 @@ fn make() -> Vec<Vector> {
             two,
         ),
     ]);
-    let first = line(start, added, &known, two, |_| {});
+    let first = line(start, &zero, added, &known, two, |_| {});
     let head = first.verify(&start, &zero, Some(&known)).unwrap();
     let then = |name: &str, outcome, op: Operation, after: State| {
-        let second = line(head, op, &after, two, |_| {});
+        let second = line(head, &known, op, &after, two, |_| {});
         vector(name, outcome, input(two, &[&first, &second], &[&zero, &known, &after]))
     };
     let runs = |ids: &[u8]| ids.iter().map(|id| RunId([*id; 16])).collect::<Vec<_>>();

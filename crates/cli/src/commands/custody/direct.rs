@@ -5,8 +5,7 @@ use clap::Args;
 use runvault_custody::follow::with_newest_keys;
 use runvault_custody::quorum::{alone, in_words};
 
-use super::operations::{self, Asked};
-use super::tell;
+use super::{confirmed, operations, tell};
 use crate::args::{Direct, Proposal};
 use crate::exit::{Exit, refuse_with};
 use crate::output::shown;
@@ -15,7 +14,7 @@ use crate::run_of_name::find;
 use crate::store::Store;
 
 pub fn run<T: Args>(args: Direct<T>, proposal: fn(T) -> Proposal) -> Result<()> {
-    let Direct { store: path, act, reason, json, who } = args;
+    let Direct { store: path, act, reason, unconfirmed, json, who } = args;
     let mut store = Store::open(&path, &who)?;
     let owner = store.identity(&who)?;
     let mut chain = store.chain.clone();
@@ -31,19 +30,22 @@ pub fn run<T: Args>(args: Direct<T>, proposal: fn(T) -> Proposal) -> Result<()> 
             })
         })
     };
-    let Asked { op, .. } = operations::asked(&store.root, &store.chain, &proposal(act), &mut by_name)?;
+    let op = operations::asked(&store.root, &store.chain, &proposal(act), &mut by_name)?;
+    confirmed::enough(&store.root, &store.chain, &op, unconfirmed)?;
     let bar = progress::items(0, "runs");
-    let (before, after) =
+    let (after, summary) =
         alone::act(&store.root, &store.chain, &owner, op.clone(), &reason, &mut |done, total| {
             bar.set_length(total);
             bar.set_position(done);
-        })
-        .map(|(chain, summary)| (summary, chain))?;
+        })?;
     bar.finish_and_clear();
     let what = in_words::of_act(&op, &store.chain, &after);
     store.chain = after;
     store.pin(&store.chain)?;
     let head = store.chain.head();
-    let go_on = "the same command, or runvault custody rotate --resume";
-    tell::done(json, &what, &op, (head.n, head.hash.to_string()), &before, go_on)
+    let go_on = match store.chain.quorum() {
+        (1, _) => "runvault custody rotate STORE --resume, or for readers the same command".to_owned(),
+        _ => format!("several have to agree now: runvault custody propose {} rotate", shown(&path)),
+    };
+    tell::done(json, &what, &op, (head.n, head.hash.to_string()), &summary, &go_on)
 }

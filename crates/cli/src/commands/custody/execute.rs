@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use runvault_custody::Error as Custody;
 use runvault_custody::key_files::{self, NoPrompt, read_secret};
 use runvault_custody::quorum::carry_out::carry_out;
 use runvault_custody::quorum::execute::{execute, resume};
 use runvault_format::approval_file::ApprovalFile;
 
-use super::{propose::executor_of, show, tell};
+use super::{confirmed, propose::executor_of, show, tell};
 use crate::args::{Execute, Who};
 use crate::exit::{self, Exit, refuse_with};
 use crate::files;
@@ -26,9 +27,13 @@ pub fn run(args: &Execute) -> Result<()> {
     let key = executor_of(&args.request);
     let executor = key_files::read(&key, false).and_then(|file| key_files::unlock(&file, &mut NoPrompt));
     let executor = executor.with_context(|| "the executor's key, which propose made beside the request")?;
-    let act = if args.resume { resume } else { execute };
+    confirmed::enough(&store.root, &store.chain, &file.request.op, args.unconfirmed || args.resume)?;
     end_at_ctrl_c(args)?;
-    let done = act(&store.root, &store.chain, &file, &executor, &approvals)?;
+    let done = match args.resume {
+        true => resume(&store.root, &store.chain, &file, &executor, &approvals),
+        false => execute(&store.root, &store.chain, &file, &executor, &approvals, args.cut),
+    };
+    let done = done.inspect_err(|error| erase_if_dead(error, &key))?;
     drop(executor);
     store.pin(&done.chain)?;
     let line = done.chain.line_of(&file.hash()?).unwrap_or_default();
@@ -40,11 +45,28 @@ pub fn run(args: &Execute) -> Result<()> {
     })?;
     bar.finish_and_clear();
     if summary.failed.is_empty() {
-        files::wipe(&key).unwrap_or_else(|e| {
-            output::warn(&format!("{}: {e}; it is of no more use: remove it", shown(&key)));
-        });
+        erase(&key);
+    } else {
+        output::warn(&format!(
+            "{} stays for --resume: whoever has it and the approvals has the vault key. Given up: remove it",
+            shown(&key)
+        ));
     }
     tell::done(args.json, &file.sentence(), &file.request.op, head, &summary, &go_on(args))
+}
+
+fn erase(key: &Path) {
+    files::wipe(key).unwrap_or_else(|e| {
+        output::warn(&format!("{}: {e}; it is of no more use: remove it", shown(key)));
+    });
+}
+
+/// A request that can never be executed any more needs no key, and shares that were released for it open to this one.
+fn erase_if_dead(error: &Custody, key: &Path) {
+    if matches!(error, Custody::Overtaken { .. } | Custody::Expired { .. } | Custody::Forked { .. }) {
+        erase(key);
+        output::warn(&format!("{} was erased: the request can be executed no more", shown(key)));
+    }
 }
 
 fn approval(path: &Path) -> Result<ApprovalFile> {

@@ -5,6 +5,7 @@ use runvault_custody::chain::Chain;
 use runvault_custody::chain::history::history;
 use runvault_custody::clock;
 use runvault_custody::confirm::{Drill, drills};
+use runvault_custody::locks;
 use serde_json::json;
 
 use crate::args::{List, Who};
@@ -20,7 +21,10 @@ pub fn run(args: &List) -> Result<()> {
     let history = history(&store.root)?;
     let (chain, since) = (&history.chain, history.key_since());
     let drills = drills(&store.root, chain)?;
-    let due = due(chain, since, &drills);
+    let mut due = due(chain, since, &drills);
+    if chain.quorum().0 > 1 && locks::are_there(&store.root)? {
+        due.push("custody/locks holds a key file, whose passphrase can be guessed at: remove it".to_owned());
+    }
     if args.json {
         return output::json(&as_json(chain, since, &drills, &due));
     }

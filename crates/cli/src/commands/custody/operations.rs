@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use runvault_custody::chain::Chain;
+use runvault_custody::ends::CutOff;
 use runvault_custody::{gateways, public_file};
-use runvault_format::custody_state::{Custodian, GatewayEntry, ReaderEntry};
+use runvault_format::custody_state::{Custodian, ReaderEntry};
 use runvault_format::ids::{IdentityId, RunId};
 use runvault_format::operation::Operation;
 use runvault_format::public_key::PublicKey;
@@ -15,17 +16,12 @@ use runvault_store::backend::Dir;
 use runvault_vault::runs;
 
 use crate::args::{Proposal, RunsAndPerson};
+use crate::commands::gateway::cut_off_words;
 use crate::exit::{Exit, refuse_with};
-use crate::output::{shown, visible};
+use crate::output::{shown, visible, warn};
 use crate::run_of_name::of_id;
 
-/// What is to be done, and what it says of gateways, where it says anything.
-pub struct Asked {
-    pub op: Operation,
-    pub gateways: Option<Vec<GatewayEntry>>,
-}
-
-/// `by_name` finds a run that is not named by its id.
+/// What is to be done. `by_name` finds a run that is not named by its id.
 ///
 /// # Errors
 /// Exit 1: nobody of that name, no such run; exit 2: a file that is no public key.
@@ -34,9 +30,8 @@ pub fn asked(
     chain: &Chain,
     proposal: &Proposal,
     by_name: &mut dyn FnMut(&OsString) -> Result<RunId>,
-) -> Result<Asked> {
-    let mut gateways = None;
-    let op = match proposal {
+) -> Result<Operation> {
+    Ok(match proposal {
         Proposal::Rotate => Operation::Rotate { epoch: chain.epoch().saturating_add(1) },
         Proposal::AddCustodian(args) => {
             let public = public(chain, &args.key.1)?;
@@ -48,13 +43,21 @@ pub fn asked(
         Proposal::Quorum(args) => Operation::ChangeQuorum { quorum: args.quorum },
         Proposal::EnrollGateway(args) => {
             let public = public(chain, &args.request)?;
-            gateways = Some(chain.with_gateway(&public));
-            Operation::EnrolGateway { gateway: public.id }
+            Operation::EnrolGateway { gateway: chain.machine(&public) }
         }
         Proposal::RevokeGateway(args) => {
             let gateway = gateways::named(chain, &args.name)?;
-            gateways = Some(runvault_custody::enroll::ended(root, chain, &gateway, &args.last.known())?);
-            Operation::RevokeGateway { gateway }
+            let (until, cut_off) =
+                runvault_custody::enroll::ended(root, chain, &gateway, &args.last.known())?;
+            if cut_off != CutOff::default() {
+                warn(cut_off_words(&cut_off).trim());
+            }
+            Operation::RevokeGateway { gateway, until }
+        }
+        Proposal::AdmitGateway(args) => {
+            let gateway = gateways::named(chain, &args.name)?;
+            let run = args.run.as_ref().map(|run| run_of(root, run, by_name)).transpose()?;
+            Operation::AdmitGateway { gateway, run }
         }
         Proposal::AddReader(args) => {
             let public = public(chain, &args.key.1)?;
@@ -78,8 +81,7 @@ pub fn asked(
             let (runs, reader) = runs_and_reader(root, chain, args, by_name)?;
             Operation::Revoke { reader, runs }
         }
-    };
-    Ok(Asked { op, gateways })
+    })
 }
 
 fn public(chain: &Chain, path: &Path) -> Result<PublicKey> {
@@ -113,20 +115,21 @@ fn runs_and_reader(
     let (who, named) =
         args.runs_and_reader.split_last().ok_or_else(|| crate::exit::refuse(Exit::Usage, "name a reader"))?;
     let reader = reader(chain, &who.to_string_lossy())?;
-    let known = runs::list(root)?;
-    let mut runs = Vec::new();
-    for run in named {
-        let id = match of_id(run) {
-            Some(id) => id,
-            None => by_name(run)?,
-        };
-        if !known.contains(&id) {
-            let what = format!("there is no run {}", shown(run));
-            return Err(refuse_with(Exit::Failed, what, "runvault runs STORE lists them"));
-        }
-        runs.push(id);
-    }
+    let mut runs = named.iter().map(|run| run_of(root, run, by_name)).collect::<Result<Vec<_>>>()?;
     runs.sort();
     runs.dedup();
     Ok((runs, reader))
+}
+
+fn run_of(
+    root: &Arc<dyn Dir>,
+    run: &OsString,
+    by_name: &mut dyn FnMut(&OsString) -> Result<RunId>,
+) -> Result<RunId> {
+    let id = of_id(run).map_or_else(|| by_name(run), Ok)?;
+    if runs::list(root)?.contains(&id) {
+        return Ok(id);
+    }
+    let what = format!("there is no run {}", shown(run));
+    Err(refuse_with(Exit::Failed, what, "runvault runs STORE lists them"))
 }

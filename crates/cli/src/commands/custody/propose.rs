@@ -29,9 +29,9 @@ pub fn run(args: &Propose) -> Result<()> {
             "names are encrypted, and this needs no key: runvault runs STORE shows the ids",
         ))
     };
-    let asked = operations::asked(&store.root, &store.chain, &args.what, by_name)?;
+    let op = operations::asked(&store.root, &store.chain, &args.what, by_name)?;
     let seconds = args.expires_in.as_secs();
-    let (file, executor) = propose(&store.chain, asked.op, asked.gateways.as_deref(), &args.reason, seconds)?;
+    let (file, executor) = propose(&store.chain, op, &args.reason, seconds)?;
     let key = executor_of(out);
     for path in [out, &key] {
         if std::fs::symlink_metadata(path).is_ok() {

@@ -33,7 +33,6 @@ pub fn in_full(file: &RequestFile) -> Result<String> {
     let request = &file.request;
     let mut text = output::pairs(&[
         ("what", file.sentence()),
-        ("why", if request.reason.is_empty() { "(not said)".to_owned() } else { request.reason.clone() }),
         ("vault", request.vault.to_string()),
         ("follows", format!("line {} of the audit log", request.head.n)),
         ("proposed", request.created.clone()),
@@ -50,7 +49,19 @@ pub fn in_full(file: &RequestFile) -> Result<String> {
         text += &format!("\nAfterwards:\n  {}", in_words::people(after).join("\n  "));
     }
     text += &format!("\n\n{}", in_words::stays_open(&request.op));
+    if !request.reason.is_empty() {
+        // Last, and marked: it is the proposer's word, and could be made to look like the lines above.
+        text += &format!("\n\nThe reason, as the one who proposed it gives it:\n{}", quoted(&request.reason));
+    }
     Ok(text)
+}
+
+/// Lines of at most 72 characters behind a mark, nothing unprintable.
+pub fn quoted(text: &str) -> String {
+    const WIDTH: usize = 72;
+    let characters: Vec<char> = text.escape_debug().collect();
+    let lines = characters.chunks(WIDTH).map(|line| format!("  | {}", line.iter().collect::<String>()));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 pub fn as_json(file: &RequestFile) -> Result<serde_json::Value> {
