@@ -56,10 +56,7 @@ impl FileObject {
             return Ok(());
         }
         let mut state = self.settled()?;
-        self.write_tail(&mut state)?;
-        if state.stale {
-            self.write_slot_quietly(&mut state)?;
-        }
+        self.write_tail_and_slot(&mut state, |state| state.stale)?;
         if state.direct {
             self.sync_file(&mut state)?;
         }
@@ -98,14 +95,11 @@ impl FileObject {
     }
 
     fn close_state(&self, state: &mut State) -> Result<()> {
-        self.write_tail(state)?;
-        let wants_slot = state.wants_slot() && !state.detached;
-        if wants_slot && state.overlay.is_empty() {
-            self.write_slot_quietly(state)?;
-        }
+        let wants_slot = |state: &State| state.wants_slot() && !state.detached;
+        self.write_tail_and_slot(state, |state| wants_slot(state) && state.overlay.is_empty())?;
         // A slot must not claim what an unsynced record brings, nor leave out an acknowledged hole
         // before its data is durable.
-        let waits = wants_slot && !state.overlay.is_empty();
+        let waits = wants_slot(state) && !state.overlay.is_empty();
         state.slot_due = waits || (state.fills_acknowledged && !state.detached);
         Ok(())
     }
