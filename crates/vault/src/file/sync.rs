@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::FileObject;
+use super::context::Writer;
 use super::state::State;
 use crate::{Error, Result};
 
@@ -145,11 +146,11 @@ impl FileObject {
         !state.overlay.is_empty() && !state.poisoned && !state.detached
     }
 
-    /// A checkpoint made every record up to `number`, and every slot written before `round`,
-    /// durable in place.
+    /// A checkpoint made every record up to `number` durable in place, and, where it reaches files, every slot written
+    /// before `round`.
     pub(super) fn checkpointed(self: &Arc<Self>, number: u64, round: u64) {
         let mut state = self.exclusive();
-        if state.slot_round < round {
+        if state.slot_round < round && self.run.writer.as_ref().is_some_and(Writer::syncs_all) {
             self.slot_is_safe(&mut state);
         }
         if state.live && state.last_record <= number {
