@@ -119,9 +119,9 @@ impl FileObject {
     /// which claims nothing, then fits what is there.
     fn seal_header(&self, state: &mut State, batch: &mut Batch) -> Result<()> {
         let holes = state.listed_holes();
-        let claims = [(1, 0), (0, batch.end)];
-        let needed = if batch.used <= PAGE { claims.get(1..) } else { claims.get(..) };
-        for (copy, claim) in needed.unwrap_or_default() {
+        let claims: &[(u8, u64)] =
+            if batch.used <= PAGE { &[(0, batch.end)] } else { &[(1, 0), (0, batch.end)] };
+        for (copy, claim) in claims {
             let sector = self.next_slot(state, *copy, *claim, &holes)?;
             let mut sectors = batch.buffer.chunks_exact_mut(COPY as usize);
             let place = sectors.nth(usize::from(*copy)).ok_or_else(|| self.damaged(Damage::Header))?;
