@@ -219,6 +219,9 @@ pub trait Dir: Xattrs + Send + Sync {
     fn sync(&self) -> Result<()>;
     /// syncfs of the file system that holds it.
     fn sync_fs(&self) -> Result<()>;
+    /// Whether it is on a disk of this machine: errors then come with the write, and [`Dir::sync_fs`] covers what was
+    /// written to open files. FUSE passes that call on to nobody, SMB asks the server for nothing.
+    fn is_local(&self) -> bool;
     /// fstatvfs.
     fn space(&self) -> Result<Space>;
     /// For `link` and `rename`: the double or the POSIX handle behind `to`.

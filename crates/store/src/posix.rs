@@ -6,6 +6,7 @@ mod descriptor;
 mod dir;
 mod file;
 mod listing;
+mod local;
 mod open;
 mod shut;
 

@@ -73,7 +73,7 @@ impl Vault {
         match handle.map(|h| self.handles.file(h)) {
             Some(open) => change(&open?.file),
             None => {
-                let (file, _) = self.file_object(ino, false, size == 0)?;
+                let (file, ..) = self.file_object(ino, false, size == 0)?;
                 // Without a handle nobody will flush it later.
                 let result = change(&file).and_then(|()| file.flush());
                 drop(file);

@@ -49,7 +49,7 @@ impl Vault {
         self.counters.files_written.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         self.keep_live(ino, &object, &dir.body, true);
         let attr = self.attr(ino, generation, dir.body.is_ours(), &stat, 0);
-        let opened = self.opened(ino, object, dir.body.clone(), flags.write || flags.truncate);
+        let opened = self.opened(ino, object, dir.body.clone(), None, flags.write || flags.truncate);
         Ok((attr, opened))
     }
 
@@ -126,6 +126,7 @@ impl Vault {
         })?;
         let attr = self.made(&dir, name, &stat, stat.size);
         self.nodes.set_dir_id(attr.ino, id);
+        dir.body.own_names().begin(id);
         Ok(attr)
     }
 
@@ -238,6 +239,7 @@ impl Vault {
             return Err(Posix::Exists.into());
         }
         let new = dir.stored(name)?;
+        dir.will_have(&new);
         if let Some(side) = &new.side {
             Self::put_side(&*dir.dir, &name::side_name_of(&new.text), side)
                 .map_err(|e| outcome("write a side file in", dir.object(), e))?;

@@ -62,6 +62,16 @@ impl OpenDir {
         })
     }
 
+    /// A name is about to come into it; its names are locked.
+    pub(crate) fn will_have(&self, new: &Stored) {
+        self.body.own_names().add(&self.id, &new.text);
+    }
+
+    /// Whether it cannot have the name, by what this process knows. Its names are locked.
+    pub(crate) fn lacks(&self, stored: &Stored) -> bool {
+        self.body.is_ours() && self.body.own_names().lack(&self.id, &stored.text)
+    }
+
     /// Where a file or directory of that name stands.
     pub(crate) fn place(&self, kind: Kind, text: &[u8]) -> Place {
         let object = if kind == Kind::Dir { Object::Directory } else { Object::File };

@@ -104,8 +104,13 @@ impl FileObject {
     /// # Errors
     /// The store's.
     pub fn attr(&self) -> Result<Stat> {
+        self.attr_of(None)
+    }
+
+    /// [`FileObject::attr`], where the store was asked already.
+    pub(crate) fn attr_of(&self, stat: Option<Stat>) -> Result<Stat> {
         let state = self.shared();
-        let mut stat = self.file.stat().map_err(self.io("stat"))?;
+        let mut stat = stat.map_or_else(|| self.file.stat(), Ok).map_err(self.io("stat"))?;
         stat.size = if self.run.read_only() { self.size_beside_a_writer(stat.size) } else { state.size };
         if let Some(mtime) = state.mtime {
             stat.mtime = mtime;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use runvault_store::backend::Kind;
+use runvault_store::backend::{Kind, Stat};
 
 use crate::api::Ino;
 use crate::file::FileObject;
@@ -75,7 +75,8 @@ fn has_moved(error: &Error) -> bool {
 
 impl Vault {
     /// The object of a regular file, opened where it is not. One handle more is counted when
-    /// `handle`; else [`Vault::let_go`] must follow. `replace`: a file that is damaged starts anew.
+    /// `handle`; else [`Vault::let_go`] must follow. `replace`: a file that is damaged starts anew. With the stored file's
+    /// attributes where it was opened by this call.
     ///
     /// # Errors
     /// Damage; [`Posix::IsDirectory`], [`Posix::Invalid`] for what is no file; the store's.
@@ -84,24 +85,24 @@ impl Vault {
         ino: Ino,
         handle: bool,
         replace: bool,
-    ) -> Result<(Arc<FileObject>, Arc<Body>)> {
+    ) -> Result<(Arc<FileObject>, Arc<Body>, Option<Stat>)> {
         let _one = self.files.opening(ino);
         if let Some(live) = self.files.table().get_mut(&ino) {
             live.handles += u32::from(handle);
-            return Ok((live.file.clone(), live.body.clone()));
+            return Ok((live.file.clone(), live.body.clone(), None));
         }
         let mut tries = 0;
-        let (file, body) = loop {
+        let (file, body, stat) = loop {
             match self.open_object(ino, replace) {
                 Err(e) if has_moved(&e) && tries < TRIES => tries += 1,
                 other => break other?,
             }
         };
         self.keep_live(ino, &file, &body, handle);
-        Ok((file, body))
+        Ok((file, body, Some(stat)))
     }
 
-    fn open_object(&self, ino: Ino, replace: bool) -> Result<(Arc<FileObject>, Arc<Body>)> {
+    fn open_object(&self, ino: Ino, replace: bool) -> Result<(Arc<FileObject>, Arc<Body>, Stat)> {
         // Such a file has no object: who asks for one would change it.
         if is_sealed(ino) {
             return Err(self.sealed_refusal(ino));
@@ -127,7 +128,7 @@ impl Vault {
             }
             other => other?,
         };
-        Ok((file, dir.body.clone()))
+        Ok((file, dir.body.clone(), stat))
     }
 
     /// Notes an object that was just made or opened.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use runvault_format::ids::FileId;
-use runvault_store::backend::Time;
+use runvault_store::backend::{Stat, Time};
 
 use crate::api::{Allocate, Handle, Ino, OpenFlags, Opened};
 use crate::directory::OpenDir;
@@ -157,10 +157,10 @@ impl Vault {
         if changes {
             self.nodes.known(ino).ok_or(Posix::Stale).map(|known| self.body(&known.run))??.check_writer()?;
         }
-        let (file, body) = self.file_object(ino, true, flags.truncate)?;
+        let (file, body, stat) = self.file_object(ino, true, flags.truncate)?;
         let prepared = prepare_open(&file, flags);
         match prepared {
-            Ok(()) => Ok(self.opened(ino, file, body, changes)),
+            Ok(()) => Ok(self.opened(ino, file, body, stat, changes)),
             Err(error) => {
                 drop(file);
                 self.drop_handle(ino);
@@ -169,12 +169,20 @@ impl Vault {
         }
     }
 
-    /// A handle for an object whose handle is already counted.
-    pub(crate) fn opened(&self, ino: Ino, file: Arc<FileObject>, body: Arc<Body>, write: bool) -> Opened {
+    /// A handle for an object whose handle is already counted; `stat` where the stored file's attributes were asked for
+    /// just now.
+    pub(crate) fn opened(
+        &self,
+        ino: Ino,
+        file: Arc<FileObject>,
+        body: Arc<Body>,
+        stat: Option<Stat>,
+        write: bool,
+    ) -> Opened {
         // Our own writes go through the kernel's pages; what others wrote shows in size and mtime.
         let keep_cache = body.is_ours()
             || file
-                .attr()
+                .attr_of(stat)
                 .is_ok_and(|stat| self.handles.note_seen(ino, Seen { size: stat.size, mtime: stat.mtime }));
         let handle = self.handles.add(Open::File(Arc::new(OpenFile { ino, file, body, write })));
         Opened { handle, keep_cache }

@@ -25,6 +25,7 @@ mod lookup;
 mod node_map;
 mod nodes;
 mod outcome;
+mod own_names;
 pub mod pace;
 mod read_ahead;
 pub mod record;

@@ -40,7 +40,11 @@ impl Vault {
 
     /// The node of a name; the caller has locked the directory's names.
     pub(crate) fn lookup_in(&self, dir: &Arc<OpenDir>, text: &[u8]) -> Result<Attr> {
-        let stored = dir.stored(text)?.text;
+        let stored = dir.stored(text)?;
+        if dir.lacks(&stored) {
+            return Err(Posix::NotFound.into());
+        }
+        let stored = stored.text;
         let stat = dir.dir.stat(&stored).map_err(|e| outcome("look up a name in", dir.object(), e))?;
         self.found(dir, text, &stored, stat)
     }

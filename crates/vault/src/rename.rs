@@ -27,6 +27,9 @@ struct End {
 
 impl End {
     fn look(dir: &OpenDir, stored: &Stored) -> Result<Option<Stat>> {
+        if dir.lacks(stored) {
+            return Ok(None);
+        }
         match dir.dir.stat(&stored.text) {
             Ok(stat) => Ok(Some(stat)),
             Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(None),
@@ -166,6 +169,7 @@ impl Vault {
 
     /// The rename itself, in the store and then in memory.
     fn rename_names(&self, source: &End, ino: Ino, target: &End) -> Result<()> {
+        target.dir.will_have(&target.stored);
         // What must not be replaced was looked for under the locks; not every store knows the flag.
         let renamed =
             source.dir.dir.rename(&source.stored.text, &*target.dir.dir, &target.stored.text, Rename::Over);
@@ -365,7 +369,7 @@ impl Vault {
         ino: Ino,
         act: impl FnOnce(&Arc<FileObject>) -> Result<T>,
     ) -> Result<T> {
-        let (file, _) = self.file_object(ino, false, false)?;
+        let (file, ..) = self.file_object(ino, false, false)?;
         let result = act(&file);
         drop(file);
         self.let_go(ino);

@@ -292,6 +292,11 @@ impl Vault {
         self.root.space().map_err(|e| Error::store("statfs", "the store", e))
     }
 
+    /// Whether the store is on a disk of this machine, so that its errors come with the write.
+    pub fn store_is_local(&self) -> bool {
+        self.root.is_local()
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Relaxed)
     }

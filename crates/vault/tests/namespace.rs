@@ -2,8 +2,11 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::{CALLER, Fixture, Mount, READ, WRITE, posix};
 use runvault_store::backend::{Kind, Rename, SetTime, Time};
+use runvault_store::doubles::delaying::Delays;
 use runvault_store::doubles::faulty::{Fault, Faults, Rule};
 use runvault_store::doubles::memory::MemoryDir;
 use runvault_store::doubles::observe::Op;
@@ -744,4 +747,45 @@ fn who_stands_in_a_directory_that_goes_sees_it_empty() {
         assert_eq!(vault.list("run").unwrap(), [""; 0]);
         vault.close().unwrap();
     }
+}
+
+#[test]
+fn a_name_that_cannot_be_there_is_not_asked_for_and_each_one_made_is_found() {
+    let (store, calls) = Delays::over(MemoryDir::root(), Duration::ZERO).unwrap();
+    let fixture = Fixture::on(store);
+    let vault = fixture.writer();
+    let run = vault.make_dir("run").unwrap().ino;
+    let sub = vault.mkdir(&CALLER, run, b"sub", 0o755).unwrap().ino;
+    for opened in [false, true] {
+        calls.reset();
+        for dir in [run, sub] {
+            assert_eq!(posix(vault.lookup(dir, b"none")), Posix::NotFound);
+        }
+        assert!(!opened || calls.total() == 0, "{} calls", calls.total());
+    }
+    let long = "n".repeat(255);
+    for dir in [run, sub] {
+        let (file, opened) = vault.create(&CALLER, dir, b"created", 0o644, WRITE).unwrap();
+        vault.release(opened.handle).unwrap();
+        vault.mknod(&CALLER, dir, b"node", Kind::Fifo, 0o644, 0).unwrap();
+        vault.symlink(&CALLER, dir, b"symlink", b"target").unwrap();
+        vault.mkdir(&CALLER, dir, long.as_bytes(), 0o755).unwrap();
+        vault.link(file.ino, dir, b"link").unwrap();
+        vault.rename(dir, b"node", dir, b"renamed", Rename::Over).unwrap();
+        vault.rename(dir, b"link", dir, b"symlink", Rename::Exchange).unwrap();
+        for name in ["created", "renamed", "symlink", "link", &long] {
+            vault.lookup(dir, name.as_bytes()).unwrap();
+        }
+        assert_eq!(posix(vault.lookup(dir, b"node")), Posix::NotFound);
+    }
+    vault.rename(sub, b"renamed", run, b"moved", Rename::NoReplace).unwrap();
+    vault.lookup(run, b"moved").unwrap();
+    vault.close().unwrap();
+    // Who did not make the directories knows nothing of what is in them.
+    let again = fixture.writer();
+    let sub = again.ino("run/sub").unwrap();
+    again.lookup(sub, b"created").unwrap();
+    calls.reset();
+    assert_eq!(posix(again.lookup(sub, b"none")), Posix::NotFound);
+    assert_eq!(calls.total(), 1);
 }

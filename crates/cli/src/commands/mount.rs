@@ -201,7 +201,7 @@ fn mount(options: &Options, at: &Path, path: &Path, store: &Store, open: &Open) 
         allow_other: options.allow_other,
         options: kernel,
         threads: THREADS,
-        local_store: is_local(path),
+        local_store: open.vault.store_is_local(),
         stuck_after: STUCK,
         max_nodes: options.mount.max_nodes.unwrap_or(MAX_NODES),
     };
@@ -264,23 +264,4 @@ fn raise_file_limit() {
     limit.current = limit.maximum;
     // The lower limit works too, for fewer directories.
     let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, limit);
-}
-
-/// File systems whose errors come with the write, so that close(2) has nothing to add.
-fn is_local(store: &Path) -> bool {
-    /// statfs(2)'s numbers: ext2 to ext4, XFS, btrfs, tmpfs, F2FS, ZFS, bcachefs.
-    const LOCAL: [u64; 7] =
-        [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0xf2f5_2010, 0x2fc1_2fc1, 0xca45_1a4e];
-    rustix::fs::statfs(store).is_ok_and(|found| LOCAL.contains(&(found.f_type as u64 & 0xffff_ffff)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_file_systems_that_are_known_are_local() {
-        assert!(is_local(Path::new("/dev/shm")));
-        assert!(!is_local(Path::new("/proc")) && !is_local(Path::new("/nowhere at all")));
-    }
 }

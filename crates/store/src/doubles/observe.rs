@@ -69,6 +69,11 @@ pub trait Observer: Send + Sync {
     /// # Errors
     /// That of `run`, or the observer's own.
     fn around(&self, call: Call<'_>, run: &mut dyn FnMut() -> Result<u64>) -> Result<()>;
+
+    /// It stands for a network: see [`Dir::is_local`].
+    fn is_remote(&self) -> bool {
+        false
+    }
 }
 
 /// The same store, with `observer` around every call to it and to what is opened through it.

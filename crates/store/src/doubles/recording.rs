@@ -11,7 +11,10 @@ use crate::backend::Dir;
 
 /// The notes on one store.
 #[derive(Default)]
-pub struct Recording(Mutex<Vec<Change<'static>>>);
+pub struct Recording {
+    notes: Mutex<Vec<Change<'static>>>,
+    remote: bool,
+}
 
 impl Recording {
     /// The same store, noted from now on.
@@ -19,7 +22,19 @@ impl Recording {
     /// # Errors
     /// When the directory has no stat.
     pub fn over(store: Arc<dyn Dir>) -> Result<(Arc<dyn Dir>, Arc<Self>)> {
-        let recording = Arc::new(Self::default());
+        Self::default().around_store(store)
+    }
+
+    /// The same for a store behind a link: a sync of all of it reaches nobody, and is not noted.
+    ///
+    /// # Errors
+    /// When the directory has no stat.
+    pub fn over_remote(store: Arc<dyn Dir>) -> Result<(Arc<dyn Dir>, Arc<Self>)> {
+        Self { remote: true, ..Self::default() }.around_store(store)
+    }
+
+    fn around_store(self, store: Arc<dyn Dir>) -> Result<(Arc<dyn Dir>, Arc<Self>)> {
+        let recording = Arc::new(self);
         Ok((observe(store, recording.clone())?, recording))
     }
 
@@ -44,13 +59,14 @@ impl Recording {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Change<'static>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Observer for Recording {
     fn around(&self, call: Call<'_>, run: &mut dyn FnMut() -> Result<u64>) -> Result<()> {
-        let Some(change) = call.change else { return run().map(drop) };
+        let noted = call.change.filter(|change| !(self.remote && matches!(change, Change::SyncFs)));
+        let Some(change) = noted else { return run().map(drop) };
         // Held over the call, so that the order noted is the order made.
         let mut notes = self.lock();
         let made = run()?;
@@ -60,5 +76,9 @@ impl Observer for Recording {
         }
         notes.push(change);
         Ok(())
+    }
+
+    fn is_remote(&self) -> bool {
+        self.remote
     }
 }

@@ -4,7 +4,8 @@ use std::io::Result;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{
-    FileType, Gid, Stat as RawStat, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid, XattrFlags,
+    FileType, Gid, Stat as RawStat, Statx, StatxFlags, StatxTimestamp, Timespec, Timestamps, UTIME_NOW,
+    UTIME_OMIT, Uid, XattrFlags, makedev,
 };
 use rustix::io::Errno;
 
@@ -45,6 +46,33 @@ pub(super) fn stat(raw: &RawStat) -> Result<Stat> {
         atime: time(raw.st_atime as i64, raw.st_atime_nsec as u64),
         mtime: time(raw.st_mtime as i64, raw.st_mtime_nsec as u64),
         ctime: time(raw.st_ctime as i64, raw.st_ctime_nsec as u64),
+    })
+}
+
+/// What `fstat` of an open file asks for. Not the time of the last access: over a network each read leaves it unknown, and
+/// asking for it would be a round trip. What the kernel remembers of it is shown.
+pub(super) fn asked() -> StatxFlags {
+    StatxFlags::BASIC_STATS.difference(StatxFlags::ATIME)
+}
+
+/// [`stat`] of what was [`asked`].
+pub(super) fn statx(raw: &Statx) -> Result<Stat> {
+    let time = |at: &StatxTimestamp| Time { sec: at.tv_sec, nsec: at.tv_nsec };
+    Ok(Stat {
+        dev: makedev(raw.stx_dev_major, raw.stx_dev_minor),
+        ino: raw.stx_ino,
+        kind: kind(FileType::from_raw_mode(raw.stx_mode.into())).ok_or(Errno::IO)?,
+        mode: u32::from(raw.stx_mode) & 0o7777,
+        nlink: raw.stx_nlink,
+        uid: raw.stx_uid,
+        gid: raw.stx_gid,
+        rdev: makedev(raw.stx_rdev_major, raw.stx_rdev_minor),
+        size: raw.stx_size,
+        blocks: raw.stx_blocks,
+        blksize: raw.stx_blksize,
+        atime: time(&raw.stx_atime),
+        mtime: time(&raw.stx_mtime),
+        ctime: time(&raw.stx_ctime),
     })
 }
 

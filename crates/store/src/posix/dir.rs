@@ -11,7 +11,7 @@ use rustix::io::{Errno, retry_on_intr};
 use super::attributes::{self, OfEntry, OfFd};
 use super::file::PosixFile;
 use super::open::{self, component};
-use super::{listing, shut};
+use super::{listing, local, shut};
 use crate::backend::{Access, Dir, Entry, File, Kind, Rename, SetTime, Space, Stat, Stream, Xattrs};
 
 pub(super) struct PosixDir {
@@ -173,6 +173,10 @@ impl Dir for PosixDir {
 
     fn sync_fs(&self) -> Result<()> {
         Ok(retry_on_intr(|| rustix::fs::syncfs(&self.fd))?)
+    }
+
+    fn is_local(&self) -> bool {
+        local::is_local(&self.fd)
     }
 
     fn space(&self) -> Result<Space> {

@@ -39,6 +39,11 @@ impl Batch {
         Self { chunks: 0..0, buffer, nonces, used: 0, end: 0, with_header: false }
     }
 
+    /// It begins the stored file.
+    pub(super) fn carries_header(&self) -> bool {
+        self.with_header && !self.chunks.is_empty()
+    }
+
     /// Room for `n` more bytes, their old content undefined.
     fn room(&mut self, n: usize) -> Option<(&mut [u8], &mut Nonces)> {
         let start = self.used;
@@ -88,13 +93,8 @@ impl FileObject {
         }
         let chunks = std::mem::replace(&mut batch.chunks, 0..0);
         let mut offset = self.run.geometry.chunk_offset(chunks.start);
-        // What a kill cuts short is no shorter than its header says.
-        let claim = if batch.used <= PAGE { batch.end } else { 0 };
         if batch.with_header {
-            let holes = state.listed_holes();
-            let sector = self.next_slot(state, 0, claim, &holes)?;
-            let copy = batch.buffer.get_mut(..COPY as usize).ok_or_else(|| self.damaged(Damage::Header))?;
-            copy.copy_from_slice(&sector);
+            self.seal_header(state, batch)?;
             offset = 0;
         } else if !state.has_written_header() {
             self.write_first_header(state)?;
@@ -105,17 +105,27 @@ impl FileObject {
         self.file.write_at(stored, offset).map_err(self.io("write"))?;
         if batch.with_header {
             let holes = state.listed_holes();
-            self.slot_was_written(state, 0, claim, &holes);
-            if claim < batch.end {
-                let sector = self.next_slot(state, 0, batch.end, &holes)?;
-                self.file.write_at(&sector, 0).map_err(self.io("write"))?;
-                self.slot_was_written(state, 0, batch.end, &holes);
-            }
+            self.slot_was_written(state, 0, batch.end, &holes);
         }
         state.stale |= batch.end > state.slot_size;
         self.count_writes(state, chunks.end - chunks.start);
         if !state.holes.is_empty() {
             chunks.for_each(|i| state.fill_hole(i));
+        }
+        Ok(())
+    }
+
+    /// The header that goes out with the first chunks. A kill may cut that write short behind any page: the older copy,
+    /// which claims nothing, then fits what is there.
+    fn seal_header(&self, state: &mut State, batch: &mut Batch) -> Result<()> {
+        let holes = state.listed_holes();
+        let claims: &[(u8, u64)] =
+            if batch.used <= PAGE { &[(0, batch.end)] } else { &[(1, 0), (0, batch.end)] };
+        for (copy, claim) in claims {
+            let sector = self.next_slot(state, *copy, *claim, &holes)?;
+            let mut sectors = batch.buffer.chunks_exact_mut(COPY as usize);
+            let place = sectors.nth(usize::from(*copy)).ok_or_else(|| self.damaged(Damage::Header))?;
+            place.copy_from_slice(&sector);
         }
         Ok(())
     }

@@ -50,6 +50,8 @@ pub(crate) struct Writer {
     compared: Mutex<HashSet<u64>>,
     /// Bytes in all overlays of the run.
     pub(crate) overlay_bytes: AtomicU64,
+    /// A sync of the store covers what was written to open files.
+    syncs_all: bool,
     /// The store has plainly more room than what may wait in memory.
     roomy: AtomicBool,
     active: Mutex<HashMap<u64, Arc<FileObject>>>,
@@ -109,7 +111,7 @@ impl RunContext {
         locate: Locate,
     ) -> Arc<Self> {
         let journal = Journal::new(run_dir.clone(), keys.journal_key(&session), session, journal_bytes);
-        let roomy = AtomicBool::new(has_room(&*tree));
+        let (roomy, syncs_all) = (AtomicBool::new(has_room(&*tree)), tree.is_local());
         let writer = Writer {
             session,
             journal,
@@ -119,6 +121,7 @@ impl RunContext {
             after_crash: AtomicBool::new(false),
             compared: Mutex::default(),
             overlay_bytes: AtomicU64::new(0),
+            syncs_all,
             roomy,
             active: Mutex::default(),
             moved: Mutex::default(),
@@ -202,7 +205,9 @@ impl RunContext {
             file.checkpointed(settled, round);
         }
         writer.journal.checkpointed(settled);
-        writer.residues.forget_up_to(newest_residue);
+        if writer.syncs_all || writer.residues.len() > RESIDUE_LIMIT {
+            writer.residues.forget_up_to(newest_residue);
+        }
         lock(&writer.moved).were_synced(moved);
         Ok(())
     }
@@ -340,6 +345,11 @@ impl Writer {
 
     pub(super) fn overlay_is_large(&self) -> bool {
         self.overlay_bytes.load(Ordering::Relaxed) > RUN_OVERLAY_LIMIT
+    }
+
+    /// Whether a checkpoint makes what was written to files durable.
+    pub(super) fn syncs_all(&self) -> bool {
+        self.syncs_all
     }
 
     pub(super) fn is_roomy(&self) -> bool {

@@ -117,7 +117,10 @@ impl FileObject {
         writer.journal.sync(number)?;
         state.live = true;
         state.last_record = number;
-        let placed = self.in_place(state, redos).and_then(|()| self.tell_last_chunk(state, redos));
+        let placed = self
+            .in_place(state, redos)
+            .and_then(|()| self.tell_last_chunk(state, redos))
+            .and_then(|()| self.have_arrived(state, redos));
         if placed.is_err() {
             // Until its chunks are in place a record must not be forgotten, whoever checkpoints.
             writer.journal.keep_from(self.serial, number + 1 - redos.len() as u64);
@@ -129,7 +132,8 @@ impl FileObject {
     /// Without records, which could not find a file that has no name.
     fn over_in_place(&self, state: &mut State, redos: &Redos) -> Result<()> {
         self.run.settle_path(self.ino)?;
-        self.in_place(state, redos)
+        self.in_place(state, redos)?;
+        self.have_arrived(state, redos)
     }
 
     /// A slot that tells how long a partial last chunk is now, at the latest when a checkpoint lets
@@ -152,6 +156,15 @@ impl FileObject {
             self.file.write_at(stored, offset).map_err(self.io("write"))?;
         }
         self.count_writes(state, redos.len() as u64);
+        Ok(())
+    }
+
+    /// Chunks in place count as there, and a checkpoint may let their records go. One that does not sync them must not:
+    /// they are synced first.
+    fn have_arrived(&self, state: &mut State, redos: &Redos) -> Result<()> {
+        if !state.detached && !self.run.require_writer()?.syncs_all() {
+            self.sync_file(state)?;
+        }
         if !state.unplaced.is_empty() {
             for i in redos.chunks() {
                 state.unplaced.remove(&i);
@@ -176,6 +189,10 @@ impl FileObject {
             &state,
             unplaced.filter_map(|i| state.overlay.get(i).map(|plain| (*i, plain.as_slice()))),
         )?;
-        if redos.is_empty() { Ok(()) } else { self.in_place(&mut state, &redos) }
+        if redos.is_empty() {
+            return Ok(());
+        }
+        self.in_place(&mut state, &redos)?;
+        self.have_arrived(&mut state, &redos)
     }
 }

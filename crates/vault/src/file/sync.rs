@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::FileObject;
+use super::context::Writer;
 use super::state::State;
 use crate::{Error, Result};
 
@@ -56,10 +57,7 @@ impl FileObject {
             return Ok(());
         }
         let mut state = self.settled()?;
-        self.write_tail(&mut state)?;
-        if state.stale {
-            self.write_slot_quietly(&mut state)?;
-        }
+        self.write_tail_and_slot(&mut state, |state| state.stale)?;
         if state.direct {
             self.sync_file(&mut state)?;
         }
@@ -98,14 +96,11 @@ impl FileObject {
     }
 
     fn close_state(&self, state: &mut State) -> Result<()> {
-        self.write_tail(state)?;
-        let wants_slot = state.wants_slot() && !state.detached;
-        if wants_slot && state.overlay.is_empty() {
-            self.write_slot_quietly(state)?;
-        }
+        let wants_slot = |state: &State| state.wants_slot() && !state.detached;
+        self.write_tail_and_slot(state, |state| wants_slot(state) && state.overlay.is_empty())?;
         // A slot must not claim what an unsynced record brings, nor leave out an acknowledged hole
         // before its data is durable.
-        let waits = wants_slot && !state.overlay.is_empty();
+        let waits = wants_slot(state) && !state.overlay.is_empty();
         state.slot_due = waits || (state.fills_acknowledged && !state.detached);
         Ok(())
     }
@@ -151,11 +146,11 @@ impl FileObject {
         !state.overlay.is_empty() && !state.poisoned && !state.detached
     }
 
-    /// A checkpoint made every record up to `number`, and every slot written before `round`,
-    /// durable in place.
+    /// A checkpoint made every record up to `number` durable in place, and, where it reaches files, every slot written
+    /// before `round`.
     pub(super) fn checkpointed(self: &Arc<Self>, number: u64, round: u64) {
         let mut state = self.exclusive();
-        if state.slot_round < round {
+        if state.slot_round < round && self.run.writer.as_ref().is_some_and(Writer::syncs_all) {
             self.slot_is_safe(&mut state);
         }
         if state.live && state.last_record <= number {

@@ -180,7 +180,9 @@ impl FileObject {
             None => self.load_chunk_past(state, batch, i)?,
         };
         let len = there.max(at + piece.len());
-        let waits = len < whole && self.run.require_writer()?.is_roomy();
+        // Behind the first chunks of a file it goes with them: most files are written in one piece.
+        let joins = batch.carries_header();
+        let waits = len < whole && !joins && self.run.require_writer()?.is_roomy();
         if ends_file && !waits {
             undo.remember(i, &plain, undo.before.saturating_sub(i * whole as u64));
         }
@@ -201,10 +203,28 @@ impl FileObject {
         self.load_chunk(state, i)
     }
 
-    /// The partial last chunk goes out.
+    /// The partial last chunk goes out; the application's mtime stays.
     pub(super) fn write_tail(&self, state: &mut State) -> Result<()> {
-        let Some(tail) = state.tail.take() else { return Ok(()) };
+        self.write_tail_and_slot(state, |_| false)
+    }
+
+    /// [`FileObject::write_tail`], and a slot behind it where one is wanted then.
+    pub(super) fn write_tail_and_slot(
+        &self,
+        state: &mut State,
+        wants_slot: impl Fn(&State) -> bool,
+    ) -> Result<()> {
+        if state.tail.is_none() && !wants_slot(state) {
+            return Ok(());
+        }
         let keep = self.what_to_keep(state)?;
+        self.tail_out(state)?;
+        let told = if wants_slot(state) { self.write_slot(state) } else { Ok(()) };
+        told.and(self.restore(state, keep))
+    }
+
+    fn tail_out(&self, state: &mut State) -> Result<()> {
+        let Some(tail) = state.tail.take() else { return Ok(()) };
         let mut batch = Batch::of(1);
         let written = self
             .batch_chunk(state, &mut batch, tail.chunk, &tail.plain)
@@ -217,7 +237,7 @@ impl FileObject {
         if state.overlay.is_empty() {
             state.waiting_since = None;
         }
-        self.restore(state, keep)
+        Ok(())
     }
 
     /// A write from `offset` on that failed accepted nothing: the file ends where it did.
@@ -275,8 +295,7 @@ impl FileObject {
     pub(super) fn wait_or_settle(self: &Arc<Self>, mut state: RwLockWriteGuard<'_, State>) -> Result<()> {
         let writer = self.run.require_writer()?;
         if state.unrecorded >= super::header::UNRECORDED_LIMIT && state.overlay.is_empty() {
-            self.write_tail(&mut state)?;
-            self.write_slot_quietly(&mut state)?;
+            self.write_tail_and_slot(&mut state, |_| true)?;
         }
         self.keep_while_needed(&mut state);
         let waiting = state.overlay.len() as u64 * (self.run.geometry.chunk() + AROUND);

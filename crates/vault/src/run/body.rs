@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use runvault_crypto::random;
-use runvault_format::ids::{IdentityId, RunId, SessionId};
+use runvault_format::ids::{DirId, IdentityId, RunId, SessionId};
 use runvault_store::backend::{Access, Dir, Time};
 use runvault_store::journal_files::DIRECTORY;
 
@@ -17,6 +17,7 @@ use crate::held::Changed;
 use crate::lease::{self, Holding};
 use crate::nodes::number;
 use crate::outcome::{exists, outcome, part_opened};
+use crate::own_names::OwnNames;
 use crate::{Error, Posix, Result, Vault, recovery, runs};
 
 /// What a run needs to be used: its directories and keys and, for its writer, lease and journal.
@@ -47,6 +48,7 @@ pub(crate) struct Body {
     /// The trouble that the log has.
     told: Mutex<Option<String>>,
     changed: Changed,
+    own_names: OwnNames,
     run: RunId,
 }
 
@@ -78,6 +80,7 @@ impl Body {
             read_only_told: AtomicBool::new(false),
             told: Mutex::default(),
             changed: run.changed().clone(),
+            own_names: OwnNames::default(),
             run: run.id,
         }
     }
@@ -139,6 +142,11 @@ impl Body {
     /// Whether nobody else changes the run.
     pub(crate) fn is_ours(&self) -> bool {
         self.holding.as_ref().is_some_and(|holding| holding.lost_to().is_none())
+    }
+
+    /// Of the directories that this process made in the run.
+    pub(crate) fn own_names(&self) -> &OwnNames {
+        &self.own_names
     }
 
     /// Whether another machine has taken the run over from this process.
@@ -369,6 +377,7 @@ impl Vault {
         let holding = Holding::take(run.id, dir.clone(), &gateway.id())?;
         let context = self.new_context(run, &dir, &tree, top, session)?;
         let body = Body { holding: Some(holding), ..Body::reader(run, &dir, &tree, top, context) };
+        body.own_names.begin(DirId::ROOT);
         *run.body.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(body));
         Ok(())
     }

@@ -15,9 +15,9 @@ mod workload;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use self::check::{Failure, Look, run};
+use self::check::{Failure, Look, run, run_remote};
 use self::engine::LOG2;
-use self::workload::{Step, random, shrink};
+use self::workload::{Step, random, shrink, without_crashes};
 
 /// Disks that are looked at for each change of the store.
 const DISKS: Look = Look::Draw(6);
@@ -67,4 +67,16 @@ fn acknowledged_bytes_survive_every_crash() {
         report(seed, &random(seed));
     }
     println!("{seen} crash states of {workloads} workloads, nothing acknowledged was lost");
+}
+
+#[test]
+fn and_on_a_store_where_no_sync_of_all_of_it_reaches_a_file() {
+    let (mut seen, mut seed) = (0, 0);
+    while seen < number("RUNVAULT_CRASH_STATES").unwrap_or(4_000) / 4 {
+        match run_remote(&without_crashes(seed), LOG2, seed, DISKS) {
+            Ok(disks) => seen += disks,
+            Err(failure) => panic!("seed {seed}: {failure}\n{:#?}", without_crashes(seed)),
+        }
+        seed += 1;
+    }
 }

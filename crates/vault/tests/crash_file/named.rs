@@ -1,6 +1,6 @@
 //! Workloads that once lost something, shrunk.
 
-use crate::check::{Look, run};
+use crate::check::{Look, run, run_remote};
 use crate::engine::{CHUNK, LOG2};
 use crate::workload::Step;
 
@@ -29,6 +29,18 @@ fn growth_after_a_recorded_append_whose_record_was_overwritten() {
     }
     steps.push(write(0, 3 * CHUNK + 188, 100));
     survives(&steps);
+}
+
+/// A checkpoint lets the record of an overwrite go, on a store where no sync of all of it reaches the file.
+#[test]
+fn an_overwrite_whose_record_went_before_the_link_broke() {
+    let mut steps = vec![write(0, 0, 2 * CHUNK), SYNC, write(0, 10, 20), SYNC, Step::Checkpoint];
+    for _ in 0..8 {
+        steps.extend([write(1, 0, 4 * CHUNK), Step::Fsync { file: 1 }, Step::Checkpoint]);
+    }
+    if let Err(failure) = run_remote(&steps, LOG2, 0, Look::Draw(10)) {
+        panic!("{failure}");
+    }
 }
 
 /// An append within the last chunk, found beyond the slot by the session that acknowledges it.

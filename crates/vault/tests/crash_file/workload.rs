@@ -108,6 +108,12 @@ fn length(draw: &mut Draw) -> usize {
     }
 }
 
+/// The workload of this number with no crash in it.
+pub fn without_crashes(seed: u64) -> Vec<Step> {
+    let no_crash = |step: &Step| !matches!(step, Step::Kill | Step::Power | Step::Within { .. });
+    random(seed).into_iter().filter(no_crash).collect()
+}
+
 /// Leaves out what is not needed for the failure.
 pub fn shrink<F>(steps: &[Step], fails: impl Fn(&[Step]) -> Option<F>) -> (Vec<Step>, Option<F>) {
     let mut steps = steps.to_vec();

@@ -257,6 +257,10 @@ impl Dir for MemoryDir {
         Ok(())
     }
 
+    fn is_local(&self) -> bool {
+        true
+    }
+
     fn space(&self) -> Result<Space> {
         let (blocks, files) = (1 << 30, 1 << 30);
         Ok(Space { block: 4096, blocks, free: blocks, available: blocks, files, files_free: files })

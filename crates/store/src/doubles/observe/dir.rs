@@ -163,6 +163,10 @@ impl Dir for ObservedDir {
         self.change(Op::SyncFs, b"", Change::SyncFs, || self.inner.sync_fs())
     }
 
+    fn is_local(&self) -> bool {
+        self.inner.is_local() && !self.watch.observer.is_remote()
+    }
+
     fn space(&self) -> Result<Space> {
         self.ask(Op::Space, b"", || self.inner.space())
     }

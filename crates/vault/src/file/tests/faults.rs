@@ -8,6 +8,7 @@ use runvault_store::backend::{Access, Dir};
 use runvault_store::doubles::faulty::{Fault, Faults, Rule};
 use runvault_store::doubles::memory::MemoryDir;
 use runvault_store::doubles::observe::Op;
+use runvault_store::doubles::recording::Recording;
 
 use crate::file::FileObject;
 use crate::file::testing::{Rig, content};
@@ -45,24 +46,16 @@ fn is_poisoned<T: std::fmt::Debug>(outcome: Result<T>) -> bool {
 #[test]
 fn a_first_write_that_a_kill_cuts_short_leaves_a_shorter_file_and_no_damage() {
     for kept in [1024, 1024 + 100, 4096, 1024 + 540 * 20, 1024 + 540 * 20 + 17] {
-        let (rig, faults, beneath) = faulty();
+        let (rig, _, beneath) = faulty();
         let file = rig.file("f");
-        faults.add(Rule { after: 1, ..Rule::next(Op::Write, Fault::Hang) });
-        let left = std::thread::scope(|scope| {
-            let writer = scope.spawn(|| file.write(0, &[7; 32 << 10]));
-            while faults.hanging() == 0 {
-                std::thread::yield_now();
-            }
-            let tree = beneath.open_dir(b"tree").unwrap();
-            tree.open_file(b"f", Access::ReadWrite).unwrap().set_len(kept).unwrap();
-            let next = Rig::over(beneath.clone(), 9, RunId([1; 16]));
-            next.run.assume_crash();
-            let opened = [next.open_in(&next.reader(), "f"), next.open("f")];
-            let readers = opened.map(|opened| opened.and_then(|file| content(&file)));
-            faults.release();
-            writer.join().unwrap().unwrap();
-            readers
-        });
+        file.write(0, &[7; 32 << 10]).unwrap();
+        // All that reached the store by then was one write.
+        let tree = beneath.open_dir(b"tree").unwrap();
+        tree.open_file(b"f", Access::ReadWrite).unwrap().set_len(kept).unwrap();
+        let next = Rig::over(beneath.clone(), 9, RunId([1; 16]));
+        next.run.assume_crash();
+        let left = [next.open_in(&next.reader(), "f"), next.open("f")];
+        let left = left.map(|opened| opened.and_then(|file| content(&file)));
         let chunks = (kept as usize - 1024) / 540 * 512;
         for left in left {
             let left = left.unwrap();
@@ -89,6 +82,34 @@ fn poisoned_after_a_failed_sync_until_the_last_close() {
     file.write(0, b"2").unwrap();
     file.fsync().unwrap();
     assert_eq!(content(&file).unwrap()[..2], *b"2\x01");
+}
+
+/// The link breaks under an overwrite whose record is in the journal.
+#[test]
+fn where_no_sync_of_the_store_reaches_a_file_a_record_goes_only_after_its_own() {
+    let beneath = MemoryDir::root();
+    beneath.create_dir(b"tree", 0o755).unwrap();
+    let (dir, faults) = Faults::over(Recording::over_remote(beneath).unwrap().0).unwrap();
+    let rig = Rig::over(dir, 9, RunId([1; 16]));
+    let unsettled = || rig.run.writer.as_ref().unwrap().journal.has_unsettled();
+    let file = rig.file("f");
+    for byte in [1, 2] {
+        file.write(0, &[byte; 600]).unwrap();
+        file.fsync().unwrap();
+    }
+    rig.run.checkpoint().unwrap();
+    assert!(!unsettled());
+    file.write(0, &[3; 600]).unwrap();
+    // Behind the journal's.
+    faults.add(Rule { after: 1, ..Rule::next(Op::SyncData, Fault::Fail(libc::EIO)) });
+    assert_eq!(errno(file.fsync()), libc::EIO);
+    rig.run.checkpoint().unwrap();
+    assert!(unsettled());
+    rig.run.tick().unwrap();
+    rig.run.checkpoint().unwrap();
+    assert!(!unsettled());
+    drop(file);
+    assert_eq!(content(&rig.open("f").unwrap()).unwrap(), [3; 600]);
 }
 
 #[test]
