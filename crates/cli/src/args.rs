@@ -15,7 +15,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 pub use alarms::Alarms;
 pub use gateway::{Gateway, GatewayAdmit, GatewayCommand, GatewayEnroll, GatewayList, GatewayRevoke};
 pub use keys::{Custody, CustodyCommand, Fingerprint, Init, Key, KeyCommand, KeyExport, Passwd, Rotate};
-pub use sealing::{Doctor, ManifestOf, Runs, Scrub, Seal, Verify};
+pub use sealing::{Doctor, ManifestOf, Resuming, Runs, Scrub, Seal, Verify};
 pub use who::{Unlock, Who};
 
 /// What each exit code means: the man pages' EXIT STATUS.

@@ -14,6 +14,7 @@ pub(crate) fn in_seconds(more: u64) -> String {
     text(seconds().saturating_add(more))
 }
 
-fn seconds() -> u64 {
+/// Now, in seconds since 1970.
+pub fn seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

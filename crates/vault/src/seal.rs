@@ -5,6 +5,7 @@
 //! the run's key erased here. What a crash leaves before the commit is made anew, after it the rest is done at the
 //! next start.
 
+mod checked;
 mod finding;
 mod read;
 mod read_back;
@@ -30,17 +31,18 @@ use runvault_format::seal_note::{SealNote, StateRef};
 use runvault_store::backend::{Dir, Rename};
 use runvault_store::replace;
 
+pub use self::checked::{Anew, Checked};
 pub use self::finding::{Change, Finding};
 pub(crate) use self::read::Pins;
 pub use self::read::{Seal, find, has_seal};
-pub use self::scrub::scrub;
+pub use self::scrub::{Scrubbed, scrub};
 pub(crate) use self::sealed_file::Reader;
 use self::sealed_file::Writer;
 pub use self::survey::Fault;
-use self::survey::Survey;
+use self::survey::{Survey, UNKNOWN};
 pub use self::verify::{Verified, manifest, paths, verify};
 use crate::authority::{Gateway, SealPlace, Sealed};
-use crate::file::RunContext;
+use crate::file::{Content, RunContext};
 use crate::lease::Holding;
 use crate::outcome::part_opened;
 use crate::run::Run;
@@ -354,11 +356,12 @@ impl Making<'_> {
         let mut writer = Writer::create(self.context, new, PINS, Kind::Pins)?;
         writer.write(&pins::Header { entries, nonces }.encode())?;
         let mut done = 0;
-        let mut read = |bytes| {
-            done += bytes;
+        let mut read = |_, content: &Content| {
+            done += content.size;
             progress(done, total);
         };
         let table = survey.read(
+            UNKNOWN,
             &mut |_, nonce| {
                 self.vault.check_seals()?;
                 // A run is read for hours: its lease is renewed meanwhile.

@@ -7,12 +7,14 @@ use runvault_format::manifest::{Entry, Kind};
 use runvault_vault::seal;
 use serde_json::{Map, Value, json};
 
-use super::verify::with_sealed_run;
+use super::verify::{seal_is_missing, with_sealed_run};
 use crate::args::ManifestOf;
 use crate::output::{self, json_name, visible};
 
 pub fn run(args: &ManifestOf) -> Result<()> {
-    let parts = with_sealed_run(&args.store, &args.who, &args.run, seal::manifest)?;
+    let parts = with_sealed_run(&args.store, &args.who, &args.run, |root, run, authority| {
+        seal::manifest(root, run, authority).map_err(seal_is_missing)
+    })?;
     // A path is what the earliest part says that it is, and ends there if that is no directory.
     let mut said: HashMap<Vec<u8>, Kind> = HashMap::new();
     for manifest in &parts {

@@ -1,0 +1,168 @@
+//! `verify` and `scrub` that were killed go on, and say what they go on from.
+
+mod common;
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::time::{Duration, Instant, SystemTime};
+
+use common::{Scratch, text};
+use serde_json::Value;
+
+const FILES: usize = 12;
+const SIZE: usize = 1 << 20;
+const COMMANDS: [&[&str]; 2] =
+    [&["scrub", "store", "--json"], &["verify", "store", "run", "--json", "--identity", "owner.key"]];
+
+struct Sealed {
+    scratch: Scratch,
+    run: PathBuf,
+    /// The first file that is read, as it should be.
+    first: PathBuf,
+    good: Vec<u8>,
+    modified: SystemTime,
+}
+
+impl Sealed {
+    fn new() -> Sealed {
+        let scratch = Scratch::new();
+        scratch.vault();
+        scratch.folder("run");
+        for n in 0..FILES {
+            fs::write(scratch.path(&format!("run/{n}")), vec![n as u8; SIZE]).expect("a file");
+        }
+        scratch.run(&["cp", "-r", "run", "store:/", "--identity", "owner.key"]).done();
+        scratch.run(&["seal", "store", "run"]).done();
+        let runs = fs::read_dir(scratch.path("store/runs")).expect("runs");
+        let run = runs.map(|run| run.unwrap().path()).find(|run| run.join("seal").exists()).expect("sealed");
+        let files = fs::read_dir(run.join("tree")).expect("files").map(|file| file.unwrap().path());
+        let first = files.min().expect("a file");
+        let good = fs::read(&first).expect("its bytes");
+        let modified = fs::metadata(&first).and_then(|meta| meta.modified()).expect("its time");
+        Sealed { scratch, run, first, good, modified }
+    }
+
+    fn put(&self, bytes: &[u8]) {
+        fs::write(&self.first, bytes).expect("written");
+        let file = File::options().write(true).open(&self.first).expect("it");
+        file.set_modified(self.modified).expect("its time");
+    }
+
+    fn damage(&self) {
+        let mut bad = self.good.clone();
+        *bad.last_mut().unwrap() ^= 1;
+        self.put(&bad);
+    }
+
+    fn records(&self) -> PathBuf {
+        let vault =
+            fs::read_dir(self.scratch.path("state")).expect("state").flatten().next().expect("a vault");
+        vault.path().join("checked")
+    }
+
+    /// Starts both commands, slowly, and kills them once both have kept something.
+    fn kill_both(&self) {
+        let start = |command: &&[&str]| {
+            let mut slow = self.scratch.command(&[command, &["--limit", "3"][..]].concat());
+            Killed(slow.stdout(std::process::Stdio::null()).spawn().expect("started"))
+        };
+        let started: Vec<_> = COMMANDS.iter().map(start).collect();
+        let end = Instant::now() + Duration::from_secs(60);
+        while named(&self.records()).len() < COMMANDS.len() {
+            assert!(Instant::now() < end, "nothing is kept: {:?}", named(&self.records()));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        drop(started);
+    }
+
+    /// Exit code, lines, and the summary.
+    fn look(&self, command: &[&str], more: &[&str]) -> (i32, String, Value) {
+        let ran = self.scratch.run(&[command, more].concat());
+        let last: Value = serde_json::from_str(ran.out().lines().last().expect("a summary")).expect("JSON");
+        (ran.code, ran.all(), last["summary"].clone())
+    }
+}
+
+/// What is whole, and no temporary.
+fn named(folder: &Path) -> Vec<String> {
+    let names = fs::read_dir(folder).into_iter().flatten().flatten();
+    names
+        .map(|entry| entry.file_name().into_string().unwrap())
+        .filter(|name| !name.starts_with('.'))
+        .collect()
+}
+
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn all() -> u64 {
+    (FILES * SIZE) as u64
+}
+
+#[test]
+fn what_was_killed_goes_on() {
+    let sealed = Sealed::new();
+    sealed.damage();
+    sealed.kill_both();
+    for command in COMMANDS {
+        let (code, said, summary) = sealed.look(command, &[]);
+        assert_eq!((code, &summary["findings"]), (4, &1.into()), "{said}");
+        let (read, resumed) = (summary["read_bytes"].as_u64().unwrap(), &summary["resumed"]);
+        let before = resumed["bytes"].as_u64().expect(&said);
+        assert!(before >= SIZE as u64 && read < all() && read + before + SIZE as u64 >= all(), "{said}");
+        assert!(resumed["objects"].as_u64() < resumed["of"].as_u64(), "{said}");
+        assert!(resumed["since"].as_str() <= resumed["until"].as_str(), "{said}");
+        assert!(said.contains("resumed: ") && said.contains("--fresh"), "{said}");
+    }
+    assert_eq!(named(&sealed.records()), [""; 0], "all was looked at");
+
+    sealed.put(&sealed.good);
+    sealed.kill_both();
+    let others = ["other", "fresh", "damaged"];
+    for other in others {
+        let copied = std::process::Command::new("cp")
+            .args(["-a", text(&sealed.scratch.path("state")), text(&sealed.scratch.path(other))])
+            .status();
+        assert!(copied.expect("cp").success());
+    }
+    let records = |state: &str| {
+        let records = sealed.records();
+        let below = records.strip_prefix(sealed.scratch.path("state")).unwrap().to_owned();
+        sealed.scratch.path(state).join(below)
+    };
+    for name in named(&records("damaged")) {
+        fs::write(records("damaged").join(name), "nonsense").expect("written");
+    }
+    sealed.damage();
+    for command in COMMANDS {
+        // What is damaged after it was read is found by the next one.
+        let (code, said, summary) = sealed.look(command, &[]);
+        assert_eq!((code, &summary["findings"]), (0, &0.into()), "{said}");
+        for (state, more) in [("state", &[][..]), ("fresh", &["--fresh"]), ("damaged", &[])] {
+            let (code, said, summary) = sealed.look(command, &[more, &["--state", state][..]].concat());
+            assert_eq!(
+                (code, &summary["findings"], &summary["resumed"]),
+                (4, &1.into(), &Value::Null),
+                "{said}"
+            );
+            assert_eq!(said.contains("does not count"), state == "damaged", "{said}");
+        }
+    }
+    // Another copy of the run in its place.
+    sealed.put(&sealed.good);
+    let (away, run) = (sealed.scratch.path("away"), text(&sealed.run));
+    fs::rename(run, &away).expect("moved");
+    assert!(std::process::Command::new("cp").args(["-a", text(&away), run]).status().expect("cp").success());
+    for command in COMMANDS {
+        let (code, said, summary) = sealed.look(command, &["--state", "other"]);
+        assert_eq!((code, &summary["resumed"]), (0, &Value::Null), "{said}");
+        assert!(summary["read_bytes"].as_u64() >= Some(all()), "{said}");
+    }
+}
