@@ -163,13 +163,22 @@ impl StateFolder {
         Ok(move |run: &RunId| Some(entries.as_ref()?.get(run).ok().flatten()?.session))
     }
 
-    /// From now on the keys of open runs are kept in this process alone, and the state folder's entries of them are
-    /// erased: who has the machine later opens none, and a run that is open when the process ends is closed.
+    /// From now on the keys of open runs are kept in this process alone. Those that the state folder has stay until
+    /// [`StateFolder::erase_kept_keys`], so that what fails before it serves anything closes no run.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::Tpm`].
     pub fn keep_no_keys(&self) -> Result<()> {
         self.entries().keep_none()
+    }
+
+    /// After [`StateFolder::keep_no_keys`]: who has the machine later opens no run, and one that is open when the process
+    /// ends is closed. Nothing where keys are kept.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Tpm`].
+    pub fn erase_kept_keys(&self) -> Result<()> {
+        self.entries().erase_kept()
     }
 
     /// Whether the keys of open runs outlive the process.

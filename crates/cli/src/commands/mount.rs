@@ -111,6 +111,7 @@ fn serve(options: &Options, at: &Path, path: &Path, ready: Option<Readiness>) ->
     let served = Mounted::new(at, path, &store, &open, patience(&options.mount), &alarms);
     let mounted = mount(options, at, path, &store, &open)
         .and_then(|session| ending.watch(session))
+        .and_then(|()| erase_kept_keys(&open))
         .and_then(|()| announce(&served, at, &open, &store, ready));
     match mounted {
         Ok(()) => ending.wait(),
@@ -212,6 +213,11 @@ fn mount(options: &Options, at: &Path, path: &Path, store: &Store, open: &Open) 
     let session = Session::mount(Arc::clone(&open.vault), at, &options)
         .with_context(|| format!("mount vault {} at {}", store.chain.vault_id(), shown(at)))?;
     Ok(session)
+}
+
+/// With `--no-resume-key`, once it is mounted: a mount that fails closes no run.
+fn erase_kept_keys(open: &Open) -> Result<()> {
+    open.folder.as_ref().map_or(Ok(()), |folder| Ok(folder.erase_kept_keys()?))
 }
 
 /// Tells everyone who waits for the mount.
