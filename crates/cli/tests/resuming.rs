@@ -24,15 +24,21 @@ struct Sealed {
     modified: SystemTime,
 }
 
+/// A vault with a run that is not sealed.
+fn open() -> Scratch {
+    let scratch = Scratch::new();
+    scratch.vault();
+    scratch.folder("run");
+    for n in 0..FILES {
+        fs::write(scratch.path(&format!("run/{n}")), vec![n as u8; SIZE]).expect("a file");
+    }
+    scratch.run(&["cp", "-r", "run", "store:/", "--identity", "owner.key"]).done();
+    scratch
+}
+
 impl Sealed {
     fn new() -> Sealed {
-        let scratch = Scratch::new();
-        scratch.vault();
-        scratch.folder("run");
-        for n in 0..FILES {
-            fs::write(scratch.path(&format!("run/{n}")), vec![n as u8; SIZE]).expect("a file");
-        }
-        scratch.run(&["cp", "-r", "run", "store:/", "--identity", "owner.key"]).done();
+        let scratch = open();
         scratch.run(&["seal", "store", "run"]).done();
         let runs = fs::read_dir(scratch.path("store/runs")).expect("runs");
         let run = runs.map(|run| run.unwrap().path()).find(|run| run.join("seal").exists()).expect("sealed");
@@ -165,4 +171,28 @@ fn what_was_killed_goes_on() {
         assert_eq!((code, &summary["resumed"]), (0, &Value::Null), "{said}");
         assert!(summary["read_bytes"].as_u64() >= Some(all()), "{said}");
     }
+}
+
+#[test]
+fn a_seal_that_was_killed_goes_on() {
+    let scratch = open();
+    // What was just written is read again: it may be written once more and bear the same time.
+    std::thread::sleep(Duration::from_millis(2500));
+    let mut slow = scratch.command(&["seal", "store", "run", "--limit", "3"]);
+    let killed = Killed(slow.stdout(std::process::Stdio::null()).spawn().expect("started"));
+    let runs = || fs::read_dir(scratch.path("store/runs")).expect("runs").flatten();
+    let end = Instant::now() + Duration::from_secs(60);
+    while !runs().any(|run| run.path().join("read-back").exists()) {
+        assert!(Instant::now() < end, "nothing is kept");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    drop(killed);
+    let sealed = scratch.run(&["seal", "store", "run", "--json"]);
+    let said: Value = serde_json::from_str(&sealed.done().out()).expect("JSON");
+    assert_eq!(said["bytes"], all());
+    let read = said["read_bytes"].as_u64().expect("bytes");
+    assert!(read > 0 && read < all(), "{said}");
+    assert!(!runs().any(|run| run.path().join("read-back").exists()));
+    scratch.run(COMMANDS[1]).done();
+    scratch.run(COMMANDS[0]).done();
 }

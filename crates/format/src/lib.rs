@@ -27,6 +27,7 @@ pub mod name;
 pub mod note;
 pub mod pins;
 pub mod public_key;
+pub mod read_back;
 mod reader;
 pub mod redo_record;
 pub mod request;

@@ -14,7 +14,8 @@ use proptest::test_runner::{RngAlgorithm, TestRng};
 use runvault_crypto::digest::sha256;
 use runvault_format::ids::{Digest, RunId};
 use runvault_format::manifest::Kind;
-use runvault_store::backend::Kind as Stored;
+use runvault_store::backend::{Kind as Stored, SetTime};
+use runvault_vault::api::SetAttr;
 use runvault_vault::authority::{Last, Until};
 use runvault_vault::seal::{self, Anew, Change, Checked, Outcome, Scrubbed, Seal, Summary, Verified};
 use runvault_vault::{Error, Posix};
@@ -803,4 +804,98 @@ fn what_was_checked_is_not_read_again_and_what_was_damaged_is() {
         fs::rename(folder.join("away"), longest).unwrap();
         assert_eq!(look(&kept).1, vec![]);
     }
+}
+
+/// A run of files that were changed long enough ago.
+fn settled(mount: &Mount) -> Vec<String> {
+    mount.make_dir("run").unwrap();
+    let names: Vec<String> = (0..12).map(|n| format!("run/{n:02}")).collect();
+    for (n, name) in names.iter().enumerate() {
+        mount.put(name, &data(40_000, n as u8)).unwrap();
+    }
+    mount.put("run/empty", b"").unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(3100));
+    names
+}
+
+/// A seal that is given up after ten of twelve files, once what was read is kept.
+fn cut_short(mount: &Mount) {
+    let mut files = 0;
+    let ended = mount.seal(&id(mount), &mut |_| Ok(Some("{}".into())), &mut |_, _| {
+        files += 1;
+        match files {
+            8 => std::thread::sleep(std::time::Duration::from_millis(2100)),
+            10 => mount.end_seals(),
+            _ => {}
+        }
+    });
+    assert!(matches!(ended, Err(Error::Closed)), "{ended:?}");
+    mount.close().unwrap();
+}
+
+#[test]
+fn a_seal_that_was_cut_short_reads_back_what_it_has_not_and_what_was_changed_since() {
+    let fixture = Fixture::on_disk();
+    let mount = fixture.writer();
+    let names = settled(&mount);
+    let run = id(&mount);
+    let dir = fixture.path().join("runs").join(run.to_string());
+    cut_short(&mount);
+    let log = dir.join("read-back");
+    assert!(log.exists());
+    let mount = fixture.writer();
+    let file = mount.ino(&names[3]).unwrap();
+    let time = mount.attr(&names[3]).unwrap().mtime;
+    // Written over in its place, with its length and its time.
+    let opened = mount.open_file(file, WRITE).unwrap();
+    mount.write(opened.handle, 100, b"another", false).unwrap();
+    mount.release(opened.handle).unwrap();
+    let times = SetAttr { mtime: SetTime::At(time), ..SetAttr::NOTHING };
+    mount.setattr(&CALLER, file, None, &times).unwrap();
+    let summary = sealed(&mount);
+    assert!(summary.read >= 3 * 40_000 && summary.read <= 6 * 40_000, "{summary:?}");
+    assert_eq!(summary.bytes, 12 * 40_000);
+    assert!(!log.exists() && !dir.join("read-back.new").exists());
+    mount.close().unwrap();
+    let verified = verify(&fixture, &run, &Anew).unwrap();
+    assert_eq!((verified.findings, verified.files), (vec![], 13));
+    assert_eq!(scrub(&fixture, &run, &Anew).unwrap().findings, []);
+    let reader = fixture.reader();
+    for (n, name) in names.iter().enumerate() {
+        let mut expected = data(40_000, n as u8);
+        if n == 3 {
+            expected[100..107].copy_from_slice(b"another");
+        }
+        assert_eq!(reader.get(name).unwrap(), expected, "{name}");
+    }
+}
+
+/// It is only a help: whatever it says, the seal says what is there.
+#[test]
+fn what_was_kept_of_a_seal_that_was_cut_short_may_be_anything() {
+    let fixture = Fixture::on_disk();
+    let mount = fixture.writer();
+    settled(&mount);
+    let run = id(&mount);
+    let log = fixture.path().join("runs").join(run.to_string()).join("read-back");
+    cut_short(&mount);
+    let good = fs::read(&log).unwrap();
+    let mut flipped = good.clone();
+    *flipped.last_mut().unwrap() ^= 1;
+    for (n, bytes) in
+        [&b""[..], &[7; 3000], &good[..good.len() / 2], &good[..1000], &flipped].into_iter().enumerate()
+    {
+        fs::write(&log, bytes).unwrap();
+        let mount = fixture.writer();
+        let mut files = 0;
+        // All but the last file; nothing new is kept so soon.
+        let ended = mount.seal(&run, &mut |_| Ok(None), &mut |_, _| files += 1);
+        assert_eq!((ended.unwrap(), files), (Outcome::Withheld, 13), "{n}");
+        mount.close().unwrap();
+    }
+    fs::write(&log, &good).unwrap();
+    let mount = fixture.writer();
+    assert!(sealed(&mount).read <= 5 * 40_000);
+    mount.close().unwrap();
+    assert_eq!(verify(&fixture, &run, &Anew).unwrap().findings, []);
 }

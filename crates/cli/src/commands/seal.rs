@@ -92,6 +92,12 @@ fn tell(args: &Seal, sealed: &Sealing) -> Result<()> {
                  Its key is erased here: only the owner, and readers that it is sealed to, open it from now on.",
                 number("n")
             ))?;
+            if number("read_bytes") < number("bytes") {
+                output::line(&format!(
+                    "Read back for it: {}. The others had been, within the last day, by a try that was cut short.",
+                    size(number("read_bytes"))
+                ))?;
+            }
             for foreign in said["foreign"].as_array().into_iter().flatten().filter_map(Value::as_str) {
                 output::warn(&format!("{}: not ours, and not sealed", visible(foreign.as_bytes())));
             }

@@ -61,12 +61,11 @@ type OpenDir = Option<(usize, Arc<dyn Dir>)>;
 /// What is known of an entry's content, and of the nonces of its chunks, without reading it.
 pub(super) type Known<'a> = &'a (dyn Fn(usize, &Stat, Nonces<'_>) -> Result<Option<Content>> + Sync);
 
-/// Nothing.
-pub(super) const UNKNOWN: Known<'static> = &|_, _, _| Ok(None);
-
 /// What was read of a file.
 struct FileContent {
     content: Content,
+    /// Before it was read.
+    stat: Stat,
     xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
@@ -115,7 +114,7 @@ impl Survey {
         &mut self,
         known: Known<'_>,
         nonce: &mut dyn FnMut(usize, &[u8; NONCE]) -> Result<()>,
-        read: &mut dyn FnMut(usize, &Content),
+        read: &mut dyn FnMut(usize, &Content, &Stat),
     ) -> Result<Vec<Pinned>> {
         let files: Vec<usize> = (0..self.items.len()).filter(|i| self.is_content(*i)).collect();
         let mut found = Vec::with_capacity(files.len());
@@ -124,7 +123,7 @@ impl Survey {
             // What is no damage ends it at once.
             found.push(match file {
                 Ok(file) => {
-                    read(i, &file.content);
+                    read(i, &file.content, &file.stat);
                     Ok(file)
                 }
                 Err(error) => Err(damage_of(error)?),
@@ -460,11 +459,11 @@ impl Survey {
             return Err(gone());
         }
         let xattrs = self.attributes(i, &*file, (content.id != FileId::ROOT).then_some(&content.id))?;
-        Ok(FileContent { content, xattrs })
+        Ok(FileContent { content, stat, xattrs })
     }
 
     /// What was read goes into the entry, and among the lines.
-    fn take(&mut self, i: usize, FileContent { content, xattrs }: FileContent) {
+    fn take(&mut self, i: usize, FileContent { content, xattrs, .. }: FileContent) {
         self.lines.push(Line { path: self.object(i), kind: Digested::File(content.stored) });
         if let Some(item) = self.items.get_mut(i) {
             item.entry.record.sha256 = content.sha256.0;

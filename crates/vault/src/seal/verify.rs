@@ -91,7 +91,7 @@ pub fn verify(
     survey.read(
         &|i, _, _| as_sealed.content(i, checked, &pins),
         &mut |i, nonce| versions.compare(i, nonce),
-        &mut |i, content| {
+        &mut |i, content, _| {
             done += content.size;
             read += as_sealed.note(i, content, checked);
             progress(done, total);
