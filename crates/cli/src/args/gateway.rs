@@ -76,6 +76,29 @@ pub struct GatewayEnroll {
     pub who: Who,
 }
 
+/// A machine that was enrolled.
+#[derive(Args, Debug)]
+pub struct Machine {
+    /// The store
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub store: PathBuf,
+    /// The machine's name or id
+    pub name: String,
+}
+
+/// What the owner signs, and how it is told.
+#[derive(Args, Debug)]
+pub struct Signed {
+    /// Why, for the audit log
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub reason: String,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub who: Who,
+}
+
 /// Let a machine add to the sealed runs of others, or seal one that it took over
 ///
 /// A run that was sealed can be added to: results of an analysis become a run of their own with its own seal, shown in
@@ -87,21 +110,12 @@ Examples:
   runvault gateway admit /srv/store analysis-1                       an analysis server, to every run
   runvault gateway admit /srv/store analysis-1 240131_A01234_0042_AHXYZ")]
 pub struct GatewayAdmit {
-    /// The store
-    #[arg(value_hint = ValueHint::DirPath)]
-    pub store: PathBuf,
-    /// The machine's name or id
-    pub name: String,
+    #[command(flatten)]
+    pub machine: Machine,
     /// The run, by its name or id [default: it may add to every run, and seal none of others]
     pub run: Option<OsString>,
-    /// Why, for the audit log
-    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
-    pub reason: String,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
     #[command(flatten)]
-    pub who: Who,
+    pub signed: Signed,
 }
 
 /// List the machines that may write, and those that no longer may; asks for no passphrase
@@ -132,23 +146,14 @@ Examples:
   runvault gateway revoke /srv/store novaseq-1 --last-run 42              what came after that one may be forged
   runvault gateway revoke /srv/store 5d0c8e4f6a1b2c3d4e5f60718293a4b5      by its id")]
 pub struct GatewayRevoke {
-    /// The store
-    #[arg(value_hint = ValueHint::DirPath)]
-    pub store: PathBuf,
-    /// Its name or id
-    pub name: String,
+    #[command(flatten)]
+    pub machine: Machine,
     /// Its last run that counts, by its number [default: the newest that the store has; needed where numbers are missing
     /// below that one, since a stolen key can give a run any number]
     #[arg(long, value_name = "N")]
     pub last_run: Option<u64>,
-    /// Why, for the audit log
-    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
-    pub reason: String,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
     #[command(flatten)]
-    pub who: Who,
+    pub signed: Signed,
 }
 
 fn kek(text: &str) -> Result<Wish, String> {

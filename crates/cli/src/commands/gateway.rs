@@ -101,12 +101,12 @@ fn tell_enrolled(args: &GatewayEnroll, chain: &Chain, id: &IdentityId) -> Result
 }
 
 fn run_admit(args: &GatewayAdmit) -> Result<()> {
-    let mut store = Store::open(&args.store, &args.who)?;
-    let id = gateways::named(&store.chain, &args.name)?;
-    let owner = store.identity(&args.who)?;
+    let mut store = Store::open(&args.machine.store, &args.signed.who)?;
+    let id = gateways::named(&store.chain, &args.machine.name)?;
+    let owner = store.identity(&args.signed.who)?;
     let none = |run: &OsStr| {
         let what = format!("there is no run {}", shown(run));
-        refuse_with(Exit::Failed, what, format!("runvault runs {} lists them", shown(&args.store)))
+        refuse_with(Exit::Failed, what, format!("runvault runs {} lists them", shown(&args.machine.store)))
     };
     let run = match &args.run {
         None => None,
@@ -119,13 +119,13 @@ fn run_admit(args: &GatewayAdmit) -> Result<()> {
         }),
     };
     let before = store.chain.is_admitted(&id, run.as_ref());
-    let chain = enroll::admit(&store.root, &store.chain, &owner, &id, run.as_ref(), &args.reason)?;
+    let chain = enroll::admit(&store.root, &store.chain, &owner, &id, run.as_ref(), &args.signed.reason)?;
     store.pin(&chain)?;
-    if args.json {
+    if args.signed.json {
         return output::json(&json!({ "gateway": id, "run": run, "already": before }));
     }
     let (name, when) =
-        (visible(args.name.as_bytes()), if before { "may already" } else { "may from now on" });
+        (visible(args.machine.name.as_bytes()), if before { "may already" } else { "may from now on" });
     output::line(&match run {
         None => format!("gateway {name} ({id}) {when} add to every sealed run"),
         Some(run) => format!(
@@ -179,27 +179,29 @@ fn refuse_gaps(store: &Store, id: &IdentityId) -> Result<()> {
 }
 
 fn run_revoke(args: &GatewayRevoke) -> Result<()> {
-    let store = Store::open(&args.store, &args.who)?;
-    let id = gateways::named(&store.chain, &args.name)?;
+    let store = Store::open(&args.machine.store, &args.signed.who)?;
+    let id = gateways::named(&store.chain, &args.machine.name)?;
     let before = store.chain.gateway_key(&id).and_then(|known| known.until);
     if before.is_none() && args.last_run.is_none() {
         refuse_gaps(&store, &id)?;
     }
-    let owner = store.identity(&args.who)?;
-    let chain = enroll::revoke(&store.root, &store.chain, &owner, &id, args.last_run, &args.reason)?;
+    let owner = store.identity(&args.signed.who)?;
+    let chain = enroll::revoke(&store.root, &store.chain, &owner, &id, args.last_run, &args.signed.reason)?;
     store.pin(&chain)?;
     let last = chain.gateway_key(&id).and_then(|known| known.until).map_or(0, |until| until.run.n);
-    if args.json {
+    if args.signed.json {
         return output::json(&json!({ "gateway": id, "last_run": last, "already": before.is_some() }));
     }
-    let (name, when) =
-        (visible(args.name.as_bytes()), if before.is_some() { "was revoked before" } else { "is revoked" });
+    let (name, when) = (
+        visible(args.machine.name.as_bytes()),
+        if before.is_some() { "was revoked before" } else { "is revoked" },
+    );
     output::line(&format!(
         "gateway {name} ({id}) {when}: {} of it counted so far, and no other will.\n\n\
          What it still has: the keys of the runs that it holds open, and whatever it could read. A mount of it that is\n\
          up makes no new run that anyone accepts; end it, and take its open runs over on another machine:\n  \
          runvault takeover {} RUN",
         count(last, "run"),
-        shown(&args.store)
+        shown(&args.machine.store)
     ))
 }
