@@ -27,7 +27,8 @@ pub use self::client::{
     Client, PATIENCE, Silent, alarms_request, deadline, runs_request, seal_request, status_request,
     unmount_request,
 };
-use self::places::{in_folder, make_private, prefix, remove_dead, runtime_folders};
+pub use self::places::in_folder;
+use self::places::{make_private, prefix, remove_dead, runtime_folders};
 
 /// The socket's name in a state folder.
 pub const NAME: &str = "control.sock";

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use common::{Scratch, text};
 use serde_json::Value;
 
-const FILES: usize = 12;
+const FILES: usize = 32;
 const SIZE: usize = 1 << 20;
 const COMMANDS: [&[&str]; 2] =
     [&["scrub", "store", "--json"], &["verify", "store", "run", "--json", "--identity", "owner.key"]];
@@ -18,10 +18,29 @@ const COMMANDS: [&[&str]; 2] =
 struct Sealed {
     scratch: Scratch,
     run: PathBuf,
-    /// The first file that is read, as it should be.
-    first: PathBuf,
+    /// What each command reads first.
+    first: Vec<Stored>,
+}
+
+/// A file of the store as it should be.
+struct Stored {
+    path: PathBuf,
     good: Vec<u8>,
     modified: SystemTime,
+}
+
+impl Stored {
+    fn of(path: PathBuf) -> Stored {
+        let good = fs::read(&path).expect("its bytes");
+        let modified = fs::metadata(&path).and_then(|meta| meta.modified()).expect("its time");
+        Stored { path, good, modified }
+    }
+
+    fn put(&self, bytes: &[u8]) {
+        fs::write(&self.path, bytes).expect("written");
+        let file = File::options().write(true).open(&self.path).expect("it");
+        file.set_modified(self.modified).expect("its time");
+    }
 }
 
 /// A vault with a run that is not sealed.
@@ -30,7 +49,9 @@ fn open() -> Scratch {
     scratch.vault();
     scratch.folder("run");
     for n in 0..FILES {
-        fs::write(scratch.path(&format!("run/{n}")), vec![n as u8; SIZE]).expect("a file");
+        // The first by its name is known by its length.
+        fs::write(scratch.path(&format!("run/{n:02}")), vec![n as u8; SIZE + usize::from(n == 0)])
+            .expect("a file");
     }
     scratch.run(&["cp", "-r", "run", "store:/", "--identity", "owner.key"]).done();
     scratch
@@ -42,23 +63,24 @@ impl Sealed {
         scratch.run(&["seal", "store", "run"]).done();
         let runs = fs::read_dir(scratch.path("store/runs")).expect("runs");
         let run = runs.map(|run| run.unwrap().path()).find(|run| run.join("seal").exists()).expect("sealed");
-        let files = fs::read_dir(run.join("tree")).expect("files").map(|file| file.unwrap().path());
-        let first = files.min().expect("a file");
-        let good = fs::read(&first).expect("its bytes");
-        let modified = fs::metadata(&first).and_then(|meta| meta.modified()).expect("its time");
-        Sealed { scratch, run, first, good, modified }
+        let files = || fs::read_dir(run.join("tree")).expect("files").map(|file| file.unwrap().path());
+        let by_scrub = files().filter(|path| !path.ends_with("_dir")).min().expect("a file");
+        let by_verify = files().max_by_key(|path| fs::metadata(path).unwrap().len()).expect("a file");
+        let mut first = vec![by_scrub, by_verify];
+        first.dedup();
+        Sealed { scratch, run, first: first.into_iter().map(Stored::of).collect() }
     }
 
-    fn put(&self, bytes: &[u8]) {
-        fs::write(&self.first, bytes).expect("written");
-        let file = File::options().write(true).open(&self.first).expect("it");
-        file.set_modified(self.modified).expect("its time");
+    fn mend(&self) {
+        self.first.iter().for_each(|file| file.put(&file.good));
     }
 
     fn damage(&self) {
-        let mut bad = self.good.clone();
-        *bad.last_mut().unwrap() ^= 1;
-        self.put(&bad);
+        for file in &self.first {
+            let mut bad = file.good.clone();
+            *bad.last_mut().unwrap() ^= 1;
+            file.put(&bad);
+        }
     }
 
     fn records(&self) -> PathBuf {
@@ -67,15 +89,18 @@ impl Sealed {
         vault.path().join("checked")
     }
 
-    /// Starts both commands, slowly, and kills them once both have kept something.
-    fn kill_both(&self) {
+    /// Starts both commands, slowly, and kills them once both have kept enough.
+    fn kill_both(&self, enough: impl Fn(&[(u64, u64)]) -> bool) {
         let start = |command: &&[&str]| {
             let mut slow = self.scratch.command(&[command, &["--limit", "3"][..]].concat());
             Killed(slow.stdout(std::process::Stdio::null()).spawn().expect("started"))
         };
         let started: Vec<_> = COMMANDS.iter().map(start).collect();
         let end = Instant::now() + Duration::from_secs(60);
-        while named(&self.records()).len() < COMMANDS.len() {
+        let kept = || {
+            named(&self.records()).iter().filter(|name| enough(&checked(&self.records().join(name)))).count()
+        };
+        while kept() < COMMANDS.len() {
             assert!(Instant::now() < end, "nothing is kept: {:?}", named(&self.records()));
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -88,6 +113,15 @@ impl Sealed {
         let last: Value = serde_json::from_str(ran.out().lines().last().expect("a summary")).expect("JSON");
         (ran.code, ran.all(), last["summary"].clone())
     }
+}
+
+/// The stretches of objects that a record has: from, to.
+fn checked(record: &Path) -> Vec<(u64, u64)> {
+    let text = fs::read_to_string(record).unwrap_or_default();
+    let said: Value = serde_json::from_str(text.lines().next().unwrap_or_default()).unwrap_or_default();
+    let runs = said["runs"].as_object().into_iter().flat_map(|runs| runs.values());
+    let stretches = runs.filter_map(|run| run["checked"].as_array()).flatten();
+    stretches.filter_map(|stretch| Some((stretch["from"].as_u64()?, stretch["to"].as_u64()?))).collect()
 }
 
 /// What is whole, and no temporary.
@@ -109,28 +143,30 @@ impl Drop for Killed {
 }
 
 fn all() -> u64 {
-    (FILES * SIZE) as u64
+    (FILES * SIZE + 1) as u64
 }
 
 #[test]
 fn what_was_killed_goes_on() {
     let sealed = Sealed::new();
+    let damaged = Value::from(sealed.first.len());
     sealed.damage();
-    sealed.kill_both();
+    sealed.kill_both(|checked| checked.iter().map(|(from, to)| to - from).sum::<u64>() > 10);
     for command in COMMANDS {
         let (code, said, summary) = sealed.look(command, &[]);
-        assert_eq!((code, &summary["findings"]), (4, &1.into()), "{said}");
+        assert_eq!((code, &summary["findings"]), (4, &damaged), "{said}");
         let (read, resumed) = (summary["read_bytes"].as_u64().unwrap(), &summary["resumed"]);
         let before = resumed["bytes"].as_u64().expect(&said);
-        assert!(before >= SIZE as u64 && read < all() && read + before + SIZE as u64 >= all(), "{said}");
+        assert!(before >= SIZE as u64 && read < all() && read + before + 3 * SIZE as u64 >= all(), "{said}");
         assert!(resumed["objects"].as_u64() < resumed["of"].as_u64(), "{said}");
         assert!(resumed["since"].as_str() <= resumed["until"].as_str(), "{said}");
         assert!(said.contains("resumed: ") && said.contains("--fresh"), "{said}");
     }
     assert_eq!(named(&sealed.records()), [""; 0], "all was looked at");
 
-    sealed.put(&sealed.good);
-    sealed.kill_both();
+    sealed.mend();
+    // Of the lines of a seal some are no files of the tree.
+    sealed.kill_both(|checked| checked.first().is_some_and(|(from, to)| *from < 2 && *to > 8));
     let others = ["other", "fresh", "damaged"];
     for other in others {
         let copied = std::process::Command::new("cp")
@@ -155,14 +191,14 @@ fn what_was_killed_goes_on() {
             let (code, said, summary) = sealed.look(command, &[more, &["--state", state][..]].concat());
             assert_eq!(
                 (code, &summary["findings"], &summary["resumed"]),
-                (4, &1.into(), &Value::Null),
+                (4, &damaged, &Value::Null),
                 "{said}"
             );
             assert_eq!(said.contains("does not count"), state == "damaged", "{said}");
         }
     }
     // Another copy of the run in its place.
-    sealed.put(&sealed.good);
+    sealed.mend();
     let (away, run) = (sealed.scratch.path("away"), text(&sealed.run));
     fs::rename(run, &away).expect("moved");
     assert!(std::process::Command::new("cp").args(["-a", text(&away), run]).status().expect("cp").success());
