@@ -19,7 +19,7 @@ struct Sealed {
     scratch: Scratch,
     run: PathBuf,
     /// What each command reads first.
-    first: Vec<Stored>,
+    first: [Stored; 2],
 }
 
 /// A file of the store as it should be.
@@ -34,6 +34,16 @@ impl Stored {
         let good = fs::read(&path).expect("its bytes");
         let modified = fs::metadata(&path).and_then(|meta| meta.modified()).expect("its time");
         Stored { path, good, modified }
+    }
+
+    fn mend(&self) {
+        self.put(&self.good);
+    }
+
+    fn damage(&self) {
+        let mut bad = self.good.clone();
+        *bad.last_mut().unwrap() ^= 1;
+        self.put(&bad);
     }
 
     fn put(&self, bytes: &[u8]) {
@@ -66,21 +76,7 @@ impl Sealed {
         let files = || fs::read_dir(run.join("tree")).expect("files").map(|file| file.unwrap().path());
         let by_scrub = files().filter(|path| !path.ends_with("_dir")).min().expect("a file");
         let by_verify = files().max_by_key(|path| fs::metadata(path).unwrap().len()).expect("a file");
-        let mut first = vec![by_scrub, by_verify];
-        first.dedup();
-        Sealed { scratch, run, first: first.into_iter().map(Stored::of).collect() }
-    }
-
-    fn mend(&self) {
-        self.first.iter().for_each(|file| file.put(&file.good));
-    }
-
-    fn damage(&self) {
-        for file in &self.first {
-            let mut bad = file.good.clone();
-            *bad.last_mut().unwrap() ^= 1;
-            file.put(&bad);
-        }
+        Sealed { scratch, run, first: [by_scrub, by_verify].map(Stored::of) }
     }
 
     fn records(&self) -> PathBuf {
@@ -92,7 +88,7 @@ impl Sealed {
     /// Starts both commands, slowly, and kills them once both have kept enough.
     fn kill_both(&self, enough: impl Fn(&[(u64, u64)]) -> bool) {
         let start = |command: &&[&str]| {
-            let mut slow = self.scratch.command(&[command, &["--limit", "3"][..]].concat());
+            let mut slow = self.scratch.command(&[command, &["--limit", "6"][..]].concat());
             Killed(slow.stdout(std::process::Stdio::null()).spawn().expect("started"))
         };
         let started: Vec<_> = COMMANDS.iter().map(start).collect();
@@ -149,8 +145,9 @@ fn all() -> u64 {
 #[test]
 fn what_was_killed_goes_on() {
     let sealed = Sealed::new();
-    let damaged = Value::from(sealed.first.len());
-    sealed.damage();
+    let [by_scrub, by_verify] = &sealed.first;
+    let damaged = Value::from(1 + u64::from(by_scrub.path != by_verify.path));
+    sealed.first.iter().for_each(Stored::damage);
     sealed.kill_both(|checked| checked.iter().map(|(from, to)| to - from).sum::<u64>() > 10);
     for command in COMMANDS {
         let (code, said, summary) = sealed.look(command, &[]);
@@ -164,7 +161,7 @@ fn what_was_killed_goes_on() {
     }
     assert_eq!(named(&sealed.records()), [""; 0], "all was looked at");
 
-    sealed.mend();
+    sealed.first.iter().for_each(Stored::mend);
     // Of the lines of a seal some are no files of the tree.
     sealed.kill_both(|checked| checked.first().is_some_and(|(from, to)| *from < 2 && *to > 8));
     let others = ["other", "fresh", "damaged"];
@@ -182,8 +179,8 @@ fn what_was_killed_goes_on() {
     for name in named(&records("damaged")) {
         fs::write(records("damaged").join(name), "nonsense").expect("written");
     }
-    sealed.damage();
-    for command in COMMANDS {
+    for (command, first) in COMMANDS.iter().zip(&sealed.first) {
+        first.damage();
         // What is damaged after it was read is found by the next one.
         let (code, said, summary) = sealed.look(command, &[]);
         assert_eq!((code, &summary["findings"]), (0, &0.into()), "{said}");
@@ -191,14 +188,14 @@ fn what_was_killed_goes_on() {
             let (code, said, summary) = sealed.look(command, &[more, &["--state", state][..]].concat());
             assert_eq!(
                 (code, &summary["findings"], &summary["resumed"]),
-                (4, &damaged, &Value::Null),
+                (4, &1.into(), &Value::Null),
                 "{said}"
             );
             assert_eq!(said.contains("does not count"), state == "damaged", "{said}");
         }
+        first.mend();
     }
     // Another copy of the run in its place.
-    sealed.mend();
     let (away, run) = (sealed.scratch.path("away"), text(&sealed.run));
     fs::rename(run, &away).expect("moved");
     assert!(std::process::Command::new("cp").args(["-a", text(&away), run]).status().expect("cp").success());
