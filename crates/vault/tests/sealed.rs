@@ -470,8 +470,8 @@ fn every_tampering_is_named_with_and_without_the_key() {
     let Rewritten { fixture, run, .. } = &rewritten;
     let cases: u32 = std::env::var("RUNVAULT_TAMPERINGS").ok().and_then(|n| n.parse().ok()).unwrap_or(300);
     let mut random = TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]);
-    let scrub = || scrub(&fixture, run, &Anew).map(|s| s.findings);
-    let verify = || verify(&fixture, run, &Anew).map(|v| v.findings);
+    let scrub = || scrub(fixture, run, &Anew).map(|s| s.findings);
+    let verify = || verify(fixture, run, &Anew).map(|v| v.findings);
     let mut words = std::collections::BTreeSet::new();
     let mut n = 0;
     while n < cases {
@@ -531,7 +531,7 @@ fn a_file_that_was_let_grow_is_named_without_reading_it() {
     for part in ["seal/digests", "run.json", "tree"] {
         let path = if part == "tree" { files_below(&dir.join(part))[0].clone() } else { dir.join(part) };
         fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(1 << 42).unwrap();
-        match scrub(&fixture, run, &Anew).map(|s| s.findings) {
+        match scrub(fixture, run, &Anew).map(|s| s.findings) {
             Ok(findings) => assert!(!findings.is_empty(), "{part}"),
             Err(Error::Damaged { .. }) => {}
             Err(other) => panic!("{part}: {other}"),
