@@ -4,6 +4,7 @@ mod alarms;
 mod attributes;
 mod bad_input;
 mod calls;
+mod ceremonies;
 mod clock;
 mod contained;
 mod continuations;

@@ -2,6 +2,7 @@
 
 mod cross;
 mod hostile;
+mod quorum;
 mod sealed;
 mod trees;
 mod vectors;

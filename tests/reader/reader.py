@@ -2,8 +2,8 @@
 """A second reader of runvault stores, written from docs/format.md alone. Sections are numbered as there.
 
 It reads what lies in a store that nobody is writing: it replays no journal, writes nothing there, and asks the
-program runvault nothing. It opens vaults whose quorum is one custodian, for that custodian or for a reader. Owners,
-ACLs, devices and set-id bits are left out: they are the store's own, and nothing binds them.
+program runvault nothing. It opens a vault for as many custodians as its quorum, each with --identity, or for a reader.
+Owners, ACLs, devices and set-id bits are left out: they are the store's own, and nothing binds them.
 
     reader.py [--identity KEYFILE] [--passphrase-file F] [--fingerprint HEX] STORE list
     reader.py [--identity KEYFILE] [--passphrase-file F] [--fingerprint HEX] STORE extract DIR
@@ -36,7 +36,8 @@ def main():
         import vectors
         return vectors.main(sys.argv[2:])
     parser = argparse.ArgumentParser(description="Reads a runvault store without runvault.")
-    parser.add_argument("--identity", metavar="KEYFILE", help="a key file outside the store")
+    parser.add_argument("--identity", metavar="KEYFILE", action="append", default=[],
+                        help="a key file outside the store; once for each custodian of a quorum")
     parser.add_argument("--passphrase-file", metavar="F", help="its first line unlocks the key file")
     parser.add_argument("--fingerprint", metavar="HEX", help="the vault id that is expected")
     parser.add_argument("store")

@@ -1,6 +1,6 @@
 //! A store of every version of the format, opened by this build and by the second reader.
 //!
-//! `draft-2/` becomes another folder when the draft changes; from 1.0 on a folder stays for good.
+//! `draft-3/` becomes another folder when the draft changes; from 1.0 on a folder stays for good.
 
 mod making;
 
@@ -16,7 +16,7 @@ use runvault_tests::tools::{output, printed, run, tool};
 use serde_json::{Value, json};
 
 /// The version that today's program writes.
-const TODAY: &str = "draft-2";
+const TODAY: &str = "draft-3";
 
 fn here(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("stores").join(name)

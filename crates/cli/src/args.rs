@@ -1,6 +1,7 @@
 //! What can be typed: the one source of help texts, man pages and completions.
 
 mod alarms;
+mod custody;
 mod gateway;
 mod keys;
 mod sealing;
@@ -13,8 +14,12 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 pub use alarms::{Alarms, MetricsTo};
+pub use custody::{
+    Approve, Audit, AuditCommand, AuditShow, AuditVerify, Confirm, Custody, CustodyCommand, Direct, Execute,
+    List, Proposal, Propose, Rotate, RunsAndPerson, Show,
+};
 pub use gateway::{Gateway, GatewayAdmit, GatewayCommand, GatewayEnroll, GatewayList, GatewayRevoke};
-pub use keys::{Custody, CustodyCommand, Fingerprint, Init, Key, KeyCommand, KeyExport, Passwd, Rotate};
+pub use keys::{Fingerprint, Init, Key, KeyCommand, KeyExport, Keygen, Passwd};
 pub use sealing::{Doctor, ManifestOf, Resuming, Runs, Scrub, Seal, Verify};
 pub use who::{Unlock, Who};
 
@@ -63,6 +68,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Init(Init),
+    Keygen(Keygen),
     Key(Key),
     Fingerprint(Fingerprint),
     Mount(Box<Mount>),
@@ -74,6 +80,7 @@ pub enum Command {
     Check(Check),
     Passwd(Passwd),
     Custody(Custody),
+    Audit(Audit),
     Gateway(Gateway),
     Doctor(Doctor),
     Runs(Runs),

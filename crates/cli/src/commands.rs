@@ -1,5 +1,6 @@
 //! One file a command; this one picks it.
 
+mod audit;
 mod cat;
 mod check;
 mod completions;
@@ -11,6 +12,7 @@ mod fingerprint;
 mod gateway;
 mod init;
 mod key;
+mod keygen;
 mod ls;
 mod man;
 mod manifest;
@@ -42,6 +44,7 @@ pub fn run(call: Call) -> Result<ExitCode> {
         // In the background the code is that of the process which serves the mount.
         Command::Mount(args) => return mount::run(&args, call.fake),
         Command::Init(args) => init::run(&args),
+        Command::Keygen(args) => keygen::run(&args),
         Command::Key(args) => key::run(&args),
         Command::Fingerprint(args) => fingerprint::run(&args),
         Command::Unmount(args) => unmount::run(&args),
@@ -51,7 +54,8 @@ pub fn run(call: Call) -> Result<ExitCode> {
         Command::Cp(args) => cp::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Passwd(args) => passwd::run(&args),
-        Command::Custody(args) => custody::run(&args),
+        Command::Custody(args) => custody::run(args),
+        Command::Audit(args) => audit::run(&args),
         Command::Gateway(args) => gateway::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Runs(args) => runs::run(&args),

@@ -102,14 +102,20 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
 fn of_custody(error: &runvault_custody::Error) -> Exit {
     use runvault_custody::Error as E;
     match error {
-        E::WrongPassphrase { .. } | E::WrongKey { .. } | E::OtherVault { .. } => Exit::WrongKey,
+        E::WrongPassphrase { .. } | E::WrongKey { .. } | E::OtherVault { .. } | E::OtherExecutor => {
+            Exit::WrongKey
+        }
         E::NoLock
         | E::NoPassphrase(_)
         | E::Permissions { .. }
         | E::BadFile { .. }
         | E::UnlockedInStore
+        | E::LockInStore
         | E::KekElsewhere(_) => Exit::Usage,
         E::Damaged { .. }
+        | E::BadRequest { .. }
+        | E::BadApproval { .. }
+        | E::WrongShare { .. }
         | E::ChainBroken { .. }
         | E::Forked { .. }
         | E::CutShort { .. }

@@ -79,6 +79,34 @@ fn of_custody(error: &Custody) -> Option<String> {
         Custody::KeyFileExists(_) => {
             "name a file that does not exist yet; remove this one only if an interrupted init left it and no vault was made".into()
         }
+        Custody::NeedsQuorum { .. } => {
+            "several have to agree: runvault custody propose STORE ... --out REQ, then approve, then execute".into()
+        }
+        Custody::LockInStore => {
+            "take it out first, and keep the copy: runvault key export STORE --out FILE --remove".into()
+        }
+        Custody::Overtaken { .. } | Custody::Expired { .. } => {
+            "propose it again: runvault custody propose; approvals of the old request do not count for the new one".into()
+        }
+        Custody::RequestUsed { .. } => {
+            "nothing was done. If it was interrupted, go on with --resume".into()
+        }
+        Custody::RequestNotUsed => "leave --resume out".into(),
+        Custody::OtherExecutor => {
+            "execute it on the machine that proposed it, with REQ.executor beside REQ".into()
+        }
+        Custody::RequestOfOtherVault { .. } => "name the store that it was proposed for".into(),
+        Custody::ApprovedAnother { .. } => {
+            "of two requests on one line only one can be executed. If the other one is given up: --instead".into()
+        }
+        Custody::TooFewApprovals { .. } => "runvault custody approve REQ, by one more custodian".into(),
+        Custody::BadApproval { .. } => "that custodian approves this very request again: runvault custody approve".into(),
+        Custody::WrongShare { .. } => {
+            "propose it anew from the newest store; if it says so again, that custodian's part is lost: agree without it,\n\
+             and make the shares anew (rotate)"
+                .into()
+        }
+        Custody::BadRequest { .. } => "have it sent again, or propose it again".into(),
         Custody::UnlockedInStore => "--no-lock needs --identity FILE, outside the store".into(),
         Custody::Tpm { why, .. } => return of_tpm(why),
         Custody::KekElsewhere(_) => {

@@ -8,6 +8,7 @@ mod control;
 mod copy;
 mod daemon;
 mod exit;
+mod files;
 mod fuse_ready;
 mod hint;
 mod left_out;

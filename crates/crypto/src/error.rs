@@ -16,6 +16,8 @@ pub enum Error {
     Signature,
     #[error("Argon2id parameters are below the floor or above the bound")]
     PassphraseParameters,
+    #[error("these are not so many distinct shares as the secret needs")]
+    Threshold,
     #[error("there is not enough memory to derive a key from the passphrase")]
     Memory,
     #[error("the primitive's library failed")]

@@ -13,6 +13,7 @@ pub mod passphrase;
 pub mod random;
 pub mod registers;
 pub mod secrets;
+pub mod sharing;
 pub mod signature;
 pub mod siv;
 #[cfg(test)]

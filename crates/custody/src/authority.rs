@@ -86,6 +86,21 @@ impl Acting {
         Self { chain: RwLock::new(chain), root: Root(None), keys, looked: Mutex::default() }
     }
 
+    /// Whoever has the vault's keys in memory.
+    pub(crate) fn with_keys(chain: Chain, keys: EpochKeys) -> Self {
+        Self::of(chain, Keys::Vault(keys))
+    }
+
+    /// Whether what is sealed to this epoch opens.
+    pub(crate) fn opens_epoch(&self, e: u32) -> bool {
+        matches!(&self.keys, Keys::Vault(epochs) if epochs.get(e).is_some())
+    }
+
+    /// A reader's key.
+    pub(crate) fn reader_kem(&self, reader: &IdentityId) -> Option<KemPublic> {
+        self.chain().state().reader(reader).map(|reader| reader.kem.clone())
+    }
+
     /// No reader's key: verifies, seals new runs, opens none.
     pub fn gateway_only(chain: Chain) -> Arc<dyn Authority> {
         Arc::new(Self::of(chain, Keys::None))

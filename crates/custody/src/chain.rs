@@ -4,6 +4,7 @@
 //! vault id for the first) and of state n, and m custodians of the state before signed its request.
 //! So whoever knows the vault id can verify the whole chain, and nothing else in it is trusted.
 
+pub mod history;
 mod load;
 #[cfg(test)]
 mod tests;
@@ -13,8 +14,10 @@ pub(crate) use self::load::Mark;
 use std::collections::HashSet;
 
 use runvault_crypto::envelope::KemPublic;
-use runvault_format::custody_state::{Epoch, State};
+use runvault_format::audit_entry::Line;
+use runvault_format::custody_state::{Epoch, GatewayEntry, ReaderEntry, State};
 use runvault_format::ids::{Digest, IdentityId, RunId, VaultId};
+use runvault_format::public_key::PublicKey;
 pub use runvault_format::request::Head;
 use runvault_format::words;
 use runvault_vault::authority::{GatewayKey, Last, StateRef, Until};
@@ -69,9 +72,25 @@ impl Chain {
         self.state.custodians.iter().map(|c| (c.label.clone(), c.id)).collect()
     }
 
+    /// Label and id of a custodian, as messages name it.
+    pub(crate) fn shown(&self, custodian: &IdentityId) -> String {
+        let label = self.state.custodian(custodian).map_or("someone else", |known| known.label.as_str());
+        crate::key_files::shown(label, custodian)
+    }
+
     /// Label and id of each gateway that was ever enrolled.
     pub fn gateways(&self) -> Vec<(String, IdentityId)> {
         self.state.gateways.iter().map(|g| (g.label.clone(), g.id)).collect()
+    }
+
+    /// The gateways as they are once this one was let in: what a request says of them.
+    pub fn with_gateway(&self, gateway: &PublicKey) -> Vec<GatewayEntry> {
+        crate::next_state::with_gateway(self, gateway).gateways
+    }
+
+    /// Who reads, and on what terms.
+    pub fn reader_terms(&self) -> &[ReaderEntry] {
+        &self.state.readers
     }
 
     /// Label and id of each reader.
@@ -112,11 +131,20 @@ impl Chain {
     }
 
     /// Hash of line `n`, the vault id for 0; `None` past the end.
-    pub(crate) fn line_hash(&self, n: u64) -> Option<Digest> {
+    pub fn line_hash(&self, n: u64) -> Option<Digest> {
         match n.checked_sub(1) {
             None => Some(Digest(self.vault.0)),
             Some(i) => self.lines.get(usize::try_from(i).ok()?).copied(),
         }
+    }
+
+    /// Number of the line that executed the request of this hash.
+    pub fn line_of(&self, request: &Digest) -> Option<u64> {
+        let lines = self.log.split(|b| *b == b'\n').filter(|line| !line.is_empty());
+        let is = |line: &[u8]| {
+            Line::parse(line).and_then(|line| line.executed.request.hash()).as_ref() == Ok(request)
+        };
+        lines.zip(1..).find(|(line, _)| is(line)).map(|(_, n)| n)
     }
 
     /// The newest state.

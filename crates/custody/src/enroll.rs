@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use runvault_format::custody_state::GatewayEntry;
 use runvault_format::descriptor::RunDescriptor;
 use runvault_format::ids::{IdentityId, RunId};
 use runvault_format::note::Note;
@@ -89,13 +90,7 @@ pub fn revoke(
         if known.until.is_some() {
             return Ok(None);
         }
-        let took_over = |note: &Note<'_>, run: &RunDescriptor| {
-            let maker = chain.gateway_key(&run.signer);
-            let genuine = maker.is_some_and(|maker| note.verify(&run.signer, &maker.sign).is_ok());
-            genuine && chain.is_admitted(gateway, Some(&run.run))
-        };
-        let bounds = Bounds { last_run: last_run.unwrap_or(u64::MAX), took_over: &took_over };
-        let last = settle::newest_of(root, *gateway, known.sign, Newest::default(), &bounds)?;
+        let last = last_of(root, chain, gateway, last_run)?;
         Ok(Some(Act {
             op: Operation::RevokeGateway { gateway: *gateway },
             reason,
@@ -103,6 +98,36 @@ pub fn revoke(
             state: next_state::without_gateway(chain, gateway, last),
         }))
     })
+}
+
+/// The gateways as they are once this one's chains have ended with the newest run, up to number `last_run`, and the
+/// newest seal that the store has of it: what a request says of them.
+///
+/// # Errors
+/// [`Error::NoGateway`]; the store's.
+pub fn ended(
+    root: &Arc<dyn Dir>,
+    chain: &Chain,
+    gateway: &IdentityId,
+    last_run: Option<u64>,
+) -> Result<Vec<GatewayEntry>> {
+    let last = last_of(root, chain, gateway, last_run)?;
+    Ok(next_state::without_gateway(chain, gateway, last).gateways)
+}
+
+fn last_of(
+    root: &Arc<dyn Dir>,
+    chain: &Chain,
+    gateway: &IdentityId,
+    last_run: Option<u64>,
+) -> Result<Newest> {
+    let took_over = |note: &Note<'_>, run: &RunDescriptor| {
+        let maker = chain.gateway_key(&run.signer);
+        let genuine = maker.is_some_and(|maker| note.verify(&run.signer, &maker.sign).is_ok());
+        genuine && chain.is_admitted(gateway, Some(&run.run))
+    };
+    let bounds = Bounds { last_run: last_run.unwrap_or(u64::MAX), took_over: &took_over };
+    settle::newest_of(root, *gateway, known(chain, gateway)?.sign, Newest::default(), &bounds)
 }
 
 /// Lets a gateway add to a run of another one once it is sealed, and seal it; `None`: add to any. Nothing if it may.

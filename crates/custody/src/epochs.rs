@@ -1,15 +1,17 @@
 //! The vault's keys, epoch by epoch: the newest from a custodian's share, the older ones through
 //! the keyring.
 //!
-//! In a vault of quorum 1 a share *is* the key: a polynomial of degree 0.
+//! In a vault of quorum 1 a share *is* the key: a polynomial of degree 0. In others the key is in the memory of whoever
+//! executes a request that enough custodians released their shares for, and nowhere else.
 
 use std::collections::BTreeMap;
 
 use runvault_crypto::envelope::{KemPrivate, KemPublic};
 use runvault_crypto::secrets::Secret;
-use runvault_format::custody_state::{Custodian, Epoch, Share, Status};
+use runvault_crypto::sharing;
+use runvault_format::custody_state::{Custodian, Epoch, Share, State, Status};
 use runvault_format::genesis::FirstShare;
-use runvault_format::ids::VaultId;
+use runvault_format::ids::{IdentityId, VaultId};
 use runvault_format::share;
 
 use crate::chain::Chain;
@@ -28,17 +30,37 @@ impl EpochKeys {
     /// Opens the custodian's share of the newest epoch, then each older key with its successor.
     pub(crate) fn open(chain: &Chain, custodian: &Identity) -> Result<Self> {
         require_quorum_of_one(chain, "open the vault key")?;
-        let damaged = |e: runvault_format::Error| Error::damaged(chain.state_object(), e);
-        let newest = open_share(chain, custodian)?;
+        Self::of_newest(chain.state(), open_share(chain, custodian)?)
+    }
+
+    /// The key that these shares of the newest epoch give, by the custodians' ids, and all older ones. Each is the one
+    /// that the state names.
+    pub(crate) fn combine(state: &State, shares: &[(IdentityId, Secret<32>)]) -> Result<Self> {
+        let epoch = state.current()?;
+        let point = |(id, y): &(IdentityId, Secret<32>)| {
+            let known = epoch.shares.iter().find(|share| share.to == *id);
+            let known = known.filter(|known| share::hash(epoch.e, known.x, y) == known.sha256);
+            let label = state.custodian(id).map_or("someone else", |custodian| custodian.label.as_str());
+            known
+                .map(|known| sharing::Share { x: known.x, y: y.clone() })
+                .ok_or_else(|| Error::WrongShare { custodian: shown(label, id) })
+        };
+        let points = shares.iter().map(point).collect::<Result<Vec<_>>>()?;
+        Self::of_newest(state, sharing::combine(state.quorum, &points)?)
+    }
+
+    fn of_newest(state: &State, newest: Secret<32>) -> Result<Self> {
+        let damaged = |e: runvault_format::Error| Error::damaged(format!("custody/state-{}", state.n), e);
+        let current = state.current()?;
         let key = KemPrivate::from_seed(&newest)?;
-        if *key.public() != chain.current().kem {
+        if *key.public() != current.kem {
             return Err(damaged(runvault_format::Error::Share));
         }
-        let mut keys = BTreeMap::from([(chain.epoch(), key)]);
-        for pair in chain.state().epochs.windows(2).rev() {
+        let mut keys = BTreeMap::from([(current.e, key)]);
+        for pair in state.epochs.windows(2).rev() {
             let [before, epoch] = pair else { continue };
             let Some(key) = keys.get(&epoch.e) else { continue };
-            let seed = share::open_previous(key, &chain.vault_id(), epoch, before).map_err(damaged)?;
+            let seed = share::open_previous(key, &state.vault, epoch, before).map_err(damaged)?;
             keys.insert(before.e, KemPrivate::from_seed(&seed)?);
         }
         Ok(Self { keys, newest })
@@ -80,47 +102,65 @@ pub(crate) fn needed_and_given(chain: &Chain, given: &Identity) -> (String, Stri
     (needed.join(" or "), shown(&given.label, &given.id()))
 }
 
-fn open_share(chain: &Chain, custodian: &Identity) -> Result<Secret<32>> {
+/// The custodian's own share of the newest epoch.
+pub(crate) fn open_share(chain: &Chain, custodian: &Identity) -> Result<Secret<32>> {
     let (id, epoch) = (custodian.id(), chain.current());
     let share = epoch.shares.iter().find(|s| s.to == id).ok_or_else(|| wrong_key(chain, custodian))?;
-    share::open_share(&custodian.keys.kem, &chain.vault_id(), epoch, share)
-        .map_err(|e| Error::damaged(format!("{}: the owner's share", chain.state_object()), e))
+    share::open_share(&custodian.keys.kem, &chain.vault_id(), epoch, share).map_err(|e| {
+        Error::damaged(format!("{}: the share of {}", chain.state_object(), chain.shown(&id)), e)
+    })
 }
 
-/// A new epoch's key, before any state names it.
-pub(crate) struct NewEpoch {
-    seed: Secret<32>,
+/// The key of an epoch and a way to share it, before any state names them.
+pub(crate) struct SharedKey {
     kem: KemPublic,
+    points: Vec<sharing::Share>,
 }
 
-impl NewEpoch {
-    pub(crate) fn draw() -> Result<Self> {
-        let seed = Secret::random()?;
+impl SharedKey {
+    /// A new key, shared so that `quorum` of so many custodians give it.
+    pub(crate) fn draw(quorum: u8, custodians: &[Custodian]) -> Result<Self> {
+        Self::of(Secret::random()?, quorum, custodians)
+    }
+
+    /// A key that there is, shared anew.
+    pub(crate) fn of(seed: Secret<32>, quorum: u8, custodians: &[Custodian]) -> Result<Self> {
         let kem = KemPrivate::from_seed(&seed)?.public().clone();
-        Ok(Self { seed, kem })
+        let count = u8::try_from(custodians.len()).map_err(|_| runvault_crypto::Error::Threshold)?;
+        let points = sharing::split(&seed, quorum, count)?;
+        // Shares that do not give the key would cost every run.
+        let first = points.get(..usize::from(quorum)).unwrap_or_default();
+        let last = points.get(points.len() - usize::from(quorum)..).unwrap_or_default();
+        for some in [first, last] {
+            if sharing::combine(quorum, some)?.expose() != seed.expose() {
+                return Err(runvault_crypto::Error::Library.into());
+            }
+        }
+        Ok(Self { kem, points })
     }
 
     pub(crate) fn kem(&self) -> &KemPublic {
         &self.kem
     }
 
-    /// The shares of epoch 1 as the genesis names them; [`NewEpoch::shares`] has the same x.
+    /// The shares of epoch 1 as the genesis names them; [`SharedKey::shares`] has the same.
     pub(crate) fn first_shares(&self, to: &[Custodian]) -> Vec<FirstShare> {
-        let one = |(x, custodian): (u8, &Custodian)| FirstShare {
+        let one = |(point, custodian): (&sharing::Share, &Custodian)| FirstShare {
             to: custodian.id,
-            x,
-            sha256: share::hash(1, x, &self.seed),
+            x: point.x,
+            sha256: share::hash(1, point.x, &point.y),
         };
-        (1..=u8::MAX).zip(to).map(one).collect()
+        self.points.iter().zip(to).map(one).collect()
     }
 
-    /// A share for each custodian, sealed to it for state `n`; their x count from 1.
+    /// A share of epoch `e` for each custodian, sealed to it for state `n`.
     pub(crate) fn shares(&self, vault: &VaultId, n: u64, e: u32, to: &[Custodian]) -> Result<Vec<Share>> {
-        let one = |(x, custodian): (u8, &Custodian)| {
-            let env = share::seal_share(&custodian.kem, vault, n, &custodian.id, &self.seed)?;
-            Ok(Share { to: custodian.id, x, env: Some(env), sha256: share::hash(e, x, &self.seed) })
+        let one = |(point, custodian): (&sharing::Share, &Custodian)| {
+            let env = share::seal_share(&custodian.kem, vault, n, &custodian.id, &point.y)?;
+            let sha256 = share::hash(e, point.x, &point.y);
+            Ok(Share { to: custodian.id, x: point.x, env: Some(env), sha256 })
         };
-        (1..=u8::MAX).zip(to).map(one).collect()
+        self.points.iter().zip(to).map(one).collect()
     }
 
     /// The epoch `e` of state `n`, which takes over from the one that `older` is the key of.

@@ -168,6 +168,78 @@ pub enum Error {
         /// The act.
         what: &'static str,
     },
+    /// A file that is no request, or one whose parts do not fit.
+    #[error("the request: {why}")]
+    BadRequest {
+        /// What does not fit.
+        why: String,
+    },
+    /// A request for another vault.
+    #[error("the request is for vault {bound}; the store is vault {found}")]
+    RequestOfOtherVault {
+        /// The vault that it names.
+        bound: VaultId,
+        /// The vault of the store.
+        found: VaultId,
+    },
+    /// Another request came first.
+    #[error(
+        "the request follows line {line} of the audit log, which is at line {newest} by now: it was overtaken"
+    )]
+    Overtaken {
+        /// The line that it follows.
+        line: u64,
+        /// The newest one.
+        newest: u64,
+    },
+    /// Its time is over.
+    #[error("the request could be executed until {at}")]
+    Expired {
+        /// RFC 3339 in UTC.
+        at: String,
+    },
+    /// It was executed.
+    #[error("the request was executed: it is line {line} of the audit log")]
+    RequestUsed {
+        /// Which.
+        line: u64,
+    },
+    /// There is nothing to go on with.
+    #[error("the request was not executed yet")]
+    RequestNotUsed,
+    /// The key beside the request is of another one.
+    #[error("the executor key is not the one that the request names")]
+    OtherExecutor,
+    /// This custodian's yes to another request still counts.
+    #[error(
+        "this key approved another request on the same line of the audit log, which can be executed until {until}"
+    )]
+    ApprovedAnother {
+        /// RFC 3339 in UTC.
+        until: String,
+    },
+    /// An approval that does not count.
+    #[error("the approval of {custodian} {why}")]
+    BadApproval {
+        /// Label and id.
+        custodian: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// Fewer than the quorum.
+    #[error("{given} of {needed} approvals: too few")]
+    TooFewApprovals {
+        /// That count.
+        given: usize,
+        /// The quorum.
+        needed: usize,
+    },
+    /// A share that is not the one that the newest state names.
+    #[error("the share of {custodian} is a wrong or an older one")]
+    WrongShare {
+        /// Label and id.
+        custodian: String,
+    },
     /// A secret that others can read.
     #[error("{}: mode {mode:04o} lets others read this secret: chmod go-rwx it", .path.display())]
     Permissions {
@@ -190,6 +262,11 @@ pub enum Error {
     /// An unlocked key must not lie in the store.
     #[error("a key without a lock is not kept in the store")]
     UnlockedInStore,
+    /// Where several have to agree nobody's key lies in the store: its passphrase could be guessed at.
+    #[error(
+        "custody/locks holds the owner's key file: where two or more have to agree, nobody's lies in the store"
+    )]
+    LockInStore,
     /// The one who was asked gave no passphrase.
     #[error("no passphrase: {0}")]
     NoPassphrase(String),

@@ -14,8 +14,9 @@ use runvault_store::backend::Dir;
 use runvault_store::replace::{create, replace};
 
 use crate::chain::Chain;
-use crate::epochs::{EpochKeys, NewEpoch};
+use crate::epochs::{EpochKeys, SharedKey};
 use crate::identity::Identity;
+use crate::key_files::KeyFile;
 use crate::kinds::NewLock;
 use crate::layout::{
     self, AUDIT_LOG, CUSTODY, DIR_MODE, GENESIS, INIT_MARKER, LOCKS, PUBLIC_MODE, RETIRED, RUNS, VAULT_JSON,
@@ -90,13 +91,20 @@ impl NewVault {
     /// # Errors
     /// No random bytes; a label that is empty, too long or has control characters.
     pub fn prepare(owner: &Identity) -> Result<Self> {
-        let custodians = vec![Custodian::new(&owner.label, &owner.public())];
-        let epoch = NewEpoch::draw()?;
+        Self::of_custodians(vec![Custodian::new(&owner.label, &owner.public())], 1)
+    }
+
+    /// A vault of several custodians, of whom an operation needs `quorum`.
+    ///
+    /// # Errors
+    /// No random bytes; a quorum that cannot be reached, a custodian twice.
+    pub fn of_custodians(custodians: Vec<Custodian>, quorum: u8) -> Result<Self> {
+        let epoch = SharedKey::draw(quorum, &custodians)?;
         let mut salt = Salt([0; 16]);
         random::fill(&mut salt.0)?;
         let kem = epoch.kem().clone();
         let shares = epoch.first_shares(&custodians);
-        let genesis = Genesis::new(1, custodians.clone(), kem, shares, clock::now(), salt);
+        let genesis = Genesis::new(quorum, custodians.clone(), kem, shares, clock::now(), salt);
         let text = genesis.to_text()?;
         let vault = vault_id(text.as_bytes());
         let mut state = State::zero(&genesis, vault);
@@ -117,21 +125,35 @@ impl NewVault {
     /// # Errors
     /// [`Error::NotEmpty`], [`Error::KilledInit`], [`Error::UnlockedInStore`]; the store's.
     pub fn write(self, root: &Arc<dyn Dir>, owner: &Identity, lock_in_store: Option<&NewLock>) -> Result<()> {
-        match inspect(root)? {
-            Found::Empty => {}
-            Found::KilledInit => return Err(Error::KilledInit { left: leftovers(root) }),
-            Found::Vault => return Err(Error::NotEmpty(vec![VAULT_JSON.to_owned()])),
-            Found::NotEmpty(names) => return Err(Error::NotEmpty(names)),
-        }
+        refuse_unless_empty(root)?;
         // Locked before anything is written: it takes the longest and may be refused.
         let key_file = lock_in_store.map(|new| key_files::lock(owner, new, Some(self.vault))).transpose()?;
         if key_file.as_ref().is_some_and(|file| !file.has_passphrase()) {
             return Err(Error::UnlockedInStore);
         }
+        // Seen to open before it is called a vault.
+        self.put(root, key_file.as_ref(), |chain| EpochKeys::open(chain, owner).map(drop))
+    }
+
+    /// Writes one whose custodians keep their key files to themselves: nothing of them is in the store.
+    ///
+    /// # Errors
+    /// [`Error::NotEmpty`], [`Error::KilledInit`]; the store's.
+    pub fn write_shared(self, root: &Arc<dyn Dir>) -> Result<()> {
+        refuse_unless_empty(root)?;
+        self.put(root, None, |_| Ok(()))
+    }
+
+    fn put(
+        self,
+        root: &Arc<dyn Dir>,
+        key_file: Option<&KeyFile>,
+        opens: impl FnOnce(&Chain) -> Result<()>,
+    ) -> Result<()> {
         write_new(root, INIT_MARKER, INIT_MARKER, b"runvault/1 init\n")?;
         self.write_custody(root)?;
         if let Some(file) = key_file {
-            locks::write(root, &file)?;
+            locks::write(root, file)?;
         }
         for (name, object) in [(RUNS, RUNS), (RETIRED, RETIRED)] {
             layout::ensure_dir(root, name, DIR_MODE, object)?;
@@ -139,8 +161,7 @@ impl NewVault {
         let vault_json = vault_file::to_bytes(&self.vault)?;
         replace(&**root, VAULT_JSON.as_bytes(), &vault_json, PUBLIC_MODE)
             .map_err(|e| Error::io("write", VAULT_JSON, e))?;
-        // Seen to open before it is called a vault.
-        EpochKeys::open(&Chain::load(root)?, owner)?;
+        opens(&Chain::load(root)?)?;
         root.unlink(INIT_MARKER.as_bytes()).map_err(|e| Error::io("remove", INIT_MARKER, e))?;
         root.sync().map_err(|e| Error::io("sync", ".", e))
     }
@@ -152,6 +173,15 @@ impl NewVault {
         write_new(&custody, GENESIS, "custody/genesis", self.genesis.as_bytes())?;
         write_new(&custody, &layout::state_name(0), "custody/state-0", state_0.as_bytes())?;
         write_new(&custody, AUDIT_LOG, "custody/audit.log", b"")
+    }
+}
+
+fn refuse_unless_empty(root: &Arc<dyn Dir>) -> Result<()> {
+    match inspect(root)? {
+        Found::Empty => Ok(()),
+        Found::KilledInit => Err(Error::KilledInit { left: leftovers(root) }),
+        Found::Vault => Err(Error::NotEmpty(vec![VAULT_JSON.to_owned()])),
+        Found::NotEmpty(names) => Err(Error::NotEmpty(names)),
     }
 }
 
@@ -261,13 +291,13 @@ mod tests {
             put(&root, VAULT_JSON, text.as_bytes());
             Chain::load(&root).unwrap_err()
         };
-        let newer = with(&good.replace("\"version\":2", "\"version\":3"));
-        assert!(matches!(newer, Error::UnknownVersion { version: 3, .. }), "{newer}");
+        let newer = with(&good.replace("\"version\":3", "\"version\":4"));
+        assert!(matches!(newer, Error::UnknownVersion { version: 4, .. }), "{newer}");
         let other = with(&good.replace("\"runvault\"", "\"other\""));
         assert!(matches!(other, Error::NotAVault { .. }), "{other}");
         let (_, _, another) = vault();
         let swapped =
-            with(&format!("{{\"magic\":\"runvault\",\"version\":2,\"vault\":\"{}\"}}\n", another.vault_id()));
+            with(&format!("{{\"magic\":\"runvault\",\"version\":3,\"vault\":\"{}\"}}\n", another.vault_id()));
         assert!(matches!(swapped, Error::Damaged { object, .. } if object == VAULT_JSON));
     }
 }

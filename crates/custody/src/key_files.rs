@@ -7,6 +7,7 @@ use std::path::Path;
 
 use runvault_crypto::passphrase::Params;
 use runvault_format::ids::{IdentityId, VaultId};
+use runvault_format::kept::Kept;
 use runvault_format::key_file::{self, Lock};
 use zeroize::Zeroizing;
 
@@ -83,6 +84,19 @@ impl KeyFile {
     /// The format's.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         Ok(self.0.to_bytes()?)
+    }
+
+    /// What a custodian keeps beside the key.
+    pub fn kept(&self) -> Option<&Kept> {
+        self.0.kept()
+    }
+
+    /// The same file with this beside the key.
+    ///
+    /// # Errors
+    /// The format's; keys of another identity.
+    pub fn keeping(&self, kept: Kept, identity: &Identity) -> Result<Self> {
+        Ok(Self(self.0.clone().keeping(kept, &identity.keys)?))
     }
 
     /// Label and id, as messages name a key.

@@ -9,6 +9,8 @@ pub mod chains;
 pub mod checked;
 mod claim;
 pub mod clock;
+mod commit;
+pub mod confirm;
 pub mod enroll;
 mod epochs;
 pub mod error;
@@ -28,6 +30,7 @@ pub mod locks;
 mod next_state;
 pub mod pins;
 pub mod public_file;
+pub mod quorum;
 #[cfg(test)]
 mod races;
 pub mod relock;

@@ -109,6 +109,33 @@ pub fn passwd(root: &Arc<dyn Dir>, owner: &Identity, seen: &Seen, new: &NewLock)
     Ok(broken.iter().map(ToString::to_string).collect())
 }
 
+/// Takes the owner's key file out of the store: whoever wants it has a copy by now. Nothing if there is none.
+///
+/// # Errors
+/// The store's.
+pub fn remove(root: &Arc<dyn Dir>) -> Result<()> {
+    let locks = locks_dir(root)?;
+    for copy in COPIES {
+        match locks.unlink(copy.as_bytes()) {
+            Err(e) if e.raw_os_error() != Some(libc::ENOENT) => {
+                return Err(Error::io("remove", object(copy), e));
+            }
+            _ => {}
+        }
+    }
+    locks.sync().map_err(|e| Error::io("sync", "custody/locks", e))
+}
+
+/// Whether the store holds a key file.
+///
+/// # Errors
+/// The store's.
+pub fn are_there(root: &Arc<dyn Dir>) -> Result<bool> {
+    let locks = locks_dir(root)?;
+    let there = |copy: &str| layout::exists(&locks, copy, &object(copy));
+    COPIES.iter().try_fold(false, |found, copy| Ok(found || there(copy)?))
+}
+
 /// Puts `file` in the place of what was `seen`, unless another was there meanwhile.
 pub(crate) fn put_after(root: &Arc<dyn Dir>, seen: &Seen, file: &KeyFile) -> Result<()> {
     let locked = lock_one(root)?;

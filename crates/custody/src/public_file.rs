@@ -20,7 +20,7 @@ pub(crate) fn of(identity: &Identity, label: Option<&str>) -> PublicKey {
 ///
 /// # Errors
 /// [`Error::KeyFileExists`], [`Error::Io`].
-pub(crate) fn write_new(path: &Path, identity: &Identity, label: Option<&str>) -> Result<()> {
+pub fn write_new(path: &Path, identity: &Identity, label: Option<&str>) -> Result<()> {
     let bytes = of(identity, label).to_note(&identity.keys)?;
     let io = |e| Error::io("write", path.display().to_string(), e);
     let mut file = match OpenOptions::new().write(true).create_new(true).open(path) {
@@ -36,16 +36,24 @@ pub(crate) fn write_new(path: &Path, identity: &Identity, label: Option<&str>) -
 /// [`Error::BadFile`] with what is wrong with it; [`Error::Io`].
 pub fn read(path: &Path, vault: VaultId) -> Result<PublicKey> {
     let bad = |why: String| Error::BadFile { path: path.to_owned(), why };
-    // Nothing in it is secret.
-    let bytes = read_secret(path, LEN_MAX, true)?;
-    let public =
-        PublicKey::parse(&bytes).map_err(|e| bad(format!("not a public key file, or a damaged one: {e}")))?;
+    let public = read_any(path)?;
     match public.vault {
         Some(other) if other != vault => {
             Err(bad(format!("it is for vault {other}; the store is vault {vault}")))
         }
         _ => Ok(public),
     }
+}
+
+/// The same, before there is a vault.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_any(path: &Path) -> Result<PublicKey> {
+    // Nothing in it is secret.
+    let bytes = read_secret(path, LEN_MAX, true)?;
+    let why = |e| format!("not a public key file, or a damaged one: {e}");
+    PublicKey::parse(&bytes).map_err(|e| Error::BadFile { path: path.to_owned(), why: why(e) })
 }
 
 #[cfg(test)]

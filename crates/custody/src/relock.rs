@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
 
-use crate::key_files::{self, KeyFile};
+use crate::identity::Identity;
+use crate::key_files::{self, KeyFile, NewLock};
 use crate::{Error, Result};
 
 /// A key file as it was before its lock was opened: what a new lock goes on from.
@@ -29,6 +30,23 @@ impl Seen {
         let path = std::fs::canonicalize(path).map_err(io("find", path))?;
         refuse_other_names(&path)?;
         Ok(Self { path, file })
+    }
+
+    /// The file as it was read.
+    pub fn file(&self) -> &KeyFile {
+        &self.file
+    }
+
+    /// Puts the identity under another lock, with what its file keeps beside the key.
+    ///
+    /// # Errors
+    /// As [`key_files::lock`] and [`Seen::replace`].
+    pub fn relock(&self, identity: &Identity, new: &NewLock) -> Result<()> {
+        let file = key_files::lock(identity, new, identity.vault)?;
+        match self.file.kept() {
+            Some(kept) => self.replace(&file.keeping(kept.clone(), identity)?),
+            None => self.replace(&file),
+        }
     }
 
     /// Puts `new` in its place: a crash leaves one of the two, whole. Of two at once one fails, where the file system
@@ -98,8 +116,6 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::identity::Identity;
-    use crate::key_files::NewLock;
 
     struct Folder {
         place: tempfile::TempDir,

@@ -8,7 +8,7 @@
 //! a person who asks for a new key from getting it. So [`rotate`] always makes one, and [`resume`] is
 //! asked for by name.
 
-mod run;
+pub(crate) mod run;
 #[cfg(test)]
 mod tests;
 
@@ -23,7 +23,7 @@ use runvault_store::backend::Dir;
 use self::run::Outcome;
 use crate::authority::{Acting, check_bound};
 use crate::chain::Chain;
-use crate::epochs::{EpochKeys, NewEpoch};
+use crate::epochs::EpochKeys;
 use crate::execute::{Act, execute};
 use crate::identity::Identity;
 use crate::{Error, Result, next_state};
@@ -88,24 +88,21 @@ pub fn resume(
 /// The state and the line; from then on new runs are sealed to the new epoch.
 fn new_epoch(root: &Arc<dyn Dir>, chain: &Chain, owner: &Identity) -> Result<Chain> {
     let keys = EpochKeys::open(chain, owner)?;
-    let new = NewEpoch::draw()?;
     let before = chain.epoch();
     execute(root, chain, owner, |chain| {
         // Another rotation came first: whether one more is wanted is for a person to say.
         if chain.epoch() != before {
             return Err(Error::ChangedMeanwhile);
         }
-        Ok(Some(Act {
-            op: Operation::Rotate { epoch: before.saturating_add(1) },
-            reason: "a new vault key",
-            share: Some(keys.newest_seed()),
-            state: next_state::with_epoch(chain, &new, keys.newest_seed())?,
-        }))
+        let op = Operation::Rotate { epoch: before.saturating_add(1) };
+        let (key, reason) = (Some(keys.newest_seed()), "a new vault key");
+        let state = next_state::of(chain.state(), &op, None, key)?;
+        Ok(Some(Act { op, reason, share: key, state }))
     })
 }
 
 /// Every run gets its envelope, also those that a live mount adds meanwhile.
-fn seal_runs(
+pub(crate) fn seal_runs(
     root: &Arc<dyn Dir>,
     acting: &Acting,
     summary: &mut RotateSummary,
@@ -170,7 +167,7 @@ fn pass(
     })
 }
 
-fn count(summary: &mut RotateSummary, run: RunId, outcome: Outcome) {
+pub(crate) fn count(summary: &mut RotateSummary, run: RunId, outcome: Outcome) {
     match outcome {
         Outcome::Rotated => summary.rotated += 1,
         Outcome::Already => summary.already += 1,

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::custody_state::State;
 use crate::ids::{Digest, IdentityId};
 use crate::json;
-use crate::request::{Approval, Head, Operation, Request};
+use crate::request::{Approval, Head, Request};
 use crate::retired::Retired;
 use crate::{Error, Result, labels};
 
@@ -194,39 +194,7 @@ impl Line {
         demand(e.result.state == Some(after.hash()?), "hash of the state")?;
         demand(e.request.state == Some(after.outline()), "state of the request")?;
         before.check_epochs(after)?;
-        self.verify_operation(before, after)
-    }
-
-    /// The operation's name must say what changes between the outlines.
-    fn verify_operation(&self, before: &State, after: &State) -> Result<()> {
-        let (mut expected, found) = (before.outline(), after.outline());
-        expected.n = found.n;
-        match &self.executed.request.op {
-            Operation::EnrolGateway { gateway } => {
-                let new = found.gateways.iter().find(|g| g.id == *gateway && g.until.is_none());
-                demand(before.gateway(gateway).is_none(), "enrolled before")?;
-                expected.gateways.extend(new.cloned());
-                demand(new.is_some() && before.current()?.made == after.current()?.made, "enrolment")?;
-            }
-            Operation::RevokeGateway { gateway } => {
-                let old = before.gateway(gateway).ok_or(Error::Chain("not enrolled"))?;
-                demand(old.until.is_none(), "ended before")?;
-                let until = after.gateway(gateway).and_then(|g| g.until.clone());
-                let ends = expected.gateways.iter_mut().filter(|g| g.id == *gateway);
-                ends.for_each(|g| g.until.clone_from(&until));
-                demand(until.is_some() && before.current()?.made == after.current()?.made, "revocation")?;
-            }
-            Operation::AdmitGateway { gateway, .. } => {
-                let known = before.gateway(gateway).ok_or(Error::Chain("not enrolled"))?;
-                demand(known.until.is_none(), "ended before")?;
-                demand(before.current()?.made == after.current()?.made, "admission")?;
-            }
-            Operation::Rotate { epoch } => {
-                demand(before.current()?.e.checked_add(1) == Some(*epoch), "number of the epoch")?;
-                expected.epoch = *epoch;
-            }
-        }
-        demand(expected == found, "the operation changes something else")
+        e.request.op.verify(before, after)
     }
 }
 

@@ -91,6 +91,9 @@ pub struct ReaderEntry {
     /// For people.
     #[serde(with = "json::label")]
     pub label: String,
+    /// Ed25519: with the other key it makes the id.
+    #[serde(with = "json::sign")]
+    pub sign: VerifyingKey,
     /// X-Wing.
     #[serde(with = "json::kem")]
     pub kem: KemPublic,
@@ -99,6 +102,13 @@ pub struct ReaderEntry {
     /// When honest mounts stop, RFC 3339 in UTC.
     #[serde(with = "json::maybe_time")]
     pub expires: Option<String>,
+}
+
+impl ReaderEntry {
+    /// Both keys.
+    pub fn public(&self) -> IdentityPublic {
+        IdentityPublic { sign: self.sign, kem: self.kem.clone() }
+    }
 }
 
 /// Whether new runs are sealed to an epoch.
@@ -262,15 +272,27 @@ impl State {
         self.custodians.iter().find(|c| c.id == *id)
     }
 
-    /// What a request can know of the state: all but the epochs' keys and shares.
+    /// A reader.
+    pub fn reader(&self, id: &IdentityId) -> Option<&ReaderEntry> {
+        self.readers.iter().find(|r| r.id == *id)
+    }
+
+    /// What a request can know of the state: who there is, without the epochs' keys and shares.
     pub fn outline(&self) -> Outline {
+        let custodian = |c: &Custodian| NamedCustodian { id: c.id, label: c.label.clone() };
+        let reader = |r: &ReaderEntry| NamedReader {
+            id: r.id,
+            label: r.label.clone(),
+            standing: r.standing,
+            expires: r.expires.clone(),
+        };
         Outline {
             n: self.n,
             quorum: self.quorum,
-            custodians: self.custodians.clone(),
+            custodians: self.custodians.iter().map(custodian).collect(),
             epoch: self.epochs.last().map_or(0, |e| e.e),
             gateways: self.gateways.clone(),
-            readers: self.readers.clone(),
+            readers: self.readers.iter().map(reader).collect(),
         }
     }
 
@@ -308,6 +330,9 @@ impl State {
             return Err(Error::State("a gateway's end that names no run or seal"));
         }
         distinct(self.readers.iter().map(|r| r.id)).map_err(|()| Error::State("two readers of one id"))?;
+        if !self.readers.iter().all(|r| r.public().id() == r.id) {
+            return Err(Error::State("a reader's id is not that of the keys"));
+        }
         let current = self.current()?;
         check_shares(&self.custodians, current.shares.iter().map(|s| (s.to, s.x)))?;
         for (i, epoch) in self.epochs.iter().enumerate() {
@@ -334,7 +359,8 @@ impl State {
     }
 }
 
-/// What a request says of the next state.
+/// What a request says of the next state. An id is the hash of both keys, so the keys need not be there: with
+/// them a line of the audit log would grow by 1.6 KiB for each person.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Outline {
@@ -343,14 +369,41 @@ pub struct Outline {
     pub n: u64,
     /// As in [`State`].
     pub quorum: u8,
-    /// As in [`State`].
-    pub custodians: Vec<Custodian>,
+    /// In the order of [`State`].
+    pub custodians: Vec<NamedCustodian>,
     /// Number of the current epoch.
     pub epoch: u32,
     /// As in [`State`].
     pub gateways: Vec<GatewayEntry>,
-    /// As in [`State`].
-    pub readers: Vec<ReaderEntry>,
+    /// In the order of [`State`].
+    pub readers: Vec<NamedReader>,
+}
+
+/// A custodian without its keys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NamedCustodian {
+    /// The hash of both keys.
+    pub id: IdentityId,
+    /// For people.
+    #[serde(with = "json::label")]
+    pub label: String,
+}
+
+/// A reader without its keys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NamedReader {
+    /// The hash of both keys.
+    pub id: IdentityId,
+    /// For people.
+    #[serde(with = "json::label")]
+    pub label: String,
+    /// Every new run is sealed to it.
+    pub standing: bool,
+    /// When honest mounts stop, RFC 3339 in UTC.
+    #[serde(with = "json::maybe_time")]
+    pub expires: Option<String>,
 }
 
 /// A quorum that can be reached, distinct custodians, ids that are their keys' hashes.

@@ -2,7 +2,7 @@
 //!
 //! `runvault/1 key`, then one line of JSON: `{id, label, sign, kem, vault?, lock, sealed}`. `sealed` is
 //! nonce 12 | ciphertext 32 | tag 16 under the lock key; its associated data is the same two lines
-//! without `lock` and `sealed`.
+//! without `lock` and `sealed`. A custodian's has a note of kind `kept` behind them.
 
 use runvault_crypto::aead::Engine;
 use runvault_crypto::passphrase::{self, Params};
@@ -10,10 +10,11 @@ use runvault_crypto::secrets::Secret;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{IdentityId, Salt, VaultId};
-use crate::json;
+use crate::kept::Kept;
 use crate::keys::{IdentityKeys, IdentityPublic};
+use crate::note::{self, Note};
 use crate::reader::Reader;
-use crate::{Error, Result};
+use crate::{Error, Result, json};
 
 const KIND: &str = "key";
 const SEALED: usize = 12 + 32 + 16;
@@ -73,6 +74,16 @@ pub struct KeyFile {
     /// What opens it.
     pub lock: Lock,
     sealed: Vec<u8>,
+    /// What a custodian keeps beside the key.
+    kept: Option<Kept>,
+    /// The note of it, as it was signed.
+    note: Vec<u8>,
+}
+
+fn parse_kept(note: &str, public: &IdentityPublic) -> Result<Kept> {
+    let note = Note::parse(note.as_bytes())?;
+    let text = note.verify(&public.id(), &public.sign)?;
+    Kept::parse_text(&text)
 }
 
 /// Without a lock the sealed bytes are as good as the key: they do not print.
@@ -142,7 +153,8 @@ impl KeyFile {
         lock_key: &Secret<32>,
     ) -> Result<Self> {
         let public = IdentityKeys::from_seed(seed)?.public();
-        let mut file = Self { label: label.into(), public, vault, lock, sealed: Vec::new() };
+        let (label, sealed, note) = (label.into(), Vec::new(), Vec::new());
+        let mut file = Self { label, public, vault, lock, sealed, kept: None, note };
         let mut sealed = [0; 32];
         let key = Engine::Portable.key(lock_key);
         let (nonce, tag) = key.seal(file.associated()?.as_bytes(), seed.expose(), &mut sealed)?;
@@ -180,7 +192,25 @@ impl KeyFile {
             lock: self.lock.clone(),
             sealed: self.sealed.clone(),
         };
-        json::to_text(KIND, &fields).map(String::into_bytes)
+        Ok([json::to_text(KIND, &fields)?.as_bytes(), &self.note].concat())
+    }
+
+    /// What a custodian keeps beside the key.
+    pub fn kept(&self) -> Option<&Kept> {
+        self.kept.as_ref()
+    }
+
+    /// The same file with this beside the key, signed by it.
+    ///
+    /// # Errors
+    /// Those of [`Kept::to_text`], [`Error::OtherKey`] for keys of another file.
+    pub fn keeping(mut self, kept: Kept, keys: &IdentityKeys) -> Result<Self> {
+        if keys.public() != self.public {
+            return Err(Error::OtherKey);
+        }
+        self.note = note::sign(&kept.to_text()?, &self.public.id(), &keys.sign);
+        self.kept = Some(kept);
+        Ok(self)
     }
 
     /// Parses a key file.
@@ -188,12 +218,15 @@ impl KeyFile {
     /// # Errors
     /// Those of a text of two lines; [`Error::Lock`] for a kind that is not known;
     /// [`Error::OtherKey`] for an id that is not that of the keys; [`Error::Truncated`],
-    /// [`Error::Trailing`] for `sealed`.
+    /// [`Error::Trailing`] for `sealed`; those of a note that is not signed by the key.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         if bytes.len() > LEN_MAX {
             return Err(Error::TooLong);
         }
-        let line = json::line_of(KIND, json::utf8(bytes)?)?;
+        let text = json::utf8(bytes)?;
+        let end = text.match_indices('\n').nth(1).map_or(text.len(), |(at, _)| at + 1);
+        let (own, note) = text.split_at(end);
+        let line = json::line_of(KIND, own)?;
         let known: Known = json::parse_loose(line)?;
         if !matches!(known.lock.kind.as_str(), "none" | "argon2id") {
             return Err(Error::Lock(json::shown(&known.lock.kind)));
@@ -208,7 +241,9 @@ impl KeyFile {
         if public.id() != f.id {
             return Err(Error::OtherKey);
         }
-        Ok(Self { label: f.label, public, vault: f.vault, lock: f.lock, sealed: f.sealed })
+        let kept = if note.is_empty() { None } else { Some(parse_kept(note, &public)?) };
+        let note = note.as_bytes().to_vec();
+        Ok(Self { label: f.label, public, vault: f.vault, lock: f.lock, sealed: f.sealed, kept, note })
     }
 
     fn associated(&self) -> Result<String> {

@@ -3,8 +3,10 @@
 //! No I/O, no clock, no randomness but what is passed in. Everything that is parsed is taken for
 //! hostile: bounded before it is allocated, refused by name, never a panic.
 
+pub mod approval_file;
 pub mod audit_entry;
 pub mod chunk;
+pub mod confirmation;
 pub mod continuations;
 pub mod custody_state;
 pub mod descriptor;
@@ -17,6 +19,7 @@ pub mod ids;
 pub mod info;
 mod json;
 pub mod kek;
+pub mod kept;
 pub mod key_file;
 pub mod keys;
 pub mod labels;
@@ -25,6 +28,7 @@ pub mod manifest;
 pub mod manifest_record;
 pub mod name;
 pub mod note;
+pub mod operation;
 pub mod pins;
 pub mod public_key;
 pub mod read_back;

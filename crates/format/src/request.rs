@@ -6,10 +6,11 @@ use runvault_crypto::signature::{SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
 
 use crate::custody_state::{Custodian, Outline};
-use crate::ids::{Digest, IdentityId, RunId, Salt, VaultId};
+use crate::ids::{Digest, IdentityId, Salt, VaultId};
 use crate::json;
 use crate::keys::IdentityPublic;
 use crate::note::text_hash;
+pub use crate::operation::{KeyChange, Operation};
 use crate::{Error, Result, labels};
 
 const KIND: &str = "request";
@@ -29,41 +30,6 @@ impl Head {
     /// Before the first line.
     pub fn start(vault: &VaultId) -> Self {
         Self { n: 0, hash: Digest(vault.0) }
-    }
-}
-
-/// What is to be done. The next state says the same in full; this names it for people.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Operation {
-    /// One more gateway.
-    EnrolGateway {
-        /// Its id.
-        gateway: IdentityId,
-    },
-    /// The end of a gateway's chains.
-    RevokeGateway {
-        /// Its id.
-        gateway: IdentityId,
-    },
-    /// A gateway may do what only the one that made a run may: add to it once it is sealed, and seal it.
-    AdmitGateway {
-        /// Its id.
-        gateway: IdentityId,
-        /// The run; null: it may add to every run, and seal none.
-        run: Option<RunId>,
-    },
-    /// A new vault key.
-    Rotate {
-        /// Number of the new epoch.
-        epoch: u32,
-    },
-}
-
-impl Operation {
-    /// Whether custodians give their shares to the executor.
-    pub fn releases_share(&self) -> bool {
-        matches!(self, Operation::Rotate { .. })
     }
 }
 

@@ -8,7 +8,7 @@ use crate::{Error, Result};
 
 const MAGIC: &str = "runvault";
 /// The draft that this program writes and reads.
-pub const VERSION: u64 = 2;
+pub const VERSION: u64 = 3;
 /// The file is never longer.
 pub const LEN_MAX: usize = 4096;
 
@@ -65,16 +65,16 @@ mod tests {
     #[test]
     fn refusals_by_name() {
         let hex = "07".repeat(32);
-        let good = format!("{{\"magic\":\"runvault\",\"version\":2,\"vault\":\"{hex}\"}}\n");
+        let good = format!("{{\"magic\":\"runvault\",\"version\":3,\"vault\":\"{hex}\"}}\n");
         assert_eq!(to_bytes(&VaultId([7; 32])).unwrap(), good.as_bytes());
         assert_eq!(parse(good.as_bytes()), Ok(VaultId([7; 32])));
         let with = |from: &str, to: &str| parse(good.replace(from, to).as_bytes()).unwrap_err();
         assert_eq!(with("\"runvault\"", "\"other\""), Error::Magic);
-        assert_eq!(with("2,", "3,\"more\":true,"), Error::Version(3));
-        assert_eq!(with("2,", "1,"), Error::Version(1));
-        assert_eq!(with("2,", " 2,"), Error::NotCanonical("JSON"));
+        assert_eq!(with("3,", "4,\"more\":true,"), Error::Version(4));
+        assert_eq!(with("3,", "2,"), Error::Version(2));
+        assert_eq!(with("3,", " 3,"), Error::NotCanonical("JSON"));
         assert_eq!(with("}\n", "}"), Error::Truncated);
-        assert!(matches!(with("2,", "2,\"more\":true,"), Error::Json(_)));
+        assert!(matches!(with("3,", "3,\"more\":true,"), Error::Json(_)));
         assert_eq!(parse(&[b' '; LEN_MAX + 1]), Err(Error::TooLong));
     }
 

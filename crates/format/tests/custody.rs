@@ -154,7 +154,7 @@ fn states_that_do_not_follow() {
         refused(|s| s.gateways.insert(0, gateway_entry(7))),
         Error::Chain("the operation changes something else")
     );
-    assert_eq!(refused(|s| s.epochs[0].made = 1), Error::Chain("enrolment"));
+    assert_eq!(refused(|s| s.epochs[0].made = 1), Error::Chain("the vault key"));
     let (_, vault) = genesis();
     let one = enrolled(&state_0(), GATEWAY);
     let mut again = one.clone();
@@ -292,7 +292,7 @@ proptest! {
             });
             let keys = identity(100 + i as u8).public();
             state.readers.push(runvault_format::custody_state::ReaderEntry {
-                id: keys.id(), label, kem: keys.kem, standing, expires: at.map(runvault_format::time::text),
+                id: keys.id(), label, sign: keys.sign, kem: keys.kem, standing, expires: at.map(runvault_format::time::text),
             });
             state.gateways.push(gateway);
         }

@@ -321,6 +321,18 @@ pub fn put_envelope(root: &Arc<dyn Dir>, run: &RunId, envelope: &EnvelopeFile) -
     })
 }
 
+/// Whether an envelope of that name lies there; whether it opens is another question.
+///
+/// # Errors
+/// The store's.
+pub fn has_envelope(root: &Arc<dyn Dir>, run: &RunId, name: &str) -> Result<bool> {
+    match keys_dir(root, run)?.stat(name.as_bytes()) {
+        Ok(_) => Ok(true),
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(e) => Err(Error::store("stat", format!("runs/{run}/keys/{name}"), e)),
+    }
+}
+
 /// Removes an envelope, durably. Nothing if there is none.
 ///
 /// # Errors

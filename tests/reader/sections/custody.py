@@ -49,11 +49,11 @@ def share_hash(epoch, x, y):
 
 UNTIL = table(seq=INT, hash=or_null(HEX32), seals=INT, seals_hash=or_null(HEX32))
 GATEWAYS = many(table(id=HEX16, label=LABEL, sign=SIGN, until=or_null(UNTIL)))
-READERS = many(table(id=HEX16, label=LABEL, kem=KEM, standing=boolean, expires=or_null(time)))
+READER = table(id=HEX16, label=LABEL, sign=SIGN, kem=KEM, standing=boolean, expires=or_null(time))
 EPOCH = table(e=U32, since=INT, kem=KEM, status=word("current", "kept"), made=INT,
               shares=many(table(to=HEX16, x=U8, env=or_null(b64), sha256=HEX32)), previous=or_null(b64))
 STATE = table(n=INT, vault=HEX32, quorum=U8, custodians=many(CUSTODIAN), epochs=many(EPOCH), gateways=GATEWAYS,
-              readers=READERS)
+              readers=many(READER))
 
 
 def check_state(state):
@@ -72,6 +72,8 @@ def check_state(state):
         demand(all(s["env"] is not None for s in epoch["shares"]) or state["n"] == 0, "state", "no envelope")
     for people in ("gateways", "readers"):
         demand(distinct(p["id"] for p in state[people]), "state", f"one of the {people} twice")
+    for reader in state["readers"]:
+        demand(id_of(un64(reader["sign"]), un64(reader["kem"])) == reader["id"], "state", "a reader's id")
     for end in (g["until"] for g in state["gateways"] if g["until"] is not None):
         whole = (end["seq"] == 0) == (end["hash"] is None) and (end["seals"] == 0) == (end["seals_hash"] is None)
         demand(whole, "state", "a gateway's end that names no run or seal")
@@ -99,11 +101,17 @@ def take_envelopes(zero, data):
 
 # 7.3 Requests and approvals
 
-OUTLINE = table(n=INT, quorum=U8, custodians=many(CUSTODIAN), epoch=U32, gateways=GATEWAYS, readers=READERS)
+OUTLINE = table(n=INT, quorum=U8, custodians=many(table(id=HEX16, label=LABEL)), epoch=U32, gateways=GATEWAYS,
+                readers=many(table(id=HEX16, label=LABEL, standing=boolean, expires=or_null(time))))
 OPERATION = one_of(
     **{"enrol-gateway": table(gateway=HEX16), "revoke-gateway": table(gateway=HEX16),
-       "admit-gateway": table(gateway=HEX16, run=or_null(HEX16)), "rotate": table(epoch=U32)}
+       "admit-gateway": table(gateway=HEX16, run=or_null(HEX16)), "rotate": table(epoch=U32),
+       "add-custodian": table(custodian=CUSTODIAN), "remove-custodian": table(custodian=HEX16),
+       "change-quorum": table(quorum=U8), "add-reader": table(reader=READER), "remove-reader": table(reader=HEX16),
+       "grant": table(reader=HEX16, runs=many(HEX16)), "revoke": table(reader=HEX16, runs=many(HEX16))}
 )
+NEW_KEY, NEW_SHARES = {"rotate", "remove-custodian", "change-quorum"}, {"add-custodian"}
+RELEASES = NEW_KEY | NEW_SHARES | {"grant"}
 REQUEST = table(vault=HEX32, head=table(n=INT, hash=HEX32), op=OPERATION, reason=clean_text(0, 1024),
                 releases_share=boolean, executor=table(kem=KEM, sign=SIGN), created=time, expires=time,
                 nonce=HEX16, state=or_null(OUTLINE))
@@ -111,9 +119,10 @@ APPROVAL = table(custodian=HEX16, env_sha256=or_null(HEX32), sig=b64_key(lambda 
 
 
 def outline(state):
-    fields = {"n": state["n"], "quorum": state["quorum"], "custodians": state["custodians"],
-              "epoch": state["epochs"][-1]["e"], "gateways": state["gateways"], "readers": state["readers"]}
-    return fields
+    return {"n": state["n"], "quorum": state["quorum"],
+            "custodians": [{"id": c["id"], "label": c["label"]} for c in state["custodians"]],
+            "epoch": state["epochs"][-1]["e"], "gateways": state["gateways"],
+            "readers": [{name: r[name] for name in ("id", "label", "standing", "expires")} for r in state["readers"]]}
 
 
 # 7.4 The audit log
@@ -157,7 +166,7 @@ def verify_line(line, head, before, after):
 
 def verify_approvals(line, before, chain):
     request, custodians = line["request"], {c["id"]: c for c in before["custodians"]}
-    releases = "rotate" in request["op"]
+    releases = next(iter(request["op"])) in RELEASES
     chain(request["releases_share"] == releases, "release of shares")
     request_hash = sha256(text("request", request))
     for approval in line["approvals"]:
@@ -187,39 +196,92 @@ def verify_epochs(before, state, chain):
 
 
 def verify_operation(operation, before, state, chain):
-    expected = {**outline(before), "n": state["n"]}
-    if "rotate" in operation:
-        chain(operation["rotate"]["epoch"] == expected["epoch"] + 1, "number of the epoch")
-        chain(outline(state) == {**expected, "epoch": expected["epoch"] + 1}, "the operation changes something else")
-        return
-    if "revoke-gateway" in operation:
-        verify_revocation(operation["revoke-gateway"]["gateway"], before, state, chain)
-        return
-    if "admit-gateway" in operation:
-        known = next((g for g in before["gateways"] if g["id"] == operation["admit-gateway"]["gateway"]), None)
-        chain(known is not None, "not enrolled")
-        chain(known["until"] is None, "ended before")
-        chain(state["epochs"][-1]["made"] == before["epochs"][-1]["made"], "admission")
-        chain(outline(state) == expected, "the operation changes something else")
-        return
-    gateway, gateways = operation["enrol-gateway"]["gateway"], state["gateways"]
-    chain(gateway not in [g["id"] for g in before["gateways"]], "enrolled before")
-    chain(gateways and gateways[-1]["id"] == gateway and gateways[-1]["until"] is None, "enrolment")
-    chain(state["epochs"][-1]["made"] == before["epochs"][-1]["made"], "enrolment")
-    same = {**expected, "gateways": before["gateways"] + gateways[-1:]}
-    chain(outline(state) == same, "the operation changes something else")
+    name, told = next(iter(operation.items()))
+    old, new = before["epochs"][-1], state["epochs"][-1]
+    changed = "key" if new["e"] != old["e"] else "shares" if new["made"] != old["made"] else None
+    chain(changed == ("key" if name in NEW_KEY else "shares" if name in NEW_SHARES else None), "the vault key")
+    expected = json.loads(dumps(before))
+    expected["n"] += 1
+    EFFECTS[name](told, before, state, expected, chain)
+    same = outline(expected) | {"epoch": new["e"]} == outline(state)
+    chain(same and all(expected[people] == state[people] for people in ("custodians", "readers")),
+          "the operation changes something else")
 
 
-def verify_revocation(gateway, before, state, chain):
-    ended = next((g for g in before["gateways"] if g["id"] == gateway), None)
-    chain(ended is not None, "not enrolled")
-    chain(ended["until"] is None, "ended before")
-    until = next((g["until"] for g in state["gateways"] if g["id"] == gateway), None)
-    chain(until is not None, "revocation")
-    chain(state["epochs"][-1]["made"] == before["epochs"][-1]["made"], "revocation")
-    gateways = [{**g, "until": until} if g["id"] == gateway else g for g in before["gateways"]]
-    same = {**outline(before), "n": state["n"], "gateways": gateways}
-    chain(outline(state) == same, "the operation changes something else")
+def find(people, wanted):
+    return next((one for one in people if one["id"] == wanted), None)
+
+
+def enrolled(told, before, state, expected, chain):
+    chain(find(before["gateways"], told["gateway"]) is None, "enrolled before")
+    new = find(state["gateways"], told["gateway"])
+    chain(new is not None and new["until"] is None, "enrolment")
+    expected["gateways"].append(new)
+
+
+def still_enrolled(told, before, chain):
+    known = find(before["gateways"], told["gateway"])
+    chain(known is not None, "not enrolled")
+    chain(known["until"] is None, "ended before")
+
+
+def ended(told, before, state, expected, chain):
+    still_enrolled(told, before, chain)
+    new = find(state["gateways"], told["gateway"])
+    chain(new is not None and new["until"] is not None, "revocation")
+    find(expected["gateways"], told["gateway"])["until"] = new["until"]
+
+
+def admitted(told, before, state, expected, chain):
+    still_enrolled(told, before, chain)
+
+
+def rotated(told, before, state, expected, chain):
+    chain(told["epoch"] == state["epochs"][-1]["e"], "number of the epoch")
+
+
+def custodian_added(told, before, state, expected, chain):
+    one = told["custodian"]
+    chain(not any(one["id"] == c["id"] or one["label"] == c["label"] for c in before["custodians"]), "a custodian already")
+    expected["custodians"].append(one)
+
+
+def custodian_removed(told, before, state, expected, chain):
+    chain(find(before["custodians"], told["custodian"]) is not None, "no such custodian")
+    expected["custodians"] = [c for c in before["custodians"] if c["id"] != told["custodian"]]
+    chain(expected["quorum"] <= len(expected["custodians"]), "the quorum cannot be reached")
+
+
+def quorum_changed(told, before, state, expected, chain):
+    chain(told["quorum"] != before["quorum"], "the quorum already")
+    chain(1 <= told["quorum"] <= len(before["custodians"]), "the quorum cannot be reached")
+    expected["quorum"] = told["quorum"]
+
+
+def reader_added(told, before, state, expected, chain):
+    one = told["reader"]
+    chain(find(before["readers"], one["id"]) != one, "a reader already")
+    others = [r for r in before["readers"] if r["id"] != one["id"]]
+    chain(all(r["label"] != one["label"] for r in others), "a reader of that name already")
+    expected["readers"] = others + [one]
+
+
+def reader_removed(told, before, state, expected, chain):
+    chain(find(before["readers"], told["reader"]) is not None, "no such reader")
+    expected["readers"] = [r for r in before["readers"] if r["id"] != told["reader"]]
+
+
+def runs_named(told, before, state, expected, chain):
+    chain(find(before["readers"], told["reader"]) is not None, "no such reader")
+    runs = told["runs"]
+    chain(1 <= len(runs) <= 10_000 and all(a < b for a, b in zip(runs, runs[1:])), "runs")
+
+
+EFFECTS = {
+    "enrol-gateway": enrolled, "revoke-gateway": ended, "admit-gateway": admitted, "rotate": rotated,
+    "add-custodian": custodian_added, "remove-custodian": custodian_removed, "change-quorum": quorum_changed,
+    "add-reader": reader_added, "remove-reader": reader_removed, "grant": runs_named, "revoke": runs_named,
+}
 
 
 def follow(zero, zero_file, log, state_file, line_file=lambda n: None):
@@ -251,15 +313,44 @@ def follow(zero, zero_file, log, state_file, line_file=lambda n: None):
     return state, head, state_hash, admitted
 
 
-def open_epochs(identity, state):
-    """The key of every epoch, {e: XWing}, for the one custodian of a quorum of 1."""
+def times(a, b):
+    """The product in GF(2^8) modulo 0x11d."""
+    product = 0
+    while b:
+        product ^= a if b & 1 else 0
+        a = a << 1 ^ (0x11d if a & 0x80 else 0)
+        b >>= 1
+    return product
+
+
+def inverse(a):
+    return next(b for b in range(1, 256) if times(a, b) == 1)
+
+
+def combine(points):
+    """The values at 0 of the polynomials through {x: 32 bytes}."""
+    secret = bytes(32)
+    for x, y in points.items():
+        factor = 1
+        for other in points:
+            if other != x:
+                factor = times(factor, times(other, inverse(other ^ x)))
+        secret = bytes(a ^ times(factor, b) for a, b in zip(secret, y))
+    return secret
+
+
+def open_epochs(identities, state):
+    """The key of every epoch, {e: XWing}, from the shares of as many custodians as the quorum."""
     epochs, vault = state["epochs"], bytes.fromhex(state["vault"])
-    demand(state["quorum"] == 1, "share", "this reader opens quorums of one custodian")
-    share = next((s for s in epochs[-1]["shares"] if s["to"] == identity.id), None)
-    demand(share is not None and share["env"] is not None, "share", "no share for this identity")
-    scope = f"state {epochs[-1]['made']}"
-    seed = open_envelope(un64(share["env"]), identity.kem, info("share", vault, scope, identity.id))
-    demand(share_hash(epochs[-1]["e"], share["x"], seed).hex() == share["sha256"], "share", "hash")
+    scope, points = f"state {epochs[-1]['made']}", {}
+    for identity in identities:
+        share = next((s for s in epochs[-1]["shares"] if s["to"] == identity.id), None)
+        demand(share is not None and share["env"] is not None, "share", "no share for this identity")
+        y = open_envelope(un64(share["env"]), identity.kem, info("share", vault, scope, identity.id))
+        demand(share_hash(epochs[-1]["e"], share["x"], y).hex() == share["sha256"], "share", "hash")
+        points[share["x"]] = y
+    demand(len(points) >= state["quorum"], "share", f"{len(points)} of {state['quorum']} custodians")
+    seed = combine(points)
     keys = {}
     for epoch in reversed(epochs):
         key = keys[epoch["e"]] = XWing(seed)

@@ -6,7 +6,8 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from .conventions import Refusal, demand, lb, sha256
 from .suite import XWing, expand, extract, gcm_open, is_kem_key, is_sign_key
 from .texts import (
-    Note, b64, b64_key, clean_text, hex_of, int_to, left_out, line_of, loads, parse_line, parse_text, table, text, un64, word)
+    Note, b64, b64_key, clean_text, hex_of, int_to, left_out, line_of, loads, or_null, parse_line, parse_text, table,
+    text, time, un64, word)
 
 HEX16, HEX32, INT = hex_of(16), hex_of(32), int_to(1 << 53)
 U8, U16, U32 = int_to(0xff), int_to(0xffff), int_to(0xffff_ffff)
@@ -38,12 +39,26 @@ KEY_FILE = table(id=HEX16, label=LABEL, sign=SIGN, kem=KEM, vault=left_out(HEX32
                  lock=lambda lock: LOCKS[lock["kind"]](lock), sealed=b64)
 
 
+HEAD = table(n=INT, hash=HEX32)
+KEPT = table(vault=HEX32, head=HEAD,
+             share=or_null(table(epoch=U32, made=INT, share=table(to=HEX16, x=U8, env=or_null(b64), sha256=HEX32))),
+             approved=or_null(table(request=HEX32, head=HEAD, expires=time)))
+
+
 def parse_key_file(data):
-    line = line_of("key", data, 16 << 10)
+    demand(len(data) <= 16 << 10, "too-long", "key file")
+    first, second = (data.split(b"\n", 2) + [b"", b""])[:2]
+    own = data[:len(first) + len(second) + 2]
+    line = line_of("key", own, 16 << 10)
     loose = loads(line)
     demand(type(loose) is dict and type(loose.get("lock")) is dict, "json", "no lock")
     demand(loose["lock"].get("kind") in LOCKS, "lock" if type(loose["lock"].get("kind")) is str else "json")
-    return parse_line(line, KEY_FILE)
+    key = parse_line(line, KEY_FILE)
+    if len(data) > len(own):
+        note = Note(data[len(own):])
+        note.signed_by(key["id"], un64(key["sign"]))
+        parse_text("kept", note.text, KEPT)
+    return key
 
 
 def lock_key(lock, passphrase):

@@ -26,18 +26,24 @@ class Vault:
                                               read_if(custody, "audit.log", 1 << 30) or b"",
                                               lambda n: read_if(custody, f"state-{n}"),
                                               lambda n: read_if(custody, f"line-{n}", 4 << 20))
-            self.identity = self.open_identity(custody, options)
-        custodian = self.identity.id in [c["id"] for c in self.state["custodians"]]
-        self.epochs = open_epochs(self.identity, self.state) if custodian else {}
+            identities = self.open_identities(custody, options)
+        self.identity = identities[0]
+        custodians = [c["id"] for c in self.state["custodians"]]
+        shares = [identity for identity in identities if identity.id in custodians]
+        self.epochs = open_epochs(shares, self.state) if shares else {}
         self.foreign = self.closed = 0
 
-    def open_identity(self, custody, options):
-        if options.identity:
-            with open(options.identity, "rb") as file:
-                data = file.read((16 << 10) + 1)
-        else:
+    def open_identities(self, custody, options):
+        found = []
+        for path in options.identity:
+            with open(path, "rb") as file:
+                found.append(file.read((16 << 10) + 1))
+        if not found:
             with custody.dir("locks") as locks:
-                data = read_if(locks, "owner-0", 16 << 10) or locks.read("owner-1", 16 << 10)
+                found.append(read_if(locks, "owner-0", 16 << 10) or locks.read("owner-1", 16 << 10))
+        return [self.open_identity(data, options) for data in found]
+
+    def open_identity(self, data, options):
         identity, vault, _ = open_key_file(data, lambda: read_passphrase(options))
         demand(vault in (None, self.id.hex()), "state", "the key file is of another vault")
         return identity

@@ -16,7 +16,9 @@ Examples:
   runvault init /srv/store                             asks for a passphrase, twice
   runvault init /srv/store --passphrase-file pass.txt  for scripts
   runvault init /srv/store --identity ~/owner.key      no key in the store: keep it elsewhere
-  runvault init /tmp/t --identity t.key --no-lock      an unlocked key, for tests")]
+  runvault init /tmp/t --identity t.key --no-lock      an unlocked key, for tests
+  runvault init /srv/store --custodian alice=a.key.pub --custodian bob=b.key.pub \\
+    --custodian carol=c.key.pub --quorum 2             two of three have to agree")]
 pub struct Init {
     /// An empty directory, or one to be made
     #[arg(value_hint = ValueHint::DirPath)]
@@ -27,8 +29,48 @@ pub struct Init {
     /// Write the owner's key file here instead of into the store (0600; an existing file is refused)
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub identity: Option<PathBuf>,
+    /// A custodian by the name that others see, and its public key file (keygen): no owner is made then, and no
+    /// key lies in the store. Once for each of them
+    #[arg(
+        long,
+        value_name = "NAME=FILE",
+        value_parser = named_file,
+        requires = "quorum",
+        conflicts_with_all = ["identity", "label", "no_lock", "passphrase_file", "passphrase_fd"]
+    )]
+    pub custodian: Vec<(String, PathBuf)>,
+    /// How many of the custodians have to agree before anything is done with the vault's key
+    #[arg(long, value_name = "M", requires = "custodian", value_parser = clap::value_parser!(u8).range(1..))]
+    pub quorum: Option<u8>,
     /// Leave that key file unlocked
     #[arg(long, requires = "identity", conflicts_with_all = ["passphrase_file", "passphrase_fd"])]
+    pub no_lock: bool,
+    #[command(flatten)]
+    pub unlock: Unlock,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Make a key: for a custodian or a reader
+///
+/// Writes FILE (0600), the key under a passphrase, and FILE.pub, which others need to let it in. Nobody else ever
+/// needs FILE: keep it where only you can read it, and a copy elsewhere.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  runvault keygen --out alice.key                              asks for a passphrase, twice
+  runvault keygen --out alice.key --label alice --passphrase-file pass.txt
+  runvault keygen --out service.key --no-lock                  for a service; its mode alone protects it")]
+pub struct Keygen {
+    /// The key file to make (0600); FILE.pub comes beside it. Existing files are refused
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub out: PathBuf,
+    /// What the key calls itself [default: the file's name without its end]
+    #[arg(long, value_parser = label)]
+    pub label: Option<String>,
+    /// Leave the key file unlocked
+    #[arg(long, conflicts_with_all = ["passphrase_file", "passphrase_fd"])]
     pub no_lock: bool,
     #[command(flatten)]
     pub unlock: Unlock,
@@ -56,7 +98,8 @@ pub enum KeyCommand {
 #[command(after_help = "\
 Examples:
   runvault key export /srv/store --out owner.key
-  runvault mount /srv/store /mnt/runs --identity owner.key     the copy opens the vault as well")]
+  runvault mount /srv/store /mnt/runs --identity owner.key     the copy opens the vault as well
+  runvault key export /srv/store --out owner.key --remove      and nobody's key is in the store any more")]
 pub struct KeyExport {
     /// The store
     #[arg(value_hint = ValueHint::DirPath)]
@@ -64,6 +107,9 @@ pub struct KeyExport {
     /// The file to make (0600; an existing file is refused)
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub out: PathBuf,
+    /// Then take it out of the store: the file is the only one from then on
+    #[arg(long)]
+    pub remove: bool,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -115,48 +161,19 @@ pub struct Passwd {
     pub who: Who,
 }
 
-/// Who holds the vault's key
-#[derive(Args, Debug)]
-#[command(subcommand_required = true, arg_required_else_help = true)]
-#[command(after_help = "Examples:\n  runvault custody rotate /srv/store")]
-pub struct Custody {
-    #[command(subcommand)]
-    pub command: CustodyCommand,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum CustodyCommand {
-    Rotate(Rotate),
-}
-
-/// Make a new vault key; every run gets an envelope to it, then the old one goes
-///
-/// Rewrites no data. May be interrupted at any point: every run stays readable, and --resume goes on where
-/// it stopped. Without it, a further key is made. The vault may be mounted meanwhile.
-#[derive(Args, Debug)]
-#[command(after_help = "\
-Examples:
-  runvault custody rotate /srv/store
-  runvault custody rotate /srv/store --resume      finish one that was interrupted; makes no key
-  runvault custody rotate /srv/store --passphrase-file pass.txt --json")]
-pub struct Rotate {
-    /// The store
-    #[arg(value_hint = ValueHint::DirPath)]
-    pub store: PathBuf,
-    /// Only seal the runs that an interrupted rotation left; the newest vault key stays
-    #[arg(long)]
-    pub resume: bool,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
-    #[command(flatten)]
-    pub who: Who,
-}
-
 /// What a state of the chain takes (docs/format.md, kinds of values).
 pub(super) fn label(text: &str) -> Result<String, String> {
     if runvault_format::custody_state::is_label(text) {
         return Ok(text.to_owned());
     }
     Err("a label has 1 to 128 bytes and no control characters".to_owned())
+}
+
+/// `NAME=FILE`.
+pub(super) fn named_file(text: &str) -> Result<(String, PathBuf), String> {
+    let (name, file) = text.split_once('=').ok_or("give it as NAME=FILE")?;
+    if file.is_empty() {
+        return Err("there is no file behind the =".to_owned());
+    }
+    Ok((label(name)?, PathBuf::from(file)))
 }

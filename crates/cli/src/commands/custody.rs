@@ -1,109 +1,35 @@
-//! `custody rotate`: a new vault key under the same runs.
+//! `custody`: what the holders of the vault's key agree on. One file a step.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+mod approve;
+mod confirm;
+mod direct;
+mod execute;
+mod list;
+mod operations;
+mod propose;
+mod rotate;
+mod show;
+mod tell;
 
 use anyhow::Result;
-use runvault_custody::chain::Chain;
-use runvault_custody::rotate::{RotateSummary, resume, rotate};
 
-use crate::args::{Custody, CustodyCommand, Rotate};
-use crate::exit::{self, Exit, refuse_with};
-use crate::output::{self, count, shown};
-use crate::store::Store;
-use crate::{progress, signals};
+use crate::args::{Custody, CustodyCommand as C, Proposal};
 
-pub fn run(args: &Custody) -> Result<()> {
-    match &args.command {
-        CustodyCommand::Rotate(args) => run_rotate(args),
+pub fn run(args: Custody) -> Result<()> {
+    match args.command {
+        C::List(args) => list::run(&args),
+        C::Propose(args) => propose::run(&args),
+        C::Show(args) => show::run(&args),
+        C::Approve(args) => approve::run(&args),
+        C::Execute(args) => execute::run(&args),
+        C::Confirm(args) => confirm::run(&args),
+        C::Rotate(args) => rotate::run(&args),
+        C::AddCustodian(args) => direct::run(args, Proposal::AddCustodian),
+        C::RemoveCustodian(args) => direct::run(args, Proposal::RemoveCustodian),
+        C::Quorum(args) => direct::run(args, Proposal::Quorum),
+        C::AddReader(args) => direct::run(args, Proposal::AddReader),
+        C::RemoveReader(args) => direct::run(args, Proposal::RemoveReader),
+        C::Grant(args) => direct::run(args, Proposal::Grant),
+        C::Revoke(args) => direct::run(args, Proposal::Revoke),
     }
-}
-
-fn run_rotate(args: &Rotate) -> Result<()> {
-    let store = Store::open(&args.store, &args.who)?;
-    let owner = store.identity(&args.who)?;
-    let bar = progress::items(0, "runs");
-    let sealing = Arc::new(AtomicBool::new(args.resume));
-    end_at_ctrl_c(args, &sealing)?;
-    let act = if args.resume { resume } else { rotate };
-    let summary = act(&store.root, &store.chain, &owner, &mut |done, total| {
-        sealing.store(true, Ordering::Relaxed);
-        bar.set_length(total);
-        bar.set_position(done);
-    });
-    bar.finish_and_clear();
-    // Also after a failure: the new state may stand, and must not be taken back unseen.
-    let chain = Chain::load(&store.root)?;
-    store.pin(&chain)?;
-    let other_first = matches!(summary, Err(runvault_custody::Error::ChangedMeanwhile));
-    if summary.is_err() && !other_first && chain.epoch() > store.chain.epoch() {
-        output::warn(&format!(
-            "vault key {} was made, but not all runs are sealed to it: runvault custody rotate --resume {}",
-            chain.epoch(),
-            shown(&args.store)
-        ));
-    }
-    tell(args, &summary?, store.chain.epoch())
-}
-
-/// Any point is as good as another: every run stays readable.
-fn end_at_ctrl_c(args: &Rotate, sealing: &Arc<AtomicBool>) -> Result<()> {
-    let (store, sealing) = (shown(&args.store), Arc::clone(sealing));
-    signals::on_first(move |_| {
-        let resume = if sealing.load(Ordering::Relaxed) { "--resume " } else { "" };
-        let hint = format!("every run stays readable; go on with: runvault custody rotate {resume}{store}");
-        let code = exit::report(&refuse_with(Exit::Failed, "interrupted", hint));
-        std::process::exit(code as i32);
-    })?;
-    Ok(())
-}
-
-/// `before`: the epoch when the command began.
-fn tell(args: &Rotate, summary: &RotateSummary, before: u32) -> Result<()> {
-    if args.json {
-        let failed = summary
-            .failed
-            .iter()
-            .map(|(run, why)| serde_json::json!({ "run": run.to_string(), "why": why }))
-            .collect::<Vec<_>>();
-        output::json(&serde_json::json!({
-            "epoch": summary.epoch,
-            "resumed": args.resume,
-            "rotated": summary.rotated,
-            "already": summary.already,
-            "failed": failed,
-        }))?;
-    } else {
-        let how = match summary.epoch.saturating_sub(before) {
-            _ if args.resume && !summary.failed.is_empty() => "Made no new key; went on with the rotation to",
-            _ if args.resume => "Made no new key; finished the rotation to",
-            0 | 1 => "Made",
-            _ => "Made a new key, and finished the rotation of someone else, who made a newer one meanwhile:",
-        };
-        output::line(&format!(
-            "{how} vault key {}: {} sealed to it, {} before.\n\n\
-             What an old copy of the store still opens: the owner's key opens the runs that are in it, as before.\n\
-             The vault key that was replaced opens them too, for whoever kept it; it opens no run that is made\n\
-             from now on.",
-            summary.epoch,
-            count(summary.rotated, "run"),
-            summary.already,
-        ))?;
-    }
-    if summary.failed.is_empty() {
-        return Ok(());
-    }
-    for (run, why) in &summary.failed {
-        output::warn(&format!("run {run} was left as it was: {why}"));
-    }
-    Err(refuse_with(
-        Exit::Damaged,
-        format!("{} could not be sealed to the new key", count(summary.failed.len() as u64, "run")),
-        format!(
-            "they keep the envelopes that they have; those that still open are read as before. Where none opens or is\n\
-             left: mount the store again on the machine that writes the run; it has the run's key still and makes the\n\
-             envelope anew. runvault check {} says more",
-            shown(&args.store)
-        ),
-    ))
 }

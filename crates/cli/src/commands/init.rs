@@ -11,6 +11,8 @@ use runvault_custody::chain::Chain;
 use runvault_custody::identity::Identity;
 use runvault_custody::init::{Found, NewVault, inspect};
 use runvault_custody::key_files::{self, NewLock};
+use runvault_custody::public_file;
+use runvault_format::custody_state::Custodian;
 use runvault_store::backend::Dir;
 use zeroize::Zeroizing;
 
@@ -25,6 +27,9 @@ use crate::store::open_root;
 pub fn run(args: &Init) -> Result<()> {
     let store = absolute(&args.store)?;
     refuse_used(&store)?;
+    if let Some(quorum) = args.quorum {
+        return shared(args, &store, quorum);
+    }
     let outside = args.identity.as_deref().map(|path| key_path(path, &store)).transpose()?;
     let passphrase = if args.no_lock { None } else { Some(Source::of(&args.unlock).new_one(&args.label)?) };
     let owner = Identity::generate(&args.label)?;
@@ -32,6 +37,57 @@ pub fn run(args: &Init) -> Result<()> {
     let root = open_root(&store)?;
     write(&root, &owner, passphrase.as_ref(), outside.as_deref())?;
     tell(args, &store, &root, &owner, outside.as_deref())
+}
+
+/// A vault of several custodians, whose keys stay with them.
+fn shared(args: &Init, store: &Path, quorum: u8) -> Result<()> {
+    let custodian = |(name, path): &(String, PathBuf)| {
+        let public = public_file::read_any(path)?;
+        Ok(Custodian::new(name, &public.keys()))
+    };
+    let custodians = args.custodian.iter().map(custodian).collect::<Result<Vec<_>>>()?;
+    let vault = NewVault::of_custodians(custodians, quorum).map_err(|e| match e {
+        runvault_custody::Error::Crypto(runvault_crypto::Error::Threshold) => refuse(
+            Exit::Usage,
+            format!("a quorum of {quorum} cannot be reached by {} custodians", args.custodian.len()),
+        ),
+        e => e.into(),
+    })?;
+    make_directory(store)?;
+    let root = open_root(store)?;
+    vault.write_shared(&root)?;
+    let chain = Chain::load(&root)?;
+    let custodians = chain.custodians();
+    if args.json {
+        let custodians: Vec<_> = custodians
+            .iter()
+            .map(|(label, id)| serde_json::json!({ "label": label, "id": id.to_string() }))
+            .collect();
+        return output::json(&serde_json::json!({
+            "store": store.to_string_lossy(),
+            "vault": chain.vault_id().to_string(),
+            "words": chain.words(),
+            "quorum": quorum,
+            "custodians": custodians,
+        }));
+    }
+    output::line(&format!("Made a vault in {}\n", shown(store)))?;
+    let mut rows = vec![
+        ("fingerprint", chain.vault_id().to_string()),
+        ("in words", chain.words()),
+        ("quorum", format!("{quorum} of {}", custodians.len())),
+    ];
+    rows.extend(
+        custodians
+            .iter()
+            .map(|(label, id)| ("custodian", format!("{} ({id})", output::visible(label.as_bytes())))),
+    );
+    output::line(&output::pairs(&rows))?;
+    output::line(&format!(
+        "Keep the fingerprint on paper, apart from the store. Compare each id with its custodian, and have each of\n\
+         them do the drill: runvault custody confirm {} --identity KEY",
+        shown(store)
+    ))
 }
 
 fn refuse_used(store: &Path) -> Result<()> {

@@ -6,7 +6,7 @@ use anyhow::Result;
 use runvault_crypto::passphrase::Params;
 use runvault_custody::authority::Acting;
 use runvault_custody::identity::Identity;
-use runvault_custody::key_files::{self, NewLock};
+use runvault_custody::key_files::NewLock;
 use runvault_custody::{locks, relock};
 use serde_json::json;
 
@@ -65,7 +65,7 @@ impl Kept {
                     ));
                 }
             }
-            Self::Outside(seen) => seen.replace(&key_files::lock(owner, lock, owner.vault)?)?,
+            Self::Outside(seen) => seen.relock(owner, lock)?,
         }
         Ok(())
     }

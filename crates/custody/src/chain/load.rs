@@ -91,18 +91,23 @@ impl Chain {
 
     /// Lines that were claimed and are not in the log yet.
     fn take_claimed(&mut self, custody: &Arc<dyn Dir>) -> Result<()> {
-        loop {
-            let n = self.head().n.saturating_add(1);
-            let Some(claim) = claim::read(custody, n)? else { return Ok(()) };
-            let damaged = |e| Error::damaged(claim::object(n), e);
-            let line = Line::parse(claim.line()).map_err(damaged)?;
-            let state = State::parse(claim.state()).map_err(damaged)?;
-            self.append(&line, claim.line(), Some(state))?;
-        }
+        while self.take_next_claimed(custody)? {}
+        Ok(())
+    }
+
+    /// The next of them; `false`: there is none.
+    pub(super) fn take_next_claimed(&mut self, custody: &Arc<dyn Dir>) -> Result<bool> {
+        let n = self.head().n.saturating_add(1);
+        let Some(claim) = claim::read(custody, n)? else { return Ok(false) };
+        let damaged = |e| Error::damaged(claim::object(n), e);
+        let line = Line::parse(claim.line()).map_err(damaged)?;
+        let state = State::parse(claim.state()).map_err(damaged)?;
+        self.append(&line, claim.line(), Some(state))?;
+        Ok(true)
     }
 
     /// The chain of no line.
-    fn start(zero: State) -> Result<Chain> {
+    pub(super) fn start(zero: State) -> Result<Chain> {
         let (state_hash, current) = (zero.hash()?, zero.current()?.clone());
         let (lines, log) = (Vec::new(), Vec::new());
         let admitted = HashSet::new();
@@ -160,10 +165,14 @@ impl Chain {
 
 /// State 0, computed: without its envelopes.
 fn genesis_state(custody: &Arc<dyn Dir>) -> Result<State> {
+    let (genesis, vault) = genesis(custody)?;
+    Ok(State::zero(&genesis, vault))
+}
+
+pub(super) fn genesis(custody: &Arc<dyn Dir>) -> Result<(Genesis, VaultId)> {
     let object = "custody/genesis";
     let bytes = layout::read(custody, GENESIS, object, OBJECT_MAX)?;
-    let (genesis, vault) = Genesis::parse(&bytes).map_err(|e| Error::damaged(object, e))?;
-    Ok(State::zero(&genesis, vault))
+    Genesis::parse(&bytes).map_err(|e| Error::damaged(object, e))
 }
 
 /// What vault.json says; that it is there tells a vault from anything else.
@@ -194,7 +203,7 @@ fn no_vault(root: &Arc<dyn Dir>) -> Error {
 }
 
 /// The log's lines, each ended by a newline.
-fn lines(log: &[u8]) -> Result<impl Iterator<Item = &[u8]>> {
+pub(super) fn lines(log: &[u8]) -> Result<impl Iterator<Item = &[u8]>> {
     let count = log.iter().filter(|b| **b == b'\n').count() as u64;
     let whole = match log {
         [] => &[][..],

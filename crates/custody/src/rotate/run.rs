@@ -5,7 +5,7 @@ use std::sync::Arc;
 use runvault_crypto::aead::Engine;
 use runvault_crypto::digest::ct_eq;
 use runvault_format::envelope_file::EnvelopeName;
-use runvault_format::ids::{Digest, RunId};
+use runvault_format::ids::{Digest, IdentityId, RunId};
 use runvault_format::keys::{RunKey, RunKeys};
 use runvault_store::backend::Dir;
 use runvault_vault::authority::{Authority, EnvelopeFile};
@@ -15,7 +15,7 @@ use runvault_vault::{Error as VaultError, Posix};
 use crate::Result;
 use crate::authority::{Acting, newest_first, seal_one};
 
-pub(super) enum Outcome {
+pub(crate) enum Outcome {
     Rotated,
     /// It has one that opens.
     Already,
@@ -28,16 +28,50 @@ pub(super) enum Outcome {
 ///
 /// # Errors
 /// The store's, but for what concerns this run alone.
-pub(super) fn seal(root: &Arc<dyn Dir>, acting: &Acting, run: &RunId) -> Result<Outcome> {
-    match try_seal(root, acting, run) {
-        Ok(outcome) => Ok(outcome),
-        Err(VaultError::Posix(Posix::NotFound)) => Ok(Outcome::Gone),
-        Err(VaultError::Store { source, .. }) if source.raw_os_error() == Some(libc::ENOENT) => {
-            Ok(Outcome::Gone)
-        }
-        Err(e @ VaultError::Store { .. }) => Err(e.into()),
-        Err(e) => Ok(Outcome::Failed(e.to_string())),
+pub(crate) fn seal(root: &Arc<dyn Dir>, acting: &Acting, run: &RunId) -> Result<Outcome> {
+    try_seal(root, acting, run).or_else(of_this_run)
+}
+
+/// Seals the run to a reader. A second call changes nothing.
+///
+/// # Errors
+/// The store's, but for what concerns this run alone.
+pub(crate) fn grant(
+    root: &Arc<dyn Dir>,
+    acting: &Acting,
+    run: &RunId,
+    reader: &IdentityId,
+) -> Result<Outcome> {
+    try_grant(root, acting, run, reader).or_else(of_this_run)
+}
+
+/// What an error means: one that only this run has is counted, the store's ends the work.
+pub(crate) fn of_this_run(error: VaultError) -> Result<Outcome> {
+    match error {
+        VaultError::Posix(Posix::NotFound) => Ok(Outcome::Gone),
+        VaultError::Store { source, .. } if source.raw_os_error() == Some(libc::ENOENT) => Ok(Outcome::Gone),
+        e @ VaultError::Store { .. } => Err(e.into()),
+        e => Ok(Outcome::Failed(e.to_string())),
     }
+}
+
+fn try_grant(
+    root: &Arc<dyn Dir>,
+    acting: &Acting,
+    run: &RunId,
+    reader: &IdentityId,
+) -> runvault_vault::Result<Outcome> {
+    let Some(kem) = acting.reader_kem(reader) else {
+        return Ok(Outcome::Failed("no such reader".to_owned()));
+    };
+    let commitment = runs::read_descriptor(root, run, acting)?.descriptor.commitment;
+    let envelopes = runs::envelopes(root, run, acting)?;
+    let Some((_, key)) = open(acting, run, &envelopes.files, &commitment) else {
+        return Ok(Outcome::Failed(why_closed(&envelopes)));
+    };
+    let new = seal_one(&acting.vault_id(), run, &EnvelopeName::Reader(*reader), &kem, &key)?;
+    runs::put_envelope(root, run, &new)?;
+    Ok(Outcome::Rotated)
 }
 
 fn try_seal(root: &Arc<dyn Dir>, acting: &Acting, run: &RunId) -> runvault_vault::Result<Outcome> {
@@ -46,14 +80,16 @@ fn try_seal(root: &Arc<dyn Dir>, acting: &Acting, run: &RunId) -> runvault_vault
     let commitment = runs::read_descriptor(root, run, acting)?.descriptor.commitment;
     let envelopes = runs::envelopes(root, run, acting)?;
     let Some((name, key)) = open(acting, run, &envelopes.files, &commitment) else {
-        return Ok(Outcome::Failed(why_closed(&envelopes)));
+        // Sealed before an interruption, or by a gateway since: to a key that is not in this machine's memory.
+        let sealed = !acting.opens_epoch(e) && runs::has_envelope(root, run, &current.to_string())?;
+        return Ok(if sealed { Outcome::Already } else { Outcome::Failed(why_closed(&envelopes)) });
     };
     // By its name alone it may be to a key of the same number, made by a rotation that was rolled back.
     let fine = name.parse() == Ok(current);
     if !fine {
         let new = seal_one(&acting.vault_id(), run, &current, &kem, &key)?;
-        // The old envelope goes only after this one was seen to open.
-        if open(acting, run, std::slice::from_ref(&new), &commitment).is_none() {
+        // The old envelope goes only after this one was seen to open, by whoever can.
+        if acting.opens_epoch(e) && open(acting, run, std::slice::from_ref(&new), &commitment).is_none() {
             return Ok(Outcome::Failed("the new envelope does not open".to_owned()));
         }
         runs::put_envelope(root, run, &new)?;

@@ -2,11 +2,13 @@
 
 use crate::common::fixed::{self, RUN, aead, clear, pattern, run_key, run_keys, state};
 use crate::common::{
-    CREATED, EPOCH_1, EPOCH_2, GATEWAY, OWNER, enrolled, enrolment, genesis, identity, kem, rotated, seed,
-    sign, state_0,
+    CREATED, EPOCH_1, EPOCH_2, EXPIRES, GATEWAY, OWNER, enrolled, enrolment, genesis, identity, kem, rotated,
+    seed, sign, state_0,
 };
 use runvault_crypto::secrets::Secret;
+use runvault_format::approval_file::ApprovalFile;
 use runvault_format::audit_entry::Line;
+use runvault_format::confirmation::Confirmation;
 use runvault_format::custody_state::State;
 use runvault_format::descriptor::{RunDescriptor, RunKind, Seals, StateRef};
 use runvault_format::envelope_file::{self, EnvelopeName};
@@ -14,13 +16,14 @@ use runvault_format::genesis::Genesis;
 use runvault_format::header::{self, Clear};
 use runvault_format::ids::{Digest, FileId, SessionId, VaultId};
 use runvault_format::info::{Purpose, Recipient, Scope, info};
+use runvault_format::kept::{Approved, Kept, KeptShare};
 use runvault_format::key_file::{KeyFile, Lock};
 use runvault_format::lease::Lease;
 use runvault_format::manifest::{self, Entry, Kind, Manifest};
 use runvault_format::note::{self, Note};
 use runvault_format::public_key::PublicKey;
 use runvault_format::redo_record::{self, Record};
-use runvault_format::request::{Head, Request};
+use runvault_format::request::{Approval, Head, Request};
 use runvault_format::retired::Retired;
 use runvault_format::seal_note::SealNote;
 use runvault_format::size::Geometry;
@@ -207,6 +210,23 @@ pub fn decoders() -> Vec<Decoder> {
         prev: None,
         time: CREATED.into(),
     };
+    let head = Head { n: 3, hash: Digest([4; 32]) };
+    let custodian = identity(OWNER).public().id();
+    let confirmation =
+        Confirmation { vault: VAULT, custodian, epoch: 2, made: 3, head, time: CREATED.into() };
+    let kept = Kept {
+        vault: VAULT,
+        head,
+        share: Some(KeptShare { epoch: 1, made: 0, share: state_0().epochs[0].shares[0].clone() }),
+        approved: Some(Approved { request: Digest([5; 32]), head, expires: EXPIRES.into() }),
+    };
+    let keeping = KeyFile::parse(&key_file()).unwrap().keeping(kept.clone(), &identity(OWNER)).unwrap();
+    let keeping = keeping.to_bytes().unwrap();
+    let approval = ApprovalFile {
+        request: Digest([5; 32]),
+        approval: Approval::sign(custodian, &identity(OWNER).sign, &Digest([5; 32]), Some(b"share")),
+        env: Some(b"share".to_vec()),
+    };
     let lock =
         Lock::argon2id(runvault_format::ids::Salt([1; 16]), runvault_crypto::passphrase::Params::FLOOR);
     let locked = KeyFile::seal(&seed(1), "owner", None, lock, &Secret::copy_from(&KEY)).unwrap();
@@ -229,7 +249,7 @@ pub fn decoders() -> Vec<Decoder> {
         of(&["request::parse"], vec![line.executed.request.to_text().unwrap().into_bytes()], |b| {
             Some(Request::parse(b).ok()?.to_text().unwrap().into_bytes())
         }),
-        of(&["key_file::parse"], vec![key_file(), locked.to_bytes().unwrap()], |b| {
+        of(&["key_file::parse"], vec![key_file(), locked.to_bytes().unwrap(), keeping], |b| {
             Some(KeyFile::parse(b).ok()?.to_bytes().unwrap())
         }),
         of(&["key_file::open"], vec![key_file()], |b| {
@@ -249,6 +269,15 @@ pub fn decoders() -> Vec<Decoder> {
         }),
         of(&["descriptor::parse_text"], vec![descriptor().to_text().unwrap().into_bytes()], |b| {
             Some(RunDescriptor::parse_text(text(b)?).ok()?.to_text().unwrap().into_bytes())
+        }),
+        of(&["approval_file::parse"], vec![approval.to_text().unwrap().into_bytes()], |b| {
+            Some(ApprovalFile::parse(b).ok()?.to_text().unwrap().into_bytes())
+        }),
+        of(&["kept::parse_text"], vec![kept.to_text().unwrap().into_bytes()], |b| {
+            Some(Kept::parse_text(text(b)?).ok()?.to_text().unwrap().into_bytes())
+        }),
+        of(&["confirmation::parse_text"], vec![confirmation.to_text().unwrap().into_bytes()], |b| {
+            Some(Confirmation::parse_text(text(b)?).ok()?.to_text().unwrap().into_bytes())
         }),
         of(&["retired::parse_text"], vec![retired.to_text().unwrap().into_bytes()], |b| {
             Some(Retired::parse_text(text(b)?).ok()?.to_text().unwrap().into_bytes())

@@ -1,5 +1,7 @@
-//! Section 7: chains of one custodian, followed from the genesis.
+//! Section 7: chains, here of one custodian, followed from the genesis.
 
+use runvault_crypto::envelope::KemPrivate;
+use runvault_crypto::sharing;
 use runvault_format::audit_entry::{Executed, Line};
 use runvault_format::custody_state::State;
 use runvault_format::genesis::Genesis;
@@ -16,7 +18,7 @@ use crate::{Outcome, Set, Vector, vector};
 
 pub const SET: Set = Set {
     file: "custody.json",
-    about: "The files of custody/ of a vault of one custodian, whose seed is `seed` (section 7). states: \
+    about: "The files of custody/ of a vault, here of one custodian; `seeds`: of those who open it (section 7). states: \
             by their number; audit_log: its lines with their newlines. output: vault id, words, head, state hash, the key of each epoch, and who was admitted, as gateway and run or an empty string.",
     make,
     run,
@@ -45,7 +47,7 @@ impl Vault {
         let states: serde_json::Map<_, _> = states.iter().map(|s| (s.n.to_string(), json!(raw(s)))).collect();
         let log: Vec<_> = lines.iter().map(|l| format!("{l}\n")).collect();
         json!({
-            "seed": hex(seed(OWNER).expose()), "genesis": genesis().0.to_text().unwrap(),
+            "seeds": [hex(seed(OWNER).expose())], "genesis": genesis().0.to_text().unwrap(),
             "states": states, "audit_log": log,
         })
     }
@@ -132,7 +134,7 @@ fn make() -> Vec<Vector> {
         }),
         vector("custodian_of_another_vault", "share", {
             let mut input = vault.input(&both[..1], &[zero, one]);
-            input["seed"] = json!(hex(seed(99).expose()));
+            input["seeds"] = json!([hex(seed(99).expose())]);
             input
         }),
     ];
@@ -300,7 +302,7 @@ fn geneses(vault: &Vault) -> Vec<Vector> {
 }
 
 /// Follows a chain as section 7.4 says.
-fn run(input: &Value) -> Outcome {
+pub fn run(input: &Value) -> Outcome {
     follow(input).map_err(|e| e.name())
 }
 
@@ -327,21 +329,30 @@ fn follow(input: &Value) -> Result<Value> {
         }
     }
     admitted.sort();
-    let owner = IdentityKeys::from_seed(&secret(&input["seed"])).unwrap();
+    let identity = |seed| IdentityKeys::from_seed(&secret(seed)).unwrap();
+    let people: Vec<_> = input["seeds"].as_array().unwrap().iter().map(identity).collect();
     Ok(json!({
         "vault": vault, "words": words::of_vault(&vault).join(" "), "head": { "n": head.n, "hash": head.hash },
-        "state": state.hash()?, "epochs": epochs(&state, &owner)?, "admitted": admitted,
+        "state": state.hash()?, "epochs": epochs(&state, &people)?, "admitted": admitted,
     }))
 }
 
 /// The key of each epoch, newest first.
-fn epochs(state: &State, owner: &IdentityKeys) -> Result<Vec<String>> {
+fn epochs(state: &State, people: &[IdentityKeys]) -> Result<Vec<String>> {
     let current = state.current()?;
-    let own = current.shares.iter().find(|s| s.to == owner.public().id()).ok_or(Error::Share)?;
-    let mut seed = share::open_share(&owner.kem, &state.vault, current, own)?;
+    let point = |one: &IdentityKeys| {
+        let own = current.shares.iter().find(|s| s.to == one.public().id()).ok_or(Error::Share)?;
+        let y = share::open_share(&one.kem, &state.vault, current, own)?;
+        Ok(sharing::Share { x: own.x, y })
+    };
+    let points = people.iter().map(point).collect::<Result<Vec<_>>>()?;
+    let mut seed = sharing::combine(state.quorum, &points).map_err(|_| Error::Share)?;
+    if *KemPrivate::from_seed(&seed)?.public() != current.kem {
+        return Err(Error::Share);
+    }
     let mut keys = vec![hex(seed.expose())];
     for pair in state.epochs.windows(2).rev() {
-        let key = runvault_crypto::envelope::KemPrivate::from_seed(&seed)?;
+        let key = KemPrivate::from_seed(&seed)?;
         seed = share::open_previous(&key, &state.vault, &pair[1], &pair[0])?;
         keys.push(hex(seed.expose()));
     }

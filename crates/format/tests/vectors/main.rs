@@ -15,6 +15,7 @@ mod keys;
 mod lengths;
 mod names;
 mod notes;
+mod quorum;
 mod records;
 mod runs;
 mod seals;
@@ -47,7 +48,7 @@ fn vector(name: impl Into<String>, outcome: &'static str, input: Value) -> Vecto
     Vector { name: name.into(), outcome, input }
 }
 
-const SETS: [Set; 15] = [
+const SETS: [Set; 16] = [
     lengths::SET,
     keys::SET,
     names::SET,
@@ -63,6 +64,7 @@ const SETS: [Set; 15] = [
     texts::SET,
     envelopes::SET,
     custody::SET,
+    quorum::SET,
 ];
 
 fn folder() -> PathBuf {

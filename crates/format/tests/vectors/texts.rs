@@ -31,7 +31,7 @@ fn make() -> Vec<Vector> {
 }
 
 fn vault_files() -> Vec<Vector> {
-    let good = format!("{{\"magic\":\"runvault\",\"version\":2,\"vault\":\"{VAULT}\"}}\n");
+    let good = format!("{{\"magic\":\"runvault\",\"version\":3,\"vault\":\"{VAULT}\"}}\n");
     let input = |text: &str| json!({ "what": "vault.json", "text": text });
     let with = |name: &str, outcome, from: &str, to: &str| {
         vector(format!("vault_file_{name}"), outcome, input(&good.replacen(from, to, 1)))
@@ -39,10 +39,10 @@ fn vault_files() -> Vec<Vector> {
     vec![
         with("good", "ok", "", ""),
         with("of_another_program", "magic", "\"runvault\"", "\"gocryptfs\""),
-        with("version_of_tomorrow", "version", ":2,", ":3,\"more\":{},"),
-        with("version_of_draft_1", "version", ":2,", ":1,"),
-        with("field_unknown", "json", ":2,", ":2,\"more\":0,"),
-        with("white_space", "not-canonical", ":2,", ": 2,"),
+        with("version_of_tomorrow", "version", ":3,", ":4,\"more\":{},"),
+        with("version_of_an_older_draft", "version", ":3,", ":2,"),
+        with("field_unknown", "json", ":3,", ":3,\"more\":0,"),
+        with("white_space", "not-canonical", ":3,", ": 3,"),
         with("without_newline", "truncated", "\n", ""),
         vector("vault_file_empty", "json", input("")),
         vector("vault_file_too_long", "too-long", input(&" ".repeat(4097))),
@@ -87,7 +87,29 @@ fn key_files() -> Vec<Vector> {
         vector(format!("key_file_{name}"), "crypto", input(&text, "x"))
     };
     let sealed = open.split("\"sealed\":\"").nth(1).unwrap().to_owned();
+    let head = format!("{{\"n\":2,\"hash\":\"{}\"}}", "6e".repeat(32));
+    let kept = format!(
+        "runvault/1 kept\n{{\"vault\":\"{VAULT}\",\"head\":{head},\"share\":null,\"approved\":\
+         {{\"request\":\"{}\",\"head\":{head},\"expires\":\"2026-12-01T06:00:00Z\"}}}}\n",
+        "7b".repeat(32)
+    );
+    let keeps = |name: &str, outcome, by: u8, text: &str, behind: &str| {
+        let keys = identity(by);
+        let note = String::from_utf8(note::sign(text, &keys.public().id(), &keys.sign)).unwrap();
+        vector(format!("key_file_{name}"), outcome, input(&format!("{open}{note}{behind}"), ""))
+    };
     vec![
+        keeps("with_what_is_kept", "ok", 1, &kept, ""),
+        keeps("with_a_note_by_another_key", "unsigned", GATEWAY, &kept, ""),
+        keeps("with_a_note_of_another_kind", "note-kind", 1, &kept.replacen("kept", "seal", 1), ""),
+        keeps(
+            "with_a_note_of_unknown_fields",
+            "json",
+            1,
+            &kept.replacen("\"share\"", "\"more\":0,\"share\"", 1),
+            "",
+        ),
+        keeps("with_something_behind_the_note", "note", 1, &kept, "more"),
         vector("key_file_without_lock", "ok", input(&open, "")),
         vector("key_file_with_passphrase", "ok", input(&locked, "correct horse battery")),
         vector("key_file_with_wrong_passphrase", "not-authentic", input(&locked, "correct horse batterY")),

@@ -1,0 +1,71 @@
+//! `custody execute`: what enough custodians approved becomes the next line of the audit log.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use runvault_custody::key_files::{self, NoPrompt, read_secret};
+use runvault_custody::quorum::carry_out::carry_out;
+use runvault_custody::quorum::execute::{execute, resume};
+use runvault_format::approval_file::ApprovalFile;
+
+use super::{propose::executor_of, show, tell};
+use crate::args::{Execute, Who};
+use crate::exit::{self, Exit, refuse_with};
+use crate::files;
+use crate::output::{self, shown};
+use crate::store::Store;
+use crate::{progress, signals};
+
+/// An approval is a signature and an envelope.
+const APPROVAL_MAX: usize = 16 << 10;
+
+pub fn run(args: &Execute) -> Result<()> {
+    let file = show::read(&args.request)?;
+    let approvals = args.approval.iter().map(|path| approval(path)).collect::<Result<Vec<_>>>()?;
+    let store = Store::open(&args.store, &Who { state: args.state.clone(), ..Who::default() })?;
+    let key = executor_of(&args.request);
+    let executor = key_files::read(&key, false).and_then(|file| key_files::unlock(&file, &mut NoPrompt));
+    let executor = executor.with_context(|| "the executor's key, which propose made beside the request")?;
+    let act = if args.resume { resume } else { execute };
+    end_at_ctrl_c(args)?;
+    let done = act(&store.root, &store.chain, &file, &executor, &approvals)?;
+    drop(executor);
+    store.pin(&done.chain)?;
+    let line = done.chain.line_of(&file.hash()?).unwrap_or_default();
+    let head = (line, done.chain.line_hash(line).map_or_else(String::new, |hash| hash.to_string()));
+    let bar = progress::items(0, "runs");
+    let summary = carry_out(&store.root, done, &file.request.op, &mut |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    })?;
+    bar.finish_and_clear();
+    if summary.failed.is_empty() {
+        files::wipe(&key).unwrap_or_else(|e| {
+            output::warn(&format!("{}: {e}; it is of no more use: remove it", shown(&key)));
+        });
+    }
+    tell::done(args.json, &file.sentence(), &file.request.op, head, &summary, &go_on(args))
+}
+
+fn approval(path: &Path) -> Result<ApprovalFile> {
+    let bytes = read_secret(path, APPROVAL_MAX, true)?;
+    ApprovalFile::parse(&bytes).map_err(runvault_custody::Error::from).with_context(|| shown(path))
+}
+
+fn go_on(args: &Execute) -> String {
+    let approvals: String = args.approval.iter().map(|path| format!(" --approval {}", shown(path))).collect();
+    format!("runvault custody execute {} {}{approvals} --resume", shown(&args.store), shown(&args.request))
+}
+
+/// Any point is as good as another: every run stays readable.
+fn end_at_ctrl_c(args: &Execute) -> Result<()> {
+    let hint = format!(
+        "every run stays readable; if the audit log has its line already, go on with: {}",
+        go_on(args)
+    );
+    signals::on_first(move |_| {
+        let code = exit::report(&refuse_with(Exit::Failed, "interrupted", hint.clone()));
+        std::process::exit(code as i32);
+    })?;
+    Ok(())
+}

@@ -1,0 +1,128 @@
+//! `custody list`: who may do what, and what is due.
+
+use anyhow::Result;
+use runvault_custody::chain::Chain;
+use runvault_custody::chain::history::history;
+use runvault_custody::clock;
+use runvault_custody::confirm::{Drill, drills};
+use serde_json::json;
+
+use crate::args::{List, Who};
+use crate::output::{self, visible};
+use crate::store::Store;
+
+/// A vault key is replaced once a year, and every share is seen to open as often: NIST SP 800-57 Part 1 Rev. 5,
+/// 5.3.6, gives a symmetric master key about one year.
+const YEAR_DAYS: u64 = 365;
+
+pub fn run(args: &List) -> Result<()> {
+    let store = Store::open(&args.store, &Who { state: args.state.clone(), ..Who::default() })?;
+    let history = history(&store.root)?;
+    let (chain, since) = (&history.chain, history.key_since());
+    let drills = drills(&store.root, chain)?;
+    let due = due(chain, since, &drills);
+    if args.json {
+        return output::json(&as_json(chain, since, &drills, &due));
+    }
+    let (quorum, custodians) = chain.quorum();
+    let head = chain.head();
+    output::line(&output::pairs(&[
+        ("vault", chain.vault_id().to_string()),
+        ("quorum", format!("{quorum} of {custodians}")),
+        ("vault key", format!("number {}, since {since}", chain.epoch())),
+        ("head", format!("{}:{}", head.n, head.hash)),
+    ]))?;
+    let mut rows = Vec::new();
+    for drill in &drills {
+        let state =
+            drill.confirmed.as_ref().map_or("not confirmed".to_owned(), |at| format!("confirmed {at}"));
+        rows.push(row("custodian", &drill.label, &drill.custodian, state));
+    }
+    for reader in chain.reader_terms() {
+        let kind = if reader.standing { "standing reader" } else { "reader" };
+        let until = reader.expires.as_ref().map_or(String::new(), |at| format!("until {at}"));
+        rows.push(row(kind, &reader.label, &reader.id, until));
+    }
+    for (label, id) in chain.gateways() {
+        let until = chain.gateway_key(&id).and_then(|known| known.until);
+        let ended = until.map_or(String::new(), |until| format!("ended with run {}", until.run.n));
+        rows.push(row("gateway", &label, &id, ended));
+    }
+    output::line(&output::table(&rows, &[]))?;
+    for one in &due {
+        output::line(&format!("due: {one}"))?;
+    }
+    Ok(())
+}
+
+fn row(kind: &str, label: &str, id: &impl ToString, state: String) -> Vec<String> {
+    vec![kind.to_owned(), visible(label.as_bytes()), id.to_string(), state]
+}
+
+/// What a person has to do, and by which command.
+fn due(chain: &Chain, since: &str, drills: &[Drill]) -> Vec<String> {
+    let mut due = Vec::new();
+    if is_older_than_a_year(since) {
+        due.push(format!("vault key {} is over a year old: custody rotate", chain.epoch()));
+    }
+    for drill in drills {
+        let name = visible(drill.label.as_bytes());
+        match &drill.confirmed {
+            None => due.push(format!("{name} has not seen the own share open: custody confirm")),
+            Some(at) if is_older_than_a_year(at) => {
+                due.push(format!("{name} has not seen the own share open for a year: custody confirm"));
+            }
+            Some(_) => {}
+        }
+    }
+    let now = clock::now();
+    for reader in chain.reader_terms() {
+        if reader.expires.as_ref().is_some_and(|at| *at <= now) {
+            let name = visible(reader.label.as_bytes());
+            due.push(format!(
+                "the time of reader {name} is over: custody remove-reader takes its envelopes away"
+            ));
+        }
+    }
+    due
+}
+
+fn is_older_than_a_year(at: &str) -> bool {
+    // RFC 3339 in UTC: its order is that of the texts.
+    at < clock::days_ago(YEAR_DAYS).as_str()
+}
+
+fn as_json(chain: &Chain, since: &str, drills: &[Drill], due: &[String]) -> serde_json::Value {
+    let (quorum, _) = chain.quorum();
+    let head = chain.head();
+    let custodians: Vec<_> = drills
+        .iter()
+        .map(|d| json!({ "label": d.label, "id": d.custodian.to_string(), "confirmed": d.confirmed }))
+        .collect();
+    let readers: Vec<_> = chain
+        .reader_terms()
+        .iter()
+        .map(|r| {
+            json!({ "label": r.label, "id": r.id.to_string(), "standing": r.standing, "expires": r.expires })
+        })
+        .collect();
+    let gateways: Vec<_> = chain
+        .gateways()
+        .into_iter()
+        .map(|(label, id)| {
+            let until = chain.gateway_key(&id).and_then(|known| known.until);
+            json!({ "label": label, "id": id.to_string(), "last_run": until.map(|until| until.run.n) })
+        })
+        .collect();
+    json!({
+        "vault": chain.vault_id().to_string(),
+        "quorum": quorum,
+        "epoch": chain.epoch(),
+        "epoch_since": since,
+        "head": format!("{}:{}", head.n, head.hash),
+        "custodians": custodians,
+        "readers": readers,
+        "gateways": gateways,
+        "due": due,
+    })
+}

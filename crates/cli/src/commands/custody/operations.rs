@@ -1,0 +1,132 @@
+//! From what was typed to the operation that a request names.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Result;
+use runvault_custody::chain::Chain;
+use runvault_custody::{gateways, public_file};
+use runvault_format::custody_state::{Custodian, GatewayEntry, ReaderEntry};
+use runvault_format::ids::{IdentityId, RunId};
+use runvault_format::operation::Operation;
+use runvault_format::public_key::PublicKey;
+use runvault_store::backend::Dir;
+use runvault_vault::runs;
+
+use crate::args::{Proposal, RunsAndPerson};
+use crate::exit::{Exit, refuse_with};
+use crate::output::{shown, visible};
+use crate::run_of_name::of_id;
+
+/// What is to be done, and what it says of gateways, where it says anything.
+pub struct Asked {
+    pub op: Operation,
+    pub gateways: Option<Vec<GatewayEntry>>,
+}
+
+/// `by_name` finds a run that is not named by its id.
+///
+/// # Errors
+/// Exit 1: nobody of that name, no such run; exit 2: a file that is no public key.
+pub fn asked(
+    root: &Arc<dyn Dir>,
+    chain: &Chain,
+    proposal: &Proposal,
+    by_name: &mut dyn FnMut(&OsString) -> Result<RunId>,
+) -> Result<Asked> {
+    let mut gateways = None;
+    let op = match proposal {
+        Proposal::Rotate => Operation::Rotate { epoch: chain.epoch().saturating_add(1) },
+        Proposal::AddCustodian(args) => {
+            let public = public(chain, &args.key.1)?;
+            Operation::AddCustodian { custodian: Custodian::new(&args.key.0, &public.keys()) }
+        }
+        Proposal::RemoveCustodian(args) => {
+            Operation::RemoveCustodian { custodian: named(&chain.custodians(), "custodian", &args.name)? }
+        }
+        Proposal::Quorum(args) => Operation::ChangeQuorum { quorum: args.quorum },
+        Proposal::EnrollGateway(args) => {
+            let public = public(chain, &args.request)?;
+            gateways = Some(chain.with_gateway(&public));
+            Operation::EnrolGateway { gateway: public.id }
+        }
+        Proposal::RevokeGateway(args) => {
+            let gateway = gateways::named(chain, &args.name)?;
+            gateways = Some(runvault_custody::enroll::ended(root, chain, &gateway, args.last_run)?);
+            Operation::RevokeGateway { gateway }
+        }
+        Proposal::AddReader(args) => {
+            let public = public(chain, &args.key.1)?;
+            Operation::AddReader {
+                reader: ReaderEntry {
+                    id: public.id,
+                    label: args.key.0.clone(),
+                    sign: public.sign,
+                    kem: public.kem,
+                    standing: args.standing,
+                    expires: args.expires.clone(),
+                },
+            }
+        }
+        Proposal::RemoveReader(args) => Operation::RemoveReader { reader: reader(chain, &args.name)? },
+        Proposal::Grant(args) => {
+            let (runs, reader) = runs_and_reader(root, chain, args, by_name)?;
+            Operation::Grant { reader, runs }
+        }
+        Proposal::Revoke(args) => {
+            let (runs, reader) = runs_and_reader(root, chain, args, by_name)?;
+            Operation::Revoke { reader, runs }
+        }
+    };
+    Ok(Asked { op, gateways })
+}
+
+fn public(chain: &Chain, path: &Path) -> Result<PublicKey> {
+    Ok(public_file::read(path, chain.vault_id())?)
+}
+
+fn reader(chain: &Chain, name: &str) -> Result<IdentityId> {
+    named(&chain.readers(), "reader", name)
+}
+
+/// By name or id.
+fn named(known: &[(String, IdentityId)], what: &str, name: &str) -> Result<IdentityId> {
+    let found = known.iter().find(|(label, id)| label == name || id.to_string() == name);
+    let names: Vec<_> = known.iter().map(|(label, _)| visible(label.as_bytes())).collect();
+    let names = if names.is_empty() { "there is none".to_owned() } else { names.join(", ") };
+    found.map(|(_, id)| *id).ok_or_else(|| {
+        refuse_with(
+            Exit::Failed,
+            format!("no {what} {}", visible(name.as_bytes())),
+            format!("{what}s: {names}"),
+        )
+    })
+}
+
+fn runs_and_reader(
+    root: &Arc<dyn Dir>,
+    chain: &Chain,
+    args: &RunsAndPerson,
+    by_name: &mut dyn FnMut(&OsString) -> Result<RunId>,
+) -> Result<(Vec<RunId>, IdentityId)> {
+    let (who, named) =
+        args.runs_and_reader.split_last().ok_or_else(|| crate::exit::refuse(Exit::Usage, "name a reader"))?;
+    let reader = reader(chain, &who.to_string_lossy())?;
+    let known = runs::list(root)?;
+    let mut runs = Vec::new();
+    for run in named {
+        let id = match of_id(run) {
+            Some(id) => id,
+            None => by_name(run)?,
+        };
+        if !known.contains(&id) {
+            let what = format!("there is no run {}", shown(run));
+            return Err(refuse_with(Exit::Failed, what, "runvault runs STORE lists them"));
+        }
+        runs.push(id);
+    }
+    runs.sort();
+    runs.dedup();
+    Ok((runs, reader))
+}

@@ -1,0 +1,65 @@
+//! `keygen`: a key file, and the public key file that others need.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use runvault_crypto::passphrase::Params;
+use runvault_custody::identity::Identity;
+use runvault_custody::key_files::{self, NewLock};
+use runvault_custody::public_file;
+use serde_json::json;
+
+use crate::args::Keygen;
+use crate::exit::{Exit, refuse_with};
+use crate::output::{self, shown, visible};
+use crate::prompt::Source;
+
+pub fn run(args: &Keygen) -> Result<()> {
+    let public = public_of(&args.out);
+    let label = match (&args.label, args.out.file_stem().and_then(|stem| stem.to_str())) {
+        (Some(label), _) => label.clone(),
+        (None, Some(stem)) if runvault_format::custody_state::is_label(stem) => stem.to_owned(),
+        _ => {
+            let what = format!("{} gives the key no name", shown(&args.out));
+            return Err(refuse_with(Exit::Usage, what, "say what it is called: --label NAME"));
+        }
+    };
+    for path in [&args.out, &public] {
+        if std::fs::symlink_metadata(path).is_ok() {
+            return Err(runvault_custody::Error::KeyFileExists(path.clone()).into());
+        }
+    }
+    let passphrase = if args.no_lock { None } else { Some(Source::of(&args.unlock).new_one(&label)?) };
+    let lock = match &passphrase {
+        Some(passphrase) => NewLock::Passphrase { passphrase, params: Params::DEFAULT },
+        None => NewLock::None,
+    };
+    let identity = Identity::generate(&label)?;
+    key_files::write_new(&args.out, &identity, &lock, None)?;
+    public_file::write_new(&public, &identity, None)?;
+    if args.json {
+        return output::json(&json!({
+            "key_file": args.out.to_string_lossy(),
+            "public_key_file": public.to_string_lossy(),
+            "label": label,
+            "id": identity.id().to_string(),
+            "locked": !args.no_lock,
+        }));
+    }
+    let locked =
+        if args.no_lock { "NOT LOCKED: whoever reads it has the key" } else { "locked by the passphrase" };
+    output::line(&format!(
+        "{}: the key of {} ({}), {locked}. Keep it to yourself, and a copy elsewhere.\n\
+         {}: its public part. Give it to those who let you in; they compare the id with you.",
+        shown(&args.out),
+        visible(label.as_bytes()),
+        identity.id(),
+        shown(&public),
+    ))
+}
+
+fn public_of(key: &std::path::Path) -> PathBuf {
+    let mut name = key.as_os_str().to_owned();
+    name.push(".pub");
+    PathBuf::from(name)
+}

@@ -1,0 +1,99 @@
+//! The audit log as people read it.
+
+use std::sync::Arc;
+
+use runvault_format::audit_entry::Line;
+use runvault_format::custody_state::State;
+use runvault_format::ids::Digest;
+use runvault_format::words;
+use runvault_store::backend::Dir;
+
+use super::load::{genesis, lines};
+use super::{Chain, Head};
+use crate::layout::{self, AUDIT_LOG, LOG_MAX};
+use crate::quorum::in_words;
+use crate::{Error, Result};
+
+/// One line of the audit log, verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Number and hash of the line.
+    pub head: Head,
+    /// By the executor's clock, RFC 3339 in UTC.
+    pub time: String,
+    /// What was done.
+    pub what: String,
+    /// The runs that it was about.
+    pub runs: Vec<String>,
+    /// Why, as its request says.
+    pub reason: String,
+    /// Label and id of those who approved.
+    pub approved: Vec<String>,
+    /// Hash of the request.
+    pub request: Digest,
+    /// Six words of it.
+    pub words: String,
+}
+
+/// The trail from the genesis on.
+#[derive(Debug)]
+pub struct History {
+    /// The newest of it.
+    pub chain: Chain,
+    /// When the vault was made, RFC 3339 in UTC.
+    pub created: String,
+    /// In order.
+    pub entries: Vec<Entry>,
+}
+
+impl History {
+    /// When the newest vault key was made, RFC 3339 in UTC.
+    pub fn key_since(&self) -> &str {
+        let since = self.chain.current().since;
+        self.entries.iter().find(|line| line.head.n == since).map_or(&self.created, |line| &line.time)
+    }
+}
+
+/// Reads custody/ and verifies everything from the genesis on, as [`Chain::load`]; what was done, in order.
+///
+/// # Errors
+/// As [`Chain::load`].
+pub fn history(root: &Arc<dyn Dir>) -> Result<History> {
+    let newest = Chain::load(root)?;
+    let custody = layout::custody_dir(root)?;
+    let (genesis, vault) = genesis(&custody)?;
+    let log = layout::read(&custody, AUDIT_LOG, "custody/audit.log", LOG_MAX)?;
+    let mut chain = Chain::start(State::zero(&genesis, vault))?;
+    let mut entries = Vec::new();
+    for text in lines(&log)? {
+        let before = chain.clone();
+        chain.follow(&custody, text)?;
+        entries.push(entry(&before, &chain)?);
+    }
+    loop {
+        let before = chain.clone();
+        if !chain.take_next_claimed(&custody)? {
+            return Ok(History { chain: newest, created: genesis.created, entries });
+        }
+        entries.push(entry(&before, &chain)?);
+    }
+}
+
+fn entry(before: &Chain, after: &Chain) -> Result<Entry> {
+    let head = after.head();
+    let text = after.log().strip_prefix(before.log()).and_then(|text| text.strip_suffix(b"\n"));
+    let line = Line::parse(text.unwrap_or_default())
+        .map_err(|e| Error::ChainBroken { line: head.n, why: e.to_string() })?;
+    let (request, executed) = (&line.executed.request, &line.executed);
+    let hash = request.hash()?;
+    Ok(Entry {
+        head,
+        time: executed.time.clone(),
+        what: in_words::sentence(&request.op, before.state(), &after.state().outline()),
+        runs: in_words::runs(&request.op),
+        reason: request.reason.clone(),
+        approved: executed.approvals.iter().map(|approval| before.shown(&approval.custodian)).collect(),
+        request: hash,
+        words: words::of_request(&hash).join(" "),
+    })
+}

@@ -1,0 +1,150 @@
+//! The drill: a custodian opens its own share, keeps a copy of it, and says so in the store. It opens no data.
+
+use std::sync::Arc;
+
+use runvault_format::confirmation::Confirmation;
+use runvault_format::ids::IdentityId;
+use runvault_format::kept::{Kept, KeptShare};
+use runvault_format::note::{self, Note};
+use runvault_store::backend::Dir;
+use runvault_store::replace::replace;
+
+use crate::authority::check_bound;
+use crate::chain::Chain;
+use crate::epochs::{needed_and_given, open_share, wrong_key};
+use crate::identity::Identity;
+use crate::key_files::KeyFile;
+use crate::layout::{self, OBJECT_MAX, PUBLIC_MODE};
+use crate::{Error, Result, clock};
+
+/// A custodian and its last drill on the newest shares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Drill {
+    /// Whose.
+    pub custodian: IdentityId,
+    /// For people.
+    pub label: String,
+    /// When, RFC 3339 in UTC; `None`: not since its share was made.
+    pub confirmed: Option<String>,
+}
+
+fn name(custodian: &IdentityId) -> String {
+    format!("confirmed-{custodian}")
+}
+
+/// Opens the custodian's share of the newest state; gives its key file with a copy of the share and the chain's head,
+/// for the caller to put in place, and writes the confirmation.
+///
+/// # Errors
+/// [`Error::WrongKey`], [`Error::OtherVault`]; [`Error::Damaged`] for a share that does not open; the store's.
+pub fn confirm(root: &Arc<dyn Dir>, chain: &Chain, custodian: &Identity, file: &KeyFile) -> Result<KeyFile> {
+    check_bound(chain, custodian)?;
+    let (id, epoch) = (custodian.id(), chain.current());
+    let share =
+        epoch.shares.iter().find(|share| share.to == id).ok_or_else(|| wrong_key(chain, custodian))?;
+    // The share itself is dropped: that it opens is all that is asked.
+    open_share(chain, custodian)?;
+    let (vault, head) = (chain.vault_id(), chain.head());
+    if let Some(kept) = file.kept() {
+        refuse_other_chain(chain, custodian, kept)?;
+    }
+    let kept = KeptShare { epoch: epoch.e, made: epoch.made, share: share.clone() };
+    let approved = file.kept().and_then(|kept| kept.approved.clone());
+    let file = file.keeping(Kept { vault, head, share: Some(kept), approved }, custodian)?;
+    let confirmation =
+        Confirmation { vault, custodian: id, epoch: epoch.e, made: epoch.made, head, time: clock::now() };
+    let bytes = note::sign(&confirmation.to_text()?, &id, &custodian.keys.sign);
+    let custody = layout::custody_dir(root)?;
+    replace(&*custody, name(&id).as_bytes(), &bytes, PUBLIC_MODE)
+        .map_err(|e| Error::io("write", format!("custody/{}", name(&id)), e))?;
+    Ok(file)
+}
+
+/// A key file is of one vault, and its holder has seen the chain up to the head that it keeps.
+fn refuse_other_chain(chain: &Chain, custodian: &Identity, kept: &Kept) -> Result<()> {
+    if kept.vault != chain.vault_id() {
+        let (needed, given) = needed_and_given(chain, custodian);
+        return Err(Error::OtherVault { needed, given, bound: kept.vault, found: chain.vault_id() });
+    }
+    match chain.line_hash(kept.head.n) {
+        Some(hash) if hash == kept.head.hash => Ok(()),
+        Some(_) => Err(Error::Forked { line: kept.head.n }),
+        None => Err(Error::RolledBack { pinned: kept.head.n, found: chain.head().n }),
+    }
+}
+
+/// Every custodian's last drill. A note that is damaged, or by another key, counts as none: it is only a reminder.
+///
+/// # Errors
+/// The store's.
+pub fn drills(root: &Arc<dyn Dir>, chain: &Chain) -> Result<Vec<Drill>> {
+    let custody = layout::custody_dir(root)?;
+    let drill = |(label, custodian): (String, IdentityId)| {
+        let name = name(&custodian);
+        let bytes = layout::read_if_there(&custody, &name, &format!("custody/{name}"), OBJECT_MAX)?;
+        let confirmed = bytes.and_then(|bytes| counts(chain, &custodian, &bytes));
+        Ok(Drill { custodian, label, confirmed })
+    };
+    chain.custodians().into_iter().map(drill).collect()
+}
+
+/// The time of a confirmation that this custodian signed for the newest shares.
+fn counts(chain: &Chain, custodian: &IdentityId, bytes: &[u8]) -> Option<String> {
+    let note = Note::parse(bytes).ok()?;
+    let known = chain.state().custodian(custodian)?;
+    let text = note.verify(custodian, &known.sign).ok()?;
+    let said = Confirmation::parse_text(&text).ok()?;
+    let epoch = chain.current();
+    let same = (said.vault, said.custodian, said.epoch, said.made)
+        == (chain.vault_id(), *custodian, epoch.e, epoch.made);
+    same.then_some(said.time)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key_files::{self, NewLock, NoPrompt};
+    use crate::testing::{custody, put, vault};
+
+    #[test]
+    fn a_drill_is_kept_and_counts_for_its_shares() {
+        let (root, owner, chain) = vault();
+        let file = key_files::lock(&owner, &NewLock::None, Some(chain.vault_id())).unwrap();
+        assert_eq!(drills(&root, &chain).unwrap()[0].confirmed, None);
+        let kept = confirm(&root, &chain, &owner, &file).unwrap();
+        let back = KeyFile::parse(&kept.to_bytes().unwrap()).unwrap();
+        assert_eq!(back, kept);
+        assert_eq!(key_files::unlock(&back, &mut NoPrompt).unwrap().id(), owner.id());
+        let share = back.kept().unwrap().share.clone().unwrap();
+        assert_eq!((share.epoch, share.made, back.kept().unwrap().head), (1, 0, chain.head()));
+        assert!(drills(&root, &chain).unwrap()[0].confirmed.is_some());
+
+        // Of another key, or cut: none.
+        let name = name(&owner.id());
+        let good = crate::testing::get(&custody(&root), &name);
+        let forged = String::from_utf8(good.clone()).unwrap().replace("\"epoch\":1", "\"epoch\":2");
+        for bad in [&good[..good.len() - 5], forged.as_bytes()] {
+            put(&custody(&root), &name, bad);
+            assert_eq!(drills(&root, &chain).unwrap()[0].confirmed, None);
+        }
+        put(&custody(&root), &name, &good);
+        crate::rotate::rotate(&root, &chain, &owner, &mut |_, _| {}).unwrap();
+        let chain = Chain::load(&root).unwrap();
+        assert_eq!(drills(&root, &chain).unwrap()[0].confirmed, None, "of the shares before");
+
+        // What this key saw is not undone unseen, and it is of one vault.
+        let older = crate::testing::vault();
+        let mut rolled_back = kept.kept().unwrap().clone();
+        rolled_back.head.n = 7;
+        let ahead = kept.keeping(rolled_back, &owner).unwrap();
+        let refused = confirm(&root, &chain, &owner, &ahead).unwrap_err();
+        assert!(matches!(refused, Error::RolledBack { pinned: 7, found: 1 }), "{refused}");
+        let moved = Kept { vault: older.2.vault_id(), ..kept.kept().unwrap().clone() };
+        let refused = confirm(&root, &chain, &owner, &kept.keeping(moved, &owner).unwrap()).unwrap_err();
+        assert!(matches!(refused, Error::OtherVault { .. }), "{refused}");
+
+        let stranger = Identity::generate("stranger").unwrap();
+        let file = key_files::lock(&stranger, &NewLock::None, None).unwrap();
+        assert!(matches!(confirm(&root, &chain, &stranger, &file), Err(Error::WrongKey { .. })));
+    }
+}

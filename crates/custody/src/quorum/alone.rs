@@ -1,0 +1,46 @@
+//! With one custodian of one the three steps are one.
+
+use std::sync::Arc;
+
+use runvault_format::operation::Operation;
+use runvault_store::backend::Dir;
+
+use super::approve::approve;
+use super::carry_out::carry_out;
+use super::execute::execute;
+use super::propose::propose;
+use crate::chain::Chain;
+use crate::epochs::require_quorum_of_one;
+use crate::identity::Identity;
+use crate::rotate::RotateSummary;
+use crate::{Error, Result, locks};
+
+/// Seconds from the request to its line.
+const EXPIRES: u64 = 3600;
+
+/// Proposes, approves, executes and carries out. `progress` gets runs done and runs in all.
+///
+/// # Errors
+/// [`Error::NeedsQuorum`], [`Error::LockInStore`], [`Error::WrongKey`], [`Error::OtherVault`], [`Error::BadRequest`];
+/// [`Error::ChangedMeanwhile`] where someone else was first; the store's.
+pub fn act(
+    root: &Arc<dyn Dir>,
+    chain: &Chain,
+    owner: &Identity,
+    op: Operation,
+    reason: &str,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<(Chain, RotateSummary)> {
+    require_quorum_of_one(chain, "do this")?;
+    if matches!(op, Operation::ChangeQuorum { quorum } if quorum > 1) && locks::are_there(root)? {
+        return Err(Error::LockInStore);
+    }
+    let (file, executor) = propose(chain, op, None, reason, EXPIRES)?;
+    let (approval, _) = approve(&file, owner, None, false)?;
+    let done = execute(root, chain, &file, &executor, &[approval]).map_err(|error| match error {
+        Error::Overtaken { .. } => Error::ChangedMeanwhile,
+        error => error,
+    })?;
+    let chain = done.chain.clone();
+    Ok((chain, carry_out(root, done, &file.request.op, progress)?))
+}

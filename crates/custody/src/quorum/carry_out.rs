@@ -1,0 +1,76 @@
+//! What is left to do once the line stands, run by run. A kill at any point leaves every run readable, and a second
+//! call goes on.
+
+use std::sync::Arc;
+
+use runvault_format::envelope_file::EnvelopeName;
+use runvault_format::ids::{IdentityId, RunId};
+use runvault_format::operation::{KeyChange, Operation};
+use runvault_store::backend::Dir;
+use runvault_vault::runs;
+
+use super::execute::Done;
+use crate::Result;
+use crate::authority::Acting;
+use crate::rotate::{self, RotateSummary};
+
+/// Does it. `progress` gets runs done and runs in all.
+///
+/// # Errors
+/// The store's.
+pub fn carry_out(
+    root: &Arc<dyn Dir>,
+    done: Done,
+    op: &Operation,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<RotateSummary> {
+    let epoch = done.chain.epoch();
+    let mut summary = RotateSummary { epoch, ..RotateSummary::default() };
+    match op {
+        Operation::Grant { reader, runs } => {
+            let acting = acting(done)?;
+            each(runs, &mut summary, progress, |run| rotate::run::grant(root, &acting, run, reader))?;
+        }
+        Operation::Revoke { reader, runs } => {
+            each(runs, &mut summary, progress, |run| forget(root, run, reader))?;
+        }
+        Operation::RemoveReader { reader } => {
+            let all = runs::list(root)?;
+            each(&all, &mut summary, progress, |run| forget(root, run, reader))?;
+        }
+        op if op.key_change() == KeyChange::New => {
+            rotate::seal_runs(root, &acting(done)?, &mut summary, progress)?;
+        }
+        _ => {}
+    }
+    Ok(summary)
+}
+
+fn acting(done: Done) -> Result<Acting> {
+    let keys = done.keys.ok_or(runvault_format::Error::Share)?;
+    Ok(Acting::with_keys(done.chain, keys))
+}
+
+/// One run after the other. What concerns a run alone is counted, and the next one's turn comes.
+fn each(
+    runs: &[RunId],
+    summary: &mut RotateSummary,
+    progress: &mut dyn FnMut(u64, u64),
+    mut act: impl FnMut(&RunId) -> Result<rotate::run::Outcome>,
+) -> Result<()> {
+    let total = runs.len() as u64;
+    for (run, done) in runs.iter().zip(1..) {
+        rotate::count(summary, *run, act(run)?);
+        progress(done, total);
+    }
+    Ok(())
+}
+
+/// A reader's envelope of a run goes.
+fn forget(root: &Arc<dyn Dir>, run: &RunId, reader: &IdentityId) -> Result<rotate::run::Outcome> {
+    let name = EnvelopeName::Reader(*reader).to_string();
+    match runs::remove_envelope(root, run, &name) {
+        Ok(()) => Ok(rotate::run::Outcome::Rotated),
+        Err(error) => rotate::run::of_this_run(error),
+    }
+}

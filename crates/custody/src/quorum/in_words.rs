@@ -1,0 +1,158 @@
+//! A request as people read it: what it does, who may do what afterwards, what is released, what stays open.
+
+use runvault_format::custody_state::{NamedReader, Outline, State};
+use runvault_format::ids::IdentityId;
+use runvault_format::operation::{KeyChange, Operation};
+
+use super::request_file::RequestFile;
+use crate::chain::Chain;
+
+/// What the operation does, in one sentence.
+pub fn sentence(op: &Operation, before: &State, after: &Outline) -> String {
+    let custodian = |id: &IdentityId| named(before.custodian(id).map(|c| c.label.as_str()), id);
+    let reader = |id: &IdentityId| named(before.reader(id).map(|r| r.label.as_str()), id);
+    let gateway = |id: &IdentityId| {
+        let known = after.gateways.iter().find(|g| g.id == *id);
+        named(known.map(|g| g.label.as_str()), id)
+    };
+    match op {
+        Operation::EnrolGateway { gateway: id } => {
+            format!("gateway {} may write runs into this vault", gateway(id))
+        }
+        Operation::RevokeGateway { gateway: id } => {
+            let until = after.gateways.iter().find(|g| g.id == *id).and_then(|g| g.until.as_ref());
+            let (runs, seals) = until.map_or((0, 0), |until| (until.seq, until.seals));
+            format!("gateway {} ends: nothing after its run {runs} and its seal {seals} counts", gateway(id))
+        }
+        Operation::AdmitGateway { gateway: id, run: Some(run) } => {
+            format!("gateway {} may add to run {run} of another gateway, and seal it", gateway(id))
+        }
+        Operation::AdmitGateway { gateway: id, run: None } => {
+            format!("gateway {} may add to every sealed run", gateway(id))
+        }
+        Operation::Rotate { epoch } => format!("a new vault key, number {epoch}; the people stay"),
+        Operation::AddCustodian { custodian } => format!(
+            "{} becomes a custodian, one of {}; the vault key is shared anew among them",
+            named(Some(&custodian.label), &custodian.id),
+            after.custodians.len()
+        ),
+        Operation::RemoveCustodian { custodian: id } => format!(
+            "{} is no custodian any more; a new vault key, number {}, is shared among the other {}",
+            custodian(id),
+            after.epoch,
+            after.custodians.len()
+        ),
+        Operation::ChangeQuorum { quorum } => format!(
+            "from now on {quorum} of {} custodians have to agree, not {}; a new vault key, number {}",
+            after.custodians.len(),
+            before.quorum,
+            after.epoch
+        ),
+        Operation::AddReader { reader } => {
+            let runs = if reader.standing {
+                "reads every run that is made from now on, and those that are granted"
+            } else {
+                "reads the runs that are granted, and no others"
+            };
+            let until = reader.expires.as_deref().map_or(String::new(), |at| format!(", until {at}"));
+            format!("{} {runs}{until}", named(Some(&reader.label), &reader.id))
+        }
+        Operation::RemoveReader { reader: id } => {
+            format!("{} is no reader any more: its envelopes of all runs are removed", reader(id))
+        }
+        Operation::Grant { reader: id, runs } => {
+            format!("{} gets the keys of {}", reader(id), count(runs.len(), "run"))
+        }
+        Operation::Revoke { reader: id, runs } => {
+            format!("{} loses its envelopes of {}", reader(id), count(runs.len(), "run"))
+        }
+    }
+}
+
+/// The same of an act that is done.
+pub fn of_act(op: &Operation, before: &Chain, after: &Chain) -> String {
+    sentence(op, before.state(), &after.state().outline())
+}
+
+/// The runs that it is about, one a line.
+pub fn runs(op: &Operation) -> Vec<String> {
+    match op {
+        Operation::Grant { runs, .. } | Operation::Revoke { runs, .. } => {
+            runs.iter().map(ToString::to_string).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// What custodians give to the executor.
+pub fn released(op: &Operation) -> &'static str {
+    if op.releases_share() {
+        "your share of the vault key goes to the machine that executes this: it learns the vault key, of now and of before"
+    } else {
+        "a signature only: no share of the vault key leaves your key file"
+    }
+}
+
+/// The honest sentence: what an old copy of the store, or of a key, still opens.
+pub fn stays_open(op: &Operation) -> &'static str {
+    match op {
+        Operation::RemoveCustodian { .. } | Operation::ChangeQuorum { .. } | Operation::Rotate { .. } => {
+            "Old copies of the store still open for enough shares of the key before. Runs made from now on do not."
+        }
+        Operation::AddCustodian { .. } => {
+            "The shares before go on counting for old copies of the store: the vault key is the same."
+        }
+        Operation::RemoveReader { .. } | Operation::Revoke { .. } => {
+            "Whoever kept a copy of the envelopes, or of what was read, still has it. Only a re-key of a run ends that for\n\
+             what is written from then on."
+        }
+        Operation::Grant { .. } | Operation::AddReader { .. } => {
+            "What a reader has read cannot be taken back later."
+        }
+        Operation::RevokeGateway { .. } => "Runs and seals up to there count as before.",
+        Operation::EnrolGateway { .. } | Operation::AdmitGateway { .. } => {
+            "It may do so until it is revoked: runvault gateway revoke."
+        }
+    }
+}
+
+/// Who may do what afterwards, one a line.
+pub fn people(after: &Outline) -> Vec<String> {
+    let custodians = after.custodians.iter().map(|c| format!("custodian {}", named(Some(&c.label), &c.id)));
+    let readers = after.readers.iter().map(reader_line);
+    let gateways = after.gateways.iter().map(|g| {
+        let ended = g.until.as_ref().map_or(String::new(), |until| format!(", ended with run {}", until.seq));
+        format!("gateway {}{ended}", named(Some(&g.label), &g.id))
+    });
+    let quorum = format!("quorum {} of {}", after.quorum, after.custodians.len());
+    std::iter::once(quorum).chain(custodians).chain(readers).chain(gateways).collect()
+}
+
+fn reader_line(reader: &NamedReader) -> String {
+    let kind = if reader.standing { "standing reader" } else { "reader" };
+    let until = reader.expires.as_deref().map_or(String::new(), |at| format!(", until {at}"));
+    format!("{kind} {}{until}", named(Some(&reader.label), &reader.id))
+}
+
+fn named(label: Option<&str>, id: &IdentityId) -> String {
+    label.map_or_else(|| id.to_string(), |label| format!("{} ({id})", label.escape_debug()))
+}
+
+fn count(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
+impl RequestFile {
+    /// What the operation does, in one sentence.
+    pub fn sentence(&self) -> String {
+        match &self.request.state {
+            Some(after) => sentence(&self.request.op, &self.before, after),
+            None => String::new(),
+        }
+    }
+
+    /// Whether a new vault key comes, and every run is sealed to it.
+    pub fn seals_every_run(&self) -> bool {
+        self.request.op.key_change() == KeyChange::New
+    }
+}

@@ -1,0 +1,404 @@
+//! Three custodians, two of whom have to agree.
+
+use std::sync::Arc;
+
+use runvault_format::approval_file::ApprovalFile;
+use runvault_format::custody_state::{Custodian, ReaderEntry};
+use runvault_format::ids::RunId;
+use runvault_format::keys::RunKey;
+use runvault_format::operation::Operation;
+use runvault_store::backend::Dir;
+use runvault_store::doubles::memory::MemoryDir;
+use runvault_vault::authority::{Authority, Gateway};
+use runvault_vault::runs;
+
+use super::approve::approve;
+use super::carry_out::carry_out;
+use super::execute::{execute, resume};
+use super::propose::propose;
+use super::request_file::RequestFile;
+use crate::authority::Acting;
+use crate::chain::Chain;
+use crate::epochs::EpochKeys;
+use crate::gateway::StateFolder;
+use crate::identity::Identity;
+use crate::init::NewVault;
+use crate::state_folder::Folder;
+use crate::testing::{copy, custody, envelopes, get, killed_at, make_run};
+use crate::{Error, Result, next_state};
+
+struct Vault {
+    root: Arc<dyn Dir>,
+    people: Vec<Identity>,
+}
+
+impl Vault {
+    /// `quorum` of so many.
+    fn of(quorum: u8, custodians: usize) -> Self {
+        let root = MemoryDir::root();
+        let people: Vec<_> =
+            (0..custodians).map(|i| Identity::generate(&format!("custodian-{i}")).unwrap()).collect();
+        let custodians = people.iter().map(|one| Custodian::new(&one.label, &one.public())).collect();
+        NewVault::of_custodians(custodians, quorum).unwrap().write_shared(&root).unwrap();
+        Self { root, people }
+    }
+
+    fn chain(&self) -> Chain {
+        Chain::load(&self.root).unwrap()
+    }
+
+    fn propose(&self, op: Operation) -> (RequestFile, Identity) {
+        let (file, executor) = propose(&self.chain(), op, None, "a test", 3600).unwrap();
+        (RequestFile::parse(&file.to_bytes().unwrap()).unwrap(), executor)
+    }
+
+    fn yes(&self, who: usize, file: &RequestFile) -> ApprovalFile {
+        let (approval, _) = approve(file, &self.people[who], None, false).unwrap();
+        ApprovalFile::parse(approval.to_text().unwrap().as_bytes()).unwrap()
+    }
+
+    /// Agreed on by the first two, executed and carried out.
+    fn agree(&self, op: Operation) -> Chain {
+        let (file, executor) = self.propose(op);
+        let approvals: Vec<_> =
+            (0..usize::from(file.before.quorum)).map(|who| self.yes(who, &file)).collect();
+        let done = execute(&self.root, &self.chain(), &file, &executor, &approvals).unwrap();
+        let summary = carry_out(&self.root, done, &file.request.op, &mut |_, _| {}).unwrap();
+        assert_eq!(summary.failed, []);
+        self.chain()
+    }
+
+    /// The vault's keys from the shares of these custodians, as a request that releases them gives them.
+    fn keys(&self, who: &[usize]) -> Result<EpochKeys> {
+        let chain = self.chain();
+        let share = |who: &usize| {
+            Ok((self.people[*who].id(), crate::epochs::open_share(&chain, &self.people[*who])?))
+        };
+        EpochKeys::combine(chain.state(), &who.iter().map(share).collect::<Result<Vec<_>>>()?)
+    }
+
+    fn gateway(&self) -> StateFolder {
+        let chain = self.chain();
+        let gateway = StateFolder::on(Folder::on(MemoryDir::root()), chain.vault_id()).unwrap();
+        let state = next_state::with_gateway(&chain, &gateway.public(None));
+        let op = Operation::EnrolGateway { gateway: gateway.id() };
+        let (file, executor) = propose(&chain, op, Some(&state.gateways), "", 3600).unwrap();
+        let approvals = [self.yes(0, &file), self.yes(1, &file)];
+        assert!(approvals.iter().all(|approval| approval.env.is_none()), "no share for an enrolment");
+        execute(&self.root, &chain, &file, &executor, &approvals).unwrap();
+        gateway.settle(&self.root).unwrap();
+        gateway
+    }
+
+    fn runs(&self, gateway: &StateFolder, count: usize) -> Vec<(RunId, RunKey)> {
+        (0..count).map(|_| make_run(&self.root, &self.chain(), gateway)).collect()
+    }
+
+    fn all_open(&self, who: &[usize], runs: &[(RunId, RunKey)]) {
+        let acting = Acting::with_keys(self.chain(), self.keys(who).unwrap());
+        for (run, key) in runs {
+            let opened = acting.open_run(run, &envelopes(&self.root, run)).unwrap().unwrap();
+            assert_eq!(opened.0.expose(), key.0.expose());
+        }
+    }
+}
+
+fn reader(label: &str, standing: bool) -> (Identity, ReaderEntry) {
+    let identity = Identity::generate(label).unwrap();
+    let keys = identity.public();
+    let entry = ReaderEntry {
+        id: keys.id(),
+        label: label.into(),
+        sign: keys.sign,
+        kem: keys.kem,
+        standing,
+        expires: None,
+    };
+    (identity, entry)
+}
+
+fn bytes_of_custody(root: &Arc<dyn Dir>) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let custody = custody(root);
+    let mut names = crate::layout::names(&custody, "custody").unwrap();
+    names.sort();
+    let files = names.into_iter().filter(|name| name != b"locks");
+    files.map(|name| (name.clone(), get(&custody, std::str::from_utf8(&name).unwrap()))).collect()
+}
+
+#[test]
+fn two_of_three_rotate_and_any_two_open() {
+    let vault = Vault::of(2, 3);
+    let gateway = vault.gateway();
+    let runs = vault.runs(&gateway, 4);
+    for pair in [[0, 1], [0, 2], [1, 2]] {
+        vault.all_open(&pair, &runs);
+    }
+    assert!(matches!(vault.keys(&[0]), Err(Error::Crypto(runvault_crypto::Error::Threshold))));
+    assert!(matches!(Acting::opened(vault.chain(), &vault.people[0]), Err(Error::NeedsQuorum { .. })));
+    let chain = vault.agree(Operation::Rotate { epoch: 2 });
+    assert_eq!((chain.epoch(), chain.head().n), (2, 2));
+    vault.all_open(&[2, 1], &runs);
+    for (run, _) in &runs {
+        assert_eq!(
+            envelopes(&vault.root, run).iter().map(|e| e.name.as_str()).collect::<Vec<_>>(),
+            ["vault-2"]
+        );
+    }
+}
+
+#[test]
+fn what_is_not_agreed_on_changes_no_byte() {
+    let vault = Vault::of(2, 3);
+    let (file, executor) = vault.propose(Operation::Rotate { epoch: 2 });
+    let (other, _) = vault.propose(Operation::Rotate { epoch: 2 });
+    let elsewhere = Vault::of(2, 3);
+    let before = bytes_of_custody(&vault.root);
+    let refused = |file: &RequestFile, executor: &Identity, approvals: &[ApprovalFile]| {
+        let refused = execute(&vault.root, &vault.chain(), file, executor, approvals).unwrap_err();
+        assert_eq!(bytes_of_custody(&vault.root), before, "{refused}");
+        refused
+    };
+    let (one, two) = (vault.yes(0, &file), vault.yes(1, &file));
+    let few = refused(&file, &executor, std::slice::from_ref(&one));
+    assert!(matches!(few, Error::TooFewApprovals { given: 1, needed: 2 }), "{few}");
+    let said = |error: Error| error.to_string();
+    assert!(said(refused(&file, &executor, &[one.clone(), one.clone()])).contains("is there twice"));
+    assert!(
+        said(refused(&file, &executor, &[one.clone(), vault.yes(1, &other)])).contains("another request")
+    );
+    let stranger = Identity::generate("stranger").unwrap();
+    let mut forged = two.clone();
+    forged.approval.custodian = stranger.id();
+    assert!(said(refused(&file, &executor, &[one.clone(), forged])).contains("nobody who is a custodian"));
+    let mut changed = two.clone();
+    changed.approval.sig[0] ^= 1;
+    assert!(said(refused(&file, &executor, &[one.clone(), changed])).contains("not signed"));
+    let bare = ApprovalFile {
+        approval: runvault_format::request::Approval::sign(
+            vault.people[1].id(),
+            &vault.people[1].keys.sign,
+            &file.hash().unwrap(),
+            None,
+        ),
+        env: None,
+        ..two.clone()
+    };
+    assert!(said(refused(&file, &executor, &[one.clone(), bare])).contains("share"));
+    assert!(matches!(refused(&file, &stranger, &[one.clone(), two.clone()]), Error::OtherExecutor));
+    let (of_other, its) = elsewhere.propose(Operation::Rotate { epoch: 2 });
+    assert!(matches!(refused(&of_other, &its, &[]), Error::RequestOfOtherVault { .. }));
+    assert!(matches!(resume(&vault.root, &vault.chain(), &file, &executor, &[]), Err(Error::RequestNotUsed)));
+    let (late, its) = propose(&vault.chain(), Operation::Rotate { epoch: 2 }, None, "", 0).unwrap();
+    let answers = [vault.yes(0, &late), vault.yes(1, &late)];
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    assert!(matches!(refused(&late, &its, &answers), Error::Expired { .. }));
+    assert!(matches!(approve(&late, &vault.people[0], None, false), Err(Error::Expired { .. })));
+
+    execute(&vault.root, &vault.chain(), &file, &executor, &[one.clone(), two.clone()]).unwrap();
+    let used = execute(&vault.root, &vault.chain(), &file, &executor, &[one, two]).unwrap_err();
+    assert!(matches!(used, Error::RequestUsed { line: 1 }), "{used}");
+    let (file, executor) = (other.clone(), executor);
+    let overtaken = execute(&vault.root, &vault.chain(), &file, &executor, &[]).unwrap_err();
+    assert!(matches!(overtaken, Error::OtherExecutor), "{overtaken}");
+}
+
+#[test]
+fn a_request_that_another_overtook_is_refused() {
+    let vault = Vault::of(2, 3);
+    let (first, its) = vault.propose(Operation::Rotate { epoch: 2 });
+    let answers = [vault.yes(0, &first), vault.yes(2, &first)];
+    vault.agree(Operation::ChangeQuorum { quorum: 3 });
+    let refused = execute(&vault.root, &vault.chain(), &first, &its, &answers).unwrap_err();
+    assert!(matches!(refused, Error::Overtaken { line: 0, newest: 1 }), "{refused}");
+}
+
+/// The share goes to the key of this request alone, and a wrong one is named.
+#[test]
+fn shares_are_for_one_executor_and_of_the_newest_state() {
+    let vault = Vault::of(2, 3);
+    let gateway = vault.gateway();
+    let (file, executor) = vault.propose(Operation::Rotate { epoch: 2 });
+    let (one, two) = (vault.yes(0, &file), vault.yes(1, &file));
+    let text = runvault_format::info::info(
+        runvault_format::info::Purpose::Approval,
+        &vault.chain().vault_id(),
+        &runvault_format::info::Scope::Request(file.hash().unwrap()),
+        &runvault_format::info::Recipient::Identity(executor.id()),
+    );
+    let env = one.env.as_deref().unwrap();
+    runvault_format::envelope_file::open(&executor.keys.kem, &text, env).unwrap();
+    for other in vault.people.iter().chain([&Identity::generate("executor").unwrap()]) {
+        assert!(runvault_format::envelope_file::open(&other.keys.kem, &text, env).is_err());
+    }
+    // The share of an older epoch, signed and sealed as it should be.
+    let mut older = file.clone();
+    let chain = vault.agree(Operation::Rotate { epoch: 2 });
+    let (newer, its) = propose(&chain, Operation::Rotate { epoch: 3 }, None, "", 3600).unwrap();
+    older.request = newer.request.clone();
+    older.before.epochs = file.before.epochs.clone();
+    let (stale, _) = approve(&older, &vault.people[1], None, false).unwrap();
+    let refused = execute(&vault.root, &chain, &newer, &its, &[vault.yes(0, &newer), stale]).unwrap_err();
+    assert!(
+        matches!(&refused, Error::WrongShare { custodian } if custodian.contains("custodian-1")),
+        "{refused}"
+    );
+    drop((two, gateway));
+}
+
+#[test]
+fn custodians_come_and_go() {
+    let mut vault = Vault::of(2, 3);
+    let gateway = vault.gateway();
+    let runs = vault.runs(&gateway, 2);
+    let dave = Identity::generate("dave").unwrap();
+    let chain = vault.agree(Operation::AddCustodian { custodian: Custodian::new("dave", &dave.public()) });
+    vault.people.push(dave);
+    assert_eq!((chain.epoch(), chain.quorum()), (1, (2, 4)), "the key stays");
+    vault.all_open(&[3, 0], &runs);
+    let old_shares = vault.keys(&[0, 1]).unwrap();
+
+    let gone = vault.people.remove(0);
+    let (file, executor) = vault.propose(Operation::RemoveCustodian { custodian: gone.id() });
+    let answers = [vault.yes(0, &file), vault.yes(2, &file)];
+    let done = execute(&vault.root, &vault.chain(), &file, &executor, &answers).unwrap();
+    carry_out(&vault.root, done, &file.request.op, &mut |_, _| {}).unwrap();
+    let chain = vault.chain();
+    assert_eq!((chain.epoch(), chain.quorum()), (2, (2, 3)));
+    vault.all_open(&[0, 2], &runs);
+    assert!(crate::epochs::open_share(&chain, &gone).is_err());
+    let (late, _) = make_run(&vault.root, &chain, &gateway);
+    let old = Acting::with_keys(chain, old_shares);
+    assert!(
+        old.open_run(&late, &envelopes(&vault.root, &late)).unwrap().is_none(),
+        "old shares open nothing new"
+    );
+
+    for refused in [
+        Operation::RemoveCustodian { custodian: gone.id() },
+        Operation::ChangeQuorum { quorum: 4 },
+        Operation::ChangeQuorum { quorum: 2 },
+        Operation::ChangeQuorum { quorum: 0 },
+        Operation::AddCustodian { custodian: Custodian::new("x", &vault.people[0].public()) },
+        Operation::Grant { reader: gone.id(), runs: vec![late] },
+    ] {
+        let refused = propose(&vault.chain(), refused, None, "", 3600).unwrap_err();
+        assert!(matches!(refused, Error::BadRequest { .. }), "{refused}");
+    }
+}
+
+#[test]
+fn readers_get_what_is_granted_and_lose_it() {
+    let vault = Vault::of(2, 2);
+    let gateway = vault.gateway();
+    let (bob, entry) = reader("bob", false);
+    let (eve, standing) = reader("eve", true);
+    let runs = vault.runs(&gateway, 3);
+    vault.agree(Operation::AddReader { reader: entry.clone() });
+    vault.agree(Operation::AddReader { reader: standing });
+    let reads = |who: &Identity, run: &RunId| {
+        let acting = Acting::opened(vault.chain(), who).unwrap();
+        acting.open_run(run, &envelopes(&vault.root, run)).unwrap().is_some()
+    };
+    let later = vault.runs(&gateway, 1)[0].0;
+    assert!(reads(&eve, &later) && !reads(&bob, &later) && !reads(&eve, &runs[0].0));
+    let mut granted = vec![runs[0].0, runs[2].0];
+    granted.sort();
+    vault.agree(Operation::Grant { reader: bob.id(), runs: granted.clone() });
+    assert!(reads(&bob, &runs[0].0) && !reads(&bob, &runs[1].0) && reads(&bob, &runs[2].0));
+    // A rotation leaves readers' envelopes where they are.
+    vault.agree(Operation::Rotate { epoch: 2 });
+    assert!(reads(&bob, &runs[0].0) && reads(&eve, &later));
+    vault.agree(Operation::Revoke { reader: bob.id(), runs: vec![runs[0].0] });
+    assert!(!reads(&bob, &runs[0].0) && reads(&bob, &runs[2].0));
+    vault.agree(Operation::AddReader { reader: ReaderEntry { standing: true, ..entry } });
+    vault.agree(Operation::RemoveReader { reader: bob.id() });
+    assert!(matches!(Acting::opened(vault.chain(), &bob), Err(Error::WrongKey { .. })));
+    for run in runs::list(&vault.root).unwrap() {
+        let names = envelopes(&vault.root, &run);
+        assert!(names.iter().all(|file| !file.name.contains(&bob.id().to_string())), "{run}");
+    }
+}
+
+/// Killed at each call in turn: every run opens for two custodians, and going on finishes it.
+#[test]
+fn an_execution_that_is_killed_anywhere_goes_on() {
+    let mut vault = Vault::of(2, 3);
+    let gateway = vault.gateway();
+    let runs = vault.runs(&gateway, 3);
+    let (file, executor) = vault.propose(Operation::RemoveCustodian { custodian: vault.people[2].id() });
+    let answers = [vault.yes(0, &file), vault.yes(1, &file)];
+    let start = vault.root.clone();
+    let mut kills = 0;
+    for n in 0.. {
+        vault.root = copy(&start);
+        let chain = vault.chain();
+        let killed = killed_at(&vault.root, n, |root| {
+            let done = execute(root, &chain, &file, &executor, &answers)?;
+            carry_out(root, done, &file.request.op, &mut |_, _| {}).map(drop)
+        });
+        vault.all_open(&[0, 1], &runs);
+        if killed.is_none() {
+            break;
+        }
+        kills += 1;
+        let done = match execute(&vault.root, &vault.chain(), &file, &executor, &answers) {
+            Err(Error::RequestUsed { .. }) => resume(&vault.root, &vault.chain(), &file, &executor, &answers),
+            done => done,
+        };
+        let summary = carry_out(&vault.root, done.unwrap(), &file.request.op, &mut |_, _| {}).unwrap();
+        assert_eq!((summary.epoch, summary.failed), (2, vec![]), "call {n}");
+        vault.all_open(&[0, 1], &runs);
+        for (run, _) in &runs {
+            let names: Vec<_> = envelopes(&vault.root, run).into_iter().map(|file| file.name).collect();
+            assert_eq!(names, ["vault-2"], "call {n}");
+        }
+    }
+    assert!(kills > 20, "{kills}");
+}
+
+/// A store that is shown differently to two who propose gets one answer of each custodian.
+#[test]
+fn two_requests_on_one_head_are_not_both_approved() {
+    let vault = Vault::of(2, 3);
+    let (file, _) = vault.propose(Operation::Rotate { epoch: 2 });
+    let (other, _) = vault.propose(Operation::ChangeQuorum { quorum: 3 });
+    let alice = &vault.people[0];
+    let (_, kept) = approve(&file, alice, None, false).unwrap();
+    approve(&file, alice, Some(&kept), false).unwrap();
+    assert!(matches!(approve(&other, alice, Some(&kept), false), Err(Error::ApprovedAnother { .. })));
+    let (_, kept) = approve(&other, alice, Some(&kept), true).unwrap();
+    assert_eq!(kept.approved.as_ref().unwrap().request, other.hash().unwrap());
+    // Of a history that this custodian has seen differently, and of one that it has seen further.
+    let mut forked = kept.clone();
+    forked.head.hash.0[0] ^= 1;
+    assert!(matches!(approve(&file, alice, Some(&forked), true), Err(Error::Forked { .. })));
+    forked.head.n = 5;
+    assert!(matches!(approve(&file, alice, Some(&forked), true), Err(Error::Overtaken { .. })));
+    let stranger = Identity::generate("stranger").unwrap();
+    assert!(matches!(approve(&file, &stranger, None, false), Err(Error::WrongKey { .. })));
+}
+
+/// Whoever changes the file on its way changes the words, or is refused.
+#[test]
+fn a_request_says_what_it_does() {
+    let vault = Vault::of(2, 3);
+    let dave = Identity::generate("dave").unwrap();
+    let (file, _) =
+        vault.propose(Operation::AddCustodian { custodian: Custodian::new("dave", &dave.public()) });
+    assert!(file.sentence().contains("dave") && file.sentence().contains("one of 4"), "{}", file.sentence());
+    let mut hidden = file.clone();
+    hidden.request.op = Operation::Rotate { epoch: 2 };
+    let refused = RequestFile::parse(&hidden.to_bytes().unwrap()).unwrap_err();
+    assert!(refused.to_string().contains("another state"), "{refused}");
+    let mut silent = file.clone();
+    silent.request.releases_share = false;
+    assert!(RequestFile::parse(&silent.to_bytes().unwrap()).is_err());
+    let bytes = file.to_bytes().unwrap();
+    for at in (0..bytes.len()).step_by(bytes.len() / 150) {
+        let mut changed = bytes.clone();
+        changed[at] ^= 0x05;
+        let parsed = RequestFile::parse(&changed);
+        assert!(parsed.map_or(true, |parsed| parsed != file));
+        assert!(RequestFile::parse(&bytes[..at]).is_err());
+    }
+}

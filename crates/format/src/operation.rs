@@ -1,0 +1,203 @@
+//! What a request asks for, and what each operation may change in the custody state.
+
+use serde::{Deserialize, Serialize};
+
+use crate::custody_state::{Custodian, Outline, ReaderEntry, State};
+use crate::ids::{IdentityId, RunId};
+use crate::{Error, Result};
+
+/// A grant or revocation names no more runs at once.
+pub const RUNS_MAX: usize = 10_000;
+
+/// What is to be done. The next state says the same in full; this names it for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Operation {
+    /// One more gateway.
+    EnrolGateway {
+        /// Its id.
+        gateway: IdentityId,
+    },
+    /// The end of a gateway's chains.
+    RevokeGateway {
+        /// Its id.
+        gateway: IdentityId,
+    },
+    /// A gateway may do what only the one that made a run may: add to it once it is sealed, and seal it.
+    AdmitGateway {
+        /// Its id.
+        gateway: IdentityId,
+        /// The run; null: it may add to every run, and seal none.
+        run: Option<RunId>,
+    },
+    /// A new vault key.
+    Rotate {
+        /// Number of the new epoch.
+        epoch: u32,
+    },
+    /// One more custodian: the vault key stays, all shares of it are made anew.
+    AddCustodian {
+        /// With its keys, which requests do not have elsewhere.
+        custodian: Custodian,
+    },
+    /// One custodian less, and a new vault key.
+    RemoveCustodian {
+        /// Its id.
+        custodian: IdentityId,
+    },
+    /// Another number of custodians that an operation needs, and a new vault key.
+    ChangeQuorum {
+        /// The number.
+        quorum: u8,
+    },
+    /// One more reader, or other terms for one that is known.
+    AddReader {
+        /// With its keys.
+        reader: ReaderEntry,
+    },
+    /// One reader less: none of its envelopes is kept.
+    RemoveReader {
+        /// Its id.
+        reader: IdentityId,
+    },
+    /// Runs that are there are sealed to a reader.
+    Grant {
+        /// Its id.
+        reader: IdentityId,
+        /// In ascending order.
+        runs: Vec<RunId>,
+    },
+    /// A reader's envelopes of these runs go.
+    Revoke {
+        /// Its id.
+        reader: IdentityId,
+        /// In ascending order.
+        runs: Vec<RunId>,
+    },
+}
+
+/// What an operation does to the vault key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyChange {
+    /// Nothing.
+    None,
+    /// The same key, split anew for the custodians of the next state.
+    Split,
+    /// A new key.
+    New,
+}
+
+impl Operation {
+    /// What it does to the vault key.
+    pub fn key_change(&self) -> KeyChange {
+        match self {
+            Self::Rotate { .. } | Self::RemoveCustodian { .. } | Self::ChangeQuorum { .. } => KeyChange::New,
+            Self::AddCustodian { .. } => KeyChange::Split,
+            _ => KeyChange::None,
+        }
+    }
+
+    /// Whether custodians give their shares to the executor: whoever splits the key, replaces it or opens runs needs it.
+    pub fn releases_share(&self) -> bool {
+        self.key_change() != KeyChange::None || matches!(self, Self::Grant { .. })
+    }
+
+    /// The people of the next state, as far as the operation says it alone: what enrols and revokes gateways says the
+    /// rest in the request's outline.
+    ///
+    /// # Errors
+    /// [`Error::Chain`] with what does not fit the state before.
+    pub fn apply(&self, before: &State) -> Result<State> {
+        let mut next = before.clone();
+        next.n = next.n.checked_add(1).ok_or(Error::Chain("number"))?;
+        match self {
+            Self::EnrolGateway { .. } | Self::RevokeGateway { .. } | Self::Rotate { .. } => {}
+            Self::AdmitGateway { gateway, .. } => {
+                let known = before.gateway(gateway).ok_or(Error::Chain("not enrolled"))?;
+                demand(known.until.is_none(), "ended before")?;
+            }
+            Self::AddCustodian { custodian } => {
+                let taken = |known: &Custodian| known.id == custodian.id || known.label == custodian.label;
+                demand(!before.custodians.iter().any(taken), "a custodian already")?;
+                next.custodians.push(custodian.clone());
+            }
+            Self::RemoveCustodian { custodian } => {
+                demand(before.custodian(custodian).is_some(), "no such custodian")?;
+                next.custodians.retain(|known| known.id != *custodian);
+                demand(usize::from(next.quorum) <= next.custodians.len(), "the quorum cannot be reached")?;
+            }
+            Self::ChangeQuorum { quorum } => {
+                demand(*quorum != before.quorum, "the quorum already")?;
+                demand(
+                    (1..=before.custodians.len()).contains(&usize::from(*quorum)),
+                    "the quorum cannot be reached",
+                )?;
+                next.quorum = *quorum;
+            }
+            Self::AddReader { reader } => {
+                demand(before.reader(&reader.id) != Some(reader), "a reader already")?;
+                let taken = |known: &&ReaderEntry| known.label == reader.label && known.id != reader.id;
+                demand(!before.readers.iter().any(|known| taken(&known)), "a reader of that name already")?;
+                next.readers.retain(|known| known.id != reader.id);
+                next.readers.push(reader.clone());
+            }
+            Self::RemoveReader { reader } => {
+                demand(before.reader(reader).is_some(), "no such reader")?;
+                next.readers.retain(|known| known.id != *reader);
+            }
+            Self::Grant { reader, runs } | Self::Revoke { reader, runs } => {
+                demand(before.reader(reader).is_some(), "no such reader")?;
+                let ascending = runs.windows(2).all(|pair| matches!(pair, [a, b] if a.0 < b.0));
+                demand(ascending && (1..=RUNS_MAX).contains(&runs.len()), "runs")?;
+            }
+        }
+        Ok(next)
+    }
+
+    /// Checks that `after` is what the operation makes of `before`, the keys of its epochs apart.
+    ///
+    /// # Errors
+    /// [`Error::Chain`] with what does not follow.
+    pub(crate) fn verify(&self, before: &State, after: &State) -> Result<()> {
+        demand(key_change(before, after)? == self.key_change(), "the vault key")?;
+        let found = after.outline();
+        let mut expected = Outline { epoch: found.epoch, ..self.apply(before)?.outline() };
+        match self {
+            Self::EnrolGateway { gateway } => {
+                demand(before.gateway(gateway).is_none(), "enrolled before")?;
+                let new = found.gateways.iter().find(|g| g.id == *gateway && g.until.is_none());
+                expected.gateways.push(new.ok_or(Error::Chain("enrolment"))?.clone());
+            }
+            Self::RevokeGateway { gateway } => {
+                let old = before.gateway(gateway).ok_or(Error::Chain("not enrolled"))?;
+                demand(old.until.is_none(), "ended before")?;
+                let until = after.gateway(gateway).and_then(|g| g.until.clone());
+                demand(until.is_some(), "revocation")?;
+                let ends = expected.gateways.iter_mut().filter(|g| g.id == *gateway);
+                ends.for_each(|g| g.until.clone_from(&until));
+            }
+            Self::Rotate { epoch } => demand(found.epoch == *epoch, "number of the epoch")?,
+            _ => {}
+        }
+        // The outline names people; their keys are in the states alone.
+        let same_keys = match self {
+            Self::AddCustodian { custodian } => after.custodian(&custodian.id) == Some(custodian),
+            Self::AddReader { reader } => after.reader(&reader.id) == Some(reader),
+            _ => true,
+        };
+        demand(expected == found && same_keys, "the operation changes something else")
+    }
+}
+
+fn key_change(before: &State, after: &State) -> Result<KeyChange> {
+    let (old, new) = (before.current()?, after.current()?);
+    Ok(match (new.e == old.e, new.made == old.made) {
+        (false, _) => KeyChange::New,
+        (true, false) => KeyChange::Split,
+        (true, true) => KeyChange::None,
+    })
+}
+
+fn demand(holds: bool, what: &'static str) -> Result<()> {
+    if holds { Ok(()) } else { Err(Error::Chain(what)) }
+}
