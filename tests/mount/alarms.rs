@@ -1,8 +1,10 @@
 //! Alarms of a gateway's mount, by all the ways in which they are told: log, program, `runs`, metrics.
 
 use std::fs;
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -182,7 +184,9 @@ fn a_program_that_stays_is_ended_with_all_that_it_started() {
 fn a_run_that_lacks_files_is_told_before_its_seal_and_after() {
     let site = Site::new();
     site.enroll();
-    let mount = site.ingest().args(["--quiet", "8s"]).mount();
+    let metrics = site.dir().join("metrics.sock");
+    let to = format!("unix:{}", metrics.display());
+    let mount = site.ingest().args(["--quiet", "8s", "--metrics", &to]).mount();
     let spec = RunSpec::preset(Family::NovaSeqX, Size::Tiny);
     let done = Replay::new(spec).run(&mount.at, &mut |_| {}).expect("a run");
     let name = done.folder.file_name().expect("a name").to_owned();
@@ -200,7 +204,15 @@ fn a_run_that_lacks_files_is_told_before_its_seal_and_after() {
         (1, &"incomplete".into(), &run_id.clone().into())
     );
     assert!(!mount.log().contains("alarm incomplete cleared"), "{}", mount.log());
+    let mut told = String::new();
+    let mut peer = UnixStream::connect(&metrics).expect("a socket");
+    peer.read_to_string(&mut told).expect("its text");
+    let file = site.dir().join("told.prom");
+    fs::write(&file, &told).expect("written");
+    let labels = serde_json::json!({ "alarm": "incomplete" });
+    assert_eq!(sample(&file, "runvault_alarms", &labels), Some(1.0), "{told}");
     mount.unmount();
+    assert!(!metrics.exists());
 
     // Someone takes its seal away.
     let seal = site.store.join("runs").join(&run_id).join("seal");
@@ -309,6 +321,8 @@ fn what_cannot_be_an_alarms_way_is_refused_at_once() {
     assert!(refused(&["--exec", "/dev/null"]).contains("not an executable file"));
     let inside = site.at.join("x.prom");
     assert!(refused(&["--metrics", inside.to_str().expect("UTF-8")]).contains("--metrics "));
+    let inside = format!("unix:{}", site.store.join("x.sock").display());
+    assert!(refused(&["--metrics", &inside]).contains("--metrics "));
     assert!(refused(&["--alarm-free", "91"]).contains("alarm-free"));
     let owner = output(site.command(&["mount", "--alarm-stuck", "1h"]).arg(&site.store).arg(&site.at));
     assert!(owner.status.code() == Some(2) && printed(&owner).contains("ingest"), "{}", printed(&owner));

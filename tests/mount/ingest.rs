@@ -137,6 +137,20 @@ fn keys_that_were_kept_are_erased_where_none_are_to_be() {
     let mount = site.ingest().mount();
     fs::create_dir(mount.path("run")).expect("a run");
     mount.unmount();
+    if rustix::process::geteuid().is_root() {
+        // Not before it is mounted: one that may not mount has closed nothing.
+        let mut refused = Command::new("setpriv");
+        refused.args(["--bounding-set", "-sys_admin"]).arg(runvault()).args([
+            "mount",
+            "--ingest",
+            "--no-resume-key",
+        ]);
+        let refused = output(refused.arg("--state").arg(&site.state).arg(&site.store).arg(&site.at));
+        assert!(printed(&refused).contains("mount vault"), "{}", printed(&refused));
+        let mount = site.ingest().mount();
+        assert!(mount.path("run").exists());
+        mount.unmount();
+    }
     let mount = site.ingest().arg("--no-resume-key").mount();
     fs::write(mount.path("run/file"), b"it goes on").expect("written");
     mount.unmount();

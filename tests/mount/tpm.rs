@@ -131,6 +131,30 @@ fn what_a_tpm_refuses_is_said_by_its_name_and_tried_once() {
     assert!(refused.contains("the TPM is locked"), "{refused}");
 }
 
+#[test]
+fn a_tpm_that_refuses_an_enrolment_is_not_its_home() {
+    let (site, tpm) = (Site::new(), SwTpm::new());
+    let owner = |args: &[&str]| run(tpm.command("tpm2_changeauth").args(["-c", "owner"]).args(args));
+    owner(&["secret"]);
+    refuses(&enroll(&site, &tpm, "tpm"), 1, &["owner hierarchy has a password"]);
+    let vault = fs::read_dir(&site.state).expect("state").flatten().next().expect("a vault").path();
+    assert!(!vault.join("kek/home").exists());
+    owner(&["-p", "secret"]);
+    // One index is made, and the key does not come into it: neither stays.
+    let programs = tpm.path("bin");
+    fs::create_dir(&programs).expect("a directory");
+    fs::write(programs.join("tpm2_nvwrite"), "#!/bin/sh\necho 'ERROR: Esys_NV_Write(0x921)' >&2; exit 1\n")
+        .expect("it");
+    fs::set_permissions(programs.join("tpm2_nvwrite"), fs::Permissions::from_mode(0o755)).expect("a mode");
+    let path = format!("{}:{}", programs.display(), std::env::var("PATH").expect("PATH"));
+    let locked = output(site.enrolling().args(["--kek", "tpm"]).env(TCTI, tpm.tcti()).env("PATH", path));
+    refuses(&locked, 1, &["the TPM is locked"]);
+    let left = run(tpm.command("tpm2_getcap").arg("handles-nv-index")).stdout;
+    assert_eq!(String::from_utf8_lossy(&left), "");
+    let enrolled = enroll(&site, &tpm, "file");
+    assert!(enrolled.status.success(), "{}", printed(&enrolled));
+}
+
 /// A `tpm2_nvwrite` that kills whoever calls it, at its call number AT of this process.
 const DEADLY: &str = r#"#!/bin/sh
 n=$(($(cat "$CALLS") + 1)); echo $n > "$CALLS"; echo "$@" >> "$CALLS.args"

@@ -2,7 +2,7 @@
 //!
 //! In the order of what happens: `look` gathers [`facts`], and may wait for the store; `rules` says which of them are
 //! alarming, and is pure; `board` raises and clears; `post` asks all of that again and again, logs what changed, runs
-//! the program of `--exec` (`exec`) and writes `--metrics` (`metrics`). Nothing here names a run otherwise than by its
+//! the program of `--exec` (`exec`) and writes `--metrics` (`metrics`, `metrics_socket`). Nothing here names a run otherwise than by its
 //! id, but for the one variable of `--exec` that says so.
 
 mod board;
@@ -10,6 +10,7 @@ mod exec;
 mod facts;
 mod look;
 mod metrics;
+mod metrics_socket;
 mod post;
 mod rules;
 
@@ -24,6 +25,7 @@ use crate::output::utc;
 use self::board::Board;
 pub use self::exec::Program;
 pub use self::facts::{Limits, Notes};
+pub use self::metrics::Metrics;
 pub use self::post::{Post, Wish};
 
 /// What a mount keeps of them, for all who find or ask something.

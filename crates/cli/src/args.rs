@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
-pub use alarms::Alarms;
+pub use alarms::{Alarms, MetricsTo};
 pub use custody::{
     Approve, Audit, AuditCommand, AuditShow, AuditVerify, Confirm, Custody, CustodyCommand, Direct, Execute,
     List, Proposal, Propose, Rotate, RunsAndPerson, Show,
@@ -22,7 +22,7 @@ pub use gateway::{
     Gateway, GatewayAdmit, GatewayCommand, GatewayDismiss, GatewayEnroll, GatewayList, GatewayRevoke, LastOf,
 };
 pub use keys::{Fingerprint, Init, Key, KeyCommand, KeyExport, Keygen, Passwd};
-pub use sealing::{Doctor, ManifestOf, Retire, Runs, Scrub, Seal, Verify};
+pub use sealing::{Doctor, ManifestOf, Resuming, Retire, Runs, Scrub, Seal, Verify};
 pub use who::{Unlock, Who};
 
 /// What each exit code means: the man pages' EXIT STATUS.

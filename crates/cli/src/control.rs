@@ -2,7 +2,7 @@
 //!
 //! One request a connection, a word on a line; answers are lines of JSON that name the protocol. A mount
 //! lives longer than the program that made it is installed: the requests `status`, `runs`, `alarms`, `unmount "PATH"`,
-//! `seal "HEX"` (a run's name or id may be any bytes) and their answers stay as they are, newer programs add words, and an unknown word is answered by its name.
+//! `seal "HEX"` (a run's name or id may be any bytes), `seal-at [MIB/S, "HEX"]` and their answers stay as they are, newer programs add words, and an unknown word is answered by its name.
 //! Only the same user and root are heard (SO_PEERCRED), on both sides. The socket is in the state folder of
 //! a writing mount, and for every mount in a runtime folder under the mount's device number, where it is
 //! found without the state folder's name. The kernel gives a device number again as soon as a mount is gone, when its
@@ -13,6 +13,7 @@ mod client;
 mod places;
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::num::NonZeroU64;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,7 +27,8 @@ pub use self::client::{
     Client, PATIENCE, Silent, alarms_request, deadline, runs_request, seal_request, status_request,
     unmount_request,
 };
-use self::places::{in_folder, make_private, prefix, remove_dead, runtime_folders};
+pub use self::places::in_folder;
+use self::places::{make_private, prefix, remove_dead, runtime_folders};
 
 /// The socket's name in a state folder.
 pub const NAME: &str = "control.sock";
@@ -52,9 +54,9 @@ pub trait Service: Send + Sync {
     /// and then, when everything is durable or was found not to be, `{"closed": true}` or the error.
     /// Whether it was unmounted.
     fn unmount(&self, at: &str, reply: &mut dyn FnMut(&Value)) -> bool;
-    /// Seals the run of that name or id: `{"done": n, "total": n}` as it goes, then `{"sealed": ...}`,
+    /// Seals the run of that name or id, read back no faster than `limit` MiB a second: `{"done": n, "total": n}` as it goes, then `{"sealed": ...}`,
     /// `{"refused": [...]}` or `{"error": ...}`.
-    fn seal(&self, run: &[u8], reply: &mut dyn FnMut(&Value));
+    fn seal(&self, run: &[u8], limit: Option<u64>, reply: &mut dyn FnMut(&Value));
 }
 
 /// Sockets that are served; their names go away when dropped.
@@ -134,7 +136,10 @@ fn answer(mut stream: UnixStream, service: &dyn Service) {
         ("status", _) => reply(&service.status()),
         ("runs", _) => reply(&service.runs()),
         ("alarms", _) => reply(&service.alarms()),
-        ("seal", Ok(run)) => service.seal(&client::of_hex(&run), &mut reply),
+        ("seal", Ok(run)) => service.seal(&client::of_hex(&run), None, &mut reply),
+        ("seal-at", _) if let Ok((limit, run)) = serde_json::from_str::<(NonZeroU64, String)>(at) => {
+            service.seal(&client::of_hex(&run), Some(limit.get()), &mut reply);
+        }
         ("unmount", Ok(at)) => {
             if service.unmount(&at, &mut reply) {
                 // Open until the process ends: its end of file tells the peer that it has gone.
@@ -171,6 +176,8 @@ fn read_line(reader: &mut impl BufRead) -> std::io::Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+
     use super::*;
 
     struct Fixed;
@@ -191,8 +198,8 @@ mod tests {
             reply(&serde_json::json!({ "busy": at }));
             false
         }
-        fn seal(&self, run: &[u8], reply: &mut dyn FnMut(&Value)) {
-            reply(&serde_json::json!({ "error": String::from_utf8_lossy(run) }));
+        fn seal(&self, run: &[u8], limit: Option<u64>, reply: &mut dyn FnMut(&Value)) {
+            reply(&serde_json::json!({ "error": String::from_utf8_lossy(run), "limit": limit }));
         }
     }
 
@@ -220,10 +227,14 @@ mod tests {
         let service: Arc<dyn Service> = Arc::new(Fixed);
         let _server = Server::start(Some(tmp.path()), None, &service);
         assert_eq!(status_request(), "status");
+        assert_eq!(seal_request(OsStr::new("r"), None), "seal \"72\"");
+        assert_eq!(seal_request(OsStr::new("r"), Some(9)), "seal-at [9,\"72\"]");
         assert_eq!(unmount_request(Path::new("/mnt/a b\"ü")), "unmount \"/mnt/a b\\\"ü\"");
         for (request, answer) in [
             (&b"status\n"[..], "{\"files\":3,\"protocol\":1}\n"),
             (b"runs\n", "{\"protocol\":1,\"runs\":[]}\n"),
+            (b"seal \"72\"\n", "{\"error\":\"r\",\"limit\":null,\"protocol\":1}\n"),
+            (b"seal-at [9,\"72\"]\n", "{\"error\":\"r\",\"limit\":9,\"protocol\":1}\n"),
             (b"alarms\n", "{\"alarms\":[],\"protocol\":1}\n"),
             (b"unmount \"/mnt/a b\"\n", "{\"busy\":\"/mnt/a b\",\"protocol\":1}\n"),
         ] {

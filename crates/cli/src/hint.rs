@@ -158,6 +158,11 @@ fn of_tpm(why: &Refused) -> Option<String> {
         Refused::OwnerHasPassword => {
             "take it away while this machine is enrolled: tpm2_changeauth -c owner -p PASSWORD; or --kek file".into()
         }
+        Refused::Silent { .. } => {
+            "something else has the TPM, or it hangs: fuser -v /dev/tpm0 /dev/tpmrm0, and try again; then a restart of the\n\
+             machine. Nothing of the open runs is lost"
+                .into()
+        }
         Refused::Failed { .. } => return None,
     })
 }

@@ -22,6 +22,7 @@ mod output;
 mod panics;
 mod progress;
 mod prompt;
+mod resuming;
 mod run_of_name;
 mod run_report;
 mod run_rows;

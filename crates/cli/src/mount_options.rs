@@ -117,7 +117,7 @@ fn apply(options: &mut Options, shown: &mut Shown, name: &str, value: Option<&st
         ("drained", Some(v)) => mount.drained = Some(time(name, v)?),
         ("abandoned", Some(v)) => mount.abandoned = Some(time(name, v)?),
         ("exec", Some(v)) => mount.alarms.exec = Some(path(name, v)?),
-        ("metrics", Some(v)) => mount.alarms.metrics = Some(path(name, v)?),
+        ("metrics", Some(v)) => mount.alarms.metrics = Some(path(name, v)?.into_os_string().into()),
         ("alarm-unsealed", Some(v)) => mount.alarms.alarm_unsealed = Some(time(name, v)?),
         ("alarm-stuck", Some(v)) => mount.alarms.alarm_stuck = Some(time(name, v)?),
         ("alarm-lease", Some(v)) => mount.alarms.alarm_lease = Some(time(name, v)?),
@@ -353,11 +353,14 @@ mod tests {
 
     #[test]
     fn alarms_are_asked_for_in_fstab_too() {
+        use crate::args::MetricsTo;
         let o = of("ingest,exec,exec=/a,metrics=/m.prom,alarm-stuck=2h,alarm-free=5").unwrap();
         assert_eq!(o.kernel, ["exec"], "mount(8)'s own");
         let alarms = o.mount.alarms;
         assert_eq!(alarms.exec.unwrap().to_str(), Some("/a"));
-        assert_eq!(alarms.metrics.unwrap().to_str(), Some("/m.prom"));
+        assert_eq!(alarms.metrics, Some(MetricsTo::File("/m.prom".into())));
+        let o = of("ingest,metrics=unix:/m.sock").unwrap();
+        assert_eq!(o.mount.alarms.metrics, Some(MetricsTo::Socket("/m.sock".into())));
         assert_eq!((alarms.alarm_stuck, alarms.alarm_free), (Some(Duration::from_secs(7200)), Some(5)));
     }
 

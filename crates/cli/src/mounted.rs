@@ -9,7 +9,7 @@ use anyhow::Result;
 use runvault_custody::gateway::StateFolder;
 use runvault_fuse::{Health, Session};
 use runvault_sequencer::completion::Patience;
-use runvault_vault::Vault;
+use runvault_vault::{Vault, pace};
 use serde_json::{Value, json};
 
 use crate::alarms::Alarms;
@@ -245,7 +245,8 @@ impl Service for Mounted {
         self.lock().gone
     }
 
-    fn seal(&self, run: &[u8], reply: &mut dyn FnMut(&Value)) {
+    fn seal(&self, run: &[u8], limit: Option<u64>, reply: &mut dyn FnMut(&Value)) {
+        let _limited = pace::limited_mib(limit);
         let mut told = Instant::now();
         let sealed = sealing::seal(&self.vault, run, &Wish::by_hand(), &mut |done, total| {
             if told.elapsed() > TELL {

@@ -80,6 +80,7 @@ pub fn seal(vault: &Vault, run: &[u8], wish: &Wish, progress: &mut dyn FnMut(u64
             facts.insert("n".into(), json!(summary.n));
             facts.insert("files".into(), json!(summary.files));
             facts.insert("bytes".into(), json!(summary.bytes));
+            facts.insert("read_bytes".into(), json!(summary.read));
             facts.insert("foreign".into(), json!(summary.foreign));
             Ok(Sealing::Sealed(Value::Object(facts)))
         }

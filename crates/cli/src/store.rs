@@ -164,7 +164,8 @@ impl Store {
     }
 
     /// Opens the vault for writing as a gateway that was enrolled before: no key but that of its own runs.
-    /// `resumable`: whether the keys of its open runs outlive the process.
+    /// `resumable`: whether the keys of its open runs outlive the process; those that were kept are erased by
+    /// [`StateFolder::erase_kept_keys`] alone.
     ///
     /// # Errors
     /// Exit 5: the state folder is in use; exit 1: it is not enrolled, or was revoked.

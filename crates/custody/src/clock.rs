@@ -19,6 +19,7 @@ pub fn days_ago(days: u64) -> String {
     text(seconds().saturating_sub(days.saturating_mul(24 * 3600)))
 }
 
-fn seconds() -> u64 {
+/// Now, in seconds since 1970.
+pub fn seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -1,23 +1,22 @@
 //! A writing machine: its identity, its open runs' keys, its place in its own chain of runs.
 
+mod place;
 #[cfg(test)]
 mod tests;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use runvault_crypto::signature::VerifyingKey;
-use runvault_format::descriptor::RunDescriptor;
 use runvault_format::ids::{Digest, IdentityId, RunId, SessionId, VaultId};
-use runvault_format::note::{self, Note};
+use runvault_format::note;
 use runvault_format::public_key::PublicKey;
 use runvault_format::retired::Retired;
 use runvault_format::seal_note::SealNote;
 use runvault_store::backend::Dir;
 use runvault_vault::authority::{ChainPlace, Gateway, Resume, SealPlace};
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
+pub(crate) use self::place::{Head, Pending, SealHead};
+use self::place::{PENDING, PENDING_SEAL, PendingSeal, Place, damaged, parse_own};
 use crate::chain::Chain;
 use crate::held_keys::HeldKeys;
 use crate::identity::Identity;
@@ -29,10 +28,6 @@ use crate::state_folder::Folder;
 use crate::{Error, Result, enroll, key_files, public_file};
 
 const IDENTITY: &str = "identity";
-const HEAD: &str = "head";
-const PENDING: &str = "pending";
-const SEALS: &str = "seals";
-const PENDING_SEAL: &str = "pending-seal";
 
 /// `<state dir>/<vault id>`, locked for this process.
 pub struct StateFolder {
@@ -44,42 +39,6 @@ pub struct StateFolder {
     place: Mutex<Place>,
     /// The store, once [`StateFolder::settle`] was called.
     root: OnceLock<Arc<dyn Dir>>,
-}
-
-/// Where the gateway stands in its chain of runs.
-#[derive(Debug)]
-struct Place {
-    head: Option<Head>,
-    pending: Option<Pending>,
-    seals: Option<SealHead>,
-}
-
-/// The file `seals`: the newest seal of this gateway.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct SealHead {
-    pub(crate) n: u64,
-    /// SHA-256 of its note's text.
-    pub(crate) hash: Digest,
-    pub(crate) run: RunId,
-}
-
-/// The file `head`: the newest run of this gateway.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Head {
-    pub(crate) seq: u64,
-    /// SHA-256 of its run.json's text, whatever signature lines that gains.
-    pub(crate) hash: Digest,
-    pub(crate) run: RunId,
-}
-
-/// A run that is being made: its run.json, and what becomes the head.
-#[derive(Clone, Debug)]
-pub(crate) struct Pending {
-    pub(crate) note: Vec<u8>,
-    pub(crate) head: Head,
-    pub(crate) prev: Option<Digest>,
 }
 
 /// What [`StateFolder::settle`] had to do.
@@ -130,11 +89,7 @@ impl StateFolder {
         let identity = open_identity(&folder, vault)?;
         let entries = ResumeEntries::open(&folder, vault, wish)?;
         entries.erase_others()?;
-        let place = Place {
-            head: read_json(&folder, HEAD)?,
-            pending: read_pending(&folder, &identity)?,
-            seals: read_json(&folder, SEALS)?,
-        };
+        let place = Place::open(&folder, &identity)?;
         let names = Mutex::new(SealedNames::open(&folder, &identity)?);
         let (entries, place) = (Mutex::new(HeldKeys::new(entries)), Mutex::new(place));
         Ok(Self { folder, vault, identity, entries, names, place, root: OnceLock::new() })
@@ -163,13 +118,22 @@ impl StateFolder {
         Ok(move |run: &RunId| Some(entries.as_ref()?.get(run).ok().flatten()?.session))
     }
 
-    /// From now on the keys of open runs are kept in this process alone, and the state folder's entries of them are
-    /// erased: who has the machine later opens none, and a run that is open when the process ends is closed.
+    /// From now on the keys of open runs are kept in this process alone. Those that the state folder has stay until
+    /// [`StateFolder::erase_kept_keys`], so that what fails before it serves anything closes no run.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::Tpm`].
     pub fn keep_no_keys(&self) -> Result<()> {
         self.entries().keep_none()
+    }
+
+    /// After [`StateFolder::keep_no_keys`]: who has the machine later opens no run, and one that is open when the process
+    /// ends is closed. Nothing where keys are kept.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Tpm`].
+    pub fn erase_kept_keys(&self) -> Result<()> {
+        self.entries().erase_kept()
     }
 
     /// Whether the keys of open runs outlive the process.
@@ -279,11 +243,11 @@ impl StateFolder {
         let known = Newest { run: place.head, seal: place.seals };
         let newest = settle::newest_of(root, self.identity.id(), self.identity.keys.sign.public(), known)?;
         if let Some(newer) = newest.run.filter(|_| newest.run != known.run) {
-            self.write_head(&mut place, newer)?;
+            place.write_head(newer)?;
             settled.restored = true;
         }
         if let Some(newer) = newest.seal.filter(|_| newest.seal != known.seal) {
-            self.write_seals(&mut place, newer)?;
+            place.write_seals(newer)?;
             settled.restored = true;
         }
         Ok(settled)
@@ -301,33 +265,8 @@ impl StateFolder {
             self.entries().remove(&run)?;
             settled.retired = Some(run);
         }
-        self.pending_becomes_head(place, &pending)?;
+        place.pending_becomes_head(&pending)?;
         Ok(settled)
-    }
-
-    fn pending_becomes_head(&self, place: &mut Place, pending: &Pending) -> Result<()> {
-        self.write_head(place, pending.head)?;
-        self.folder.remove(PENDING)?;
-        place.pending = None;
-        Ok(())
-    }
-
-    fn write_head(&self, place: &mut Place, head: Head) -> Result<()> {
-        self.write_json(HEAD, &head)?;
-        place.head = Some(head);
-        Ok(())
-    }
-
-    fn write_seals(&self, place: &mut Place, seals: SealHead) -> Result<()> {
-        self.write_json(SEALS, &seals)?;
-        place.seals = Some(seals);
-        Ok(())
-    }
-
-    fn write_json(&self, name: &str, value: &impl Serialize) -> Result<()> {
-        let mut text = serde_json::to_vec(value).map_err(|e| damaged(&self.folder, name, e))?;
-        text.push(b'\n');
-        self.folder.write(name, &text)
     }
 
     /// A seal's note, kept until the seal is committed: no number is given to two runs.
@@ -340,28 +279,27 @@ impl StateFolder {
         if let Some(root) = self.root.get() {
             self.settle_seal(root, &mut place)?;
         }
-        if let Some(note) = self.folder.read(PENDING_SEAL)? {
-            let (pending, _) = self.parse_seal(&note)?;
+        if let Some(PendingSeal { seal: pending, .. }) = place.pending_seal(&self.identity)? {
             let what = format!("the seal of run {} is to be finished first: mount again", pending.run);
             return Err(damaged(&self.folder, PENDING_SEAL, what));
         }
         let n = place.seals.map_or(0, |seals| seals.n).saturating_add(1);
         let text = text(SealPlace { n, prev: place.seals.map(|seals| seals.hash) })?;
         let note = note::sign(&text, &self.identity.id(), &self.identity.keys.sign);
-        let (pending, _) = self.parse_seal(&note)?;
-        if pending.run != *run || pending.n != n {
+        let pending = place.parse_seal(note, &self.identity)?;
+        if pending.seal.run != *run || pending.seal.n != n {
             return Err(damaged(&self.folder, PENDING_SEAL, "the seal names another run or place"));
         }
-        self.folder.write(PENDING_SEAL, &note)?;
-        Ok(note)
+        self.folder.write(PENDING_SEAL, &pending.note)?;
+        Ok(pending.note)
     }
 
     /// The pending seal is in the store: it counts, and the run's key is erased.
     fn commit_seal(&self, run: &RunId, name: &[u8]) -> Result<()> {
         let mut place = self.place();
-        let note = self.folder.read(PENDING_SEAL)?;
-        let note = note.ok_or_else(|| damaged(&self.folder, PENDING_SEAL, "missing"))?;
-        let (pending, hash) = self.parse_seal(&note)?;
+        let pending = place.pending_seal(&self.identity)?;
+        let PendingSeal { seal: pending, hash, .. } =
+            pending.ok_or_else(|| damaged(&self.folder, PENDING_SEAL, "missing"))?;
         if pending.run != *run {
             return Err(damaged(&self.folder, PENDING_SEAL, format!("of run {}, not of {run}", pending.run)));
         }
@@ -371,23 +309,17 @@ impl StateFolder {
 
     /// Also once more where it was cut short.
     fn seal_becomes_head(&self, place: &mut Place, pending: &SealNote, hash: Digest) -> Result<()> {
-        self.write_seals(place, SealHead { n: pending.n, hash, run: pending.run })?;
+        place.write_seals(SealHead { n: pending.n, hash, run: pending.run })?;
         self.entries().erase(&pending.run)?;
         self.folder.remove(PENDING_SEAL)
-    }
-
-    fn parse_seal(&self, note: &[u8]) -> Result<(SealNote, Digest)> {
-        let bad = |e| damaged(&self.folder, PENDING_SEAL, e);
-        let parsed = Note::parse(note).map_err(bad)?;
-        let text = parsed.verify(&self.identity.id(), &self.identity.keys.sign.public()).map_err(bad)?;
-        Ok((SealNote::parse_text(&text).map_err(bad)?, note::text_hash(&text)))
     }
 
     /// A seal that was begun and is not in the store never was one: its number is free. One that is there, and whose
     /// run has no key here any more, was committed but for its end.
     fn settle_seal(&self, root: &Arc<dyn Dir>, place: &mut Place) -> Result<()> {
-        let Some(note) = self.folder.read(PENDING_SEAL)? else { return Ok(()) };
-        let (pending, hash) = self.parse_seal(&note)?;
+        let Some(PendingSeal { note, seal: pending, hash }) = place.pending_seal(&self.identity)? else {
+            return Ok(());
+        };
         if settle::seal_note(root, &pending.run)?.is_none_or(|found| found != note) {
             return self.folder.remove(PENDING_SEAL);
         }
@@ -445,7 +377,7 @@ impl StateFolder {
     fn commit(&self, run: &RunId) -> Result<()> {
         let mut place = self.place();
         match place.pending.clone() {
-            Some(pending) if pending.head.run == *run => self.pending_becomes_head(&mut place, &pending),
+            Some(pending) if pending.head.run == *run => place.pending_becomes_head(&pending),
             // A run that was settled in the meantime may have got a retired note: it must not go on.
             _ => Err(damaged(&self.folder, PENDING, format!("run {run} is not the pending one"))),
         }
@@ -553,39 +485,4 @@ fn gateway_label() -> String {
     let host: String =
         uname.nodename().to_string_lossy().chars().filter(|c| !c.is_control()).take(64).collect();
     if host.is_empty() { "gateway".to_owned() } else { host }
-}
-
-fn read_json<T: DeserializeOwned>(folder: &Folder, name: &str) -> Result<Option<T>> {
-    let Some(bytes) = folder.read(name)? else { return Ok(None) };
-    serde_json::from_slice(&bytes).map(Some).map_err(|e| damaged(folder, name, e))
-}
-
-fn read_pending(folder: &Folder, identity: &Identity) -> Result<Option<Pending>> {
-    let Some(bytes) = folder.read(PENDING)? else { return Ok(None) };
-    parse_own(bytes, identity).map(Some).map_err(|e| damaged(folder, PENDING, e))
-}
-
-/// A run.json of this gateway's, whose signature holds.
-fn parse_own(note: Vec<u8>, identity: &Identity) -> runvault_format::Result<Pending> {
-    parse_signed(note, &identity.id(), &identity.keys.sign.public())
-}
-
-/// A run.json of that gateway's, whose signature holds.
-pub(crate) fn parse_signed(
-    note: Vec<u8>,
-    gateway: &IdentityId,
-    key: &VerifyingKey,
-) -> runvault_format::Result<Pending> {
-    let parsed = Note::parse(&note)?;
-    let text = parsed.verify(gateway, key)?;
-    let run = RunDescriptor::parse_text(&text)?;
-    // A replacing run has no number: a worker signs it, not a gateway.
-    let seq = run.seq.ok_or(runvault_format::Error::NotCanonical("seq"))?;
-    let head = Head { seq, hash: note::text_hash(&text), run: run.run };
-    let prev = run.prev;
-    Ok(Pending { note, head, prev })
-}
-
-fn damaged(folder: &Folder, name: &str, why: impl ToString) -> Error {
-    Error::Damaged { object: folder.shown(name), why: why.to_string() }
 }

@@ -30,7 +30,8 @@ impl HeldKeys {
         Self { kept, in_memory: None }
     }
 
-    /// From now on nothing is kept, also of the runs that were: they go on until this process ends.
+    /// From now on nothing more is kept. Runs that were kept go on until this process ends, and are kept until
+    /// [`HeldKeys::erase_kept`].
     pub(crate) fn keep_none(&mut self) -> Result<()> {
         let mut held = InMemory::default();
         for run in self.kept.runs()? {
@@ -41,9 +42,13 @@ impl HeldKeys {
                 Err(error) => return Err(error),
             }
         }
-        self.kept.erase_all()?;
         self.in_memory = Some(held);
         Ok(())
+    }
+
+    /// What was kept before nothing more was goes for good.
+    pub(crate) fn erase_kept(&mut self) -> Result<()> {
+        if self.are_kept() { Ok(()) } else { self.kept.erase_all() }
     }
 
     pub(crate) fn are_kept(&self) -> bool {

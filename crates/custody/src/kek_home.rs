@@ -61,6 +61,8 @@ pub(crate) trait Home: fmt::Debug + Send {
     fn lost(&self, t: u64) -> Error;
     /// Before the first key of a folder that holds no entries.
     fn prepare(&self) -> Result<()>;
+    /// No first key came to be: another home can be chosen.
+    fn give_up(&self) -> Result<()>;
     /// The numbers of the keys that are there.
     fn numbers(&self) -> Result<Vec<u64>>;
     /// One of them.

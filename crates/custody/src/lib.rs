@@ -6,6 +6,7 @@
 pub mod authority;
 pub mod chain;
 pub mod chains;
+pub mod checked;
 mod claim;
 pub mod clock;
 mod commit;

@@ -177,9 +177,12 @@ fn new_kek(home: &dyn Home, resumes: &Folder) -> Result<Secret<32>> {
             return Err(home.lost(t));
         }
     }
-    home.prepare()?;
     let kek = Secret::random()?;
-    home.write(FIRST, &kek)?;
+    home.prepare().and_then(|()| home.write(FIRST, &kek)).inspect_err(|_| {
+        if let Err(error) = home.give_up() {
+            log::warn!("what was prepared for the key of the open runs stays: {error}");
+        }
+    })?;
     Ok(kek)
 }
 

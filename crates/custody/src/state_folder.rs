@@ -11,6 +11,7 @@
 //! pending-seal  seal.note of a run that is being sealed
 //! sealed-names  which names were sealed here, as keyed hashes, a line each
 //! sealed        which seals this machine has seen, a line each
+//! checked/      what a `verify` or `scrub` that is at work has found as it was sealed
 //! pins          what this machine has seen of the vault's chain
 //! rollbacks     which older chains a person accepted, a line each
 //! lock          flock of the one writing mount: its pid and mount point, a line each

@@ -31,6 +31,7 @@ pub mod note;
 pub mod operation;
 pub mod pins;
 pub mod public_key;
+pub mod read_back;
 mod reader;
 pub mod redo_record;
 pub mod removed;

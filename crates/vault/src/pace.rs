@@ -20,6 +20,28 @@ pub fn limit_mib(limit: Option<u64>) {
     PACE.limit.store(limit.unwrap_or(0).saturating_mul(1 << 20), Ordering::Relaxed);
 }
 
+/// [`limit_mib`] for as long as this lives; `None` changes nothing.
+pub fn limited_mib(limit: Option<u64>) -> Limited {
+    let before = limit.map(|_| PACE.limit.load(Ordering::Relaxed));
+    if limit.is_some() {
+        limit_mib(limit);
+    }
+    Limited { before }
+}
+
+/// A pace of one's own; the one before comes back when it is dropped.
+pub struct Limited {
+    before: Option<u64>,
+}
+
+impl Drop for Limited {
+    fn drop(&mut self) {
+        if let Some(before) = self.before {
+            PACE.limit.store(before, Ordering::Relaxed);
+        }
+    }
+}
+
 /// So many bytes were read: waits for as long as they should have taken.
 pub(crate) fn keep(bytes: u64) {
     if let Some(wait) = PACE.wait(bytes, Instant::now()) {

@@ -2,9 +2,11 @@
 //!
 //! Order: nothing writes any more and everything is durable; `seal.new/` with manifest, pins, digests and a further
 //! envelope, synced; the signed note; one rename to `seal/`, which is the commit; all of it read back; only then is
-//! the run's key erased here. What a crash leaves before the commit is made anew, after it the rest is done at the
-//! next start.
+//! the run's key erased here. What a crash leaves before the commit is made anew, but for what was read back
+//! (`earlier`); after it the rest is done at the next start.
 
+mod checked;
+mod earlier;
 mod finding;
 mod hidden;
 mod read;
@@ -31,11 +33,13 @@ use runvault_format::seal_note::{SealNote, StateRef};
 use runvault_store::backend::{Dir, Rename};
 use runvault_store::replace;
 
+pub use self::checked::{Anew, Checked};
+use self::earlier::Resuming;
 pub use self::finding::{Change, Finding};
 pub use self::hidden::{Seen, Shown};
 pub(crate) use self::read::Pins;
 pub use self::read::{Seal, find, has_seal};
-pub use self::scrub::scrub;
+pub use self::scrub::{Scrubbed, scrub};
 pub(crate) use self::sealed_file::Reader;
 use self::sealed_file::Writer;
 pub use self::survey::Fault;
@@ -79,6 +83,8 @@ pub struct Summary {
     pub files: u64,
     /// Their plaintext bytes.
     pub bytes: u64,
+    /// Those of them that were read back for it: the others had been, by a try within the last day that was cut short.
+    pub read: u64,
     /// What lies in the run's tree and is not ours, by its place: the seal says nothing of it.
     pub foreign: Vec<String>,
 }
@@ -277,7 +283,8 @@ impl Making<'_> {
     fn make(&self, about: About<'_>, progress: &mut dyn FnMut(u64, u64)) -> Result<Outcome> {
         let mut survey = Survey::walk(self.context)?;
         let new = self.begin()?;
-        let table = self.write_pins(&mut survey, &*new, progress)?;
+        let mut read = 0;
+        let table = self.write_pins(&mut survey, &*new, &mut read, progress)?;
         let Some(pins_id) = table.filter(|_| survey.faults.is_empty()) else {
             self.drop_new()?;
             return Ok(Outcome::Refused(survey.faults));
@@ -324,8 +331,9 @@ impl Making<'_> {
             .to_text()?)
         })?;
         self.put(&*new, NOTE, &note)?;
+        earlier::forget(&**self.dir)?;
         self.commit(&*new)?;
-        Ok(Outcome::Sealed(Summary { run: self.run.id, n, files, bytes, foreign }))
+        Ok(Outcome::Sealed(Summary { run: self.run.id, n, files, bytes, read, foreign }))
     }
 
     /// An empty `seal.new/`.
@@ -347,11 +355,13 @@ impl Making<'_> {
         }
     }
 
-    /// The nonce of every chunk, as the files are read back; `None` where some do not authenticate.
+    /// The nonce of every chunk, as the files are read back; `None` where some do not authenticate. `read` counts the
+    /// bytes that were.
     fn write_pins(
         &self,
         survey: &mut Survey,
         new: &dyn Dir,
+        read: &mut u64,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Option<runvault_format::ids::FileId>> {
         let entries = u32::try_from(survey.items.len()).map_err(|_| Posix::FileTooLarge)?;
@@ -359,20 +369,29 @@ impl Making<'_> {
         let total: u64 = survey.files().map(|record| record.size).fold(0, u64::saturating_add);
         let mut writer = Writer::create(self.context, new, PINS, Kind::Pins)?;
         writer.write(&pins::Header { entries, nonces }.encode())?;
+        let resuming = Resuming::begin(self.context, &**self.dir, &self.gateway.id(), survey);
         let mut done = 0;
-        let mut read = |bytes| {
-            done += bytes;
-            progress(done, total);
-        };
         let table = survey.read(
-            &mut |_, nonce| {
+            &|i, stat, nonces| resuming.content(i, stat, nonces),
+            &mut |i, nonce| {
                 self.vault.check_seals()?;
                 // A run is read for hours: its lease is renewed meanwhile.
                 self.holding.renew_if_due()?;
+                resuming.nonce(i, nonce);
                 writer.write(nonce)
             },
-            &mut read,
+            &mut |i, content, stat| {
+                *read += if resuming.file(i, content, stat) { 0 } else { content.size };
+                done += content.size;
+                progress(done, total);
+            },
         )?;
+        if *read < done {
+            log::info!(
+                "run {}: {read} of {done} bytes were read back, the others within the last day",
+                self.run.id
+            );
+        }
         if !survey.faults.is_empty() {
             return Ok(None);
         }

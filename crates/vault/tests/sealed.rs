@@ -14,9 +14,10 @@ use proptest::test_runner::{RngAlgorithm, TestRng};
 use runvault_crypto::digest::sha256;
 use runvault_format::ids::{Digest, RunId};
 use runvault_format::manifest::Kind;
-use runvault_store::backend::Kind as Stored;
+use runvault_store::backend::{Kind as Stored, SetTime};
+use runvault_vault::api::SetAttr;
 use runvault_vault::authority::{Last, Until};
-use runvault_vault::seal::{self, Change, Outcome, Summary};
+use runvault_vault::seal::{self, Anew, Change, Checked, Outcome, Scrubbed, Seal, Summary, Verified};
 use runvault_vault::{Error, Posix};
 
 /// Of the only run named `run`.
@@ -35,6 +36,16 @@ fn sealed(mount: &Mount) -> Summary {
         Outcome::Sealed(summary) => summary,
         other => panic!("{other:?}"),
     }
+}
+
+fn verify(fixture: &Fixture, run: &RunId, checked: &dyn Checked) -> runvault_vault::Result<Verified> {
+    let seal = Seal::load(&fixture.root, run, &*fixture.authority)?;
+    seal::verify(&fixture.root, &seal, &*fixture.authority, checked, &mut |_, _| ())
+}
+
+fn scrub(fixture: &Fixture, run: &RunId, checked: &dyn Checked) -> runvault_vault::Result<Scrubbed> {
+    let seal = Seal::load(&fixture.root, run, &*fixture.authority)?;
+    seal::scrub(&fixture.root, &seal, checked, &|_, _| ())
 }
 
 fn data(n: usize, seed: u8) -> Vec<u8> {
@@ -86,10 +97,10 @@ fn a_run_is_sealed_as_it_is_and_can_only_be_read_from_then_on() {
     mount.close().unwrap();
 
     let authority = &*fixture.authority;
-    let verified = seal::verify(&fixture.root, &run, authority, &mut |_, _| ()).unwrap();
+    let verified = verify(&fixture, &run, &Anew).unwrap();
     assert_eq!(verified.findings, []);
     assert_eq!((&verified.name[..], verified.files, verified.bytes), (&b"run"[..], 12, summary.bytes));
-    assert_eq!(seal::scrub(&fixture.root, &run, authority, &|_, _| ()).unwrap(), []);
+    assert_eq!(scrub(&fixture, &run, &Anew).unwrap().findings, []);
 
     let manifest = seal::manifest(&fixture.root, &run, authority).unwrap();
     let paths = seal::paths(&manifest);
@@ -254,9 +265,7 @@ fn nothing_is_written_after_a_seal_that_could_not_be_finished() {
     assert!(fixture.state.session(&run).is_none(), "the key is erased");
     assert_eq!(mount.get("run/RunInfo.xml").unwrap(), b"<RunInfo/>");
     mount.close().unwrap();
-    assert!(
-        seal::verify(&fixture.root, &run, &*fixture.authority, &mut |_, _| ()).unwrap().findings.is_empty()
-    );
+    assert!(verify(&fixture, &run, &Anew).unwrap().findings.is_empty());
 }
 
 /// The key is erased only where the seal can be read, also by the next start.
@@ -461,9 +470,8 @@ fn every_tampering_is_named_with_and_without_the_key() {
     let Rewritten { fixture, run, .. } = &rewritten;
     let cases: u32 = std::env::var("RUNVAULT_TAMPERINGS").ok().and_then(|n| n.parse().ok()).unwrap_or(300);
     let mut random = TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]);
-    let authority = &*fixture.authority;
-    let scrub = || seal::scrub(&fixture.root, run, authority, &|_, _| ());
-    let verify = || seal::verify(&fixture.root, run, authority, &mut |_, _| ()).map(|v| v.findings);
+    let scrub = || scrub(fixture, run, &Anew).map(|s| s.findings);
+    let verify = || verify(fixture, run, &Anew).map(|v| v.findings);
     let mut words = std::collections::BTreeSet::new();
     let mut n = 0;
     while n < cases {
@@ -523,7 +531,7 @@ fn a_file_that_was_let_grow_is_named_without_reading_it() {
     for part in ["seal/digests", "run.json", "tree"] {
         let path = if part == "tree" { files_below(&dir.join(part))[0].clone() } else { dir.join(part) };
         fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(1 << 42).unwrap();
-        match seal::scrub(&fixture.root, run, &*fixture.authority, &|_, _| ()) {
+        match scrub(fixture, run, &Anew).map(|s| s.findings) {
             Ok(findings) => assert!(!findings.is_empty(), "{part}"),
             Err(Error::Damaged { .. }) => {}
             Err(other) => panic!("{part}: {other}"),
@@ -545,7 +553,7 @@ fn what_the_digests_do_not_say_verify_does() {
     let file =
         files_below(&dir.join("tree")).into_iter().max_by_key(|f| fs::metadata(f).unwrap().len()).unwrap();
     let verify = || {
-        let found = seal::verify(&fixture.root, &run, &*fixture.authority, &mut |_, _| ()).unwrap().findings;
+        let found = verify(&fixture, &run, &Anew).unwrap().findings;
         found.into_iter().map(|finding| finding.change).collect::<Vec<_>>()
     };
     let mode = fs::metadata(&file).unwrap().permissions();
@@ -729,4 +737,165 @@ fn no_tampering_makes_a_read_lie() {
         }
         rewritten.restore();
     }
+}
+
+/// What was checked, and how much of it is told as read.
+#[derive(Default)]
+struct Kept(std::sync::Mutex<(std::collections::BTreeSet<usize>, u64)>);
+
+impl Checked for Kept {
+    fn of(&self, _objects: usize) {}
+    fn has(&self, number: usize) -> bool {
+        self.0.lock().unwrap().0.contains(&number)
+    }
+    fn note(&self, number: usize, bytes: u64) {
+        let mut kept = self.0.lock().unwrap();
+        assert!(kept.0.insert(number), "{number} is told once");
+        kept.1 += bytes;
+    }
+}
+
+#[test]
+fn what_was_checked_is_not_read_again_and_what_was_damaged_is() {
+    let fixture = Fixture::on_disk();
+    let mount = fixture.writer();
+    everything(&mount);
+    let run = id(&mount);
+    sealed(&mount);
+    drop(mount);
+    let folder = fixture.path().join("runs").join(run.to_string());
+    let files = files_below(&folder.join("tree"));
+    let longest = files.iter().max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap();
+    let good = fs::read(longest).unwrap();
+    let modified = fs::metadata(longest).unwrap().modified().unwrap();
+    let put = |bytes: &[u8]| {
+        fs::write(longest, bytes).unwrap();
+        fs::File::options().write(true).open(longest).unwrap().set_modified(modified).unwrap();
+    };
+    let bad: Vec<u8> = good.iter().enumerate().map(|(n, b)| b ^ u8::from(n + 1 == good.len())).collect();
+    type Look<'a> = &'a dyn Fn(&Kept) -> (u64, Vec<Change>);
+    let changes = |found: Vec<seal::Finding>| found.into_iter().map(|finding| finding.change).collect();
+    let by_scrub = |kept: &Kept| {
+        let found = scrub(&fixture, &run, kept).unwrap();
+        (found.read, changes(found.findings))
+    };
+    let by_verify = |kept: &Kept| {
+        let found = verify(&fixture, &run, kept).unwrap();
+        (found.read, changes(found.findings))
+    };
+    for look in [&by_scrub as Look<'_>, &by_verify] {
+        let (all, kept) = (look(&Kept::default()).0, Kept::default());
+        put(&bad);
+        let found = look(&kept).1;
+        assert_eq!(found.len(), 1, "{found:?}");
+        let noted = kept.0.lock().unwrap().1;
+        assert!(noted > 0 && noted < all, "{noted} of {all}");
+        assert_eq!(look(&kept).1, found, "what was damaged is read again");
+        put(&good);
+        assert_eq!(look(&kept), (all - noted, vec![]), "what was mended is told no more");
+        assert_eq!(look(&kept), (0, vec![]), "all of it was checked");
+        // Nothing of the content is read; what its place shows is.
+        put(&bad);
+        assert_eq!(look(&kept), (0, vec![]));
+        assert_eq!(look(&Kept::default()).1, found);
+        put(&good);
+        fs::rename(longest, folder.join("away")).unwrap();
+        assert!(look(&kept).1.contains(&Change::Missing));
+        fs::rename(folder.join("away"), longest).unwrap();
+        assert_eq!(look(&kept).1, vec![]);
+    }
+}
+
+/// A run of files that were changed long enough ago.
+fn settled(mount: &Mount) -> Vec<String> {
+    mount.make_dir("run").unwrap();
+    let names: Vec<String> = (0..12).map(|n| format!("run/{n:02}")).collect();
+    for (n, name) in names.iter().enumerate() {
+        mount.put(name, &data(40_000, n as u8)).unwrap();
+    }
+    mount.put("run/empty", b"").unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(3100));
+    names
+}
+
+/// A seal that is given up after ten of twelve files, once what was read is kept.
+fn cut_short(mount: &Mount) {
+    let mut files = 0;
+    let ended = mount.seal(&id(mount), &mut |_| Ok(Some("{}".into())), &mut |_, _| {
+        files += 1;
+        match files {
+            8 => std::thread::sleep(std::time::Duration::from_millis(2100)),
+            10 => mount.end_seals(),
+            _ => {}
+        }
+    });
+    assert!(matches!(ended, Err(Error::Closed)), "{ended:?}");
+    mount.close().unwrap();
+}
+
+#[test]
+fn a_seal_that_was_cut_short_reads_back_what_it_has_not_and_what_was_changed_since() {
+    let fixture = Fixture::on_disk();
+    let mount = fixture.writer();
+    let names = settled(&mount);
+    let run = id(&mount);
+    let dir = fixture.path().join("runs").join(run.to_string());
+    cut_short(&mount);
+    let log = dir.join("read-back");
+    assert!(log.exists());
+    let mount = fixture.writer();
+    let file = mount.ino(&names[3]).unwrap();
+    let time = mount.attr(&names[3]).unwrap().mtime;
+    // Written over in its place, with its length and its time.
+    let opened = mount.open_file(file, WRITE).unwrap();
+    mount.write(opened.handle, 100, b"another", false).unwrap();
+    mount.release(opened.handle).unwrap();
+    let times = SetAttr { mtime: SetTime::At(time), ..SetAttr::NOTHING };
+    mount.setattr(&CALLER, file, None, &times).unwrap();
+    let summary = sealed(&mount);
+    assert!(summary.read >= 3 * 40_000 && summary.read <= 6 * 40_000, "{summary:?}");
+    assert_eq!(summary.bytes, 12 * 40_000);
+    assert!(!log.exists() && !dir.join("read-back.new").exists());
+    mount.close().unwrap();
+    let verified = verify(&fixture, &run, &Anew).unwrap();
+    assert_eq!((verified.findings, verified.files), (vec![], 13));
+    assert_eq!(scrub(&fixture, &run, &Anew).unwrap().findings, []);
+    let reader = fixture.reader();
+    for (n, name) in names.iter().enumerate() {
+        let mut expected = data(40_000, n as u8);
+        if n == 3 {
+            expected[100..107].copy_from_slice(b"another");
+        }
+        assert_eq!(reader.get(name).unwrap(), expected, "{name}");
+    }
+}
+
+/// It is only a help: whatever it says, the seal says what is there.
+#[test]
+fn what_was_kept_of_a_seal_that_was_cut_short_may_be_anything() {
+    let fixture = Fixture::on_disk();
+    let mount = fixture.writer();
+    settled(&mount);
+    let run = id(&mount);
+    let log = fixture.path().join("runs").join(run.to_string()).join("read-back");
+    cut_short(&mount);
+    let good = fs::read(&log).unwrap();
+    let mut flipped = good.clone();
+    *flipped.last_mut().unwrap() ^= 1;
+    for (n, bytes) in
+        [&b""[..], &[7; 3000], &good[..good.len() / 2], &good[..1000], &flipped].into_iter().enumerate()
+    {
+        fs::write(&log, bytes).unwrap();
+        let mount = fixture.writer();
+        let mut files = 0;
+        // All but the last file; nothing new is kept so soon.
+        let ended = mount.seal(&run, &mut |_| Ok(None), &mut |_, _| files += 1);
+        assert_eq!((ended.unwrap(), files), (Outcome::Withheld, 13), "{n}");
+        mount.close().unwrap();
+    }
+    fs::write(&log, &good).unwrap();
+    let mount = fixture.writer();
+    assert!(sealed(&mount).read <= 5 * 40_000);
+    mount.close().unwrap();
+    assert_eq!(verify(&fixture, &run, &Anew).unwrap().findings, []);
 }

@@ -1,4 +1,5 @@
-//! `--metrics`: a file in Prometheus' text form, for node_exporter's textfile collector. Runs go by their ids.
+//! `--metrics`: Prometheus' text form, in a file for node_exporter's textfile collector, or at a socket. Runs go by their
+//! ids.
 
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -12,27 +13,46 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::facts::{Facts, unix_seconds};
+use super::metrics_socket::Socket;
 use super::{Alarm, Kind};
+use crate::args::MetricsTo;
 use crate::sealing;
 
 /// Labels and their values.
 type Labels = Vec<(&'static str, String)>;
 
-/// The file; gone when this is dropped, so that a mount that has ended says nothing.
+/// Where they are told; gone when this is dropped, so that a mount that has ended says nothing.
 pub struct Metrics {
-    file: PathBuf,
+    at: At,
     /// The trouble that the log has.
     said: String,
 }
 
+enum At {
+    File(PathBuf),
+    Socket(Socket),
+}
+
 impl Metrics {
-    pub fn to(file: PathBuf) -> Metrics {
-        Metrics { file, said: String::new() }
+    /// # Errors
+    /// The socket cannot be made.
+    pub fn to(to: &MetricsTo) -> Result<Metrics> {
+        let at = match to {
+            MetricsTo::File(file) => At::File(file.clone()),
+            MetricsTo::Socket(path) => At::Socket(Socket::at(path.clone())?),
+        };
+        Ok(Metrics { at, said: String::new() })
     }
 
     /// Whole or not at all. That it cannot be written is logged once.
     pub fn write(&mut self, facts: &Facts, raised: &[Alarm], seals: u64) {
-        let written = text(facts, raised, seals).and_then(|text| replace(&self.file, &text));
+        let written = text(facts, raised, seals).and_then(|text| match &self.at {
+            At::File(file) => replace(file, &text),
+            At::Socket(socket) => {
+                socket.put(&text);
+                Ok(())
+            }
+        });
         let now = written.err().map(|error| format!("metrics: {error:#}")).unwrap_or_default();
         if now != self.said && !now.is_empty() {
             log::warn!("{now}");
@@ -43,8 +63,10 @@ impl Metrics {
 
 impl Drop for Metrics {
     fn drop(&mut self) {
-        // Gone already is as good.
-        let _ = std::fs::remove_file(&self.file);
+        if let At::File(file) = &self.at {
+            // Gone already is as good.
+            let _ = std::fs::remove_file(file);
+        }
     }
 }
 
@@ -214,7 +236,7 @@ mod tests {
     fn a_file_is_replaced_as_a_whole_and_goes_with_the_mount() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("runvault.prom");
-        let metrics = Metrics::to(file.clone());
+        let metrics = Metrics::to(&MetricsTo::File(file.clone())).unwrap();
         for text in ["a 1\n", "b 2\n"] {
             replace(&file, text).unwrap();
             assert_eq!(std::fs::read_to_string(&file).unwrap(), text);

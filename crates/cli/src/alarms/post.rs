@@ -1,7 +1,7 @@
 //! The post where alarms are kept: one thread gathers facts, another decides and tells. Neither waits for the other,
 //! since gathering waits for the store, and a store that hangs is what must be told.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
@@ -28,8 +28,8 @@ const JUMPED: Duration = Duration::from_secs(3600);
 pub struct Wish {
     pub limits: Limits,
     pub program: Option<Program>,
-    /// The file for a collector of metrics.
-    pub metrics: Option<PathBuf>,
+    /// Where a collector of metrics looks.
+    pub metrics: Option<Metrics>,
 }
 
 /// Watches until it is dropped.
@@ -71,7 +71,7 @@ impl Post {
             alarms: Arc::clone(alarms),
             limits: wish.limits,
             runner: wish.program.map(Runner::start).transpose()?,
-            metrics: wish.metrics.map(Metrics::to),
+            metrics: wish.metrics,
             clock: Jumps::default(),
         };
         let (stop, stopped) = channel();

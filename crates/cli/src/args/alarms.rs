@@ -1,9 +1,40 @@
 //! Options of `mount` about alarms.
 
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, ValueHint};
+
+/// Where metrics go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MetricsTo {
+    File(PathBuf),
+    Socket(PathBuf),
+}
+
+impl From<OsString> for MetricsTo {
+    fn from(text: OsString) -> Self {
+        match text.as_bytes().strip_prefix(b"unix:") {
+            Some(path) => Self::Socket(PathBuf::from(OsStr::from_bytes(path))),
+            None => Self::File(PathBuf::from(text)),
+        }
+    }
+}
+
+impl MetricsTo {
+    pub fn path(&self) -> &PathBuf {
+        let (Self::File(path) | Self::Socket(path)) = self;
+        path
+    }
+
+    pub fn path_mut(&mut self) -> &mut PathBuf {
+        let (Self::File(path) | Self::Socket(path)) = self;
+        path
+    }
+}
 
 /// When a gateway's mount calls for a person, and how.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
@@ -18,10 +49,11 @@ pub struct Alarms {
     /// How long it may run (for tests)
     #[arg(long, value_name = "TIME", requires = "exec", hide = true, value_parser = humantime::parse_duration)]
     pub exec_limit: Option<Duration>,
-    /// Write metrics there every 10 s, as node_exporter's textfile collector reads them (a name that ends with .prom).
-    /// Runs go by their ids
-    #[arg(long, value_name = "FILE", requires = "ingest", value_hint = ValueHint::FilePath)]
-    pub metrics: Option<PathBuf>,
+    /// Write metrics there every 10 s, as node_exporter's textfile collector reads them (a name that ends with .prom), or,
+    /// with unix:PATH, tell them to whoever connects to that socket. Runs go by their ids
+    #[arg(long, value_name = "FILE|unix:PATH", requires = "ingest", value_hint = ValueHint::FilePath,
+        value_parser = OsStringValueParser::new().map(MetricsTo::from))]
+    pub metrics: Option<MetricsTo>,
     /// unsealed: a run that began so long ago is not sealed [default: 96h]
     #[arg(long, value_name = "TIME", requires = "ingest", value_parser = humantime::parse_duration)]
     pub alarm_unsealed: Option<Duration>,

@@ -7,6 +7,23 @@ use clap::{Args, ValueHint};
 
 use super::Who;
 
+/// How fast whole runs are read.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct Pace {
+    /// Read no faster than that, to leave the store to those who work [default: as fast as it goes]
+    #[arg(long, value_name = "MIB/S", value_parser = clap::value_parser!(u64).range(1..))]
+    pub limit: Option<u64>,
+}
+
+/// Whether what an earlier command has read counts.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct Resuming {
+    /// Read everything, also what the same command had found as it was sealed before it was interrupted. Without this it
+    /// goes on from there, for up to 7 days
+    #[arg(long)]
+    pub fresh: bool,
+}
+
 /// Look for what would spoil a run, before it begins
 ///
 /// Which vault it is, whether this machine is enrolled, space, write speed (128 MiB in a file without a name, which is
@@ -68,6 +85,7 @@ pub struct Runs {
 Examples:
   runvault seal /srv/store 240101_NB501
   runvault seal --state /var/lib/runvault /srv/store 240101_NB501      also while it is mounted
+  runvault seal --limit 200 /srv/store 240101_NB501                    200 MiB a second
   runvault seal --json /srv/store 240101_NB501 | jq .missing")]
 pub struct Seal {
     /// The store
@@ -75,6 +93,8 @@ pub struct Seal {
     pub store: PathBuf,
     /// The run's name or id
     pub run: OsString,
+    #[command(flatten)]
+    pub pace: Pace,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -85,7 +105,8 @@ pub struct Seal {
 /// Compare a sealed run with its seal: every name, attribute, byte and version
 ///
 /// Names each file that is damaged, missing, added, changed, swapped or older than it was sealed, and exits with 4 if
-/// there is one. Says all that `scrub` says of this run, and more. Writes nothing to the store.
+/// there is one. Says all that `scrub` says of this run, and more. Writes nothing to the store. Interrupted and started
+/// again it goes on: what it had found as sealed is not read again, what it had found otherwise is.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -98,9 +119,10 @@ pub struct Verify {
     pub store: PathBuf,
     /// The run's name, which takes what was added to it and sealed too, or the id of one part
     pub run: OsString,
-    /// Read no faster than that, to leave the store to those who work [default: as fast as it goes]
-    #[arg(long, value_name = "MIB/S", value_parser = clap::value_parser!(u64).range(1..))]
-    pub limit: Option<u64>,
+    #[command(flatten)]
+    pub pace: Pace,
+    #[command(flatten)]
+    pub resuming: Resuming,
     /// Print JSON: an object for each finding, and one for the summary
     #[arg(long)]
     pub json: bool,
@@ -112,20 +134,23 @@ pub struct Verify {
 ///
 /// Verifies the chain of custody, the signature of every run and of every seal, and the hash of everything that a
 /// seal lists, on all cores. For whoever keeps or moves the store. Names each stored file that is missing, added or
-/// changed, and exits with 4 if there is one.
+/// changed, and exits with 4 if there is one. Interrupted and started again it goes on: what it had found as sealed is not
+/// read again, what it had found otherwise is.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
-  runvault scrub /srv/store
+  runvault scrub /srv/store                               again after Ctrl-C or a power cut: it goes on
+  runvault scrub --fresh /srv/store                       reads all of it, whatever was read before
   runvault scrub --limit 50 /srv/store                    50 MiB a second
   runvault scrub --json /backup/store | jq -r 'select(.change) | .object'")]
 pub struct Scrub {
     /// The store
     #[arg(value_hint = ValueHint::DirPath)]
     pub store: PathBuf,
-    /// Read no faster than that, to leave the store to those who work [default: as fast as it goes]
-    #[arg(long, value_name = "MIB/S", value_parser = clap::value_parser!(u64).range(1..))]
-    pub limit: Option<u64>,
+    #[command(flatten)]
+    pub pace: Pace,
+    #[command(flatten)]
+    pub resuming: Resuming,
     /// Print JSON: an object for each finding, and one for the summary
     #[arg(long)]
     pub json: bool,

@@ -5,13 +5,13 @@ use runvault_format::manifest::{Entry, Kind};
 use runvault_vault::seal::{self, Seen, Shown};
 use serde_json::{Map, Value, json};
 
-use super::verify::with_sealed_run;
+use super::verify::{seal_is_missing, with_sealed_run};
 use crate::args::ManifestOf;
 use crate::output::{self, json_name, visible};
 
 pub fn run(args: &ManifestOf) -> Result<()> {
     let parts = with_sealed_run(&args.store, &args.who, &args.run, |root, run, authority| {
-        Ok((*run, seal::manifest(root, run, authority)?))
+        Ok((*run, seal::manifest(root, run, authority).map_err(seal_is_missing)?))
     })?;
     let mut shown = Shown::default();
     for (run, manifest) in &parts {

@@ -11,8 +11,8 @@ use runvault_sequencer::completion::Patience;
 use runvault_vault::pace;
 use runvault_vault::{Options as VaultOptions, Vault};
 
-use crate::alarms::{Alarms, Limits, Post, Program, Wish};
-use crate::args::{Mount, SealWhen};
+use crate::alarms::{Alarms, Limits, Metrics, Post, Program, Wish};
+use crate::args::{MetricsTo, Mount, SealWhen};
 use crate::daemon::{self, Readiness, Side};
 use crate::exit::{self, Exit, refuse};
 use crate::log::{Target, start as start_log};
@@ -61,8 +61,9 @@ fn make_absolute(options: &mut Options, at: &Path, store: &Path) -> Result<()> {
     }
     who.state = Some(state);
     let alarms = &mut options.mount.alarms;
-    let paths = [&mut who.identity, &mut who.unlock.passphrase_file, &mut alarms.exec, &mut alarms.metrics];
-    for path in paths.into_iter().flatten() {
+    let metrics = alarms.metrics.as_mut().map(MetricsTo::path_mut);
+    let paths = [&mut who.identity, &mut who.unlock.passphrase_file, &mut alarms.exec];
+    for path in paths.into_iter().flatten().chain(metrics) {
         *path = mount_point::absolute(path)?;
     }
     if let Some(program) = &alarms.exec {
@@ -70,7 +71,8 @@ fn make_absolute(options: &mut Options, at: &Path, store: &Path) -> Result<()> {
     }
     // In the mount it would wait for the mount; in the store metrics lie open among ciphertext, and a program is that of
     // whoever may write there.
-    for (option, file) in [("--metrics", &alarms.metrics), ("--exec", &alarms.exec)] {
+    let metrics = alarms.metrics.as_ref().map(MetricsTo::path);
+    for (option, file) in [("--metrics", metrics), ("--exec", alarms.exec.as_ref())] {
         let Some(file) = file else { continue };
         let folder = file.parent().and_then(|folder| folder.canonicalize().ok());
         let real = |place: &Path| place.canonicalize().unwrap_or_else(|_| place.to_owned());
@@ -111,6 +113,7 @@ fn serve(options: &Options, at: &Path, path: &Path, ready: Option<Readiness>) ->
     let served = Mounted::new(at, path, &store, &open, patience(&options.mount), &alarms);
     let mounted = mount(options, at, path, &store, &open)
         .and_then(|session| ending.watch(session))
+        .and_then(|()| erase_kept_keys(&open))
         .and_then(|()| announce(&served, at, &open, &store, ready));
     match mounted {
         Ok(()) => ending.wait(),
@@ -146,7 +149,7 @@ fn post(
     let wish = Wish {
         limits: limits(mount),
         program: asked.exec.as_deref().map(Program::at).transpose()?.map(|p| p.within(asked.exec_limit)),
-        metrics: asked.metrics.clone(),
+        metrics: asked.metrics.as_ref().map(Metrics::to).transpose()?,
     };
     let ending = Arc::clone(ending);
     Post::start(&open.vault, store, wish, alarms, move || ending.health()).map(Some)
@@ -212,6 +215,11 @@ fn mount(options: &Options, at: &Path, path: &Path, store: &Store, open: &Open) 
     let session = Session::mount(Arc::clone(&open.vault), at, &options)
         .with_context(|| format!("mount vault {} at {}", store.chain.vault_id(), shown(at)))?;
     Ok(session)
+}
+
+/// With `--no-resume-key`, once it is mounted: a mount that fails closes no run.
+fn erase_kept_keys(open: &Open) -> Result<()> {
+    open.folder.as_ref().map_or(Ok(()), |folder| Ok(folder.erase_kept_keys()?))
 }
 
 /// Tells everyone who waits for the mount.

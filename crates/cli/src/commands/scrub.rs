@@ -4,28 +4,31 @@ use anyhow::Result;
 use runvault_custody::authority::Acting;
 use runvault_custody::chains::{self, Gap};
 use runvault_custody::seen::Remembering;
-use runvault_format::ids::RunId;
+use runvault_format::ids::{Digest, RunId};
 use runvault_vault::authority::Authority;
-use runvault_vault::seal::{self, Change, Finding};
+use runvault_vault::seal::{self, Change, Checked, Finding, Scrubbed};
 use runvault_vault::{Error, pace, runs};
 use serde_json::json;
 
 use super::verify::{end, tell};
 use crate::args::Scrub;
 use crate::output::{self, count, shown, visible};
-use crate::progress;
 use crate::store::Store;
+use crate::{progress, resuming};
 
 pub fn run(args: &Scrub) -> Result<()> {
-    pace::limit_mib(args.limit);
+    pace::limit_mib(args.pace.limit);
     let store = Store::open(&args.store, &args.who)?;
     let authority = Remembering::over(Acting::gateway_only(store.chain.clone()), &store.state);
     let listed = runs::list(&store.root)?;
+    let vault = store.chain.vault_id();
+    let record = resuming::open(&args.store, args.who.state.as_deref(), vault, b"", &args.resuming)?;
     let bar = progress::items(0, "scrub");
-    let (mut sealed, mut open, mut findings) = (0u64, 0u64, 0u64);
+    let (mut sealed, mut open, mut findings, mut read) = (0u64, 0u64, 0u64, 0u64);
     for (i, run) in listed.iter().enumerate() {
         bar.set_message(format!("run {} of {}", i + 1, listed.len()));
-        let found = look(&store, run, &*authority, &|done, total| {
+        let checked = |hash: Digest| record.of_run(*run, hash, resuming::place(&args.store, run));
+        let found = look(&store, run, &*authority, checked, &|done, total| {
             bar.set_length(total as u64);
             bar.set_position(done as u64);
         })?;
@@ -33,8 +36,11 @@ pub fn run(args: &Scrub) -> Result<()> {
             None => open += 1,
             Some(found) => {
                 sealed += 1;
-                findings += found.len() as u64;
-                bar.suspend(|| found.iter().try_for_each(|finding| tell(args.json, finding, Some(run))))?;
+                findings += found.findings.len() as u64;
+                read += found.read;
+                bar.suspend(|| {
+                    found.findings.iter().try_for_each(|finding| tell(args.json, finding, Some(run)))
+                })?;
             }
         }
     }
@@ -43,15 +49,19 @@ pub fn run(args: &Scrub) -> Result<()> {
         findings += 1;
         tell_gap(args.json, &gap)?;
     }
+    let resumed = record.resumed();
+    record.finish();
     if args.json {
-        output::json(
-            &json!({ "summary": { "sealed_runs": sealed, "open_runs": open, "findings": findings } }),
-        )?;
+        output::json(&json!({ "summary": {
+            "sealed_runs": sealed, "open_runs": open, "findings": findings, "read_bytes": read,
+            "resumed": resuming::to_json(resumed.as_ref()),
+        } }))?;
     } else if findings == 0 {
         output::line(&format!(
-            "{} as signed; {} not sealed, of which only the signature was verified",
+            "{} as signed; {} not sealed, of which only the signature was verified{}",
             count(sealed, "sealed run"),
-            count(open, "run")
+            count(open, "run"),
+            resuming::as_of(resumed.as_ref())
         ))?;
     }
     end(findings, &format!("the store {}", shown(&args.store)))
@@ -65,29 +75,27 @@ fn tell_gap(json: bool, gap: &Gap) -> Result<()> {
     output::line(&format!("gateway {} ({}): {}", visible(gap.label.as_bytes()), gap.gateway, gap.what))
 }
 
-/// What is wrong with a run; `None` for one that is open and rightly signed.
-fn look(
+/// What is wrong with a run; `None` for one that is open and rightly signed. `checked`: what was checked of that seal.
+fn look<C: Checked>(
     store: &Store,
     run: &RunId,
     authority: &dyn Authority,
+    checked: impl FnOnce(Digest) -> C,
     progress: &(dyn Fn(usize, usize) + Sync),
-) -> Result<Option<Vec<Finding>>> {
+) -> Result<Option<Scrubbed>> {
     let looked = runs::read_descriptor(&store.root, run, authority).and_then(|_| {
         match seal::find(&store.root, run, authority)? {
-            Some(_) => seal::scrub(&store.root, run, authority, progress).map(Some),
+            Some(seal) => seal::scrub(&store.root, &seal, &checked(seal.hash), progress).map(Some),
             None => Ok(None),
         }
     });
-    match looked {
-        Err(Error::Damaged { object, damage }) => {
-            let place = object.strip_prefix(&format!("runs/{run}/")).unwrap_or(&object).to_owned();
-            let change = Change::Damaged(damage.to_string());
-            Ok(Some(vec![Finding { object: place, path: None, change }]))
-        }
+    let (object, change) = match looked {
+        Err(Error::Damaged { object, damage }) => (object, Change::Damaged(damage.to_string())),
         Err(Error::Store { source, object, .. }) if source.raw_os_error() == Some(libc::ENOENT) => {
-            let place = object.strip_prefix(&format!("runs/{run}/")).unwrap_or(&object).to_owned();
-            Ok(Some(vec![Finding { object: place, path: None, change: Change::Missing }]))
+            (object, Change::Missing)
         }
-        looked => Ok(looked?),
-    }
+        looked => return Ok(looked?),
+    };
+    let object = object.strip_prefix(&format!("runs/{run}/")).unwrap_or(&object).to_owned();
+    Ok(Some(Scrubbed { findings: vec![Finding { object, path: None, change }], read: 0 }))
 }

@@ -4,7 +4,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use anyhow::Result;
 use runvault_custody::Error as Custody;
-use runvault_vault::Options;
+use runvault_vault::{Options, pace};
 use serde_json::Value;
 
 use crate::args::Seal;
@@ -17,6 +17,7 @@ use crate::store::{Store, require_gateway};
 
 pub fn run(args: &Seal) -> Result<()> {
     require_gateway(&args.store, &args.who)?;
+    pace::limit_mib(args.pace.limit);
     let store = Store::open(&args.store, &args.who)?;
     match store.ingest(Options::default(), true) {
         Ok(open) => {
@@ -43,7 +44,7 @@ pub fn run(args: &Seal) -> Result<()> {
 fn by_its_mount(args: &Seal, store: &Store) -> Result<Sealing> {
     let mut client = Client::of_state(&store.state_of_vault())?.patient();
     let bar = progress::bytes(0, "seal");
-    let mut answer = client.ask(&seal_request(&args.run))?;
+    let mut answer = client.ask(&seal_request(&args.run, args.pace.limit))?;
     while let Some(done) = answer.get("done").and_then(Value::as_u64) {
         bar.set_length(answer["total"].as_u64().unwrap_or(done));
         bar.set_position(done);
@@ -91,6 +92,12 @@ fn tell(args: &Seal, sealed: &Sealing) -> Result<()> {
                  Its key is erased here: only the owner, and readers that it is sealed to, open it from now on.",
                 number("n")
             ))?;
+            if number("read_bytes") < number("bytes") {
+                output::line(&format!(
+                    "Read back for it: {}. The others had been, within the last day, by a try that was cut short.",
+                    size(number("read_bytes"))
+                ))?;
+            }
             for foreign in said["foreign"].as_array().into_iter().flatten().filter_map(Value::as_str) {
                 output::warn(&format!("{}: not ours, and not sealed", visible(foreign.as_bytes())));
             }

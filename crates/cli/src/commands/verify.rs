@@ -5,34 +5,45 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Result;
+use runvault_custody::checked::{Record, Resumed};
 use runvault_custody::follow::with_newest_keys;
 use runvault_custody::seen::Remembering;
 use runvault_format::ids::RunId;
 use runvault_store::backend::Dir;
 use runvault_vault::authority::Authority;
-use runvault_vault::seal::{self, Finding, Seen, Shown, Verified};
+use runvault_vault::seal::{self, Finding, Seal, Seen, Shown, Verified};
 use runvault_vault::{Error, pace};
 use serde_json::{Map, Value, json};
 
 use crate::args::{Verify, Who};
 use crate::exit::{Exit, refuse_with};
 use crate::output::{self, count, json_name, shown, size, visible};
-use crate::progress;
 use crate::run_of_name::parts;
 use crate::store::Store;
+use crate::{progress, resuming};
 
 /// Names that are not shown are named up to here, where people read it.
 const HIDDEN_NAMED: usize = 20;
 
 pub fn run(args: &Verify) -> Result<()> {
-    pace::limit_mib(args.limit);
+    pace::limit_mib(args.pace.limit);
     let bar = progress::bytes(0, "verify");
-    let mut shown = Shown::default();
+    let (state, what) = (args.who.state.as_deref(), args.run.as_encoded_bytes());
+    let (mut kept, mut shown) = (None, Shown::default());
     let verified = with_sealed_run(&args.store, &args.who, &args.run, |root, run, authority| {
-        let verified = seal::verify(root, run, authority, &mut |done, total| {
+        let record = match kept.take() {
+            Some(record) => record,
+            None => resuming::open(&args.store, state, authority.vault_id(), what, &args.resuming)?,
+        };
+        let seal = Seal::load(root, run, authority).map_err(seal_is_missing)?;
+        let checked = record.of_run(*run, seal.hash, resuming::place(&args.store, run));
+        let verified = seal::verify(root, &seal, authority, &checked, &mut |done, total| {
             bar.set_length(total);
             bar.set_position(done);
-        })?;
+        });
+        drop(checked);
+        kept = Some(record);
+        let verified = verified.map_err(seal_is_missing)?;
         let entries = shown.add(*run, &seal::manifest(root, run, authority)?).into_iter();
         let hidden = entries.filter_map(|(path, seen)| match seen {
             Seen::Hidden { by } => Some((path, by)),
@@ -41,16 +52,26 @@ pub fn run(args: &Verify) -> Result<()> {
         Ok((verified, hidden.collect::<Vec<_>>()))
     })?;
     bar.finish_and_clear();
+    let resumed = kept.as_ref().and_then(Record::resumed);
+    // All was looked at: the next time begins anew.
+    if let Some(record) = kept {
+        record.finish();
+    }
     let findings = verified.iter().map(|(part, _)| part.findings.len() as u64).sum();
     for (part, hidden) in &verified {
-        tell_part(args.json, part, hidden)?;
+        tell_part(args.json, part, hidden, resumed.as_ref())?;
     }
     let name = verified.first().map_or_else(String::new, |(part, _)| visible(&part.name));
     end(findings, &format!("run {name}"))
 }
 
 /// What was found of a run, or of a part that adds to one.
-fn tell_part(json: bool, verified: &Verified, hidden: &[(Vec<u8>, RunId)]) -> Result<()> {
+fn tell_part(
+    json: bool,
+    verified: &Verified,
+    hidden: &[(Vec<u8>, RunId)],
+    resumed: Option<&Resumed>,
+) -> Result<()> {
     for finding in &verified.findings {
         tell(json, finding, Some(&verified.note.run))?;
     }
@@ -63,17 +84,19 @@ fn tell_part(json: bool, verified: &Verified, hidden: &[(Vec<u8>, RunId)]) -> Re
             "run": verified.note.run, "gateway": verified.note.gateway, "n": verified.note.n,
             "sealed": verified.note.sealed, "files": verified.files, "bytes": verified.bytes, "findings": findings,
             "hidden": hidden.len(),
+            "read_bytes": verified.read, "resumed": resuming::to_json(resumed),
         }));
         let about = serde_json::from_str::<Value>(&verified.about).unwrap_or_default();
         summary.insert("about".into(), about);
         output::json(&Value::Object(summary))?;
     } else if findings == 0 {
         output::line(&format!(
-            "run {name} is as gateway {} sealed it on {}: {}, {}",
+            "run {name} is as gateway {} sealed it on {}: {}, {}{}",
             verified.note.gateway,
             verified.note.sealed,
             count(verified.files, "file"),
-            size(verified.bytes)
+            size(verified.bytes),
+            resuming::as_of(resumed)
         ))?;
     }
     Ok(())
@@ -145,7 +168,7 @@ pub fn with_sealed_run<T>(
     store: &Path,
     who: &Who,
     run: &OsStr,
-    mut look: impl FnMut(&Arc<dyn Dir>, &RunId, &dyn Authority) -> runvault_vault::Result<T>,
+    mut look: impl FnMut(&Arc<dyn Dir>, &RunId, &dyn Authority) -> Result<T>,
 ) -> Result<Vec<T>> {
     let mut store = Store::open(store, who)?;
     let identity = store.identity(who)?;
@@ -154,7 +177,7 @@ pub fn with_sealed_run<T>(
         let (first, later) = parts(&store.root, &authority, run, |_| none_of_that_name(run))?;
         require_seal(&store.root, &first, run, &*authority)?;
         let sealed = later.into_iter().filter(|part| seal::has_seal(&store.root, part).unwrap_or(true));
-        let look = |part: RunId| look(&store.root, &part, &*authority).map_err(seal_is_missing);
+        let look = |part: RunId| look(&store.root, &part, &*authority);
         std::iter::once(first).chain(sealed).map(look).collect()
     })
 }
@@ -168,7 +191,7 @@ fn none_of_that_name(run: &OsStr) -> anyhow::Error {
 }
 
 /// Exit 4 where a part of the seal was taken away.
-fn seal_is_missing(error: Error) -> anyhow::Error {
+pub fn seal_is_missing(error: Error) -> anyhow::Error {
     match error {
         Error::Store { source, object, .. } if source.raw_os_error() == Some(libc::ENOENT) => refuse_with(
             Exit::Damaged,

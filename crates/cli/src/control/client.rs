@@ -61,9 +61,12 @@ pub fn unmount_request(at: &Path) -> String {
 }
 
 /// The request to seal a run, whose name may be any bytes: in hex.
-pub fn seal_request(run: &OsStr) -> String {
+pub fn seal_request(run: &OsStr, limit: Option<u64>) -> String {
     let hex: String = run.as_encoded_bytes().iter().map(|b| format!("{b:02x}")).collect();
-    format!("seal {}", Value::from(hex))
+    match limit {
+        None => format!("seal {}", Value::from(hex)),
+        Some(limit) => format!("seal-at {}", serde_json::json!([limit, hex])),
+    }
 }
 
 /// The name in such a request; what is no hex names no run.

@@ -65,7 +65,7 @@ pub(super) fn make_private(folder: &Path) -> Result<()> {
 }
 
 /// Calls with a name short enough for a socket address (108 bytes), whatever the folder's path is.
-pub(super) fn in_folder<T>(name: &Path, call: impl FnOnce(PathBuf) -> std::io::Result<T>) -> Result<T> {
+pub fn in_folder<T>(name: &Path, call: impl FnOnce(PathBuf) -> std::io::Result<T>) -> Result<T> {
     let (folder, base) = name.parent().zip(name.file_name()).context("a socket has a folder and a name")?;
     let handle = File::open(folder)?;
     let short = PathBuf::from(format!("/proc/self/fd/{}", handle.as_raw_fd())).join(base);

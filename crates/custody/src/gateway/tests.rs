@@ -2,6 +2,9 @@
 
 use runvault_store::doubles::memory::MemoryDir;
 
+use runvault_format::descriptor::RunDescriptor;
+use runvault_format::note::Note;
+
 use super::*;
 use crate::testing::{
     begin, copy, draw_run, enrolled, get, killed_at, make_run, put, seal, store_run, vault,
@@ -9,6 +12,12 @@ use crate::testing::{
 
 fn reopen(folder: &Arc<dyn Dir>, chain: &Chain) -> Result<StateFolder> {
     StateFolder::on(Folder::on(folder.clone()), chain.vault_id())
+}
+
+/// A seal's note, and its text hash.
+fn parse_seal(gateway: &StateFolder, note: &[u8]) -> (SealNote, Digest) {
+    let pending = gateway.place().parse_seal(note.to_vec(), &gateway.identity).unwrap();
+    (pending.seal, pending.hash)
 }
 
 /// An enrolled gateway and the directory that its folder lies in.
@@ -322,7 +331,7 @@ fn seals_are_numbered_and_chained_and_named_by_later_runs() {
     for n in 1..4 {
         let (run, _) = make_run(&root, &chain, &gateway);
         let note = begin_seal(&gateway, run);
-        let (seal, hash) = gateway.parse_seal(&note).unwrap();
+        let (seal, hash) = parse_seal(&gateway, &note);
         assert_eq!((seal.n, seal.prev), (n, prev));
         store_seal(&root, &run, &note);
         gateway.commit_seal(&run, b"run").unwrap();
@@ -341,10 +350,7 @@ fn seals_are_numbered_and_chained_and_named_by_later_runs() {
     let third = reopen(&folder, &chain).unwrap();
     third.settle(&root).unwrap();
     assert!(folder.stat(PENDING_SEAL.as_bytes()).is_err());
-    assert_eq!(
-        third.parse_seal(&begin_seal(&third, run)).unwrap().0.n,
-        third.parse_seal(&pending).unwrap().0.n
-    );
+    assert_eq!(parse_seal(&third, &begin_seal(&third, run)).0.n, parse_seal(&third, &pending).0.n);
 }
 
 /// Killed at each call of its folder while it erases a run's key, a gateway keeps those of its other runs.
@@ -355,7 +361,7 @@ fn the_key_of_a_sealed_run_is_erased_and_the_others_stay() {
     let (sealed, key) = make_run(&root, &chain, &first);
     let (open, open_key) = make_run(&root, &chain, &first);
     let note = begin_seal(&first, sealed);
-    let (_, first_seal) = first.parse_seal(&note).unwrap();
+    let (_, first_seal) = parse_seal(&first, &note);
     store_seal(&root, &sealed, &note);
     drop(first);
     let kek = get(&start.open_dir(b"kek").unwrap(), "1");
@@ -377,7 +383,7 @@ fn the_key_of_a_sealed_run_is_erased_and_the_others_stay() {
                 assert!(folder.stat(PENDING_SEAL.as_bytes()).is_err(), "call {n}: no other run can be sealed")
             }
         }
-        let next = again.parse_seal(&begin_seal(&again, open)).unwrap().0;
+        let next = parse_seal(&again, &begin_seal(&again, open)).0;
         assert_eq!((next.n, next.prev), (2, Some(first_seal)), "call {n}");
         folder.unlink(PENDING_SEAL.as_bytes()).unwrap();
         assert_eq!(again.held().unwrap(), [open], "call {n}");

@@ -37,6 +37,10 @@ impl Home for Files {
         Ok(())
     }
 
+    fn give_up(&self) -> Result<()> {
+        Ok(())
+    }
+
     fn numbers(&self) -> Result<Vec<u64>> {
         layout::numbers(self.0.dir(), &self.0.shown(""))
     }

@@ -29,6 +29,7 @@ const DRAWS: usize = 16;
 pub(super) struct Tpm {
     vault: VaultId,
     said: Said,
+    keks: Folder,
 }
 
 /// The file `kek/home`.
@@ -60,7 +61,7 @@ impl Tpm {
         if said.kind != KIND || !hex || !is_usable(said.nv_index) {
             return Err(damaged("not a home that is known".to_owned()));
         }
-        Ok(Some(Self { vault, said }))
+        Ok(Some(Self { vault, said, keks: keks.again() }))
     }
 
     /// Two indices that are free; the folder then names them. `index`: these or none.
@@ -84,7 +85,7 @@ impl Tpm {
             .map_err(|e| Error::Damaged { object: keks.shown(HOME), why: e.to_string() })?;
         keks.write(HOME, &text)?;
         text.zeroize();
-        Ok(Self { vault, said })
+        Ok(Self { vault, said, keks: keks.again() })
     }
 
     fn index_of(&self, t: u64) -> u32 {
@@ -147,6 +148,17 @@ impl Home for Tpm {
             self.tool("tpm2_nvdefine", index, &options, &[])?;
         }
         Ok(())
+    }
+
+    /// Indices that open with our value are ours; then the value goes.
+    fn give_up(&self) -> Result<()> {
+        let there = defined()?;
+        for index in self.both().into_iter().filter(|index| there.contains(index)) {
+            if self.content(index).is_ok() {
+                self.tool("tpm2_nvundefine", index, &["-C", "o"], &[])?;
+            }
+        }
+        self.keks.wipe(HOME)
     }
 
     fn numbers(&self) -> Result<Vec<u64>> {

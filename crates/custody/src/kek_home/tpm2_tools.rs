@@ -6,14 +6,23 @@ use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
 
 use rustix::fs::MemfdFlags;
+use rustix::process::{Pid, Signal, kill_process_group};
 use zeroize::Zeroizing;
 
 /// What names the authorization value on a command line.
 pub(super) const AUTH: &str = "file:/dev/fd/3";
 const AUTH_FD: i32 = 3;
+/// How long one may take: a TPM that tests itself, or serves another program, needs some seconds.
+const LIMIT: Duration = Duration::from_secs(30);
+/// How often its end is looked for, once it has said its last word.
+const POLL: Duration = Duration::from_millis(1);
+/// How long one that was killed is waited for.
+const REAPED: Duration = Duration::from_secs(1);
 
 /// Why a TPM does not do what it was asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -50,6 +59,14 @@ pub enum Refused {
     /// The owner hierarchy has a password.
     #[error("the TPM's owner hierarchy has a password: NV indices cannot be made without it")]
     OwnerHasPassword,
+    /// The TPM, or whoever has it, hangs.
+    #[error("{tool} gave no answer within {} s, and was ended", .limit.as_secs())]
+    Silent {
+        /// Which program.
+        tool: String,
+        /// How long it was waited for.
+        limit: Duration,
+    },
     /// What else they say.
     #[error("{tool}: {said}")]
     Failed {
@@ -67,6 +84,16 @@ pub(super) fn run(
     auth: Option<&str>,
     stdin: &[u8],
 ) -> Result<Zeroizing<Vec<u8>>, Refused> {
+    run_within(LIMIT, tool, args, auth, stdin)
+}
+
+fn run_within(
+    limit: Duration,
+    tool: &str,
+    args: &[&str],
+    auth: Option<&str>,
+    stdin: &[u8],
+) -> Result<Zeroizing<Vec<u8>>, Refused> {
     let failed = |what: &str, e: std::io::Error| Refused::Failed {
         tool: tool.to_owned(),
         said: format!("{what}: {e}"),
@@ -74,6 +101,8 @@ pub(super) fn run(
     let auth = auth.map(in_memory).transpose().map_err(|e| failed("a file in memory", e))?;
     let mut command = Command::new(tool);
     command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // A group of its own, so that what it starts ends with it.
+    command.process_group(0);
     if let Some(auth) = &auth {
         let from = auth.as_raw_fd();
         // SAFETY: between fork and exec there is one dup2(2) or fcntl(2), both safe after a fork; the file is open
@@ -88,15 +117,64 @@ pub(super) fn run(
         // Shorter than a pipe is long; one that has ended says more by its status.
         let _ = pipe.write_all(stdin);
     }
-    let mut said = Zeroizing::new(Vec::new());
-    if let Some(mut pipe) = child.stdout.take() {
-        pipe.read_to_end(&mut said).map_err(|e| failed("read", e))?;
+    let ended = last_words(&mut child, Instant::now() + limit);
+    let (status, said, complained) = ended.map_err(|error| {
+        end(child);
+        match error {
+            Some(error) => failed("wait", error),
+            None => Refused::Silent { tool: tool.to_owned(), limit },
+        }
+    })?;
+    if status.success() { Ok(said) } else { Err(refusal(tool, &String::from_utf8_lossy(&complained))) }
+}
+
+type Words = Zeroizing<Vec<u8>>;
+
+/// How it ended, and what it said on both pipes; `None` where it has not until then.
+fn last_words(
+    child: &mut Child,
+    until: Instant,
+) -> Result<(ExitStatus, Words, Words), Option<std::io::Error>> {
+    let (said, complained) = (gather(child.stdout.take())?, gather(child.stderr.take())?);
+    let word = |of: Receiver<Words>| match of.recv_timeout(until.saturating_duration_since(Instant::now())) {
+        Ok(words) => Ok(words),
+        Err(RecvTimeoutError::Timeout) => Err(None),
+        Err(RecvTimeoutError::Disconnected) => Err(Some(std::io::Error::other("its words were lost"))),
+    };
+    let (said, complained) = (word(said)?, word(complained)?);
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok((status, said, complained));
+        }
+        if Instant::now() >= until {
+            return Err(None);
+        }
+        std::thread::sleep(POLL);
     }
-    let ended = child.wait_with_output().map_err(|e| failed("wait", e))?;
-    if ended.status.success() {
-        Ok(said)
-    } else {
-        Err(refusal(tool, &String::from_utf8_lossy(&ended.stderr)))
+}
+
+/// Reads a pipe to its end.
+fn gather(pipe: Option<impl Read + Send + 'static>) -> std::io::Result<Receiver<Words>> {
+    let (words, told) = channel();
+    std::thread::Builder::new().name("tpm2-tools".into()).spawn(move || {
+        let mut read = Zeroizing::new(Vec::with_capacity(1 << 12));
+        // What was cut short is told by how it ended, and whoever does not listen any more knows why.
+        let _ = pipe.map(|mut pipe| pipe.read_to_end(&mut read));
+        let _ = words.send(read);
+    })?;
+    Ok(told)
+}
+
+/// One that hangs in the kernel does not even end by that: it is left behind.
+fn end(mut child: Child) {
+    // Not reaped yet: the number is still its own.
+    let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
+    let begun = Instant::now();
+    while matches!(child.try_wait(), Ok(None)) {
+        if begun.elapsed() >= REAPED {
+            return log::warn!("a program of tpm2-tools does not end: process {}", child.id());
+        }
+        std::thread::sleep(POLL);
     }
 }
 
@@ -152,6 +230,30 @@ mod tests {
         assert_eq!(of("WARN: so\nERROR: what else\n"), other);
         let define = refusal("tpm2_nvdefine", "ERROR: Esys_NV_DefineSpace(0x9A2)");
         assert_eq!(define, Refused::OwnerHasPassword);
+    }
+
+    #[test]
+    fn one_that_hangs_is_ended_with_all_that_it_started() {
+        let folder = tempfile::tempdir().unwrap();
+        let (tool, started) = (folder.path().join("tpm2_getcap"), folder.path().join("started"));
+        let script = format!("#!/bin/sh\nsleep 600 & echo $! > {}\nwait\n", started.display());
+        std::fs::write(&tool, script).unwrap();
+        let limit = Duration::from_millis(500);
+        let tool = format!("{}", tool.display());
+        let hung = run_within(limit, "sh", &[&tool], None, &[]).err();
+        assert_eq!(hung, Some(Refused::Silent { tool: "sh".into(), limit }));
+        let pid: i32 = std::fs::read_to_string(started).unwrap().trim().parse().unwrap();
+        // Whoever inherits it reaps it: what counts is that it runs no more.
+        let until = Instant::now() + Duration::from_secs(10);
+        let runs =
+            || std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
+        while runs() {
+            assert!(Instant::now() < until, "it still runs");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // One that closes its pipes and stays.
+        let hung = run_within(limit, "sh", &["-c", "exec >&- 2>&-; sleep 600"], None, &[]).err();
+        assert!(matches!(hung, Some(Refused::Silent { .. })), "{hung:?}");
     }
 
     #[test]

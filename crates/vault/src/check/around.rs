@@ -16,8 +16,8 @@ const RETIRED: &str = "retired";
 const LEASE: &[u8] = b"lease";
 /// What a run consists of.
 const PARTS: [&[u8]; 7] = [b"run.json", b"keys", b"name", b"tree", LEASE, journal_files::DIRECTORY, b"seal"];
-/// A seal that was not finished.
-const NEW_SEAL: &[u8] = b"seal.new";
+/// Of a seal that was not finished.
+const BEGUN: [&[u8]; 3] = [b"seal.new", b"read-back", b"read-back.new"];
 
 impl Checker<'_> {
     /// The directory of a run, but for what is in its tree. What does not open there is named by who needs it.
@@ -59,7 +59,7 @@ impl Checker<'_> {
         }
         for name in others {
             let object = format!("{object}/{}", String::from_utf8_lossy(&name));
-            if !name.starts_with(TEMPORARY) && name != NEW_SEAL {
+            if !name.starts_with(TEMPORARY) && !BEGUN.contains(&name.as_slice()) {
                 self.foreign(object);
             } else if dir.stat(&name).is_ok() {
                 self.summary.leftovers += 1;

@@ -38,7 +38,7 @@ pub struct Seal {
     /// Text hash of the note, which the gateway's next seal names.
     pub hash: Digest,
     pub(super) dir: Arc<dyn Dir>,
-    run: RunId,
+    pub(super) run: RunId,
     geometry: Geometry,
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use runvault_crypto::digest::sha256;
@@ -10,29 +10,39 @@ use runvault_format::digests::{Kind as Digested, Line};
 use runvault_format::ids::{Digest, RunId};
 use runvault_store::backend::{Dir, Kind};
 
+use super::checked::Checked;
 use super::finding::{Change, Finding};
 use super::read::{Seal, hash};
-use crate::authority::Authority;
 use crate::outcome::{is_not_found, part_opened};
 use crate::{Error, Result, runs};
 
 /// Levels below which nothing is looked for: no path of ours is that deep.
 const DEPTH: usize = 1 << 12;
 
-/// Compares a sealed run with its digests. `progress` is told files, done and in all.
+/// A run that was compared with its digests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scrubbed {
+    /// What is not as it was sealed, by place.
+    pub findings: Vec<Finding>,
+    /// Stored bytes that were read for it.
+    pub read: u64,
+}
+
+/// Compares a sealed run with its digests; files that `checked` has are not read. `progress` is told files, done and in all.
 ///
 /// # Errors
 /// A seal that does not hold ([`crate::Damage`]); the store's.
 pub fn scrub(
     root: &Arc<dyn Dir>,
-    run: &RunId,
-    authority: &dyn Authority,
+    seal: &Seal,
+    checked: &dyn Checked,
     progress: &(dyn Fn(usize, usize) + Sync),
-) -> Result<Vec<Finding>> {
-    let seal = Seal::load(root, run, authority)?;
-    let lines = seal.digests()?;
+) -> Result<Scrubbed> {
+    let (run, lines) = (&seal.run, seal.digests()?);
+    checked.of(lines.len());
     let dir = runs::run_dir(root, run)?;
-    let mut findings = compare(run, &dir, seal.longest(), &lines, progress)?;
+    let mut scrubbed = compare(run, &dir, seal.longest(), &lines, checked, progress)?;
+    let findings = &mut scrubbed.findings;
     let signed: HashSet<&str> = lines.iter().map(|line| line.path.as_str()).collect();
     let mut unsigned = |object: String| {
         if !signed.contains(object.as_str()) && !is_beside(&object) {
@@ -44,7 +54,7 @@ pub fn scrub(
         findings.push(Finding { object: "keys".to_owned(), path: None, change: Change::Missing });
     }
     findings.sort_by(|a, b| a.object.cmp(&b.object));
-    Ok(findings)
+    Ok(scrubbed)
 }
 
 /// What lies in `seal/` and cannot stand in the digests: the note that names them, and they themselves.
@@ -77,12 +87,24 @@ fn compare(
     dir: &Arc<dyn Dir>,
     longest: u64,
     lines: &[Line],
+    checked: &dyn Checked,
     progress: &(dyn Fn(usize, usize) + Sync),
-) -> Result<Vec<Finding>> {
-    let (next, found) = (AtomicUsize::new(0), Mutex::new(Ok(Vec::new())));
+) -> Result<Scrubbed> {
+    let (next, read, found) = (AtomicUsize::new(0), AtomicU64::new(0), Mutex::new(Ok(Vec::new())));
+    let one = |number: usize, line: &Line| -> io::Result<Option<Change>> {
+        let known = checked.has(number);
+        let looked = look(dir, longest, line, known)?;
+        read.fetch_add(looked.read, Ordering::Relaxed);
+        if looked.change.is_none() && !known {
+            checked.note(number, looked.read);
+        }
+        Ok(looked.change)
+    };
     let work = || {
-        while let Some(line) = lines.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let change = look(dir, longest, line);
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let Some(line) = lines.get(number) else { return };
+            let change = one(number, line);
             let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
             match (change, &mut *found) {
                 (Ok(None), _) => {}
@@ -108,23 +130,37 @@ fn compare(
         }
         work();
     });
-    found.into_inner().unwrap_or_else(PoisonError::into_inner)
+    let findings = found.into_inner().unwrap_or_else(PoisonError::into_inner)?;
+    Ok(Scrubbed { findings, read: read.into_inner() })
 }
 
-/// How what lies at a line's path differs from it.
-fn look(dir: &Arc<dyn Dir>, longest: u64, line: &Line) -> io::Result<Option<Change>> {
+/// How what lies at a line's path differs from it, and how much was read to tell.
+struct Looked {
+    change: Option<Change>,
+    read: u64,
+}
+
+impl From<Change> for Looked {
+    fn from(change: Change) -> Self {
+        Self { change: Some(change), read: 0 }
+    }
+}
+
+/// Looks. `known`: the content was found as it was sealed before, and is not read.
+fn look(dir: &Arc<dyn Dir>, longest: u64, line: &Line, known: bool) -> io::Result<Looked> {
     let (folders, name) = line.path.rsplit_once('/').map_or(("", line.path.as_str()), |split| split);
     let mut parent = dir.clone();
     for folder in folders.split('/').filter(|folder| !folder.is_empty()) {
         parent = match parent.open_dir(folder.as_bytes()) {
-            Err(e) if is_absent(&e) => return Ok(Some(Change::Missing)),
+            Err(e) if is_absent(&e) => return Ok(Change::Missing.into()),
             opened => opened?,
         };
     }
     let stat = match parent.stat(name.as_bytes()) {
-        Err(e) if is_absent(&e) => return Ok(Some(Change::Missing)),
+        Err(e) if is_absent(&e) => return Ok(Change::Missing.into()),
         stat => stat?,
     };
+    let mut read = 0;
     let found = match stat.kind {
         Kind::Dir => Digested::Dir,
         Kind::Fifo => Digested::Fifo,
@@ -132,26 +168,31 @@ fn look(dir: &Arc<dyn Dir>, longest: u64, line: &Line) -> io::Result<Option<Chan
         Kind::CharDevice => Digested::Char,
         Kind::BlockDevice => Digested::Block,
         Kind::Symlink => match parent.read_link(name.as_bytes()) {
-            Err(e) if is_absent(&e) => return Ok(Some(Change::Missing)),
+            Err(e) if is_absent(&e) => return Ok(Change::Missing.into()),
             text => Digested::Link(Digest(sha256(&[&text?]))),
         },
         // Nothing of the size of a file is read where none was sealed.
-        Kind::File if !matches!(line.kind, Digested::File(_)) => return Ok(Some(kind_changed())),
+        Kind::File if !matches!(line.kind, Digested::File(_)) => return Ok(kind_changed().into()),
         // Nor what someone let grow to what nobody can read to its end.
         Kind::File if stat.size > longest => {
-            return Ok(Some(Change::Changed("longer than all of the run".to_owned())));
+            return Ok(Change::Changed("longer than all of the run".to_owned()).into());
         }
+        Kind::File if known => line.kind.clone(),
         Kind::File => match hash(&*parent, name.as_bytes()) {
-            Err(e) if is_absent(&e) => return Ok(Some(Change::Missing)),
-            digest => Digested::File(digest?),
+            Err(e) if is_absent(&e) => return Ok(Change::Missing.into()),
+            digest => {
+                read = stat.size;
+                Digested::File(digest?)
+            }
         },
     };
-    Ok(match (&found, &line.kind) {
+    let change = match (&found, &line.kind) {
         (found, signed) if found == signed => None,
         (Digested::File(_), Digested::File(_)) => Some(Change::Changed("stored bytes".to_owned())),
         (Digested::Link(_), Digested::Link(_)) => Some(Change::Changed("link target".to_owned())),
         _ => Some(kind_changed()),
-    })
+    };
+    Ok(Looked { change, read })
 }
 
 fn kind_changed() -> Change {

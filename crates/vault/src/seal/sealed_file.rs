@@ -63,9 +63,31 @@ impl<'a> Writer<'a> {
     pub(super) fn finish(mut self) -> Result<FileId> {
         let last = std::mem::take(&mut self.waiting);
         let size = self.next * self.run.geometry.chunk() + last.len() as u64;
-        for batch in last.chunks(AT_ONCE * self.run.geometry.chunk() as usize) {
-            self.put(batch)?;
-        }
+        self.put_all(&last)?;
+        self.put_header(size)?;
+        self.file.sync_all().map_err(|e| Error::store("write", self.object.clone(), e))?;
+        Ok(self.clear.file_id)
+    }
+
+    /// The header of one that [`Reader::open_begun`] reads while it is not finished.
+    pub(super) fn begin(&mut self) -> Result<()> {
+        self.put_header(0)
+    }
+
+    /// All that was written, and zeros to the end of a chunk, durable; gives its plaintext bytes.
+    pub(super) fn sync(&mut self) -> Result<u64> {
+        let mut last = std::mem::take(&mut self.waiting);
+        last.resize(last.len().next_multiple_of(self.run.geometry.chunk() as usize), 0);
+        self.put_all(&last)?;
+        self.file.sync_data().map_err(|e| Error::store("write", self.object.clone(), e))?;
+        Ok(self.next * self.run.geometry.chunk())
+    }
+
+    fn put_all(&mut self, plain: &[u8]) -> Result<()> {
+        plain.chunks(AT_ONCE * self.run.geometry.chunk() as usize).try_for_each(|batch| self.put(batch))
+    }
+
+    fn put_header(&self, size: u64) -> Result<()> {
         let slot = SlotState {
             seq: 1,
             size,
@@ -81,9 +103,7 @@ impl<'a> Writer<'a> {
         let slot_key = self.run.keys.slot_key(&self.clear);
         let mut both = [0; HEADER as usize];
         both[..COPY as usize].copy_from_slice(&header::seal_copy(0, &self.clear, &slot_key, &slot)?);
-        let written = self.file.write_at(&both, 0).and_then(|()| self.file.sync_all());
-        written.map_err(|e| Error::store("write", self.object.clone(), e))?;
-        Ok(self.clear.file_id)
+        self.file.write_at(&both, 0).map_err(|e| Error::store("write", self.object.clone(), e))
     }
 
     fn put(&mut self, plain: &[u8]) -> Result<()> {
@@ -137,6 +157,18 @@ impl Reader {
             return Err(Error::damaged(object, Damage::Short));
         }
         let (key, size) = (run.keys.file_key(&found.clear, slot.epoch), slot.size);
+        Ok(Self { run: run.clone(), object, file, key, size, kept: Mutex::default() })
+    }
+
+    /// Opens one that was begun and not finished: its whole chunks.
+    pub(super) fn open_begun(run: &Arc<RunContext>, dir: &dyn Dir, name: &str, kind: Kind) -> Result<Self> {
+        let object = format!("runs/{}/{name}", run.id);
+        let file = dir.open_file(name.as_bytes(), Access::Read);
+        let file = file.map_err(|e| part_opened("open", object.clone(), e))?;
+        let found = Found::read(run, &*file, kind).map_err(|e| e.named(object.clone()))?;
+        let stored = file.stat().map_err(|e| Error::store("stat", object.clone(), e))?.size;
+        let chunks = stored.saturating_sub(HEADER) / run.geometry.stored_chunk();
+        let (key, size) = (run.keys.file_key(&found.clear, 0), chunks * run.geometry.chunk());
         Ok(Self { run: run.clone(), object, file, key, size, kept: Mutex::default() })
     }
 

@@ -58,9 +58,14 @@ pub(crate) struct Survey {
 
 type OpenDir = Option<(usize, Arc<dyn Dir>)>;
 
+/// What is known of an entry's content, and of the nonces of its chunks, without reading it.
+pub(super) type Known<'a> = &'a (dyn Fn(usize, &Stat, Nonces<'_>) -> Result<Option<Content>> + Sync);
+
 /// What was read of a file.
 struct FileContent {
     content: Content,
+    /// Before it was read.
+    stat: Stat,
     xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
@@ -99,24 +104,26 @@ impl Survey {
         Ok(survey)
     }
 
-    /// Reads the content of every file, on all cores. `nonce` gets, in order, the number of the entry, and the nonce of each of
-    /// its chunks in turn. Gives what is pinned of each entry; `read` is told the plaintext bytes of each file.
+    /// Reads the content of every file, on all cores, but for what is `known` of it. `nonce` gets, in order, the number
+    /// of the entry, and the nonce of each of its chunks in turn. Gives what is pinned of each entry; `read` is told each
+    /// file.
     ///
     /// # Errors
-    /// As [`Survey::walk`]; those of `nonce`.
+    /// As [`Survey::walk`]; those of `known` and `nonce`.
     pub(crate) fn read(
         &mut self,
+        known: Known<'_>,
         nonce: &mut dyn FnMut(usize, &[u8; NONCE]) -> Result<()>,
-        read: &mut dyn FnMut(u64),
+        read: &mut dyn FnMut(usize, &Content, &Stat),
     ) -> Result<Vec<Pinned>> {
         let files: Vec<usize> = (0..self.items.len()).filter(|i| self.is_content(*i)).collect();
         let mut found = Vec::with_capacity(files.len());
         let survey = &*self;
-        in_order(&files, &|open, i, nonce| survey.content(open, i, nonce), nonce, &mut |_, file| {
+        in_order(&files, &|open, i, nonce| survey.content(open, i, known, nonce), nonce, &mut |i, file| {
             // What is no damage ends it at once.
             found.push(match file {
                 Ok(file) => {
-                    read(file.content.size);
+                    read(i, &file.content, &file.stat);
                     Ok(file)
                 }
                 Err(error) => Err(damage_of(error)?),
@@ -190,6 +197,11 @@ impl Survey {
     pub(crate) fn chunks(&self) -> u64 {
         let chunk = self.context.geometry.chunk();
         self.files().map(|record| record.size.div_ceil(chunk)).fold(0, u64::saturating_add)
+    }
+
+    /// Whether an entry is a file of so many bytes.
+    pub(crate) fn is_of_size(&self, i: usize, bytes: u64) -> bool {
+        self.items.get(i).is_some_and(|item| item.is_file() && item.entry.record.size == bytes)
     }
 
     /// Every file, once.
@@ -418,7 +430,13 @@ impl Survey {
     }
 
     /// Reads one file.
-    fn content(&self, open: &mut OpenDir, i: usize, nonce: Nonces<'_>) -> Result<FileContent> {
+    fn content(
+        &self,
+        open: &mut OpenDir,
+        i: usize,
+        known: Known<'_>,
+        nonce: Nonces<'_>,
+    ) -> Result<FileContent> {
         let object = self.object(i);
         let gone = || Error::damaged(object.clone(), Damage::Run("changed while it was read".to_owned()));
         let item = self.items.get(i).ok_or_else(gone)?;
@@ -433,16 +451,19 @@ impl Survey {
         if opened.has_lost_copy() {
             return Err(Error::damaged(object, Damage::HeaderCopy));
         }
-        let content = opened.read_back(nonce)?;
+        let content = match known(i, &stat, nonce)? {
+            Some(content) => content,
+            None => opened.read_back(nonce)?,
+        };
         if content.size != item.entry.record.size || stat.ino != item.ino {
             return Err(gone());
         }
         let xattrs = self.attributes(i, &*file, (content.id != FileId::ROOT).then_some(&content.id))?;
-        Ok(FileContent { content, xattrs })
+        Ok(FileContent { content, stat, xattrs })
     }
 
     /// What was read goes into the entry, and among the lines.
-    fn take(&mut self, i: usize, FileContent { content, xattrs }: FileContent) {
+    fn take(&mut self, i: usize, FileContent { content, xattrs, .. }: FileContent) {
         self.lines.push(Line { path: self.object(i), kind: Digested::File(content.stored) });
         if let Some(item) = self.items.get_mut(i) {
             item.entry.record.sha256 = content.sha256.0;

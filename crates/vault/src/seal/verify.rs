@@ -6,18 +6,19 @@ use std::sync::Arc;
 use runvault_crypto::aead::Engine;
 use runvault_crypto::digest::ct_eq;
 use runvault_format::digests::{Kind as Digested, Line};
-use runvault_format::ids::RunId;
+use runvault_format::ids::{Digest, RunId};
 use runvault_format::keys::RunKeys;
 use runvault_format::manifest::{Entry, Kind, Manifest};
 use runvault_format::pins::NONCE;
 use runvault_format::seal_note::SealNote;
 use runvault_store::backend::Dir;
 
+use super::checked::Checked;
 use super::finding::{Change, Finding};
 use super::read::{Pins, Seal, hash};
 use super::survey::{Fault, Survey};
 use crate::authority::Authority;
-use crate::file::RunContext;
+use crate::file::{Content, RunContext};
 use crate::outcome::part_opened;
 use crate::{Damage, Error, Result, run, runs};
 
@@ -34,6 +35,8 @@ pub struct Verified {
     pub files: u64,
     /// Their plaintext bytes.
     pub bytes: u64,
+    /// Those of them that were read for it.
+    pub read: u64,
     /// What is not as it was sealed, by place.
     pub findings: Vec<Finding>,
 }
@@ -63,29 +66,37 @@ pub fn manifest(root: &Arc<dyn Dir>, run: &RunId, authority: &dyn Authority) -> 
     seal.manifest(&open(root, run, authority)?)
 }
 
-/// Compares a sealed run with its manifest, its pins and its digests. `progress` is told plaintext bytes, read and
-/// in all.
+/// Compares a sealed run with its manifest, its pins and its digests; files that `checked` has are not read. `progress`
+/// is told plaintext bytes, done and in all.
 ///
 /// # Errors
 /// [`Error::WrongKey`]; a seal that does not hold; the store's.
 pub fn verify(
     root: &Arc<dyn Dir>,
-    run: &RunId,
+    seal: &Seal,
     authority: &dyn Authority,
+    checked: &dyn Checked,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Verified> {
-    let seal = Seal::load(root, run, authority)?;
+    let run = &seal.run;
     let context = open(root, run, authority)?;
     let (digests, manifest) = (seal.digests()?, seal.manifest(&context)?);
+    checked.of(manifest.entries.len());
     let pins = seal.pins(&context, manifest.entries.len())?;
     let sealed: HashMap<Vec<u8>, usize> = paths(&manifest).into_iter().zip(0..).collect();
     let mut survey = Survey::walk(&context)?;
     let total = seal.note.bytes;
-    let (mut versions, mut done) = (Versions::new(&pins, &survey, &sealed), 0);
-    survey.read(&mut |i, nonce| versions.compare(i, nonce), &mut |bytes| {
-        done += bytes;
-        progress(done, total);
-    })?;
+    let as_sealed = AsSealed::of(&survey, &sealed, &manifest, &digests);
+    let (mut versions, mut done, mut read) = (Versions::new(&pins, &survey, &sealed), 0, 0);
+    survey.read(
+        &|i, _, _| as_sealed.content(i, checked, &pins),
+        &mut |i, nonce| versions.compare(i, nonce),
+        &mut |i, content, _| {
+            done += content.size;
+            read += as_sealed.note(i, content, checked);
+            progress(done, total);
+        },
+    )?;
     let older = versions.older;
     let mut found = Findings::default();
     for fault in std::mem::take(&mut survey.faults) {
@@ -127,7 +138,8 @@ pub fn verify(
     let (files, bytes) = (survey.files().count() as u64, done);
     let mut findings = found.all;
     findings.sort_by(|a, b| a.object.cmp(&b.object));
-    Ok(Verified { note: seal.note, name: manifest.name, about: manifest.about, files, bytes, findings })
+    let note = seal.note.clone();
+    Ok(Verified { note, name: manifest.name, about: manifest.about, files, bytes, read, findings })
 }
 
 /// The plaintext path of every entry, in order; that of the top is empty.
@@ -175,6 +187,64 @@ const GRAINS: [u32; 4] = [1_000_000_000, 1_000_000, 1_000, 100];
 fn same_time(a: (i64, u32), b: (i64, u32)) -> bool {
     let is_cut = |fine: u32, coarse: u32| GRAINS.iter().any(|grain| fine - fine % grain == coarse);
     a.0 == b.0 && (a.1 == b.1 || is_cut(a.1, b.1) || is_cut(b.1, a.1))
+}
+
+/// What the seal says of the content of each file that was found, and may be as it was sealed.
+struct AsSealed(Vec<Option<FileAsSealed>>);
+
+struct FileAsSealed {
+    /// Its number in the manifest.
+    at: usize,
+    size: u64,
+    sha256: Digest,
+    stored: Digest,
+}
+
+impl AsSealed {
+    fn of(survey: &Survey, sealed: &HashMap<Vec<u8>, usize>, manifest: &Manifest, digests: &[Line]) -> Self {
+        let stored: HashMap<&str, &Digested> =
+            digests.iter().map(|line| (line.path.as_str(), &line.kind)).collect();
+        let file = |i: usize| {
+            let at = *sealed.get(&survey.path(i))?;
+            let record = &manifest.entries.get(at)?.record;
+            match stored.get(survey.object(i).as_str()) {
+                // One of another length is another.
+                Some(Digested::File(stored))
+                    if record.kind == Kind::File && survey.is_of_size(i, record.size) =>
+                {
+                    let (size, sha256) = (record.size, Digest(record.sha256));
+                    Some(FileAsSealed { at, size, sha256, stored: *stored })
+                }
+                _ => None,
+            }
+        };
+        Self((0..survey.items.len()).map(file).collect())
+    }
+
+    fn get(&self, i: usize) -> Option<&FileAsSealed> {
+        self.0.get(i)?.as_ref()
+    }
+
+    /// What was found of a file when it was checked before.
+    fn content(&self, i: usize, checked: &dyn Checked, pins: &Pins) -> Result<Option<Content>> {
+        let Some(file) = self.get(i).filter(|file| checked.has(file.at)) else { return Ok(None) };
+        let Ok(at) = u32::try_from(file.at) else { return Ok(None) };
+        let pinned = pins.of(at)?;
+        let (size, sha256, stored) = (file.size, file.sha256, file.stored);
+        Ok(Some(Content { id: pinned.id, epoch: pinned.epoch, size, sha256, stored }))
+    }
+
+    /// A file is done with: bytes that were read for it. Equal stored bytes have equal nonces.
+    fn note(&self, i: usize, found: &Content, checked: &dyn Checked) -> u64 {
+        match self.get(i) {
+            Some(file) if checked.has(file.at) => return 0,
+            Some(file) if (file.sha256, file.stored) == (found.sha256, found.stored) => {
+                checked.note(file.at, found.size);
+            }
+            _ => {}
+        }
+        found.size
+    }
 }
 
 /// Compares each chunk's nonce with its pin.
