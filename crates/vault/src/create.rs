@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use runvault_format::ledger::{self, Named};
+use runvault_format::manifest;
 use runvault_format::name::{self, Stored};
 use runvault_store::backend::{Kind, Stat};
 
@@ -13,7 +15,8 @@ use crate::outcome::{is_not_found, outcome};
 use crate::sealed::is_sealed;
 use crate::sys;
 use crate::view::At;
-use crate::{Posix, Result, Vault, links, record};
+use crate::noted_names::device_object;
+use crate::{Posix, Result, Vault, links, record, seal};
 
 impl Vault {
     /// O_CREAT | O_EXCL by the kernel's view: an existing name is `Exists`.
@@ -46,6 +49,7 @@ impl Vault {
         let generation =
             self.nodes.register(ino, Kind::File, &dir.run, Name::new(dir.node, name), Found::Made);
         self.unsynced.names(dir.node);
+        dir.note(&new, Named::Object(manifest::Kind::File as u8, object.ledger_group()));
         self.counters.files_written.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         self.keep_live(ino, &object, &dir.body, true);
         let attr = self.attr(ino, generation, dir.body.is_ours(), &stat, 0);
@@ -81,6 +85,7 @@ impl Vault {
         made.map_err(|e| self.abandon(&dir, &new, false, outcome("create a node in", dir.object(), e)))?;
         let stat =
             self.own(&dir, &new.text, caller, wanted).map_err(|e| self.abandon(&dir, &new, true, e))?;
+        dir.note(&new, Named::Object(seal::kind_of(kind) as u8, device_object(&stat)));
         if kind == Kind::File {
             self.counters.files_written.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         }
@@ -125,6 +130,7 @@ impl Vault {
             self.abandon(&dir, &new, false, e)
         })?;
         let attr = self.made(&dir, name, &stat, stat.size);
+        dir.note(&new, Named::Object(manifest::Kind::Dir as u8, ledger::group(&id)));
         self.nodes.set_dir_id(attr.ino, id);
         Ok(attr)
     }
@@ -159,6 +165,7 @@ impl Vault {
             }
             self.abandon(&dir, &new, false, e)
         })?;
+        dir.note(&new, Named::Object(manifest::Kind::Symlink as u8, ledger::link_object(&link.text)));
         Ok(self.made(&dir, name, &stat, target.len() as u64))
     }
 
@@ -188,6 +195,7 @@ impl Vault {
         // A name that went must not come back: the header soon knows it no more.
         self.settle_rename(ino)?;
         let new = self.new_name(&dir, name)?;
+        let object = self.ledger_object(&dir.body, ino, (&*at.dir, &at.stored), &at.stat);
         let link_now =
             || at.dir.link(&at.stored, &*dir.dir, &new.text).map_err(|e| outcome("link in", dir.object(), e));
         let linked = if known.kind == Kind::File {
@@ -203,6 +211,7 @@ impl Vault {
             link_beside(&at, &dir, &new, link_now)
         };
         linked.map_err(|e| self.abandon(&dir, &new, false, e))?;
+        dir.note(&new, object);
         self.unsynced.names(dir.node);
         self.nodes.register(ino, known.kind, &dir.run, Name::new(dir.node, name), Found::Linked);
         let at = self.locate_node(ino)?;

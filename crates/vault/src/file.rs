@@ -15,6 +15,7 @@ mod extents;
 mod header;
 mod holes;
 mod names;
+mod noting;
 mod open;
 mod patience;
 mod read;
@@ -190,6 +191,7 @@ impl std::fmt::Debug for FileObject {
 impl Drop for FileObject {
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        noting::end_noting(&self.run, state);
         if let Some(writer) = &self.run.writer {
             let waiting: usize = state.overlay.values().map(Vec::len).sum();
             writer.overlay_bytes.fetch_sub(waiting as u64, Ordering::Relaxed);

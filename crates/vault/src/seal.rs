@@ -5,6 +5,7 @@
 //! the run's key erased here. What a crash leaves before the commit is made anew, after it the rest is done at the
 //! next start.
 
+mod compare;
 mod finding;
 mod read;
 mod read_back;
@@ -30,6 +31,7 @@ use runvault_format::seal_note::{SealNote, StateRef};
 use runvault_store::backend::{Dir, Rename};
 use runvault_store::replace;
 
+use self::compare::Comparison;
 pub use self::finding::{Change, Finding};
 pub(crate) use self::read::Pins;
 pub use self::read::{Seal, find, has_seal};
@@ -38,10 +40,12 @@ pub(crate) use self::sealed_file::Reader;
 use self::sealed_file::Writer;
 pub use self::survey::Fault;
 use self::survey::Survey;
+pub(crate) use self::survey::kind_of;
 pub use self::verify::{Verified, manifest, paths, verify};
 use crate::authority::{Gateway, SealPlace, Sealed};
 use crate::file::RunContext;
 use crate::lease::Holding;
+use crate::ledger::{self, Expected};
 use crate::outcome::part_opened;
 use crate::run::Run;
 use crate::run_life::{DIR_MODE, remove_all};
@@ -180,9 +184,18 @@ impl Vault {
             // Who took the run over has sealed it.
             gateway.release(&run.id)?;
         }
+        self.remove_ledger(gateway, &run.id);
         self.authority.note_seal(&run.id, &seal.hash);
         self.let_go_of(run);
         Ok(())
+    }
+
+    /// Once nothing will be compared any more.
+    pub(crate) fn remove_ledger(&self, gateway: &dyn Gateway, run: &RunId) {
+        let removed = gateway.ledgers().map_or(Ok(()), |dir| ledger::remove(&*dir, run));
+        if let Err(error) = removed {
+            log::warn!("run {run}: its ledger stays in the state folder: {error}");
+        }
     }
 
     /// A seal that is being made is given up, and none is begun any more: the vault is about to be closed, and
@@ -270,8 +283,9 @@ struct Making<'a> {
 impl Making<'_> {
     fn make(&self, about: About<'_>, progress: &mut dyn FnMut(u64, u64)) -> Result<Outcome> {
         let mut survey = Survey::walk(self.context)?;
+        let mut comparison = self.ledger()?.map(|found| Comparison::of(found, self.context, &mut survey));
         let new = self.begin()?;
-        let table = self.write_pins(&mut survey, &*new, progress)?;
+        let table = self.write_pins(&mut survey, comparison.as_mut(), &*new, progress)?;
         let Some(pins_id) = table.filter(|_| survey.faults.is_empty()) else {
             self.drop_new()?;
             return Ok(Outcome::Refused(survey.faults));
@@ -322,6 +336,13 @@ impl Making<'_> {
         Ok(Outcome::Sealed(Summary { run: self.run.id, n, files, bytes, foreign }))
     }
 
+    /// What was written, where this gateway has noted it.
+    fn ledger(&self) -> Result<Option<Expected>> {
+        let Some(dir) = self.gateway.ledgers() else { return Ok(None) };
+        ledger::read(&*dir, &self.run.id, &self.context.keys.ledger_key())
+            .map_err(|e| Error::store("read the ledger of", format!("runs/{}", self.run.id), e))
+    }
+
     /// An empty `seal.new/`.
     fn begin(&self) -> Result<Arc<dyn Dir>> {
         self.drop_new()?;
@@ -345,6 +366,7 @@ impl Making<'_> {
     fn write_pins(
         &self,
         survey: &mut Survey,
+        mut comparison: Option<&mut Comparison>,
         new: &dyn Dir,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Option<runvault_format::ids::FileId>> {
@@ -359,7 +381,10 @@ impl Making<'_> {
             progress(done, total);
         };
         let table = survey.read(
-            &mut |_, nonce| {
+            &mut |entry, nonce| {
+                if let Some(comparison) = &mut comparison {
+                    comparison.nonce(entry, nonce);
+                }
                 self.vault.check_seals()?;
                 // A run is read for hours: its lease is renewed meanwhile.
                 self.holding.renew_if_due()?;
@@ -367,6 +392,9 @@ impl Making<'_> {
             },
             &mut read,
         )?;
+        if let Some(comparison) = comparison {
+            comparison.contents(survey, &table);
+        }
         if !survey.faults.is_empty() {
             return Ok(None);
         }

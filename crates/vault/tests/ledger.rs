@@ -1,0 +1,442 @@
+//! Between write and seal the store is someone else's: he can put back what was there once, which authenticates. The
+//! ledger names it, and nothing is signed. What nobody touched is signed, however its sessions ended.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use common::{CALLER, Fixture, Mount, State, WRITE, would_seal};
+use proptest::prelude::Rng;
+use proptest::test_runner::{RngAlgorithm, TestRng};
+use runvault_crypto::digest::sha256;
+use runvault_store::backend::{Kind, Rename};
+use runvault_vault::api::{Allocate, SetAttr};
+use runvault_vault::seal::Fault;
+use runvault_vault::{Damage, Error, Posix};
+
+fn copy(from: &Path, to: &Path) {
+    let done = Command::new("cp").args(["-a", "-T", "--"]).arg(from).arg(to).status().unwrap();
+    assert!(done.success());
+}
+
+struct Dice(TestRng);
+
+impl Dice {
+    fn below(&mut self, n: usize) -> usize {
+        self.0.next_u64() as usize % n.max(1)
+    }
+
+    fn of<T: Clone>(&mut self, all: &[T]) -> Option<T> {
+        all.get(self.below(all.len())).cloned()
+    }
+
+    /// Lengths on both sides of a chunk's borders.
+    fn len(&mut self) -> usize {
+        let around = [0, 1, 100, 8_191, 8_192, 8_193, 16_384, 20_000, 60_000];
+        around[self.below(around.len())] + self.below(3)
+    }
+
+    fn bytes(&mut self, n: usize) -> Vec<u8> {
+        let mut bytes = vec![0; n];
+        self.0.fill_bytes(&mut bytes);
+        bytes
+    }
+}
+
+/// What a run shows: kinds, contents, targets.
+type Shown = BTreeMap<String, String>;
+
+fn shown(mount: &Mount) -> runvault_vault::Result<Shown> {
+    let (mut found, mut stack) = (Shown::new(), vec!["run".to_owned()]);
+    while let Some(dir) = stack.pop() {
+        for name in mount.list(&dir)? {
+            let path = format!("{dir}/{name}");
+            let attr = mount.attr(&path)?;
+            let mut text = format!("{:?}", attr.kind);
+            match attr.kind {
+                Kind::Dir => stack.push(path.clone()),
+                Kind::Symlink => text += &format!("{:?}", mount.readlink(attr.ino)?),
+                Kind::File => {
+                    let content = mount.get(&path)?;
+                    text += &format!(" {} {:?}", content.len(), sha256(&[&content]));
+                }
+                _ => {}
+            }
+            found.insert(path, text);
+        }
+    }
+    Ok(found)
+}
+
+/// Every stored object below a directory, by its path there: what it is, byte for byte.
+fn stored(dir: &Path) -> BTreeMap<PathBuf, Stored> {
+    let (mut found, mut stack) = (BTreeMap::new(), vec![dir.to_owned()]);
+    while let Some(at) = stack.pop() {
+        for entry in fs::read_dir(&at).unwrap() {
+            let (entry, path) = entry.map(|entry| (entry.file_type().unwrap(), entry.path())).unwrap();
+            let short = path.strip_prefix(dir).unwrap().to_owned();
+            if entry.is_dir() {
+                stack.push(path.clone());
+                found.insert(short, Stored::Dir);
+            } else if entry.is_symlink() {
+                found.insert(short, Stored::Link(fs::read_link(&path).unwrap()));
+            } else {
+                found.insert(short, Stored::File(fs::read(&path).unwrap()));
+            }
+        }
+    }
+    found
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Stored {
+    Dir,
+    Link(PathBuf),
+    File(Vec<u8>),
+}
+
+impl Stored {
+    fn put(&self, path: &Path) {
+        match fs::symlink_metadata(path) {
+            Ok(meta) if meta.is_dir() && *self != Stored::Dir => fs::remove_dir_all(path).unwrap(),
+            Ok(meta) if meta.is_dir() => return,
+            Ok(_) => fs::remove_file(path).unwrap(),
+            Err(_) => fs::create_dir_all(path.parent().unwrap()).unwrap(),
+        }
+        match self {
+            Stored::Dir => fs::create_dir(path).unwrap(),
+            Stored::Link(to) => std::os::unix::fs::symlink(to, path).unwrap(),
+            Stored::File(bytes) => fs::write(path, bytes).unwrap(),
+        }
+    }
+}
+
+/// A run that lived through several sessions, with what its store and its state folder were on the way.
+struct History {
+    fixture: Fixture,
+    mount: Option<Mount>,
+    /// Trees of the run as they once were.
+    older: Vec<BTreeMap<PathBuf, Stored>>,
+    /// Store and state folder as kills would have left them.
+    kills: Vec<(tempfile::TempDir, State)>,
+}
+
+const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
+const DIRS: [&str; 4] = ["run", "run/x", "run/y", "run/x/z"];
+
+impl History {
+    fn new() -> Self {
+        let mut fixture = Fixture::on_disk();
+        fixture.options.journal_bytes = 256 << 10;
+        fixture.options.delay = Duration::from_millis(1);
+        let mount = fixture.writer();
+        mount.make_dir("run").unwrap();
+        Self { fixture, mount: Some(mount), older: Vec::new(), kills: Vec::new() }
+    }
+
+    fn mount(&self) -> &Mount {
+        self.mount.as_ref().unwrap()
+    }
+
+    fn tree(&self) -> PathBuf {
+        let runs = self.fixture.path().join("runs");
+        fs::read_dir(runs).unwrap().next().unwrap().unwrap().path().join("tree")
+    }
+
+    fn path(dice: &mut Dice) -> String {
+        let long = "l".repeat(200);
+        let name = if dice.below(12) == 0 { &long } else { NAMES[dice.below(NAMES.len())] };
+        format!("{}/{name}", DIRS[dice.below(DIRS.len())])
+    }
+
+    /// One act of whoever writes; many are refused, since nothing is there.
+    fn act(&self, dice: &mut Dice) -> Result<(), Error> {
+        let (mount, path, n) = (self.mount(), Self::path(dice), dice.len());
+        match dice.below(18) {
+            0 => mount.make_dir(DIRS[1 + dice.below(3)]).map(drop),
+            1..=4 => mount.put(&path, &dice.bytes(n)).map(drop),
+            5..=8 => {
+                let opened = mount.open_file(mount.ino(&path)?, WRITE)?.handle;
+                let size = mount.attr(&path)?.size;
+                let at = if dice.below(2) == 0 { size } else { dice.below(size as usize + 9_000) as u64 };
+                let bytes = dice.bytes(n.min(20_000));
+                let written = mount.write(opened, at, &bytes, false);
+                if dice.below(3) == 0 {
+                    mount.fsync(opened, false)?;
+                }
+                mount.release(opened)?;
+                written
+            }
+            9 | 10 => {
+                let size = Some(n as u64);
+                let change = SetAttr { size, ..SetAttr::NOTHING };
+                mount.setattr(&CALLER, mount.ino(&path)?, None, &change).map(drop)
+            }
+            11 => {
+                let opened = mount.open_file(mount.ino(&path)?, WRITE)?.handle;
+                let punched = mount.fallocate(opened, dice.len() as u64, n as u64 + 1, Allocate::PunchHole, false);
+                mount.release(opened)?;
+                punched
+            }
+            12 | 13 => {
+                let how = [Rename::Over, Rename::Over, Rename::Exchange][dice.below(3)];
+                mount.mv(&path, &Self::path(dice), how)
+            }
+            14 => mount.remove(&path),
+            15 => {
+                let (dir, name) = mount.parent(&path)?;
+                let to = if dice.below(4) == 0 { "t/".repeat(400) } else { format!("to {}", dice.below(9)) };
+                mount.symlink(&CALLER, dir, name, to.as_bytes()).map(drop)
+            }
+            16 => mount.remove_dir(DIRS[1 + dice.below(3)]),
+            _ => {
+                let to = Self::path(dice);
+                let (dir, name) = mount.parent(&to)?;
+                mount.link(mount.ino(&path)?, dir, name).map(drop)
+            }
+        }
+    }
+
+    fn acts(&mut self, dice: &mut Dice, n: usize) {
+        for _ in 0..n {
+            match self.act(dice) {
+                Ok(()) | Err(Error::Posix(_)) => {}
+                Err(other) => panic!("{other}"),
+            }
+            if dice.below(4) == 0 {
+                std::thread::sleep(Duration::from_millis(2));
+                self.mount().tick().unwrap();
+            }
+        }
+    }
+
+    /// The process ends, cleanly or killed, and the next one begins.
+    fn remount(&mut self, clean: bool) {
+        let mount = self.mount.take().unwrap();
+        if clean {
+            mount.close().unwrap();
+        } else {
+            std::mem::forget(mount);
+        }
+        self.older.push(stored(&self.tree()));
+        let mount = self.fixture.writer();
+        // Whatever a killed one left is put in order.
+        mount.list("run").unwrap();
+        self.mount = Some(mount);
+    }
+
+    /// What a kill would leave now.
+    fn kill(&mut self) {
+        let kept = tempfile::tempdir().unwrap();
+        copy(self.fixture.path(), kept.path());
+        self.kills.push((kept, self.fixture.state.apart()));
+        self.older.push(stored(&self.tree()));
+    }
+}
+
+/// The store of a history on its own.
+fn mount_at(path: &Path, fixture: &Fixture, state: &State) -> Mount {
+    let root = runvault_store::posix::open_root(path).unwrap();
+    let gateway = std::sync::Arc::new(state.clone());
+    Mount(runvault_vault::Vault::open(root, fixture.authority.clone(), Some(gateway), fixture.options).unwrap())
+}
+
+/// One act of whoever may write to the store, with nothing that was not there once; what he did, in words.
+fn tamper(dice: &mut Dice, tree: &Path, older: &[BTreeMap<PathBuf, Stored>]) -> Option<String> {
+    let now = stored(tree);
+    let names = |keep: fn(&Stored) -> bool| -> Vec<PathBuf> {
+        now.iter().filter(|(path, s)| keep(s) && !path.ends_with("_dir")).map(|(path, _)| path.clone()).collect()
+    };
+    let files = names(|s| matches!(s, Stored::File(bytes) if bytes.len() > 1024));
+    let all = names(|_| true);
+    let then = dice.of(older)?;
+    match dice.below(9) {
+        0 => {
+            let path = dice.of(&all)?;
+            let at = tree.join(&path);
+            if at.is_dir() { fs::remove_dir_all(at).unwrap() } else { fs::remove_file(at).unwrap() }
+            Some(format!("deleted {path:?}"))
+        }
+        1..=3 => {
+            // Something as it once was, there or not.
+            let paths: Vec<_> = then.iter().filter(|(path, s)| now.get(*path) != Some(s)).collect();
+            let (path, old) = dice.of(&paths)?;
+            old.put(&tree.join(path));
+            Some(format!("put an older {path:?} back"))
+        }
+        4 => {
+            // Chunks, or the header, of an older copy.
+            let path = dice.of(&files)?;
+            let (Some(Stored::File(old)), Some(Stored::File(new))) = (then.get(&path), now.get(&path)) else {
+                return None;
+            };
+            let (mut mixed, n) = (new.clone(), 1 + old.len().saturating_sub(1024).div_ceil(8220));
+            let part = dice.below(n);
+            let range = if part == 0 { 0..1024 } else { 1024 + (part - 1) * 8220..1024 + part * 8220 };
+            let range = range.start..range.end.min(old.len()).min(new.len()).max(range.start);
+            mixed.get_mut(range.clone())?.copy_from_slice(old.get(range.clone())?);
+            if mixed == *new {
+                return None;
+            }
+            fs::write(tree.join(&path), mixed).unwrap();
+            Some(format!("put an older part {part} of {path:?} back"))
+        }
+        5 => {
+            let path = dice.of(&files)?;
+            let Some(Stored::File(new)) = now.get(&path) else { return None };
+            let chunks = (new.len() - 1024) / 8220;
+            let len = 1024 + dice.below(chunks + 1) * 8220;
+            let cut = new.get(..len).filter(|cut| cut.len() < new.len())?;
+            fs::write(tree.join(&path), cut).unwrap();
+            Some(format!("cut {path:?} to {len}"))
+        }
+        6 => {
+            let path = dice.of(&files)?;
+            fs::write(tree.join(&path), b"").unwrap();
+            Some(format!("emptied {path:?}"))
+        }
+        7 => {
+            let path = dice.of(&files)?;
+            let Some(Stored::File(new)) = now.get(&path) else { return None };
+            let (mut holed, i) = (new.clone(), dice.below((new.len() - 1024) / 8220));
+            holed.get_mut(1024 + i * 8220..1024 + (i + 1) * 8220)?.fill(0);
+            if holed == *new {
+                return None;
+            }
+            fs::write(tree.join(&path), holed).unwrap();
+            Some(format!("punched chunk {i} out of {path:?}"))
+        }
+        _ => {
+            let (path, other) = (dice.of(&all)?, dice.of(&all)?);
+            let (one, two) = (now.get(&path)?, now.get(&other)?);
+            if one == two || path.starts_with(&other) || other.starts_with(&path) || *one == Stored::Dir {
+                return None;
+            }
+            two.put(&tree.join(&path));
+            one.put(&tree.join(&other));
+            Some(format!("swapped {path:?} and {other:?}"))
+        }
+    }
+}
+
+/// Faults that only the ledger finds.
+fn of_the_ledger(faults: &[Fault]) -> usize {
+    faults.iter().filter(|fault| matches!(fault.damage, None | Some(Damage::NotAsWritten(_)))).count()
+}
+
+fn cases() -> usize {
+    std::env::var("RUNVAULT_TAMPERINGS").ok().and_then(|n| n.parse().ok()).unwrap_or(300)
+}
+
+/// Random histories, and random acts between write and seal: either it is named and nothing is signed, or the run is
+/// what was written all the same.
+#[test]
+fn what_the_stores_side_puts_back_is_named_and_not_signed() {
+    let mut dice = Dice(TestRng::from_seed(RngAlgorithm::ChaCha, &[9; 32]));
+    let (mut done, mut refused, mut by_ledger) = (0, 0, 0);
+    while done < cases() {
+        let mut history = History::new();
+        history.acts(&mut dice, 30);
+        for _ in 0..2 {
+            history.remount(true);
+            history.acts(&mut dice, 25);
+            history.kill();
+            history.acts(&mut dice, 5);
+        }
+        history.remount(true);
+        let truth = shown(history.mount()).unwrap();
+        history.mount.take().unwrap().close().unwrap();
+        // However a process was killed, nothing is called changed that nobody changed.
+        for (store, state) in &history.kills {
+            let faults = would_seal(&mount_at(store.path(), &history.fixture, state), b"run");
+            assert_eq!(of_the_ledger(&faults), 0, "{faults:?}");
+        }
+        assert_eq!(would_seal(&history.fixture.writer(), b"run"), [], "nobody touched it");
+        let good = tempfile::tempdir().unwrap();
+        copy(history.fixture.path(), good.path());
+        let mut tries = 0;
+        while tries < 40 && done < cases() {
+            tries += 1;
+            let tree = history.tree();
+            let Some(said) = tamper(&mut dice, &tree, &history.older) else { continue };
+            done += 1;
+            let state = history.fixture.state.apart();
+            let faults = would_seal(&history.fixture.writer_of(&state), b"run");
+            if faults.is_empty() {
+                assert_eq!(shown(&history.fixture.reader()).ok().as_ref(), Some(&truth), "signed: {said}");
+            } else {
+                refused += 1;
+                by_ledger += usize::from(of_the_ledger(&faults) > 0);
+            }
+            fs::remove_dir_all(history.fixture.path().join("runs")).unwrap();
+            copy(&good.path().join("runs"), &history.fixture.path().join("runs"));
+        }
+    }
+    eprintln!("{done} acts, {refused} refused, {by_ledger} by the ledger");
+    assert!(refused * 10 > done * 9 && by_ledger * 2 > done, "{done} acts, {refused} refused, {by_ledger} by it");
+}
+
+/// Each thing by its name.
+#[test]
+fn each_thing_that_was_put_back_is_named() {
+    let fixture = Fixture::on_disk();
+    let mount = fixture.writer();
+    mount.make_dir("run").unwrap();
+    mount.make_dir("run/d").unwrap();
+    for (path, n) in [("run/older", 9_000), ("run/gone", 10), ("run/back", 20_000), ("run/d/cut", 30_000)] {
+        mount.put(path, &vec![1; n]).unwrap();
+    }
+    let run = mount.ino("run").unwrap();
+    mount.symlink(&CALLER, run, b"one", b"1").unwrap();
+    mount.symlink(&CALLER, run, b"two", b"2").unwrap();
+    mount.close().unwrap();
+    let tree = fixture.path().join("runs").read_dir().unwrap().next().unwrap().unwrap().path().join("tree");
+    let before = stored(&tree);
+    let mount = fixture.writer();
+    mount.put("run/older", &[2; 9_000]).unwrap();
+    mount.remove("run/back").unwrap();
+    mount.close().unwrap();
+    let after = stored(&tree);
+    assert_eq!(would_seal(&fixture.writer(), b"run"), []);
+    let changed = |path: &&PathBuf| after.get(*path) != before.get(*path);
+    for path in before.keys().filter(changed) {
+        before[path].put(&tree.join(path));
+    }
+    let of_len = |n: usize| {
+        let of = |(_, s): &(&PathBuf, &Stored)| matches!(s, Stored::File(bytes) if bytes.len() == n);
+        tree.join(after.iter().find(of).unwrap().0)
+    };
+    fs::remove_file(of_len(1024 + 28 + 10)).unwrap();
+    fs::OpenOptions::new().write(true).open(of_len(1024 + 30_000 + 4 * 28)).unwrap().set_len(1024 + 8220).unwrap();
+    let links: Vec<_> = after.iter().filter(|(_, s)| matches!(s, Stored::Link(_))).collect();
+    links[0].1.put(&tree.join(links[1].0));
+    links[1].1.put(&tree.join(links[0].0));
+    let faults = would_seal(&fixture.writer(), b"run");
+    let mut said: Vec<(String, String)> = faults
+        .iter()
+        .map(|f| {
+            let what = f.damage.as_ref().map_or("missing".to_owned(), ToString::to_string);
+            (String::from_utf8(f.path.clone().unwrap()).unwrap(), what)
+        })
+        .collect();
+    said.sort();
+    let words = |what: &str| format!("not what was written: {what}");
+    let expected = [
+        ("back", words("it was removed, and is there again")),
+        ("d/cut", said.iter().find(|(path, _)| path == "d/cut").unwrap().1.clone()),
+        ("gone", "missing".to_owned()),
+        ("older", words("an earlier state of it, or of a part of it")),
+        ("one", words("another link in its place")),
+        ("two", words("another link in its place")),
+    ];
+    let expected: Vec<_> = expected.map(|(path, what)| (path.to_owned(), what)).into();
+    assert_eq!(said, expected);
+    // Nothing was signed, and the run goes on.
+    let mount = fixture.writer();
+    mount.put("run/more", b"x").unwrap();
+    assert_eq!(common::posix(mount.remove("run/gone")), Posix::NotFound);
+}
