@@ -11,9 +11,11 @@
 //!   5 changing group 16: what is known of it may stop being true
 //!   6 settled  group 16: what is known of it is true again
 //!   7 durable  offset u64: everything noted before it is durable in the store
+//!   8 owner    group 16 | given u8 | mode u16 | uid u32 | gid u32
+//!   9 attribute group 16 | name 16 | what u8 | value 16
 //! ```
 //! A group is a directory (its names) or a file (its content), by the first 16 bytes of its id. Names are stored
-//! names: encrypted.
+//! names: encrypted; of an attribute's name and value there are keyed hashes.
 
 use runvault_crypto::digest::{ct_eq, sha256};
 
@@ -78,7 +80,27 @@ pub struct Content {
     pub last: Option<[u8; NONCE]>,
 }
 
-/// A note.
+/// Mode (07777) and owner of a file or directory; `None`: not said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Owner {
+    pub mode: Option<u16>,
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+}
+
+/// What an extended attribute is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// It was removed.
+    Nothing,
+    /// Nobody can say.
+    Unknown,
+    /// [`attribute`] of its name and value.
+    Is(Group),
+}
+
+/// A note. An owner note that says nothing makes everything of it unknown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Note {
@@ -89,6 +111,8 @@ pub enum Note {
     Changing(Group),
     Settled(Group),
     Durable(u64),
+    Owner { of: Group, owner: Owner },
+    Attribute { of: Group, name: Group, value: Value },
 }
 
 /// Stands for the target of a link, by its stored text.
@@ -101,6 +125,12 @@ pub fn link_object(text: &[u8]) -> Group {
 pub fn term(key: &LedgerKey, chunk: u64, nonce: &[u8; NONCE]) -> u128 {
     let hash = sha256(&[key.sums.expose(), &chunk.to_le_bytes(), nonce]);
     u128::from_le_bytes(group(&FileId(hash)))
+}
+
+/// Stands for an attribute's name, and with a value for both: SHA-256(key ‖ length of the name u16 ‖ name ‖ value)[..16].
+pub fn attribute(key: &LedgerKey, name: &[u8], value: &[u8]) -> Group {
+    let length = (name.len() as u16).to_le_bytes();
+    group(&FileId(sha256(&[key.sums.expose(), &length, name, value])))
 }
 
 impl Note {
@@ -148,6 +178,27 @@ impl Note {
                 out.push(7);
                 out.extend_from_slice(&offset.to_le_bytes());
             }
+            Note::Owner { of, owner: Owner { mode, uid, gid } } => {
+                let given = u8::from(mode.is_some()) | u8::from(uid.is_some()) << 1 | u8::from(gid.is_some()) << 2;
+                out.push(8);
+                out.extend_from_slice(of);
+                out.push(given);
+                out.extend_from_slice(&mode.unwrap_or_default().to_le_bytes());
+                out.extend_from_slice(&uid.unwrap_or_default().to_le_bytes());
+                out.extend_from_slice(&gid.unwrap_or_default().to_le_bytes());
+            }
+            Note::Attribute { of, name, value } => {
+                let (what, value) = match value {
+                    Value::Nothing => (0, Group::default()),
+                    Value::Unknown => (0xff, Group::default()),
+                    Value::Is(value) => (1, *value),
+                };
+                out.push(9);
+                out.extend_from_slice(of);
+                out.extend_from_slice(name);
+                out.push(what);
+                out.extend_from_slice(&value);
+            }
         }
     }
 
@@ -194,6 +245,26 @@ impl Note {
             5 => Note::Changing(r.array()?),
             6 => Note::Settled(r.array()?),
             7 => Note::Durable(r.u64()?),
+            8 => {
+                let (of, given) = (r.array()?, r.u8()?);
+                let (mode, uid, gid) = (r.u16()?, r.u32()?, r.u32()?);
+                let owner = Owner {
+                    mode: Some(mode).filter(|_| given & 1 != 0),
+                    uid: Some(uid).filter(|_| given & 2 != 0),
+                    gid: Some(gid).filter(|_| given & 4 != 0),
+                };
+                Note::Owner { of, owner }
+            }
+            9 => {
+                let (of, name) = (r.array()?, r.array()?);
+                let value = match (r.u8()?, r.array()?) {
+                    (0, _) => Value::Nothing,
+                    (1, value) => Value::Is(value),
+                    (0xff, _) => Value::Unknown,
+                    (other, _) => return Err(Error::Kind(other)),
+                };
+                Note::Attribute { of, name, value }
+            }
             other => return Err(Error::Kind(other)),
         })
     }
@@ -255,6 +326,11 @@ mod tests {
             Note::Changing([5; 16]),
             Note::Settled(ALL),
             Note::Durable(1 << 40),
+            Note::Owner { of: [4; 16], owner: Owner { mode: Some(0o2775), uid: None, gid: Some(7) } },
+            Note::Owner { of: [4; 16], owner: Owner { mode: None, uid: Some(6), gid: None } },
+            Note::Attribute { of: [4; 16], name: [1; 16], value: Value::Is([2; 16]) },
+            Note::Attribute { of: [4; 16], name: [1; 16], value: Value::Nothing },
+            Note::Attribute { of: [4; 16], name: [1; 16], value: Value::Unknown },
             Note::End,
         ]
     }

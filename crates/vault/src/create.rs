@@ -50,6 +50,7 @@ impl Vault {
             self.nodes.register(ino, Kind::File, &dir.run, Name::new(dir.node, name), Found::Made);
         self.unsynced.names(dir.node);
         dir.note(&new, Named::Object(manifest::Kind::File as u8, object.ledger_group()));
+        dir.note_owner(object.ledger_group(), &stat);
         self.counters.files_written.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         self.keep_live(ino, &object, &dir.body, true);
         let attr = self.attr(ino, generation, dir.body.is_ours(), &stat, 0);
@@ -131,6 +132,7 @@ impl Vault {
         })?;
         let attr = self.made(&dir, name, &stat, stat.size);
         dir.note(&new, Named::Object(manifest::Kind::Dir as u8, ledger::group(&id)));
+        dir.note_owner(ledger::group(&id), &stat);
         self.nodes.set_dir_id(attr.ino, id);
         Ok(attr)
     }

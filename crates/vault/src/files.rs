@@ -121,6 +121,7 @@ impl Vault {
         let note = |file: &FileObject| {
             if let Ok(name) = dir.stored(&text) {
                 dir.note(&name, Named::Object(manifest::Kind::File as u8, file.ledger_group()));
+                dir.note_owner(file.ledger_group(), &stat);
             }
         };
         let file = match FileObject::open(context, ino, stored.clone(), &stat, place) {
@@ -133,7 +134,7 @@ impl Vault {
             other => other?,
         };
         if stat.size == 0 && !context.read_only() {
-            // Its id is new.
+            // Its id is new, and what was noted of it went with the one before.
             note(&file);
         }
         Ok((file, dir.body.clone()))

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use runvault_format::ids::{DirId, RunId};
 use runvault_format::keys::LedgerKey;
-use runvault_format::ledger::{self, ALL, Content, Group, MAGIC, Named, Note};
+use runvault_format::ledger::{self, ALL, Content, Group, MAGIC, Named, Note, Owner, Value};
 use runvault_store::backend::{Access, Dir, File};
 
 pub(crate) use self::replay::{Expected, Known, Name, read};
@@ -109,6 +109,45 @@ impl Ledger {
     /// What was written to a file.
     pub(crate) fn content(&self, file: Group, content: Content) {
         self.note(&Note::Content { file, content });
+    }
+
+    /// Mode and owner of a file or directory.
+    pub(crate) fn owner(&self, of: Group, owner: Owner) {
+        self.note(&Note::Owner { of, owner });
+    }
+
+    /// Lets `act` change mode or owner; `now` says what they are then.
+    pub(crate) fn changing_owner<T, E>(
+        &self,
+        of: Group,
+        act: impl FnOnce() -> Result<T, E>,
+        now: impl FnOnce(&T) -> Owner,
+    ) -> Result<T, E> {
+        self.changing(of);
+        let done = act();
+        self.owner(of, done.as_ref().map_or(Owner::default(), now));
+        self.changed(of);
+        done
+    }
+
+    /// Lets `act` set or remove (`None`) an extended attribute.
+    pub(crate) fn changing_attribute<T, E>(
+        &self,
+        of: Group,
+        name: &[u8],
+        value: Option<&[u8]>,
+        act: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.changing(of);
+        let done = act();
+        let value = match (&done, value) {
+            (Err(_), _) => Value::Unknown,
+            (Ok(_), None) => Value::Nothing,
+            (Ok(_), Some(value)) => Value::Is(ledger::attribute(&self.key, name, value)),
+        };
+        self.note(&Note::Attribute { of, name: ledger::attribute(&self.key, name, b""), value });
+        self.changed(of);
+        done
     }
 
     /// Before names of a directory change that may have been noted.

@@ -1,6 +1,6 @@
 //! What the ledger is told of names.
 
-use runvault_format::ledger::{self, Group, Named};
+use runvault_format::ledger::{self, Group, Named, Owner};
 use runvault_format::name::Stored;
 use runvault_store::backend::{Dir, Kind, Stat};
 
@@ -15,6 +15,13 @@ impl OpenDir {
     /// A new name in it.
     pub(crate) fn note(&self, name: &Stored, what: Named) {
         self.body.context.note_name(&self.id, &name.text, what);
+    }
+
+    /// Mode and owner of a new file or directory.
+    pub(crate) fn note_owner(&self, of: Group, stat: &Stat) {
+        if let Some(ledger) = self.body.context.ledger() {
+            ledger.owner(of, owner_of(stat));
+        }
     }
 
     /// Before a name of it goes, or leads to something else.
@@ -42,6 +49,11 @@ impl Vault {
         // Its kind is known at least.
         Named::Object(kind_of(stat.kind) as u8, object.unwrap_or_default())
     }
+}
+
+/// As they are.
+pub(crate) fn owner_of(stat: &Stat) -> Owner {
+    Owner { mode: Some((stat.mode & 0o7777) as u16), uid: Some(stat.uid), gid: Some(stat.gid) }
 }
 
 /// The number of a device; zeros for what has none.

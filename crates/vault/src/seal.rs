@@ -89,13 +89,16 @@ pub struct Summary {
 pub type About<'a> = &'a mut dyn FnMut(&mut Contents<'_>) -> Result<Option<String>>;
 
 /// A run's files, for whoever says whether they are all there.
-pub struct Contents<'a>(&'a mut Survey);
+pub struct Contents<'a> {
+    survey: &'a mut Survey,
+    noted: Option<u64>,
+}
 
 impl Contents<'_> {
     /// Plaintext path below the run and size of every file.
     pub fn files(&self) -> impl Iterator<Item = (Vec<u8>, u64)> + '_ {
-        let files = self.0.items.iter().enumerate().filter(|(_, item)| item.is_file());
-        files.map(|(i, item)| (self.0.path(i), item.entry.record.size))
+        let files = self.survey.items.iter().enumerate().filter(|(_, item)| item.is_file());
+        files.map(|(i, item)| (self.survey.path(i), item.entry.record.size))
     }
 
     /// The content of a file of at most `max` bytes; `None` where there is none, or a larger one.
@@ -103,7 +106,13 @@ impl Contents<'_> {
     /// # Errors
     /// Damage; the store's.
     pub fn read(&mut self, path: &[u8], max: u64) -> Result<Option<Vec<u8>>> {
-        self.0.plain(path, max)
+        self.survey.plain(path, max)
+    }
+
+    /// How many of its names were compared with what was noted when they were written; `None` where no ledger of it is
+    /// kept here.
+    pub fn noted(&self) -> Option<u64> {
+        self.noted
     }
 }
 
@@ -290,7 +299,8 @@ impl Making<'_> {
             self.drop_new()?;
             return Ok(Outcome::Refused(survey.faults));
         };
-        let Some(text) = about(&mut Contents(&mut survey))? else {
+        let noted = comparison.map(|comparison| comparison.noted);
+        let Some(text) = about(&mut Contents { survey: &mut survey, noted })? else {
             self.drop_new()?;
             return Ok(Outcome::Withheld);
         };

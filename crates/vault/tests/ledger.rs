@@ -5,6 +5,8 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -56,7 +58,14 @@ fn shown(mount: &Mount) -> runvault_vault::Result<Shown> {
         for name in mount.list(&dir)? {
             let path = format!("{dir}/{name}");
             let attr = mount.attr(&path)?;
-            let mut text = format!("{:?}", attr.kind);
+            let mut text = format!("{:?} {:o}", attr.kind, attr.mode);
+            if attr.kind != Kind::Symlink {
+                let mut names = mount.listxattr(attr.ino)?;
+                names.sort();
+                for name in names {
+                    text += &format!(" {name:?} {:?}", mount.getxattr(attr.ino, &name)?);
+                }
+            }
             match attr.kind {
                 Kind::Dir => stack.push(path.clone()),
                 Kind::Symlink => text += &format!("{:?}", mount.readlink(attr.ino)?),
@@ -156,7 +165,7 @@ impl History {
     /// One act of whoever writes; many are refused, since nothing is there.
     fn act(&self, dice: &mut Dice) -> Result<(), Error> {
         let (mount, path, n) = (self.mount(), Self::path(dice), dice.len());
-        match dice.below(18) {
+        match dice.below(21) {
             0 => mount.make_dir(DIRS[1 + dice.below(3)]).map(drop),
             1..=4 => mount.put(&path, &dice.bytes(n)).map(drop),
             5..=8 => {
@@ -193,6 +202,17 @@ impl History {
                 mount.symlink(&CALLER, dir, name, to.as_bytes()).map(drop)
             }
             16 => mount.remove_dir(DIRS[1 + dice.below(3)]),
+            17 => {
+                let change = SetAttr { mode: Some(0o600 | dice.below(0o100) as u32), ..SetAttr::NOTHING };
+                mount.setattr(&CALLER, mount.ino(&path)?, None, &change).map(drop)
+            }
+            18 | 19 => {
+                let (ino, name) = (mount.ino(&path)?, [&b"user.one"[..], b"user.two"][dice.below(2)]);
+                match dice.below(3) {
+                    0 => mount.removexattr(ino, name),
+                    _ => mount.setxattr(ino, name, &dice.bytes(5), 0),
+                }
+            }
             _ => {
                 let to = Self::path(dice);
                 let (dir, name) = mount.parent(&to)?;
@@ -254,7 +274,25 @@ fn tamper(dice: &mut Dice, tree: &Path, older: &[BTreeMap<PathBuf, Stored>]) -> 
     let files = names(|s| matches!(s, Stored::File(bytes) if bytes.len() > 1024));
     let all = names(|_| true);
     let then = dice.of(older)?;
-    match dice.below(9) {
+    match dice.below(11) {
+        9 => {
+            let path = dice.of(&all).filter(|path| !matches!(now.get(path), Some(Stored::Link(_))))?;
+            let mode = fs::metadata(tree.join(&path)).unwrap().mode() & 0o777 ^ (1 << dice.below(6));
+            fs::set_permissions(tree.join(&path), fs::Permissions::from_mode(mode)).unwrap();
+            Some(format!("gave {path:?} the mode {mode:o}"))
+        }
+        10 => {
+            let path = dice.of(&all).filter(|path| !matches!(now.get(path), Some(Stored::Link(_))))?;
+            let root = runvault_store::posix::open_root(tree).unwrap();
+            let mut dir = root;
+            for part in path.parent()?.iter() {
+                dir = dir.open_dir(part.as_bytes()).unwrap();
+            }
+            let xattrs = dir.entry_xattrs(path.file_name()?.as_bytes()).unwrap();
+            let name = dice.of(&xattrs.xattrs().unwrap())?;
+            xattrs.remove_xattr(&name).unwrap();
+            Some(format!("removed an attribute of {path:?}"))
+        }
         0 => {
             let path = dice.of(&all)?;
             let at = tree.join(&path);

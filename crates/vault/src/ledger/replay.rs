@@ -5,7 +5,7 @@ use std::io;
 
 use runvault_format::ids::{DirId, RunId};
 use runvault_format::keys::LedgerKey;
-use runvault_format::ledger::{self, ALL, Content, FRAME, Group, How, MAGIC, Named, Note};
+use runvault_format::ledger::{self, ALL, Content, FRAME, Group, How, MAGIC, Named, Note, Owner, Value};
 use runvault_format::pins::NONCE;
 use runvault_store::backend::{Access, Dir, File};
 
@@ -16,6 +16,10 @@ pub(crate) struct Expected {
     pub(crate) names: HashMap<DirId, HashMap<Vec<u8>, Name>>,
     /// By file id.
     pub(crate) contents: HashMap<Group, Known>,
+    /// Of files and directories.
+    pub(crate) owners: HashMap<Group, Owner>,
+    /// By their keyed names; `None`: it was removed.
+    pub(crate) attributes: HashMap<Group, HashMap<Group, Option<Group>>>,
 }
 
 /// What a name must lead to.
@@ -159,6 +163,21 @@ impl Expected {
                     None => _ = self.contents.remove(&file),
                 }
             }
+            Note::Owner { of, owner } if owner == Owner::default() => _ = self.owners.remove(&of),
+            Note::Owner { of, owner } => {
+                let known = self.owners.entry(of).or_default();
+                known.mode = owner.mode.or(known.mode);
+                known.uid = owner.uid.or(known.uid);
+                known.gid = owner.gid.or(known.gid);
+            }
+            Note::Attribute { of, name, value } => {
+                let known = self.attributes.entry(of).or_default();
+                match value {
+                    Value::Unknown => _ = known.remove(&name),
+                    Value::Nothing => _ = known.insert(name, None),
+                    Value::Is(value) => _ = known.insert(name, Some(value)),
+                }
+            }
             Note::Changing(group) => _ = changing.insert(group),
             Note::Settled(group) => _ = changing.remove(&group),
             Note::Begin | Note::End | Note::Durable(_) => {}
@@ -171,6 +190,8 @@ impl Expected {
         } else if !groups.is_empty() {
             self.names.retain(|dir, _| !groups.contains(&ledger::group(dir)));
             self.contents.retain(|file, _| !groups.contains(file));
+            self.owners.retain(|of, _| !groups.contains(of));
+            self.attributes.retain(|of, _| !groups.contains(of));
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use runvault_format::ids::{DirId, FileId};
 use runvault_format::keys::LedgerKey;
 use runvault_format::ledger::{self, Group, Named};
-use runvault_format::manifest::{Kind, Record};
+use runvault_format::manifest::{Entry, Kind, Record};
 use runvault_format::name;
 use runvault_format::pins::{HOLE, NONCE, Pinned};
 
@@ -13,16 +13,21 @@ use super::survey::{Fault, Item, Survey};
 use crate::Damage;
 use crate::file::RunContext;
 use crate::ledger::{Expected, Known, Name};
+use crate::xattr::ACLS;
 
 /// A run's tree and its ledger.
 pub(super) struct Comparison {
     key: LedgerKey,
     chunk: u64,
     expected: Expected,
+    /// Names that the ledger has.
+    pub(super) noted: u64,
     /// By their entries, in order.
     names: Vec<(usize, FileName)>,
     /// By the first entry of each file.
     reads: HashMap<usize, Read>,
+    /// First entries of files, and directories, with their ids.
+    objects: Vec<(usize, Group)>,
 }
 
 /// A name of a file that the ledger has.
@@ -46,8 +51,9 @@ impl Comparison {
     /// Compares names, kinds, links, and which directory stands where; notes what differs.
     pub(super) fn of(expected: Expected, context: &RunContext, survey: &mut Survey) -> Self {
         let chunk = context.geometry.chunk();
+        let (key, objects) = (context.keys.ledger_key(), vec![(0, ledger::group(&DirId::ROOT))]);
         let (names, reads) = (Vec::new(), HashMap::new());
-        let mut made = Self { key: context.keys.ledger_key(), chunk, expected, names, reads };
+        let mut made = Self { key, chunk, expected, noted: 0, names, reads, objects };
         let parents = made.parents();
         for i in 1..survey.items.len() {
             let Some((item, parent)) = survey.with_parent(i) else { continue };
@@ -55,6 +61,14 @@ impl Comparison {
             else {
                 continue;
             };
+            made.noted += 1;
+            if let Named::Object(_, object) = name.what
+                && object != Group::default()
+                && matches!(item.entry.record.kind, Kind::File | Kind::Dir)
+                && item.entry.record.object as usize == i
+            {
+                made.objects.push((i, object));
+            }
             if let Some(what) = differs(context, item, name) {
                 survey.note_difference(i, what);
             } else if let Named::Object(_, object) = name.what
@@ -96,6 +110,34 @@ impl Comparison {
                 survey.note_difference(*i, what);
             }
         }
+        for (i, of) in &self.objects {
+            let entry = survey.items.get(*i).map(|item| &item.entry);
+            let Some(what) = entry.and_then(|entry| self.attributes_differ(of, entry)) else { continue };
+            if !damaged.contains(&survey.object(*i)) {
+                survey.note_difference(*i, what);
+            }
+        }
+    }
+
+    /// Mode, owner and extended attributes of a file or directory.
+    fn attributes_differ(&self, of: &Group, entry: &Entry) -> Option<&'static str> {
+        let (record, owner) = (&entry.record, self.expected.owners.get(of).copied().unwrap_or_default());
+        // A store may take set-id bits away at a write.
+        let same = |mode: u16| mode & 0o1777 == record.mode & 0o1777 && record.mode & !mode == 0;
+        if owner.mode.is_some_and(|mode| !same(mode)) {
+            return Some("another mode");
+        }
+        if owner.uid.is_some_and(|uid| uid != record.uid) || owner.gid.is_some_and(|gid| gid != record.gid) {
+            return Some("another owner");
+        }
+        let ours = entry.xattrs.iter().filter(|(name, _)| !ACLS.contains(&name.as_slice()));
+        let there: HashMap<Group, Group> = ours
+            .map(|(name, value)| {
+                (ledger::attribute(&self.key, name, b""), ledger::attribute(&self.key, name, value))
+            })
+            .collect();
+        let mut known = self.expected.attributes.get(of).into_iter().flatten();
+        known.any(|(name, value)| there.get(name) != value.as_ref()).then_some("another extended attribute")
     }
 
     /// `id`: of the file that is there, zeros where nothing of it is stored.
