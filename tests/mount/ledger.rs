@@ -61,7 +61,9 @@ fn an_older_file_put_back_and_one_taken_away_are_named_and_nothing_is_signed() {
     let until = Instant::now() + Duration::from_secs(20);
     let mut runs = Command::new(runvault());
     runs.args(["runs", "--state"]).arg(&site.state).arg(&site.store);
-    while !printed(&run(&mut runs)).contains("2 objects of it do not authenticate, or are not what was written") {
+    while !printed(&run(&mut runs))
+        .contains("2 objects of it do not authenticate, or are not what was written")
+    {
         assert!(Instant::now() < until, "{}", printed(&run(&mut runs)));
         std::thread::sleep(Duration::from_millis(200));
     }
@@ -95,7 +97,8 @@ fn a_killed_gateway_goes_on_and_seals_what_was_written() {
     std::thread::sleep(Duration::from_secs(6));
     for n in 0..10 {
         fs::remove_file(folder.join(format!("{n}.bcl"))).expect("removed");
-        fs::rename(folder.join(format!("{}.bcl", 20 + n)), folder.join(format!("{n}.cbcl"))).expect("renamed");
+        fs::rename(folder.join(format!("{}.bcl", 20 + n)), folder.join(format!("{n}.cbcl")))
+            .expect("renamed");
         fs::write(folder.join(format!("{}.bcl", 40 + n)), [n; 100]).expect("written over");
     }
     mount.kill();

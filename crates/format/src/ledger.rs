@@ -179,7 +179,8 @@ impl Note {
                 out.extend_from_slice(&offset.to_le_bytes());
             }
             Note::Owner { of, owner: Owner { mode, uid, gid } } => {
-                let given = u8::from(mode.is_some()) | u8::from(uid.is_some()) << 1 | u8::from(gid.is_some()) << 2;
+                let given =
+                    u8::from(mode.is_some()) | u8::from(uid.is_some()) << 1 | u8::from(gid.is_some()) << 2;
                 out.push(8);
                 out.extend_from_slice(of);
                 out.push(given);

@@ -11,11 +11,11 @@ use crate::api::{Attr, Caller, Ino, OpenFlags, Opened, ROOT};
 use crate::directory::OpenDir;
 use crate::file::FileObject;
 use crate::nodes::{Found, Name, number};
+use crate::noted_names::device_object;
 use crate::outcome::{is_not_found, outcome};
 use crate::sealed::is_sealed;
 use crate::sys;
 use crate::view::At;
-use crate::noted_names::device_object;
 use crate::{Posix, Result, Vault, links, record, seal};
 
 impl Vault {
@@ -197,22 +197,23 @@ impl Vault {
         // A name that went must not come back: the header soon knows it no more.
         self.settle_rename(ino)?;
         let new = self.new_name(&dir, name)?;
-        let object = self.ledger_object(&dir.body, ino, (&*at.dir, &at.stored), &at.stat);
         let link_now =
             || at.dir.link(&at.stored, &*dir.dir, &new.text).map_err(|e| outcome("link in", dir.object(), e));
         let linked = if known.kind == Kind::File {
             self.with_file(ino, |file| {
                 // The header, also of an empty file, must know both names when it has two.
-                file.ensure_written_header()?;
+                let id = file.ensure_written_header()?;
                 let held = file.prepare_link(self.settled_place(ino, from), dir.place(Kind::File, name))?;
                 let linked = link_now();
                 dir.body.context.moved(Some(ino));
-                linked.map(|()| held.done())
+                linked.map(|()| held.done())?;
+                Ok(Named::Object(manifest::Kind::File as u8, ledger::group(&id)))
             })
         } else {
-            link_beside(&at, &dir, &new, link_now)
+            let object = self.ledger_object(&dir.body, ino, (&*at.dir, &at.stored), &at.stat);
+            link_beside(&at, &dir, &new, link_now).map(|()| object)
         };
-        linked.map_err(|e| self.abandon(&dir, &new, false, e))?;
+        let object = linked.map_err(|e| self.abandon(&dir, &new, false, e))?;
         dir.note(&new, object);
         self.unsynced.names(dir.node);
         self.nodes.register(ino, known.kind, &dir.run, Name::new(dir.node, name), Found::Linked);

@@ -40,7 +40,8 @@ impl Vault {
         let object = match stat.kind {
             Kind::File => self.with_file(ino, |file| Ok(file.ledger_group())).ok(),
             Kind::Dir => {
-                let id = dir.open_dir(name).ok().and_then(|dir| record::read(&body.context, &*dir, None).ok());
+                let id =
+                    dir.open_dir(name).ok().and_then(|dir| record::read(&body.context, &*dir, None).ok());
                 id.flatten().map(|id| ledger::group(&id))
             }
             Kind::Symlink => dir.read_link(name).ok().map(|text| ledger::link_object(&text)),

@@ -126,7 +126,9 @@ impl Vault {
             Class::Nameless => return Err(Posix::Invalid.into()),
             Class::Acl => self.changing_acl(ino, || {
                 self.on_stored(ino, |xattrs, object| {
-                    xattrs.set_xattr(name, value, flags).map_err(|e| outcome("set an attribute of", object, e))
+                    xattrs
+                        .set_xattr(name, value, flags)
+                        .map_err(|e| outcome("set an attribute of", object, e))
                 })
             })?,
             Class::Encrypted => self

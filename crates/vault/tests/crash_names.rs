@@ -13,9 +13,9 @@ use runvault_store::doubles::crash::{Disk, Draw};
 use runvault_store::doubles::memory::MemoryDir;
 use runvault_store::doubles::observe::{Call, Observer, Op as StoreOp, observe};
 use runvault_store::doubles::recording::Recording;
-use runvault_vault::{Damage, Vault};
 use runvault_vault::api::{Allocate, Handle, Ino, SetAttr};
 use runvault_vault::authority::Gateway;
+use runvault_vault::{Damage, Vault};
 
 /// A file whose content was acknowledged.
 #[derive(Clone, Debug, PartialEq)]

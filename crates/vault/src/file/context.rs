@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLockWriteGuard}
 use std::time::Duration;
 
 use runvault_format::ids::{DirId, RunId, SessionId};
-use runvault_format::ledger::Named;
 use runvault_format::keys::RunKeys;
+use runvault_format::ledger::Named;
 use runvault_format::size::Geometry;
 use runvault_store::backend::Dir;
 
@@ -208,9 +208,7 @@ impl RunContext {
         }
         let idle = writer.journal.has_unsettled() && writer.journal.idle_for(IDLE);
         let uncovered = writer.ledger.get().is_some_and(Ledger::tick);
-        if idle
-            || uncovered
-            || writer.journal.wants_checkpoint() || writer.residues.len() > RESIDUE_LIMIT {
+        if idle || uncovered || writer.journal.wants_checkpoint() || writer.residues.len() > RESIDUE_LIMIT {
             self.checkpoint()?;
         }
         first

@@ -10,8 +10,8 @@ use runvault_format::ledger::{self, Content, Group, How};
 use runvault_format::pins::{HOLE, NONCE};
 use runvault_format::size::OVERHEAD;
 
-use super::{FileObject, RunContext};
 use super::state::State;
+use super::{FileObject, RunContext};
 use crate::Result;
 
 /// More whole chunks than this are not read one by one when they go: the file's content is not compared then.
@@ -168,12 +168,13 @@ impl FileObject {
             return;
         }
         for i in chunks {
-            if state.is_bare_hole(i) && !state.unexamined.contains(i) || state.noted.partial.contains(&i) {
+            let examined = self.examine(state, i);
+            if examined.is_ok() && (state.is_bare_hole(i) || state.noted.partial.contains(&i)) {
                 continue;
             }
             let mut nonce = [0; NONCE];
             let got = self.file.read_at(&mut nonce, self.run.geometry.chunk_offset(i));
-            if state.unexamined.contains(i) || !got.is_ok_and(|got| got == nonce.len()) {
+            if examined.is_err() || !got.is_ok_and(|got| got == nonce.len()) {
                 state.noted.lost = true;
                 return;
             }
@@ -215,7 +216,6 @@ impl FileObject {
             self.note_content(&mut self.exclusive());
         }
     }
-
 }
 
 /// The object of a file goes: what it has not told is not known.
@@ -233,4 +233,3 @@ pub(super) fn end_noting(run: &RunContext, state: &State) {
 fn group(state: &State) -> Group {
     state.header.as_ref().map_or([0; 16], |header| ledger::group(&header.clear.file_id))
 }
-

@@ -183,7 +183,8 @@ impl Comparison {
         survey: &Survey,
         parents: &HashMap<Group, (DirId, Vec<u8>)>,
     ) -> Vec<Fault> {
-        let listed: HashSet<DirId> = survey.items.iter().filter(|item| item.is_listed).map(|d| d.id).collect();
+        let listed: HashSet<DirId> =
+            survey.items.iter().filter(|item| item.is_listed).map(|d| d.id).collect();
         let mut faults = Vec::new();
         for (dir, names) in &self.expected.names {
             let there = names.iter().filter(|(_, name)| matches!(name.what, Named::Object(..)));
@@ -213,9 +214,8 @@ fn way(dir: &DirId, parents: &HashMap<Group, (DirId, Vec<u8>)>) -> Vec<(DirId, V
 
 fn missing(context: &RunContext, way: &[(DirId, Vec<u8>)], dir: &DirId, stored: &[u8]) -> Fault {
     let all = || way.iter().map(|(dir, stored)| (dir, stored.as_slice())).chain([(dir, stored)]);
-    let object = all().fold("tree".to_owned(), |path, (_, stored)| {
-        format!("{path}/{}", String::from_utf8_lossy(stored))
-    });
+    let object = all()
+        .fold("tree".to_owned(), |path, (_, stored)| format!("{path}/{}", String::from_utf8_lossy(stored)));
     // The side files of long names may have gone as well.
     let open = |(dir, stored)| name::decrypt_name(context.keys.name_key(), dir, stored, None).ok();
     let path: Option<Vec<_>> = all().map(open).collect();
