@@ -204,10 +204,7 @@ impl Note {
     }
 
     /// The notes of a frame.
-    ///
-    /// # Errors
-    /// [`Error::Truncated`], [`Error::Kind`].
-    pub fn parse_all(mut notes: &[u8]) -> Result<Vec<Note>> {
+    fn parse_all(mut notes: &[u8]) -> Result<Vec<Note>> {
         let mut found = Vec::new();
         while !notes.is_empty() {
             let mut r = Reader::new(notes);
@@ -289,7 +286,7 @@ pub fn notes_len(head: &[u8; FRAME]) -> Result<usize> {
 /// The notes of a frame at `offset`.
 ///
 /// # Errors
-/// [`Error::NotAuthentic`]; those of [`Note::parse_all`].
+/// [`Error::NotAuthentic`], [`Error::Truncated`], [`Error::Kind`].
 pub fn open(key: &LedgerKey, offset: u64, head: &[u8; FRAME], notes: &[u8]) -> Result<Vec<Note>> {
     let [_, _, _, _, tag @ ..] = head;
     if !ct_eq(tag, &key.tag(&[&offset.to_le_bytes(), notes])) {
