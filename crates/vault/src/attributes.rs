@@ -5,7 +5,7 @@ use runvault_store::backend::{Kind, SetTime, Stat};
 
 use crate::api::{Attr, Caller, Handle, Ino, ROOT, SetAttr};
 use crate::handles::{strip_suid, without_suid};
-use crate::noted_names::owner_of;
+use crate::noted_names::{owner_given, owner_of};
 use crate::outcome::outcome;
 use crate::sealed::is_sealed;
 use crate::view::At;
@@ -117,7 +117,8 @@ impl Vault {
             self.set_stored(at, change)?;
             at.dir.stat(&at.stored).map_err(|e| outcome("stat", at.body.context.object(ino), e))
         };
-        let now = |stat: &Stat| Owner { uid: change.uid, gid: change.gid, ..owner_of(stat) };
+        let now =
+            |stat: &Stat| Owner { mode: owner_of(stat).mode, ..owner_given(stat, change.uid, change.gid) };
         ledger.changing_owner(of, act, now).map(drop)
     }
 

@@ -48,6 +48,7 @@ pub use self::names::Held;
 pub(crate) use self::read_back::Content;
 use self::registry::Residue;
 use self::state::State;
+use crate::noted_names::owner_given;
 use crate::{Damage, Error, Result};
 
 /// An open or dirty regular file; one object for each inode of a run.
@@ -150,7 +151,7 @@ impl FileObject {
         self.set_noted(
             || self.file.set_owner(uid, gid).map_err(self.io("change the owner of")),
             // Set-id bits may have gone with it.
-            |stat| Owner { mode: Some((stat.mode & 0o7777) as u16), uid, gid },
+            |stat| Owner { mode: Some((stat.mode & 0o7777) as u16), ..owner_given(stat, uid, gid) },
         )
     }
 

