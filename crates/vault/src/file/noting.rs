@@ -82,8 +82,7 @@ impl FileObject {
     pub(super) fn chunks_written(&self, state: &mut State, first: u64, stored: &[u8]) {
         let Some(ledger) = self.run.ledger() else { return };
         let geometry = &self.run.geometry;
-        let mut i = first;
-        for bytes in stored.chunks(geometry.stored_chunk() as usize) {
+        for (i, bytes) in (first..).zip(stored.chunks(geometry.stored_chunk() as usize)) {
             let Some(nonce) = bytes.first_chunk::<NONCE>() else { return };
             let whole = bytes.len() as u64 == geometry.stored_chunk();
             let noted = &mut state.noted;
@@ -98,7 +97,6 @@ impl FileObject {
             }
             noted.end = noted.end.max(i * geometry.chunk() + (bytes.len() as u64).saturating_sub(OVERHEAD));
             noted.owes = true;
-            i += 1;
         }
     }
 
