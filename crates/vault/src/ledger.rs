@@ -256,7 +256,10 @@ impl Ledger {
     }
 
     fn write_out(&self, inner: &mut Inner, sync: bool) -> io::Result<()> {
-        let Some(file) = &inner.file else { return Ok(()) };
+        let Some(file) = &inner.file else {
+            inner.waiting.clear();
+            return Ok(());
+        };
         if !inner.waiting.is_empty() {
             let frame = ledger::frame(&self.key, inner.end, &inner.waiting);
             file.write_at(&frame, inner.end)?;

@@ -5,7 +5,6 @@ use crate::common::{
     CREATED, EPOCH_1, EPOCH_2, GATEWAY, OWNER, enrolled, enrolment, genesis, identity, kem, rotated, seed,
     sign, state_0,
 };
-use runvault_crypto::aead::Engine;
 use runvault_crypto::secrets::Secret;
 use runvault_format::audit_entry::Line;
 use runvault_format::custody_state::State;
@@ -16,7 +15,6 @@ use runvault_format::header::{self, Clear};
 use runvault_format::ids::{Digest, FileId, SessionId, VaultId};
 use runvault_format::info::{Purpose, Recipient, Scope, info};
 use runvault_format::key_file::{KeyFile, Lock};
-use runvault_format::keys::{LedgerKey, RunKeys};
 use runvault_format::lease::Lease;
 use runvault_format::manifest::{self, Entry, Kind, Manifest};
 use runvault_format::note::{self, Note};
@@ -167,10 +165,6 @@ fn key_file() -> Vec<u8> {
     .clone()
 }
 
-fn ledger_key() -> LedgerKey {
-    RunKeys::derive(&run_key(), &RUN, Engine::Portable).ledger_key()
-}
-
 fn ledger_frame() -> Vec<u8> {
     let mut notes = Vec::new();
     let what = ledger::Named::Object(1, [4; 16]);
@@ -178,7 +172,7 @@ fn ledger_frame() -> Vec<u8> {
     [ledger::Note::Begin, name, ledger::Note::Durable(7), ledger::Note::End]
         .iter()
         .for_each(|n| n.encode(&mut notes));
-    ledger::frame(&ledger_key(), 8, &notes)
+    ledger::frame(&run_keys().ledger_key(), 8, &notes)
 }
 
 fn resume_entry() -> Vec<u8> {
@@ -378,7 +372,7 @@ pub fn decoders() -> Vec<Decoder> {
         of(&["ledger::open"], vec![ledger_frame()], |b| {
             let (head, notes) = b.split_first_chunk()?;
             let n = ledger::notes_len(head).ok()?;
-            ledger::open(&ledger_key(), 8, head, notes).ok().filter(|_| n == notes.len()).map(|_| ledger_frame())
+            ledger::open(&run_keys().ledger_key(), 8, head, notes).ok().filter(|_| n == notes.len()).map(|_| ledger_frame())
         }),
         of(&["resume::open"], vec![resume_entry()], |b| {
             resume::Entry::open(b, &Secret::copy_from(&KEY), 3, &VAULT, &RUN).ok().map(|_| resume_entry())
