@@ -12,6 +12,7 @@ mod custody;
 mod deep;
 mod gateways;
 mod ingest;
+mod ledger;
 mod logs;
 mod machine;
 mod many_names;

@@ -56,7 +56,7 @@ pub enum Kind {
     Stuck,
     /// A run is over, or sealed, and lacks files.
     Incomplete,
-    /// What was read back for a seal does not authenticate.
+    /// What was read back for a seal does not authenticate, or is not what was written.
     Refused,
     /// A run's lease is not renewed, or another's.
     Lease,

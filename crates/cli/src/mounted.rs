@@ -258,6 +258,10 @@ impl Service for Mounted {
             sealing::log_sealed(said);
             self.alarms.notes.sealed(said);
         }
+        if let (Ok(Sealing::Refused(faults)), Ok((id, _))) = (&sealed, sealing::find(&self.vault, run)) {
+            sealing::log_refused(&id, faults);
+            self.alarms.notes.refused(id, faults.len());
+        }
         reply(&sealing::answer(sealed));
     }
 

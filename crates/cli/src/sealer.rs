@@ -122,10 +122,7 @@ impl Watch {
                 self.alarms.notes.sealed(&said);
             }
             Ok(Sealing::Refused(faults)) => {
-                for fault in &faults {
-                    let text = |key: &str| fault[key].as_str().unwrap_or_default();
-                    log::error!("run {}: not sealed: {}: {}", run.run, text("object"), text("what"));
-                }
+                sealing::log_refused(&run.run, &faults);
                 self.alarms.notes.refused(run.run, faults.len());
                 self.leave(run);
             }

@@ -76,6 +76,9 @@ pub fn seal(vault: &Vault, run: &[u8], wish: &Wish, progress: &mut dyn FnMut(u64
         Ok(Outcome::Withheld) => Ok(Sealing::Withheld),
         Ok(Outcome::Refused(faults)) => Ok(Sealing::Refused(faults.iter().map(fault).collect())),
         Ok(Outcome::Sealed(summary)) => {
+            if facts["ledger"].is_null() {
+                log::warn!("run {id}: sealed without a ledger: earlier states of its objects are not known");
+            }
             facts.insert("run".into(), json!(summary.run));
             facts.insert("n".into(), json!(summary.n));
             facts.insert("files".into(), json!(summary.files));
@@ -143,8 +146,19 @@ pub fn log_sealed(said: &Value) {
     }
 }
 
+/// A line of the log for each thing that cannot be signed, without its plaintext name.
+pub fn log_refused(run: &RunId, faults: &[Value]) {
+    for fault in faults {
+        let text = |key: &str| fault[key].as_str().unwrap_or_default();
+        log::error!("run {run}: not sealed: {}: {}", text("object"), text("what"));
+    }
+}
+
 /// Of the runs that are held here; with its name.
-fn find(vault: &Vault, run: &[u8]) -> Result<(RunId, Vec<u8>)> {
+///
+/// # Errors
+/// There is none, or several.
+pub fn find(vault: &Vault, run: &[u8]) -> Result<(RunId, Vec<u8>)> {
     let wanted: Option<RunId> = std::str::from_utf8(run).ok().and_then(|text| text.parse().ok());
     let runs = vault.status().runs;
     let found: Vec<_> = runs
@@ -237,5 +251,6 @@ fn about(
     about.insert("missing".into(), json!(compared.as_ref().map(|c| c.missing.len())));
     let named: Vec<&String> = compared.iter().flat_map(|c| c.missing.iter().take(NAMED)).collect();
     about.insert("named".into(), json!(named));
+    about.insert("ledger".into(), json!(contents.noted()));
     Ok(about)
 }

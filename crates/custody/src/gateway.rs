@@ -25,9 +25,10 @@ use crate::resume_entries::ResumeEntries;
 use crate::sealed_names::SealedNames;
 use crate::settle::{self, Newest};
 use crate::state_folder::Folder;
-use crate::{Error, Result, enroll, key_files, public_file};
+use crate::{Error, Result, enroll, key_files, layout, public_file};
 
 const IDENTITY: &str = "identity";
+const LEDGER: &str = "ledger";
 
 /// `<state dir>/<vault id>`, locked for this process.
 pub struct StateFolder {
@@ -36,6 +37,7 @@ pub struct StateFolder {
     identity: Identity,
     entries: Mutex<HeldKeys>,
     names: Mutex<SealedNames>,
+    ledgers: Arc<dyn Dir>,
     place: Mutex<Place>,
     /// The store, once [`StateFolder::settle`] was called.
     root: OnceLock<Arc<dyn Dir>>,
@@ -91,8 +93,9 @@ impl StateFolder {
         entries.erase_others()?;
         let place = Place::open(&folder, &identity)?;
         let names = Mutex::new(SealedNames::open(&folder, &identity)?);
+        let ledgers = ledgers(&folder, &entries)?;
         let (entries, place) = (Mutex::new(HeldKeys::new(entries)), Mutex::new(place));
-        Ok(Self { folder, vault, identity, entries, names, place, root: OnceLock::new() })
+        Ok(Self { folder, vault, identity, entries, names, ledgers, place, root: OnceLock::new() })
     }
 
     /// The sessions of the runs that the folder holds, without its lock: what `check` compares journals
@@ -453,6 +456,21 @@ impl Gateway for StateFolder {
     fn held(&self) -> runvault_vault::Result<Vec<RunId>> {
         Ok(self.entries().runs()?)
     }
+    fn ledgers(&self) -> Option<Arc<dyn Dir>> {
+        Some(self.ledgers.clone())
+    }
+}
+
+/// The directory of ledgers, without those of runs that are not held any more.
+fn ledgers(folder: &Folder, entries: &ResumeEntries) -> Result<Arc<dyn Dir>> {
+    let (ledgers, held) = (folder.subfolder(LEDGER)?, entries.runs()?);
+    for name in layout::names(ledgers.dir(), &ledgers.shown(""))? {
+        let name = String::from_utf8_lossy(&name);
+        if name.parse().is_ok_and(|run| !held.contains(&run)) {
+            ledgers.remove(&name)?;
+        }
+    }
+    Ok(ledgers.dir().clone())
 }
 
 /// The gateway's identity, made at first use.

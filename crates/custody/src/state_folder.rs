@@ -7,6 +7,7 @@
 //! resume/<t>/<run id>   key and session of each open run, sealed under KEK_t
 //! head          {seq, hash, run}: the newest run of this gateway
 //! pending       run.json of a run that is being made
+//! ledger/<run id>       what was written to each open run, for its seal to compare
 //! seals         {n, hash, run}: the newest seal of this gateway
 //! pending-seal  seal.note of a run that is being sealed
 //! sealed-names  which names were sealed here, as keyed hashes, a line each
@@ -18,7 +19,7 @@
 //! pins.lock     flock of whoever changes `pins`
 //! control.sock  of the writing mount
 //! ```
-//! Everything but the locks, the socket, `sealed` and `sealed-names`, to which lines are appended, is written by temporary, fsync, rename, fsync.
+//! Everything but the locks, the socket, and `sealed`, `sealed-names` and ledgers, to which lines are appended, is written by temporary, fsync, rename, fsync.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{Read, Seek, Write};

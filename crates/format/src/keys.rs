@@ -61,6 +61,12 @@ impl RunKeys {
         JournalKey(hkdf_expand(&self.prk, &[labels::JOURNAL, &session.0]))
     }
 
+    /// Authenticates the ledger of the open run, and sums up what files hold.
+    pub fn ledger_key(&self) -> LedgerKey {
+        let expand = |label| hkdf_expand(&self.prk, &[label]);
+        LedgerKey { frames: expand(labels::LEDGER), sums: expand(labels::LEDGER_SUM) }
+    }
+
     /// The engine that its keys are expanded for.
     pub fn engine(&self) -> Engine {
         self.engine
@@ -74,9 +80,27 @@ pub struct JournalKey(Secret<32>);
 impl JournalKey {
     /// The first 16 bytes of the HMAC.
     pub(crate) fn tag(&self, parts: &[&[u8]]) -> [u8; 16] {
-        let [tag @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] = hmac_sha256(self.0.expose(), parts);
-        tag
+        tag(&self.0, parts)
     }
+}
+
+/// Keys of a run's ledger.
+#[derive(Debug)]
+pub struct LedgerKey {
+    frames: Secret<32>,
+    pub(crate) sums: Secret<32>,
+}
+
+impl LedgerKey {
+    /// The first 16 bytes of the HMAC.
+    pub(crate) fn tag(&self, parts: &[&[u8]]) -> [u8; 16] {
+        tag(&self.frames, parts)
+    }
+}
+
+fn tag(key: &Secret<32>, parts: &[&[u8]]) -> [u8; 16] {
+    let [tag @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] = hmac_sha256(key.expose(), parts);
+    tag
 }
 
 /// Binds a file or directory to its name in its directory.

@@ -22,6 +22,8 @@ labels! {
     EXECUTED = "runvault/1 executed";
     SHARE = "runvault/1 share";
     CONTINUE = "runvault/1 continue";
+    LEDGER = "runvault/1 ledger";
+    LEDGER_SUM = "runvault/1 ledger sum";
 }
 
 /// First associated string of an encrypted name.

@@ -24,6 +24,7 @@ pub mod key_file;
 pub mod keys;
 pub mod labels;
 pub mod lease;
+pub mod ledger;
 pub mod manifest;
 pub mod manifest_record;
 pub mod name;

@@ -1,9 +1,11 @@
 //! chmod, chown, utimens, truncate: in the order size, owner, mode, times.
 
-use runvault_store::backend::{Kind, SetTime};
+use runvault_format::ledger::{Group, Named, Owner};
+use runvault_store::backend::{Kind, SetTime, Stat};
 
 use crate::api::{Attr, Caller, Handle, Ino, ROOT, SetAttr};
 use crate::handles::{strip_suid, without_suid};
+use crate::noted_names::{owner_given, owner_of};
 use crate::outcome::outcome;
 use crate::sealed::is_sealed;
 use crate::view::At;
@@ -46,7 +48,7 @@ impl Vault {
                 (Some(file), Kind::File) => self.set_live(&file, change)?,
                 _ => {
                     let (at, _names) = self.hold_node(ino)?;
-                    self.set_stored(&at, change)?;
+                    self.set_noted(ino, &at, change)?;
                 }
             }
             self.unsynced.attributes(ino);
@@ -99,6 +101,25 @@ impl Vault {
             file.set_times(change.atime, change.mtime)?;
         }
         Ok(())
+    }
+
+    /// [`Vault::set_stored`], and the ledger knows.
+    fn set_noted(&self, ino: Ino, at: &At, change: &SetAttr) -> Result<()> {
+        let of = match self.ledger_object(&at.body, ino, (&*at.dir, &at.stored), &at.stat) {
+            Named::Object(_, of) if matches!(at.stat.kind, Kind::File | Kind::Dir) => of,
+            _ => Group::default(),
+        };
+        let owns = change.mode.is_some() || change.uid.is_some() || change.gid.is_some();
+        let Some(ledger) = at.body.context.ledger().filter(|_| owns && of != Group::default()) else {
+            return self.set_stored(at, change);
+        };
+        let act = || {
+            self.set_stored(at, change)?;
+            at.dir.stat(&at.stored).map_err(|e| outcome("stat", at.body.context.object(ino), e))
+        };
+        let now =
+            |stat: &Stat| Owner { mode: owner_of(stat).mode, ..owner_given(stat, change.uid, change.gid) };
+        ledger.changing_owner(of, act, now).map(drop)
     }
 
     fn set_stored(&self, at: &At, change: &SetAttr) -> Result<()> {

@@ -3,9 +3,12 @@
 //! The engine never decides who may do what: an [`Authority`] is a verified chain with the keys
 //! that the acting identity could open, a [`Gateway`] is the writing machine's state folder.
 
+use std::sync::Arc;
+
 use runvault_crypto::signature::VerifyingKey;
 use runvault_format::ids::{Digest, IdentityId, RunId, SessionId, VaultId};
 use runvault_format::keys::RunKey;
+use runvault_store::backend::Dir;
 
 use crate::Result;
 
@@ -229,4 +232,8 @@ pub trait Gateway: Send + Sync {
     fn release(&self, run: &RunId) -> Result<()>;
     /// All runs with a resume entry.
     fn held(&self) -> Result<Vec<RunId>>;
+    /// The state folder's directory of ledgers; `None` where none are kept.
+    fn ledgers(&self) -> Option<Arc<dyn Dir>> {
+        None
+    }
 }

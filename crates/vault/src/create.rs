@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use runvault_format::ledger::{self, Named};
+use runvault_format::manifest;
 use runvault_format::name::{self, Stored};
 use runvault_store::backend::{Kind, Stat};
 
@@ -9,11 +11,12 @@ use crate::api::{Attr, Caller, Ino, OpenFlags, Opened, ROOT};
 use crate::directory::OpenDir;
 use crate::file::FileObject;
 use crate::nodes::{Found, Name, number};
+use crate::noted_names::device_object;
 use crate::outcome::{is_not_found, outcome};
 use crate::sealed::is_sealed;
 use crate::sys;
 use crate::view::At;
-use crate::{Posix, Result, Vault, links, record};
+use crate::{Posix, Result, Vault, links, record, seal};
 
 impl Vault {
     /// O_CREAT | O_EXCL by the kernel's view: an existing name is `Exists`.
@@ -46,6 +49,8 @@ impl Vault {
         let generation =
             self.nodes.register(ino, Kind::File, &dir.run, Name::new(dir.node, name), Found::Made);
         self.unsynced.names(dir.node);
+        dir.note(&new, Named::Object(manifest::Kind::File as u8, object.ledger_group()));
+        dir.note_owner(object.ledger_group(), &stat);
         self.counters.files_written.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         self.keep_live(ino, &object, &dir.body, true);
         let attr = self.attr(ino, generation, dir.body.is_ours(), &stat, 0);
@@ -81,6 +86,7 @@ impl Vault {
         made.map_err(|e| self.abandon(&dir, &new, false, outcome("create a node in", dir.object(), e)))?;
         let stat =
             self.own(&dir, &new.text, caller, wanted).map_err(|e| self.abandon(&dir, &new, true, e))?;
+        dir.note(&new, Named::Object(seal::kind_of(kind) as u8, device_object(&stat)));
         if kind == Kind::File {
             self.counters.files_written.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         }
@@ -125,6 +131,8 @@ impl Vault {
             self.abandon(&dir, &new, false, e)
         })?;
         let attr = self.made(&dir, name, &stat, stat.size);
+        dir.note(&new, Named::Object(manifest::Kind::Dir as u8, ledger::group(&id)));
+        dir.note_owner(ledger::group(&id), &stat);
         self.nodes.set_dir_id(attr.ino, id);
         dir.body.own_names().begin(id);
         Ok(attr)
@@ -160,6 +168,7 @@ impl Vault {
             }
             self.abandon(&dir, &new, false, e)
         })?;
+        dir.note(&new, Named::Object(manifest::Kind::Symlink as u8, ledger::link_object(&link.text)));
         Ok(self.made(&dir, name, &stat, target.len() as u64))
     }
 
@@ -199,16 +208,19 @@ impl Vault {
         let linked = if known.kind == Kind::File {
             self.with_file(ino, |file| {
                 // The header, also of an empty file, must know both names when it has two.
-                file.ensure_written_header()?;
+                let id = file.ensure_written_header()?;
                 let held = file.prepare_link(self.settled_place(ino, from), dir.place(Kind::File, name))?;
                 let linked = link_now();
                 dir.body.context.moved(Some(ino));
-                linked.map(|()| held.done())
+                linked.map(|()| held.done())?;
+                Ok(Named::Object(manifest::Kind::File as u8, ledger::group(&id)))
             })
         } else {
-            link_beside(&at, &dir, &new, link_now)
+            let object = self.ledger_object(&dir.body, ino, (&*at.dir, &at.stored), &at.stat);
+            link_beside(&at, &dir, &new, link_now).map(|()| object)
         };
-        linked.map_err(|e| self.abandon(&dir, &new, false, e))?;
+        let object = linked.map_err(|e| self.abandon(&dir, &new, false, e))?;
+        dir.note(&new, object);
         self.unsynced.names(dir.node);
         self.nodes.register(ino, known.kind, &dir.run, Name::new(dir.node, name), Found::Linked);
         let at = self.locate_node(ino)?;

@@ -75,6 +75,8 @@ pub enum Damage {
     Run(String),
     #[error("another kind of object than belongs there")]
     Kind,
+    #[error("not what was written: {0}")]
+    NotAsWritten(&'static str),
 }
 
 /// The engine's one error.

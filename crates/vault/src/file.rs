@@ -15,6 +15,7 @@ mod extents;
 mod header;
 mod holes;
 mod names;
+mod noting;
 mod open;
 mod patience;
 mod read;
@@ -35,6 +36,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use runvault_format::ids::FileId;
+use runvault_format::ledger::Owner;
 use runvault_store::backend::{File, Stat};
 
 pub(crate) use self::beyond::Stored;
@@ -46,6 +48,7 @@ pub use self::names::Held;
 pub(crate) use self::read_back::Content;
 use self::registry::Residue;
 use self::state::State;
+use crate::noted_names::owner_given;
 use crate::{Damage, Error, Result};
 
 /// An open or dirty regular file; one object for each inode of a run.
@@ -139,7 +142,10 @@ impl FileObject {
     /// # Errors
     /// The store's.
     pub fn set_mode(&self, mode: u32) -> Result<()> {
-        self.file.set_mode(mode).map_err(self.io("change the mode of"))
+        self.set_noted(
+            || self.file.set_mode(mode).map_err(self.io("change the mode of")),
+            |stat| Owner { mode: Some((stat.mode & 0o7777) as u16), ..Owner::default() },
+        )
     }
 
     /// fchown.
@@ -147,7 +153,18 @@ impl FileObject {
     /// # Errors
     /// The store's.
     pub fn set_owner(&self, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
-        self.file.set_owner(uid, gid).map_err(self.io("change the owner of"))
+        self.set_noted(
+            || self.file.set_owner(uid, gid).map_err(self.io("change the owner of")),
+            // Set-id bits may have gone with it.
+            |stat| Owner { mode: Some((stat.mode & 0o7777) as u16), ..owner_given(stat, uid, gid) },
+        )
+    }
+
+    /// Lets `act` change mode or owner, and notes what they are then.
+    fn set_noted(&self, act: impl FnOnce() -> Result<()>, now: impl FnOnce(&Stat) -> Owner) -> Result<()> {
+        let Some(ledger) = self.run.ledger() else { return act() };
+        let act = || act().and_then(|()| self.file.stat().map_err(self.io("stat")));
+        ledger.changing_owner(self.ledger_group(), act, now).map(drop)
     }
 
     /// The stored file, for attributes that pass through.
@@ -195,6 +212,7 @@ impl std::fmt::Debug for FileObject {
 impl Drop for FileObject {
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        noting::end_noting(&self.run, state);
         if let Some(writer) = &self.run.writer {
             let waiting: usize = state.overlay.values().map(Vec::len).sum();
             writer.overlay_bytes.fetch_sub(waiting as u64, Ordering::Relaxed);

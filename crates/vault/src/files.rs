@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use runvault_format::ledger::Named;
+use runvault_format::manifest;
 use runvault_store::backend::{Kind, Stat};
 
 use crate::api::Ino;
@@ -122,12 +124,25 @@ impl Vault {
         })?;
         let context = dir.body.context_to_open(&dir.run, access)?;
         let place = Some(dir.place(Kind::File, &text));
+        let note = |file: &FileObject| {
+            if let Ok(name) = dir.stored(&text) {
+                dir.note(&name, Named::Object(manifest::Kind::File as u8, file.ledger_group()));
+                dir.note_owner(file.ledger_group(), &stat);
+            }
+        };
         let file = match FileObject::open(context, ino, stored.clone(), &stat, place) {
             Err(Error::Damaged { damage, .. }) if replace && damage != Damage::Kind => {
-                FileObject::open_for_replacement(context, ino, stored, place)?
+                let _changing = dir.changing();
+                let file = FileObject::open_for_replacement(context, ino, stored, place)?;
+                note(&file);
+                file
             }
             other => other?,
         };
+        if stat.size == 0 && !context.read_only() {
+            // Its id is new, and what was noted of it went with the one before.
+            note(&file);
+        }
         Ok((file, dir.body.clone(), stat))
     }
 

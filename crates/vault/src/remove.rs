@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use runvault_format::ledger::Named;
 use runvault_format::name::{self, Shape, Stored};
 use runvault_store::backend::{Dir, Kind, Stat};
 
@@ -9,7 +10,7 @@ use crate::api::Ino;
 use crate::directory::OpenDir;
 use crate::nodes::{Name, number};
 use crate::outcome::{opened, outcome};
-use crate::{Posix, Result, Vault, links, record};
+use crate::{Error, Posix, Result, Vault, links, record};
 
 impl Vault {
     /// Removes a name of anything but a directory. Who has the file open keeps it.
@@ -36,7 +37,9 @@ impl Vault {
         let opening = self.files.opening(ino);
         let live = self.files.live(ino).filter(|_| stat.kind == Kind::File);
         let act = || -> Result<()> {
+            let changing = dir.changing();
             let gone = dir.dir.unlink(&stored.text);
+            changing.name(&stored.text, if gone.is_ok() { Named::Nothing } else { Named::Unknown });
             if !last || live.is_some() {
                 dir.body.context.moved(Some(ino));
             }
@@ -95,9 +98,17 @@ impl Vault {
         if self.folder_path(ino).is_some_and(|path| self.table().has_runs_below(&path)) {
             return Err(Posix::NotEmpty.into());
         }
-        self.remove_empty(&dir, name, || {
+        let changing = dir.changing();
+        let removed = self.remove_empty(&dir, name, || {
             dir.dir.remove_dir(&stored.text).map_err(|e| outcome("remove a directory in", dir.object(), e))
-        })?;
+        });
+        match &removed {
+            Ok(()) => changing.name(&stored.text, Named::Nothing),
+            Err(Error::Posix(Posix::NotEmpty)) => {}
+            Err(_) => changing.name(&stored.text, Named::Unknown),
+        }
+        drop(changing);
+        removed?;
         self.directory_gone(ino, &Name::new(dir.node, name));
         self.unsynced.names(dir.node);
         remove_sides(&*dir.dir, &stored, None);

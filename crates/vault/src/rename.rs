@@ -3,6 +3,7 @@
 use std::sync::{Arc, PoisonError};
 
 use runvault_format::keys::Place;
+use runvault_format::ledger::Named;
 use runvault_format::name::{self, Stored};
 use runvault_store::backend::{Kind, Rename, Stat};
 
@@ -131,6 +132,8 @@ impl Vault {
             _ => {}
         }
         let texts = (source.long_text()?, target.long_text().ok().flatten());
+        let (object, changing) =
+            (self.object_of(source, &stat), (source.dir.changing(), target.dir.changing()));
         let moved = self.put_sides(source, texts.0.as_deref(), target).and_then(|()| match stat.kind {
             Kind::Dir => self.move_directory(source, &stat, target),
             Kind::File => self.move_file(source, &stat, target),
@@ -141,14 +144,25 @@ impl Vault {
             links::drop_side(&*target.dir.dir, &target.stored.text, text);
         }
         if let Err(error) = moved {
+            changing.0.name(&source.stored.text, Named::Unknown);
+            changing.1.name(&target.stored.text, Named::Unknown);
             return Err(self.abandon(&target.dir, &target.stored, false, error));
         }
+        changing.0.name(&source.stored.text, Named::Nothing);
+        changing.1.name(&target.stored.text, object);
+        drop(changing);
         self.unsynced.renamed(ino, source.dir.node, target.dir.node);
         if let Some(there) = target.stat.filter(|there| there.kind == Kind::File && there.nlink > 1) {
             self.unsynced.unlinked(number(there.ino), target.dir.node);
         }
         remove_sides(&*source.dir.dir, &source.stored, texts.0.as_deref());
         Ok(())
+    }
+
+    /// What stands there, for the ledger.
+    fn object_of(&self, end: &End, stat: &Stat) -> Named {
+        let at = (&*end.dir.dir, &end.stored.text[..]);
+        self.ledger_object(&end.dir.body, number(stat.ino), at, stat)
     }
 
     /// The side files that the new name needs, before it is there. `text`: of a link with a long target.
@@ -303,6 +317,8 @@ impl Vault {
             self.settle_rename(ino)?;
         }
         let texts = (a.long_text()?, b.long_text()?);
+        let objects = (self.object_of(a, &first), self.object_of(b, &second));
+        let changing = (a.dir.changing(), b.dir.changing());
         let put = |from, to, text: &Option<Vec<u8>>| {
             text.as_deref().map_or(Ok(()), |text| Self::copy_target(from, to, text))
         };
@@ -316,6 +332,10 @@ impl Vault {
                 links::drop_side(&*end.dir.dir, &end.stored.text, text);
             }
         }
+        let now = if exchanged.is_ok() { objects } else { (Named::Unknown, Named::Unknown) };
+        changing.0.name(&a.stored.text, now.1);
+        changing.1.name(&b.stored.text, now.0);
+        drop(changing);
         exchanged?;
         self.unsynced.renamed(i, a.dir.node, b.dir.node);
         self.unsynced.renamed(j, b.dir.node, a.dir.node);

@@ -256,6 +256,7 @@ impl Vault {
         run.mark_gone();
         self.remove_gone(gone.as_bytes())?;
         self.keep_removed_run(run, body.clone());
+        self.remove_ledger(gateway, &run.id);
         gateway.release(&run.id)
     }
 

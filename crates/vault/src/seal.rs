@@ -6,6 +6,7 @@
 //! (`earlier`); after it the rest is done at the next start.
 
 mod checked;
+mod compare;
 mod earlier;
 mod finding;
 mod hidden;
@@ -34,6 +35,7 @@ use runvault_store::backend::{Dir, Rename};
 use runvault_store::replace;
 
 pub use self::checked::{Anew, Checked};
+use self::compare::Comparison;
 use self::earlier::Resuming;
 pub use self::finding::{Change, Finding};
 pub use self::hidden::{Seen, Shown};
@@ -44,10 +46,12 @@ pub(crate) use self::sealed_file::Reader;
 use self::sealed_file::Writer;
 pub use self::survey::Fault;
 use self::survey::Survey;
+pub(crate) use self::survey::kind_of;
 pub use self::verify::{Verified, manifest, paths, verify};
 use crate::authority::{Gateway, SealPlace, Sealed};
 use crate::file::RunContext;
 use crate::lease::Holding;
+use crate::ledger::{self, Expected};
 use crate::outcome::part_opened;
 use crate::run::Run;
 use crate::run_life::{DIR_MODE, remove_all};
@@ -93,13 +97,16 @@ pub struct Summary {
 pub type About<'a> = &'a mut dyn FnMut(&mut Contents<'_>) -> Result<Option<String>>;
 
 /// A run's files, for whoever says whether they are all there.
-pub struct Contents<'a>(&'a mut Survey);
+pub struct Contents<'a> {
+    survey: &'a mut Survey,
+    noted: Option<u64>,
+}
 
 impl Contents<'_> {
     /// Plaintext path below the run and size of every file.
     pub fn files(&self) -> impl Iterator<Item = (Vec<u8>, u64)> + '_ {
-        let files = self.0.items.iter().enumerate().filter(|(_, item)| item.is_file());
-        files.map(|(i, item)| (self.0.path(i), item.entry.record.size))
+        let files = self.survey.items.iter().enumerate().filter(|(_, item)| item.is_file());
+        files.map(|(i, item)| (self.survey.path(i), item.entry.record.size))
     }
 
     /// The content of a file of at most `max` bytes; `None` where there is none, or a larger one.
@@ -107,7 +114,13 @@ impl Contents<'_> {
     /// # Errors
     /// Damage; the store's.
     pub fn read(&mut self, path: &[u8], max: u64) -> Result<Option<Vec<u8>>> {
-        self.0.plain(path, max)
+        self.survey.plain(path, max)
+    }
+
+    /// How many of its names were compared with what was noted when they were written; `None` where no ledger of it is
+    /// kept here.
+    pub fn noted(&self) -> Option<u64> {
+        self.noted
     }
 }
 
@@ -192,9 +205,18 @@ impl Vault {
             // Who took the run over has sealed it.
             gateway.release(&run.id)?;
         }
+        self.remove_ledger(gateway, &run.id);
         self.authority.note_seal(&run.id, &seal.hash);
         self.let_go_of(run);
         Ok(())
+    }
+
+    /// Once nothing will be compared any more.
+    pub(crate) fn remove_ledger(&self, gateway: &dyn Gateway, run: &RunId) {
+        let removed = gateway.ledgers().map_or(Ok(()), |dir| ledger::remove(&*dir, run));
+        if let Err(error) = removed {
+            log::warn!("run {run}: its ledger stays in the state folder: {error}");
+        }
     }
 
     /// A seal that is being made is given up, and none is begun any more: the vault is about to be closed, and
@@ -282,14 +304,16 @@ struct Making<'a> {
 impl Making<'_> {
     fn make(&self, about: About<'_>, progress: &mut dyn FnMut(u64, u64)) -> Result<Outcome> {
         let mut survey = Survey::walk(self.context)?;
+        let mut comparison = self.ledger()?.map(|found| Comparison::of(found, self.context, &mut survey));
         let new = self.begin()?;
         let mut read = 0;
-        let table = self.write_pins(&mut survey, &*new, &mut read, progress)?;
+        let table = self.write_pins(&mut survey, comparison.as_mut(), &*new, &mut read, progress)?;
         let Some(pins_id) = table.filter(|_| survey.faults.is_empty()) else {
             self.drop_new()?;
             return Ok(Outcome::Refused(survey.faults));
         };
-        let Some(text) = about(&mut Contents(&mut survey))? else {
+        let noted = comparison.map(|comparison| comparison.noted);
+        let Some(text) = about(&mut Contents { survey: &mut survey, noted })? else {
             self.drop_new()?;
             return Ok(Outcome::Withheld);
         };
@@ -336,6 +360,13 @@ impl Making<'_> {
         Ok(Outcome::Sealed(Summary { run: self.run.id, n, files, bytes, read, foreign }))
     }
 
+    /// What was written, where this gateway has noted it.
+    fn ledger(&self) -> Result<Option<Expected>> {
+        let Some(dir) = self.gateway.ledgers() else { return Ok(None) };
+        ledger::read(&*dir, &self.run.id, &self.context.keys.ledger_key())
+            .map_err(|e| Error::store("read the ledger of", format!("runs/{}", self.run.id), e))
+    }
+
     /// An empty `seal.new/`.
     fn begin(&self) -> Result<Arc<dyn Dir>> {
         self.drop_new()?;
@@ -360,6 +391,7 @@ impl Making<'_> {
     fn write_pins(
         &self,
         survey: &mut Survey,
+        mut comparison: Option<&mut Comparison>,
         new: &dyn Dir,
         read: &mut u64,
         progress: &mut dyn FnMut(u64, u64),
@@ -374,6 +406,9 @@ impl Making<'_> {
         let table = survey.read(
             &|i, stat, nonces| resuming.content(i, stat, nonces),
             &mut |i, nonce| {
+                if let Some(comparison) = &mut comparison {
+                    comparison.nonce(i, nonce);
+                }
                 self.vault.check_seals()?;
                 // A run is read for hours: its lease is renewed meanwhile.
                 self.holding.renew_if_due()?;
@@ -391,6 +426,9 @@ impl Making<'_> {
                 "run {}: {read} of {done} bytes were read back, the others within the last day",
                 self.run.id
             );
+        }
+        if let Some(comparison) = comparison {
+            comparison.contents(survey, &table);
         }
         if !survey.faults.is_empty() {
             return Ok(None);

@@ -13,7 +13,7 @@ use runvault_store::journal_files::JournalFiles;
 
 use crate::authority::{Authority, Gateway, Resume};
 use crate::outcome::{opened, outcome};
-use crate::{Damage, Error, Result, lease, recovery, runs, seal};
+use crate::{Damage, Error, Result, lease, ledger, recovery, runs, seal};
 
 /// Who holds a run's lease, as a person is shown it; `None` where nobody does.
 ///
@@ -90,6 +90,9 @@ pub fn takeover(
         Some(session) => session,
         None => fresh_session()?,
     };
+    // Others may have written since it was kept.
+    let unkept = gateway.ledgers().map_or(Ok(()), |dir| ledger::remove(&*dir, run));
+    unkept.map_err(|e| outcome("remove the ledger of", format!("runs/{run}"), e))?;
     gateway.hold(run, &Resume { key, session })?;
     let taken = lease::write(&*dir, &lease::of_this_process(&gateway.id()));
     if taken.is_err() && !held {

@@ -2,10 +2,12 @@
 
 use runvault_format::ids::FileId;
 use runvault_format::keys::NameKey;
+use runvault_format::ledger::{self, Owner};
 use runvault_format::name;
 use runvault_store::backend::{Kind, Xattrs};
 
 use crate::api::{Ino, ROOT};
+use crate::ledger::Ledger;
 use crate::outcome::outcome;
 use crate::run::Body;
 use crate::sealed::is_sealed;
@@ -45,6 +47,7 @@ struct Subject<'a> {
     key: &'a NameKey,
     id: FileId,
     object: String,
+    ledger: Option<&'a Ledger>,
 }
 
 impl Vault {
@@ -121,17 +124,23 @@ impl Vault {
         match class(name) {
             Class::Absent | Class::Unsupported => return Err(Posix::Unsupported.into()),
             Class::Nameless => return Err(Posix::Invalid.into()),
-            Class::Acl => self.on_stored(ino, |xattrs, object| {
-                xattrs.set_xattr(name, value, flags).map_err(|e| outcome("set an attribute of", object, e))
+            Class::Acl => self.changing_acl(ino, || {
+                self.on_stored(ino, |xattrs, object| {
+                    xattrs
+                        .set_xattr(name, value, flags)
+                        .map_err(|e| outcome("set an attribute of", object, e))
+                })
             })?,
             Class::Encrypted => self
                 .on_subject(ino, true, |subject| {
                     let stored = subject.stored_name(name)?;
                     let sealed = name::encrypt_xattr_value(subject.key, &subject.id, name, value)?;
-                    subject
-                        .xattrs
-                        .set_xattr(&stored, &sealed, flags)
-                        .map_err(|e| outcome("set an attribute of", &subject.object, e))
+                    subject.noted(name, Some(value), || {
+                        subject
+                            .xattrs
+                            .set_xattr(&stored, &sealed, flags)
+                            .map_err(|e| outcome("set an attribute of", &subject.object, e))
+                    })
                 })?
                 .ok_or(Posix::NotPermitted)?,
         }
@@ -149,16 +158,20 @@ impl Vault {
             Class::Absent => return Err(Posix::NoAttribute.into()),
             Class::Nameless => return Err(Posix::Invalid.into()),
             Class::Unsupported => return Err(Posix::Unsupported.into()),
-            Class::Acl => self.on_stored(ino, |xattrs, object| {
-                xattrs.remove_xattr(name).map_err(|e| outcome("remove an attribute of", object, e))
+            Class::Acl => self.changing_acl(ino, || {
+                self.on_stored(ino, |xattrs, object| {
+                    xattrs.remove_xattr(name).map_err(|e| outcome("remove an attribute of", object, e))
+                })
             })?,
             Class::Encrypted => self
                 .on_subject(ino, false, |subject| {
                     let stored = subject.stored_name(name)?;
-                    subject
-                        .xattrs
-                        .remove_xattr(&stored)
-                        .map_err(|e| outcome("remove an attribute of", &subject.object, e))
+                    subject.noted(name, None, || {
+                        subject
+                            .xattrs
+                            .remove_xattr(&stored)
+                            .map_err(|e| outcome("remove an attribute of", &subject.object, e))
+                    })
                 })?
                 .ok_or(Posix::NoAttribute)?,
         }
@@ -179,6 +192,22 @@ impl Vault {
         }
         let known = self.nodes.known(ino).ok_or(Posix::Stale)?;
         self.body(&known.run)?.check_writer()
+    }
+
+    /// An ACL changes the mode too, and the ledger has neither from then on.
+    fn changing_acl(&self, ino: Ino, act: impl FnOnce() -> Result<()>) -> Result<()> {
+        let mut act = Some(act);
+        let done = self.on_subject(ino, false, |subject| match (subject.ledger, act.take()) {
+            (Some(ledger), Some(act)) => {
+                ledger.changing_owner(ledger::group(&subject.id), act, |()| Owner::default())
+            }
+            (None, Some(act)) => act(),
+            (_, None) => Ok(()),
+        })?;
+        match (done, act) {
+            (None, Some(act)) => act(),
+            _ => Ok(()),
+        }
     }
 
     fn attribute_changed(&self, ino: Ino) {
@@ -214,16 +243,16 @@ impl Vault {
         let known = self.nodes.known(ino).ok_or(Posix::Stale)?;
         let body: std::sync::Arc<Body> = self.body(&known.run)?;
         let key = body.context.keys.name_key();
-        let object = body.context.object(ino);
+        let (object, ledger) = (body.context.object(ino), body.context.ledger());
         match known.kind {
             Kind::File => self.with_file(ino, |file| {
                 let id = if make { Some(file.ensure_written_header()?) } else { file.file_id() };
                 let Some(id) = id else { return Ok(None) };
-                act(&Subject { xattrs: &**file.stored(), key, id, object }).map(Some)
+                act(&Subject { xattrs: &**file.stored(), key, id, object, ledger }).map(Some)
             }),
             Kind::Dir => {
                 let dir = self.directory(ino)?;
-                act(&Subject { xattrs: &*dir.dir, key, id: dir.id, object }).map(Some)
+                act(&Subject { xattrs: &*dir.dir, key, id: dir.id, object, ledger }).map(Some)
             }
             _ => Ok(None),
         }
@@ -231,6 +260,14 @@ impl Vault {
 }
 
 impl Subject<'_> {
+    /// Lets `act` set or remove an attribute, and the ledger knows.
+    fn noted(&self, name: &[u8], value: Option<&[u8]>, act: impl FnOnce() -> Result<()>) -> Result<()> {
+        match self.ledger {
+            Some(ledger) => ledger.changing_attribute(ledger::group(&self.id), name, value, act),
+            None => act(),
+        }
+    }
+
     fn stored_name(&self, name: &[u8]) -> Result<Vec<u8>> {
         name::encrypt_xattr_name(self.key, &self.id, name).map_err(|e| match e {
             runvault_format::Error::TooLong => Posix::AttributeNameTooLong.into(),

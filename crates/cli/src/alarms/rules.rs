@@ -103,7 +103,10 @@ fn incomplete(run: &Run) -> OfRun {
 
 fn refused(run: &Run) -> OfRun {
     let faults = run.refused?;
-    Some((Kind::Refused, format!("not sealed: {faults} objects of it do not authenticate or are missing")))
+    Some((
+        Kind::Refused,
+        format!("not sealed: {faults} objects of it do not authenticate, or are not what was written"),
+    ))
 }
 
 fn lease(run: &Run, limits: &Limits) -> OfRun {

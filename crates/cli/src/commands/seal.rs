@@ -77,7 +77,7 @@ fn tell(args: &Seal, sealed: &Sealing) -> Result<()> {
                 ),
                 format!(
                     "someone or something changed it in the store since it was written: restore what is named from a\n\
-                     backup, or remove it through the mount, and seal again. runvault check {} says more",
+                     backup, or write or remove it through the mount, and seal again. runvault check {} says more",
                     shown(&args.store)
                 ),
             ))
@@ -100,6 +100,12 @@ fn tell(args: &Seal, sealed: &Sealing) -> Result<()> {
             }
             for foreign in said["foreign"].as_array().into_iter().flatten().filter_map(Value::as_str) {
                 output::warn(&format!("{}: not ours, and not sealed", visible(foreign.as_bytes())));
+            }
+            if said["ledger"].is_null() {
+                output::warn(
+                    "no ledger of what was written was there to compare with: someone who may write to the store could \
+                     have put something back that was there earlier",
+                );
             }
             tell_completeness(said)
         }

@@ -29,7 +29,7 @@ use runvault_format::retired::Retired;
 use runvault_format::seal_note::SealNote;
 use runvault_format::size::Geometry;
 use runvault_format::state_slot::{Extent, SlotState};
-use runvault_format::{chunk, kek, name, resume, share, time, vault_file};
+use runvault_format::{chunk, kek, ledger, name, resume, share, time, vault_file};
 use runvault_format::{digests, pins};
 
 /// A decoder: the functions it is, encodings that are right, and the bytes that what it decodes encodes back to.
@@ -167,6 +167,16 @@ fn key_file() -> Vec<u8> {
         KeyFile::seal(&seed(1), "owner", Some(VAULT), Lock::None, &lock).unwrap().to_bytes().unwrap()
     })
     .clone()
+}
+
+fn ledger_frame() -> Vec<u8> {
+    let mut notes = Vec::new();
+    let what = ledger::Named::Object(1, [4; 16]);
+    let name = ledger::Note::Name { dir: FileId([3; 32]), stored: b"abcd".to_vec(), what };
+    [ledger::Note::Begin, name, ledger::Note::Durable(7), ledger::Note::End]
+        .iter()
+        .for_each(|n| n.encode(&mut notes));
+    ledger::frame(&run_keys().ledger_key(), 8, &notes)
 }
 
 fn resume_entry() -> Vec<u8> {
@@ -403,6 +413,11 @@ pub fn decoders() -> Vec<Decoder> {
             let (record, used) = Record::decode(b, &run_keys().journal_key(&SESSION)).ok()?;
             assert_eq!(claimed, Some(record.session));
             Some([&record.encode(&run_keys().journal_key(&SESSION)).unwrap()[..], b.get(used..)?].concat())
+        }),
+        of(&["ledger::open"], vec![ledger_frame()], |b| {
+            let (head, notes) = b.split_first_chunk()?;
+            let n = ledger::notes_len(head).ok()?;
+            ledger::open(&run_keys().ledger_key(), 8, head, notes).ok().filter(|_| n == notes.len()).map(|_| ledger_frame())
         }),
         of(&["resume::open"], vec![resume_entry()], |b| {
             resume::Entry::open(b, &Secret::copy_from(&KEY), 3, &VAULT, &RUN).ok().map(|_| resume_entry())

@@ -94,6 +94,7 @@ impl FileObject {
             self.sync_file(state)?;
         }
         let durable = chunks.start * geometry.chunk() < state.durable;
+        self.before_chunks(state, chunks.clone());
         for set in [&mut state.filled, &mut state.unexamined, &mut state.acknowledged] {
             set.remove(chunks.clone());
         }

@@ -101,8 +101,15 @@ impl FileObject {
         }
         self.mark_unsynced(state);
         state.direct = true;
+        self.before_chunks(state, chunks.clone());
         let stored = batch.buffer.get(..batch.used).unwrap_or_default();
-        self.file.write_at(stored, offset).map_err(self.io("write"))?;
+        let written = self.file.write_at(stored, offset);
+        if written.is_err() {
+            Self::chunks_failed(state);
+        }
+        written.map_err(self.io("write"))?;
+        let header = if batch.with_header { HEADER as usize } else { 0 };
+        self.chunks_written(state, chunks.start, stored.get(header..).unwrap_or_default());
         if batch.with_header {
             let holes = state.listed_holes();
             self.slot_was_written(state, 0, batch.end, &holes);

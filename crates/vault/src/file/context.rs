@@ -2,11 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLockWriteGuard};
 use std::time::Duration;
 
-use runvault_format::ids::{RunId, SessionId};
+use runvault_format::ids::{DirId, RunId, SessionId};
 use runvault_format::keys::RunKeys;
+use runvault_format::ledger::Named;
 use runvault_format::size::Geometry;
 use runvault_store::backend::Dir;
 
@@ -14,6 +15,7 @@ use super::FileObject;
 use super::patience::Patience;
 use super::registry::{Registry, Residues};
 use crate::journal::Journal;
+use crate::ledger::{Changing, Ledger};
 use crate::{Error, Posix, Result};
 
 /// Gives the stored path of a file below `tree/`, `None` when it has no name any more.
@@ -57,6 +59,8 @@ pub(crate) struct Writer {
     active: Mutex<HashMap<u64, Arc<FileObject>>>,
     moved: Mutex<Moved>,
     pub(super) residues: Residues,
+    /// What is written here, for the seal.
+    ledger: OnceLock<Ledger>,
     /// Counts checkpoints that began.
     round: AtomicU64,
     checkpointing: Mutex<()>,
@@ -126,6 +130,7 @@ impl RunContext {
             active: Mutex::default(),
             moved: Mutex::default(),
             residues: Residues::default(),
+            ledger: OnceLock::new(),
             round: AtomicU64::new(0),
             checkpointing: Mutex::default(),
         };
@@ -144,6 +149,29 @@ impl RunContext {
         if let Some(writer) = &self.writer {
             writer.after_crash.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// From now on what is written is noted there.
+    pub(crate) fn keep_ledger(&self, ledger: Ledger) {
+        if let Some(writer) = &self.writer {
+            let _ = writer.ledger.set(ledger);
+        }
+    }
+
+    pub(crate) fn ledger(&self) -> Option<&Ledger> {
+        self.writer.as_ref()?.ledger.get()
+    }
+
+    /// A new name of a directory.
+    pub(crate) fn note_name(&self, dir: &DirId, stored: &[u8], what: Named) {
+        if let Some(ledger) = self.ledger() {
+            ledger.name(dir, stored, what);
+        }
+    }
+
+    /// Before names of a directory go, or lead to something else.
+    pub(crate) fn changing_names(&self, dir: &DirId) -> Changing<'_> {
+        self.ledger().map_or(Changing::unnoted(), |ledger| ledger.changing_names(dir))
     }
 
     pub(crate) fn require_writer(&self) -> Result<&Writer> {
@@ -182,7 +210,8 @@ impl RunContext {
             }
         }
         let idle = writer.journal.has_unsettled() && writer.journal.idle_for(IDLE);
-        if idle || writer.journal.wants_checkpoint() || writer.residues.len() > RESIDUE_LIMIT {
+        let uncovered = writer.ledger.get().is_some_and(Ledger::tick);
+        if idle || uncovered || writer.journal.wants_checkpoint() || writer.residues.len() > RESIDUE_LIMIT {
             self.checkpoint()?;
         }
         first
@@ -200,7 +229,11 @@ impl RunContext {
         let newest_residue = writer.residues.newest();
         let moved = lock(&writer.moved).stamp;
         let settled = writer.journal.settled_up_to();
+        let noted = writer.ledger.get().map(|ledger| (ledger, ledger.position()));
         self.tree.sync_fs().map_err(self.sync_error())?;
+        if let Some((ledger, position)) = noted {
+            ledger.durable(position);
+        }
         for file in writer.active_files() {
             file.checkpointed(settled, round);
         }
@@ -291,9 +324,14 @@ impl RunContext {
             first = first.and(file.finish());
         }
         first?;
+        self.files.all().iter().for_each(|file| file.tell_ledger());
         self.checkpoint()?;
         writer.journal.remove()?;
-        writer.run_dir.sync().map_err(self.sync_error())
+        writer.run_dir.sync().map_err(self.sync_error())?;
+        if let Some(ledger) = writer.ledger.get() {
+            ledger.end();
+        }
+        Ok(())
     }
 }
 

@@ -25,6 +25,8 @@ impl FileObject {
     /// is `None` for one that several names lead to.
     pub fn create(run: &Arc<RunContext>, ino: u64, file: Arc<dyn File>, place: Option<Place>) -> Arc<Self> {
         let made = Self::new(run, ino, file, State::empty(place));
+        // Without randomness there is no id yet, and will be none.
+        let _ = made.begin_noting(&mut made.exclusive());
         run.files.enter(&made);
         made
     }
@@ -73,7 +75,9 @@ impl FileObject {
         let state = opened.load_settled(stat, expected)?;
         *opened.exclusive() = state;
         if !run.read_only() {
-            opened.take_over(&mut opened.exclusive(), stat.size)?;
+            let mut state = opened.exclusive();
+            opened.take_over(&mut state, stat.size)?;
+            opened.begin_noting(&mut state)?;
         }
         run.files.enter(&opened);
         Ok(opened)

@@ -32,6 +32,10 @@ impl Registry {
         lock(&self.live).get(&ino).and_then(Weak::upgrade)
     }
 
+    pub(super) fn all(&self) -> Vec<Arc<FileObject>> {
+        lock(&self.live).values().filter_map(Weak::upgrade).collect()
+    }
+
     pub(super) fn enter(&self, file: &Arc<FileObject>) {
         lock(&self.live).insert(file.ino, Arc::downgrade(file));
     }

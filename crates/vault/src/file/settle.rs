@@ -111,6 +111,7 @@ impl FileObject {
         let writer = self.run.require_writer()?;
         let file_id = state.header.as_ref().ok_or_else(|| self.damaged(Damage::Header))?.clear.file_id;
         self.run.settle_path(self.ino)?;
+        self.before_records(state, redos.chunks());
         let Ok(number) = writer.journal.append(file_id, state.epoch, path, redos)? else {
             return Err(Stop::JournalFull);
         };
@@ -153,7 +154,10 @@ impl FileObject {
         self.mark_unsynced(state);
         for (first, stored) in redos.runs() {
             let offset = self.run.geometry.chunk_offset(first);
+            let n = (stored.len() as u64).div_ceil(self.run.geometry.stored_chunk());
+            self.before_chunks(state, first..first + n);
             self.file.write_at(stored, offset).map_err(self.io("write"))?;
+            self.chunks_written(state, first, stored);
         }
         self.count_writes(state, redos.len() as u64);
         Ok(())

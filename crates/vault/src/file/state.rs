@@ -9,6 +9,7 @@ use runvault_format::keys::Place;
 use runvault_store::backend::Time;
 
 use super::extents::Extents;
+use super::noting::Noted;
 
 /// Header identity and the keys that follow from it.
 pub(crate) struct Header {
@@ -93,6 +94,8 @@ pub(crate) struct State {
     /// The last name is gone: nothing that comes now needs to survive a crash. What a sync acknowledged does, as
     /// long as the name may come back with one.
     pub(crate) detached: bool,
+    /// What the ledger was not told.
+    pub(crate) noted: Noted,
     /// The run holds a reference, so that nothing is forgotten.
     pub(crate) kept_alive: bool,
 }

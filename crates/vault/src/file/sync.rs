@@ -69,6 +69,7 @@ impl FileObject {
             state.durable = state.size;
         }
         self.note_residue(&state);
+        self.note_content(&mut state);
         self.keep_while_needed(&mut state);
         Ok(())
     }
@@ -86,11 +87,14 @@ impl FileObject {
             let wants_slot = state.wants_slot() || state.fills_acknowledged;
             let owes = state.tail.is_some() || (wants_slot && !state.detached && !state.slot_due);
             if !owes && !state.poisoned {
+                drop(state);
+                self.tell_ledger();
                 return Ok(());
             }
         }
         let mut state = self.writable()?;
         self.close_state(&mut state)?;
+        self.note_content(&mut state);
         self.keep_while_needed(&mut state);
         Ok(())
     }
@@ -120,7 +124,9 @@ impl FileObject {
             Err(Error::Poisoned { .. }) => return self.retry_in_place(),
             settled => settled?,
         };
-        self.close_settled(&mut state)
+        self.close_settled(&mut state)?;
+        self.note_content(&mut state);
+        Ok(())
     }
 
     /// The timer: what has waited long enough goes out.
@@ -136,7 +142,9 @@ impl FileObject {
             let mut state = self.settled()?;
             if state.slot_due { self.close_settled(&mut state)? } else { self.write_tail(&mut state)? }
         }
-        self.keep_while_needed(&mut self.exclusive());
+        let mut state = self.exclusive();
+        self.note_content(&mut state);
+        self.keep_while_needed(&mut state);
         Ok(())
     }
 

@@ -81,6 +81,7 @@ impl FileObject {
             set.remove(holes.clone());
         }
         state.holes.insert(holes.clone());
+        let new = holes.clone();
         self.ensure_header(state)?;
         self.mark_unsynced(state);
         state.direct = true;
@@ -90,6 +91,7 @@ impl FileObject {
             self.list_hole(state, holes)?;
         }
         self.file.set_len(self.run.geometry.stored_len(size)).map_err(self.io("extend"))?;
+        self.holes_added(state, size, &new);
         state.size = size;
         if !written {
             self.write_slot(state)?;
@@ -102,6 +104,7 @@ impl FileObject {
         let chunk = self.run.geometry.chunk();
         let last = size / chunk;
         let kept = self.cut_chunk(state, size)?;
+        self.before_cut(state, size);
         state.tail.take_if(|t| t.chunk >= last);
         state.forget_holes_from(size.div_ceil(chunk));
         state.size = size;
@@ -179,6 +182,7 @@ impl FileObject {
             self.sync_file(state)?;
         }
         let kept = self.cut_chunk(state, size)?;
+        self.is_changing(state);
         let writer = self.run.require_writer()?;
         // No checkpoint may take the record for settled before its chunk is in place.
         let _settling = writer.journal.enter();
@@ -210,6 +214,7 @@ impl FileObject {
     fn finish_cut(&self, state: &mut State, size: u64, shortened: Option<Shortened>) -> Result<()> {
         let geometry = &self.run.geometry;
         let i = size / geometry.chunk();
+        self.before_cut(state, size);
         state.size = size;
         state.forget_holes_from(size.div_ceil(geometry.chunk()));
         self.write_slot(state)?;
@@ -228,6 +233,7 @@ impl FileObject {
         let Some(Shortened { redo, record, .. }) = shortened else { return Ok(()) };
         for (first, stored) in redo.runs() {
             self.file.write_at(stored, geometry.chunk_offset(first)).map_err(self.io("write"))?;
+            self.chunks_written(state, first, stored);
         }
         self.count_writes(state, 1);
         if let Some(number) = record {
@@ -245,6 +251,7 @@ impl FileObject {
     /// A new epoch: what was there before never authenticates again, its records included.
     fn cut_to_nothing(&self, state: &mut State) -> std::result::Result<(), Stop> {
         let epoch = state.epoch.checked_add(1).ok_or_else(|| self.worn_out())?;
+        self.before_nothing(state);
         let forgotten: usize = state.overlay.values().map(Vec::len).sum();
         self.count_overlay(-(forgotten as i64));
         state.overlay.clear();

@@ -246,6 +246,8 @@ impl FileObject {
         state.stale |= state.size != before || state.slot_size > before;
         state.size = before;
         state.direct = true;
+        Self::chunks_failed(state);
+        self.before_cut(state, before);
         state.forget_holes_from(before.div_ceil(chunk));
         if let Some(plain) = state.overlay.get_mut(&(before / chunk)) {
             let old = plain.len();

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use runvault_crypto::random;
+use runvault_format::descriptor::RunKind;
 use runvault_format::ids::{DirId, IdentityId, RunId, SessionId};
 use runvault_store::backend::{Access, Dir, Time};
 use runvault_store::journal_files::DIRECTORY;
@@ -15,6 +16,7 @@ use crate::authority::{Gateway, Resume};
 use crate::file::{Locate, RunContext};
 use crate::held::Changed;
 use crate::lease::{self, Holding};
+use crate::ledger::{self, Ledger};
 use crate::nodes::number;
 use crate::outcome::{exists, outcome, part_opened};
 use crate::own_names::OwnNames;
@@ -247,6 +249,20 @@ fn takes_nothing(error: &Error) -> Option<i32> {
     source.raw_os_error().filter(|errno| matches!(*errno, libc::EROFS | libc::ENOSPC | libc::EDQUOT))
 }
 
+/// What is never sealed needs no ledger. One that cannot be opened is one less to compare with.
+fn keep_ledger(gateway: &dyn Gateway, run: &Run, context: &RunContext, delay: Duration) -> Result<()> {
+    let Some(dir) = gateway.ledgers().filter(|_| run.kind == RunKind::Run) else { return Ok(()) };
+    match Ledger::open(&dir, run.id, run.keys()?.ledger_key(), delay) {
+        Ok(ledger) => context.keep_ledger(ledger),
+        Err(error) => {
+            log::error!("run {}: its ledger is given up, so that its seal compares nothing: {error}", run.id);
+            ledger::remove(&*dir, &run.id)
+                .map_err(|e| Error::store("remove the ledger of", format!("runs/{}", run.id), e))?;
+        }
+    }
+    Ok(())
+}
+
 impl Vault {
     /// A run's body; the first call recovers what an earlier session left, and takes the lease.
     ///
@@ -337,6 +353,7 @@ impl Vault {
         if uncleanly {
             context.assume_crash();
         }
+        keep_ledger(gateway, run, &context, self.options.delay)?;
         Ok((context, holding))
     }
 
@@ -376,6 +393,7 @@ impl Vault {
         let top = number(tree.stat_self().map_err(|e| Error::store("stat", object(), e))?.ino);
         let holding = Holding::take(run.id, dir.clone(), &gateway.id())?;
         let context = self.new_context(run, &dir, &tree, top, session)?;
+        keep_ledger(gateway, run, &context, self.options.delay)?;
         let body = Body { holding: Some(holding), ..Body::reader(run, &dir, &tree, top, context) };
         body.own_names.begin(DirId::ROOT);
         *run.body.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(body));

@@ -38,9 +38,11 @@ pub struct Fault {
 pub(crate) struct Item {
     pub(crate) entry: Entry,
     /// Its name as stored; empty for the top.
-    stored: Vec<u8>,
+    pub(super) stored: Vec<u8>,
     /// A directory's id.
-    id: DirId,
+    pub(super) id: DirId,
+    /// A directory whose names are known.
+    pub(super) is_listed: bool,
     ino: u64,
 }
 
@@ -318,7 +320,7 @@ impl Survey {
         let (first, n) = (self.items.len() as u32, children.len() as u32);
         if let Some(item) = self.items.get_mut(i) {
             let record = &mut item.entry.record;
-            (item.id, item.entry.xattrs) = (id, xattrs);
+            (item.id, item.is_listed, item.entry.xattrs) = (id, true, xattrs);
             (record.first, record.children) = (if n > 0 { first } else { 0 }, n);
         }
         self.items.extend(children);
@@ -552,10 +554,10 @@ fn item(kind: Kind, stat: &Stat, parent: usize, name: Vec<u8>, stored: Vec<u8>) 
         sha256: [0; 32],
     };
     let entry = Entry { record, name, target: Vec::new(), xattrs: Vec::new() };
-    Item { entry, stored, id: DirId::ROOT, ino: stat.ino }
+    Item { entry, stored, id: DirId::ROOT, is_listed: false, ino: stat.ino }
 }
 
-fn kind_of(kind: backend::Kind) -> Kind {
+pub(crate) fn kind_of(kind: backend::Kind) -> Kind {
     match kind {
         backend::Kind::File => Kind::File,
         backend::Kind::Dir => Kind::Dir,

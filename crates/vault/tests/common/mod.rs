@@ -12,11 +12,13 @@ use runvault_format::keys::RunKey;
 use runvault_format::note;
 use runvault_store::backend::{Dir, Kind};
 use runvault_store::doubles::memory::MemoryDir;
+use runvault_store::read_whole::read_whole;
 use runvault_vault::api::{Attr, Caller, DirEntry, Ino, OpenFlags, ROOT};
 use runvault_vault::authority::{
     Admission, Authority, ChainPlace, EnvelopeFile, Gateway, GatewayKey, Resume, SealPlace, Sealed, StateRef,
     Until,
 };
+use runvault_vault::seal::{Fault, Outcome};
 use runvault_vault::{Error, Options, Posix, Result, Vault};
 
 pub const CALLER: Caller = Caller { uid: 0, gid: 0, pid: 1, umask: 0o022 };
@@ -105,6 +107,7 @@ pub struct State {
     pub id: IdentityId,
     key: Arc<SigningKey>,
     inner: Arc<Mutex<Inner>>,
+    pub ledgers: Arc<dyn Dir>,
 }
 
 #[derive(Clone, Default)]
@@ -127,7 +130,7 @@ struct Inner {
 impl State {
     pub fn new(n: u8) -> Self {
         let key = Arc::new(SigningKey::from_seed(&Secret::copy_from(&[n; 32])));
-        Self { id: IdentityId([n; 16]), key, inner: Arc::default() }
+        Self { id: IdentityId([n; 16]), key, inner: Arc::default(), ledgers: MemoryDir::root() }
     }
     pub fn public(&self) -> (IdentityId, VerifyingKey) {
         (self.id, self.key.public())
@@ -135,7 +138,12 @@ impl State {
     /// A copy that goes its own way.
     pub fn apart(&self) -> Self {
         let inner = self.inner.lock().unwrap().clone();
-        Self { id: self.id, key: self.key.clone(), inner: Arc::new(Mutex::new(inner)) }
+        let ledgers: Arc<dyn Dir> = MemoryDir::root();
+        for name in names(&*self.ledgers) {
+            let bytes = read_whole(&*self.ledgers, &name, 64 << 20).unwrap();
+            ledgers.create_file(&name, 0o600).unwrap().write_at(&bytes, 0).unwrap();
+        }
+        Self { id: self.id, key: self.key.clone(), inner: Arc::new(Mutex::new(inner)), ledgers }
     }
     pub fn sign(&self, text: &str) -> Vec<u8> {
         note::sign(text, &self.id, &self.key)
@@ -238,6 +246,9 @@ impl Gateway for State {
     fn release(&self, run: &RunId) -> Result<()> {
         self.inner.lock().unwrap().resume.remove(run);
         Ok(())
+    }
+    fn ledgers(&self) -> Option<Arc<dyn Dir>> {
+        Some(self.ledgers.clone())
     }
     fn held(&self) -> Result<Vec<RunId>> {
         Ok(self.inner.lock().unwrap().resume.keys().copied().collect())
@@ -427,6 +438,17 @@ impl Mount {
 
     pub fn list(&self, path: &str) -> Result<Vec<String>> {
         self.list_by(path, 1000)
+    }
+}
+
+/// What keeps the run of that name from being sealed as it is; it is not sealed.
+pub fn would_seal(mount: &Mount, name: &[u8]) -> Vec<Fault> {
+    let status = mount.status();
+    let run = status.runs.iter().find(|run| run.name.as_deref() == Some(name)).expect("the run").run;
+    match mount.seal(&run, &mut |_| Ok(None), &mut |_, _| ()).expect("a survey") {
+        Outcome::Refused(faults) => faults,
+        Outcome::Withheld => Vec::new(),
+        Outcome::Sealed(_) => panic!("sealed"),
     }
 }
 

@@ -1,0 +1,225 @@
+//! A ledger that is read: what the store must hold.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::io;
+
+use runvault_format::ids::{DirId, RunId};
+use runvault_format::keys::LedgerKey;
+use runvault_format::ledger::{self, ALL, Content, FRAME, Group, How, MAGIC, Named, Note, Owner, Value};
+use runvault_format::pins::NONCE;
+use runvault_store::backend::{Access, Dir, File};
+
+/// What a ledger says, all of it.
+#[derive(Debug, Default)]
+pub(crate) struct Expected {
+    /// By directory and stored name.
+    pub(crate) names: HashMap<DirId, HashMap<Vec<u8>, Name>>,
+    /// By file id.
+    pub(crate) contents: HashMap<Group, Known>,
+    /// Of files and directories.
+    pub(crate) owners: HashMap<Group, Owner>,
+    /// By their keyed names; `None`: it was removed.
+    pub(crate) attributes: HashMap<Group, HashMap<Group, Option<Group>>>,
+}
+
+/// What a name must lead to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Name {
+    /// Never unknown.
+    pub(crate) what: Named,
+    /// A session that ended uncleanly noted it.
+    pub(crate) loose: bool,
+}
+
+/// What a file must hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Known {
+    pub(crate) sum: u128,
+    pub(crate) size: u64,
+    /// Nonce of the partial last chunk, where it is known.
+    pub(crate) last: Option<[u8; NONCE]>,
+    /// A session that ended uncleanly noted it: it may have grown since.
+    pub(crate) loose: bool,
+}
+
+/// Reads the ledger of a run whose last session has ended; `None` where there is none that is whole.
+///
+/// # Errors
+/// The state folder's.
+pub(crate) fn read(dir: &dyn Dir, run: &RunId, key: &LedgerKey) -> io::Result<Option<Expected>> {
+    let file = match dir.open_file(run.to_string().as_bytes(), Access::Read) {
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => return Ok(None),
+        other => other?,
+    };
+    let (mut replay, mut frames) = (Replay::default(), Frames::of(&*file, key)?);
+    while let Some((offset, notes)) = frames.next()? {
+        notes.into_iter().for_each(|note| replay.take(offset, note));
+    }
+    let expected = replay.finish();
+    if expected.is_none() {
+        log::warn!("run {run}: the end of its ledger is missing, so that its seal compares nothing");
+    }
+    Ok(expected)
+}
+
+/// Where the whole frames of a ledger end.
+pub(super) fn end_of(file: &dyn File, key: &LedgerKey) -> io::Result<u64> {
+    let mut frames = Frames::of(file, key)?;
+    while frames.next()?.is_some() {}
+    Ok(frames.at)
+}
+
+struct Frames<'a> {
+    file: &'a dyn File,
+    key: &'a LedgerKey,
+    at: u64,
+}
+
+impl<'a> Frames<'a> {
+    fn of(file: &'a dyn File, key: &'a LedgerKey) -> io::Result<Self> {
+        let mut magic = *MAGIC;
+        let got = file.read_at(&mut magic, 0)?;
+        if got < magic.len() || magic != *MAGIC {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "not a ledger"));
+        }
+        Ok(Self { file, key, at: magic.len() as u64 })
+    }
+
+    /// The next frame, with where it lies; `None` where no whole one follows.
+    fn next(&mut self) -> io::Result<Option<(u64, Vec<Note>)>> {
+        let (at, mut head) = (self.at, [0; FRAME]);
+        if self.file.read_at(&mut head, at)? < FRAME {
+            return Ok(None);
+        }
+        let Ok(n) = ledger::notes_len(&head) else { return Ok(None) };
+        let mut notes = vec![0; n];
+        if self.file.read_at(&mut notes, at + FRAME as u64)? < n {
+            return Ok(None);
+        }
+        let Ok(notes) = ledger::open(self.key, at, &head, &notes) else { return Ok(None) };
+        self.at = at + (FRAME + n) as u64;
+        Ok(Some((at, notes)))
+    }
+}
+
+/// Notes in their order. What no sync is known to cover waits until it is known how its session ended.
+#[derive(Default)]
+struct Replay {
+    expected: Expected,
+    changing: HashSet<Group>,
+    waiting: VecDeque<(u64, Note)>,
+    begun: bool,
+    ended: bool,
+}
+
+impl Replay {
+    fn take(&mut self, offset: u64, note: Note) {
+        match note {
+            Note::Begin if self.begun && !self.ended => self.end_uncleanly(),
+            Note::Begin => {}
+            Note::End => {
+                self.apply_before(u64::MAX);
+                self.expected.forget(&std::mem::take(&mut self.changing));
+            }
+            Note::Durable(position) => self.apply_before(position),
+            _ => self.waiting.push_back((offset, note.clone())),
+        }
+        self.begun = true;
+        self.ended = note == Note::End;
+    }
+
+    fn apply_before(&mut self, position: u64) {
+        while let Some((_, note)) = self.waiting.pop_front_if(|(offset, _)| *offset < position) {
+            self.expected.apply(note, &mut self.changing);
+        }
+    }
+
+    /// What waits says no more than what may have been changed.
+    fn end_uncleanly(&mut self) {
+        for (_, note) in self.waiting.drain(..) {
+            if let Note::Changing(group) = note {
+                self.changing.insert(group);
+            }
+        }
+        self.expected.forget(&std::mem::take(&mut self.changing));
+        self.expected.loosen();
+    }
+
+    /// `None` where the last session has not ended: something is missing.
+    fn finish(self) -> Option<Expected> {
+        self.ended.then_some(self.expected)
+    }
+}
+
+impl Expected {
+    fn apply(&mut self, note: Note, changing: &mut HashSet<Group>) {
+        match note {
+            Note::Name { dir, stored, what: Named::Unknown } => {
+                self.names.get_mut(&dir).and_then(|names| names.remove(&stored));
+            }
+            Note::Name { dir, stored, what } => {
+                self.names.entry(dir).or_default().insert(stored, Name { what, loose: false });
+            }
+            Note::Content { file, content } => {
+                let changes = changing.contains(&file) || changing.contains(&ALL);
+                match after(self.contents.get(&file), &content, changes) {
+                    Some(known) => _ = self.contents.insert(file, known),
+                    None => _ = self.contents.remove(&file),
+                }
+            }
+            Note::Owner { of, owner } if owner == Owner::default() => _ = self.owners.remove(&of),
+            Note::Owner { of, owner } => {
+                let known = self.owners.entry(of).or_default();
+                known.mode = owner.mode.or(known.mode);
+                known.uid = owner.uid.or(known.uid);
+                known.gid = owner.gid.or(known.gid);
+            }
+            Note::Attribute { of, name, value } => {
+                let known = self.attributes.entry(of).or_default();
+                match value {
+                    Value::Unknown => _ = known.remove(&name),
+                    Value::Nothing => _ = known.insert(name, None),
+                    Value::Is(value) => _ = known.insert(name, Some(value)),
+                }
+            }
+            Note::Changing(group) => _ = changing.insert(group),
+            Note::Settled(group) => _ = changing.remove(&group),
+            Note::Begin | Note::End | Note::Durable(_) => {}
+        }
+    }
+
+    fn forget(&mut self, groups: &HashSet<Group>) {
+        if groups.contains(&ALL) {
+            *self = Self::default();
+        } else if !groups.is_empty() {
+            self.names.retain(|dir, _| !groups.contains(&ledger::group(dir)));
+            self.contents.retain(|file, _| !groups.contains(file));
+            self.owners.retain(|of, _| !groups.contains(of));
+            self.attributes.retain(|of, _| !groups.contains(of));
+        }
+    }
+
+    /// More may have come since: new names, also where some had been removed, and longer files.
+    fn loosen(&mut self) {
+        for names in self.names.values_mut() {
+            names.retain(|_, name| name.what != Named::Nothing);
+            names.values_mut().for_each(|name| name.loose = true);
+        }
+        self.contents.values_mut().for_each(|known| known.loose = true);
+    }
+}
+
+/// What is known of a file after a note. `changes`: more than its end.
+fn after(before: Option<&Known>, content: &Content, changes: bool) -> Option<Known> {
+    let Content { how, sum, size, last } = *content;
+    match (how, before) {
+        (How::Unknown, _) | (How::Further, None) => None,
+        (How::Whole, _) => Some(Known { sum, size, last, loose: false }),
+        // What it had become before is not known: what is certain stays so, unless it goes now.
+        (How::Further, Some(before)) if before.loose => (!changes).then_some(*before),
+        (How::Further, Some(before)) => {
+            let last = last.or(before.last.filter(|_| before.size == size));
+            Some(Known { sum: before.sum.wrapping_add(sum), size, last, loose: false })
+        }
+    }
+}

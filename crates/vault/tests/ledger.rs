@@ -1,0 +1,519 @@
+//! Between write and seal the store is someone else's: he can put back what was there once, which authenticates. The
+//! ledger names it, and nothing is signed. What nobody touched is signed, however its sessions ended.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::{CALLER, Fixture, Mount, State, WRITE, names, would_seal};
+use proptest::prelude::Rng;
+use proptest::test_runner::{RngAlgorithm, TestRng};
+use runvault_crypto::digest::sha256;
+use runvault_store::backend::{Access, Dir, Kind, Rename};
+use runvault_store::doubles::crash::Disk;
+use runvault_store::read_whole::read_whole;
+use runvault_vault::api::{Allocate, SetAttr};
+use runvault_vault::seal::Fault;
+use runvault_vault::{Damage, Error, Posix, Vault};
+
+struct Dice(TestRng);
+
+impl Dice {
+    fn below(&mut self, n: usize) -> usize {
+        self.0.next_u64() as usize % n.max(1)
+    }
+
+    fn of<T: Clone>(&mut self, all: &[T]) -> Option<T> {
+        all.get(self.below(all.len())).cloned()
+    }
+
+    /// Lengths on both sides of a chunk's borders.
+    fn len(&mut self) -> usize {
+        let around = [0, 1, 100, 8_191, 8_192, 8_193, 16_384, 20_000, 60_000];
+        around[self.below(around.len())] + self.below(3)
+    }
+
+    fn bytes(&mut self, n: usize) -> Vec<u8> {
+        let mut bytes = vec![0; n];
+        self.0.fill_bytes(&mut bytes);
+        bytes
+    }
+}
+
+/// What a run shows: kinds, contents, targets.
+type Shown = BTreeMap<String, String>;
+
+fn shown(mount: &Mount) -> runvault_vault::Result<Shown> {
+    let (mut found, mut stack) = (Shown::new(), vec!["run".to_owned()]);
+    while let Some(dir) = stack.pop() {
+        for name in mount.list(&dir)? {
+            let path = format!("{dir}/{name}");
+            let attr = mount.attr(&path)?;
+            let mut text = format!("{:?} {:o}", attr.kind, attr.mode);
+            if attr.kind != Kind::Symlink {
+                let mut names = mount.listxattr(attr.ino)?;
+                names.sort();
+                for name in names {
+                    text += &format!(" {name:?} {:?}", mount.getxattr(attr.ino, &name)?);
+                }
+            }
+            match attr.kind {
+                Kind::Dir => stack.push(path.clone()),
+                Kind::Symlink => text += &format!("{:?}", mount.readlink(attr.ino)?),
+                Kind::File => {
+                    let content = mount.get(&path)?;
+                    text += &format!(" {} {:?}", content.len(), sha256(&[&content]));
+                }
+                _ => {}
+            }
+            found.insert(path, text);
+        }
+    }
+    Ok(found)
+}
+
+/// A stored object, byte for byte.
+#[derive(Clone, Debug, PartialEq)]
+enum Stored {
+    Dir,
+    Link(Vec<u8>),
+    File(Vec<u8>),
+}
+
+/// Everything below a directory of a store, by its path there.
+type Tree = BTreeMap<String, Stored>;
+
+/// The run's tree in a store.
+fn tree_of(root: &Arc<dyn Dir>) -> Arc<dyn Dir> {
+    let runs = root.open_dir(b"runs").unwrap();
+    let run = names(&*runs).into_iter().find(|name| name.len() == 32).unwrap();
+    runs.open_dir(&run).unwrap().open_dir(b"tree").unwrap()
+}
+
+fn stored(dir: &Arc<dyn Dir>) -> Tree {
+    let (mut found, mut stack) = (Tree::new(), vec![(String::new(), dir.clone())]);
+    while let Some((at, dir)) = stack.pop() {
+        for name in names(&*dir) {
+            let path = format!("{at}{}", String::from_utf8(name.clone()).unwrap());
+            let object = match dir.stat(&name).unwrap().kind {
+                Kind::Dir => {
+                    stack.push((format!("{path}/"), dir.open_dir(&name).unwrap()));
+                    Stored::Dir
+                }
+                Kind::Symlink => Stored::Link(dir.read_link(&name).unwrap()),
+                _ => Stored::File(read_whole(&*dir, &name, 1 << 20).unwrap()),
+            };
+            found.insert(path, object);
+        }
+    }
+    found
+}
+
+/// The directory that a path is in, made where it is missing, and the last name.
+fn parent<'a>(tree: &Arc<dyn Dir>, path: &'a str) -> (Arc<dyn Dir>, &'a [u8]) {
+    let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
+    let mut dir = tree.clone();
+    for part in above.split('/').filter(|part| !part.is_empty()) {
+        let _ = dir.create_dir(part.as_bytes(), 0o755);
+        dir = dir.open_dir(part.as_bytes()).unwrap();
+    }
+    (dir, name.as_bytes())
+}
+
+fn delete(tree: &Arc<dyn Dir>, path: &str) {
+    let (dir, name) = parent(tree, path);
+    match dir.stat(name).map(|stat| stat.kind) {
+        Err(_) => {}
+        Ok(Kind::Dir) => {
+            let inner = dir.open_dir(name).unwrap();
+            names(&*inner).iter().for_each(|name| delete(&inner, std::str::from_utf8(name).unwrap()));
+            dir.remove_dir(name).unwrap();
+        }
+        Ok(_) => dir.unlink(name).unwrap(),
+    }
+}
+
+impl Stored {
+    fn put(&self, tree: &Arc<dyn Dir>, path: &str) {
+        let (dir, name) = parent(tree, path);
+        let there = dir.stat(name).ok().map(|stat| stat.kind);
+        match (self, there) {
+            (Stored::Dir, Some(Kind::Dir)) => {}
+            (Stored::File(bytes), Some(Kind::File)) => {
+                let file = dir.open_file(name, Access::ReadWrite).unwrap();
+                file.set_len(0).and_then(|()| file.write_at(bytes, 0)).unwrap();
+            }
+            _ => {
+                delete(tree, path);
+                match self {
+                    Stored::Dir => dir.create_dir(name, 0o755).unwrap(),
+                    Stored::Link(to) => dir.create_symlink(name, to).unwrap(),
+                    Stored::File(bytes) => dir.create_file(name, 0o644).unwrap().write_at(bytes, 0).unwrap(),
+                }
+            }
+        }
+    }
+}
+
+/// A run that lived through several sessions, with what its store and its state folder were on the way.
+struct History {
+    fixture: Fixture,
+    mount: Option<Mount>,
+    /// Trees of the run as they once were.
+    older: Vec<Tree>,
+    /// Store and state folder as kills would have left them.
+    kills: Vec<(Arc<dyn Dir>, State)>,
+}
+
+const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
+const DIRS: [&str; 4] = ["run", "run/x", "run/y", "run/x/z"];
+
+impl History {
+    fn new() -> Self {
+        let mut fixture = Fixture::in_memory();
+        fixture.options.journal_bytes = 256 << 10;
+        fixture.options.delay = Duration::from_millis(1);
+        let mount = fixture.writer();
+        mount.make_dir("run").unwrap();
+        Self { fixture, mount: Some(mount), older: Vec::new(), kills: Vec::new() }
+    }
+
+    fn mount(&self) -> &Mount {
+        self.mount.as_ref().unwrap()
+    }
+
+    fn tree(&self) -> Tree {
+        stored(&tree_of(&self.fixture.root))
+    }
+
+    fn path(dice: &mut Dice) -> String {
+        let long = "l".repeat(200);
+        let name = if dice.below(12) == 0 { &long } else { NAMES[dice.below(NAMES.len())] };
+        format!("{}/{name}", DIRS[dice.below(DIRS.len())])
+    }
+
+    /// One act of whoever writes; many are refused, since nothing is there.
+    fn act(&self, dice: &mut Dice) -> Result<(), Error> {
+        let (mount, path, n) = (self.mount(), Self::path(dice), dice.len());
+        match dice.below(21) {
+            0 => mount.make_dir(DIRS[1 + dice.below(3)]).map(drop),
+            1..=4 => mount.put(&path, &dice.bytes(n)).map(drop),
+            5..=8 => {
+                let opened = mount.open_file(mount.ino(&path)?, WRITE)?.handle;
+                let size = mount.attr(&path)?.size;
+                let at = if dice.below(2) == 0 { size } else { dice.below(size as usize + 9_000) as u64 };
+                let bytes = dice.bytes(n.min(20_000));
+                let written = mount.write(opened, at, &bytes, false);
+                if dice.below(3) == 0 {
+                    mount.fsync(opened, false)?;
+                }
+                mount.release(opened)?;
+                written
+            }
+            9 | 10 => {
+                let size = Some(n as u64);
+                let change = SetAttr { size, ..SetAttr::NOTHING };
+                mount.setattr(&CALLER, mount.ino(&path)?, None, &change).map(drop)
+            }
+            11 => {
+                let opened = mount.open_file(mount.ino(&path)?, WRITE)?.handle;
+                let punched =
+                    mount.fallocate(opened, dice.len() as u64, n as u64 + 1, Allocate::PunchHole, false);
+                mount.release(opened)?;
+                punched
+            }
+            12 | 13 => {
+                let how = [Rename::Over, Rename::Over, Rename::Exchange][dice.below(3)];
+                mount.mv(&path, &Self::path(dice), how)
+            }
+            14 => mount.remove(&path),
+            15 => {
+                let (dir, name) = mount.parent(&path)?;
+                let to = if dice.below(4) == 0 { "t/".repeat(400) } else { format!("to {}", dice.below(9)) };
+                mount.symlink(&CALLER, dir, name, to.as_bytes()).map(drop)
+            }
+            16 => mount.remove_dir(DIRS[1 + dice.below(3)]),
+            17 => {
+                let change = SetAttr { mode: Some(0o600 | dice.below(0o100) as u32), ..SetAttr::NOTHING };
+                mount.setattr(&CALLER, mount.ino(&path)?, None, &change).map(drop)
+            }
+            18 | 19 => {
+                let (ino, name) = (mount.ino(&path)?, [&b"user.one"[..], b"user.two"][dice.below(2)]);
+                match dice.below(3) {
+                    0 => mount.removexattr(ino, name),
+                    _ => mount.setxattr(ino, name, &dice.bytes(5), 0),
+                }
+            }
+            _ => {
+                let to = Self::path(dice);
+                let (dir, name) = mount.parent(&to)?;
+                mount.link(mount.ino(&path)?, dir, name).map(drop)
+            }
+        }
+    }
+
+    fn acts(&mut self, dice: &mut Dice, n: usize) {
+        for _ in 0..n {
+            match self.act(dice) {
+                Ok(()) | Err(Error::Posix(_)) => {}
+                Err(other) => panic!("{other}"),
+            }
+            if dice.below(4) == 0 {
+                std::thread::sleep(Duration::from_millis(2));
+                self.mount().tick().unwrap();
+            }
+        }
+    }
+
+    /// The process ends, cleanly or killed, and the next one begins.
+    fn remount(&mut self, clean: bool) {
+        let mount = self.mount.take().unwrap();
+        if clean {
+            mount.close().unwrap();
+        } else {
+            std::mem::forget(mount);
+        }
+        self.older.push(self.tree());
+        let mount = self.fixture.writer();
+        // Whatever a killed one left is put in order.
+        mount.list("run").unwrap();
+        self.mount = Some(mount);
+    }
+
+    /// What a kill would leave now.
+    fn kill(&mut self) {
+        self.kills.push((copy(&self.fixture.root), self.fixture.state.apart()));
+        self.older.push(self.tree());
+    }
+}
+
+/// Another store with the same in it.
+fn copy(root: &Arc<dyn Dir>) -> Arc<dyn Dir> {
+    Disk::of(&**root).unwrap().live()
+}
+
+/// A writer of some store, or a reader.
+fn mount(root: &Arc<dyn Dir>, fixture: &Fixture, state: Option<&State>) -> Mount {
+    let gateway =
+        state.map(|state| -> Arc<dyn runvault_vault::authority::Gateway> { Arc::new(state.clone()) });
+    Mount(Vault::open(root.clone(), fixture.authority.clone(), gateway, fixture.options).unwrap())
+}
+
+/// One act of whoever may write to the store, with nothing that was not there once; what he did, in words.
+fn tamper(dice: &mut Dice, tree: &Arc<dyn Dir>, older: &[Tree]) -> Option<String> {
+    let now = stored(tree);
+    let names = |keep: fn(&Stored) -> bool| -> Vec<String> {
+        now.iter()
+            .filter(|(path, s)| keep(s) && !path.ends_with("_dir"))
+            .map(|(path, _)| path.clone())
+            .collect()
+    };
+    let files = names(|s| matches!(s, Stored::File(bytes) if bytes.len() > 1024));
+    let (all, bound) = (names(|_| true), names(|s| !matches!(s, Stored::Link(_))));
+    let then = dice.of(older)?;
+    let file = dice.of(&files)?;
+    let Some(Stored::File(new)) = now.get(&file) else { return None };
+    let chunks = (new.len() - 1024) / 8220;
+    let put = |bytes: &[u8]| Stored::File(bytes.to_vec()).put(tree, &file);
+    match dice.below(11) {
+        0 => {
+            let path = dice.of(&all)?;
+            delete(tree, &path);
+            Some(format!("deleted {path}"))
+        }
+        1..=3 => {
+            // Something as it once was, there or not.
+            let paths: Vec<_> = then.iter().filter(|(path, s)| now.get(*path) != Some(s)).collect();
+            let (path, old) = dice.of(&paths)?;
+            old.put(tree, path);
+            Some(format!("put an older {path} back"))
+        }
+        4 => {
+            // Chunks, or the header, of an older copy.
+            let Some(Stored::File(old)) = then.get(&file) else { return None };
+            let (mut mixed, n) = (new.clone(), 1 + old.len().saturating_sub(1024).div_ceil(8220));
+            let part = dice.below(n);
+            let range = if part == 0 { 0..1024 } else { 1024 + (part - 1) * 8220..1024 + part * 8220 };
+            let range = range.start..range.end.min(old.len()).min(new.len()).max(range.start);
+            mixed.get_mut(range.clone())?.copy_from_slice(old.get(range.clone())?);
+            (mixed != *new).then(|| put(&mixed))?;
+            Some(format!("put an older part {part} of {file} back"))
+        }
+        5 => {
+            let len = 1024 + dice.below(chunks + 1) * 8220;
+            new.get(..len).filter(|cut| cut.len() < new.len()).map(put)?;
+            Some(format!("cut {file} to {len}"))
+        }
+        6 => {
+            put(b"");
+            Some(format!("emptied {file}"))
+        }
+        7 => {
+            let (mut holed, i) = (new.clone(), dice.below(chunks));
+            holed.get_mut(1024 + i * 8220..1024 + (i + 1) * 8220)?.fill(0);
+            (holed != *new).then(|| put(&holed))?;
+            Some(format!("punched chunk {i} out of {file}"))
+        }
+        8 => {
+            let (path, other) = (dice.of(&all)?, dice.of(&all)?);
+            let (one, two) = (now.get(&path)?, now.get(&other)?);
+            if one == two || *one == Stored::Dir || *two == Stored::Dir {
+                return None;
+            }
+            two.put(tree, &path);
+            one.put(tree, &other);
+            Some(format!("swapped {path} and {other}"))
+        }
+        9 => {
+            let path = dice.of(&bound)?;
+            let (dir, name) = parent(tree, &path);
+            let mode = dir.stat(name).unwrap().mode & 0o777 ^ (1 << dice.below(6));
+            dir.set_mode(name, mode).unwrap();
+            Some(format!("gave {path} the mode {mode:o}"))
+        }
+        _ => {
+            let path = dice.of(&bound)?;
+            let (dir, name) = parent(tree, &path);
+            let xattrs = dir.entry_xattrs(name).unwrap();
+            let attribute = dice.of(&xattrs.xattrs().unwrap())?;
+            xattrs.remove_xattr(&attribute).unwrap();
+            Some(format!("removed an attribute of {path}"))
+        }
+    }
+}
+
+/// Faults that only the ledger finds.
+fn of_the_ledger(faults: &[Fault]) -> usize {
+    faults.iter().filter(|fault| matches!(fault.damage, None | Some(Damage::NotAsWritten(_)))).count()
+}
+
+fn cases() -> usize {
+    std::env::var("RUNVAULT_TAMPERINGS").ok().and_then(|n| n.parse().ok()).unwrap_or(300)
+}
+
+/// Random histories, and random acts between write and seal: either it is named and nothing is signed, or the run is
+/// what was written all the same.
+#[test]
+fn what_the_stores_side_puts_back_is_named_and_not_signed() {
+    let mut dice = Dice(TestRng::from_seed(RngAlgorithm::ChaCha, &[9; 32]));
+    let (mut done, mut refused, mut by_ledger) = (0, 0, 0);
+    while done < cases() {
+        let mut history = History::new();
+        history.acts(&mut dice, 30);
+        for _ in 0..2 {
+            history.remount(true);
+            history.acts(&mut dice, 25);
+            history.kill();
+            history.acts(&mut dice, 5);
+        }
+        history.remount(true);
+        let truth = shown(history.mount()).unwrap();
+        history.mount.take().unwrap().close().unwrap();
+        // However a process was killed, nothing is called changed that nobody changed.
+        for (store, state) in &history.kills {
+            let faults = would_seal(&mount(store, &history.fixture, Some(state)), b"run");
+            assert_eq!(of_the_ledger(&faults), 0, "{faults:?}");
+        }
+        assert_eq!(would_seal(&history.fixture.writer(), b"run"), [], "nobody touched it");
+        let mut tries = 0;
+        while tries < 60 && done < cases() {
+            tries += 1;
+            let root = copy(&history.fixture.root);
+            let Some(said) = tamper(&mut dice, &tree_of(&root), &history.older) else { continue };
+            done += 1;
+            let state = history.fixture.state.apart();
+            let faults = would_seal(&mount(&root, &history.fixture, Some(&state)), b"run");
+            if faults.is_empty() {
+                let now = shown(&mount(&root, &history.fixture, None));
+                assert_eq!(now.ok().as_ref(), Some(&truth), "signed: {said}");
+            } else {
+                refused += 1;
+                by_ledger += usize::from(of_the_ledger(&faults) > 0);
+            }
+        }
+    }
+    eprintln!("{done} acts, {refused} refused, {by_ledger} by the ledger");
+    assert!(
+        refused * 10 > done * 9 && by_ledger * 2 > done,
+        "{done} acts, {refused} refused, {by_ledger} by it"
+    );
+}
+
+/// Each thing by its name.
+#[test]
+fn each_thing_that_was_put_back_is_named() {
+    let fixture = Fixture::in_memory();
+    let mount = fixture.writer();
+    mount.make_dir("run").unwrap();
+    mount.make_dir("run/d").unwrap();
+    for (path, n) in [
+        ("run/older", 9_000),
+        ("run/gone", 10),
+        ("run/back", 20_000),
+        ("run/d/cut", 30_000),
+        ("run/mode", 11),
+        ("run/x", 12),
+    ] {
+        mount.put(path, &vec![1; n]).unwrap();
+    }
+    mount.setxattr(mount.ino("run/x").unwrap(), b"user.sample", b"NA12878", 0).unwrap();
+    let run = mount.ino("run").unwrap();
+    mount.symlink(&CALLER, run, b"one", b"1").unwrap();
+    mount.symlink(&CALLER, run, b"two", b"2").unwrap();
+    mount.close().unwrap();
+    let tree = tree_of(&fixture.root);
+    let before = stored(&tree);
+    let mount = fixture.writer();
+    mount.put("run/older", &[2; 9_000]).unwrap();
+    mount.remove("run/back").unwrap();
+    mount.close().unwrap();
+    let after = stored(&tree);
+    assert_eq!(would_seal(&fixture.writer(), b"run"), []);
+    let changed = |path: &&String| after.get(*path) != before.get(*path);
+    for path in before.keys().filter(changed) {
+        before[path].put(&tree, path);
+    }
+    let of_len = |n: usize| {
+        let of = |(_, s): &(&String, &Stored)| matches!(s, Stored::File(bytes) if bytes.len() == n);
+        after.iter().find(of).unwrap()
+    };
+    delete(&tree, of_len(1024 + 28 + 10).0);
+    let (path, Stored::File(whole)) = of_len(1024 + 30_000 + 4 * 28) else { panic!("no file") };
+    Stored::File(whole[..1024 + 8220].to_vec()).put(&tree, path);
+    let links: Vec<_> = after.iter().filter(|(_, s)| matches!(s, Stored::Link(_))).collect();
+    links[0].1.put(&tree, links[1].0);
+    links[1].1.put(&tree, links[0].0);
+    let (dir, name) = parent(&tree, of_len(1024 + 28 + 11).0);
+    dir.set_mode(name, 0o666).unwrap();
+    let (dir, name) = parent(&tree, of_len(1024 + 28 + 12).0);
+    let xattrs = dir.entry_xattrs(name).unwrap();
+    xattrs.remove_xattr(&xattrs.xattrs().unwrap()[0]).unwrap();
+    let faults = would_seal(&fixture.writer(), b"run");
+    let mut said: Vec<(String, String)> = faults
+        .iter()
+        .map(|f| {
+            let what = f.damage.as_ref().map_or("missing".to_owned(), ToString::to_string);
+            (String::from_utf8(f.path.clone().unwrap()).unwrap(), what)
+        })
+        .collect();
+    said.sort();
+    let words = |what: &str| format!("not what was written: {what}");
+    let expected = [
+        ("back", words("it was removed, and is there again")),
+        ("d/cut", said.iter().find(|(path, _)| path == "d/cut").unwrap().1.clone()),
+        ("gone", "missing".to_owned()),
+        ("mode", words("another mode")),
+        ("older", words("an earlier state of it, or of a part of it")),
+        ("one", words("another link in its place")),
+        ("two", words("another link in its place")),
+        ("x", words("another extended attribute")),
+    ];
+    let expected: Vec<_> = expected.map(|(path, what)| (path.to_owned(), what)).into();
+    assert_eq!(said, expected);
+    // Nothing was signed, and the run goes on.
+    let mount = fixture.writer();
+    mount.put("run/more", b"x").unwrap();
+    assert_eq!(common::posix(mount.remove("run/gone")), Posix::NotFound);
+}
