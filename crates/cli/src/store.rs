@@ -11,6 +11,7 @@ use runvault_custody::gateway::StateFolder;
 use runvault_custody::identity::Identity;
 use runvault_custody::seen::Remembering;
 use runvault_custody::{key_files, locks, pins};
+use runvault_format::run_index::IndexKey;
 use runvault_store::backend::Dir;
 use runvault_store::posix;
 use runvault_vault::authority::{Authority, Gateway};
@@ -130,8 +131,9 @@ impl Store {
     /// # Errors
     /// Exit 3: this key opens nothing here.
     pub fn acting(&self, who: &Who) -> Result<Arc<dyn Authority>> {
-        let acting = Acting::open(&self.root, self.chain.clone(), &self.identity(who)?)?;
-        Ok(Remembering::over(acting, &self.state))
+        let identity = self.identity(who)?;
+        let acting = Acting::open(&self.root, self.chain.clone(), &identity)?;
+        Ok(Remembering::keeping(acting, &self.state, identity.index_key(&self.chain.vault_id())))
     }
 
     /// Opens the vault for reading; nothing is written.
@@ -158,9 +160,10 @@ impl Store {
     pub fn write(&mut self, who: &Who, options: Options) -> Result<Open> {
         let (folder, identity) = self.gateway(who)?;
         let authority = Acting::open(&self.root, self.chain.clone(), &identity)?;
+        let index = identity.index_key(&self.chain.vault_id());
         // From here on its key is not needed.
         drop(identity);
-        self.open_for_writing(authority, folder, options)
+        self.open_for_writing(authority, folder, index, options)
     }
 
     /// Opens the vault for writing as a gateway that was enrolled before: no key but that of its own runs.
@@ -175,16 +178,18 @@ impl Store {
         if !resumable {
             folder.keep_no_keys()?;
         }
-        self.open_for_writing(Acting::ingest(&self.root, self.chain.clone()), folder, options)
+        let index = folder.index_key();
+        self.open_for_writing(Acting::ingest(&self.root, self.chain.clone()), folder, index, options)
     }
 
     fn open_for_writing(
         &self,
         authority: Arc<dyn Authority>,
         folder: Arc<StateFolder>,
+        index: IndexKey,
         options: Options,
     ) -> Result<Open> {
-        let authority = Remembering::over(authority, &self.state);
+        let authority = Remembering::keeping(authority, &self.state, index);
         // The kernel has applied the callers' umask; the engine's modes are meant as they are.
         rustix::process::umask(rustix::fs::Mode::empty());
         self.open_vault(authority, Some(folder), options)

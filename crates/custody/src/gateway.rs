@@ -12,6 +12,7 @@ use runvault_format::ids::{Digest, IdentityId, RunId, SessionId, VaultId};
 use runvault_format::note::{self, Note};
 use runvault_format::public_key::PublicKey;
 use runvault_format::retired::Retired;
+use runvault_format::run_index::IndexKey;
 use runvault_format::seal_note::SealNote;
 use runvault_store::backend::Dir;
 use runvault_vault::authority::{ChainPlace, Gateway, Resume, SealPlace};
@@ -175,6 +176,11 @@ impl StateFolder {
     /// Whether the keys of open runs outlive the process.
     pub fn keeps_keys(&self) -> bool {
         self.entries().are_kept()
+    }
+
+    /// Of what it keeps of sealed runs.
+    pub fn index_key(&self) -> IndexKey {
+        self.identity.index_key(&self.vault)
     }
 
     /// Where it keeps the key that seals them.

@@ -32,6 +32,7 @@ mod races;
 pub mod relock;
 mod resume_entries;
 pub mod rotate;
+mod run_index;
 mod sealed_names;
 pub mod seen;
 mod settle;

@@ -22,6 +22,7 @@ labels! {
     EXECUTED = "runvault/1 executed";
     SHARE = "runvault/1 share";
     CONTINUE = "runvault/1 continue";
+    INDEX = "runvault/1 index";
 }
 
 /// First associated string of an encrypted name.

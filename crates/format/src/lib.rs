@@ -32,6 +32,7 @@ pub mod redo_record;
 pub mod request;
 pub mod resume;
 pub mod retired;
+pub mod run_index;
 pub mod seal_note;
 pub mod share;
 pub mod size;

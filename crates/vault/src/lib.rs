@@ -24,6 +24,7 @@ mod locks;
 mod lookup;
 mod node_map;
 mod nodes;
+mod opening;
 mod outcome;
 pub mod pace;
 mod read_ahead;

@@ -11,6 +11,7 @@ use runvault_format::descriptor::{After, RunDescriptor, RunKind};
 use runvault_format::ids::{IdentityId, RunId};
 use runvault_format::keys::{RunKey, RunKeys};
 use runvault_format::name;
+use runvault_format::run_index::{Row, Shown};
 use runvault_format::size::Geometry;
 use runvault_store::backend::{Dir, Time};
 use runvault_store::read_whole::read_whole;
@@ -20,8 +21,10 @@ use crate::authority::{Authority, Gateway, Resume};
 use crate::file::RunContext;
 use crate::held::Changed;
 use crate::outcome::part_opened;
+use crate::seal::Seal;
 use crate::sealed::RunSeal;
 use crate::{Damage, Error, Posix, Result};
+use crate::runs::VerifiedRun;
 use crate::{runs, seal, sealed};
 
 /// A run whose descriptor and key were verified.
@@ -43,8 +46,10 @@ pub(crate) struct Run {
     /// Nobody writes it any more.
     seal: Option<RunSeal>,
     geometry: Geometry,
-    /// `None` once it was erased here: nodes may hold the run for as long as the kernel knows them.
+    /// `None` once it was erased here: nodes may hold the run for as long as the kernel knows them. Also until something
+    /// is asked of a sealed run that an earlier mount knew.
     key: Mutex<Option<RunKey>>,
+    erased: AtomicBool,
     name: Mutex<RunName>,
     body: Mutex<Option<Arc<Body>>>,
     gone: AtomicBool,
@@ -67,8 +72,8 @@ struct NameFile(u64, Time);
 /// What a directory of `runs/` turned out to be.
 pub(crate) enum Loaded {
     Opens(Arc<Run>),
-    /// Genuine, but nothing that this identity holds opens it.
-    Closed,
+    /// Genuine, but nothing that this identity holds opens it; with what is signed of it where it is sealed.
+    Closed(Option<Arc<Row>>),
 }
 
 impl Run {
@@ -90,7 +95,7 @@ impl Run {
             Some(resume) => resume.key,
             None => match runs::envelopes(store, &id, authority)?.open(&id, authority)? {
                 Some(key) => key,
-                None => return Ok(Loaded::Closed),
+                None => return Ok(Loaded::Closed(gateway.and_then(|_| closed_row(store, &verified, authority)))),
             },
         };
         let descriptor = &verified.descriptor;
@@ -109,8 +114,49 @@ impl Run {
         };
         let tree = dir.open_dir(b"tree").map_err(|e| part_opened("open", format!("runs/{id}/tree"), e))?;
         let context = RunContext::reader(id, keys, descriptor.geometry, tree);
-        let name = RunName::new(&sealed::name_of(&seal, &context)?);
-        Ok(Loaded::Opens(Self::new(id, descriptor, serial, held, Some(RunSeal::new(seal)), key, name)))
+        let shown = sealed::shown(&seal, descriptor, &context)?;
+        let name = RunName::new(&shown.name);
+        let seal = RunSeal::new(descriptor, seal, shown);
+        Ok(Loaded::Opens(Self::new(id, descriptor, serial, held, Some(seal), key, name)))
+    }
+
+    /// A sealed run that an earlier mount has opened: it is verified when something in it is asked for.
+    pub(crate) fn known(id: RunId, row: &Row, shown: &Shown, serial: u32) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            kind: RunKind::Run,
+            opened: shown.opened.clone(),
+            serial,
+            maker: row.maker,
+            seq: Some(row.seq).filter(|seq| *seq != 0),
+            after: shown.after.clone(),
+            held: false,
+            seal: Some(RunSeal::known(row, shown)),
+            geometry: shown.geometry,
+            key: Mutex::default(),
+            erased: AtomicBool::new(false),
+            name: Mutex::new(RunName::new(&shown.name)),
+            body: Mutex::default(),
+            gone: AtomicBool::new(false),
+            clash_told: AtomicBool::new(false),
+            changed: Changed::now(),
+        })
+    }
+
+    /// The key and the seal of the same run, verified anew.
+    ///
+    /// # Errors
+    /// [`Damage::Run`] where another run stands there than was known.
+    pub(crate) fn verified_as(&self, found: &Self) -> Result<Seal> {
+        let (ours, theirs) = (self.seal(), found.seal());
+        let same = ours.zip(theirs).filter(|(ours, theirs)| self.kind == found.kind && ours.is_as(theirs));
+        let seal = same.and_then(|(_, theirs)| theirs.take());
+        let seal = seal.ok_or_else(|| {
+            let what = "not as it was when this machine saw it last".to_owned();
+            Error::damaged(format!("runs/{}", self.id), Damage::Run(what))
+        })?;
+        *self.key.lock().unwrap_or_else(PoisonError::into_inner) = Some(found.key()?);
+        Ok(seal)
     }
 
     pub(crate) fn new(
@@ -134,6 +180,7 @@ impl Run {
             seal,
             geometry: descriptor.geometry,
             key: Mutex::new(Some(key)),
+            erased: AtomicBool::new(false),
             name: Mutex::new(name),
             body: Mutex::default(),
             gone: AtomicBool::new(false),
@@ -173,13 +220,14 @@ impl Run {
 
     /// Wipes the key, and forgets the name; whoever has a copy of it, or keys that follow from it, drops them.
     pub(crate) fn erase_key(&self) {
+        self.erased.store(true, Ordering::SeqCst);
         self.key.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.set_name(b"");
     }
 
     /// Whether its key was erased here.
     pub(crate) fn is_erased(&self) -> bool {
-        self.key.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+        self.erased.load(Ordering::SeqCst)
     }
 
     /// Whether it has a seal.
@@ -294,6 +342,18 @@ impl Run {
     pub(crate) fn is_loose(&self) -> bool {
         self.kind == RunKind::Loose
     }
+}
+
+/// What is signed of a run that does not open here. Where its seal does not hold there is none: nobody here reads it,
+/// and it is looked at again.
+fn closed_row(store: &Arc<dyn Dir>, run: &VerifiedRun, authority: &dyn Authority) -> Option<Arc<Row>> {
+    let descriptor = &run.descriptor;
+    // Who may be given an envelope looks for it again.
+    if descriptor.kind != RunKind::Run || !authority.envelope_names().is_empty() {
+        return None;
+    }
+    let seal = seal::find(store, &descriptor.run, authority).ok()??;
+    Some(Arc::new(seal.row(descriptor)))
 }
 
 /// The gateway's entry of a run. One that is lost counts as none: an envelope still opens the run for

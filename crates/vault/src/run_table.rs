@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard, PoisonError, TryLockError};
 
 use runvault_format::header::Kind as Object;
 use runvault_format::ids::{DirId, RunId};
 use runvault_format::keys::place;
 use runvault_format::name;
+use runvault_format::run_index::Row;
 use runvault_store::backend::Kind;
 
 use crate::api::{Ino, ROOT};
@@ -25,8 +26,8 @@ const AT_ONCE: usize = 64;
 #[derive(Clone)]
 pub(crate) enum Entry {
     Run(Arc<Run>),
-    /// No key of ours opens it.
-    Closed,
+    /// No key of ours opens it; with what is signed of it where it is sealed.
+    Closed(Option<Arc<Row>>),
     /// Why it cannot be used.
     Trouble(Arc<Error>),
 }
@@ -128,6 +129,10 @@ impl Vault {
     /// # Errors
     /// The store's, for `runs/` itself; a single run's trouble is noted with it.
     pub(crate) fn scan(&self, scans: &mut Scans, all: bool) -> Result<()> {
+        if !self.opening.is_whole() {
+            self.opening.look_again();
+            return Ok(());
+        }
         let listed = runs::list_all(&self.root)?;
         let before = self.table();
         self.look_at_others(scans, &before.entries);
@@ -136,7 +141,9 @@ impl Vault {
         for id in &listed.runs {
             match before.entries.get(id) {
                 Some(Entry::Run(run)) if !run.is_erased() => _ = entries.insert(*id, Entry::Run(run.clone())),
-                Some(known @ (Entry::Closed | Entry::Trouble(_))) if !all => {
+                Some(known @ (Entry::Closed(_) | Entry::Trouble(_)))
+                    if !all || matches!(known, Entry::Closed(Some(_))) =>
+                {
                     _ = entries.insert(*id, known.clone())
                 }
                 _ => new.push(*id),
@@ -144,10 +151,10 @@ impl Vault {
         }
         let mut changed =
             listed.runs.len() != before.entries.len() || before.foreign != foreign || !new.is_empty();
-        entries.extend(self.load_all(&new));
+        entries.extend(self.on_all_cores(&new, |id| self.load(id)).into_iter().flatten());
         changed |= std::mem::take(&mut scans.renamed);
         if changed {
-            self.replace_table(entries, foreign);
+            self.set_table(scans, entries, foreign);
         }
         Ok(())
     }
@@ -169,39 +176,16 @@ impl Vault {
         }
     }
 
-    /// On all cores: each takes some signatures, and an envelope.
-    fn load_all(&self, runs: &[RunId]) -> Vec<(RunId, Entry)> {
-        let (next, found) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-        let work = || {
-            while let Some(id) = runs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let entry = self.load(*id);
-                let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
-                found.extend(entry.map(|entry| (*id, entry)));
-            }
-        };
-        std::thread::scope(|scope| {
-            let threads = std::thread::available_parallelism().map_or(1, usize::from);
-            for _ in 1..threads.min(runs.len()) {
-                // A machine that gives no more threads is only slower.
-                if std::thread::Builder::new().spawn_scoped(scope, work).is_err() {
-                    break;
-                }
-            }
-            work();
-        });
-        found.into_inner().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// `None`: it was removed meanwhile.
-    fn load(&self, id: RunId) -> Option<Entry> {
+    pub(crate) fn load(&self, id: RunId) -> Option<(RunId, Entry)> {
         let serial = self.serials.fetch_add(1, Ordering::Relaxed);
         match Run::load(&self.root, id, &*self.authority, self.gateway.as_deref(), serial) {
-            Ok(Loaded::Opens(run)) => Some(Entry::Run(run)),
-            Ok(Loaded::Closed) => Some(Entry::Closed),
+            Ok(Loaded::Opens(run)) => Some((id, Entry::Run(run))),
+            Ok(Loaded::Closed(row)) => Some((id, Entry::Closed(row))),
             Err(_) if runs::is_gone(&self.root, &id) => None,
             Err(error) => {
                 log::warn!("run {id} is left out: {error}");
-                Some(Entry::Trouble(Arc::new(error)))
+                Some((id, Entry::Trouble(Arc::new(error))))
             }
         }
     }
@@ -222,30 +206,33 @@ impl Vault {
 
     /// Removes or renames one run; the caller holds nothing of the table.
     pub(crate) fn change_table(&self, change: impl FnOnce(&mut BTreeMap<RunId, Entry>)) {
-        self.change_table_held(&self.hold_scans(), change);
+        self.change_table_held(&mut self.hold_scans(), change);
     }
 
     /// Adds a run that was made under the guard.
-    pub(crate) fn add_run(&self, scans: &MutexGuard<'_, Scans>, run: &Arc<Run>) {
+    pub(crate) fn add_run(&self, scans: &mut Scans, run: &Arc<Run>) {
         self.change_table_held(scans, |entries| _ = entries.insert(run.id, Entry::Run(run.clone())));
     }
 
-    fn change_table_held(
+    pub(crate) fn change_table_held(
         &self,
-        _scans: &MutexGuard<'_, Scans>,
+        scans: &mut Scans,
         change: impl FnOnce(&mut BTreeMap<RunId, Entry>),
     ) {
         let before = self.table();
         let mut entries = before.entries.clone();
         change(&mut entries);
-        self.replace_table(entries, before.foreign);
+        self.set_table(scans, entries, before.foreign);
     }
 
-    fn replace_table(&self, entries: BTreeMap<RunId, Entry>, foreign: u64) {
+    /// Replaces the table: nobody else does meanwhile.
+    pub(crate) fn set_table(&self, _scans: &mut Scans, entries: BTreeMap<RunId, Entry>, foreign: u64) {
         let mut table = RunTable { entries, foreign, ..RunTable::default() };
         let runs: Vec<Arc<Run>> = table.runs().cloned().collect();
         let shown = self.loose_run().filter(|shown| runs.iter().any(|run| Arc::ptr_eq(run, shown)));
-        table.loose = shown.or_else(|| first_loose(&runs, !self.read_only()));
+        // Which of all is the first is known when all are.
+        let first = || first_loose(&runs, !self.read_only());
+        table.loose = shown.or_else(|| (!self.read_only() || self.opening.is_whole()).then(first).flatten());
         table.unions = union::unions(&runs, &*self.authority, self.gateway.is_some());
         self.name_runs(&mut table, &runs);
         *self.runs.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
@@ -278,9 +265,11 @@ impl Vault {
             let shown = folders.entry(folder.to_vec()).or_insert_with(|| self.shown_folder(&tops, folder));
             let shown = if let Some(shown) = shown {
                 joined(shown, last)
-            } else {
+            } else if self.opening.is_whole() {
                 log::warn!("run {}: the folder it lies in is missing; it is shown in the root", run.id);
                 name.iter().map(|c| if *c == b'/' { b'~' } else { *c }).collect()
+            } else {
+                continue;
             };
             wanted.entry(shown).or_default().push(run.clone());
         }
@@ -289,7 +278,7 @@ impl Vault {
             let ours = runs.iter().filter(|run| run.held).count();
             for run in &runs {
                 let alone = runs.len() == 1 || (run.held && ours == 1);
-                if !alone {
+                if !alone && self.opening.is_whole() {
                     log::warn!(
                         "run {}: another run has the same name; both are shown with their ids",
                         run.id
@@ -344,9 +333,21 @@ impl Vault {
     }
 
     /// The run that stands under a name.
-    pub(crate) fn run_named(&self, parent: Ino, name: &[u8]) -> Option<Arc<Run>> {
-        let path = self.folder_path(parent)?;
-        self.table().folder(&path)?.by_name.get(name).cloned()
+    ///
+    /// # Errors
+    /// [`Error::Closed`], where it was to be opened before that can be told.
+    pub(crate) fn run_named(&self, parent: Ino, name: &[u8]) -> Result<Option<Arc<Run>>> {
+        let Some(path) = self.folder_path(parent) else { return Ok(None) };
+        self.among_runs(|| self.table().folder(&path)?.by_name.get(name).cloned())
+    }
+
+    /// Whether a run lies in a folder or below it.
+    ///
+    /// # Errors
+    /// As of [`Vault::run_named`].
+    pub(crate) fn has_runs_below(&self, folder: Ino) -> Result<bool> {
+        let Some(path) = self.folder_path(folder) else { return Ok(false) };
+        Ok(self.among_runs(|| self.table().has_runs_below(&path).then_some(()))?.is_some())
     }
 
     /// Whether a directory made in `parent` is a run; another gateway's folders get none of ours.

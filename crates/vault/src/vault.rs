@@ -19,6 +19,7 @@ use crate::files::Files;
 use crate::handles::Handles;
 use crate::locks::NameLocks;
 use crate::nodes::Nodes;
+use crate::opening::{Kept, Opening};
 use crate::run::{Body, Run};
 use crate::run_table::{RunTable, Scans};
 use crate::sealed::SealedRuns;
@@ -41,11 +42,14 @@ pub struct Options {
     pub delay: Duration,
     /// Bytes of each of a run's two journal files.
     pub journal_bytes: u64,
+    /// Answers before all runs are opened, and keeps what is found out about sealed ones for later mounts
+    /// ([`Authority::known_runs`]).
+    pub in_background: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { run_depth: 1, owner: None, delay: Duration::from_secs(1), journal_bytes: 8 << 20 }
+        Self { run_depth: 1, owner: None, delay: Duration::from_secs(1), journal_bytes: 8 << 20, in_background: false }
     }
 }
 
@@ -89,6 +93,9 @@ pub struct Vault {
     pub(crate) runs: RwLock<Arc<RunTable>>,
     /// Held while the table of runs is replaced.
     pub(crate) scanning: Mutex<Scans>,
+    pub(crate) opening: Opening,
+    /// Held while what is known of sealed runs is kept.
+    pub(crate) kept: Mutex<Kept>,
     /// Bodies when they were last counted, and those opened since. Those of runs that are made here wait for the next
     /// tick's count: closing some would be paid by whoever makes a run.
     bodies_open: AtomicUsize,
@@ -139,6 +146,8 @@ impl Vault {
             counters: Counters::default(),
             runs: RwLock::default(),
             scanning: Mutex::default(),
+            opening: Opening::default(),
+            kept: Mutex::default(),
             bodies_open: AtomicUsize::new(0),
             making: Mutex::default(),
             moves: Mutex::default(),
@@ -152,18 +161,20 @@ impl Vault {
             no_seals: AtomicBool::new(false),
             closed: AtomicBool::new(false),
         });
-        vault.scan(&mut vault.hold_scans(), true)?;
-        if vault.gateway.is_some() {
-            vault.clear_passing(&runs::list_all(&vault.root)?.passing);
-            vault.finish_seals();
-            vault.recover_held();
+        let rest = vault.begin_opening()?;
+        if options.in_background {
+            let opener = vault.clone();
+            let thread = std::thread::Builder::new().name("open-runs".into());
+            thread.spawn(move || opener.open_rest(&rest)).map_err(|e| Error::store("open", "runs", e))?;
+        } else {
+            vault.open_rest(&rest);
         }
         Ok(vault)
     }
 
     /// What an earlier session left unfinished, and a run that none of its envelopes opens, comes in order
     /// before anything is served.
-    fn recover_held(&self) {
+    pub(crate) fn recover_held(&self) {
         let lacks = |run: &Run| run.lacks_envelope(&self.root, &*self.authority);
         for run in self.table().runs().filter(|run| run.held && (self.has_journal(run) || lacks(run))) {
             if let Err(error) = self.body(run) {
@@ -189,11 +200,15 @@ impl Vault {
         self.sweep_files();
         self.close_idle_bodies();
         registers::wipe();
+        self.keep_runs(false);
         first.and(self.trim_unsynced()).and(self.look_for_runs())
     }
 
     /// Not while a run is being made: its store may hang, and leases are still to be renewed.
     fn look_for_runs(&self) -> Result<()> {
+        if !self.opening.is_whole() {
+            return Ok(());
+        }
         let Some(mut scans) = self.try_hold_scans() else { return Ok(()) };
         let all = {
             let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
@@ -260,6 +275,8 @@ impl Vault {
         if self.closed.swap(true, Ordering::SeqCst) {
             return Ok(());
         }
+        self.opening.wake();
+        self.keep_runs(true);
         let mut first = Ok(());
         if self.gateway.is_some() {
             for (file, body) in self.files.all() {
@@ -292,7 +309,8 @@ impl Vault {
         self.root.space().map_err(|e| Error::store("statfs", "the store", e))
     }
 
-    pub(crate) fn is_closed(&self) -> bool {
+    /// Whether [`Vault::close`] was called.
+    pub fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Relaxed)
     }
 

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::thread::Builder;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -27,6 +28,10 @@ use crate::{fuse_ready, left_out, memory, mount_point, mount_table, panics, serv
 const THREADS: usize = 16;
 /// A call that the store has not answered for so long ends with EIO.
 const STUCK: Duration = Duration::from_secs(45);
+/// How long whoever mounts waits to be told which runs are left out.
+const AT_ONCE: Duration = Duration::from_millis(300);
+/// A turn of who waits for as long as it takes.
+const WAIT: Duration = Duration::from_secs(60);
 /// Names that the kernel may have us keep.
 const MAX_NODES: u64 = 1_000_000;
 
@@ -92,10 +97,12 @@ fn serve(options: &Options, at: &Path, path: &Path, ready: Option<Readiness>) ->
         require_gateway(path, &options.mount.who)?;
     }
     pace::limit_mib(options.mount.seal_limit);
+    raise_file_limit();
     let mut store = Store::open(path, &options.mount.who)?;
     let open = open(&mut store, options)?;
-    left_out::warn_all(&open.vault);
-    raise_file_limit();
+    if open.vault.await_runs(AT_ONCE) {
+        left_out::warn_all(&open.vault);
+    }
     std::env::set_current_dir("/").context("leave the directory")?;
     let ending = Arc::new(Ending::default());
     let asked = Arc::clone(&ending);
@@ -179,6 +186,7 @@ fn open(store: &mut Store, options: &Options) -> Result<Open> {
     let engine = VaultOptions {
         run_depth: options.mount.run_depth.unwrap_or(1),
         owner: options.owner,
+        in_background: true,
         ..VaultOptions::default()
     };
     if options.read_only {
@@ -230,7 +238,11 @@ fn announce(
     log::info!("vault {} mounted at {}", store.chain.vault_id(), at.display());
     service::ready(&format!("mounted at {}", at.display()));
     ready.map_or(Ok(()), Readiness::tell)?;
-    tell_lost(&open.vault);
+    let vault = Arc::clone(&open.vault);
+    Builder::new().name("tell-runs".into()).spawn(move || {
+        while !vault.await_runs(WAIT) && !vault.is_closed() {}
+        tell_lost(&vault);
+    })?;
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use runvault_crypto::signature::{SigningKey, VerifyingKey};
 use runvault_format::ids::{Digest, IdentityId, RunId, VaultId};
 use runvault_format::keys::RunKey;
 use runvault_format::note;
+use runvault_format::run_index::Rows;
 use runvault_store::backend::{Dir, Kind};
 use runvault_store::doubles::memory::MemoryDir;
 use runvault_vault::api::{Attr, Caller, DirEntry, Ino, OpenFlags, ROOT};
@@ -35,11 +36,14 @@ pub struct Chain {
     pub opens: bool,
     /// Seals that it has seen.
     pub seals: Mutex<HashMap<RunId, Digest>>,
+    /// What was kept of sealed runs, and how often.
+    pub index: Mutex<(Rows, usize)>,
 }
 
 impl Chain {
     pub fn of(vault: VaultId, gateways: Vec<(IdentityId, VerifyingKey)>) -> Self {
-        Self { vault, gateways, until: None, admitted: Vec::new(), opens: true, seals: Mutex::default() }
+        let (seals, index) = (Mutex::default(), Mutex::default());
+        Self { vault, gateways, until: None, admitted: Vec::new(), opens: true, seals, index }
     }
 }
 
@@ -55,7 +59,7 @@ impl Authority for Chain {
         self.admitted.contains(&(*gateway, run.copied()))
     }
     fn envelope_names(&self) -> Vec<String> {
-        vec!["vault-1".into()]
+        if self.opens { vec!["vault-1".into()] } else { Vec::new() }
     }
     fn open_run(&self, _: &RunId, envelopes: &[EnvelopeFile]) -> Result<Option<RunKey>> {
         let found = envelopes.iter().find(|e| e.name == "vault-1").filter(|_| self.opens);
@@ -69,6 +73,13 @@ impl Authority for Chain {
     }
     fn note_seal(&self, run: &RunId, hash: &Digest) {
         self.seals.lock().unwrap().insert(*run, *hash);
+    }
+    fn known_runs(&self) -> Rows {
+        self.index.lock().unwrap().0.clone()
+    }
+    fn keep_runs(&self, rows: &Rows) {
+        let mut index = self.index.lock().unwrap();
+        *index = (rows.clone(), index.1 + 1);
     }
     fn seal_run(&self, _: &RunId, key: &RunKey) -> Result<Sealed> {
         let envelopes = vec![EnvelopeFile { name: "vault-1".into(), bytes: key.0.expose().to_vec() }];
