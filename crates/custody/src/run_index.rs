@@ -69,3 +69,71 @@ impl RunIndex {
         folder.write(&self.name(), &bytes)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use runvault_format::ids::{Digest, IdentityId, RunId};
+    use runvault_format::run_index::Row;
+
+    use super::*;
+    use crate::identity::Identity;
+
+    const VAULT: VaultId = VaultId([7; 32]);
+
+    fn rows(n: u8) -> Rows {
+        let row = Row {
+            maker: IdentityId([1; 16]),
+            seq: 1,
+            run_note: Digest([2; 32]),
+            sealer: IdentityId([1; 16]),
+            n: 1,
+            seal: Digest([3; 32]),
+            shown: None,
+        };
+        (0..n).map(|n| (RunId([n; 16]), row.clone())).collect()
+    }
+
+    fn index(state: &Path, identity: &Identity) -> RunIndex {
+        RunIndex::of(state, VAULT, identity.index_key(&VAULT))
+    }
+
+    #[test]
+    fn each_identity_has_its_own_and_what_does_not_open_is_none() {
+        let state = tempfile::tempdir().unwrap();
+        let [owner, gateway] = ["owner", "gateway"].map(|label| Identity::generate(label).unwrap());
+        assert_eq!(index(state.path(), &owner).load(), Rows::new());
+        assert!(!state.path().join(VAULT.to_string()).exists(), "looking makes nothing");
+        index(state.path(), &owner).keep(&rows(3));
+        index(state.path(), &gateway).keep(&rows(1));
+        let folder = state.path().join(VAULT.to_string()).join(INDEX);
+        let path = |identity: &Identity| folder.join(identity.id().to_string());
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 2, "no temporary is left");
+        assert_eq!(index(state.path(), &owner).load(), rows(3));
+        assert_eq!(index(state.path(), &gateway).load(), rows(1));
+        // One that was put back knows less.
+        let older = std::fs::read(path(&owner)).unwrap();
+        index(state.path(), &owner).keep(&rows(5));
+        std::fs::write(path(&owner), older).unwrap();
+        assert_eq!(index(state.path(), &owner).load(), rows(3));
+        // Another's, a changed one, one that is too long to be ours, what is no file: none, until it is written again.
+        let hostile: [&dyn Fn(&Path); 4] = [
+            &|at| drop(std::fs::copy(path(&gateway), at).unwrap()),
+            &|at| std::fs::write(at, [0; 100]).unwrap(),
+            &|at| std::fs::File::create(at).unwrap().set_len(1 << 40).unwrap(),
+            &|at| std::os::unix::fs::symlink("/dev/zero", at).unwrap(),
+        ];
+        for plant in hostile {
+            std::fs::remove_file(path(&owner)).unwrap();
+            plant(&path(&owner));
+            assert_eq!(index(state.path(), &owner).load(), Rows::new());
+            index(state.path(), &owner).keep(&rows(2));
+            assert_eq!(index(state.path(), &owner).load(), rows(2));
+        }
+        // Nowhere to write to.
+        let nowhere = index(Path::new("/proc/none"), &owner);
+        nowhere.keep(&rows(1));
+        assert_eq!(nowhere.load(), Rows::new());
+    }
+}

@@ -95,10 +95,7 @@ impl IndexKey {
     /// # Errors
     /// [`Error::TooLong`], [`Error::Crypto`].
     pub fn seal(&self, rows: &Rows) -> Result<Vec<u8>> {
-        let mut plain = Zeroizing::new(Vec::with_capacity(rows.values().map(longest).sum()));
-        for (run, row) in rows {
-            encode(run, row, &mut plain)?;
-        }
+        let plain = encode(rows)?;
         let mut sealed = vec![0; plain.len()];
         let (nonce, tag) = Engine::Portable.key(&self.key).seal(&self.aad, &plain, &mut sealed)?;
         Ok([&MAGIC[..], &nonce, &sealed, &tag].concat())
@@ -107,8 +104,7 @@ impl IndexKey {
     /// Opens it.
     ///
     /// # Errors
-    /// [`Error::Magic`], [`Error::NotAuthentic`], and of what authenticates [`Error::Truncated`], [`Error::Reserved`],
-    /// [`Error::NotCanonical`] and those of its parts.
+    /// [`Error::Magic`], [`Error::Truncated`], [`Error::NotAuthentic`], and those of [`decode`].
     pub fn open(&self, bytes: &[u8]) -> Result<Rows> {
         let mut r = Reader::new(bytes);
         if r.array::<8>()? != *MAGIC {
@@ -119,16 +115,35 @@ impl IndexKey {
         let tag = r.array::<16>()?;
         let mut plain = Zeroizing::new(vec![0; sealed.len()]);
         Engine::Portable.key(&self.key).open(&nonce, &self.aad, sealed, &tag, &mut plain)?;
-        let (mut r, mut rows) = (Reader::new(&plain), Rows::new());
-        while !r.is_empty() {
-            let (run, row) = decode(&mut r)?;
-            if rows.last_key_value().is_some_and(|(before, _)| *before >= run) {
-                return Err(Error::NotCanonical("order of runs"));
-            }
-            rows.insert(run, row);
-        }
-        Ok(rows)
+        decode(&plain)
     }
+}
+
+/// The rows in the clear.
+///
+/// # Errors
+/// [`Error::TooLong`].
+pub fn encode(rows: &Rows) -> Result<Zeroizing<Vec<u8>>> {
+    // As long as it gets, so that nothing of it stays behind where it grew.
+    let mut plain = Zeroizing::new(Vec::with_capacity(rows.values().map(longest).sum()));
+    rows.iter().try_for_each(|(run, row)| encode_row(run, row, &mut plain))?;
+    Ok(plain)
+}
+
+/// Parses them.
+///
+/// # Errors
+/// [`Error::Truncated`], [`Error::Reserved`], [`Error::NotCanonical`] and those of its parts.
+pub fn decode(bytes: &[u8]) -> Result<Rows> {
+    let (mut r, mut rows) = (Reader::new(bytes), Rows::new());
+    while !r.is_empty() {
+        let (run, row) = decode_row(&mut r)?;
+        if rows.last_key_value().is_some_and(|(before, _)| *before >= run) {
+            return Err(Error::NotCanonical("order of runs"));
+        }
+        rows.insert(run, row);
+    }
+    Ok(rows)
 }
 
 /// At most as many bytes as it takes.
@@ -137,7 +152,7 @@ fn longest(row: &Row) -> usize {
     129 + row.shown.as_ref().map_or(0, shown)
 }
 
-fn encode(run: &RunId, row: &Row, out: &mut Vec<u8>) -> Result<()> {
+fn encode_row(run: &RunId, row: &Row, out: &mut Vec<u8>) -> Result<()> {
     let adds = row.shown.as_ref().is_some_and(|shown| shown.after.is_some());
     let flags = if row.shown.is_some() { OPENS } else { 0 } | if adds { ADDS } else { 0 };
     let (seq, n) = (row.seq.to_le_bytes(), row.n.to_le_bytes());
@@ -165,7 +180,7 @@ fn encode(run: &RunId, row: &Row, out: &mut Vec<u8>) -> Result<()> {
     Ok(())
 }
 
-fn decode(r: &mut Reader<'_>) -> Result<(RunId, Row)> {
+fn decode_row(r: &mut Reader<'_>) -> Result<(RunId, Row)> {
     let (run, flags) = (RunId(r.array()?), r.u8()?);
     if !matches!(flags, 0 | OPENS | 3) {
         return Err(Error::Reserved);
@@ -285,21 +300,16 @@ mod tests {
 
     #[test]
     fn refusals_of_what_authenticates() {
-        let mut plain = Vec::new();
-        rows().iter().for_each(|(run, row)| encode(run, row, &mut plain).unwrap());
-        let open = |plain: &[u8]| {
-            let mut sealed = vec![0; plain.len()];
-            let (nonce, tag) = Engine::Portable.key(&key(1).key).seal(&key(1).aad, plain, &mut sealed).unwrap();
-            key(1).open(&[&MAGIC[..], &nonce, &sealed, &tag].concat())
-        };
-        assert_eq!(open(&plain).unwrap(), rows());
+        let plain = encode(&rows()).unwrap();
+        assert_eq!(decode(&plain).unwrap(), rows());
         let first = 129;
-        assert_eq!(open(&[&plain[..first], &plain[..first]].concat()).err(), Some(Error::NotCanonical("order of runs")));
-        let mut flag = plain.clone();
+        let twice = [&plain[..first], &plain[..first]].concat();
+        assert_eq!(decode(&twice).err(), Some(Error::NotCanonical("order of runs")));
+        let mut flag = plain.to_vec();
         flag[16] = 2;
-        assert_eq!(open(&flag).err(), Some(Error::Reserved));
+        assert_eq!(decode(&flag).err(), Some(Error::Reserved));
         for cut in [1, first - 1, plain.len() - 1] {
-            assert_eq!(open(&plain[..cut]).err(), Some(Error::Truncated), "{cut}");
+            assert_eq!(decode(&plain[..cut]).err(), Some(Error::Truncated), "{cut}");
         }
     }
 }
