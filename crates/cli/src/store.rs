@@ -174,7 +174,7 @@ impl Store {
     pub fn ingest(&self, options: Options, resumable: bool) -> Result<Open> {
         let folder = StateFolder::open(&self.state, self.chain.vault_id()).map(Arc::new)?;
         folder.require_enrolled(&self.chain)?;
-        self.settle(&folder)?;
+        self.settle(&folder, folder.index_key())?;
         if !resumable {
             folder.keep_no_keys()?;
         }
@@ -205,19 +205,20 @@ impl Store {
         let gateway = folder.clone().map(|folder| folder as Arc<dyn Gateway>);
         let vault = Vault::open(Arc::clone(&self.root), authority, gateway, options)
             .with_context(|| format!("the store {}", shown(&self.path)))?;
+        if !options.in_background
+            && let Some(folder) = &folder
+        {
+            count_newer(folder);
+        }
         Ok(Open { ticker: Ticker::start(&vault)?, vault, folder })
     }
 
     /// What a killed process left of this gateway's runs is put in order.
-    fn settle(&self, folder: &StateFolder) -> Result<()> {
-        let settled =
-            folder.settle(&self.root).with_context(|| format!("the store {}", shown(&self.path)))?;
-        if settled.restored {
-            warn(
-                "the store has runs of this machine that its state folder does not know (was the folder restored \
-                 from a backup?); they are counted again",
-            );
-        }
+    fn settle(&self, folder: &StateFolder, index: IndexKey) -> Result<()> {
+        let known = Remembering::rows(&self.state, self.chain.vault_id(), index);
+        folder
+            .settle_at_once(&self.root, known)
+            .with_context(|| format!("the store {}", shown(&self.path)))?;
         Ok(())
     }
 
@@ -239,13 +240,28 @@ impl Store {
             self.pin(&self.chain)?;
             log::info!("this machine was enrolled as a gateway of vault {}", self.chain.vault_id());
         }
-        self.settle(&folder)?;
+        self.settle(&folder, identity.index_key(&self.chain.vault_id()))?;
         Ok((folder, identity))
     }
 
     /// `<state>/<vault id>`, where a writing mount has its control socket.
     pub fn state_of_vault(&self) -> PathBuf {
         self.state.join(self.chain.vault_id().to_string())
+    }
+}
+
+/// Runs of this machine that its state folder does not know are counted; where that fails it is tried again before one is
+/// made.
+pub fn count_newer(folder: &StateFolder) {
+    match folder.count_newer() {
+        Ok(false) => {}
+        Ok(true) => warn(
+            "the store has runs of this machine that its state folder does not know (was the folder restored from a \
+             backup?); they are counted again",
+        ),
+        Err(error) => {
+            log::warn!("{error}: whether the state folder knows all runs of this machine is looked up later")
+        }
     }
 }
 

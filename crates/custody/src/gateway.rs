@@ -12,7 +12,7 @@ use runvault_format::ids::{Digest, IdentityId, RunId, SessionId, VaultId};
 use runvault_format::note::{self, Note};
 use runvault_format::public_key::PublicKey;
 use runvault_format::retired::Retired;
-use runvault_format::run_index::IndexKey;
+use runvault_format::run_index::{IndexKey, Rows};
 use runvault_format::seal_note::SealNote;
 use runvault_store::backend::Dir;
 use runvault_vault::authority::{ChainPlace, Gateway, Resume, SealPlace};
@@ -25,7 +25,7 @@ use crate::identity::Identity;
 use crate::kek_home::{KekHome, Wish};
 use crate::resume_entries::ResumeEntries;
 use crate::sealed_names::SealedNames;
-use crate::settle::{self, Bounds, Newest};
+use crate::settle::{self, Newest};
 use crate::state_folder::Folder;
 use crate::{Error, Result, enroll, key_files, public_file};
 
@@ -53,6 +53,8 @@ struct Place {
     head: Option<Head>,
     pending: Option<Pending>,
     seals: Option<SealHead>,
+    /// The store was not looked through for newer ones; with what is known of its runs.
+    uncounted: Option<Rows>,
 }
 
 /// The file `seals`: the newest seal of this gateway.
@@ -135,6 +137,7 @@ impl StateFolder {
             head: read_json(&folder, HEAD)?,
             pending: read_pending(&folder, &identity)?,
             seals: read_json(&folder, SEALS)?,
+            uncounted: None,
         };
         let names = Mutex::new(SealedNames::open(&folder, &identity)?);
         let (entries, place) = (Mutex::new(HeldKeys::new(entries)), Mutex::new(place));
@@ -269,9 +272,20 @@ impl StateFolder {
     /// # Errors
     /// The store's, [`Error::Damaged`].
     pub fn settle(&self, root: &Arc<dyn Dir>) -> Result<Settled> {
+        let settled = self.settle_at_once(root, Rows::new())?;
+        Ok(Settled { restored: self.count_newer()?, ..settled })
+    }
+
+    /// [`StateFolder::settle`], however many runs the store has: those of this gateway that the folder does not know are
+    /// looked for later, by [`StateFolder::count_newer`] or when the next run or seal begins. `known`: what earlier
+    /// mounts have verified, which is not read again.
+    ///
+    /// # Errors
+    /// As of [`StateFolder::settle`].
+    pub fn settle_at_once(&self, root: &Arc<dyn Dir>, known: Rows) -> Result<Settled> {
         let _ = self.root.set(root.clone());
         let mut place = self.place();
-        let mut settled = match self.settle_pending(root, &mut place) {
+        let settled = match self.settle_pending(root, &mut place) {
             // Room is made by a mount that can remove something.
             Err(Error::Io { object, source, .. })
                 if matches!(source.raw_os_error(), Some(libc::EROFS | libc::ENOSPC | libc::EDQUOT)) =>
@@ -282,23 +296,39 @@ impl StateFolder {
             other => other?,
         };
         self.settle_seal(root, &mut place)?;
-        let known = Newest { run: place.head, seal: place.seals };
-        let newest = settle::newest_of(
-            root,
-            self.identity.id(),
-            self.identity.keys.sign.public(),
-            known,
-            &Bounds::ALL,
-        )?;
-        if let Some(newer) = newest.run.filter(|_| newest.run != known.run) {
-            self.write_head(&mut place, newer)?;
-            settled.restored = true;
-        }
-        if let Some(newer) = newest.seal.filter(|_| newest.seal != known.seal) {
-            self.write_seals(&mut place, newer)?;
-            settled.restored = true;
-        }
+        place.uncounted = Some(known);
         Ok(settled)
+    }
+
+    /// Looks through the store for runs and seals of this gateway that the folder does not know, unless that was done;
+    /// whether there were any.
+    ///
+    /// # Errors
+    /// The store's, [`Error::Io`].
+    pub fn count_newer(&self) -> Result<bool> {
+        self.count(&mut self.place())
+    }
+
+    /// No number is given to two runs, nor to two seals.
+    fn count(&self, place: &mut Place) -> Result<bool> {
+        let (Some(root), Some(known)) = (self.root.get(), &place.uncounted) else { return Ok(false) };
+        let ours = (self.identity.id(), self.identity.keys.sign.public());
+        let before = Newest { run: place.head, seal: place.seals };
+        let newest = settle::newest_besides(root, ours, before, known)?;
+        if let Some(newer) = newest.run.filter(|_| newest.run != before.run) {
+            self.write_head(place, newer)?;
+        }
+        if let Some(newer) = newest.seal.filter(|_| newest.seal != before.seal) {
+            self.write_seals(place, newer)?;
+        }
+        place.uncounted = None;
+        let restored = newest != before;
+        if restored {
+            log::warn!(
+                "the store has runs of this machine that its state folder did not know; they are counted again"
+            );
+        }
+        Ok(restored)
     }
 
     fn settle_pending(&self, root: &Arc<dyn Dir>, place: &mut Place) -> Result<Settled> {
@@ -357,6 +387,7 @@ impl StateFolder {
             let what = format!("the seal of run {} is to be finished first: mount again", pending.run);
             return Err(damaged(&self.folder, PENDING_SEAL, what));
         }
+        self.count(&mut place)?;
         let n = place.seals.map_or(0, |seals| seals.n).saturating_add(1);
         let text = text(SealPlace { n, prev: place.seals.map(|seals| seals.hash) })?;
         let note = note::sign(&text, &self.identity.id(), &self.identity.keys.sign);
@@ -434,6 +465,7 @@ impl StateFolder {
             })?;
             self.settle_pending(root, &mut place)?;
         }
+        self.count(&mut place)?;
         let prev = place.head.map(|head| head.hash);
         let seq = place.head.map_or(0, |head| head.seq).saturating_add(1);
         let text = text(ChainPlace {

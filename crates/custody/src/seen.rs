@@ -39,6 +39,11 @@ impl Remembering {
         Self::with(of, state_dir, None)
     }
 
+    /// What earlier mounts of an identity found out about sealed runs.
+    pub fn rows(state_dir: &Path, vault: VaultId, key: IndexKey) -> Rows {
+        RunIndex::of(state_dir, vault, key).load()
+    }
+
     /// [`Remembering::over`], also what earlier mounts of that identity found out about sealed runs.
     pub fn keeping(of: Arc<dyn Authority>, state_dir: &Path, key: IndexKey) -> Arc<dyn Authority> {
         let index = RunIndex::of(state_dir, of.vault_id(), key);

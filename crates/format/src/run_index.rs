@@ -148,7 +148,8 @@ pub fn decode(bytes: &[u8]) -> Result<Rows> {
 
 /// At most as many bytes as it takes.
 fn longest(row: &Row) -> usize {
-    let shown = |s: &Shown| 1 + 1 + s.opened.len() + 2 + s.name.len() + manifest::LEN + 4 + s.xattrs.len() + 49;
+    let shown =
+        |s: &Shown| 1 + 1 + s.opened.len() + 2 + s.name.len() + manifest::LEN + 4 + s.xattrs.len() + 49;
     129 + row.shown.as_ref().map_or(0, shown)
 }
 

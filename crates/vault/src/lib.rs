@@ -41,6 +41,7 @@ mod run_table;
 pub mod runs;
 pub mod seal;
 mod sealed;
+mod stamp;
 mod sys;
 pub mod takeover;
 mod union;

@@ -21,10 +21,11 @@ use crate::authority::{Authority, Gateway, Resume};
 use crate::file::RunContext;
 use crate::held::Changed;
 use crate::outcome::part_opened;
+use crate::runs::VerifiedRun;
 use crate::seal::Seal;
 use crate::sealed::RunSeal;
+use crate::stamp::{Stamp, Stamps};
 use crate::{Damage, Error, Posix, Result};
-use crate::runs::VerifiedRun;
 use crate::{runs, seal, sealed};
 
 /// A run whose descriptor and key were verified.
@@ -56,6 +57,8 @@ pub(crate) struct Run {
     /// That it has names which an earlier part has too was said.
     clash_told: AtomicBool,
     changed: Changed,
+    /// What its directory's times were when it was looked at.
+    stamps: Mutex<Stamps>,
 }
 
 /// A run's name, and the file that it was read from; `None` where this process wrote it.
@@ -95,7 +98,9 @@ impl Run {
             Some(resume) => resume.key,
             None => match runs::envelopes(store, &id, authority)?.open(&id, authority)? {
                 Some(key) => key,
-                None => return Ok(Loaded::Closed(gateway.and_then(|_| closed_row(store, &verified, authority)))),
+                None => {
+                    return Ok(Loaded::Closed(gateway.and_then(|_| closed_row(store, &verified, authority))));
+                }
             },
         };
         let descriptor = &verified.descriptor;
@@ -140,6 +145,7 @@ impl Run {
             gone: AtomicBool::new(false),
             clash_told: AtomicBool::new(false),
             changed: Changed::now(),
+            stamps: Mutex::default(),
         })
     }
 
@@ -186,6 +192,7 @@ impl Run {
             gone: AtomicBool::new(false),
             clash_told: AtomicBool::new(false),
             changed: Changed::now(),
+            stamps: Mutex::default(),
         })
     }
 
@@ -296,6 +303,16 @@ impl Run {
             return false;
         }
         !self.held || self.body.try_lock().is_ok_and(|body| body.as_ref().is_some_and(|body| body.is_lost()))
+    }
+
+    /// Whether something in its directory, such as its name or a seal, may be other than at the last looks.
+    pub(crate) fn differs(&self, stamp: Stamp) -> bool {
+        self.stamps.lock().unwrap_or_else(PoisonError::into_inner).differs(stamp)
+    }
+
+    /// At the next look its directory is looked into.
+    pub(crate) fn look_again(&self) {
+        *self.stamps.lock().unwrap_or_else(PoisonError::into_inner) = Stamps::default();
     }
 
     /// Reads its name again if it was replaced; whether it is another one now.

@@ -14,6 +14,7 @@ use runvault_store::backend::Kind;
 
 use crate::api::{Ino, ROOT};
 use crate::run::{Loaded, Run};
+use crate::stamp::Stamp;
 use crate::union::{self, Union};
 use crate::{Error, Posix, Result, Vault, record, runs, seal};
 
@@ -133,9 +134,20 @@ impl Vault {
             self.opening.look_again();
             return Ok(());
         }
-        let listed = runs::list_all(&self.root)?;
+        self.scan_others(scans, true, all)
+    }
+
+    /// [`Vault::scan`]; `list`: not only at what is known of other machines' runs.
+    ///
+    /// # Errors
+    /// As of [`Vault::scan`].
+    pub(crate) fn scan_others(&self, scans: &mut Scans, list: bool, all: bool) -> Result<()> {
         let before = self.table();
-        self.look_at_others(scans, &before.entries);
+        let given_up = self.look_at_others(scans, &before.entries);
+        if !list && !given_up && !scans.renamed {
+            return Ok(());
+        }
+        let listed = runs::list_all(&self.root)?;
         let (mut entries, mut new) = (BTreeMap::new(), Vec::new());
         let foreign = listed.foreign.len() as u64;
         for id in &listed.runs {
@@ -160,20 +172,30 @@ impl Vault {
     }
 
     /// Looks whether other machines have renamed or sealed some of their runs. What was sealed is given up here, to be
-    /// found as that.
-    fn look_at_others(&self, scans: &mut Scans, entries: &BTreeMap<RunId, Entry>) {
+    /// found as that; whether any was.
+    fn look_at_others(&self, scans: &mut Scans, entries: &BTreeMap<RunId, Entry>) -> bool {
+        let mut given_up = false;
         let from = scans.looked.map_or(Bound::Unbounded, Bound::Excluded);
         let runs = entries.range((from, Bound::Unbounded)).filter_map(|(_, entry)| entry.run());
         let turn: Vec<_> = runs.filter(|run| run.is_elsewhere()).take(AT_ONCE).collect();
         scans.looked = turn.get(AT_ONCE - 1).map(|run| run.id);
         for run in turn {
+            let stat = self.runs_dir.stat(run.id.to_string().as_bytes()).ok();
+            if !run.differs(Stamp::of(&stat)) {
+                continue;
+            }
             if !run.held && seal::has_seal(&self.root, &run.id).unwrap_or(false) {
                 self.give_up(run);
+                given_up = true;
             } else {
-                // One whose name cannot be read keeps the one that it had.
-                scans.renamed |= run.look_at_name(&self.root).unwrap_or(false);
+                match run.look_at_name(&self.root) {
+                    Ok(renamed) => scans.renamed |= renamed,
+                    // It keeps the one that it had.
+                    Err(_) => run.look_again(),
+                }
             }
         }
+        given_up
     }
 
     /// `None`: it was removed meanwhile.

@@ -266,26 +266,26 @@ impl SealedTree {
 }
 
 fn attr_of(vault: &Vault, record: &Record, ino: Ino, geometry: Geometry) -> Attr {
-        let (uid, gid, mask) = vault.options.owner.unwrap_or((record.uid, record.gid, 0o7777));
-        let time = Time { sec: record.mtime, nsec: record.mtime_ns };
-        let block = geometry.chunk();
-        Attr {
-            ino,
-            generation: 0,
-            kind: kind_of(record.kind),
-            mode: u32::from(record.mode) & mask & 0o7777,
-            nlink: record.nlink,
-            uid,
-            gid,
-            rdev: record.rdev,
-            size: if record.kind == Kind::Dir { block } else { record.size },
-            blocks: record.size.div_ceil(512),
-            blksize: block as u32,
-            atime: time,
-            mtime: time,
-            ctime: time,
-            ours: true,
-        }
+    let (uid, gid, mask) = vault.options.owner.unwrap_or((record.uid, record.gid, 0o7777));
+    let time = Time { sec: record.mtime, nsec: record.mtime_ns };
+    let block = geometry.chunk();
+    Attr {
+        ino,
+        generation: 0,
+        kind: kind_of(record.kind),
+        mode: u32::from(record.mode) & mask & 0o7777,
+        nlink: record.nlink,
+        uid,
+        gid,
+        rdev: record.rdev,
+        size: if record.kind == Kind::Dir { block } else { record.size },
+        blocks: record.size.div_ceil(512),
+        blksize: block as u32,
+        atime: time,
+        mtime: time,
+        ctime: time,
+        ours: true,
+    }
 }
 
 /// Someone changed a sealed run: an event for whoever watches the log.

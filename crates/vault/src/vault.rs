@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use runvault_crypto::registers;
-use runvault_store::backend::{Dir, Space};
+use runvault_store::backend::{Dir, Space, Stat};
 
 pub use self::status::{RunStatus, Status};
 use crate::api::Ino;
@@ -23,10 +23,13 @@ use crate::opening::{Kept, Opening};
 use crate::run::{Body, Run};
 use crate::run_table::{RunTable, Scans};
 use crate::sealed::SealedRuns;
+use crate::stamp::{Stamp, Stamps};
 use crate::{Error, Posix, Result, runs};
 
 /// How often `runs/` is looked at.
 const LOOK: Duration = Duration::from_secs(2);
+/// How often it is listed although its times say that nothing came or went.
+const LIST: Duration = Duration::from_secs(30);
 /// How often what could not be opened is tried again.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
@@ -49,7 +52,13 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { run_depth: 1, owner: None, delay: Duration::from_secs(1), journal_bytes: 8 << 20, in_background: false }
+        Self {
+            run_depth: 1,
+            owner: None,
+            delay: Duration::from_secs(1),
+            journal_bytes: 8 << 20,
+            in_background: false,
+        }
     }
 }
 
@@ -69,6 +78,8 @@ pub(crate) struct Counters {
 struct Looked {
     at: Instant,
     at_all: Instant,
+    listed: Instant,
+    stamp: Stamps,
 }
 
 /// An open vault: POSIX calls on plaintext names, ciphertext in the store.
@@ -153,7 +164,7 @@ impl Vault {
             moves: Mutex::default(),
             serials: AtomicU32::new(0),
             sealed: SealedRuns::default(),
-            looked: Mutex::new(Looked { at: now, at_all: now }),
+            looked: Mutex::new(Looked { at: now, at_all: now, listed: now, stamp: Stamps::default() }),
             foreign: Mutex::default(),
             synced: Mutex::default(),
             sealed_away: Mutex::default(),
@@ -190,7 +201,7 @@ impl Vault {
     /// The first failure; all the rest was tried.
     pub fn tick(&self) -> Result<()> {
         self.check_open()?;
-        self.check_store()?;
+        let stamp = Stamp::of(&self.stat_runs()?);
         let mut first = Ok(());
         for (_, body) in self.bodies() {
             let ticked = body.renew_lease().and_then(|()| body.context.tick());
@@ -201,16 +212,16 @@ impl Vault {
         self.close_idle_bodies();
         registers::wipe();
         self.keep_runs(false);
-        first.and(self.trim_unsynced()).and(self.look_for_runs())
+        first.and(self.trim_unsynced()).and(self.look_for_runs(stamp))
     }
 
     /// Not while a run is being made: its store may hang, and leases are still to be renewed.
-    fn look_for_runs(&self) -> Result<()> {
+    fn look_for_runs(&self, stamp: Stamp) -> Result<()> {
         if !self.opening.is_whole() {
             return Ok(());
         }
         let Some(mut scans) = self.try_hold_scans() else { return Ok(()) };
-        let all = {
+        let (list, all) = {
             let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
             if looked.at.elapsed() < LOOK {
                 return Ok(());
@@ -220,9 +231,13 @@ impl Vault {
             if all {
                 looked.at_all = looked.at;
             }
-            all
+            let list = looked.stamp.differs(stamp) || all || looked.listed.elapsed() >= LIST;
+            if list {
+                looked.listed = looked.at;
+            }
+            (list, all)
         };
-        self.scan(&mut scans, all)
+        self.scan_others(&mut scans, list, all)
     }
 
     /// Runs something of which was asked for.
@@ -323,11 +338,16 @@ impl Vault {
     /// # Errors
     /// [`Error::Deleted`].
     pub(crate) fn check_store(&self) -> Result<()> {
-        let deleted = match self.runs_dir.stat_self() {
-            Ok(stat) => stat.nlink == 0,
-            Err(e) => matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ESTALE)),
-        };
-        if deleted { Err(Error::Deleted) } else { Ok(()) }
+        self.stat_runs().map(drop)
+    }
+
+    /// `runs/`, where the store says.
+    fn stat_runs(&self) -> Result<Option<Stat>> {
+        match self.runs_dir.stat_self() {
+            Ok(stat) if stat.nlink > 0 => Ok(Some(stat)),
+            Err(e) if !matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ESTALE)) => Ok(None),
+            _ => Err(Error::Deleted),
+        }
     }
 
     /// An error as an application should be told it: in a deleted store every name is missing, and that is

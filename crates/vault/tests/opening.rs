@@ -122,7 +122,8 @@ fn a_gateway_knows_the_sealed_runs_that_it_cannot_open_by_their_ids_alone() {
     assert!(rows.values().all(|row| row.shown.is_none()));
     let (counted, calls) = Delays::over(fixture.root.clone(), Duration::ZERO).unwrap();
     let gateway: Arc<dyn Gateway> = Arc::new(fixture.state.clone());
-    let again = Mount(Vault::open(counted, fixture.authority.clone(), Some(gateway), fixture.options).unwrap());
+    let again =
+        Mount(Vault::open(counted, fixture.authority.clone(), Some(gateway), fixture.options).unwrap());
     assert!(again.await_runs(LONG) && again.closed_runs() == 20 && again.lost_runs().is_empty());
     assert!(calls.total() < 10, "{} calls", calls.total());
     again.make_dir("new").unwrap();
@@ -193,7 +194,9 @@ fn a_listing_is_whole_and_a_name_is_found_before_all_are_opened() {
         let absent = scope.spawn(|| posix(reader.lookup(ROOT, b"no such run")));
         // The half that was opened is found while the other is not.
         for name in &names {
-            scope.spawn(move || reader.lookup(ROOT, name.as_bytes()).map(|_| found.lock().unwrap().insert(name)));
+            scope.spawn(move || {
+                reader.lookup(ROOT, name.as_bytes()).map(|_| found.lock().unwrap().insert(name))
+            });
         }
         while found.lock().unwrap().len() < 20 {
             sleep(Duration::from_millis(5));
@@ -383,4 +386,36 @@ fn a_known_run_is_opened_anew_where_what_is_signed_of_it_counts_no_more() {
         assert_eq!(reader.left_out().len(), 2 - shown);
         reader.close().unwrap();
     }
+}
+
+#[test]
+fn a_mount_that_nobody_uses_asks_the_store_for_little_and_notices_all_the_same() {
+    let fixture = Fixture::on_disk();
+    let theirs = fixture.writer_of(&State::new(4));
+    theirs.make_dir("their run").unwrap();
+    let ours = fixture.writer();
+    ours.make_dir("our run").unwrap();
+    ours.close().unwrap();
+    let (counted, calls) = Delays::over(fixture.root.clone(), Duration::ZERO).unwrap();
+    let gateway: Arc<dyn Gateway> = Arc::new(fixture.state.clone());
+    let mount =
+        Mount(Vault::open(counted, fixture.authority.clone(), Some(gateway), fixture.options).unwrap());
+    // Its body is opened for writing, and then left alone.
+    mount.put("our run/file", b"x").unwrap();
+    let ticks = |n: u32| {
+        for _ in 0..n {
+            mount.tick().unwrap();
+            sleep(Duration::from_millis(250));
+        }
+    };
+    // Each look comes twice after a change.
+    ticks(17);
+    calls.reset();
+    ticks(9);
+    assert_eq!((calls.count(Op::Space), calls.count(Op::Entries), calls.count(Op::OpenDir)), (0, 0, 0));
+    assert!(calls.total() < 20, "{} calls", calls.total());
+    theirs.mv("their run", "another name", runvault_store::backend::Rename::Over).unwrap();
+    theirs.make_dir("a new run").unwrap();
+    ticks(9);
+    assert_eq!(mount.list("").unwrap(), ["a new run", "another name", "our run"]);
 }

@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::mpsc::channel;
 use std::thread::Builder;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use runvault_fuse::{MountOptions, Session};
@@ -21,7 +22,7 @@ use crate::mount_options::{Options, resolve};
 use crate::mounted::{Ending, Mounted};
 use crate::output::shown;
 use crate::sealer::Sealer;
-use crate::store::{Open, Store, require_gateway};
+use crate::store::{Open, Store, count_newer, require_gateway};
 use crate::{fuse_ready, left_out, memory, mount_point, mount_table, panics, service, signals};
 
 /// Threads of the FUSE session: several, since one may hang on a store that does not answer.
@@ -100,9 +101,7 @@ fn serve(options: &Options, at: &Path, path: &Path, ready: Option<Readiness>) ->
     raise_file_limit();
     let mut store = Store::open(path, &options.mount.who)?;
     let open = open(&mut store, options)?;
-    if open.vault.await_runs(AT_ONCE) {
-        left_out::warn_all(&open.vault);
-    }
+    look_through(&open)?;
     std::env::set_current_dir("/").context("leave the directory")?;
     let ending = Arc::new(Ending::default());
     let asked = Arc::clone(&ending);
@@ -238,11 +237,27 @@ fn announce(
     log::info!("vault {} mounted at {}", store.chain.vault_id(), at.display());
     service::ready(&format!("mounted at {}", at.display()));
     ready.map_or(Ok(()), Readiness::tell)?;
-    let vault = Arc::clone(&open.vault);
-    Builder::new().name("tell-runs".into()).spawn(move || {
+    Ok(())
+}
+
+/// What takes the longer the more runs there are, beside the mount; who mounts is told of it where it is soon done.
+fn look_through(open: &Open) -> Result<()> {
+    let (vault, folder) = (Arc::clone(&open.vault), open.folder.clone());
+    let (told, tell) = channel();
+    Builder::new().name("look-through".into()).spawn(move || {
+        if let Some(folder) = &folder {
+            count_newer(folder);
+        }
+        // Nobody may be waiting any more.
+        let _ = told.send(());
         while !vault.await_runs(WAIT) && !vault.is_closed() {}
         tell_lost(&vault);
     })?;
+    let since = Instant::now();
+    let _ = tell.recv_timeout(AT_ONCE);
+    if open.vault.await_runs(AT_ONCE.saturating_sub(since.elapsed())) {
+        left_out::warn_all(&open.vault);
+    }
     Ok(())
 }
 

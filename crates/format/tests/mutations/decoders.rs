@@ -22,10 +22,10 @@ use runvault_format::public_key::PublicKey;
 use runvault_format::redo_record::{self, Record};
 use runvault_format::request::{Head, Request};
 use runvault_format::retired::Retired;
+use runvault_format::run_index::{self, IndexKey, Row, Rows, Shown};
 use runvault_format::seal_note::SealNote;
 use runvault_format::size::Geometry;
 use runvault_format::state_slot::{Extent, SlotState};
-use runvault_format::run_index::{self, IndexKey, Row, Rows, Shown};
 use runvault_format::{chunk, kek, name, resume, share, time, vault_file};
 use runvault_format::{digests, pins};
 

@@ -13,6 +13,7 @@ use runvault_store::backend::Dir;
 use super::FileObject;
 use super::patience::Patience;
 use super::registry::{Registry, Residues};
+use super::room::Room;
 use crate::journal::Journal;
 use crate::{Error, Posix, Result};
 
@@ -51,7 +52,7 @@ pub(crate) struct Writer {
     /// Bytes in all overlays of the run.
     pub(crate) overlay_bytes: AtomicU64,
     /// The store has plainly more room than what may wait in memory.
-    roomy: AtomicBool,
+    room: Room,
     active: Mutex<HashMap<u64, Arc<FileObject>>>,
     moved: Mutex<Moved>,
     pub(super) residues: Residues,
@@ -76,8 +77,6 @@ const MOVED_LIMIT: usize = 100_000;
 const RUN_OVERLAY_LIMIT: u64 = 64 << 20;
 /// Residues above this make the next tick sync the store.
 const RESIDUE_LIMIT: usize = 200_000;
-/// Free bytes below which nothing waits in memory.
-const PLAINLY_ROOM: u64 = 256 << 20;
 /// What fails where a journal takes nothing, and no checkpoint helps.
 const SETTLE: &str = "settle";
 /// A journal that nobody writes to for so long is emptied by a checkpoint.
@@ -109,7 +108,7 @@ impl RunContext {
         locate: Locate,
     ) -> Arc<Self> {
         let journal = Journal::new(run_dir.clone(), keys.journal_key(&session), session, journal_bytes);
-        let roomy = AtomicBool::new(has_room(&*tree));
+        let room = Room::of(&*tree);
         let writer = Writer {
             session,
             journal,
@@ -119,7 +118,7 @@ impl RunContext {
             after_crash: AtomicBool::new(false),
             compared: Mutex::default(),
             overlay_bytes: AtomicU64::new(0),
-            roomy,
+            room,
             active: Mutex::default(),
             moved: Mutex::default(),
             residues: Residues::default(),
@@ -166,7 +165,7 @@ impl RunContext {
     /// The first failure of a file; the others were tried all the same.
     pub fn tick(&self) -> Result<()> {
         let Some(writer) = &self.writer else { return Ok(()) };
-        writer.roomy.store(has_room(&*self.tree), Ordering::Relaxed);
+        writer.room.look(&*self.tree);
         let (mut first, mut held) = (Ok(()), false);
         for file in writer.active_files() {
             if held && file.waits_for_journal() {
@@ -316,10 +315,6 @@ pub struct RecordsHeld<'a> {
     _gate: RwLockWriteGuard<'a, ()>,
 }
 
-fn has_room(tree: &dyn Dir) -> bool {
-    tree.space().is_ok_and(|space| space.available.saturating_mul(space.block) > PLAINLY_ROOM)
-}
-
 impl Writer {
     fn active_files(&self) -> Vec<Arc<FileObject>> {
         lock(&self.active).values().cloned().collect()
@@ -343,7 +338,7 @@ impl Writer {
     }
 
     pub(super) fn is_roomy(&self) -> bool {
-        self.roomy.load(Ordering::Relaxed)
+        self.room.is_plain()
     }
 
     pub(super) fn round(&self) -> u64 {
