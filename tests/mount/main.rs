@@ -10,6 +10,7 @@ mod continuations;
 mod custody;
 mod deep;
 mod gateways;
+mod index;
 mod ingest;
 mod logs;
 mod machine;
