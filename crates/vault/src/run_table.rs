@@ -143,7 +143,7 @@ impl Vault {
     /// As of [`Vault::scan`].
     pub(crate) fn scan_others(&self, scans: &mut Scans, list: bool, all: bool) -> Result<()> {
         let before = self.table();
-        let given_up = self.look_at_others(scans, &before.entries);
+        let given_up = self.look_at_others(scans, &before.entries, all);
         if !list && !given_up && !scans.renamed {
             return Ok(());
         }
@@ -172,8 +172,8 @@ impl Vault {
     }
 
     /// Looks whether other machines have renamed or sealed some of their runs. What was sealed is given up here, to be
-    /// found as that; whether any was.
-    fn look_at_others(&self, scans: &mut Scans, entries: &BTreeMap<RunId, Entry>) -> bool {
+    /// found as that; whether any was. `all`: also into those whose directories have the times that they had.
+    fn look_at_others(&self, scans: &mut Scans, entries: &BTreeMap<RunId, Entry>, all: bool) -> bool {
         let mut given_up = false;
         let from = scans.looked.map_or(Bound::Unbounded, Bound::Excluded);
         let runs = entries.range((from, Bound::Unbounded)).filter_map(|(_, entry)| entry.run());
@@ -181,7 +181,7 @@ impl Vault {
         scans.looked = turn.get(AT_ONCE - 1).map(|run| run.id);
         for run in turn {
             let stat = self.runs_dir.stat(run.id.to_string().as_bytes()).ok();
-            if !run.differs(Stamp::of(&stat)) {
+            if !run.differs(Stamp::of(&stat)) && !all {
                 continue;
             }
             if !run.held && seal::has_seal(&self.root, &run.id).unwrap_or(false) {
