@@ -4,9 +4,11 @@
 //! only knows fewer runs.
 
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use runvault_format::ids::VaultId;
 use runvault_format::run_index::{IndexKey, Rows};
+use runvault_store::replace::TEMPORARY;
 
 use crate::state_folder::Folder;
 use crate::{Error, Result, layout};
@@ -14,6 +16,8 @@ use crate::{Error, Result, layout};
 const INDEX: &str = "index";
 /// Rows of some hundred thousand runs.
 const LEN_MAX: usize = 64 << 20;
+/// Seconds after which nobody writes on at a temporary.
+const LEFTOVER: i64 = 3600;
 
 /// The index of one identity in a machine's state folder.
 pub(crate) struct RunIndex {
@@ -66,7 +70,20 @@ impl RunIndex {
         if bytes.len() > LEN_MAX {
             return Err(damaged(runvault_format::Error::TooLong));
         }
+        drop_leftovers(&folder);
         folder.write(&self.name(), &bytes)
+    }
+}
+
+/// What killed processes were writing: it is as large as an index each time.
+fn drop_leftovers(folder: &Folder) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs() as i64);
+    for name in layout::names(folder.dir(), &folder.shown("")).unwrap_or_default() {
+        let is_old = || folder.dir().stat(&name).is_ok_and(|stat| stat.mtime.sec < now - LEFTOVER);
+        if name.starts_with(TEMPORARY) && is_old() {
+            // The next one tries again.
+            let _ = folder.dir().unlink(&name);
+        }
     }
 }
 
@@ -131,6 +148,13 @@ mod tests {
             index(state.path(), &owner).keep(&rows(2));
             assert_eq!(index(state.path(), &owner).load(), rows(2));
         }
+        // What a killed process left goes, what one writes now stays.
+        let [old, new] = [".tmp-1", ".tmp-2"].map(|name| folder.join(name));
+        [&old, &new].map(|path| std::fs::write(path, b"x").unwrap());
+        let file = std::fs::File::options().write(true).open(&old).unwrap();
+        file.set_modified(SystemTime::now() - std::time::Duration::from_secs(7200)).unwrap();
+        index(state.path(), &owner).keep(&rows(3));
+        assert_eq!((old.exists(), new.exists()), (false, true));
         // Nowhere to write to.
         let nowhere = index(Path::new("/proc/none"), &owner);
         nowhere.keep(&rows(1));

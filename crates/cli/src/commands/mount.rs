@@ -250,7 +250,11 @@ fn look_through(open: &Open) -> Result<()> {
         }
         // Nobody may be waiting any more.
         let _ = told.send(());
-        while !vault.await_runs(WAIT) && !vault.is_closed() {}
+        while !vault.await_runs(WAIT) {
+            if vault.is_closed() {
+                return;
+            }
+        }
         tell_lost(&vault);
     })?;
     let since = Instant::now();
