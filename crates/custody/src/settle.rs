@@ -215,15 +215,15 @@ fn newest_among(
     bounds: &Bounds<'_>,
 ) -> Result<HashMap<IdentityId, Newest>> {
     let mut newest: HashMap<IdentityId, Newest> = keys.keys().map(|id| (*id, known)).collect();
-    for run in runs.iter().copied() {
-        let (descriptor, seal) = (run_note(root, &run)?, seal_note(root, &run).unwrap_or_default());
+    for run in runs {
+        let (descriptor, seal) = (run_note(root, run)?, seal_note(root, run).unwrap_or_default());
         let notes = Notes {
             run: Signed::parse(&descriptor, RunDescriptor::parse_text),
             seal: Signed::parse(&seal, SealNote::parse_text),
         };
         for (gateway, key) in keys {
             let of = newest.entry(*gateway).or_default();
-            *of = of.with(&run, gateway, key, bounds, &notes);
+            *of = of.with(run, gateway, key, bounds, &notes);
         }
     }
     Ok(newest)

@@ -48,6 +48,13 @@ pub(crate) struct Scans {
     renamed: bool,
 }
 
+impl Scans {
+    /// Whether the table has a name that is another one now.
+    pub(crate) fn is_renamed(&self) -> bool {
+        self.renamed
+    }
+}
+
 /// The runs in one folder.
 #[derive(Default)]
 pub(crate) struct Folder {
@@ -134,19 +141,16 @@ impl Vault {
             self.opening.look_again();
             return Ok(());
         }
-        self.scan_others(scans, true, all)
+        self.look_at_others(scans, true);
+        self.list_runs(scans, all)
     }
 
-    /// [`Vault::scan`]; `list`: not only at what is known of other machines' runs.
+    /// [`Vault::scan`] without a look at what other machines' runs have become.
     ///
     /// # Errors
     /// As of [`Vault::scan`].
-    pub(crate) fn scan_others(&self, scans: &mut Scans, list: bool, all: bool) -> Result<()> {
+    pub(crate) fn list_runs(&self, scans: &mut Scans, all: bool) -> Result<()> {
         let before = self.table();
-        let given_up = self.look_at_others(scans, &before.entries, all);
-        if !list && !given_up && !scans.renamed {
-            return Ok(());
-        }
         let listed = runs::list_all(&self.root)?;
         let (mut entries, mut new) = (BTreeMap::new(), Vec::new());
         let foreign = listed.foreign.len() as u64;
@@ -172,16 +176,16 @@ impl Vault {
     }
 
     /// Looks whether other machines have renamed or sealed some of their runs. What was sealed is given up here, to be
-    /// found as that; whether any was. `all`: also into those whose directories have the times that they had.
-    fn look_at_others(&self, scans: &mut Scans, entries: &BTreeMap<RunId, Entry>, all: bool) -> bool {
-        let mut given_up = false;
+    /// found as that; whether any was. `anyway`: also into those whose directories have the times that they had.
+    pub(crate) fn look_at_others(&self, scans: &mut Scans, anyway: bool) -> bool {
+        let (mut given_up, table) = (false, self.table());
         let from = scans.looked.map_or(Bound::Unbounded, Bound::Excluded);
-        let runs = entries.range((from, Bound::Unbounded)).filter_map(|(_, entry)| entry.run());
+        let runs = table.entries.range((from, Bound::Unbounded)).filter_map(|(_, entry)| entry.run());
         let turn: Vec<_> = runs.filter(|run| run.is_elsewhere()).take(AT_ONCE).collect();
         scans.looked = turn.get(AT_ONCE - 1).map(|run| run.id);
         for run in turn {
             let stat = self.runs_dir.stat(run.id.to_string().as_bytes()).ok();
-            if !run.differs(Stamp::of(&stat)) && !all {
+            if !run.differs(Stamp::of(&stat)) && !anyway {
                 continue;
             }
             if !run.held && seal::has_seal(&self.root, &run.id).unwrap_or(false) {

@@ -28,8 +28,9 @@ use crate::{Error, Posix, Result, runs};
 
 /// How often `runs/` is looked at.
 const LOOK: Duration = Duration::from_secs(2);
-/// How often it is listed although its times say that nothing came or went.
-const LIST: Duration = Duration::from_secs(30);
+/// How often directories are looked into although their times say that nothing changed: some stores do not keep them, or
+/// tell them late.
+const LOOK_ANYWAY: Duration = Duration::from_secs(10);
 /// How often what could not be opened is tried again.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
@@ -78,7 +79,7 @@ pub(crate) struct Counters {
 struct Looked {
     at: Instant,
     at_all: Instant,
-    listed: Instant,
+    at_anyway: Instant,
     stamp: Stamps,
 }
 
@@ -164,7 +165,7 @@ impl Vault {
             moves: Mutex::default(),
             serials: AtomicU32::new(0),
             sealed: SealedRuns::default(),
-            looked: Mutex::new(Looked { at: now, at_all: now, listed: now, stamp: Stamps::default() }),
+            looked: Mutex::new(Looked { at: now, at_all: now, at_anyway: now, stamp: Stamps::default() }),
             foreign: Mutex::default(),
             synced: Mutex::default(),
             sealed_away: Mutex::default(),
@@ -221,7 +222,7 @@ impl Vault {
             return Ok(());
         }
         let Some(mut scans) = self.try_hold_scans() else { return Ok(()) };
-        let (list, all) = {
+        let (list, anyway, all) = {
             let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
             if looked.at.elapsed() < LOOK {
                 return Ok(());
@@ -231,13 +232,14 @@ impl Vault {
             if all {
                 looked.at_all = looked.at;
             }
-            let list = looked.stamp.differs(stamp) || all || looked.listed.elapsed() >= LIST;
-            if list {
-                looked.listed = looked.at;
+            let anyway = all || looked.at_anyway.elapsed() >= LOOK_ANYWAY;
+            if anyway {
+                looked.at_anyway = looked.at;
             }
-            (list, all)
+            (looked.stamp.differs(stamp) || anyway, anyway, all)
         };
-        self.scan_others(&mut scans, list, all)
+        let given_up = self.look_at_others(&mut scans, anyway);
+        if list || given_up || scans.is_renamed() { self.list_runs(&mut scans, all) } else { Ok(()) }
     }
 
     /// Runs something of which was asked for.
