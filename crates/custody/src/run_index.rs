@@ -136,7 +136,7 @@ mod tests {
         assert_eq!(index(state.path(), &owner).load(), rows(3));
         // Another's, a changed one, one that is too long to be ours, what is no file: none, until it is written again.
         let hostile: [&dyn Fn(&Path); 4] = [
-            &|at| drop(std::fs::copy(path(&gateway), at).unwrap()),
+            &|at| assert!(std::fs::copy(path(&gateway), at).unwrap() > 0),
             &|at| std::fs::write(at, [0; 100]).unwrap(),
             &|at| std::fs::File::create(at).unwrap().set_len(1 << 40).unwrap(),
             &|at| std::os::unix::fs::symlink("/dev/zero", at).unwrap(),
@@ -150,7 +150,7 @@ mod tests {
         }
         // What a killed process left goes, what one writes now stays.
         let [old, new] = [".tmp-1", ".tmp-2"].map(|name| folder.join(name));
-        [&old, &new].map(|path| std::fs::write(path, b"x").unwrap());
+        [&old, &new].into_iter().for_each(|path| std::fs::write(path, b"x").unwrap());
         let file = std::fs::File::options().write(true).open(&old).unwrap();
         file.set_modified(SystemTime::now() - std::time::Duration::from_secs(7200)).unwrap();
         index(state.path(), &owner).keep(&rows(3));

@@ -362,6 +362,19 @@ impl RunSeal {
         self.opened().seal.take()
     }
 
+    /// Whether it keeps something open.
+    pub(crate) fn is_opened(&self) -> bool {
+        self.opened.try_lock().map_or(true, |opened| opened.seal.is_some())
+    }
+
+    /// Lets go of what it keeps open, if nobody uses that: whoever asks next has the run verified anew.
+    pub(crate) fn close_if_unused(&self) {
+        let Ok(mut opened) = self.opened.try_lock() else { return };
+        if opened.tree.as_ref().is_none_or(|tree| Arc::strong_count(tree) == 1) {
+            *opened = Opened::default();
+        }
+    }
+
     fn opened(&self) -> MutexGuard<'_, Opened> {
         self.opened.lock().unwrap_or_else(PoisonError::into_inner)
     }

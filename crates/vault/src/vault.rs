@@ -22,7 +22,7 @@ use crate::nodes::Nodes;
 use crate::opening::{Kept, Opening};
 use crate::run::{Body, Run};
 use crate::run_table::{RunTable, Scans};
-use crate::sealed::SealedRuns;
+use crate::sealed::{RunSeal, SealedRuns};
 use crate::stamp::{Stamp, Stamps};
 use crate::{Error, Posix, Result, runs};
 
@@ -65,6 +65,8 @@ impl Default for Options {
 
 /// Runs that are kept open although nobody uses them.
 const BODIES_MAX: usize = 128;
+/// Sealed runs that are kept open so: each has a few descriptors.
+const SEALS_MAX: usize = 256;
 /// How long one tick closes runs: each may take a sync of the store.
 const CLOSING: Duration = Duration::from_millis(200);
 /// Figures that only grow.
@@ -251,12 +253,23 @@ impl Vault {
     /// Descriptors and leases stay bounded, however many runs are made or looked into.
     fn close_idle_bodies(&self) {
         self.close_excess_bodies();
+        self.close_excess_seals();
         for (run, body) in self.bodies() {
             if body.may_be_writable_now() {
                 drop(body);
                 self.close_unused_body(&run);
             }
         }
+    }
+
+    /// Of the sealed runs that are open those that were met first.
+    fn close_excess_seals(&self) {
+        let table = self.table();
+        let mut open: Vec<&Arc<Run>> =
+            table.runs().filter(|run| run.seal().is_some_and(RunSeal::is_opened)).collect();
+        open.sort_unstable_by_key(|run| run.serial);
+        let excess = open.len().saturating_sub(SEALS_MAX);
+        open.iter().take(excess).filter_map(|run| run.seal()).for_each(RunSeal::close_if_unused);
     }
 
     /// Not while a file is open: a writer's context beside it would have bytes that it lacks.

@@ -108,6 +108,30 @@ fn a_known_sealed_run_costs_no_call_to_the_store() {
 }
 
 #[test]
+fn however_many_sealed_runs_are_read_few_stay_open() {
+    let fixture = Fixture::in_memory();
+    let names = named(300);
+    sealed(&fixture, &names);
+    let (counted, calls) = Delays::over(fixture.root.clone(), Duration::ZERO).unwrap();
+    let reader = reader_over(&fixture, counted);
+    let read = |name: &String| {
+        calls.reset();
+        assert_eq!(reader.get(&format!("{name}/RunInfo.xml")).unwrap(), name.as_bytes());
+        calls.count(Op::OpenDir)
+    };
+    let costs = || names.iter().map(read).sum::<u64>();
+    costs();
+    assert_eq!(costs(), 0, "each keeps its directory");
+    reader.tick().unwrap();
+    assert!(costs() > 0);
+    // What is used stays open.
+    let file = reader.open_file(reader.ino("run 000/RunInfo.xml").unwrap(), common::READ).unwrap().handle;
+    (0..2).for_each(|_| reader.tick().unwrap());
+    assert_eq!(reader.read_all(file).unwrap(), b"run 000");
+    reader.close().unwrap();
+}
+
+#[test]
 fn a_gateway_knows_the_sealed_runs_that_it_cannot_open_by_their_ids_alone() {
     let mut fixture = behind(Fixture::in_memory());
     let names = named(20);
