@@ -363,10 +363,12 @@ fn a_known_run_in_whose_place_another_stands_is_noticed_at_the_read() {
 }
 
 #[test]
-fn a_known_run_without_its_envelope_is_noticed_at_the_read() {
-    let (fixture, one, _) = two_known();
-    fs::remove_dir_all(run_path(&fixture, &one).join("keys")).unwrap();
-    noticed(&fixture, &one);
+fn a_known_run_without_a_part_is_noticed_at_the_read() {
+    for part in ["keys", "tree"] {
+        let (fixture, one, _) = two_known();
+        fs::remove_dir_all(run_path(&fixture, &one).join(part)).unwrap();
+        noticed(&fixture, &one);
+    }
 }
 
 #[test]

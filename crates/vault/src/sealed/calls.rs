@@ -92,7 +92,10 @@ impl Vault {
         match Run::load(&self.root, run.id, &*self.authority, self.gateway.as_deref(), run.serial) {
             Ok(Loaded::Opens(found)) => run.verified_as(&found),
             Ok(Loaded::Closed(_)) => Err(refuse("no key that is held here opens it any more")),
-            Err(error) if is_not_found(&error) => Err(refuse("it was sealed, and is missing")),
+            Err(error) if is_not_found(&error) || runs::is_missing(&error) => {
+                self.check_store()?;
+                Err(refuse("it was sealed, and it or a part of it is missing"))
+            }
             Err(error) => Err(error),
         }
     }
