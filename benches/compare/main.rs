@@ -13,6 +13,7 @@ mod home;
 mod latency;
 mod machine;
 mod mounted;
+mod mounts;
 mod novaseq;
 mod proofs;
 mod report;
@@ -71,6 +72,9 @@ struct Args {
     /// Instead: `custody rotate` over so many runs, and the CPU that each costs.
     #[arg(long, value_name = "RUNS", conflicts_with_all = ["large", "row", "json"])]
     rotation: Option<u64>,
+    /// Instead: how soon a mount of so many sealed runs answers and lists them, the first one and later ones.
+    #[arg(long, value_name = "RUNS", conflicts_with_all = ["large", "row", "json", "rotation"])]
+    mounts: Option<u64>,
     /// Instead: reads and the walk of a sealed run beside those of an open one.
     #[arg(long, conflicts_with_all = ["large", "row", "json", "rotation"])]
     sealed: bool,
@@ -95,6 +99,9 @@ struct Args {
 impl Args {
     /// Of what is measured instead of the rows.
     fn other_table(&self, place: &Path, programs: &Programs, load: &Load) -> Option<Result<String>> {
+        if let Some(runs) = self.mounts {
+            return Some(mounts::table(place, programs, runs));
+        }
         if self.sealed {
             return Some(sealed::table(place, programs, load, self.rounds));
         }

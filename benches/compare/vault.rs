@@ -82,6 +82,28 @@ impl<'a> Vault<'a> {
         run(self.command("scrub").arg("--state").arg(&self.gateway))
     }
 
+    /// The store.
+    pub(crate) fn store(&self) -> &Path {
+        &self.store
+    }
+
+    /// The gateway's state folder.
+    pub(crate) fn gateway_state(&self) -> &Path {
+        &self.gateway
+    }
+
+    /// `mount` of the owner's, or of the gateway's, which goes into the background; and where.
+    pub(crate) fn mount_command(&self, ingest: bool) -> (Command, PathBuf) {
+        let mut command = self.command("mount");
+        command.arg(&self.at).arg("--state");
+        if ingest {
+            command.arg(&self.gateway).args(["--ingest", "--seal", "hand"]);
+        } else {
+            command.arg(&self.owner).arg("--identity").arg(&self.identity);
+        }
+        (command, self.at.clone())
+    }
+
     fn command(&self, name: &str) -> Command {
         let mut command = self.programs.runvault();
         command.arg(name).arg(&self.store);

@@ -11,6 +11,7 @@ mod continuations;
 mod custody;
 mod deep;
 mod gateways;
+mod index;
 mod ingest;
 mod ledger;
 mod logs;

@@ -223,6 +223,7 @@ impl Mounted {
 impl Service for Mounted {
     fn status(&self) -> Value {
         let mut status = vault_status::of_vault(&self.vault);
+        vault_status::add(&mut status, "runs_to_open", self.vault.runs_to_open());
         vault_status::add(&mut status, "mount_point", self.at.to_string_lossy());
         vault_status::add(&mut status, "store", self.store.to_string_lossy());
         vault_status::add(&mut status, "vault", self.vault_id.as_str());
@@ -234,6 +235,8 @@ impl Service for Mounted {
     }
 
     fn runs(&self) -> Value {
+        // A list that leaves out what is not opened yet would say that it is not there.
+        while !self.vault.await_runs(TELL) && !self.vault.is_closed() {}
         json!({ "runs": run_report::of_vault(&self.vault, &self.store, &self.patience) })
     }
 

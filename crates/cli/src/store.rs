@@ -11,6 +11,7 @@ use runvault_custody::gateway::StateFolder;
 use runvault_custody::identity::Identity;
 use runvault_custody::seen::Remembering;
 use runvault_custody::{key_files, locks, pins};
+use runvault_format::run_index::IndexKey;
 use runvault_store::backend::Dir;
 use runvault_store::posix;
 use runvault_vault::authority::{Authority, Gateway};
@@ -130,8 +131,9 @@ impl Store {
     /// # Errors
     /// Exit 3: this key opens nothing here.
     pub fn acting(&self, who: &Who) -> Result<Arc<dyn Authority>> {
-        let acting = Acting::open(&self.root, self.chain.clone(), &self.identity(who)?)?;
-        Ok(Remembering::over(acting, &self.state))
+        let identity = self.identity(who)?;
+        let acting = Acting::open(&self.root, self.chain.clone(), &identity)?;
+        Ok(Remembering::keeping(acting, &self.state, identity.index_key(&self.chain.vault_id())))
     }
 
     /// Opens the vault for reading; nothing is written.
@@ -158,9 +160,10 @@ impl Store {
     pub fn write(&mut self, who: &Who, options: Options) -> Result<Open> {
         let (folder, identity) = self.gateway(who)?;
         let authority = Acting::open(&self.root, self.chain.clone(), &identity)?;
+        let index = identity.index_key(&self.chain.vault_id());
         // From here on its key is not needed.
         drop(identity);
-        self.open_for_writing(authority, folder, options)
+        self.open_for_writing(authority, folder, index, options)
     }
 
     /// Opens the vault for writing as a gateway that was enrolled before: no key but that of its own runs.
@@ -172,20 +175,22 @@ impl Store {
     pub fn ingest(&self, options: Options, resumable: bool) -> Result<Open> {
         let folder = StateFolder::open(&self.state, self.chain.vault_id()).map(Arc::new)?;
         folder.require_enrolled(&self.chain)?;
-        self.settle(&folder)?;
+        self.settle(&folder, folder.index_key())?;
         if !resumable {
             folder.keep_no_keys()?;
         }
-        self.open_for_writing(Acting::ingest(&self.root, self.chain.clone()), folder, options)
+        let index = folder.index_key();
+        self.open_for_writing(Acting::ingest(&self.root, self.chain.clone()), folder, index, options)
     }
 
     fn open_for_writing(
         &self,
         authority: Arc<dyn Authority>,
         folder: Arc<StateFolder>,
+        index: IndexKey,
         options: Options,
     ) -> Result<Open> {
-        let authority = Remembering::over(authority, &self.state);
+        let authority = Remembering::keeping(authority, &self.state, index);
         // The kernel has applied the callers' umask; the engine's modes are meant as they are.
         rustix::process::umask(rustix::fs::Mode::empty());
         self.open_vault(authority, Some(folder), options)
@@ -201,19 +206,20 @@ impl Store {
         let gateway = folder.clone().map(|folder| folder as Arc<dyn Gateway>);
         let vault = Vault::open(Arc::clone(&self.root), authority, gateway, options)
             .with_context(|| format!("the store {}", shown(&self.path)))?;
+        if !options.in_background
+            && let Some(folder) = &folder
+        {
+            count_newer(folder);
+        }
         Ok(Open { ticker: Ticker::start(&vault)?, vault, folder })
     }
 
     /// What a killed process left of this gateway's runs is put in order.
-    fn settle(&self, folder: &StateFolder) -> Result<()> {
-        let settled =
-            folder.settle(&self.root).with_context(|| format!("the store {}", shown(&self.path)))?;
-        if settled.restored {
-            warn(
-                "the store has runs of this machine that its state folder does not know (was the folder restored \
-                 from a backup?); they are counted again",
-            );
-        }
+    fn settle(&self, folder: &StateFolder, index: IndexKey) -> Result<()> {
+        let known = Remembering::rows(&self.state, self.chain.vault_id(), index);
+        folder
+            .settle_at_once(&self.root, known)
+            .with_context(|| format!("the store {}", shown(&self.path)))?;
         Ok(())
     }
 
@@ -235,13 +241,28 @@ impl Store {
             self.pin(&self.chain)?;
             log::info!("this machine was enrolled as a gateway of vault {}", self.chain.vault_id());
         }
-        self.settle(&folder)?;
+        self.settle(&folder, identity.index_key(&self.chain.vault_id()))?;
         Ok((folder, identity))
     }
 
     /// `<state>/<vault id>`, where a writing mount has its control socket.
     pub fn state_of_vault(&self) -> PathBuf {
         self.state.join(self.chain.vault_id().to_string())
+    }
+}
+
+/// Runs of this machine that its state folder does not know are counted; where that fails it is tried again before one is
+/// made.
+pub fn count_newer(folder: &StateFolder) {
+    match folder.count_newer() {
+        Ok(false) => {}
+        Ok(true) => warn(
+            "the store has runs of this machine that its state folder does not know (was the folder restored from a \
+             backup?); they are counted again",
+        ),
+        Err(error) => {
+            log::warn!("{error}: whether the state folder knows all runs of this machine is looked up later")
+        }
     }
 }
 

@@ -104,13 +104,16 @@ fn of_process(status: &Value) -> Option<Vec<Row>> {
     let (files, bytes) = (number("files_written")?, number("bytes_written")?);
     let (read, open) = (number("bytes_read")?, number("open_handles")?);
     let synced = number("last_sync_seconds").map_or("never".to_owned(), |seconds| format!("{seconds} s ago"));
-    Some(vec![
+    let opening = number("runs_to_open").filter(|left| *left > 0);
+    let opening = opening.map(|left| ("opening", format!("{} to go", output::count(left, "run"))));
+    let rows = vec![
         ("process", format!("{pid}, {mode}")),
         ("written", format!("{}, {}", output::count(files, "file"), size(bytes))),
         ("read", size(read)),
         ("in use", format!("{} open", output::count(open, "file"))),
         ("last sync", synced),
-    ])
+    ];
+    Some(rows.into_iter().chain(opening).collect())
 }
 
 fn of_machine(status: &Value) -> Vec<Row> {

@@ -208,8 +208,9 @@ mod tests {
         assert!(refused.contains("end at number 2"), "{refused}");
 
         let until = chain.gateway_key(&id).unwrap().until.unwrap();
+        let sign = chain.gateway_key(&id).unwrap().sign;
         let newest =
-            settle::newest_of(&root, id, chain.gateway_key(&id).unwrap().sign, Newest::default()).unwrap();
+            settle::newest_besides(&root, (id, sign), Newest::default(), &Default::default()).unwrap();
         assert_eq!((until.run.n, until.seal.n, until.seal.hash), (2, 1, newest.seal.map(|seal| seal.hash)));
         assert!(until.seal.hash.is_some());
 

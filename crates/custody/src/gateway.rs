@@ -11,6 +11,7 @@ use runvault_format::ids::{Digest, IdentityId, RunId, SessionId, VaultId};
 use runvault_format::note;
 use runvault_format::public_key::PublicKey;
 use runvault_format::retired::Retired;
+use runvault_format::run_index::{IndexKey, Rows};
 use runvault_format::seal_note::SealNote;
 use runvault_store::backend::Dir;
 use runvault_vault::authority::{ChainPlace, Gateway, Resume, SealPlace};
@@ -144,6 +145,11 @@ impl StateFolder {
         self.entries().are_kept()
     }
 
+    /// Of what it keeps of sealed runs.
+    pub fn index_key(&self) -> IndexKey {
+        self.identity.index_key(&self.vault)
+    }
+
     /// Where it keeps the key that seals them.
     pub fn kek_home(&self) -> KekHome {
         self.entries().home()
@@ -230,9 +236,20 @@ impl StateFolder {
     /// # Errors
     /// The store's, [`Error::Damaged`].
     pub fn settle(&self, root: &Arc<dyn Dir>) -> Result<Settled> {
+        let settled = self.settle_at_once(root, Rows::new())?;
+        Ok(Settled { restored: self.count_newer()?, ..settled })
+    }
+
+    /// [`StateFolder::settle`], however many runs the store has: those of this gateway that the folder does not know are
+    /// looked for later, by [`StateFolder::count_newer`] or when the next run or seal begins. `known`: what earlier
+    /// mounts have verified, which is not read again.
+    ///
+    /// # Errors
+    /// As of [`StateFolder::settle`].
+    pub fn settle_at_once(&self, root: &Arc<dyn Dir>, known: Rows) -> Result<Settled> {
         let _ = self.root.set(root.clone());
         let mut place = self.place();
-        let mut settled = match self.settle_pending(root, &mut place) {
+        let settled = match self.settle_pending(root, &mut place) {
             // Room is made by a mount that can remove something.
             Err(Error::Io { object, source, .. })
                 if matches!(source.raw_os_error(), Some(libc::EROFS | libc::ENOSPC | libc::EDQUOT)) =>
@@ -243,17 +260,39 @@ impl StateFolder {
             other => other?,
         };
         self.settle_seal(root, &mut place)?;
-        let known = Newest { run: place.head, seal: place.seals };
-        let newest = settle::newest_of(root, self.identity.id(), self.identity.keys.sign.public(), known)?;
-        if let Some(newer) = newest.run.filter(|_| newest.run != known.run) {
-            place.write_head(newer)?;
-            settled.restored = true;
-        }
-        if let Some(newer) = newest.seal.filter(|_| newest.seal != known.seal) {
-            place.write_seals(newer)?;
-            settled.restored = true;
-        }
+        place.uncounted = Some(known);
         Ok(settled)
+    }
+
+    /// Looks through the store for runs and seals of this gateway that the folder does not know, unless that was done;
+    /// whether there were any.
+    ///
+    /// # Errors
+    /// The store's, [`Error::Io`].
+    pub fn count_newer(&self) -> Result<bool> {
+        self.count(&mut self.place())
+    }
+
+    /// No number is given to two runs, nor to two seals.
+    fn count(&self, place: &mut Place) -> Result<bool> {
+        let (Some(root), Some(known)) = (self.root.get(), &place.uncounted) else { return Ok(false) };
+        let ours = (self.identity.id(), self.identity.keys.sign.public());
+        let before = Newest { run: place.head, seal: place.seals };
+        let newest = settle::newest_besides(root, ours, before, known)?;
+        if let Some(newer) = newest.run.filter(|_| newest.run != before.run) {
+            place.write_head(newer)?;
+        }
+        if let Some(newer) = newest.seal.filter(|_| newest.seal != before.seal) {
+            place.write_seals(newer)?;
+        }
+        place.uncounted = None;
+        let restored = newest != before;
+        if restored {
+            log::warn!(
+                "the store has runs of this machine that its state folder did not know; they are counted again"
+            );
+        }
+        Ok(restored)
     }
 
     fn settle_pending(&self, root: &Arc<dyn Dir>, place: &mut Place) -> Result<Settled> {
@@ -286,6 +325,7 @@ impl StateFolder {
             let what = format!("the seal of run {} is to be finished first: mount again", pending.run);
             return Err(damaged(&self.folder, PENDING_SEAL, what));
         }
+        self.count(&mut place)?;
         let n = place.seals.map_or(0, |seals| seals.n).saturating_add(1);
         let text = text(SealPlace { n, prev: place.seals.map(|seals| seals.hash) })?;
         let note = note::sign(&text, &self.identity.id(), &self.identity.keys.sign);
@@ -357,6 +397,7 @@ impl StateFolder {
             })?;
             self.settle_pending(root, &mut place)?;
         }
+        self.count(&mut place)?;
         let prev = place.head.map(|head| head.hash);
         let seq = place.head.map_or(0, |head| head.seq).saturating_add(1);
         let text = text(ChainPlace {

@@ -3,6 +3,7 @@
 use runvault_crypto::secrets::Secret;
 use runvault_format::ids::{IdentityId, VaultId};
 use runvault_format::keys::{IdentityKeys, IdentityPublic};
+use runvault_format::run_index::IndexKey;
 
 use crate::Result;
 
@@ -48,6 +49,11 @@ impl Identity {
     /// Another handle on the same keys.
     pub(crate) fn again(&self) -> Result<Self> {
         Self::from_seed(&self.label, self.vault, self.seed.clone())
+    }
+
+    /// Of what a machine keeps under it of a vault's sealed runs.
+    pub fn index_key(&self, vault: &VaultId) -> IndexKey {
+        IndexKey::derive(&self.seed, self.id(), vault)
     }
 
     /// For key files, which keep nothing else.

@@ -38,6 +38,7 @@ pub mod relock;
 mod resume_entries;
 pub mod retired;
 pub mod rotate;
+mod run_index;
 mod sealed_names;
 pub mod seen;
 mod settle;

@@ -10,9 +10,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use runvault_format::ids::{Digest, IdentityId, RunId, VaultId};
 use runvault_format::keys::RunKey;
+use runvault_format::run_index::{IndexKey, Rows};
 use runvault_vault::authority::{Admission, Authority, EnvelopeFile, GatewayKey, MadeRun, Sealed};
 
 use crate::pins;
+use crate::run_index::RunIndex;
 
 /// The file in `<state dir>/<vault id>`: a line of run id and hash of the seal's note for each.
 const SEALED: &str = "sealed";
@@ -43,15 +45,31 @@ pub struct Remembering {
     seen: Mutex<HashMap<RunId, Digest>>,
     /// Numbers of each gateway's newest run.
     newest: Mutex<HashMap<IdentityId, u64>>,
+    index: Option<RunIndex>,
 }
 
 impl Remembering {
     /// What `of` says, and what this machine has seen. Where the file cannot be read nothing was seen; where it
     /// cannot be written, seals are remembered for as long as this lives.
     pub fn over(of: Arc<dyn Authority>, state_dir: &Path) -> Arc<dyn Authority> {
+        Self::with(of, state_dir, None)
+    }
+
+    /// What earlier mounts of an identity found out about sealed runs.
+    pub fn rows(state_dir: &Path, vault: VaultId, key: IndexKey) -> Rows {
+        RunIndex::of(state_dir, vault, key).load()
+    }
+
+    /// [`Remembering::over`], also what earlier mounts of that identity found out about sealed runs.
+    pub fn keeping(of: Arc<dyn Authority>, state_dir: &Path, key: IndexKey) -> Arc<dyn Authority> {
+        let index = RunIndex::of(state_dir, of.vault_id(), key);
+        Self::with(of, state_dir, Some(index))
+    }
+
+    fn with(of: Arc<dyn Authority>, state_dir: &Path, index: Option<RunIndex>) -> Arc<dyn Authority> {
         let file = state_dir.join(of.vault_id().to_string()).join(SEALED);
         let seen = Mutex::new(read(&file));
-        Arc::new(Self { of, file, state_dir: state_dir.to_owned(), seen, newest: Mutex::default() })
+        Arc::new(Self { of, file, state_dir: state_dir.to_owned(), seen, newest: Mutex::default(), index })
     }
 
     fn seen(&self) -> MutexGuard<'_, HashMap<RunId, Digest>> {
@@ -86,6 +104,14 @@ impl Authority for Remembering {
     }
     fn seal_seen(&self, run: &RunId) -> Option<Digest> {
         self.seen().get(run).copied()
+    }
+    fn known_runs(&self) -> Rows {
+        self.index.as_ref().map(RunIndex::load).unwrap_or_default()
+    }
+    fn keep_runs(&self, rows: &Rows) {
+        if let Some(index) = &self.index {
+            index.keep(rows);
+        }
     }
     fn note_run(&self, made: &MadeRun) {
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);

@@ -7,6 +7,7 @@ use runvault_crypto::signature::VerifyingKey;
 use runvault_format::descriptor::RunDescriptor;
 use runvault_format::ids::{IdentityId, RunId};
 use runvault_format::note::{Note, text_hash};
+use runvault_format::run_index::{Row, Rows};
 use runvault_format::seal_note::SealNote;
 use runvault_store::backend::Dir;
 use runvault_store::replace::replace;
@@ -83,6 +84,15 @@ pub(crate) struct Newest {
 }
 
 impl Newest {
+    /// With what an earlier mount has verified of a run.
+    fn with_row(self, run: &RunId, row: &Row, gateway: &IdentityId) -> Self {
+        let newer_run = (row.maker == *gateway && self.run.map_or(0, |run| run.seq) < row.seq)
+            .then_some(Head { seq: row.seq, hash: row.run_note, run: *run });
+        let newer_seal = (row.sealer == *gateway && self.seal.map_or(0, |seal| seal.n) < row.n)
+            .then_some(SealHead { n: row.n, hash: row.seal, run: *run });
+        Self { run: newer_run.or(self.run), seal: newer_seal.or(self.seal) }
+    }
+
     /// With what a run's directory shows of this gateway, where that is newer and its signature holds. Notes that do not
     /// verify are somebody else's to name: `check` and `scrub` do.
     fn with(self, run: &RunId, gateway: &IdentityId, key: &VerifyingKey, notes: &Notes<'_>) -> Self {
@@ -131,29 +141,47 @@ pub(crate) fn newest(
     keys: &HashMap<IdentityId, VerifyingKey>,
     known: Newest,
 ) -> Result<HashMap<IdentityId, Newest>> {
+    newest_among(root, &runs(root)?, keys, known)
+}
+
+/// [`newest`] of one, without a look at the runs of which `rows` are known.
+pub(crate) fn newest_besides(
+    root: &Arc<dyn Dir>,
+    (gateway, key): (IdentityId, VerifyingKey),
+    known: Newest,
+    rows: &Rows,
+) -> Result<Newest> {
+    let (there, mut others) = (runs(root)?, Vec::new());
+    let mut known = known;
+    for run in there {
+        match rows.get(&run) {
+            Some(row) => known = known.with_row(&run, row, &gateway),
+            None => others.push(run),
+        }
+    }
+    let mut found = newest_among(root, &others, &HashMap::from([(gateway, key)]), known)?;
+    Ok(found.remove(&gateway).unwrap_or(known))
+}
+
+fn newest_among(
+    root: &Arc<dyn Dir>,
+    runs: &[RunId],
+    keys: &HashMap<IdentityId, VerifyingKey>,
+    known: Newest,
+) -> Result<HashMap<IdentityId, Newest>> {
     let mut newest: HashMap<IdentityId, Newest> = keys.keys().map(|id| (*id, known)).collect();
-    for run in runs(root)? {
-        let (descriptor, seal) = (run_note(root, &run)?, seal_note(root, &run).unwrap_or_default());
+    for run in runs {
+        let (descriptor, seal) = (run_note(root, run)?, seal_note(root, run).unwrap_or_default());
         let notes = Notes {
             run: Signed::parse(&descriptor, RunDescriptor::parse_text),
             seal: Signed::parse(&seal, SealNote::parse_text),
         };
         for (gateway, key) in keys {
             let of = newest.entry(*gateway).or_default();
-            *of = of.with(&run, gateway, key, &notes);
+            *of = of.with(run, gateway, key, &notes);
         }
     }
     Ok(newest)
-}
-
-/// [`newest`] of one.
-pub(crate) fn newest_of(
-    root: &Arc<dyn Dir>,
-    gateway: IdentityId,
-    key: VerifyingKey,
-    known: Newest,
-) -> Result<Newest> {
-    Ok(newest(root, &HashMap::from([(gateway, key)]), known)?.remove(&gateway).unwrap_or(known))
 }
 
 fn read_descriptor(runs: &Arc<dyn Dir>, run: &RunId) -> Result<Option<Vec<u8>>> {

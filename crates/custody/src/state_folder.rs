@@ -11,6 +11,7 @@
 //! seals         {n, hash, run}: the newest seal of this gateway
 //! pending-seal  seal.note of a run that is being sealed
 //! sealed-names  which names were sealed here, as keyed hashes, a line each
+//! index/<identity id>   what earlier mounts of an identity found out about sealed runs, sealed under it
 //! sealed        which seals this machine has seen, a line each
 //! checked/      what a `verify` or `scrub` that is at work has found as it was sealed
 //! pins          what this machine has seen of the vault's chain

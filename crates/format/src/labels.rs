@@ -24,6 +24,7 @@ labels! {
     CONTINUE = "runvault/1 continue";
     LEDGER = "runvault/1 ledger";
     LEDGER_SUM = "runvault/1 ledger sum";
+    INDEX = "runvault/1 index";
 }
 
 /// First associated string of an encrypted name.

@@ -39,6 +39,7 @@ pub mod removed;
 pub mod request;
 pub mod resume;
 pub mod retired;
+pub mod run_index;
 pub mod seal_note;
 pub mod share;
 pub mod size;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use runvault_crypto::signature::VerifyingKey;
 use runvault_format::ids::{Digest, IdentityId, RunId, SessionId, VaultId};
 use runvault_format::keys::RunKey;
+use runvault_format::run_index::Rows;
 use runvault_store::backend::Dir;
 
 use crate::Result;
@@ -164,6 +165,13 @@ pub trait Authority: Send + Sync {
     fn note_seal(&self, _run: &RunId, _hash: &Digest) {}
     /// A run that is there: once a gateway's newest is known, less is a store that was put back.
     fn note_run(&self, _made: &MadeRun) {}
+    /// What an earlier mount of this machine found out about sealed runs; nothing of it is believed beyond what is
+    /// listed.
+    fn known_runs(&self) -> Rows {
+        Rows::new()
+    }
+    /// Keeps it for later mounts, in the place of what was kept.
+    fn keep_runs(&self, _rows: &Rows) {}
     /// Seals a run's key to whom the newest verified state names.
     fn seal_run(&self, run: &RunId, key: &RunKey) -> Result<Sealed>;
 }

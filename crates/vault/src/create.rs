@@ -247,7 +247,7 @@ impl Vault {
 
     /// The stored form of a name that is to be made: its side file is durable already.
     pub(crate) fn new_name(&self, dir: &OpenDir, name: &[u8]) -> Result<Stored> {
-        if self.run_named(dir.node, name).is_some() {
+        if self.run_named(dir.node, name)?.is_some() {
             return Err(Posix::Exists.into());
         }
         let new = dir.stored(name)?;

@@ -21,6 +21,7 @@ mod patience;
 mod read;
 mod read_back;
 mod registry;
+mod room;
 mod settle;
 mod state;
 mod sync;

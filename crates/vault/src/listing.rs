@@ -186,6 +186,7 @@ impl Vault {
         plus: bool,
         visit: Visit<'_>,
     ) -> Result<Flow> {
+        self.all_runs()?;
         let table = self.table();
         let Some(folder) = table.folder(path) else { return Ok(Flow::On) };
         for (serial, (name, run)) in &folder.by_serial {

@@ -30,7 +30,7 @@ impl Vault {
                 found => found,
             };
         }
-        if let Some(run) = self.run_named(parent, name) {
+        if let Some(run) = self.run_named(parent, name)? {
             return self.lookup_run(parent, name, &run);
         }
         let dir = self.directory(parent)?;

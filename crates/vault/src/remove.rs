@@ -20,7 +20,7 @@ impl Vault {
     pub fn unlink(&self, parent: Ino, name: &[u8]) -> Result<()> {
         let parent = self.parent_of_present(parent, name)?;
         let dir = self.present_directory(*parent)?;
-        if self.run_named(*parent, name).is_some() {
+        if self.run_named(*parent, name)?.is_some() {
             return Err(Posix::IsDirectory.into());
         }
         let names = self.locks.alone(&[*parent]);
@@ -81,7 +81,7 @@ impl Vault {
     /// [`Posix::NotEmpty`], [`Posix::NotDirectory`], [`Posix::NotFound`]; the store's.
     pub fn rmdir(&self, parent: Ino, name: &[u8]) -> Result<()> {
         self.check_open()?;
-        if let Some(run) = self.run_named(parent, name) {
+        if let Some(run) = self.run_named(parent, name)? {
             return self.remove_run(parent, name, &run);
         }
         let parent = self.parent_of_present(parent, name)?;
@@ -95,7 +95,7 @@ impl Vault {
             return Err(Posix::NotDirectory.into());
         }
         let ino = number(stat.ino);
-        if self.folder_path(ino).is_some_and(|path| self.table().has_runs_below(&path)) {
+        if self.has_runs_below(ino)? {
             return Err(Posix::NotEmpty.into());
         }
         let changing = dir.changing();

@@ -68,7 +68,7 @@ impl Vault {
         if self.read_only() {
             return Err(Posix::ReadOnly.into());
         }
-        if let Some(run) = self.run_named(parent, name) {
+        if let Some(run) = self.run_named(parent, name)? {
             return self.rename_run((parent, name), &run, (to, new), how);
         }
         let source = self.parent_of_present(parent, name)?;
@@ -91,7 +91,7 @@ impl Vault {
         let source = End::look(&from, &old)?.ok_or(Posix::NotFound)?;
         let source = End { name: Name::new(from.node, name), dir: from, stored: old, stat: Some(source) };
         let target = End { name: Name::new(dest.node, new), dir: dest, stored: target, stat: replaced };
-        if self.run_named(to, new).is_some() {
+        if self.run_named(to, new)?.is_some() {
             return Err(if how == Rename::NoReplace { Posix::Exists } else { Posix::CrossRun }.into());
         }
         let exchanged = if how == Rename::Exchange { Some(&target) } else { None };
@@ -268,7 +268,7 @@ impl Vault {
         if self.is_run_depth(target.dir.node) {
             return Err(Posix::CrossRun.into());
         }
-        if self.folder_path(ino).is_some_and(|path| self.table().has_runs_below(&path)) {
+        if self.has_runs_below(ino)? {
             return Err(Posix::Busy.into());
         }
         self.settle_rename(ino)?;
@@ -311,7 +311,7 @@ impl Vault {
             if stat.kind == Kind::Dir && self.is_run_depth(end.dir.node) {
                 return Err(Posix::CrossRun.into());
             }
-            if self.folder_path(ino).is_some_and(|path| self.table().has_runs_below(&path)) {
+            if self.has_runs_below(ino)? {
                 return Err(Posix::Busy.into());
             }
             self.settle_rename(ino)?;

@@ -12,6 +12,7 @@ use runvault_format::descriptor::{After, RunDescriptor, RunKind};
 use runvault_format::ids::{Digest, IdentityId, RunId};
 use runvault_format::keys::{RunKey, RunKeys};
 use runvault_format::name;
+use runvault_format::run_index::{Row, Shown};
 use runvault_format::size::Geometry;
 use runvault_store::backend::{Dir, Time};
 use runvault_store::read_whole::read_whole;
@@ -22,7 +23,10 @@ use crate::authority::{Authority, Gateway, Resume};
 use crate::file::RunContext;
 use crate::held::Changed;
 use crate::outcome::part_opened;
+use crate::runs::VerifiedRun;
+use crate::seal::Seal;
 use crate::sealed::RunSeal;
+use crate::stamp::{Stamp, Stamps};
 use crate::{Damage, Error, Posix, Result};
 use crate::{runs, seal, sealed};
 
@@ -50,14 +54,18 @@ pub(crate) struct Run {
     /// Nobody writes it any more.
     seal: Option<RunSeal>,
     geometry: Geometry,
-    /// `None` once it was erased here: nodes may hold the run for as long as the kernel knows them.
+    /// `None` once it was erased here: nodes may hold the run for as long as the kernel knows them. Also until something
+    /// is asked of a sealed run that an earlier mount knew.
     key: Mutex<Option<RunKey>>,
+    erased: AtomicBool,
     name: Mutex<RunName>,
     body: Mutex<Option<Arc<Body>>>,
     gone: AtomicBool,
     /// Directories of what it adds to of which was said that it has names of theirs.
     clashes_told: Mutex<HashSet<Ino>>,
     changed: Changed,
+    /// What its directory's times were when it was looked at.
+    stamps: Mutex<Stamps>,
 }
 
 /// A run's name, and the file that it was read from; `None` where this process wrote it.
@@ -74,8 +82,8 @@ struct NameFile(u64, Time);
 /// What a directory of `runs/` turned out to be.
 pub(crate) enum Loaded {
     Opens(Arc<Run>),
-    /// Genuine, but nothing that this identity holds opens it.
-    Closed,
+    /// Genuine, but nothing that this identity holds opens it; with what is signed of it where it is sealed.
+    Closed(Option<Arc<Row>>),
 }
 
 impl Run {
@@ -97,7 +105,9 @@ impl Run {
             Some(resume) => resume.key,
             None => match runs::envelopes(store, &id, authority)?.open(&id, authority)? {
                 Some(key) => key,
-                None => return Ok(Loaded::Closed),
+                None => {
+                    return Ok(Loaded::Closed(gateway.and_then(|_| closed_row(store, &verified, authority))));
+                }
             },
         };
         let (descriptor, note) = (&verified.descriptor, verified.text_hash()?);
@@ -116,9 +126,51 @@ impl Run {
         };
         let tree = dir.open_dir(b"tree").map_err(|e| part_opened("open", format!("runs/{id}/tree"), e))?;
         let context = RunContext::reader(id, keys, descriptor.geometry, tree);
-        let name = RunName::new(&sealed::name_of(&seal, &context)?);
-        let seal = Some(RunSeal::new(seal));
-        Ok(Loaded::Opens(Self::new((id, descriptor, note), serial, held, seal, key, name)))
+        let shown = sealed::shown(&seal, descriptor, &context)?;
+        let name = RunName::new(&shown.name);
+        let seal = RunSeal::new(descriptor, seal, shown);
+        Ok(Loaded::Opens(Self::new((id, descriptor, note), serial, held, Some(seal), key, name)))
+    }
+
+    /// A sealed run that an earlier mount has opened: it is verified when something in it is asked for.
+    pub(crate) fn known(id: RunId, row: &Row, shown: &Shown, serial: u32) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            kind: RunKind::Run,
+            opened: shown.opened.clone(),
+            serial,
+            maker: row.maker,
+            note: row.run_note,
+            seq: Some(row.seq).filter(|seq| *seq != 0),
+            after: shown.after.clone(),
+            held: false,
+            seal: Some(RunSeal::known(row, shown)),
+            geometry: shown.geometry,
+            key: Mutex::default(),
+            erased: AtomicBool::new(false),
+            name: Mutex::new(RunName::new(&shown.name)),
+            body: Mutex::default(),
+            gone: AtomicBool::new(false),
+            clashes_told: Mutex::default(),
+            changed: Changed::now(),
+            stamps: Mutex::default(),
+        })
+    }
+
+    /// The key and the seal of the same run, verified anew.
+    ///
+    /// # Errors
+    /// [`Damage::Run`] where another run stands there than was known.
+    pub(crate) fn verified_as(&self, found: &Self) -> Result<Seal> {
+        let (ours, theirs) = (self.seal(), found.seal());
+        let same = ours.zip(theirs).filter(|(ours, theirs)| self.kind == found.kind && ours.is_as(theirs));
+        let seal = same.and_then(|(_, theirs)| theirs.take());
+        let seal = seal.ok_or_else(|| {
+            let what = "not as it was when this machine saw it last".to_owned();
+            Error::damaged(format!("runs/{}", self.id), Damage::Run(what))
+        })?;
+        *self.key.lock().unwrap_or_else(PoisonError::into_inner) = Some(found.key()?);
+        Ok(seal)
     }
 
     pub(crate) fn new(
@@ -142,11 +194,13 @@ impl Run {
             seal,
             geometry: descriptor.geometry,
             key: Mutex::new(Some(key)),
+            erased: AtomicBool::new(false),
             name: Mutex::new(name),
             body: Mutex::default(),
             gone: AtomicBool::new(false),
             clashes_told: Mutex::default(),
             changed: Changed::now(),
+            stamps: Mutex::default(),
         })
     }
 
@@ -181,13 +235,14 @@ impl Run {
 
     /// Wipes the key, and forgets the name; whoever has a copy of it, or keys that follow from it, drops them.
     pub(crate) fn erase_key(&self) {
+        self.erased.store(true, Ordering::SeqCst);
         self.key.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.set_name(b"");
     }
 
     /// Whether its key was erased here.
     pub(crate) fn is_erased(&self) -> bool {
-        self.key.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+        self.erased.load(Ordering::SeqCst)
     }
 
     /// Whether it has a seal.
@@ -259,6 +314,16 @@ impl Run {
         !self.held || self.body.try_lock().is_ok_and(|body| body.as_ref().is_some_and(|body| body.is_lost()))
     }
 
+    /// Whether something in its directory, such as its name or a seal, may be other than at the last looks.
+    pub(crate) fn differs(&self, stamp: Stamp) -> bool {
+        self.stamps.lock().unwrap_or_else(PoisonError::into_inner).differs(stamp)
+    }
+
+    /// At the next look its directory is looked into.
+    pub(crate) fn look_again(&self) {
+        *self.stamps.lock().unwrap_or_else(PoisonError::into_inner) = Stamps::default();
+    }
+
     /// Reads its name again if it was replaced; whether it is another one now.
     pub(crate) fn look_at_name(&self, store: &Arc<dyn Dir>) -> Result<bool> {
         let dir = runs::run_dir(store, &self.id)?;
@@ -303,6 +368,18 @@ impl Run {
     pub(crate) fn is_loose(&self) -> bool {
         self.kind == RunKind::Loose
     }
+}
+
+/// What is signed of a run that does not open here. Where its seal does not hold there is none: nobody here reads it,
+/// and it is looked at again.
+fn closed_row(store: &Arc<dyn Dir>, run: &VerifiedRun, authority: &dyn Authority) -> Option<Arc<Row>> {
+    let descriptor = &run.descriptor;
+    // Who may be given an envelope looks for it again.
+    if descriptor.kind != RunKind::Run || !authority.envelope_names().is_empty() {
+        return None;
+    }
+    let seal = seal::find(store, &descriptor.run, authority).ok()??;
+    Some(Arc::new(seal.row(descriptor)))
 }
 
 /// The gateway's entry of a run. One that is lost counts as none: an envelope still opens the run for

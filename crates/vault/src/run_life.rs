@@ -55,17 +55,17 @@ impl Vault {
         let folder = self.folder_path(parent).ok_or(Posix::Invalid)?;
         let path = joined(&folder, name);
         let _names = self.locks.alone(&[parent]);
-        if self.table().folder(&folder).is_some_and(|f| f.by_name.contains_key(name)) {
+        if self.run_named(parent, name)?.is_some() {
             return Err(Posix::Exists.into());
         }
         if self.outside_any_run(parent, name)?.is_some() {
             return Err(Posix::Exists.into());
         }
-        let scans = self.hold_scans();
+        let mut scans = self.hold_scans();
         let run = self.make_run(RunKind::Run, &path, self.sealed_before(&path)?)?;
         let body = self.body(&run)?;
         let owned = self.own_tree(&body.dir, caller, mode);
-        self.add_run(&scans, &run);
+        self.add_run(&mut scans, &run);
         drop(scans);
         owned?;
         self.lookup_run(parent, name, &run)
@@ -82,12 +82,12 @@ impl Vault {
     pub(crate) fn make_continuation(&self, sealed: &Run, name: &[u8], top: &Attr) -> Result<Arc<Run>> {
         let seal = sealed.seal().ok_or(Posix::Stale)?.hash();
         let after = After { run: sealed.id, how: How::Continues, seal };
-        let scans = self.hold_scans();
+        let mut scans = self.hold_scans();
         let run = self.make_run(RunKind::Run, name, Some(after))?;
         let body = self.body(&run)?;
         let owned =
             self.own_tree(&body.dir, &Caller { uid: top.uid, gid: top.gid, pid: 0, umask: 0 }, top.mode);
-        self.add_run(&scans, &run);
+        self.add_run(&mut scans, &run);
         drop(scans);
         owned?;
         Ok(run)
@@ -108,9 +108,9 @@ impl Vault {
         if self.loose_run().is_some() {
             return Ok(());
         }
-        let scans = self.hold_scans();
+        let mut scans = self.hold_scans();
         let run = self.make_run(RunKind::Loose, b"loose", None)?;
-        self.add_run(&scans, &run);
+        self.add_run(&mut scans, &run);
         Ok(())
     }
 

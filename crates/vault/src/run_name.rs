@@ -47,7 +47,7 @@ impl Vault {
         if run.is_loose() {
             return Err(Posix::Busy.into());
         }
-        let there = self.run_named(to, new);
+        let there = self.run_named(to, new)?;
         if how == Rename::Exchange {
             return match there {
                 Some(there) => self.exchange_runs((parent, name), run, (to, new), &there),

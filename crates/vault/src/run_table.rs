@@ -2,17 +2,19 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard, PoisonError, TryLockError};
 
 use runvault_format::header::Kind as Object;
 use runvault_format::ids::{DirId, RunId};
 use runvault_format::keys::place;
 use runvault_format::name;
+use runvault_format::run_index::Row;
 use runvault_store::backend::Kind;
 
 use crate::api::{Ino, ROOT};
 use crate::run::{Loaded, Run};
+use crate::stamp::Stamp;
 use crate::union::{self, Union};
 use crate::{Error, Posix, Result, Vault, record, runs, seal};
 
@@ -25,8 +27,8 @@ const AT_ONCE: usize = 64;
 #[derive(Clone)]
 pub(crate) enum Entry {
     Run(Arc<Run>),
-    /// No key of ours opens it.
-    Closed,
+    /// No key of ours opens it; with what is signed of it where it is sealed.
+    Closed(Option<Arc<Row>>),
     /// Why it cannot be used.
     Trouble(Arc<Error>),
 }
@@ -44,6 +46,13 @@ pub(crate) struct Scans {
     looked: Option<RunId>,
     /// One of them has another name.
     renamed: bool,
+}
+
+impl Scans {
+    /// Whether the table has a name that is another one now.
+    pub(crate) fn is_renamed(&self) -> bool {
+        self.renamed
+    }
 }
 
 /// The runs in one folder.
@@ -152,15 +161,29 @@ impl Vault {
     /// # Errors
     /// The store's, for `runs/` itself; a single run's trouble is noted with it.
     pub(crate) fn scan(&self, scans: &mut Scans, all: bool) -> Result<()> {
-        let listed = runs::list_all(&self.root)?;
+        if !self.opening.is_whole() {
+            self.opening.look_again();
+            return Ok(());
+        }
+        self.look_at_others(scans, true);
+        self.list_runs(scans, all)
+    }
+
+    /// [`Vault::scan`] without a look at what other machines' runs have become.
+    ///
+    /// # Errors
+    /// As of [`Vault::scan`].
+    pub(crate) fn list_runs(&self, scans: &mut Scans, all: bool) -> Result<()> {
         let before = self.table();
-        self.look_at_others(scans, &before.entries);
+        let listed = runs::list_all(&self.root)?;
         let (mut entries, mut new) = (BTreeMap::new(), Vec::new());
         let foreign = listed.foreign.len() as u64;
         for id in &listed.runs {
             match before.entries.get(id) {
                 Some(Entry::Run(run)) if !run.is_erased() => _ = entries.insert(*id, Entry::Run(run.clone())),
-                Some(known @ (Entry::Closed | Entry::Trouble(_))) if !all => {
+                Some(known @ (Entry::Closed(_) | Entry::Trouble(_)))
+                    if !all || matches!(known, Entry::Closed(Some(_))) =>
+                {
                     _ = entries.insert(*id, known.clone())
                 }
                 _ => new.push(*id),
@@ -172,64 +195,51 @@ impl Vault {
             // Whoever made it may have been ended since the chain was read.
             self.authority.refresh();
         }
-        entries.extend(self.load_all(&new));
+        entries.extend(self.on_all_cores(&new, |id| self.load(id)).into_iter().flatten());
         changed |= std::mem::take(&mut scans.renamed);
         if changed {
-            self.replace_table(entries, foreign);
+            self.set_table(scans, entries, foreign);
         }
         Ok(())
     }
 
     /// Looks whether other machines have renamed or sealed some of their runs. What was sealed is given up here, to be
-    /// found as that.
-    fn look_at_others(&self, scans: &mut Scans, entries: &BTreeMap<RunId, Entry>) {
+    /// found as that; whether any was. `anyway`: also into those whose directories have the times that they had.
+    pub(crate) fn look_at_others(&self, scans: &mut Scans, anyway: bool) -> bool {
+        let (mut given_up, table) = (false, self.table());
         let from = scans.looked.map_or(Bound::Unbounded, Bound::Excluded);
-        let runs = entries.range((from, Bound::Unbounded)).filter_map(|(_, entry)| entry.run());
+        let runs = table.entries.range((from, Bound::Unbounded)).filter_map(|(_, entry)| entry.run());
         let turn: Vec<_> = runs.filter(|run| run.is_elsewhere()).take(AT_ONCE).collect();
         scans.looked = turn.get(AT_ONCE - 1).map(|run| run.id);
         for run in turn {
+            let stat = self.runs_dir.stat(run.id.to_string().as_bytes()).ok();
+            if !run.differs(Stamp::of(&stat)) && !anyway {
+                continue;
+            }
             if !run.held && seal::has_seal(&self.root, &run.id).unwrap_or(false) {
                 self.give_up(run);
+                given_up = true;
             } else {
-                // One whose name cannot be read keeps the one that it had.
-                scans.renamed |= run.look_at_name(&self.root).unwrap_or(false);
-            }
-        }
-    }
-
-    /// On all cores: each takes some signatures, and an envelope.
-    fn load_all(&self, runs: &[RunId]) -> Vec<(RunId, Entry)> {
-        let (next, found) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-        let work = || {
-            while let Some(id) = runs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let entry = self.load(*id);
-                let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
-                found.extend(entry.map(|entry| (*id, entry)));
-            }
-        };
-        std::thread::scope(|scope| {
-            let threads = std::thread::available_parallelism().map_or(1, usize::from);
-            for _ in 1..threads.min(runs.len()) {
-                // A machine that gives no more threads is only slower.
-                if std::thread::Builder::new().spawn_scoped(scope, work).is_err() {
-                    break;
+                match run.look_at_name(&self.root) {
+                    Ok(renamed) => scans.renamed |= renamed,
+                    // It keeps the one that it had.
+                    Err(_) => run.look_again(),
                 }
             }
-            work();
-        });
-        found.into_inner().unwrap_or_else(PoisonError::into_inner)
+        }
+        given_up
     }
 
     /// `None`: it was removed meanwhile.
-    fn load(&self, id: RunId) -> Option<Entry> {
+    pub(crate) fn load(&self, id: RunId) -> Option<(RunId, Entry)> {
         let serial = self.serials.fetch_add(1, Ordering::Relaxed);
         match Run::load(&self.root, id, &*self.authority, self.gateway.as_deref(), serial) {
-            Ok(Loaded::Opens(run)) => Some(Entry::Run(run)),
-            Ok(Loaded::Closed) => Some(Entry::Closed),
+            Ok(Loaded::Opens(run)) => Some((id, Entry::Run(run))),
+            Ok(Loaded::Closed(row)) => Some((id, Entry::Closed(row))),
             Err(_) if runs::is_gone(&self.root, &id) => None,
             Err(error) => {
                 log::warn!("run {id} is left out: {error}");
-                Some(Entry::Trouble(Arc::new(error)))
+                Some((id, Entry::Trouble(Arc::new(error))))
             }
         }
     }
@@ -250,30 +260,33 @@ impl Vault {
 
     /// Removes or renames one run; the caller holds nothing of the table.
     pub(crate) fn change_table(&self, change: impl FnOnce(&mut BTreeMap<RunId, Entry>)) {
-        self.change_table_held(&self.hold_scans(), change);
+        self.change_table_held(&mut self.hold_scans(), change);
     }
 
     /// Adds a run that was made under the guard.
-    pub(crate) fn add_run(&self, scans: &MutexGuard<'_, Scans>, run: &Arc<Run>) {
+    pub(crate) fn add_run(&self, scans: &mut Scans, run: &Arc<Run>) {
         self.change_table_held(scans, |entries| _ = entries.insert(run.id, Entry::Run(run.clone())));
     }
 
-    fn change_table_held(
+    pub(crate) fn change_table_held(
         &self,
-        _scans: &MutexGuard<'_, Scans>,
+        scans: &mut Scans,
         change: impl FnOnce(&mut BTreeMap<RunId, Entry>),
     ) {
         let before = self.table();
         let mut entries = before.entries.clone();
         change(&mut entries);
-        self.replace_table(entries, before.foreign);
+        self.set_table(scans, entries, before.foreign);
     }
 
-    fn replace_table(&self, entries: BTreeMap<RunId, Entry>, foreign: u64) {
+    /// Replaces the table: nobody else does meanwhile.
+    pub(crate) fn set_table(&self, _scans: &mut Scans, entries: BTreeMap<RunId, Entry>, foreign: u64) {
         let mut table = RunTable { entries, foreign, ..RunTable::default() };
         let runs: Vec<Arc<Run>> = table.runs().cloned().collect();
         let shown = self.loose_run().filter(|shown| runs.iter().any(|run| Arc::ptr_eq(run, shown)));
-        table.loose = shown.or_else(|| first_loose(&runs, !self.read_only()));
+        // Which of all is the first is known when all are.
+        let first = || first_loose(&runs, !self.read_only());
+        table.loose = shown.or_else(|| (!self.read_only() || self.opening.is_whole()).then(first).flatten());
         table.unions = union::unions(&runs, &*self.authority, self.gateway.is_some());
         self.name_runs(&mut table, &runs);
         *self.runs.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
@@ -306,9 +319,11 @@ impl Vault {
             let shown = folders.entry(folder.to_vec()).or_insert_with(|| self.shown_folder(&tops, folder));
             let shown = if let Some(shown) = shown {
                 joined(shown, last)
-            } else {
+            } else if self.opening.is_whole() {
                 log::warn!("run {}: the folder it lies in is missing; it is shown in the root", run.id);
                 name.iter().map(|c| if *c == b'/' { b'~' } else { *c }).collect()
+            } else {
+                continue;
             };
             wanted.entry(shown).or_default().push(run.clone());
         }
@@ -317,7 +332,7 @@ impl Vault {
             let ours = runs.iter().filter(|run| run.held).count();
             for run in &runs {
                 let alone = runs.len() == 1 || (run.held && ours == 1);
-                if !alone {
+                if !alone && self.opening.is_whole() {
                     log::warn!(
                         "run {}: another run has the same name; both are shown with their ids",
                         run.id
@@ -373,9 +388,21 @@ impl Vault {
     }
 
     /// The run that stands under a name.
-    pub(crate) fn run_named(&self, parent: Ino, name: &[u8]) -> Option<Arc<Run>> {
-        let path = self.folder_path(parent)?;
-        self.table().folder(&path)?.by_name.get(name).cloned()
+    ///
+    /// # Errors
+    /// [`Error::Closed`], where it was to be opened before that can be told.
+    pub(crate) fn run_named(&self, parent: Ino, name: &[u8]) -> Result<Option<Arc<Run>>> {
+        let Some(path) = self.folder_path(parent) else { return Ok(None) };
+        self.among_runs(|| self.table().folder(&path)?.by_name.get(name).cloned())
+    }
+
+    /// Whether a run lies in a folder or below it.
+    ///
+    /// # Errors
+    /// As of [`Vault::run_named`].
+    pub(crate) fn has_runs_below(&self, folder: Ino) -> Result<bool> {
+        let Some(path) = self.folder_path(folder) else { return Ok(false) };
+        Ok(self.among_runs(|| self.table().has_runs_below(&path).then_some(()))?.is_some())
     }
 
     /// Whether a directory made in `parent` is a run; another gateway's folders get none of ours.

@@ -274,7 +274,8 @@ fn read_envelopes(root: &Arc<dyn Dir>, run: &RunId, authority: &dyn Authority) -
     Ok(found)
 }
 
-fn is_missing(error: &Error) -> bool {
+/// Whether a part that a run is never without is not there.
+pub(crate) fn is_missing(error: &Error) -> bool {
     matches!(error, Error::Store { source, .. } if source.raw_os_error() == Some(libc::ENOENT))
 }
 

@@ -6,12 +6,16 @@ mod calls;
 mod file;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use runvault_format::descriptor::RunDescriptor;
 use runvault_format::ids::{Digest, DirId, RunId};
 use runvault_format::manifest::{self, Header, Kind, Record};
 use runvault_format::name;
 use runvault_format::pins::Pinned;
+use runvault_format::run_index::{Row, Shown};
+use runvault_format::size::Geometry;
 use runvault_store::backend::{self, Dir, Time};
 
 pub(crate) use self::calls::SealedListing;
@@ -76,12 +80,29 @@ pub(crate) struct SealedTree {
     dirs: Mutex<HashMap<u32, Arc<dyn Dir>>>,
 }
 
-/// What the manifest says of the run's name; the seal must be its gateway's.
-pub(crate) fn name_of(seal: &Seal, context: &Arc<RunContext>) -> Result<Vec<u8>> {
+/// What the manifest says of the run's name and top directory; the seal must be its gateway's.
+pub(crate) fn shown(seal: &Seal, run: &RunDescriptor, context: &Arc<RunContext>) -> Result<Shown> {
     let (reader, header) = seal.open_manifest(context)?;
     let mut name = vec![0; header.name.into()];
     reader.read(header.heap_offset(), &mut name)?;
-    Ok(name)
+    let mut bytes = [0; manifest::LEN];
+    reader.read(Header::record_offset(0), &mut bytes)?;
+    let top = Record::decode(&bytes).map_err(|e| reader.damaged(e))?;
+    let skip = u64::from(top.name) + u64::from(top.target);
+    let at = header.heap_offset().saturating_add(top.heap).saturating_add(skip);
+    if at.saturating_add(top.xattrs.into()) > reader.size {
+        return Err(reader.damaged(runvault_format::Error::Truncated));
+    }
+    let mut xattrs = vec![0; top.xattrs as usize];
+    reader.read(at, &mut xattrs)?;
+    Ok(Shown {
+        geometry: run.geometry,
+        opened: run.opened.clone(),
+        name,
+        top,
+        xattrs,
+        after: run.after.clone(),
+    })
 }
 
 impl SealedTree {
@@ -240,26 +261,30 @@ impl SealedTree {
 
     fn attr(&self, vault: &Vault, i: u32) -> Result<Attr> {
         let record = self.record(i)?;
-        let (uid, gid, mask) = vault.options.owner.unwrap_or((record.uid, record.gid, 0o7777));
-        let time = Time { sec: record.mtime, nsec: record.mtime_ns };
-        let block = self.context.geometry.chunk();
-        Ok(Attr {
-            ino: self.ino(record.object),
-            generation: 0,
-            kind: kind_of(record.kind),
-            mode: u32::from(record.mode) & mask & 0o7777,
-            nlink: record.nlink,
-            uid,
-            gid,
-            rdev: record.rdev,
-            size: if record.kind == Kind::Dir { block } else { record.size },
-            blocks: record.size.div_ceil(512),
-            blksize: block as u32,
-            atime: time,
-            mtime: time,
-            ctime: time,
-            ours: true,
-        })
+        Ok(attr_of(vault, &record, self.ino(record.object), self.context.geometry))
+    }
+}
+
+fn attr_of(vault: &Vault, record: &Record, ino: Ino, geometry: Geometry) -> Attr {
+    let (uid, gid, mask) = vault.options.owner.unwrap_or((record.uid, record.gid, 0o7777));
+    let time = Time { sec: record.mtime, nsec: record.mtime_ns };
+    let block = geometry.chunk();
+    Attr {
+        ino,
+        generation: 0,
+        kind: kind_of(record.kind),
+        mode: u32::from(record.mode) & mask & 0o7777,
+        nlink: record.nlink,
+        uid,
+        gid,
+        rdev: record.rdev,
+        size: if record.kind == Kind::Dir { block } else { record.size },
+        blocks: record.size.div_ceil(512),
+        blksize: block as u32,
+        atime: time,
+        mtime: time,
+        ctime: time,
+        ours: true,
     }
 }
 
@@ -282,36 +307,101 @@ fn kind_of(kind: Kind) -> backend::Kind {
     }
 }
 
-/// The seal of a run, as it was found when the run was loaded.
+/// The seal of a run, and what is shown before anything in the run is asked for.
 pub(crate) struct RunSeal {
-    seal: Seal,
-    tree: Mutex<Option<Arc<SealedTree>>>,
+    signed: Row,
+    shown: Shown,
+    opened: Mutex<Opened>,
+    /// It was not found as it was known.
+    refused: AtomicBool,
+}
+
+#[derive(Default)]
+struct Opened {
+    /// `None`: an earlier mount has verified it, this one has not.
+    seal: Option<Seal>,
+    tree: Option<Arc<SealedTree>>,
 }
 
 impl RunSeal {
     /// Of a seal that was verified.
-    pub(crate) fn new(seal: Seal) -> Self {
-        Self { seal, tree: Mutex::default() }
+    pub(crate) fn new(run: &RunDescriptor, seal: Seal, shown: Shown) -> Self {
+        let signed = seal.row(run);
+        let opened = Mutex::new(Opened { seal: Some(seal), tree: None });
+        Self { signed, shown, opened, refused: AtomicBool::new(false) }
+    }
+
+    /// Of one that an earlier mount has verified.
+    pub(crate) fn known(row: &Row, shown: &Shown) -> Self {
+        let signed = Row { shown: None, ..row.clone() };
+        Self { signed, shown: shown.clone(), opened: Mutex::default(), refused: AtomicBool::new(false) }
     }
 
     /// Of its note's text.
     pub(crate) fn hash(&self) -> Digest {
-        self.seal.hash
+        self.signed.seal
     }
 
-    /// Opened when something of the run is asked for.
+    pub(crate) fn shown(&self) -> &Shown {
+        &self.shown
+    }
+
+    /// For later mounts; `None` once it was refused.
+    pub(crate) fn row(&self) -> Option<Row> {
+        let row = || Row { shown: Some(self.shown.clone()), ..self.signed.clone() };
+        (!self.refused.load(Ordering::Relaxed)).then(row)
+    }
+
+    /// Whether all that is known of both is the same.
+    pub(crate) fn is_as(&self, other: &Self) -> bool {
+        (&self.signed, &self.shown) == (&other.signed, &other.shown)
+    }
+
+    /// Of one that was verified and is used for nothing else.
+    pub(crate) fn take(&self) -> Option<Seal> {
+        self.opened().seal.take()
+    }
+
+    /// Whether it keeps something open.
+    pub(crate) fn is_opened(&self) -> bool {
+        self.opened.try_lock().map_or(true, |opened| opened.seal.is_some())
+    }
+
+    /// Lets go of what it keeps open, if nobody uses that: whoever asks next has the run verified anew.
+    pub(crate) fn close_if_unused(&self) {
+        let Ok(mut opened) = self.opened.try_lock() else { return };
+        if opened.tree.as_ref().is_none_or(|tree| Arc::strong_count(tree) == 1) {
+            *opened = Opened::default();
+        }
+    }
+
+    fn opened(&self) -> MutexGuard<'_, Opened> {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opened when something of the run is asked for; `verify` is called for one that an earlier mount has verified,
+    /// and `context` after it.
     pub(crate) fn tree(
         &self,
+        verify: impl FnOnce() -> Result<Seal>,
         context: impl FnOnce() -> Result<Arc<RunContext>>,
         top: Ino,
     ) -> Result<Arc<SealedTree>> {
-        let mut tree = self.tree.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(tree) = &*tree {
+        let mut opened = self.opened();
+        if let Some(tree) = &opened.tree {
             return Ok(tree.clone());
         }
-        let opened = SealedTree::open(&self.seal, context()?, top).inspect_err(tell)?;
-        let opened = Arc::new(opened);
-        *tree = Some(opened.clone());
-        Ok(opened)
+        let seal = match opened.seal.take() {
+            Some(seal) => seal,
+            None => verify().inspect_err(|error| {
+                let damaged = matches!(error, Error::Damaged { .. });
+                self.refused.fetch_or(damaged, Ordering::Relaxed);
+                tell(error);
+            })?,
+        };
+        let seal = opened.seal.insert(seal);
+        let tree = Arc::new(SealedTree::open(seal, context()?, top).inspect_err(tell)?);
+        opened.tree = Some(tree.clone());
+        Ok(tree)
     }
 }

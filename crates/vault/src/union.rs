@@ -132,6 +132,7 @@ impl Vault {
     /// `None`: nothing continues the run of this directory.
     fn place_in_union(&self, dir: Ino) -> Result<Option<Place>> {
         let run = self.run_of_sealed(dir)?;
+        self.all_runs()?;
         let Some(union) = self.table().unions.get(&run.id).cloned() else { return Ok(None) };
         let path = self.sealed_path(dir)?;
         Ok(Some(Place { union, run, path }))
@@ -416,6 +417,7 @@ impl Vault {
     /// The open run of this gateway that continues a sealed one.
     fn continuation_of(&self, dir: Ino, run: &Arc<Run>) -> Result<Arc<Run>> {
         let _one = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        self.all_runs()?;
         let union = self.table().unions.get(&run.id).cloned();
         let layers = union.as_ref().map_or_else(|| vec![run.clone()], |union| union.layers.clone());
         if let Some(open) = ours(&layers) {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use runvault_crypto::registers;
-use runvault_store::backend::{Dir, Space};
+use runvault_store::backend::{Dir, Space, Stat};
 
 pub use self::status::{RunStatus, Status};
 use crate::api::Ino;
@@ -19,13 +19,18 @@ use crate::files::Files;
 use crate::handles::Handles;
 use crate::locks::NameLocks;
 use crate::nodes::Nodes;
+use crate::opening::{Kept, Opening};
 use crate::run::{Body, Run};
 use crate::run_table::{RunTable, Scans};
-use crate::sealed::SealedRuns;
+use crate::sealed::{RunSeal, SealedRuns};
+use crate::stamp::{Stamp, Stamps};
 use crate::{Error, Posix, Result, runs};
 
 /// How often `runs/` is looked at.
 const LOOK: Duration = Duration::from_secs(2);
+/// How often directories are looked into although their times say that nothing changed: some stores do not keep them, or
+/// tell them late.
+const LOOK_ANYWAY: Duration = Duration::from_secs(10);
 /// How often what could not be opened is tried again.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
@@ -41,16 +46,27 @@ pub struct Options {
     pub delay: Duration,
     /// Bytes of each of a run's two journal files.
     pub journal_bytes: u64,
+    /// Answers before all runs are opened, and keeps what is found out about sealed ones for later mounts
+    /// ([`Authority::known_runs`]).
+    pub in_background: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { run_depth: 1, owner: None, delay: Duration::from_secs(1), journal_bytes: 8 << 20 }
+        Self {
+            run_depth: 1,
+            owner: None,
+            delay: Duration::from_secs(1),
+            journal_bytes: 8 << 20,
+            in_background: false,
+        }
     }
 }
 
 /// Runs that are kept open although nobody uses them.
 const BODIES_MAX: usize = 128;
+/// Sealed runs that are kept open so: each has a few descriptors.
+const SEALS_MAX: usize = 256;
 /// How long one tick closes runs: each may take a sync of the store.
 const CLOSING: Duration = Duration::from_millis(200);
 /// Figures that only grow.
@@ -65,6 +81,8 @@ pub(crate) struct Counters {
 struct Looked {
     at: Instant,
     at_all: Instant,
+    at_anyway: Instant,
+    stamp: Stamps,
 }
 
 /// An open vault: POSIX calls on plaintext names, ciphertext in the store.
@@ -89,6 +107,9 @@ pub struct Vault {
     pub(crate) runs: RwLock<Arc<RunTable>>,
     /// Held while the table of runs is replaced.
     pub(crate) scanning: Mutex<Scans>,
+    pub(crate) opening: Opening,
+    /// Held while what is known of sealed runs is kept.
+    pub(crate) kept: Mutex<Kept>,
     /// Bodies when they were last counted, and those opened since. Those of runs that are made here wait for the next
     /// tick's count: closing some would be paid by whoever makes a run.
     bodies_open: AtomicUsize,
@@ -139,12 +160,14 @@ impl Vault {
             counters: Counters::default(),
             runs: RwLock::default(),
             scanning: Mutex::default(),
+            opening: Opening::default(),
+            kept: Mutex::default(),
             bodies_open: AtomicUsize::new(0),
             making: Mutex::default(),
             moves: Mutex::default(),
             serials: AtomicU32::new(0),
             sealed: SealedRuns::default(),
-            looked: Mutex::new(Looked { at: now, at_all: now }),
+            looked: Mutex::new(Looked { at: now, at_all: now, at_anyway: now, stamp: Stamps::default() }),
             foreign: Mutex::default(),
             synced: Mutex::default(),
             sealed_away: Mutex::default(),
@@ -152,18 +175,20 @@ impl Vault {
             no_seals: AtomicBool::new(false),
             closed: AtomicBool::new(false),
         });
-        vault.scan(&mut vault.hold_scans(), true)?;
-        if vault.gateway.is_some() {
-            vault.clear_passing(&runs::list_all(&vault.root)?.passing);
-            vault.finish_seals();
-            vault.recover_held();
+        let rest = vault.begin_opening()?;
+        if options.in_background {
+            let opener = vault.clone();
+            let thread = std::thread::Builder::new().name("open-runs".into());
+            thread.spawn(move || opener.open_rest(&rest)).map_err(|e| Error::store("open", "runs", e))?;
+        } else {
+            vault.open_rest(&rest);
         }
         Ok(vault)
     }
 
     /// What an earlier session left unfinished, and a run that none of its envelopes opens, comes in order
     /// before anything is served.
-    fn recover_held(&self) {
+    pub(crate) fn recover_held(&self) {
         let lacks = |run: &Run| run.lacks_envelope(&self.root, &*self.authority);
         for run in self.table().runs().filter(|run| run.held && (self.has_journal(run) || lacks(run))) {
             if let Err(error) = self.body(run) {
@@ -179,7 +204,7 @@ impl Vault {
     /// The first failure; all the rest was tried.
     pub fn tick(&self) -> Result<()> {
         self.check_open()?;
-        self.check_store()?;
+        let stamp = Stamp::of(&self.stat_runs()?);
         let mut first = Ok(());
         for (_, body) in self.bodies() {
             let ticked = body.renew_lease().and_then(|()| body.context.tick());
@@ -189,13 +214,17 @@ impl Vault {
         self.sweep_files();
         self.close_idle_bodies();
         registers::wipe();
-        first.and(self.trim_unsynced()).and(self.look_for_runs())
+        self.keep_runs(false);
+        first.and(self.trim_unsynced()).and(self.look_for_runs(stamp))
     }
 
     /// Not while a run is being made: its store may hang, and leases are still to be renewed.
-    fn look_for_runs(&self) -> Result<()> {
+    fn look_for_runs(&self, stamp: Stamp) -> Result<()> {
+        if !self.opening.is_whole() {
+            return Ok(());
+        }
         let Some(mut scans) = self.try_hold_scans() else { return Ok(()) };
-        let all = {
+        let (list, anyway, all) = {
             let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
             if looked.at.elapsed() < LOOK {
                 return Ok(());
@@ -205,9 +234,14 @@ impl Vault {
             if all {
                 looked.at_all = looked.at;
             }
-            all
+            let anyway = all || looked.at_anyway.elapsed() >= LOOK_ANYWAY;
+            if anyway {
+                looked.at_anyway = looked.at;
+            }
+            (looked.stamp.differs(stamp) || anyway, anyway, all)
         };
-        self.scan(&mut scans, all)
+        let given_up = self.look_at_others(&mut scans, anyway);
+        if list || given_up || scans.is_renamed() { self.list_runs(&mut scans, all) } else { Ok(()) }
     }
 
     /// Runs something of which was asked for.
@@ -219,12 +253,23 @@ impl Vault {
     /// Descriptors and leases stay bounded, however many runs are made or looked into.
     fn close_idle_bodies(&self) {
         self.close_excess_bodies();
+        self.close_excess_seals();
         for (run, body) in self.bodies() {
             if body.may_be_writable_now() {
                 drop(body);
                 self.close_unused_body(&run);
             }
         }
+    }
+
+    /// Of the sealed runs that are open those that were met first.
+    fn close_excess_seals(&self) {
+        let table = self.table();
+        let mut open: Vec<&Arc<Run>> =
+            table.runs().filter(|run| run.seal().is_some_and(RunSeal::is_opened)).collect();
+        open.sort_unstable_by_key(|run| run.serial);
+        let excess = open.len().saturating_sub(SEALS_MAX);
+        open.iter().take(excess).filter_map(|run| run.seal()).for_each(RunSeal::close_if_unused);
     }
 
     /// Not while a file is open: a writer's context beside it would have bytes that it lacks.
@@ -260,6 +305,8 @@ impl Vault {
         if self.closed.swap(true, Ordering::SeqCst) {
             return Ok(());
         }
+        self.opening.wake();
+        self.keep_runs(true);
         let mut first = Ok(());
         if self.gateway.is_some() {
             for (file, body) in self.files.all() {
@@ -297,7 +344,8 @@ impl Vault {
         self.root.is_local()
     }
 
-    pub(crate) fn is_closed(&self) -> bool {
+    /// Whether [`Vault::close`] was called.
+    pub fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Relaxed)
     }
 
@@ -310,11 +358,16 @@ impl Vault {
     /// # Errors
     /// [`Error::Deleted`].
     pub(crate) fn check_store(&self) -> Result<()> {
-        let deleted = match self.runs_dir.stat_self() {
-            Ok(stat) => stat.nlink == 0,
-            Err(e) => matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ESTALE)),
-        };
-        if deleted { Err(Error::Deleted) } else { Ok(()) }
+        self.stat_runs().map(drop)
+    }
+
+    /// `runs/`, where the store says.
+    fn stat_runs(&self) -> Result<Option<Stat>> {
+        match self.runs_dir.stat_self() {
+            Ok(stat) if stat.nlink > 0 => Ok(Some(stat)),
+            Err(e) if !matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ESTALE)) => Ok(None),
+            _ => Err(Error::Deleted),
+        }
     }
 
     /// An error as an application should be told it: in a deleted store every name is missing, and that is

@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::mpsc::channel;
+use std::thread::Builder;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use runvault_fuse::{MountOptions, Session};
@@ -20,13 +22,17 @@ use crate::mount_options::{Options, resolve};
 use crate::mounted::{Ending, Mounted};
 use crate::output::shown;
 use crate::sealer::Sealer;
-use crate::store::{Open, Store, require_gateway};
+use crate::store::{Open, Store, count_newer, require_gateway};
 use crate::{fuse_ready, left_out, memory, mount_point, mount_table, panics, service, signals};
 
 /// Threads of the FUSE session: several, since one may hang on a store that does not answer.
 const THREADS: usize = 16;
 /// A call that the store has not answered for so long ends with EIO.
 const STUCK: Duration = Duration::from_secs(45);
+/// How long whoever mounts waits to be told which runs are left out.
+const AT_ONCE: Duration = Duration::from_millis(300);
+/// A turn of who waits for as long as it takes.
+const WAIT: Duration = Duration::from_secs(60);
 /// Names that the kernel may have us keep.
 const MAX_NODES: u64 = 1_000_000;
 
@@ -94,10 +100,10 @@ fn serve(options: &Options, at: &Path, path: &Path, ready: Option<Readiness>) ->
         require_gateway(path, &options.mount.who)?;
     }
     pace::limit_mib(options.mount.seal_limit);
+    raise_file_limit();
     let mut store = Store::open(path, &options.mount.who)?;
     let open = open(&mut store, options)?;
-    left_out::warn_all(&open.vault);
-    raise_file_limit();
+    look_through(&open)?;
     std::env::set_current_dir("/").context("leave the directory")?;
     let ending = Arc::new(Ending::default());
     let asked = Arc::clone(&ending);
@@ -182,6 +188,7 @@ fn open(store: &mut Store, options: &Options) -> Result<Open> {
     let engine = VaultOptions {
         run_depth: options.mount.run_depth.unwrap_or(1),
         owner: options.owner,
+        in_background: true,
         ..VaultOptions::default()
     };
     if options.read_only {
@@ -238,7 +245,31 @@ fn announce(
     log::info!("vault {} mounted at {}", store.chain.vault_id(), at.display());
     service::ready(&format!("mounted at {}", at.display()));
     ready.map_or(Ok(()), Readiness::tell)?;
-    tell_lost(&open.vault);
+    Ok(())
+}
+
+/// What takes the longer the more runs there are, beside the mount; who mounts is told of it where it is soon done.
+fn look_through(open: &Open) -> Result<()> {
+    let (vault, folder) = (Arc::clone(&open.vault), open.folder.clone());
+    let (told, tell) = channel();
+    Builder::new().name("look-through".into()).spawn(move || {
+        if let Some(folder) = &folder {
+            count_newer(folder);
+        }
+        // Nobody may be waiting any more.
+        let _ = told.send(());
+        while !vault.await_runs(WAIT) {
+            if vault.is_closed() {
+                return;
+            }
+        }
+        tell_lost(&vault);
+    })?;
+    let since = Instant::now();
+    let _ = tell.recv_timeout(AT_ONCE);
+    if open.vault.await_runs(AT_ONCE.saturating_sub(since.elapsed())) {
+        left_out::warn_all(&open.vault);
+    }
     Ok(())
 }
 

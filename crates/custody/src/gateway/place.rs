@@ -4,6 +4,7 @@ use runvault_crypto::signature::VerifyingKey;
 use runvault_format::descriptor::RunDescriptor;
 use runvault_format::ids::{Digest, IdentityId, RunId};
 use runvault_format::note::{self, Note};
+use runvault_format::run_index::Rows;
 use runvault_format::seal_note::SealNote;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,8 @@ pub(super) struct Place {
     pub(super) head: Option<Head>,
     pub(super) pending: Option<Pending>,
     pub(super) seals: Option<SealHead>,
+    /// The store was not looked through for newer ones; with what is known of its runs.
+    pub(super) uncounted: Option<Rows>,
 }
 
 /// The file `seals`: the newest seal of this gateway.
@@ -69,6 +72,7 @@ impl Place {
             head: read_json(folder, HEAD)?,
             pending: read_pending(folder, identity)?,
             seals: read_json(folder, SEALS)?,
+            uncounted: None,
         })
     }
 

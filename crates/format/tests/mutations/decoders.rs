@@ -10,11 +10,11 @@ use runvault_format::approval_file::ApprovalFile;
 use runvault_format::audit_entry::Line;
 use runvault_format::confirmation::Confirmation;
 use runvault_format::custody_state::State;
-use runvault_format::descriptor::{RunDescriptor, RunKind, Seals, StateRef};
+use runvault_format::descriptor::{After, How, RunDescriptor, RunKind, Seals, StateRef};
 use runvault_format::envelope_file::{self, EnvelopeName};
 use runvault_format::genesis::Genesis;
 use runvault_format::header::{self, Clear};
-use runvault_format::ids::{Digest, FileId, SessionId, VaultId};
+use runvault_format::ids::{Digest, FileId, IdentityId, RunId, SessionId, VaultId};
 use runvault_format::info::{Purpose, Recipient, Scope, info};
 use runvault_format::kept::{Approved, Kept, KeptShare};
 use runvault_format::key_file::{KeyFile, Lock};
@@ -26,6 +26,7 @@ use runvault_format::redo_record::{self, Record};
 use runvault_format::removed::Removed;
 use runvault_format::request::{Approval, Head, Request};
 use runvault_format::retired::Retired;
+use runvault_format::run_index::{self, IndexKey, Row, Rows, Shown};
 use runvault_format::seal_note::SealNote;
 use runvault_format::size::Geometry;
 use runvault_format::state_slot::{Extent, SlotState};
@@ -184,6 +185,39 @@ fn resume_entry() -> Vec<u8> {
     let entry =
         || resume::Entry { key: run_key(), session: SESSION }.seal(&Secret::copy_from(&KEY), 3, &VAULT, &RUN);
     ENTRY.get_or_init(|| entry().unwrap()).clone()
+}
+
+/// A run that does not open, one that does, and one that adds to it.
+fn index() -> Rows {
+    let shown = |after| Shown {
+        geometry: Geometry::default(),
+        opened: CREATED.into(),
+        name: b"run".to_vec(),
+        top: manifest_record(Kind::Dir),
+        xattrs: b"x".to_vec(),
+        after,
+    };
+    let after = After { run: RUN, how: How::Continues, seal: Digest([7; 32]) };
+    let shown = [None, Some(shown(None)), Some(shown(Some(after)))];
+    let row = |shown| Row {
+        maker: IdentityId([1; 16]),
+        seq: 2,
+        run_note: Digest([3; 32]),
+        sealer: IdentityId([4; 16]),
+        n: 5,
+        seal: Digest([6; 32]),
+        shown,
+    };
+    (0..).zip(shown).map(|(n, shown)| (RunId([n; 16]), row(shown))).collect()
+}
+
+fn index_key() -> IndexKey {
+    IndexKey::derive(&Secret::copy_from(&KEY), IdentityId([8; 16]), &VAULT)
+}
+
+fn sealed_index() -> Vec<u8> {
+    static INDEX: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
+    INDEX.get_or_init(|| index_key().seal(&index()).unwrap()).clone()
 }
 
 const NAME: &[u8] = b"s_1_1101.bcl.bgzf";
@@ -421,6 +455,10 @@ pub fn decoders() -> Vec<Decoder> {
         }),
         of(&["resume::open"], vec![resume_entry()], |b| {
             resume::Entry::open(b, &Secret::copy_from(&KEY), 3, &VAULT, &RUN).ok().map(|_| resume_entry())
+        }),
+        of(&["run_index::open"], vec![sealed_index()], |b| index_key().open(b).ok().map(|_| sealed_index())),
+        of(&["run_index::decode"], vec![run_index::encode(&index()).unwrap().to_vec()], |b| {
+            Some(run_index::encode(&run_index::decode(b).ok()?).unwrap().to_vec())
         }),
         of(&["kek::decode"], vec![kek::encode(3, &Secret::copy_from(&KEY), &VAULT).to_vec()], |b| {
             let (t, kek) = kek::decode(b, &VAULT).ok()?;

@@ -14,6 +14,7 @@ use runvault_store::backend::Dir;
 use super::FileObject;
 use super::patience::Patience;
 use super::registry::{Registry, Residues};
+use super::room::Room;
 use crate::journal::Journal;
 use crate::ledger::{Changing, Ledger};
 use crate::{Error, Posix, Result};
@@ -55,7 +56,7 @@ pub(crate) struct Writer {
     /// A sync of the store covers what was written to open files.
     syncs_all: bool,
     /// The store has plainly more room than what may wait in memory.
-    roomy: AtomicBool,
+    room: Room,
     active: Mutex<HashMap<u64, Arc<FileObject>>>,
     moved: Mutex<Moved>,
     pub(super) residues: Residues,
@@ -82,8 +83,6 @@ const MOVED_LIMIT: usize = 100_000;
 const RUN_OVERLAY_LIMIT: u64 = 64 << 20;
 /// Residues above this make the next tick sync the store.
 const RESIDUE_LIMIT: usize = 200_000;
-/// Free bytes below which nothing waits in memory.
-const PLAINLY_ROOM: u64 = 256 << 20;
 /// What fails where a journal takes nothing, and no checkpoint helps.
 const SETTLE: &str = "settle";
 /// A journal that nobody writes to for so long is emptied by a checkpoint.
@@ -115,7 +114,7 @@ impl RunContext {
         locate: Locate,
     ) -> Arc<Self> {
         let journal = Journal::new(run_dir.clone(), keys.journal_key(&session), session, journal_bytes);
-        let (roomy, syncs_all) = (AtomicBool::new(has_room(&*tree)), tree.is_local());
+        let (room, syncs_all) = (Room::of(&*tree), tree.is_local());
         let writer = Writer {
             session,
             journal,
@@ -126,7 +125,7 @@ impl RunContext {
             compared: Mutex::default(),
             overlay_bytes: AtomicU64::new(0),
             syncs_all,
-            roomy,
+            room,
             active: Mutex::default(),
             moved: Mutex::default(),
             residues: Residues::default(),
@@ -197,7 +196,7 @@ impl RunContext {
     /// The first failure of a file; the others were tried all the same.
     pub fn tick(&self) -> Result<()> {
         let Some(writer) = &self.writer else { return Ok(()) };
-        writer.roomy.store(has_room(&*self.tree), Ordering::Relaxed);
+        writer.room.look(&*self.tree);
         let (mut first, mut held) = (Ok(()), false);
         for file in writer.active_files() {
             if held && file.waits_for_journal() {
@@ -359,10 +358,6 @@ pub struct RecordsHeld<'a> {
     _gate: RwLockWriteGuard<'a, ()>,
 }
 
-fn has_room(tree: &dyn Dir) -> bool {
-    tree.space().is_ok_and(|space| space.available.saturating_mul(space.block) > PLAINLY_ROOM)
-}
-
 impl Writer {
     fn active_files(&self) -> Vec<Arc<FileObject>> {
         lock(&self.active).values().cloned().collect()
@@ -391,7 +386,7 @@ impl Writer {
     }
 
     pub(super) fn is_roomy(&self) -> bool {
-        self.roomy.load(Ordering::Relaxed)
+        self.room.is_plain()
     }
 
     pub(super) fn round(&self) -> u64 {

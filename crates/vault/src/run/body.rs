@@ -287,6 +287,9 @@ impl Vault {
 
     fn open_body(&self, run: &Arc<Run>) -> Result<Body> {
         let object = || format!("runs/{}/tree", run.id);
+        if run.is_sealed() {
+            self.open_sealed_run(run)?;
+        }
         let dir = runs::run_dir(&self.root, &run.id)?;
         let tree = dir.open_dir(b"tree").map_err(|e| part_opened("open", object(), e))?;
         let top = number(tree.stat_self().map_err(|e| Error::store("stat", object(), e))?.ino);

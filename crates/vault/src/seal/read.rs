@@ -5,12 +5,14 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use runvault_crypto::digest::{Stream, sha256};
+use runvault_format::descriptor::RunDescriptor;
 use runvault_format::digests::{self, Line};
 use runvault_format::header::Kind;
 use runvault_format::ids::{Digest, RunId};
 use runvault_format::manifest::{self, Header, Manifest};
 use runvault_format::note::{Note, text_hash};
 use runvault_format::pins::{self, Pinned};
+use runvault_format::run_index::Row;
 use runvault_format::seal_note::SealNote;
 use runvault_format::size::Geometry;
 use runvault_store::backend::{Access, Dir};
@@ -115,6 +117,19 @@ impl Seal {
             )));
         }
         Ok(Self { note, hash: text_hash(&text), dir, run: *run, geometry: verified.descriptor.geometry })
+    }
+
+    /// What is signed of the run: its descriptor, and this.
+    pub(crate) fn row(&self, run: &RunDescriptor) -> Row {
+        Row {
+            maker: run.signer,
+            seq: run.seq.unwrap_or_default(),
+            run_note: self.note.run_note,
+            sealer: self.note.gateway,
+            n: self.note.n,
+            seal: self.hash,
+            shown: None,
+        }
     }
 
     /// More than any stored file of the run has: all that was sealed, and the largest manifest.

@@ -2,13 +2,14 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use runvault_format::manifest::Kind;
+use runvault_format::manifest::{self, Kind};
 
-use super::{SealedTree, kind_of};
+use super::{SealedTree, attr_of, kind_of};
 use crate::api::{Attr, DirEntry, Handle, Ino, Opened, ROOT};
 use crate::outcome::is_not_found;
-use crate::run::Run;
-use crate::{Error, Posix, Result, Vault, runs};
+use crate::run::{Loaded, Run};
+use crate::seal::Seal;
+use crate::{Damage, Error, Posix, Result, Vault, runs};
 
 /// Cookies from here on are those of what continues the run: above any number of children.
 const LATER: u64 = 1 << 40;
@@ -75,13 +76,33 @@ impl Vault {
 
     fn sealed_tree(&self, run: &Arc<Run>) -> Result<Arc<SealedTree>> {
         let seal = run.seal().ok_or(Posix::Stale)?;
+        let verify = || self.verify_known(run);
         let context = || {
             let dir = runs::run_dir(&self.root, &run.id)?;
             let tree = dir.open_dir(b"tree");
             let object = || format!("runs/{}/tree", run.id);
             run.reader(&tree.map_err(|e| crate::outcome::part_opened("open", object(), e))?)
         };
-        seal.tree(context, self.sealed.top_of(run))
+        seal.tree(verify, context, self.sealed.top_of(run))
+    }
+
+    /// What an earlier mount has noted of a run is believed until something in it is asked for.
+    fn verify_known(&self, run: &Run) -> Result<Seal> {
+        let refuse = |what: &str| Error::damaged(format!("runs/{}", run.id), Damage::Run(what.to_owned()));
+        match Run::load(&self.root, run.id, &*self.authority, self.gateway.as_deref(), run.serial) {
+            Ok(Loaded::Opens(found)) => run.verified_as(&found),
+            Ok(Loaded::Closed(_)) => Err(refuse("no key that is held here opens it any more")),
+            Err(error) if is_not_found(&error) || runs::is_missing(&error) => {
+                self.check_store()?;
+                Err(refuse("it was sealed, and it or a part of it is missing"))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Has the run's key, of one that an earlier mount knew.
+    pub(crate) fn open_sealed_run(&self, run: &Arc<Run>) -> Result<()> {
+        self.sealed_tree(run).map(drop)
     }
 
     /// Why nothing of a sealed run is changed.
@@ -99,7 +120,8 @@ impl Vault {
 
     /// The top of a sealed run.
     pub(crate) fn sealed_top(&self, run: &Arc<Run>) -> Result<Attr> {
-        self.sealed_tree(run)?.attr(self, 0)
+        let shown = run.seal().ok_or(Posix::Stale)?.shown();
+        Ok(attr_of(self, &shown.top, self.sealed.top_of(run), shown.geometry))
     }
 
     /// The manifest's text on the run.
@@ -113,6 +135,9 @@ impl Vault {
     }
 
     pub(crate) fn sealed_attr(&self, ino: Ino) -> Result<Attr> {
+        if let (run, 0) = self.sealed.of(ino)? {
+            return self.sealed_top(&run);
+        }
         let (tree, entry) = self.sealed_entry(ino)?;
         tree.attr(self, entry)
     }
@@ -130,8 +155,18 @@ impl Vault {
     }
 
     pub(crate) fn sealed_xattrs(&self, ino: Ino) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
-        let (tree, entry) = self.sealed_entry(ino)?;
-        let mut xattrs = tree.xattrs(&tree.record(entry)?)?;
+        let mut xattrs = match self.sealed.of(ino)? {
+            (run, 0) => {
+                let bytes = &run.seal().ok_or(Posix::Stale)?.shown().xattrs;
+                let object = || format!("runs/{}/seal", run.id);
+                manifest::decode_xattrs(bytes)
+                    .map_err(|e| Error::damaged(object(), Damage::Run(e.to_string())))?
+            }
+            (run, entry) => {
+                let tree = self.sealed_tree(&run)?;
+                tree.xattrs(&tree.record(entry)?)?
+            }
+        };
         xattrs.retain(|(name, _)| !name.starts_with(b"trusted.") || crate::sys::is_root());
         Ok(xattrs)
     }

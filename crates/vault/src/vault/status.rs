@@ -79,21 +79,21 @@ impl Vault {
 
     /// How many runs are genuine, but not opened by any key that is held here.
     pub fn closed_runs(&self) -> u64 {
-        self.table().entries.values().filter(|entry| matches!(entry, Entry::Closed)).count() as u64
+        self.table().entries.values().filter(|entry| matches!(entry, Entry::Closed(_))).count() as u64
     }
 
     /// The runs that this gateway made and nobody sealed, of which it has no key: it was not kept, or its entry is lost. Their
     /// owner reads them.
     pub fn lost_runs(&self) -> Vec<RunId> {
         let table = self.table();
-        let closed = table.entries.iter().filter(|(_, entry)| matches!(entry, Entry::Closed));
+        let closed = table.entries.iter().filter(|(_, entry)| matches!(entry, Entry::Closed(None)));
         closed.map(|(id, _)| *id).filter(|id| self.is_lost_here(id)).collect()
     }
 
     /// Whether it is one of [`Vault::lost_runs`].
     pub fn is_lost_here(&self, run: &RunId) -> bool {
         let Some(gateway) = self.gateway.as_deref() else { return false };
-        let closed = matches!(self.table().entries.get(run), Some(Entry::Closed));
+        let closed = matches!(self.table().entries.get(run), Some(Entry::Closed(None)));
         let sealed = || seal::has_seal(&self.root, run).unwrap_or(true);
         let maker =
             || runs::read_descriptor(&self.root, run, &*self.authority).map(|run| run.descriptor.signer);
@@ -112,13 +112,13 @@ impl Vault {
             continues: None,
         };
         match entry {
-            Entry::Closed => status.closed = true,
+            Entry::Closed(_) => status.closed = true,
             Entry::Trouble(error) => status.trouble = Some(error.to_string()),
             Entry::Run(run) => {
                 status.name = Some(run.name());
                 status.continues = table.first_of(run);
                 status.sealing = run.is_closed_for_good();
-                status.holder = self.holder_of(run);
+                status.holder = if run.is_sealed() { None } else { self.holder_of(run) };
                 let body = run.opened_body();
                 let blocked = body.as_ref().and_then(|body| body.blocked());
                 status.trouble = blocked.map(|why| format!("read-only: {why}"));

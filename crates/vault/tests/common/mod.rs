@@ -10,6 +10,7 @@ use runvault_crypto::signature::{SigningKey, VerifyingKey};
 use runvault_format::ids::{Digest, IdentityId, RunId, VaultId};
 use runvault_format::keys::RunKey;
 use runvault_format::note;
+use runvault_format::run_index::Rows;
 use runvault_store::backend::{Dir, Kind};
 use runvault_store::doubles::memory::MemoryDir;
 use runvault_store::read_whole::read_whole;
@@ -44,6 +45,8 @@ pub struct Chain {
     pub opens: bool,
     /// Seals that it has seen.
     pub seals: Mutex<HashMap<RunId, Digest>>,
+    /// What was kept of sealed runs, and how often.
+    pub index: Mutex<(Rows, usize)>,
 }
 
 impl Chain {
@@ -59,6 +62,7 @@ impl Chain {
             dismissed,
             opens: true,
             seals: Mutex::default(),
+            index: Mutex::default(),
         }
     }
 }
@@ -80,7 +84,7 @@ impl Authority for Chain {
         self.admitted.contains(&(*gateway, run.copied())).then_some(Admission { until: self.dismissed })
     }
     fn envelope_names(&self) -> Vec<String> {
-        vec!["vault-1".into()]
+        if self.opens { vec!["vault-1".into()] } else { Vec::new() }
     }
     fn open_run(&self, _: &RunId, envelopes: &[EnvelopeFile]) -> Result<Option<RunKey>> {
         let found = envelopes.iter().find(|e| e.name == "vault-1").filter(|_| self.opens);
@@ -94,6 +98,13 @@ impl Authority for Chain {
     }
     fn note_seal(&self, run: &RunId, hash: &Digest) {
         self.seals.lock().unwrap().insert(*run, *hash);
+    }
+    fn known_runs(&self) -> Rows {
+        self.index.lock().unwrap().0.clone()
+    }
+    fn keep_runs(&self, rows: &Rows) {
+        let mut index = self.index.lock().unwrap();
+        *index = (rows.clone(), index.1 + 1);
     }
     fn seal_run(&self, _: &RunId, key: &RunKey) -> Result<Sealed> {
         let envelopes = vec![EnvelopeFile { name: "vault-1".into(), bytes: key.0.expose().to_vec() }];
