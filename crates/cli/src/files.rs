@@ -6,8 +6,23 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use crate::exit::{Exit, refuse};
+use crate::exit::{Exit, refuse, refuse_with};
 use crate::output::shown;
+
+/// Whether a file of that name may be made: asked before anything else is done for it.
+///
+/// # Errors
+/// Exit 2: it exists.
+pub fn must_be_new(path: &Path) -> Result<()> {
+    match std::fs::symlink_metadata(path) {
+        Ok(_) => Err(refuse_with(
+            Exit::Usage,
+            format!("{}: exists; it is not overwritten", shown(path)),
+            "name another one with --out",
+        )),
+        Err(_) => Ok(()),
+    }
+}
 
 /// Writes a new file, synced; nothing in it is secret.
 ///

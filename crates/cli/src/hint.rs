@@ -33,7 +33,9 @@ fn of_custody(error: &Custody) -> Option<String> {
                 .into()
         }
         Custody::NotEnrolled { .. } => {
-            "the owner lets this machine in: runvault gateway enroll STORE --fingerprint F".into()
+            "to write, the owner lets this machine in: runvault gateway enroll STORE --fingerprint F (where several have to\n\
+             agree: its request by --out, then runvault custody propose STORE enroll-gateway). To read: --read-only"
+                .into()
         }
         Custody::Revoked { .. } => {
             "if this machine is trusted again, give it a new identity: another --state folder, and runvault gateway enroll"
@@ -45,7 +47,7 @@ fn of_custody(error: &Custody) -> Option<String> {
         Custody::OtherVault { .. } => {
             "the key file of this store's owner is needed; if this is not the store that you meant, say which".into()
         }
-        Custody::NoLock => "the key file was made outside the store (init --identity): name it with --identity FILE".into(),
+        Custody::NoLock => "name yours with --identity FILE; where several have to agree, runs are read with a reader's".into(),
         Custody::NotAVault { .. } => "make a vault in an empty directory: runvault init DIR".into(),
         Custody::NotEmpty(_) => "a vault is made in an empty directory, or in one that init makes".into(),
         Custody::UnknownVersion { version, .. } if *version < vault_file::VERSION => {
@@ -93,8 +95,21 @@ fn of_custody(error: &Custody) -> Option<String> {
         Custody::ReaderExpired { .. } => {
             "who holds the vault's key gives it new terms: runvault custody add-reader NAME=FILE --expires TIME".into()
         }
+        Custody::NeedsQuorum { what: "open the vault key", .. } => {
+            "several have to agree before a key opens runs: they are read with a reader's key, --identity FILE\n\
+             (runvault custody propose STORE add-reader, or grant)"
+                .into()
+        }
+        Custody::NeedsQuorum { what: "say that a run is gone", .. } => {
+            "not in this version where several have to agree (docs/custody.md)".into()
+        }
         Custody::NeedsQuorum { .. } => {
             "several have to agree: runvault custody propose STORE ... --out REQ, then approve, then execute".into()
+        }
+        Custody::RetiredByOne { .. } => {
+            "retiring runs by a quorum comes in a later version: keep the vault as it is, or put the run back and remove\n\
+             its note from retired/"
+                .into()
         }
         Custody::LockInStore => {
             "take it out first, and keep the copy: runvault key export STORE --out FILE --remove".into()

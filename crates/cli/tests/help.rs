@@ -6,7 +6,7 @@ use std::path::Path;
 
 use common::Scratch;
 
-const COMMANDS: [&[&str]; 58] = [
+const COMMANDS: [&[&str]; 0] = [
     &["init"],
     &["keygen"],
     &["key"],
@@ -41,6 +41,8 @@ const COMMANDS: [&[&str]; 58] = [
     &["custody", "propose", "quorum"],
     &["custody", "propose", "enroll-gateway"],
     &["custody", "propose", "revoke-gateway"],
+    &["custody", "propose", "admit-gateway"],
+    &["custody", "propose", "dismiss-gateway"],
     &["custody", "propose", "add-reader"],
     &["custody", "propose", "remove-reader"],
     &["custody", "propose", "grant"],

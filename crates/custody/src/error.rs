@@ -211,6 +211,14 @@ pub enum Error {
         /// What does not fit.
         why: String,
     },
+    /// One custodian said that a run is gone, and that would count no more.
+    #[error(
+        "run {run} was retired by one custodian's word, which would count no more: its absence would be missed again"
+    )]
+    RetiredByOne {
+        /// The run.
+        run: RunId,
+    },
     /// An act that does not fit the vault as it is.
     #[error("this cannot be done: {why}")]
     CannotBe {

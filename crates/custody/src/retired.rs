@@ -6,6 +6,7 @@ mod tests;
 
 use std::sync::Arc;
 
+use runvault_format::custody_state::State;
 use runvault_format::ids::{Digest, RunId};
 use runvault_format::note::{Note, sign, text_hash};
 use runvault_format::removed::{Removed, RemovedSeal};
@@ -50,8 +51,28 @@ pub(crate) fn read(root: &Arc<dyn Dir>, chain: &Chain, run: &RunId) -> Result<Op
     let note = layout::read_if_there(&retired, &run.to_string(), &object, OBJECT_MAX).unwrap_or_default();
     Ok(note.and_then(|note| {
         let note = Note::parse(&note).ok()?;
-        by_maker(chain, run, &note).or_else(|| by_owner(chain, run, &note))
+        by_maker(chain, run, &note).or_else(|| by_owner(chain.state(), run, &note).map(Gone::ByOwner))
     }))
+}
+
+/// A run of which the owner's word that it is gone would count no more in `next`: its loss would be missed again.
+pub(crate) fn void_in(root: &Arc<dyn Dir>, chain: &Chain, next: &State) -> Result<Option<RunId>> {
+    if !layout::exists(root, RETIRED, RETIRED)? {
+        return Ok(None);
+    }
+    let retired = layout::open_dir(root, RETIRED, RETIRED)?;
+    for name in layout::names(&retired, RETIRED)? {
+        let Some(run) = std::str::from_utf8(&name).ok().and_then(|name| name.parse::<RunId>().ok()) else {
+            continue;
+        };
+        let note = layout::read_if_there(&retired, &run.to_string(), &format!("{RETIRED}/{run}"), OBJECT_MAX);
+        let Some(note) = note.unwrap_or_default() else { continue };
+        let Ok(note) = Note::parse(&note) else { continue };
+        if by_owner(chain.state(), &run, &note).is_some() && by_owner(next, &run, &note).is_none() {
+            return Ok(Some(run));
+        }
+    }
+    Ok(None)
 }
 
 fn by_maker(chain: &Chain, run: &RunId, note: &Note<'_>) -> Option<Gone> {
@@ -63,12 +84,11 @@ fn by_maker(chain: &Chain, run: &RunId, note: &Note<'_>) -> Option<Gone> {
     last.is_none_or(|last| counts(last.n, last.hash)).then_some(Gone::ByMaker(said))
 }
 
-fn by_owner(chain: &Chain, run: &RunId, note: &Note<'_>) -> Option<Gone> {
+fn by_owner(state: &State, run: &RunId, note: &Note<'_>) -> Option<Removed> {
     let said = Removed::parse_text(note.text).ok().filter(|said| said.run == *run)?;
-    let state = chain.state();
     let custodian = state.custodian(&said.custodian).filter(|_| state.quorum == 1)?;
     note.verify(&custodian.id, &custodian.sign).ok()?;
-    (said.vault == chain.vault_id()).then_some(Gone::ByOwner(said))
+    (said.vault == state.vault).then_some(said)
 }
 
 /// The owner's word that a run is not missed when it is gone from this store; the run stays as it is. Durable.

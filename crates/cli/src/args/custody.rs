@@ -155,6 +155,17 @@ pub struct AdmitGateway {
     pub run: Option<OsString>,
 }
 
+/// A gateway that may do less.
+#[derive(Args, Debug)]
+pub struct DismissGateway {
+    /// Name or id
+    pub name: String,
+    /// The run, by its id [default: all that it was admitted to]
+    pub run: Option<OsString>,
+    #[command(flatten)]
+    pub last: LastOf,
+}
+
 /// Write down what is to be done, for custodians to approve
 ///
 /// Writes REQ and REQ.executor, the key that approvals are made for: keep both on this machine, which executes the
@@ -220,6 +231,11 @@ pub enum Proposal {
         after_help = "Examples:\n  runvault custody propose /srv/store admit-gateway novaseq-2 RUN-ID --out req"
     )]
     AdmitGateway(AdmitGateway),
+    /// What a machine was admitted to ends
+    #[command(
+        after_help = "Examples:\n  runvault custody propose /srv/store dismiss-gateway analysis-1 --out req"
+    )]
+    DismissGateway(DismissGateway),
     /// Someone may read
     #[command(
         after_help = "Examples:\n  runvault custody propose /srv/store add-reader bob=bob.key.pub --standing --out req"

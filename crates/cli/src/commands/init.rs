@@ -49,8 +49,14 @@ fn shared(args: &Init, store: &Path, quorum: u8) -> Result<()> {
     let vault = NewVault::of_custodians(custodians, quorum).map_err(|e| match e {
         runvault_custody::Error::Crypto(runvault_crypto::Error::Threshold) => refuse(
             Exit::Usage,
-            format!("a quorum of {quorum} cannot be reached by {} custodians", args.custodian.len()),
+            format!(
+                "a quorum of {quorum} cannot be reached by {}",
+                output::count(args.custodian.len() as u64, "custodian")
+            ),
         ),
+        runvault_custody::Error::Format(why @ runvault_format::Error::State(_)) => {
+            refuse_with(Exit::Usage, why.to_string(), "each custodian has a name and a key of the own")
+        }
         e => e.into(),
     })?;
     make_directory(store)?;

@@ -16,7 +16,7 @@ use crate::chain::{Chain, name_of};
 use crate::ends::LastKnown;
 use crate::epochs::EpochKeys;
 use crate::identity::Identity;
-use crate::{Error, Result, clock, commit, enroll, locks, next_state};
+use crate::{Error, Result, clock, commit, enroll, locks, next_state, retired};
 
 /// What is known once the line stands.
 #[derive(Debug)]
@@ -53,6 +53,9 @@ pub fn execute(
     let (state, new) = next_state::of(chain.state(), &request.op, keys.as_ref().map(EpochKeys::newest_seed))?;
     if state.quorum > 1 && locks::are_there(root)? {
         return Err(Error::LockInStore);
+    }
+    if let Some(run) = retired::void_in(root, &chain, &state)? {
+        return Err(Error::RetiredByOne { run });
     }
     let head = chain.head();
     let executed = Executed {
@@ -125,7 +128,11 @@ fn check_head(chain: &Chain, file: &RequestFile) -> Result<()> {
 
 /// What a gateway made since its end was proposed would count for nobody from then on.
 fn check_end(root: &Arc<dyn Dir>, chain: &Chain, file: &RequestFile, cut: bool) -> Result<()> {
-    let Operation::RevokeGateway { gateway, until } = &file.request.op else { return Ok(()) };
+    let (Operation::RevokeGateway { gateway, until } | Operation::DismissGateway { gateway, until, .. }) =
+        &file.request.op
+    else {
+        return Ok(());
+    };
     if cut {
         return Ok(());
     }

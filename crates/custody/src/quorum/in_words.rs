@@ -2,7 +2,7 @@
 
 use runvault_format::custody_state::{NamedReader, Outline, State};
 use runvault_format::ids::IdentityId;
-use runvault_format::operation::{KeyChange, Operation};
+use runvault_format::operation::Operation;
 
 use super::request_file::RequestFile;
 use crate::chain::Chain;
@@ -110,8 +110,7 @@ pub fn stays_open(op: &Operation) -> &'static str {
             "The shares before go on counting for old copies of the store: the vault key is the same."
         }
         Operation::RemoveReader { .. } | Operation::Revoke { .. } => {
-            "Whoever kept a copy of the envelopes, or of what was read, still has it. Only a re-key of a run ends that for\n\
-             what is written from then on."
+            "Whoever kept a copy of the envelopes, or of what was read, still has it."
         }
         Operation::Grant { .. } | Operation::AddReader { .. } => {
             "What a reader has read cannot be taken back later."
@@ -119,9 +118,8 @@ pub fn stays_open(op: &Operation) -> &'static str {
         Operation::RevokeGateway { .. } | Operation::DismissGateway { .. } => {
             "Runs and seals up to there count as before."
         }
-        Operation::EnrolGateway { .. } | Operation::AdmitGateway { .. } => {
-            "It may do so until it is revoked, or dismissed: runvault gateway revoke, dismiss."
-        }
+        Operation::EnrolGateway { .. } => "It may do so until it is revoked.",
+        Operation::AdmitGateway { .. } => "It may do so until it is dismissed, or revoked.",
     }
 }
 
@@ -158,10 +156,5 @@ impl RequestFile {
             Some(after) => sentence(&self.request.op, &self.before, after),
             None => String::new(),
         }
-    }
-
-    /// Whether a new vault key comes, and every run is sealed to it.
-    pub fn seals_every_run(&self) -> bool {
-        self.request.op.key_change() == KeyChange::New
     }
 }

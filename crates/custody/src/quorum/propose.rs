@@ -33,7 +33,12 @@ pub(crate) fn request(
     let keys = executor.public();
     let mut nonce = Salt([0; 16]);
     random::fill(&mut nonce.0)?;
-    let cannot = |why: runvault_format::Error| Error::CannotBe { why: why.to_string() };
+    let cannot = |why: runvault_format::Error| Error::CannotBe {
+        why: match why {
+            runvault_format::Error::Chain(why) => why.to_owned(),
+            why => why.to_string(),
+        },
+    };
     let state = op.outline(chain.state()).map_err(cannot)?;
     Ok(Request {
         vault: chain.vault_id(),

@@ -8,11 +8,12 @@ use serde_json::json;
 
 use super::show;
 use crate::args::Approve;
-use crate::files::write_new;
+use crate::files::{must_be_new, write_new};
 use crate::output::{self, shown};
 use crate::prompt::{self, Asker, Source};
 
 pub fn run(args: &Approve) -> Result<()> {
+    must_be_new(&args.out)?;
     let file = show::read(&args.request)?;
     let seen = relock::Seen::read(&args.identity, args.unlock.allow_readable_secret)?;
     if !args.json {

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use clap::Args;
+use runvault_custody::Error as Custody;
 use runvault_custody::follow::with_newest_keys;
 use runvault_custody::quorum::{alone, in_words};
 
@@ -30,6 +31,11 @@ pub fn run<T: Args>(args: Direct<T>, proposal: fn(T) -> Proposal) -> Result<()> 
             })
         })
     };
+    // Said before anything else is asked for.
+    if store.chain.quorum().0 > 1 {
+        let (quorum, custodians) = store.chain.quorum();
+        return Err(Custody::NeedsQuorum { quorum, custodians, what: "do this" }.into());
+    }
     let op = operations::asked(&store.root, &store.chain, &proposal(act), &mut by_name)?;
     confirmed::enough(&store.root, &store.chain, &op, unconfirmed)?;
     let bar = progress::items(0, "runs");

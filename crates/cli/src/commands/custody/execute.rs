@@ -25,9 +25,15 @@ pub fn run(args: &Execute) -> Result<()> {
     let approvals = args.approval.iter().map(|path| approval(path)).collect::<Result<Vec<_>>>()?;
     let store = Store::open(&args.store, &Who { state: args.state.clone(), ..Who::default() })?;
     let key = executor_of(&args.request);
+    if let Some(line) = store.chain.line_of(&file.hash()?).filter(|_| !key.exists()) {
+        let hint = "all of it was done, and its executor's key was erased: runvault audit show STORE";
+        return Err(refuse_with(Exit::Failed, Custody::RequestUsed { line }.to_string(), hint));
+    }
     let executor = key_files::read(&key, false).and_then(|file| key_files::unlock(&file, &mut NoPrompt));
     let executor = executor.with_context(|| "the executor's key, which propose made beside the request")?;
-    confirmed::enough(&store.root, &store.chain, &file.request.op, args.unconfirmed || args.resume)?;
+    // What is refused for another reason needs no drills.
+    let ripe = approvals.len() >= usize::from(file.before.quorum) && file.request.head == store.chain.head();
+    confirmed::enough(&store.root, &store.chain, &file.request.op, args.unconfirmed || args.resume || !ripe)?;
     end_at_ctrl_c(args)?;
     let done = match args.resume {
         true => resume(&store.root, &store.chain, &file, &executor, &approvals),

@@ -66,8 +66,9 @@ fn row(kind: &str, label: &str, id: &impl ToString, state: String) -> Vec<String
 /// What a person has to do, and by which command.
 fn due(chain: &Chain, since: &str, drills: &[Drill]) -> Vec<String> {
     let mut due = Vec::new();
+    let act = if chain.quorum().0 == 1 { "custody" } else { "custody propose STORE" };
     if is_older_than_a_year(since) {
-        due.push(format!("vault key {} is over a year old: custody rotate", chain.epoch()));
+        due.push(format!("vault key {} is over a year old: {act} rotate", chain.epoch()));
     }
     for drill in drills {
         let name = visible(drill.label.as_bytes());
@@ -84,7 +85,7 @@ fn due(chain: &Chain, since: &str, drills: &[Drill]) -> Vec<String> {
         if reader.expires.as_ref().is_some_and(|at| *at <= now) {
             let name = visible(reader.label.as_bytes());
             due.push(format!(
-                "the time of reader {name} is over: custody remove-reader takes its envelopes away"
+                "the time of reader {name} is over: {act} remove-reader takes its envelopes away"
             ));
         }
     }

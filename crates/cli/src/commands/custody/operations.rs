@@ -8,14 +8,14 @@ use anyhow::Result;
 use runvault_custody::chain::Chain;
 use runvault_custody::ends::CutOff;
 use runvault_custody::{gateways, public_file};
-use runvault_format::custody_state::{Custodian, ReaderEntry};
+use runvault_format::custody_state::{Custodian, ReaderEntry, Until};
 use runvault_format::ids::{IdentityId, RunId};
 use runvault_format::operation::Operation;
 use runvault_format::public_key::PublicKey;
 use runvault_store::backend::Dir;
 use runvault_vault::runs;
 
-use crate::args::{Proposal, RunsAndPerson};
+use crate::args::{LastOf, Proposal, RunsAndPerson};
 use crate::commands::gateway::cut_off_words;
 use crate::exit::{Exit, refuse_with};
 use crate::output::{shown, visible, warn};
@@ -47,12 +47,12 @@ pub fn asked(
         }
         Proposal::RevokeGateway(args) => {
             let gateway = gateways::named(chain, &args.name)?;
-            let (until, cut_off) =
-                runvault_custody::enroll::ended(root, chain, &gateway, &args.last.known())?;
-            if cut_off != CutOff::default() {
-                warn(cut_off_words(&cut_off).trim());
-            }
-            Operation::RevokeGateway { gateway, until }
+            Operation::RevokeGateway { gateway, until: end_of(root, chain, &gateway, &args.last)? }
+        }
+        Proposal::DismissGateway(args) => {
+            let gateway = gateways::named(chain, &args.name)?;
+            let run = args.run.as_ref().map(|run| run_of(root, run, by_name)).transpose()?;
+            Operation::DismissGateway { gateway, run, until: end_of(root, chain, &gateway, &args.last)? }
         }
         Proposal::AdmitGateway(args) => {
             let gateway = gateways::named(chain, &args.name)?;
@@ -82,6 +82,15 @@ pub fn asked(
             Operation::Revoke { reader, runs }
         }
     })
+}
+
+/// Where its chains end; what no longer counts then is told.
+fn end_of(root: &Arc<dyn Dir>, chain: &Chain, gateway: &IdentityId, last: &LastOf) -> Result<Until> {
+    let (until, cut_off) = runvault_custody::enroll::ended(root, chain, gateway, &last.known())?;
+    if cut_off != CutOff::default() {
+        warn(cut_off_words(&cut_off).trim());
+    }
+    Ok(until)
 }
 
 fn public(chain: &Chain, path: &Path) -> Result<PublicKey> {

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::operations;
 use crate::args::{Propose, Who};
 use crate::exit::{Exit, refuse_with};
-use crate::files::write_new;
+use crate::files::{must_be_new, write_new};
 use crate::output::{self, shown};
 use crate::store::Store;
 
@@ -34,13 +34,7 @@ pub fn run(args: &Propose) -> Result<()> {
     let (file, executor) = propose(&store.chain, op, &args.reason, seconds)?;
     let key = executor_of(out);
     for path in [out, &key] {
-        if std::fs::symlink_metadata(path).is_ok() {
-            return Err(refuse_with(
-                Exit::Usage,
-                format!("{}: exists; it is not overwritten", shown(path)),
-                "name another --out",
-            ));
-        }
+        must_be_new(path)?;
     }
     key_files::write_new(&key, &executor, &NewLock::None, Some(store.chain.vault_id()))?;
     write_new(out, &file.to_bytes()?).inspect_err(|_| {
