@@ -19,9 +19,11 @@ pub use custody::{
     List, Proposal, Propose, Rotate, RunsAndPerson, Show,
 };
 pub use gateway::{Gateway, GatewayAdmit, GatewayCommand, GatewayEnroll, GatewayList, GatewayRevoke};
-pub use keys::{Fingerprint, Init, Key, KeyCommand, KeyExport, Keygen, Passwd};
+pub use keys::{
+    Fingerprint, Init, Key, KeyCheck, KeyCommand, KeyExport, KeyRelock, KeyShow, Keygen, LockKind, Passwd,
+};
 pub use sealing::{Doctor, ManifestOf, Runs, Scrub, Seal, Verify};
-pub use who::{Unlock, Who};
+pub use who::{NewPassphrase, Unlock, Who};
 
 /// What each exit code means: the man pages' EXIT STATUS.
 pub const EXIT_STATUS: [(u8, &str); 6] = [

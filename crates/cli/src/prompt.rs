@@ -5,12 +5,13 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 
 use anyhow::Result;
-use runvault_custody::key_files::Prompt;
+use runvault_custody::identity::Identity;
+use runvault_custody::key_files::{self, KeyFile, Prompt};
 use zeroize::Zeroizing;
 use zxcvbn::matching::Match;
 use zxcvbn::matching::patterns::MatchPattern;
 
-use crate::args::Unlock;
+use crate::args::{NewPassphrase, Unlock};
 use crate::exit::{Exit, refuse, refuse_with};
 use crate::output::{visible, warn};
 use crate::secret_file::{passphrase_from_fd, passphrase_from_file};
@@ -38,6 +39,16 @@ impl Source {
             (Some(path), _) => Source::File(path.clone(), allow),
             (None, Some(fd)) => Source::Fd(fd),
             (None, None) => credential().map_or(Source::Terminal, |path| Source::File(path, allow)),
+        }
+    }
+
+    /// A new passphrase beside an old one: without a choice of its own it is asked for, since a credential holds
+    /// the old one.
+    pub fn of_new(new: &NewPassphrase, allow_readable: bool) -> Source {
+        match (&new.new_passphrase_file, new.new_passphrase_fd) {
+            (Some(path), _) => Source::File(path.clone(), allow_readable),
+            (None, Some(fd)) => Source::Fd(fd),
+            (None, None) => Source::Terminal,
         }
     }
 
@@ -166,6 +177,21 @@ impl Asker {
     /// Asks at this source.
     pub fn new(source: Source) -> Self {
         Self { source, given: None, failed: None }
+    }
+
+    /// Asks where these options say.
+    pub fn of(unlock: &Unlock) -> Self {
+        Self::new(Source::of(unlock))
+    }
+
+    /// Opens the lock of a key file.
+    ///
+    /// # Errors
+    /// Custody's; exit 2 where nobody can be asked.
+    pub fn unlock(&mut self, file: &KeyFile) -> Result<Identity> {
+        let opened = key_files::unlock(file, self);
+        // Our own refusal says more than custody's "no passphrase".
+        self.failed.take().map_or_else(|| opened.map_err(Into::into), Err)
     }
 
     /// Whether a lock wanted a passphrase, and got it.

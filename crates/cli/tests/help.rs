@@ -6,10 +6,13 @@ use std::path::Path;
 
 use common::Scratch;
 
-const COMMANDS: [&[&str]; 56] = [
+const COMMANDS: [&[&str]; 59] = [
     &["init"],
     &["keygen"],
     &["key"],
+    &["key", "show"],
+    &["key", "check"],
+    &["key", "relock"],
     &["key", "export"],
     &["fingerprint"],
     &["mount"],

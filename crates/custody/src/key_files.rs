@@ -12,7 +12,7 @@ use runvault_format::key_file::{self, Lock};
 use zeroize::Zeroizing;
 
 use crate::identity::Identity;
-pub use crate::kinds::NewLock;
+pub use crate::kinds::{NewLock, Shown};
 use crate::{Error, Result, kinds};
 
 /// Asks a person, a file or a service manager; [`Error::NoPassphrase`] where none is to be had.
@@ -78,6 +78,14 @@ impl KeyFile {
         !matches!(self.0.lock, Lock::None)
     }
 
+    /// What its lock is.
+    ///
+    /// # Errors
+    /// The format's, for a kind that is not known.
+    pub fn lock(&self) -> Result<Shown> {
+        kinds::shown(&self.0.lock)
+    }
+
     /// The file's bytes, for copies.
     ///
     /// # Errors
@@ -127,9 +135,7 @@ pub fn lock(identity: &Identity, new: &NewLock, vault: Option<VaultId>) -> Resul
 pub fn unlock(file: &KeyFile, prompt: &mut dyn Prompt) -> Result<Identity> {
     let key = kinds::key(&file.0.lock, file.label(), prompt)?;
     let seed = file.0.open(&key).map_err(|e| match e {
-        runvault_format::Error::NotAuthentic if file.has_passphrase() => {
-            Error::WrongPassphrase { custodian: file.shown() }
-        }
+        runvault_format::Error::NotAuthentic => kinds::misfit(&file.0.lock, &file.shown()),
         e => Error::damaged("key file", e),
     })?;
     Identity::from_seed(file.label(), file.vault(), seed)

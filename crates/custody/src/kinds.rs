@@ -10,6 +10,15 @@ use runvault_format::key_file::Lock;
 use crate::key_files::Prompt;
 use crate::{Error, Result};
 
+/// What a lock tells without being opened, never a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// For people: one line.
+    pub words: String,
+    /// For programs: an object, `kind` as the file has it.
+    pub parameters: serde_json::Value,
+}
+
 /// How a key file is to be locked.
 #[derive(Clone, Copy)]
 pub enum NewLock<'a> {
@@ -41,6 +50,12 @@ trait Kind: Sync {
 
     /// The key of a lock that exists; `label` tells the holder which one is asked for.
     fn key(&self, lock: &Lock, label: &str, prompt: &mut dyn Prompt) -> Option<Result<Secret<32>>>;
+
+    /// What a key that does not fit means; `file` is the key file's label and id.
+    fn misfit(&self, lock: &Lock, file: String) -> Option<Error>;
+
+    /// What it is.
+    fn shown(&self, lock: &Lock) -> Option<Shown>;
 }
 
 const KINDS: &[&dyn Kind] = &[&none::Unlocked, &passphrase::Passphrase];
@@ -51,6 +66,15 @@ pub(crate) fn make(new: &NewLock) -> Result<(Lock, Secret<32>)> {
 
 pub(crate) fn key(lock: &Lock, label: &str, prompt: &mut dyn Prompt) -> Result<Secret<32>> {
     KINDS.iter().find_map(|kind| kind.key(lock, label, prompt)).unwrap_or_else(|| Err(unknown()))
+}
+
+/// Opening gave another key than the one that sealed the seed.
+pub(crate) fn misfit(lock: &Lock, file: &str) -> Error {
+    KINDS.iter().find_map(|kind| kind.misfit(lock, file.to_owned())).unwrap_or_else(unknown)
+}
+
+pub(crate) fn shown(lock: &Lock) -> Result<Shown> {
+    KINDS.iter().find_map(|kind| kind.shown(lock)).ok_or_else(unknown)
 }
 
 fn unknown() -> Error {

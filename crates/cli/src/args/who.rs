@@ -46,6 +46,17 @@ pub struct Unlock {
     pub allow_readable_secret: bool,
 }
 
+/// Where a new passphrase comes from, beside the old one.
+#[derive(Args, Clone, Debug, Default)]
+pub struct NewPassphrase {
+    /// Read the new passphrase from the first line of FILE [default: the terminal, twice]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "new_passphrase_fd")]
+    pub new_passphrase_file: Option<PathBuf>,
+    /// Read the new passphrase from the first line of file descriptor N
+    #[arg(long, value_name = "N")]
+    pub new_passphrase_fd: Option<u32>,
+}
+
 impl Unlock {
     /// Whether the command line says where the passphrase is.
     pub fn names_a_passphrase(&self) -> bool {

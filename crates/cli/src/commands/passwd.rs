@@ -10,7 +10,7 @@ use runvault_custody::key_files::NewLock;
 use runvault_custody::{locks, relock};
 use serde_json::json;
 
-use crate::args::{Passwd, Unlock};
+use crate::args::Passwd;
 use crate::output::{self, shown};
 use crate::prompt::Source;
 use crate::store::Store;
@@ -21,7 +21,7 @@ pub fn run(args: &Passwd) -> Result<()> {
     let owner = store.identity(&args.who)?;
     // Another vault's key is not this command's business.
     Acting::open(&store.root, store.chain.clone(), &owner)?;
-    let new = new_source(args).new_one(&owner.label)?;
+    let new = Source::of_new(&args.new, args.who.unlock.allow_readable_secret).new_one(&owner.label)?;
     let lock = NewLock::Passphrase { passphrase: &new, params: Params::DEFAULT };
     kept.relock(&store, &owner, &lock)?;
     if args.json {
@@ -65,7 +65,7 @@ impl Kept {
                     ));
                 }
             }
-            Self::Outside(seen) => seen.relock(owner, lock)?,
+            Self::Outside(seen) => drop(seen.relock(owner, lock)?),
         }
         Ok(())
     }
@@ -80,17 +80,5 @@ fn anew(args: &Passwd) -> String {
             "runvault init NEW --identity NEW.key &&\n  \
              runvault cp -r --identity NEW.key --from-identity {key} {store}:/ NEW:/"
         ),
-    }
-}
-
-/// Without a choice of its own the new passphrase is asked for; a credential holds the old one.
-fn new_source(args: &Passwd) -> Source {
-    match (&args.new_passphrase_file, args.new_passphrase_fd) {
-        (None, None) => Source::Terminal,
-        (file, fd) => Source::of(&Unlock {
-            passphrase_file: file.clone(),
-            passphrase_fd: fd,
-            allow_readable_secret: args.who.unlock.allow_readable_secret,
-        }),
     }
 }
