@@ -20,10 +20,11 @@ pub use custody::{
 };
 pub use gateway::{Gateway, GatewayAdmit, GatewayCommand, GatewayEnroll, GatewayList, GatewayRevoke};
 pub use keys::{
-    Fingerprint, Init, Key, KeyCheck, KeyCommand, KeyExport, KeyRelock, KeyShow, Keygen, LockKind, Passwd,
+    Fingerprint, Init, Key, KeyCheck, KeyCommand, KeyExport, KeyRelock, KeyShow, Keygen, LockKind,
+    LockOptions, Passwd,
 };
 pub use sealing::{Doctor, ManifestOf, Runs, Scrub, Seal, Verify};
-pub use who::{NewPassphrase, Unlock, Who};
+pub use who::{NewPassphrase, Token, Unlock, Who};
 
 /// What each exit code means: the man pages' EXIT STATUS.
 pub const EXIT_STATUS: [(u8, &str); 6] = [

@@ -2,12 +2,15 @@
 
 mod none;
 mod passphrase;
+mod pkcs11;
+mod tpm2;
 
 use runvault_crypto::passphrase::Params;
 use runvault_crypto::secrets::Secret;
 use runvault_format::key_file::Lock;
 
 use crate::key_files::Prompt;
+use crate::token::{Key, Token};
 use crate::{Error, Result};
 
 /// What a lock tells without being opened, never a secret.
@@ -31,6 +34,20 @@ pub enum NewLock<'a> {
         /// Cost; [`Params::DEFAULT`] but in tests.
         params: Params,
     },
+    /// By a key in a PKCS#11 token.
+    Pkcs11 {
+        /// Logged in.
+        token: &'a Token,
+        /// In it.
+        key: &'a Key,
+    },
+    /// By this machine's TPM.
+    Tpm2 {
+        /// Those of the bank sha256 that have to stay as they are now.
+        pcrs: &'a [u8],
+        /// Beside the TPM; cost as above.
+        passphrase: Option<(&'a [u8], Params)>,
+    },
 }
 
 impl std::fmt::Debug for NewLock<'_> {
@@ -38,6 +55,8 @@ impl std::fmt::Debug for NewLock<'_> {
         f.write_str(match self {
             NewLock::None => "None",
             NewLock::Passphrase { .. } => "Passphrase(..)",
+            NewLock::Pkcs11 { .. } => "Pkcs11(..)",
+            NewLock::Tpm2 { .. } => "Tpm2(..)",
         })
     }
 }
@@ -58,7 +77,7 @@ trait Kind: Sync {
     fn shown(&self, lock: &Lock) -> Option<Shown>;
 }
 
-const KINDS: &[&dyn Kind] = &[&none::Unlocked, &passphrase::Passphrase];
+const KINDS: &[&dyn Kind] = &[&none::Unlocked, &passphrase::Passphrase, &pkcs11::Pkcs11, &tpm2::Tpm2];
 
 pub(crate) fn make(new: &NewLock) -> Result<(Lock, Secret<32>)> {
     KINDS.iter().find_map(|kind| kind.make(new)).unwrap_or_else(|| Err(unknown()))

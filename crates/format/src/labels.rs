@@ -22,6 +22,9 @@ labels! {
     EXECUTED = "runvault/1 executed";
     SHARE = "runvault/1 share";
     CONTINUE = "runvault/1 continue";
+    PKCS11 = "runvault/1 pkcs11";
+    TPM_AUTH = "runvault/1 tpm2 auth";
+    TPM_LOCK = "runvault/1 tpm2 lock";
 }
 
 /// First associated string of an encrypted name.

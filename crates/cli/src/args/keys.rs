@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum, ValueHint};
 
-use super::{NewPassphrase, Unlock, Who};
+use super::{NewPassphrase, Token, Unlock, Who};
 
 /// Make a vault in an empty directory
 ///
@@ -61,7 +61,9 @@ pub struct Init {
 Examples:
   runvault keygen --out alice.key                              asks for a passphrase, twice
   runvault keygen --out alice.key --label alice --passphrase-file pass.txt
-  runvault keygen --out service.key --no-lock                  for a service; its mode alone protects it")]
+  runvault keygen --out service.key --no-lock                  for a service; its mode alone protects it
+  runvault keygen --out alice.key --lock pkcs11 --pkcs11-module /usr/lib/opensc-pkcs11.so --token-key runvault
+  runvault keygen --out bob.key --lock tpm2                    this machine's TPM, and a passphrase")]
 pub struct Keygen {
     /// The key file to make (0600); FILE.pub comes beside it. Existing files are refused
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
@@ -72,11 +74,15 @@ pub struct Keygen {
     /// What is to open it [default: passphrase]
     #[arg(long, value_enum, value_name = "KIND", conflicts_with = "no_lock")]
     pub lock: Option<LockKind>,
+    #[command(flatten)]
+    pub options: LockOptions,
     /// Leave the key file unlocked, as --lock none
     #[arg(long, conflicts_with_all = ["passphrase_file", "passphrase_fd"])]
     pub no_lock: bool,
     #[command(flatten)]
     pub unlock: Unlock,
+    #[command(flatten)]
+    pub reach: Token,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -96,6 +102,38 @@ pub enum LockKind {
     None,
     /// A passphrase
     Passphrase,
+    /// A P-256 or RSA key in a PKCS#11 token, and its PIN
+    Pkcs11,
+    /// This machine's TPM 2.0, and a passphrase
+    Tpm2,
+}
+
+/// What only some of the locks need.
+#[derive(Args, Clone, Debug, Default)]
+pub struct LockOptions {
+    /// --lock pkcs11: the token, by its label or serial number [default: the only one]
+    #[arg(long, value_name = "NAME", requires = "pkcs11_module")]
+    pub token: Option<String>,
+    /// --lock pkcs11: the key, by its label or hex id [default: the only private P-256 or RSA key]
+    #[arg(long, value_name = "NAME", requires = "pkcs11_module")]
+    pub token_key: Option<String>,
+    /// --lock tpm2: only as long as these PCRs are what they are now, such as sha256:0,7. The TPM then counts no wrong
+    /// passphrases
+    #[arg(long, value_name = "sha256:N,...", value_parser = pcrs)]
+    pub pcr: Option<Pcrs>,
+    /// --lock tpm2: the TPM alone, for a service: whoever has this machine and the file has the key
+    #[arg(long)]
+    pub without_passphrase: bool,
+}
+
+/// Numbers of PCRs, in order.
+pub type Pcrs = std::sync::Arc<[u8]>;
+
+fn pcrs(text: &str) -> Result<Pcrs, String> {
+    let wrong = || "give them as sha256:0,7: numbers from 0 to 23, each once, in order".to_owned();
+    let numbers = text.strip_prefix("sha256:").ok_or_else(wrong)?.split(',').map(str::parse);
+    let numbers: Vec<u8> = numbers.collect::<Result<_, _>>().map_err(|_| wrong())?;
+    if runvault_format::hardware::is_pcrs(&numbers) { Ok(numbers.into()) } else { Err(wrong()) }
 }
 
 /// Key files: what is in one, whether it opens, another lock
@@ -140,12 +178,13 @@ pub struct KeyShow {
 
 /// Open the lock of a key file, once, and say whether it did
 ///
-/// Changes nothing. Exit 3 where the passphrase is not the one, or the key inside not the one that the file names.
+/// Changes nothing. Exit 3 where the passphrase, the PIN, the token or the TPM is not the one, or the key inside not the one that the file names.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
   runvault key check alice.key
-  runvault key check alice.key --passphrase-file pass.txt     for scripts")]
+  runvault key check alice.key --passphrase-file pass.txt     for scripts
+  runvault key check alice.key --pkcs11-module /usr/lib/opensc-pkcs11.so      asks for the token's PIN")]
 pub struct KeyCheck {
     /// The key file
     #[arg(value_hint = ValueHint::FilePath)]
@@ -155,6 +194,8 @@ pub struct KeyCheck {
     pub json: bool,
     #[command(flatten)]
     pub unlock: Unlock,
+    #[command(flatten)]
+    pub token: Token,
 }
 
 /// Put a key file under another lock; the key stays the same, and nobody else has to do anything
@@ -166,7 +207,11 @@ pub struct KeyCheck {
 Examples:
   runvault key relock alice.key --lock passphrase
   runvault key relock alice.key --lock passphrase --passphrase-file old.txt --new-passphrase-file new.txt
-  runvault key relock service.key --lock none           its mode alone protects it then")]
+  runvault key relock service.key --lock none           its mode alone protects it then
+  runvault key relock alice.key --lock pkcs11 --pkcs11-module /usr/lib/opensc-pkcs11.so
+  runvault key relock bob.key --lock tpm2 --pcr sha256:7
+
+From one token to another: by way of a passphrase, in two steps.")]
 pub struct KeyRelock {
     /// The key file
     #[arg(value_hint = ValueHint::FilePath)]
@@ -175,12 +220,16 @@ pub struct KeyRelock {
     #[arg(long, value_enum, value_name = "KIND")]
     pub lock: LockKind,
     #[command(flatten)]
+    pub options: LockOptions,
+    #[command(flatten)]
     pub new: NewPassphrase,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
     pub unlock: Unlock,
+    #[command(flatten)]
+    pub reach: Token,
 }
 
 /// Copy the owner's key file out of the store, under the same lock

@@ -9,10 +9,10 @@ use runvault_custody::public_file;
 use serde_json::json;
 
 use crate::args::{Keygen, LockKind};
-use crate::exit::{Exit, refuse_with};
-use crate::new_lock::Chosen;
+use crate::exit::{Exit, refuse, refuse_with};
+use crate::new_lock::{Chosen, Passphrase};
 use crate::output::{self, shown, visible};
-use crate::prompt::Source;
+use crate::prompt::{Asker, Source};
 
 pub fn run(args: &Keygen) -> Result<()> {
     let public = public_of(&args.out);
@@ -29,7 +29,13 @@ pub fn run(args: &Keygen) -> Result<()> {
             return Err(runvault_custody::Error::KeyFileExists(path.clone()).into());
         }
     }
-    let chosen = Chosen::ask(args.lock_kind(), &Source::of(&args.unlock), &label)?;
+    let wanted = Passphrase { source: Source::of(&args.unlock), named: args.unlock.names_a_passphrase() };
+    let kind = args.lock_kind();
+    if kind != LockKind::Pkcs11 && args.reach.pkcs11_module.is_some() {
+        return Err(refuse(Exit::Usage, "--pkcs11-module belongs to --lock pkcs11"));
+    }
+    let mut asker = Asker::of(&args.unlock, &args.reach);
+    let chosen = Chosen::ask(kind, &args.options, &wanted, &mut asker, &label)?;
     let identity = Identity::generate(&label)?;
     let file = key_files::lock(&identity, &chosen.lock(), None)?;
     key_files::write_copy(&args.out, &file)?;
@@ -47,6 +53,8 @@ pub fn run(args: &Keygen) -> Result<()> {
     let locked = match args.lock_kind() {
         LockKind::None => "NOT LOCKED: whoever reads it has the key",
         LockKind::Passphrase => "locked by the passphrase",
+        LockKind::Pkcs11 => "locked by the token: without it nobody opens this file",
+        LockKind::Tpm2 => "locked by this machine's TPM: on another machine nobody opens this file",
     };
     output::line(&format!(
         "{}: the key of {} ({}), {locked}. Keep it to yourself, and a copy elsewhere.\n\

@@ -11,6 +11,7 @@ use runvault_custody::{locks, relock};
 use serde_json::json;
 
 use crate::args::Passwd;
+use crate::exit::{Exit, refuse_with};
 use crate::output::{self, shown};
 use crate::prompt::Source;
 use crate::store::Store;
@@ -51,7 +52,19 @@ impl Kept {
         Ok(match &args.who.identity {
             None => Self::InStore(locks::seen(&store.root)?),
             Some(path) => {
-                Self::Outside(Box::new(relock::Seen::read(path, args.who.unlock.allow_readable_secret)?))
+                let seen = relock::Seen::read(path, args.who.unlock.allow_readable_secret)?;
+                if seen.file().needs_hardware() {
+                    return Err(refuse_with(
+                        Exit::Usage,
+                        format!(
+                            "the lock of {} is {}, and no passphrase alone",
+                            shown(path),
+                            seen.file().lock()?.words
+                        ),
+                        "another lock: runvault key relock",
+                    ));
+                }
+                Self::Outside(Box::new(seen))
             }
         })
     }

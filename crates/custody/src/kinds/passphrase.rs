@@ -52,6 +52,6 @@ fn key(params: Params, salt: &Salt, label: &str, prompt: &mut dyn Prompt) -> Res
     Ok(derive(params, &passphrase, &salt.0)?)
 }
 
-fn not_empty(passphrase: &[u8]) -> Result<()> {
+pub(super) fn not_empty(passphrase: &[u8]) -> Result<()> {
     if passphrase.is_empty() { Err(Error::NoPassphrase("it is empty".to_owned())) } else { Ok(()) }
 }

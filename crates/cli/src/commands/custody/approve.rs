@@ -23,7 +23,7 @@ pub fn run(args: &Approve) -> Result<()> {
             "that you have compared the six words, and agree",
         )?;
     }
-    let custodian = Asker::of(&args.unlock).unlock(seen.file())?;
+    let custodian = Asker::of(&args.unlock, &args.token).unlock(seen.file())?;
     let (approval, kept) = approve(&file, &custodian, seen.file().kept(), args.instead)?;
     // Noted before it is given away: a second request on the same line is then refused.
     seen.replace(&seen.file().keeping(kept, &custodian)?)?;

@@ -10,7 +10,9 @@ use crate::prompt::Asker;
 
 pub fn run(args: &KeyCheck) -> Result<()> {
     let file = key_files::read(&args.file, args.unlock.allow_readable_secret)?;
-    let identity = Asker::of(&args.unlock).unlock(&file)?;
+    let mut asker = Asker::of(&args.unlock, &args.token);
+    let identity = asker.unlock(&file)?;
+    asker.warn_of_unused(&args.unlock);
     if args.json {
         return output::json(&json!({
             "key_file": args.file.to_string_lossy(),

@@ -4,16 +4,30 @@ use anyhow::Result;
 use runvault_custody::relock;
 use serde_json::json;
 
-use crate::args::KeyRelock;
-use crate::new_lock::Chosen;
+use crate::args::{KeyRelock, LockKind};
+use crate::exit::{Exit, refuse_with};
+use crate::new_lock::{Chosen, Passphrase};
 use crate::output::{self, shown, visible};
 use crate::prompt::{Asker, Source};
 
 pub fn run(args: &KeyRelock) -> Result<()> {
     let allow_readable = args.unlock.allow_readable_secret;
     let seen = relock::Seen::read(&args.file, allow_readable)?;
-    let identity = Asker::of(&args.unlock).unlock(seen.file())?;
-    let chosen = Chosen::ask(args.lock, &Source::of_new(&args.new, allow_readable), &identity.label)?;
+    if args.lock == LockKind::Pkcs11 && seen.file().lock()?.parameters["kind"] == "pkcs11" {
+        return Err(refuse_with(
+            Exit::Usage,
+            format!("{} is locked by a token already, and one command reaches one token", shown(&args.file)),
+            "go by way of a passphrase: --lock passphrase first",
+        ));
+    }
+    let mut asker = Asker::of(&args.unlock, &args.reach);
+    let identity = asker.unlock(seen.file())?;
+    let wanted = Passphrase {
+        source: Source::of_new(&args.new, allow_readable),
+        named: args.new.new_passphrase_file.is_some() || args.new.new_passphrase_fd.is_some(),
+    };
+    let chosen = Chosen::ask(args.lock, &args.options, &wanted, &mut asker, &identity.label)?;
+    asker.warn_of_unused(&args.unlock);
     let locked = seen.relock(&identity, &chosen.lock())?;
     let lock = locked.lock()?;
     if args.json {
