@@ -59,6 +59,10 @@ pub(crate) fn unseal(lock: &TpmLock, with: &Secret<32>) -> Result<Secret<32>, Re
     let by = if value.is_some() { AUTH } else { &policy };
     let unsealed = run("tpm2_unseal", &["-c", &object, "-p", by], value.as_deref().map(String::as_str), &[]);
     flush();
+    if unsealed.is_err() && value.is_none() {
+        // A policy that failed leaves its session behind; a TPM without a resource manager has three.
+        let _ = run("tpm2_flushcontext", &["-Q", "-l"], None, &[]);
+    }
     let bytes = unsealed?;
     let bytes: &[u8; 32] = bytes.as_slice().try_into().map_err(|_| Refused::OtherTpm)?;
     Ok(Secret::copy_from(bytes))

@@ -13,6 +13,7 @@ use runvault_format::custody_state::State;
 use runvault_format::descriptor::{RunDescriptor, RunKind, Seals, StateRef};
 use runvault_format::envelope_file::{self, EnvelopeName};
 use runvault_format::genesis::Genesis;
+use runvault_format::hardware::{TokenLock, TokenSealed, TpmLock, TpmWith};
 use runvault_format::header::{self, Clear};
 use runvault_format::ids::{Digest, FileId, SessionId, VaultId};
 use runvault_format::info::{Purpose, Recipient, Scope, info};
@@ -229,7 +230,9 @@ pub fn decoders() -> Vec<Decoder> {
     };
     let lock =
         Lock::argon2id(runvault_format::ids::Salt([1; 16]), runvault_crypto::passphrase::Params::FLOOR);
-    let locked = KeyFile::seal(&seed(1), "owner", None, lock, &Secret::copy_from(&KEY)).unwrap();
+    let [locked, in_token, in_tpm] = [lock, token_lock(), tpm_lock()].map(|lock| {
+        KeyFile::seal(&seed(1), "owner", None, lock, &Secret::copy_from(&KEY)).unwrap().to_bytes().unwrap()
+    });
     vec![
         of(&["vault_file::parse"], vec![vault_file::to_bytes(&VAULT).unwrap()], |b| {
             vault_file::to_bytes(&vault_file::parse(b).ok()?).ok()
@@ -249,7 +252,7 @@ pub fn decoders() -> Vec<Decoder> {
         of(&["request::parse"], vec![line.executed.request.to_text().unwrap().into_bytes()], |b| {
             Some(Request::parse(b).ok()?.to_text().unwrap().into_bytes())
         }),
-        of(&["key_file::parse"], vec![key_file(), locked.to_bytes().unwrap(), keeping], |b| {
+        of(&["key_file::parse"], vec![key_file(), locked, in_token, in_tpm, keeping], |b| {
             Some(KeyFile::parse(b).ok()?.to_bytes().unwrap())
         }),
         of(&["key_file::open"], vec![key_file()], |b| {
@@ -454,4 +457,21 @@ fn xattr_value(value: &[u8]) -> Vec<u8> {
 
 fn run_name(plain: &[u8]) -> Vec<u8> {
     name::encrypt_run_name(run_keys().name_key(), &RUN, plain).unwrap()
+}
+
+fn token_lock() -> Lock {
+    let point = [&[4][..], &[7; 64]].concat();
+    Lock::Pkcs11(TokenLock {
+        token: "site".into(),
+        serial: "0123456789abcdef".into(),
+        key: "runvault".into(),
+        id: vec![1],
+        sealed: TokenSealed::Ecdh { public: point.clone(), ephemeral: point },
+    })
+}
+
+fn tpm_lock() -> Lock {
+    let with =
+        TpmWith::argon2id(runvault_format::ids::Salt([1; 16]), runvault_crypto::passphrase::Params::FLOOR);
+    Lock::Tpm2(TpmLock { public: vec![3; 80], private: vec![5; 160], pcrs: vec![0, 7], with })
 }
