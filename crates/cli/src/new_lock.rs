@@ -43,6 +43,9 @@ impl Chosen {
         label: &str,
     ) -> Result<Self> {
         refuse_others(kind, options, passphrase.named)?;
+        if kind == LockKind::Pkcs11 && !asker.names_a_module() {
+            return Err(refuse(Exit::Usage, "--lock pkcs11 needs --pkcs11-module FILE, which reaches the token"));
+        }
         Ok(match kind {
             LockKind::None => Self::None,
             LockKind::Passphrase => Self::Passphrase(passphrase.source.new_one(label)?),

@@ -227,6 +227,11 @@ impl Asker {
         self.failed.take().map_or_else(|| done.map_err(Into::into), Err)
     }
 
+    /// Whether the command line says how a token is reached.
+    pub fn names_a_module(&self) -> bool {
+        self.token.pkcs11_module.is_some()
+    }
+
     /// Tells what the command line named and the lock did not want.
     pub fn warn_of_unused(&self, unlock: &Unlock) {
         if unlock.names_a_passphrase() && self.given.is_none() {

@@ -132,6 +132,9 @@ fn what_a_token_refuses_is_named_and_no_pin_is_tried_twice() {
     tokens.run("pin", &made).refused(2, "2 of its private keys fit");
     tokens.run("pin", &[&made[..], &["--token-key", "none"]].concat()).refused(3, "has no private key");
     tokens.run("pin", &[&made[..], &["--pcr", "sha256:7"]].concat()).refused(2, "does not belong");
+    tokens.scratch.run(&made).refused(2, "needs --pkcs11-module");
+    let others = ["keygen", "--out", "a.key", "--lock", "none"];
+    tokens.run("pin", &others).refused(2, "belongs to --lock pkcs11");
     assert!(!tokens.scratch.path("a.key").exists());
     tokens.run("pin", &[&made[..], &["--token-key", "ec"]].concat()).done();
     let check = ["key", "check", "a.key"];

@@ -199,9 +199,8 @@ impl Token {
 
     /// The one that a key file notes: by its id, where it has one.
     pub(crate) fn noted(&self, label: &str, id: &[u8]) -> Result<Key> {
-        let by = if id.is_empty() { Attribute::Label(label.into()) } else { Attribute::Id(id.to_vec()) };
         let name = name_of(label, id);
-        self.one(self.keys(&[by])?, &name, &name)
+        self.one(self.keys(&[by(label, id)])?, &name, &name)
     }
 
     fn one(&self, mut keys: Vec<Key>, list: &str, named: &str) -> Result<Key> {
@@ -231,8 +230,7 @@ impl Token {
         let like = [
             Attribute::Class(ObjectClass::PUBLIC_KEY),
             Attribute::KeyType(key.kind),
-            Attribute::Id(key.id.clone()),
-            Attribute::Label(key.label.clone().into_bytes()),
+            by(&key.label, &key.id),
         ];
         let none = || self.refuses(Refused::Said(format!("no usable public key beside {}", key.name())));
         let found = self.session()?.find_objects(&like).map_err(|e| self.said(&e))?;
@@ -365,6 +363,11 @@ impl fmt::Display for Which<'_> {
 
 fn said(token: &str, e: &Said) -> Error {
     Error::Token { token: token.to_owned(), why: Refused::Said(e.to_string()) }
+}
+
+/// A key's id, where it has one.
+fn by(label: &str, id: &[u8]) -> Attribute {
+    if id.is_empty() { Attribute::Label(label.into()) } else { Attribute::Id(id.to_vec()) }
 }
 
 fn name_of(label: &str, id: &[u8]) -> String {

@@ -6,8 +6,8 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from .conventions import Refusal, demand, lb, sha256
 from .suite import XWing, expand, extract, gcm_open, is_kem_key, is_sign_key
 from .texts import (
-    Note, b64, b64_key, clean_text, hex_of, int_to, left_out, line_of, loads, many, one_of, or_null, parse_line, parse_text, table,
-    text, time, un64, word)
+    Note, b64, b64_key, clean_text, hex_of, int_to, left_out, line_of, loads, many, or_null, parse_line, parse_text,
+    table, text, time, told_by, un64, word)
 
 HEX16, HEX32, INT = hex_of(16), hex_of(32), int_to(1 << 53)
 U8, U16, U32 = int_to(0xff), int_to(0xffff), int_to(0xffff_ffff)
@@ -33,11 +33,11 @@ class Identity:
 
 NAME, POINT = clean_text(0, 128), b64_key(lambda b: len(b) == 65 and b[0] == 4)
 PART = b64_key(lambda b: 1 <= len(b) <= 512)
-SEALED = one_of("mechanism", {
+SEALED = told_by("mechanism", {
     "ecdh-p256": table(mechanism=word("ecdh-p256"), public=POINT, ephemeral=POINT),
     "rsa-oaep-sha1": table(mechanism=word("rsa-oaep-sha1"), sealed=b64_key(lambda b: 256 <= len(b) <= 512)),
 })
-WITH = one_of("kind", {
+WITH = told_by("kind", {
     "value": table(kind=word("value"), value=b64_key(lambda b: len(b) == 32)),
     "argon2id": table(kind=word("argon2id"), salt=HEX16, m_kib=U32, t=U32, p=U32),
 })

@@ -82,7 +82,7 @@ def left_out(kind):
     return check
 
 
-def one_of(field, tables):
+def told_by(field, tables):
     """One of several tables: a field of theirs says which."""
     def check(value):
         which = value.get(field) if type(value) is dict else None

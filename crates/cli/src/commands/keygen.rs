@@ -31,10 +31,10 @@ pub fn run(args: &Keygen) -> Result<()> {
     }
     let wanted = Passphrase { source: Source::of(&args.unlock), named: args.unlock.names_a_passphrase() };
     let kind = args.lock_kind();
-    if kind != LockKind::Pkcs11 && args.reach.pkcs11_module.is_some() {
+    let mut asker = Asker::of(&args.unlock, &args.reach);
+    if kind != LockKind::Pkcs11 && asker.names_a_module() {
         return Err(refuse(Exit::Usage, "--pkcs11-module belongs to --lock pkcs11"));
     }
-    let mut asker = Asker::of(&args.unlock, &args.reach);
     let chosen = Chosen::ask(kind, &args.options, &wanted, &mut asker, &label)?;
     let identity = Identity::generate(&label)?;
     let file = key_files::lock(&identity, &chosen.lock(), None)?;
