@@ -44,7 +44,10 @@ impl Chosen {
     ) -> Result<Self> {
         refuse_others(kind, options, passphrase.named)?;
         if kind == LockKind::Pkcs11 && !asker.names_a_module() {
-            return Err(refuse(Exit::Usage, "--lock pkcs11 needs --pkcs11-module FILE, which reaches the token"));
+            return Err(refuse(
+                Exit::Usage,
+                "--lock pkcs11 needs --pkcs11-module FILE, which reaches the token",
+            ));
         }
         Ok(match kind {
             LockKind::None => Self::None,

@@ -310,7 +310,8 @@ mod tests {
         let root: Arc<dyn Dir> = Arc::new(MemoryDir::new());
         let owner = Identity::generate("owner").unwrap();
         init(&root, &owner, Some(&passphrase(b"x"))).unwrap();
-        let with = runvault_format::hardware::TpmWith::value(&runvault_crypto::secrets::Secret::copy_from(&[1; 32]));
+        let with =
+            runvault_format::hardware::TpmWith::value(&runvault_crypto::secrets::Secret::copy_from(&[1; 32]));
         let lock = runvault_format::key_file::Lock::Tpm2(runvault_format::hardware::TpmLock {
             public: vec![1],
             private: vec![1],
@@ -318,10 +319,11 @@ mod tests {
             with,
         });
         let zeros = runvault_crypto::secrets::Secret::copy_from(&[0; 32]);
-        let file = runvault_format::key_file::KeyFile::seal(owner.seed(), "owner", None, lock, &zeros).unwrap();
+        let file =
+            runvault_format::key_file::KeyFile::seal(owner.seed(), "owner", None, lock, &zeros).unwrap();
         for copy in COPIES {
             assert!(unlock(&root, &mut Says(b"x", 0)).is_ok());
-            put(&root, &object(copy), &file.to_bytes().unwrap());
+            put(&locks(&root), copy, &file.to_bytes().unwrap());
         }
         let refused = unlock(&root, &mut Says(b"x", 0)).unwrap_err();
         assert!(refused.to_string().contains("its lock is of hardware"), "{refused}");
