@@ -276,6 +276,9 @@ impl Prompt for AskOnce<'_> {
 #[cfg(test)]
 mod tests {
     use runvault_crypto::passphrase::Params;
+    use runvault_crypto::secrets::Secret;
+    use runvault_format::hardware::{TpmLock, TpmWith};
+    use runvault_format::key_file::{self, Lock};
     use runvault_store::doubles::memory::MemoryDir;
 
     use super::*;
@@ -307,20 +310,12 @@ mod tests {
     /// Stretches a passphrase a dozen times, at the floor of the parameters.
     #[test]
     fn a_lock_of_hardware_in_the_store_asks_nothing_of_it() {
-        let root: Arc<dyn Dir> = Arc::new(MemoryDir::new());
-        let owner = Identity::generate("owner").unwrap();
+        let (root, owner) = (MemoryDir::root(), Identity::generate("owner").unwrap());
         init(&root, &owner, Some(&passphrase(b"x"))).unwrap();
-        let with =
-            runvault_format::hardware::TpmWith::value(&runvault_crypto::secrets::Secret::copy_from(&[1; 32]));
-        let lock = runvault_format::key_file::Lock::Tpm2(runvault_format::hardware::TpmLock {
-            public: vec![1],
-            private: vec![1],
-            pcrs: Vec::new(),
-            with,
-        });
-        let zeros = runvault_crypto::secrets::Secret::copy_from(&[0; 32]);
-        let file =
-            runvault_format::key_file::KeyFile::seal(owner.seed(), "owner", None, lock, &zeros).unwrap();
+        let with = TpmWith::value(&Secret::copy_from(&[1; 32]));
+        let lock = Lock::Tpm2(TpmLock { public: vec![1], private: vec![1], pcrs: Vec::new(), with });
+        let zeros = Secret::copy_from(&[0; 32]);
+        let file = key_file::KeyFile::seal(owner.seed(), "owner", None, lock, &zeros).unwrap();
         for copy in COPIES {
             assert!(unlock(&root, &mut Says(b"x", 0)).is_ok());
             put(&locks(&root), copy, &file.to_bytes().unwrap());
