@@ -5,6 +5,7 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use common::pty::converse;
 use common::{Outcome, STRONG, Scratch, text};
 use serde_json::Value;
 
@@ -62,6 +63,13 @@ impl Tokens {
         Outcome::of(command)
     }
 
+    /// runvault with SoftHSM, its PIN asked for.
+    fn asking(&self, args: &[&str]) -> Command {
+        let mut command = self.scratch.command(args);
+        command.args(["--pkcs11-module", SOFTHSM]).env("SOFTHSM2_CONF", self.scratch.path("softhsm.conf"));
+        command
+    }
+
     fn run(&self, pin: &str, args: &[&str]) -> Outcome {
         let _ = std::fs::remove_file(&self.spied);
         self.by(&spy(), pin, args)
@@ -101,6 +109,15 @@ fn a_key_in_a_token_opens_the_file_by_ecdh_and_by_oaep() {
     assert_eq!((&lock["token"], &lock["mechanism"]), (&"site".into(), &"ecdh-p256".into()));
     tokens.run("pin", &["key", "check", "a.key"]).done();
     assert_eq!(tokens.logins(), 1);
+    // By a file descriptor, and by a terminal, which shows none of it.
+    let mut by_fd = tokens.asking(&["key", "check", "a.key", "--pin-fd", "0"]);
+    by_fd.stdin(std::fs::File::open(tokens.scratch.path("pin")).expect("the PIN"));
+    Outcome::of(by_fd).done();
+    let serial = lock["serial"].as_str().expect("a serial");
+    let question = format!("PIN of the token \"site\" ({serial}): ");
+    let (shown, code) = converse(tokens.asking(&["key", "check", "a.key"]), &[(&question, PIN)]);
+    assert!(code == 0 && shown.contains("opens") && !shown.contains(PIN), "{shown}");
+    Outcome::of(tokens.asking(&["key", "check", "a.key"])).refused(2, "--pin-file FILE");
     let file = std::fs::read_to_string(tokens.scratch.path("a.key")).expect("the file");
     assert!(!file.contains(".so") && !file.contains(PIN), "{file}");
 
@@ -111,6 +128,8 @@ fn a_key_in_a_token_opens_the_file_by_ecdh_and_by_oaep() {
     assert_eq!(kept["kept"]["share_epoch"], 1, "{kept}");
     tokens.run("pin", &["ls", "store", "--identity", "a.key"]).done();
     assert_eq!(tokens.logins(), 1);
+    let passwd = ["passwd", "store", "--identity", "a.key"];
+    tokens.run("pin", &passwd).refused(2, "runvault key relock");
 
     // To a passphrase and back to the token, by its RSA key.
     let relock = ["key", "relock", "a.key", "--lock", "passphrase", "--new-passphrase-file", "pass"];
