@@ -34,7 +34,7 @@ impl Chosen {
     /// Asks for what this kind of lock needs. `label` is the key's.
     ///
     /// # Errors
-    /// Exit 2 for options of another kind of lock, and as [`Source::new_one`]; those of a token.
+    /// Exit 2: as [`Source::new_one`]; those of a token.
     pub fn ask(
         kind: LockKind,
         options: &LockOptions,
@@ -42,13 +42,6 @@ impl Chosen {
         asker: &mut Asker,
         label: &str,
     ) -> Result<Self> {
-        refuse_others(kind, options, passphrase.named)?;
-        if kind == LockKind::Pkcs11 && !asker.names_a_module() {
-            return Err(refuse(
-                Exit::Usage,
-                "--lock pkcs11 needs --pkcs11-module FILE, which reaches the token",
-            ));
-        }
         Ok(match kind {
             LockKind::None => Self::None,
             LockKind::Passphrase => Self::Passphrase(passphrase.source.new_one(label)?),
@@ -87,11 +80,18 @@ fn in_token(options: &LockOptions, asker: &mut Asker) -> runvault_custody::Resul
     Ok((token, key))
 }
 
-/// What would be left unused is a mistake.
-fn refuse_others(kind: LockKind, options: &LockOptions, passphrase: bool) -> Result<()> {
+/// What would be left unused, or is missing, is a mistake: told before anything is asked or tried.
+///
+/// # Errors
+/// Exit 2.
+pub fn check(kind: LockKind, options: &LockOptions, passphrase: &Passphrase, asker: &Asker) -> Result<()> {
+    if kind == LockKind::Pkcs11 && !asker.names_a_module() {
+        let what = "--lock pkcs11 needs --pkcs11-module FILE, which reaches the token";
+        return Err(refuse(Exit::Usage, what));
+    }
     let no_passphrase = matches!(kind, LockKind::None | LockKind::Pkcs11) || options.without_passphrase;
     for (given, fits, option) in [
-        (passphrase, !no_passphrase, "a passphrase"),
+        (passphrase.named, !no_passphrase, "a passphrase"),
         (options.token.is_some(), kind == LockKind::Pkcs11, "--token"),
         (options.token_key.is_some(), kind == LockKind::Pkcs11, "--token-key"),
         (options.pcr.is_some(), kind == LockKind::Tpm2, "--pcr"),

@@ -163,6 +163,11 @@ fn what_a_token_refuses_is_named_and_no_pin_is_tried_twice() {
     let warned = tokens.run("pin", &check);
     assert!(warned.done().stderr.contains("it takes few more"), "{}", warned.stderr);
 
+    // A mistake on the command line costs no try.
+    let mistake = ["key", "relock", "a.key", "--lock", "none", "--pcr", "sha256:7"];
+    tokens.run("pin", &mistake).refused(2, "does not belong");
+    assert!(!tokens.spied.exists());
+
     // Modules: none, by a relative path, one that others could have put there, no module at all.
     tokens.scratch.run(&check).refused(2, "no module was named");
     for (module, says) in [

@@ -178,7 +178,8 @@ pub struct KeyShow {
 
 /// Open the lock of a key file, once, and say whether it did
 ///
-/// Changes nothing. Exit 3 where the passphrase, the PIN, the token or the TPM is not the one, or the key inside not the one that the file names.
+/// Changes nothing. Exit 3 where the passphrase, the PIN, the token or the TPM is not the one, or the key inside not
+/// the one that the file names.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:

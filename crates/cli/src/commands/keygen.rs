@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::args::{Keygen, LockKind};
 use crate::exit::{Exit, refuse, refuse_with};
-use crate::new_lock::{Chosen, Passphrase};
+use crate::new_lock::{self, Chosen, Passphrase};
 use crate::output::{self, shown, visible};
 use crate::prompt::{Asker, Source};
 
@@ -35,6 +35,7 @@ pub fn run(args: &Keygen) -> Result<()> {
     if kind != LockKind::Pkcs11 && asker.names_a_module() {
         return Err(refuse(Exit::Usage, "--pkcs11-module belongs to --lock pkcs11"));
     }
+    new_lock::check(kind, &args.options, &wanted, &asker)?;
     let chosen = Chosen::ask(kind, &args.options, &wanted, &mut asker, &label)?;
     let identity = Identity::generate(&label)?;
     let file = key_files::lock(&identity, &chosen.lock(), None)?;

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::args::{KeyRelock, LockKind};
 use crate::exit::{Exit, refuse_with};
-use crate::new_lock::{Chosen, Passphrase};
+use crate::new_lock::{self, Chosen, Passphrase};
 use crate::output::{self, shown, visible};
 use crate::prompt::{Asker, Source};
 
@@ -21,11 +21,12 @@ pub fn run(args: &KeyRelock) -> Result<()> {
         ));
     }
     let mut asker = Asker::of(&args.unlock, &args.reach);
-    let identity = asker.unlock(seen.file())?;
     let wanted = Passphrase {
         source: Source::of_new(&args.new, allow_readable),
         named: args.new.new_passphrase_file.is_some() || args.new.new_passphrase_fd.is_some(),
     };
+    new_lock::check(args.lock, &args.options, &wanted, &asker)?;
+    let identity = asker.unlock(seen.file())?;
     let chosen = Chosen::ask(args.lock, &args.options, &wanted, &mut asker, &identity.label)?;
     asker.warn_of_unused(&args.unlock);
     let locked = seen.relock(&identity, &chosen.lock())?;
