@@ -32,5 +32,6 @@ mod signals;
 mod state_lost;
 mod stores;
 mod tpm;
+mod tpm_locks;
 mod units;
 mod unmounting;

@@ -12,7 +12,8 @@ from types import SimpleNamespace
 from sections.conventions import Refusal, demand, sha256
 from sections.suite import XWing, open_envelope
 from sections.texts import Note, parse_text, parse_vault_json, table
-from sections.identities import HEX32, INT, Identity, LABEL, U32, open_key_file, parse_public_key_file
+from sections.identities import (
+    HEX32, INT, Identity, LABEL, U32, open_key_file, parse_public_key_file, token_key, tpm_auth, tpm_key)
 from sections.custody import REMOVED, RETIRED, follow, open_epochs, parse_genesis, share_hash, state_zero
 from sections.runs import RunKeys, keys_of, parse_run_text, parts_of, verify_run
 from sections.files import DIRECTORY, FILE, File, open_chunk, open_copy, parse_clear, stored_size
@@ -151,6 +152,11 @@ def texts(v):
     if v["what"] == "key":
         identity, _, seed = open_key_file(text, lambda: un(v["passphrase"]))
         return {"id": identity.id, "seed": seed.hex()}
+    if v["what"] == "token":
+        return {"lock_key": token_key(un(v["shared"]), un(v["public"]), un(v["ephemeral"])).hex()}
+    if v["what"] == "tpm":
+        unsealed, needed = un(v["unsealed"]), un(v["with"])
+        return {"lock_key": tpm_key(unsealed, needed).hex(), "auth": tpm_auth(needed).hex()}
     if v["what"] == "public":
         key = parse_public_key_file(text)
         return {"id": key["id"], "label": key["label"], "vault": key.get("vault")}

@@ -21,9 +21,12 @@ pub use custody::{
 pub use gateway::{
     Gateway, GatewayAdmit, GatewayCommand, GatewayDismiss, GatewayEnroll, GatewayList, GatewayRevoke, LastOf,
 };
-pub use keys::{Fingerprint, Init, Key, KeyCommand, KeyExport, Keygen, Passwd};
+pub use keys::{
+    Fingerprint, Init, Key, KeyCheck, KeyCommand, KeyExport, KeyRelock, KeyShow, Keygen, LockKind,
+    LockOptions, Passwd,
+};
 pub use sealing::{Doctor, ManifestOf, Resuming, Retire, Runs, Scrub, Seal, Verify};
-pub use who::{Unlock, Who};
+pub use who::{NewPassphrase, Token, Unlock, Who};
 
 /// What each exit code means: the man pages' EXIT STATUS.
 pub const EXIT_STATUS: [(u8, &str); 6] = [

@@ -101,12 +101,23 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
 
 fn of_custody(error: &runvault_custody::Error) -> Exit {
     use runvault_custody::Error as E;
+    use runvault_custody::kek_home::Refused as Tpm;
+    use runvault_custody::token::Refused as Token;
     match error {
         E::WrongPassphrase { .. } | E::WrongKey { .. } | E::OtherVault { .. } | E::OtherExecutor => {
             Exit::WrongKey
         }
+        E::Tpm { why: Tpm::OtherTpm | Tpm::PcrsChanged, .. } => Exit::WrongKey,
+        E::Token { why, .. } => match why {
+            Token::WrongPin | Token::Locked | Token::Absent(_) | Token::NoKey(_) | Token::OtherKey => {
+                Exit::WrongKey
+            }
+            Token::Several(..) | Token::Keys(..) => Exit::Usage,
+            Token::LastTry | Token::Said(_) => Exit::Failed,
+        },
         E::NoLock
         | E::NoPassphrase(_)
+        | E::NoModule(_)
         | E::Permissions { .. }
         | E::BadFile { .. }
         | E::UnlockedInStore

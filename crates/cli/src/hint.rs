@@ -2,6 +2,7 @@
 
 use runvault_custody::Error as Custody;
 use runvault_custody::kek_home::Refused;
+use runvault_custody::token::Refused as Token;
 use runvault_format::vault_file;
 use runvault_fuse::Error as Fuse;
 use runvault_vault::Error as Vault;
@@ -142,12 +143,33 @@ fn of_custody(error: &Custody) -> Option<String> {
         Custody::BadRequest { .. } => "have it sent again, or propose it again".into(),
         Custody::UnlockedInStore => "--no-lock needs --identity FILE, outside the store".into(),
         Custody::Tpm { why, .. } => return of_tpm(why),
+        Custody::NoModule(_) => "name the library that reaches it: --pkcs11-module /usr/lib/.../NAME.so".into(),
+        Custody::Token { why, .. } => return of_token(why),
         Custody::KekElsewhere(_) => {
             "where the key is kept is chosen once: seal what is open, then enrol a new state folder (--state DIR)".into()
         }
         Custody::Io { source, .. } => return of_errno(source.raw_os_error()?),
         Custody::Vault(error) => return of_vault(error),
         _ => return None,
+    })
+}
+
+fn of_token(why: &Token) -> Option<String> {
+    Some(match why {
+        Token::Absent(_) => {
+            "put in the token that `runvault key show FILE` names; if it is lost, docs/custody.md".into()
+        }
+        Token::Several(..) => "name its serial number: --token".into(),
+        Token::WrongPin => {
+            "nothing is tried again by itself: the token counts wrong PINs, and locks after a few".into()
+        }
+        Token::Locked => "the token's security officer unlocks it; runvault never does".into(),
+        Token::LastTry => "be sure of the PIN, then accept the risk with --last-pin-try".into(),
+        Token::NoKey(_) | Token::OtherKey => {
+            "the key in the token is gone or another one: docs/custody.md, \"A lock is lost\"".into()
+        }
+        Token::Keys(..) => "name one of them: --token-key".into(),
+        Token::Said(_) => return None,
     })
 }
 
@@ -166,6 +188,9 @@ fn of_tpm(why: &Refused) -> Option<String> {
             "the keys of the runs that were open here are lost with it; their owner reads them, and takes them over.\n\
              Enrol this machine anew with another state folder: runvault gateway enroll --state DIR --kek tpm"
                 .into()
+        }
+        Refused::OtherTpm | Refused::PcrsChanged => {
+            "a copy of the key file under another lock opens: docs/custody.md, \"A lock is lost\"".into()
         }
         Refused::Locked => {
             "nothing of runvault can lock it, and it tries nothing again. tpm2_dictionarylockout --clear-lockout, or wait".into()

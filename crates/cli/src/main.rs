@@ -18,6 +18,7 @@ mod mount_options;
 mod mount_point;
 mod mount_table;
 mod mounted;
+mod new_lock;
 mod output;
 mod panics;
 mod progress;

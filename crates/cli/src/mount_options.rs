@@ -92,6 +92,7 @@ fn require_keyless(options: &Options) -> Result<()> {
         () if options.read_only => "ro",
         () if mount.who.identity.is_some() => "identity",
         () if mount.who.unlock.names_a_passphrase() => "a passphrase",
+        () if mount.who.token.pkcs11_module.is_some() => "a token",
         () => return Ok(()),
     };
     Err(refuse(Exit::Usage, format!("ingest and {clash} exclude each other")))
@@ -138,6 +139,8 @@ fn apply(options: &mut Options, shown: &mut Shown, name: &str, value: Option<&st
         ("identity", Some(v)) => mount.who.identity = Some(path(name, v)?),
         ("passphrase-file", Some(v)) => mount.who.unlock.passphrase_file = Some(path(name, v)?),
         ("passphrase-fd", Some(v)) => mount.who.unlock.passphrase_fd = Some(number(name, v, 10)?),
+        ("pkcs11-module", Some(v)) => mount.who.token.pkcs11_module = Some(path(name, v)?),
+        ("pin-file", Some(v)) => mount.who.token.pin_file = Some(path(name, v)?),
         ("state", Some(v)) => mount.who.state = Some(path(name, v)?),
         ("log", Some("")) => return Err(bad_value(name, "")),
         ("log", Some(v)) => mount.log = Some(v.to_owned()),
@@ -294,12 +297,15 @@ mod tests {
     fn an_fstab_line_is_understood() {
         let o =
             of("rw,_netdev,x-systemd.automount,noatime,user,noauto,nosuid,nodev,allow_other,identity=/k,\
-                    passphrase-file=/p,state=/s,run-depth=2,log=/l")
+                    passphrase-file=/p,state=/s,run-depth=2,log=/l,pkcs11-module=/m.so,pin-file=/n")
             .unwrap();
         assert!(o.allow_other && !o.read_only);
         assert_eq!(o.kernel, ["noatime"]);
         assert_eq!(o.mount.who.identity.unwrap().to_str(), Some("/k"));
         assert_eq!(o.mount.who.unlock.passphrase_file.unwrap().to_str(), Some("/p"));
+        let token = o.mount.who.token;
+        assert_eq!(token.pkcs11_module.unwrap().to_str(), Some("/m.so"));
+        assert_eq!(token.pin_file.unwrap().to_str(), Some("/n"));
         assert_eq!(o.mount.who.state.unwrap().to_str(), Some("/s"));
         assert_eq!((o.mount.run_depth, o.mount.log.as_deref()), (Some(2), Some("/l")));
     }

@@ -5,12 +5,14 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 
 use anyhow::Result;
-use runvault_custody::key_files::Prompt;
+use runvault_custody::identity::Identity;
+use runvault_custody::key_files::{self, KeyFile, Prompt};
+use runvault_custody::token::{self, Tries};
 use zeroize::Zeroizing;
 use zxcvbn::matching::Match;
 use zxcvbn::matching::patterns::MatchPattern;
 
-use crate::args::Unlock;
+use crate::args::{NewPassphrase, Token, Unlock};
 use crate::exit::{Exit, refuse, refuse_with};
 use crate::output::{visible, warn};
 use crate::secret_file::{passphrase_from_fd, passphrase_from_file};
@@ -41,15 +43,37 @@ impl Source {
         }
     }
 
+    /// A new passphrase beside an old one: without a choice of its own it is asked for, since a credential holds
+    /// the old one.
+    pub fn of_new(new: &NewPassphrase, allow_readable: bool) -> Source {
+        match (&new.new_passphrase_file, new.new_passphrase_fd) {
+            (Some(path), _) => Source::File(path.clone(), allow_readable),
+            (None, Some(fd)) => Source::Fd(fd),
+            (None, None) => Source::Terminal,
+        }
+    }
+
     /// The passphrase of an existing lock.
     ///
     /// # Errors
     /// Exit 2: no usable file, no terminal.
     pub fn existing(&self, label: &str) -> Result<Zeroizing<Vec<u8>>> {
+        self.read(&format!("Passphrase of {}: ", visible(label.as_bytes())), "--passphrase-file")
+    }
+
+    /// The PIN of a token.
+    ///
+    /// # Errors
+    /// As [`Source::existing`].
+    pub fn pin(&self, token: &str) -> Result<Zeroizing<Vec<u8>>> {
+        self.read(&format!("PIN of the token {}: ", visible(token.as_bytes())), "--pin-file")
+    }
+
+    fn read(&self, question: &str, option: &str) -> Result<Zeroizing<Vec<u8>>> {
         match self {
             Source::File(path, allow) => passphrase_from_file(path, *allow),
             Source::Fd(fd) => passphrase_from_fd(*fd),
-            Source::Terminal => ask(&format!("Passphrase of {}: ", visible(label.as_bytes()))),
+            Source::Terminal => ask(question, option),
         }
     }
 
@@ -61,11 +85,11 @@ impl Source {
         let label = visible(label.as_bytes());
         let passphrase = match self {
             Source::Terminal => {
-                let first = ask(&format!("New passphrase for {label}: "))?;
+                let first = ask(&format!("New passphrase for {label}: "), "--passphrase-file")?;
                 if first.is_empty() {
                     return Err(refuse(Exit::Usage, "an empty passphrase locks nothing"));
                 }
-                let again = ask("The same again: ")?;
+                let again = ask("The same again: ", "--passphrase-file")?;
                 if *first != *again {
                     return Err(refuse(Exit::Usage, "the two passphrases differ"));
                 }
@@ -95,13 +119,13 @@ fn credential() -> Option<PathBuf> {
     Some(PathBuf::from(folder).join("runvault.passphrase")).filter(|path| path.exists())
 }
 
-fn ask(question: &str) -> Result<Zeroizing<Vec<u8>>> {
+fn ask(question: &str, option: &str) -> Result<Zeroizing<Vec<u8>>> {
     let _guard = terminal::Guard::new();
     let answer = rpassword::prompt_password(question).map_err(|e| {
         refuse_with(
             Exit::Usage,
-            format!("there is no terminal to ask for the passphrase on ({e})"),
-            "name a file that holds it: --passphrase-file FILE",
+            format!("there is no terminal to ask for the passphrase or PIN on ({e})"),
+            format!("name a file that holds it: {option} FILE"),
         )
     })?;
     Ok(Zeroizing::new(answer.into_bytes()))
@@ -157,20 +181,65 @@ fn generated_bits(text: &str) -> f64 {
 /// Custody asks for the passphrase of a lock through this; the source is asked once.
 pub struct Asker {
     source: Source,
+    token: Token,
+    /// Whether secret files may be readable by others.
+    allow_readable: bool,
     given: Option<Zeroizing<Vec<u8>>>,
+    /// Whether a token was wanted.
+    reached: bool,
     /// What went wrong on our side, for the caller to report instead of custody's error.
     pub failed: Option<anyhow::Error>,
 }
 
 impl Asker {
-    /// Asks at this source.
-    pub fn new(source: Source) -> Self {
-        Self { source, given: None, failed: None }
+    /// Asks where these options say.
+    pub fn of(unlock: &Unlock, token: &Token) -> Self {
+        Self {
+            source: Source::of(unlock),
+            token: token.clone(),
+            allow_readable: unlock.allow_readable_secret,
+            given: None,
+            reached: false,
+            failed: None,
+        }
     }
 
-    /// Whether a lock wanted a passphrase, and got it.
-    pub fn was_asked(&self) -> bool {
-        self.given.is_some()
+    fn fails(&mut self, error: anyhow::Error) -> runvault_custody::Error {
+        let text = error.to_string();
+        self.failed = Some(error);
+        runvault_custody::Error::NoPassphrase(text)
+    }
+
+    /// Opens the lock of a key file.
+    ///
+    /// # Errors
+    /// Custody's; exit 2 where nobody can be asked.
+    pub fn unlock(&mut self, file: &KeyFile) -> Result<Identity> {
+        self.told(|asker| key_files::unlock(file, asker))
+    }
+
+    /// Does what asks; our own refusal says more than custody's "no passphrase".
+    ///
+    /// # Errors
+    /// As [`Asker::unlock`].
+    pub fn told<T>(&mut self, ask: impl FnOnce(&mut Self) -> runvault_custody::Result<T>) -> Result<T> {
+        let done = ask(self);
+        self.failed.take().map_or_else(|| done.map_err(Into::into), Err)
+    }
+
+    /// Whether the command line says how a token is reached.
+    pub fn names_a_module(&self) -> bool {
+        self.token.pkcs11_module.is_some()
+    }
+
+    /// Tells what the command line named and the lock did not want.
+    pub fn warn_of_unused(&self, unlock: &Unlock) {
+        if unlock.names_a_passphrase() && self.given.is_none() {
+            warn("the key file is not locked by a passphrase: the one that was named was not read");
+        }
+        if self.token.pkcs11_module.is_some() && !self.reached {
+            warn("the key file is not locked by a token: --pkcs11-module was not used");
+        }
     }
 }
 
@@ -184,12 +253,34 @@ impl Prompt for Asker {
                 self.given = Some(passphrase.clone());
                 Ok(passphrase)
             }
-            Err(error) => {
-                let text = error.to_string();
-                self.failed = Some(error);
-                Err(runvault_custody::Error::NoPassphrase(text))
+            Err(error) => Err(self.fails(error)),
+        }
+    }
+
+    fn module(&mut self, token: &str) -> runvault_custody::Result<PathBuf> {
+        self.reached = true;
+        self.token.pkcs11_module.clone().ok_or_else(|| runvault_custody::Error::NoModule(token.to_owned()))
+    }
+
+    fn pin(&mut self, token: &str, tries: Tries) -> runvault_custody::Result<Zeroizing<Vec<u8>>> {
+        let shown = visible(token.as_bytes());
+        match tries {
+            Tries::Enough => {}
+            Tries::Few => warn(&format!("a wrong PIN was tried on the token {shown}: it takes few more")),
+            Tries::Last if self.token.last_pin_try => {
+                warn(&format!("one more wrong PIN locks the token {shown}"));
+            }
+            Tries::Last => {
+                let why = token::Refused::LastTry;
+                return Err(runvault_custody::Error::Token { token: token.to_owned(), why });
             }
         }
+        let source = match (&self.token.pin_file, self.token.pin_fd) {
+            (Some(path), _) => Source::File(path.clone(), self.allow_readable),
+            (None, Some(fd)) => Source::Fd(fd),
+            (None, None) => Source::Terminal,
+        };
+        source.pin(token).map_err(|error| self.fails(error))
     }
 }
 

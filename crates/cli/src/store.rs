@@ -20,7 +20,7 @@ use runvault_vault::{Options, Vault};
 use crate::args::Who;
 use crate::exit::{Exit, refuse, refuse_with};
 use crate::output::{shown, warn};
-use crate::prompt::{Asker, Source};
+use crate::prompt::Asker;
 use crate::ticker::Ticker;
 
 /// A store whose chain of custody was verified.
@@ -99,7 +99,7 @@ impl Store {
     /// # Errors
     /// Exit 3: the passphrase does not open it; exit 2: no usable file or terminal.
     pub fn identity(&self, who: &Who) -> Result<Identity> {
-        let mut asker = Asker::new(Source::of(&who.unlock));
+        let mut asker = Asker::of(&who.unlock, &who.token);
         let opened = match &who.identity {
             Some(path) => key_files::read(path, who.unlock.allow_readable_secret)
                 .and_then(|file| key_files::unlock(&file, &mut asker)),
@@ -110,9 +110,7 @@ impl Store {
         };
         // Our own refusal says more than custody's "no passphrase".
         let opened = asker.failed.take().map_or_else(|| opened.map_err(anyhow::Error::from), Err)?;
-        if who.unlock.names_a_passphrase() && !asker.was_asked() {
-            warn("the key file is not locked: the passphrase that was named was not read");
-        }
+        asker.warn_of_unused(&who.unlock);
         Ok(opened)
     }
 

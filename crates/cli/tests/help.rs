@@ -6,10 +6,13 @@ use std::path::Path;
 
 use common::Scratch;
 
-const COMMANDS: [&[&str]; 0] = [
+const COMMANDS: [&[&str]; 63] = [
     &["init"],
     &["keygen"],
     &["key"],
+    &["key", "show"],
+    &["key", "check"],
+    &["key", "relock"],
     &["key", "export"],
     &["fingerprint"],
     &["mount"],

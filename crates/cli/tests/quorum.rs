@@ -21,6 +21,13 @@ fn vault(people: &[&str]) -> Scratch {
     scratch
 }
 
+/// The drill of each.
+fn confirm(scratch: &Scratch, people: &[&str]) {
+    for one in people {
+        run(scratch, &format!("custody confirm store --identity {one}.key")).done();
+    }
+}
+
 /// Proposed, approved by these, executed; gives what `execute` says.
 fn agree(scratch: &Scratch, what: &str, who: [&str; 2]) -> String {
     for old in ["req", "req.executor"] {
@@ -61,6 +68,7 @@ fn two_of_three_agree_and_a_reader_reads_what_is_granted() {
     run(&scratch, "custody confirm store --identity alice.key").done();
     let list = run(&scratch, "custody list store").done().out();
     assert!(!list.contains("due: alice") && list.contains("due: bob"), "{list}");
+    confirm(&scratch, &["bob"]);
 
     // A machine that writes, and a run of it.
     let words = run(&scratch, "fingerprint store").done().out();
@@ -107,7 +115,7 @@ fn what_is_not_agreed_on_changes_nothing() {
     };
     run(&scratch, "custody propose store rotate --out req").refused(2, "exists");
     run(&scratch, "custody propose store rotate").refused(2, "--out");
-    run(&scratch, "custody propose store quorum 4 --out x").refused(4, "cannot be reached");
+    run(&scratch, "custody propose store quorum 4 --out x").refused(1, "cannot be reached");
     approve("req", "alice", "a.ok").done();
     approve("req", "alice", "a.ok").refused(2, "exists");
     approve("req", "bob", "b.ok").done();
@@ -120,6 +128,9 @@ fn what_is_not_agreed_on_changes_nothing() {
     approve("empty", "carol", "x.ok").refused(4, "request");
     assert!(!scratch.path("x.ok").exists());
 
+    run(&scratch, "custody execute store req --approval a.ok --approval b.ok")
+        .refused(1, "0 of the 2 custodians");
+    confirm(&scratch, &["carol", "bob"]);
     let before = bytes_of(&scratch, "store");
     let execute = |approvals: &str| {
         let line: String = approvals.split(' ').map(|one| format!(" --approval {one}")).collect();
@@ -129,7 +140,7 @@ fn what_is_not_agreed_on_changes_nothing() {
     execute("a.ok a.ok").refused(4, "is there twice");
     execute("a.ok c2.ok").refused(4, "is for another request");
     execute("a.ok req").refused(4, "");
-    run(&scratch, "custody execute store other --approval a.ok --approval c2.ok")
+    run(&scratch, "custody execute store other --unconfirmed --approval a.ok --approval c2.ok")
         .refused(4, "another request");
     run(&scratch, "custody execute store req --approval a.ok --approval b.ok --resume")
         .refused(1, "not executed yet");
@@ -172,13 +183,19 @@ fn one_owner_grows_into_a_quorum() {
     run(&scratch, "cat store run/RunInfo.xml --identity bob.key").done();
     run(&scratch, &format!("custody add-reader store reader=bob.key.pub --standing {owner}")).done();
     run(&scratch, &format!("custody grant store run reader {owner}")).done();
-    run(&scratch, &format!("custody quorum store 2 {owner}")).refused(2, "custody/locks");
-    run(&scratch, "key export store --out owner.key --remove").done();
+    run(&scratch, &format!("custody quorum store 2 {owner}")).refused(1, "0 of the 2 custodians");
+    run(&scratch, &format!("custody quorum store 2 --unconfirmed {owner}")).refused(2, "custody/locks");
+    run(&scratch, "key export store --out owner.key --remove").refused(2, "terminal");
+    run(&scratch, &format!("key export store --out owner.key --remove {owner}")).done();
+    confirm(&scratch, &["bob"]);
+    run(&scratch, &format!("custody confirm store --identity owner.key {owner}")).done();
     run(&scratch, &format!("custody quorum store 2 --identity owner.key {owner}")).done();
     let list = run(&scratch, "custody list store --json").done().out();
     let list: serde_json::Value = serde_json::from_str(&list).unwrap();
     assert_eq!((&list["quorum"], &list["epoch"]), (&2.into(), &2.into()));
     let alone = run(&scratch, &format!("custody rotate store --identity owner.key {owner}"));
     alone.refused(1, "quorum is 2 of 2");
-    run(&scratch, "cat store run/RunInfo.xml --identity bob.key").refused(1, "quorum");
+    run(&scratch, &format!("cat store run/RunInfo.xml --identity owner.key {owner}")).refused(1, "quorum");
+    // Bob is a reader, too.
+    run(&scratch, "cat store run/RunInfo.xml --identity bob.key").done();
 }

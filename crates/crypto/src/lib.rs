@@ -16,6 +16,7 @@ pub mod secrets;
 pub mod sharing;
 pub mod signature;
 pub mod siv;
+pub mod to_hardware;
 #[cfg(test)]
 mod wycheproof;
 

@@ -8,6 +8,7 @@ use runvault_format::ids::{IdentityId, RunId, VaultId};
 
 use crate::ends::Which;
 use crate::kek_home::{KekHome, Refused};
+use crate::token;
 
 /// The crate's one error.
 #[derive(Debug, thiserror::Error)]
@@ -344,7 +345,7 @@ pub enum Error {
         why: String,
     },
     /// An unlocked key must not lie in the store.
-    #[error("a key without a lock is not kept in the store")]
+    #[error("in the store a key is kept under a passphrase alone")]
     UnlockedInStore,
     /// Where several have to agree nobody's key lies in the store: its passphrase could be guessed at.
     #[error(
@@ -354,7 +355,18 @@ pub enum Error {
     /// The one who was asked gave no passphrase.
     #[error("no passphrase: {0}")]
     NoPassphrase(String),
-    /// The TPM that keeps the key of a state folder.
+    /// A token's lock, and no module was named.
+    #[error("the key is locked by the PKCS#11 token {0:?}, and no module was named that reaches it")]
+    NoModule(String),
+    /// A PKCS#11 token.
+    #[error("the token {token}: {why}")]
+    Token {
+        /// Label and serial number.
+        token: String,
+        /// What is in the way.
+        why: token::Refused,
+    },
+    /// The TPM that keeps the key of a state folder, or that locked a key file.
     #[error("the TPM{}: {why}", nv(.nv_index))]
     Tpm {
         /// Which NV index, where it is about one.

@@ -5,7 +5,6 @@
 
 mod files;
 mod tpm;
-mod tpm2_tools;
 
 use std::fmt;
 
@@ -14,8 +13,8 @@ use runvault_format::ids::VaultId;
 
 use self::files::Files;
 use self::tpm::Tpm;
-pub use self::tpm2_tools::Refused;
 use crate::state_folder::Folder;
+pub use crate::tpm2_tools::Refused;
 use crate::{Error, Result};
 
 /// Where a new state folder is to keep its key.

@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use runvault_crypto::passphrase::Params;
 use runvault_format::ids::{IdentityId, VaultId};
@@ -12,7 +12,8 @@ use runvault_format::key_file::{self, Lock};
 use zeroize::Zeroizing;
 
 use crate::identity::Identity;
-pub use crate::kinds::NewLock;
+pub use crate::kinds::{NewLock, Shown};
+use crate::token::Tries;
 use crate::{Error, Result, kinds};
 
 /// Asks a person, a file or a service manager; [`Error::NoPassphrase`] where none is to be had.
@@ -22,6 +23,22 @@ pub trait Prompt {
     /// # Errors
     /// [`Error::NoPassphrase`], [`Error::BadFile`], [`Error::Permissions`].
     fn passphrase(&mut self, label: &str) -> Result<Zeroizing<Vec<u8>>>;
+
+    /// The PKCS#11 module that reaches this token.
+    ///
+    /// # Errors
+    /// [`Error::NoModule`].
+    fn module(&mut self, token: &str) -> Result<PathBuf> {
+        Err(Error::NoModule(token.to_owned()))
+    }
+
+    /// The PIN of this token, which may take few more tries.
+    ///
+    /// # Errors
+    /// [`Error::NoPassphrase`]; [`Error::Token`] where it is not to be tried.
+    fn pin(&mut self, token: &str, _tries: Tries) -> Result<Zeroizing<Vec<u8>>> {
+        Err(Error::NoPassphrase(format!("the token {token} has a PIN")))
+    }
 }
 
 /// Has no passphrase for anything.
@@ -51,9 +68,13 @@ impl KeyFile {
     /// Costs that no lock of ours has are refused before anyone is asked for a passphrase, and where another
     /// copy can still be used.
     fn checked(file: key_file::KeyFile, object: &str) -> Result<Self> {
-        if let Lock::Argon2id { m_kib, t, p, .. } = file.lock {
-            let costs = Params { m_kib, t, p }.checked();
-            costs.map_err(|e| Error::Damaged { object: object.to_owned(), why: e.to_string() })?;
+        let costs = match file.lock {
+            Lock::Argon2id { m_kib, t, p, .. } => Some(Params { m_kib, t, p }),
+            Lock::Tpm2(ref lock) => lock.with.params(),
+            Lock::None | Lock::Pkcs11(_) => None,
+        };
+        if let Some(costs) = costs {
+            costs.checked().map_err(|e| Error::Damaged { object: object.to_owned(), why: e.to_string() })?;
         }
         Ok(Self(file))
     }
@@ -73,9 +94,22 @@ impl KeyFile {
         self.0.vault
     }
 
-    /// Whether opening it asks for a passphrase.
+    /// Whether a passphrase alone opens it.
     pub fn has_passphrase(&self) -> bool {
-        !matches!(self.0.lock, Lock::None)
+        matches!(self.0.lock, Lock::Argon2id { .. })
+    }
+
+    /// Whether a token or a TPM opens it.
+    pub fn needs_hardware(&self) -> bool {
+        matches!(self.0.lock, Lock::Pkcs11(_) | Lock::Tpm2(_))
+    }
+
+    /// What its lock is.
+    ///
+    /// # Errors
+    /// The format's, for a kind that is not known.
+    pub fn lock(&self) -> Result<Shown> {
+        kinds::shown(&self.0.lock)
     }
 
     /// The file's bytes, for copies.
@@ -127,9 +161,7 @@ pub fn lock(identity: &Identity, new: &NewLock, vault: Option<VaultId>) -> Resul
 pub fn unlock(file: &KeyFile, prompt: &mut dyn Prompt) -> Result<Identity> {
     let key = kinds::key(&file.0.lock, file.label(), prompt)?;
     let seed = file.0.open(&key).map_err(|e| match e {
-        runvault_format::Error::NotAuthentic if file.has_passphrase() => {
-            Error::WrongPassphrase { custodian: file.shown() }
-        }
+        runvault_format::Error::NotAuthentic => kinds::misfit(&file.0.lock, &file.shown()),
         e => Error::damaged("key file", e),
     })?;
     Identity::from_seed(file.label(), file.vault(), seed)

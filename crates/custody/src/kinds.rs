@@ -2,13 +2,25 @@
 
 mod none;
 mod passphrase;
+mod pkcs11;
+mod tpm2;
 
 use runvault_crypto::passphrase::Params;
 use runvault_crypto::secrets::Secret;
 use runvault_format::key_file::Lock;
 
 use crate::key_files::Prompt;
+use crate::token::{Key, Token};
 use crate::{Error, Result};
+
+/// What a lock tells without being opened, never a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// For people: one line.
+    pub words: String,
+    /// For programs: an object, `kind` as the file has it.
+    pub parameters: serde_json::Value,
+}
 
 /// How a key file is to be locked.
 #[derive(Clone, Copy)]
@@ -22,6 +34,20 @@ pub enum NewLock<'a> {
         /// Cost; [`Params::DEFAULT`] but in tests.
         params: Params,
     },
+    /// By a key in a PKCS#11 token.
+    Pkcs11 {
+        /// Logged in.
+        token: &'a Token,
+        /// In it.
+        key: &'a Key,
+    },
+    /// By this machine's TPM.
+    Tpm2 {
+        /// Those of the bank sha256 that have to stay as they are now.
+        pcrs: &'a [u8],
+        /// Beside the TPM; cost as above.
+        passphrase: Option<(&'a [u8], Params)>,
+    },
 }
 
 impl std::fmt::Debug for NewLock<'_> {
@@ -29,6 +55,8 @@ impl std::fmt::Debug for NewLock<'_> {
         f.write_str(match self {
             NewLock::None => "None",
             NewLock::Passphrase { .. } => "Passphrase(..)",
+            NewLock::Pkcs11 { .. } => "Pkcs11(..)",
+            NewLock::Tpm2 { .. } => "Tpm2(..)",
         })
     }
 }
@@ -41,9 +69,15 @@ trait Kind: Sync {
 
     /// The key of a lock that exists; `label` tells the holder which one is asked for.
     fn key(&self, lock: &Lock, label: &str, prompt: &mut dyn Prompt) -> Option<Result<Secret<32>>>;
+
+    /// What a key that does not fit means; `file` is the key file's label and id.
+    fn misfit(&self, lock: &Lock, file: String) -> Option<Error>;
+
+    /// What it is.
+    fn shown(&self, lock: &Lock) -> Option<Shown>;
 }
 
-const KINDS: &[&dyn Kind] = &[&none::Unlocked, &passphrase::Passphrase];
+const KINDS: &[&dyn Kind] = &[&none::Unlocked, &passphrase::Passphrase, &pkcs11::Pkcs11, &tpm2::Tpm2];
 
 pub(crate) fn make(new: &NewLock) -> Result<(Lock, Secret<32>)> {
     KINDS.iter().find_map(|kind| kind.make(new)).unwrap_or_else(|| Err(unknown()))
@@ -51,6 +85,15 @@ pub(crate) fn make(new: &NewLock) -> Result<(Lock, Secret<32>)> {
 
 pub(crate) fn key(lock: &Lock, label: &str, prompt: &mut dyn Prompt) -> Result<Secret<32>> {
     KINDS.iter().find_map(|kind| kind.key(lock, label, prompt)).unwrap_or_else(|| Err(unknown()))
+}
+
+/// Opening gave another key than the one that sealed the seed.
+pub(crate) fn misfit(lock: &Lock, file: &str) -> Error {
+    KINDS.iter().find_map(|kind| kind.misfit(lock, file.to_owned())).unwrap_or_else(unknown)
+}
+
+pub(crate) fn shown(lock: &Lock) -> Result<Shown> {
+    KINDS.iter().find_map(|kind| kind.shown(lock)).ok_or_else(unknown)
 }
 
 fn unknown() -> Error {

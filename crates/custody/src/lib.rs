@@ -45,5 +45,8 @@ mod settle;
 mod state_folder;
 #[cfg(test)]
 mod testing;
+pub mod token;
+mod tpm2_tools;
+mod tpm_sealed;
 
 pub use error::{Error, Result};

@@ -235,11 +235,17 @@ fn read_copy(locks: &Arc<dyn Dir>, copy: &str, handle: Option<&Arc<dyn File>>) -
         None => layout::read_if_there(locks, copy, &object(copy), LEN_MAX)?,
     };
     let Some(bytes) = bytes else { return Ok(None) };
-    KeyFile::parse(&bytes).map(Some).map_err(|e| match e {
+    let file = KeyFile::parse(&bytes).map_err(|e| match e {
         Error::Damaged { why, .. } => Error::Damaged { object: object(copy), why },
         Error::UnknownVersion { version, .. } => Error::UnknownVersion { object: object(copy), version },
         e => e,
-    })
+    })?;
+    // A store must not make a token or a TPM count tries, nor have two copies tried on it.
+    if file.needs_hardware() {
+        let why = "its lock is of hardware, which nobody puts there".to_owned();
+        return Err(Error::Damaged { object: object(copy), why });
+    }
+    Ok(Some(file))
 }
 
 fn locks_dir(root: &Arc<dyn Dir>) -> Result<Arc<dyn Dir>> {
@@ -270,6 +276,9 @@ impl Prompt for AskOnce<'_> {
 #[cfg(test)]
 mod tests {
     use runvault_crypto::passphrase::Params;
+    use runvault_crypto::secrets::Secret;
+    use runvault_format::hardware::{TpmLock, TpmWith};
+    use runvault_format::key_file::{self, Lock};
     use runvault_store::doubles::memory::MemoryDir;
 
     use super::*;
@@ -299,6 +308,22 @@ mod tests {
     }
 
     /// Stretches a passphrase a dozen times, at the floor of the parameters.
+    #[test]
+    fn a_lock_of_hardware_in_the_store_asks_nothing_of_it() {
+        let (root, owner) = (MemoryDir::root(), Identity::generate("owner").unwrap());
+        init(&root, &owner, Some(&passphrase(b"x"))).unwrap();
+        let with = TpmWith::value(&Secret::copy_from(&[1; 32]));
+        let lock = Lock::Tpm2(TpmLock { public: vec![1], private: vec![1], pcrs: Vec::new(), with });
+        let zeros = Secret::copy_from(&[0; 32]);
+        let file = key_file::KeyFile::seal(owner.seed(), "owner", None, lock, &zeros).unwrap();
+        for copy in COPIES {
+            assert!(unlock(&root, &mut Says(b"x", 0)).is_ok());
+            put(&locks(&root), copy, &file.to_bytes().unwrap());
+        }
+        let refused = unlock(&root, &mut Says(b"x", 0)).unwrap_err();
+        assert!(refused.to_string().contains("its lock is of hardware"), "{refused}");
+    }
+
     #[test]
     fn two_copies_one_passphrase() {
         let (root, owner) = (MemoryDir::root(), Identity::generate("owner").unwrap());

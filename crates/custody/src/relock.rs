@@ -37,16 +37,17 @@ impl Seen {
         &self.file
     }
 
-    /// Puts the identity under another lock, with what its file keeps beside the key.
+    /// Puts the identity under another lock, with what its file keeps beside the key. Gives the new file.
     ///
     /// # Errors
     /// As [`key_files::lock`] and [`Seen::replace`].
-    pub fn relock(&self, identity: &Identity, new: &NewLock) -> Result<()> {
-        let file = key_files::lock(identity, new, identity.vault)?;
-        match self.file.kept() {
-            Some(kept) => self.replace(&file.keeping(kept.clone(), identity)?),
-            None => self.replace(&file),
+    pub fn relock(&self, identity: &Identity, new: &NewLock) -> Result<KeyFile> {
+        let mut file = key_files::lock(identity, new, identity.vault)?;
+        if let Some(kept) = self.file.kept() {
+            file = file.keeping(kept.clone(), identity)?;
         }
+        self.replace(&file)?;
+        Ok(file)
     }
 
     /// Puts `new` in its place: a crash leaves one of the two, whole. Of two at once one fails, where the file system

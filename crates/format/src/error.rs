@@ -48,6 +48,8 @@ pub enum Error {
     Signature,
     #[error("the key file's lock is not known to this program: {0}")]
     Lock(String),
+    #[error("the key file's lock opens by {0} alone, not by a passphrase")]
+    Hardware(&'static str),
     #[error("the custody state contradicts itself: {0}")]
     State(&'static str),
     #[error("the share is not the one that the custody state names")]
@@ -93,6 +95,7 @@ impl Error {
             Error::Unsigned => "unsigned",
             Error::Signature => "signature",
             Error::Lock(_) => "lock",
+            Error::Hardware(_) => "hardware",
             Error::State(_) => "state",
             Error::Share => "share",
             Error::Chain(_) => "chain",

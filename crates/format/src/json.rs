@@ -121,6 +121,26 @@ base64_field!(
     /// Any bytes.
     bytes: Vec<u8>, Clone::clone, Some
 );
+base64_field!(
+    /// An uncompressed point of P-256.
+    point: Vec<u8>, Clone::clone, |b| (b.len() == runvault_crypto::to_hardware::POINT && b[0] == 4).then_some(b)
+);
+base64_field!(
+    /// What an RSA key of 2,048 to 4,096 bits encrypted.
+    rsa_block: Vec<u8>, Clone::clone, |b| runvault_crypto::to_hardware::MODULUS.contains(&b.len()).then_some(b)
+);
+base64_field!(
+    /// One part of a sealed object of a TPM.
+    tpm_part: Vec<u8>, Clone::clone, |b| (1..=512).contains(&b.len()).then_some(b)
+);
+base64_field!(
+    /// The id of a token's key: at most 64 bytes.
+    key_id: Vec<u8>, Clone::clone, |b| (b.len() <= 64).then_some(b)
+);
+base64_field!(
+    /// 32 bytes.
+    half: Vec<u8>, Clone::clone, |b| (b.len() == 32).then_some(b)
+);
 
 /// Any bytes, or null.
 pub(crate) mod maybe_bytes {
@@ -185,6 +205,16 @@ checked_field!(
     reason: String, "a text that is too long or has control characters", |s| {
         s.len() <= 1024 && !s.chars().any(char::is_control)
     }
+);
+checked_field!(
+    /// 0 to 128 bytes without control characters.
+    short: String, "a name that is too long or has control characters", |s| {
+        s.len() <= 128 && !s.chars().any(char::is_control)
+    }
+);
+checked_field!(
+    /// What [`crate::hardware::is_pcrs`] takes.
+    pcrs: Vec<u8>, "no list of PCRs", |pcrs| crate::hardware::is_pcrs(pcrs)
 );
 checked_field!(
     /// `2026-01-31T23:59:59Z`.

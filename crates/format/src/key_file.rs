@@ -9,6 +9,7 @@ use runvault_crypto::passphrase::{self, Params};
 use runvault_crypto::secrets::Secret;
 use serde::{Deserialize, Serialize};
 
+use crate::hardware::{TokenLock, TpmLock};
 use crate::ids::{IdentityId, Salt, VaultId};
 use crate::kept::Kept;
 use crate::keys::{IdentityKeys, IdentityPublic};
@@ -17,6 +18,8 @@ use crate::reader::Reader;
 use crate::{Error, Result, json};
 
 const KIND: &str = "key";
+/// The locks that this program knows.
+const KINDS: [&str; 4] = ["none", "argon2id", "pkcs11", "tpm2"];
 const SEALED: usize = 12 + 32 + 16;
 /// A key file is never longer.
 pub const LEN_MAX: usize = 16 << 10;
@@ -38,6 +41,10 @@ pub enum Lock {
         /// Lanes.
         p: u32,
     },
+    /// A key in a PKCS#11 token.
+    Pkcs11(TokenLock),
+    /// A TPM 2.0.
+    Tpm2(TpmLock),
 }
 
 impl Lock {
@@ -46,11 +53,11 @@ impl Lock {
         Lock::Argon2id { salt, m_kib: params.m_kib, t: params.t, p: params.p }
     }
 
-    /// The lock key. Without a lock it is all zeros, and the passphrase is not looked at.
+    /// The lock key, where no hardware is needed. Without a lock it is all zeros, and the passphrase is not looked at.
     ///
     /// # Errors
     /// [`Error::Crypto`] for costs out of their bounds (before anything is allocated) or too
-    /// little memory.
+    /// little memory; [`Error::Hardware`].
     pub fn key(&self, passphrase: &[u8]) -> Result<Secret<32>> {
         match self {
             Lock::None => Ok(Secret::from_fn(|key| key.fill(0))),
@@ -58,6 +65,8 @@ impl Lock {
                 let params = Params { m_kib: *m_kib, t: *t, p: *p };
                 Ok(passphrase::derive(params, passphrase, &salt.0)?)
             }
+            Lock::Pkcs11(_) => Err(Error::Hardware("a PKCS#11 token")),
+            Lock::Tpm2(_) => Err(Error::Hardware("a TPM")),
         }
     }
 }
@@ -228,7 +237,7 @@ impl KeyFile {
         let (own, note) = text.split_at(end);
         let line = json::line_of(KIND, own)?;
         let known: Known = json::parse_loose(line)?;
-        if !matches!(known.lock.kind.as_str(), "none" | "argon2id") {
+        if !KINDS.contains(&known.lock.kind.as_str()) {
             return Err(Error::Lock(json::shown(&known.lock.kind)));
         }
         let f: Fields = json::parse_line(line)?;

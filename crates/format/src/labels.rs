@@ -25,6 +25,9 @@ labels! {
     LEDGER = "runvault/1 ledger";
     LEDGER_SUM = "runvault/1 ledger sum";
     INDEX = "runvault/1 index";
+    PKCS11 = "runvault/1 pkcs11";
+    TPM_AUTH = "runvault/1 tpm2 auth";
+    TPM_LOCK = "runvault/1 tpm2 lock";
 }
 
 /// First associated string of an encrypted name.

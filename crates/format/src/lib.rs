@@ -14,6 +14,7 @@ pub mod digests;
 pub mod envelope_file;
 pub mod error;
 pub mod genesis;
+pub mod hardware;
 pub mod header;
 pub mod ids;
 pub mod info;

@@ -118,7 +118,7 @@ fn lines_that_do_not_follow() {
             e.request.op = Operation::EnrolGateway { gateway: machine(OWNER) };
             approve(e);
         }),
-        Error::Chain("enrolment")
+        Error::Chain("the operation changes something else")
     );
     let (_, vault) = genesis();
     let zero = state_0();

@@ -38,8 +38,8 @@ fn refusals_by_name() {
     let with = |from: &str, to: &str| parse(from, to).unwrap_err();
     assert_eq!(with("runvault/1 key", "runvault/3 key"), Error::Version(3));
     assert_eq!(with("runvault/1 key", "runvault/1 run"), Error::NoteKind("run".into()));
-    assert_eq!(with("\"none\"", "\"tpm2\""), Error::Lock("tpm2".into()));
-    assert_eq!(with("\"none\"", "\"pkcs11\",\"slot\":1"), Error::Lock("pkcs11".into()));
+    assert_eq!(with("\"none\"", "\"fido2\""), Error::Lock("fido2".into()));
+    assert_eq!(with("\"none\"", "\"yubikey\",\"slot\":1"), Error::Lock("yubikey".into()));
     assert_eq!(with("\"kind\":\"none\"", "\"kind\":\"none\",\"salt\":1"), Error::NotCanonical("JSON"));
     assert_eq!(with("\"vault\":\"", "\"vault\":null,\"more\":\""), {
         let Err(error) = parse("\"vault\":\"", "\"vault\":null,\"more\":\"") else { panic!() };

@@ -6,8 +6,8 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from .conventions import Refusal, demand, lb, sha256
 from .suite import XWing, expand, extract, gcm_open, is_kem_key, is_sign_key
 from .texts import (
-    Note, b64, b64_key, clean_text, hex_of, int_to, left_out, line_of, loads, or_null, parse_line, parse_text, table,
-    text, time, un64, word)
+    Note, b64, b64_key, clean_text, hex_of, int_to, left_out, line_of, loads, many, or_null, parse_line, parse_text,
+    table, text, time, told_by, un64, word)
 
 HEX16, HEX32, INT = hex_of(16), hex_of(32), int_to(1 << 53)
 U8, U16, U32 = int_to(0xff), int_to(0xffff), int_to(0xffff_ffff)
@@ -31,10 +31,45 @@ class Identity:
 
 # 6.1 Key files
 
+NAME, POINT = clean_text(0, 128), b64_key(lambda b: len(b) == 65 and b[0] == 4)
+PART = b64_key(lambda b: 1 <= len(b) <= 512)
+SEALED = told_by("mechanism", {
+    "ecdh-p256": table(mechanism=word("ecdh-p256"), public=POINT, ephemeral=POINT),
+    "rsa-oaep-sha1": table(mechanism=word("rsa-oaep-sha1"), sealed=b64_key(lambda b: 256 <= len(b) <= 512)),
+})
+WITH = told_by("kind", {
+    "value": table(kind=word("value"), value=b64_key(lambda b: len(b) == 32)),
+    "argon2id": table(kind=word("argon2id"), salt=HEX16, m_kib=U32, t=U32, p=U32),
+})
+
+
+def pcrs(value):
+    numbers = many(int_to(23))(value)
+    demand(numbers == sorted(set(numbers)), "json", "PCRs in order")
+    return numbers
+
+
+def token_key(shared, public, ephemeral):
+    return expand(extract(b"", shared), lb("runvault/1 pkcs11") + ephemeral + public)
+
+
+def tpm_key(unsealed, needed):
+    return expand(extract(needed, unsealed), lb("runvault/1 tpm2 lock"))
+
+
+def tpm_auth(needed):
+    return expand(extract(b"", needed), lb("runvault/1 tpm2 auth"))
+
+
 LOCKS = {
     "none": table(kind=word("none")),
     "argon2id": table(kind=word("argon2id"), salt=HEX16, m_kib=U32, t=U32, p=U32),
+    "pkcs11": table(kind=word("pkcs11"), token=NAME, serial=NAME, key=NAME, id=b64_key(lambda b: len(b) <= 64),
+                    sealed=SEALED),
+    "tpm2": table(kind=word("tpm2"), public=PART, private=PART, pcrs=pcrs,
+                  **{"with": WITH}),
 }
+HARDWARE = ("pkcs11", "tpm2")
 KEY_FILE = table(id=HEX16, label=LABEL, sign=SIGN, kem=KEM, vault=left_out(HEX32),
                  lock=lambda lock: LOCKS[lock["kind"]](lock), sealed=b64)
 
@@ -64,6 +99,7 @@ def parse_key_file(data):
 def lock_key(lock, passphrase):
     if lock["kind"] == "none":
         return bytes(32)
+    demand(lock["kind"] not in HARDWARE, "hardware", "this reader reaches neither tokens nor TPMs")
     m, t, p = lock["m_kib"], lock["t"], lock["p"]
     demand(1 << 16 <= m <= 1 << 22 and 3 <= t <= 16 and 4 <= p <= 16, "crypto", "costs of the lock")
     argon = Argon2id(salt=bytes.fromhex(lock["salt"]), length=32, iterations=t, lanes=p, memory_cost=m)

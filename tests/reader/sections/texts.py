@@ -82,6 +82,14 @@ def left_out(kind):
     return check
 
 
+def told_by(field, tables):
+    """One of several tables: a field of theirs says which."""
+    def check(value):
+        which = value.get(field) if type(value) is dict else None
+        return tables[which](value) if type(which) is str and which in tables else bad(f"no {field} that is known")
+    return check
+
+
 def many(kind):
     return lambda value: [kind(v) for v in value] if type(value) is list else bad("not a list")
 

@@ -291,6 +291,8 @@ pub struct Approve {
     pub instead: bool,
     #[command(flatten)]
     pub unlock: super::Unlock,
+    #[command(flatten)]
+    pub token: super::Token,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand, ValueHint};
+use clap::{Args, Subcommand, ValueEnum, ValueHint};
 
-use super::{Unlock, Who};
+use super::{NewPassphrase, Token, Unlock, Who};
 
 /// Make a vault in an empty directory
 ///
@@ -61,7 +61,9 @@ pub struct Init {
 Examples:
   runvault keygen --out alice.key                              asks for a passphrase, twice
   runvault keygen --out alice.key --label alice --passphrase-file pass.txt
-  runvault keygen --out service.key --no-lock                  for a service; its mode alone protects it")]
+  runvault keygen --out service.key --no-lock                  for a service; its mode alone protects it
+  runvault keygen --out alice.key --lock pkcs11 --pkcs11-module /usr/lib/opensc-pkcs11.so --token-key runvault
+  runvault keygen --out bob.key --lock tpm2                    this machine's TPM, and a passphrase")]
 pub struct Keygen {
     /// The key file to make (0600); FILE.pub comes beside it. Existing files are refused
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
@@ -69,20 +71,80 @@ pub struct Keygen {
     /// What the key calls itself [default: the file's name without its end]
     #[arg(long, value_parser = label)]
     pub label: Option<String>,
-    /// Leave the key file unlocked
+    /// What is to open it [default: passphrase]
+    #[arg(long, value_enum, value_name = "KIND", conflicts_with = "no_lock")]
+    pub lock: Option<LockKind>,
+    #[command(flatten)]
+    pub options: LockOptions,
+    /// Leave the key file unlocked, as --lock none
     #[arg(long, conflicts_with_all = ["passphrase_file", "passphrase_fd"])]
     pub no_lock: bool,
     #[command(flatten)]
     pub unlock: Unlock,
+    #[command(flatten)]
+    pub reach: Token,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
 }
 
-/// The owner's key file
+impl Keygen {
+    /// The lock that was chosen.
+    pub fn lock_kind(&self) -> LockKind {
+        if self.no_lock { LockKind::None } else { self.lock.unwrap_or(LockKind::Passphrase) }
+    }
+}
+
+/// What opens a key file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LockKind {
+    /// Nothing: whoever reads the file has the key
+    None,
+    /// A passphrase
+    Passphrase,
+    /// A P-256 or RSA key in a PKCS#11 token, and its PIN
+    Pkcs11,
+    /// This machine's TPM 2.0, and a passphrase
+    Tpm2,
+}
+
+/// What only some of the locks need.
+#[derive(Args, Clone, Debug, Default)]
+pub struct LockOptions {
+    /// --lock pkcs11: the token, by its label or serial number [default: the only one]
+    #[arg(long, value_name = "NAME", requires = "pkcs11_module")]
+    pub token: Option<String>,
+    /// --lock pkcs11: the key, by its label or hex id [default: the only private P-256 or RSA key]
+    #[arg(long, value_name = "NAME", requires = "pkcs11_module")]
+    pub token_key: Option<String>,
+    /// --lock tpm2: only as long as these PCRs are what they are now, such as sha256:0,7. The TPM then counts no wrong
+    /// passphrases
+    #[arg(long, value_name = "sha256:N,...", value_parser = pcrs)]
+    pub pcr: Option<Pcrs>,
+    /// --lock tpm2: the TPM alone, for a service: whoever has this machine and the file has the key
+    #[arg(long)]
+    pub without_passphrase: bool,
+}
+
+/// Numbers of PCRs, in order.
+pub type Pcrs = std::sync::Arc<[u8]>;
+
+fn pcrs(text: &str) -> Result<Pcrs, String> {
+    let wrong = || "give them as sha256:0,7: numbers from 0 to 23, each once, in order".to_owned();
+    let numbers = text.strip_prefix("sha256:").ok_or_else(wrong)?.split(',').map(str::parse);
+    let numbers: Vec<u8> = numbers.collect::<Result<_, _>>().map_err(|_| wrong())?;
+    if runvault_format::hardware::is_pcrs(&numbers) { Ok(numbers.into()) } else { Err(wrong()) }
+}
+
+/// Key files: what is in one, whether it opens, another lock
 #[derive(Args, Debug)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
-#[command(after_help = "Examples:\n  runvault key export /srv/store --out owner.key")]
+#[command(after_help = "\
+Examples:
+  runvault key show alice.key                      what it says of itself; no lock is opened
+  runvault key check alice.key                     whether it opens
+  runvault key relock alice.key --lock passphrase  the same key under another lock
+  runvault key export /srv/store --out owner.key   the owner's, out of the store")]
 pub struct Key {
     #[command(subcommand)]
     pub command: KeyCommand,
@@ -90,7 +152,85 @@ pub struct Key {
 
 #[derive(Debug, Subcommand)]
 pub enum KeyCommand {
+    Show(KeyShow),
+    Check(KeyCheck),
+    Relock(KeyRelock),
     Export(KeyExport),
+}
+
+/// Print what a key file says of itself: label, id, lock, vault, and what a custodian keeps in it
+///
+/// Opens no lock, asks for nothing and prints no secret. What it says is not proven before the lock is opened (key
+/// check); what a custodian keeps is signed by the key.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  runvault key show alice.key
+  runvault key show --json alice.key | jq .lock.kind")]
+pub struct KeyShow {
+    /// The key file
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Open the lock of a key file, once, and say whether it did
+///
+/// Changes nothing. Exit 3 where the passphrase, the PIN, the token or the TPM is not the one, or the key inside not
+/// the one that the file names.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  runvault key check alice.key
+  runvault key check alice.key --passphrase-file pass.txt     for scripts
+  runvault key check alice.key --pkcs11-module /usr/lib/opensc-pkcs11.so      asks for the token's PIN")]
+pub struct KeyCheck {
+    /// The key file
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub unlock: Unlock,
+    #[command(flatten)]
+    pub token: Token,
+}
+
+/// Put a key file under another lock; the key stays the same, and nobody else has to do anything
+///
+/// Opens the old lock once, then replaces the file: a crash leaves the old or the new one, whole. Copies of the file
+/// keep the lock that they have.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  runvault key relock alice.key --lock passphrase
+  runvault key relock alice.key --lock passphrase --passphrase-file old.txt --new-passphrase-file new.txt
+  runvault key relock service.key --lock none           its mode alone protects it then
+  runvault key relock alice.key --lock pkcs11 --pkcs11-module /usr/lib/opensc-pkcs11.so
+  runvault key relock bob.key --lock tpm2 --pcr sha256:7
+
+From one token to another: by way of a passphrase, in two steps.")]
+pub struct KeyRelock {
+    /// The key file
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+    /// What is to open it from now on
+    #[arg(long, value_enum, value_name = "KIND")]
+    pub lock: LockKind,
+    #[command(flatten)]
+    pub options: LockOptions,
+    #[command(flatten)]
+    pub new: NewPassphrase,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub unlock: Unlock,
+    #[command(flatten)]
+    pub reach: Token,
 }
 
 /// Copy the owner's key file out of the store, under the same lock
@@ -150,12 +290,8 @@ pub struct Passwd {
     /// The store
     #[arg(value_hint = ValueHint::DirPath)]
     pub store: PathBuf,
-    /// Read the new passphrase from the first line of FILE [default: the terminal, twice]
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "new_passphrase_fd")]
-    pub new_passphrase_file: Option<PathBuf>,
-    /// Read the new passphrase from the first line of file descriptor N
-    #[arg(long, value_name = "N")]
-    pub new_passphrase_fd: Option<u32>,
+    #[command(flatten)]
+    pub new: NewPassphrase,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

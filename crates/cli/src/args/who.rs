@@ -21,6 +21,8 @@ pub struct Who {
     pub accept_rollback: Option<u64>,
     #[command(flatten)]
     pub unlock: Unlock,
+    #[command(flatten)]
+    pub token: Token,
 }
 
 impl Who {
@@ -44,6 +46,36 @@ pub struct Unlock {
     /// Accept secret files that group or others may read
     #[arg(long)]
     pub allow_readable_secret: bool,
+}
+
+/// How a PKCS#11 token is reached that locks the key file; nothing of it is ever taken from the file.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Who acts")]
+pub struct Token {
+    /// The library that reaches the token that locks the key file, by its whole path; its code runs in this
+    /// process, so nobody else may be able to write it
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub pkcs11_module: Option<PathBuf>,
+    /// Read the token's PIN from the first line of FILE [default: the terminal]. It is tried once
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "pin_fd", requires = "pkcs11_module")]
+    pub pin_file: Option<PathBuf>,
+    /// Read the token's PIN from the first line of file descriptor N
+    #[arg(long, value_name = "N", requires = "pkcs11_module")]
+    pub pin_fd: Option<u32>,
+    /// Try the PIN though the token says that one more wrong one locks it
+    #[arg(long, requires = "pkcs11_module")]
+    pub last_pin_try: bool,
+}
+
+/// Where a new passphrase comes from, beside the old one.
+#[derive(Args, Clone, Debug, Default)]
+pub struct NewPassphrase {
+    /// Read the new passphrase from the first line of FILE [default: the terminal, twice]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "new_passphrase_fd")]
+    pub new_passphrase_file: Option<PathBuf>,
+    /// Read the new passphrase from the first line of file descriptor N
+    #[arg(long, value_name = "N")]
+    pub new_passphrase_fd: Option<u32>,
 }
 
 impl Unlock {

@@ -3,16 +3,16 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use runvault_crypto::passphrase::Params;
 use runvault_custody::identity::Identity;
-use runvault_custody::key_files::{self, NewLock};
+use runvault_custody::key_files;
 use runvault_custody::public_file;
 use serde_json::json;
 
-use crate::args::Keygen;
-use crate::exit::{Exit, refuse_with};
+use crate::args::{Keygen, LockKind};
+use crate::exit::{Exit, refuse, refuse_with};
+use crate::new_lock::{self, Chosen, Passphrase};
 use crate::output::{self, shown, visible};
-use crate::prompt::Source;
+use crate::prompt::{Asker, Source};
 
 pub fn run(args: &Keygen) -> Result<()> {
     let public = public_of(&args.out);
@@ -29,13 +29,17 @@ pub fn run(args: &Keygen) -> Result<()> {
             return Err(runvault_custody::Error::KeyFileExists(path.clone()).into());
         }
     }
-    let passphrase = if args.no_lock { None } else { Some(Source::of(&args.unlock).new_one(&label)?) };
-    let lock = match &passphrase {
-        Some(passphrase) => NewLock::Passphrase { passphrase, params: Params::DEFAULT },
-        None => NewLock::None,
-    };
+    let wanted = Passphrase { source: Source::of(&args.unlock), named: args.unlock.names_a_passphrase() };
+    let kind = args.lock_kind();
+    let mut asker = Asker::of(&args.unlock, &args.reach);
+    if kind != LockKind::Pkcs11 && asker.names_a_module() {
+        return Err(refuse(Exit::Usage, "--pkcs11-module belongs to --lock pkcs11"));
+    }
+    new_lock::check(kind, &args.options, &wanted, &asker)?;
+    let chosen = Chosen::ask(kind, &args.options, &wanted, &mut asker, &label)?;
     let identity = Identity::generate(&label)?;
-    key_files::write_new(&args.out, &identity, &lock, None)?;
+    let file = key_files::lock(&identity, &chosen.lock(), None)?;
+    key_files::write_copy(&args.out, &file)?;
     public_file::write_new(&public, &identity, None)?;
     if args.json {
         return output::json(&json!({
@@ -43,11 +47,16 @@ pub fn run(args: &Keygen) -> Result<()> {
             "public_key_file": public.to_string_lossy(),
             "label": label,
             "id": identity.id().to_string(),
-            "locked": !args.no_lock,
+            "locked": args.lock_kind() != LockKind::None,
+            "lock": file.lock()?.parameters,
         }));
     }
-    let locked =
-        if args.no_lock { "NOT LOCKED: whoever reads it has the key" } else { "locked by the passphrase" };
+    let locked = match args.lock_kind() {
+        LockKind::None => "NOT LOCKED: whoever reads it has the key",
+        LockKind::Passphrase => "locked by the passphrase",
+        LockKind::Pkcs11 => "locked by the token: without it nobody opens this file",
+        LockKind::Tpm2 => "locked by this machine's TPM: on another machine nobody opens this file",
+    };
     output::line(&format!(
         "{}: the key of {} ({}), {locked}. Keep it to yourself, and a copy elsewhere.\n\
          {}: its public part. Give it to those who let you in; they compare the id with you.",

@@ -11,7 +11,8 @@ use runvault_custody::{locks, relock};
 use runvault_format::ids::IdentityId;
 use serde_json::json;
 
-use crate::args::{Passwd, Unlock};
+use crate::args::Passwd;
+use crate::exit::{Exit, refuse_with};
 use crate::output::{self, shown};
 use crate::prompt::Source;
 use crate::store::Store;
@@ -26,7 +27,7 @@ pub fn run(args: &Passwd) -> Result<()> {
         // Another vault's key is not this command's business: says whose are.
         Acting::open(&store.root, store.chain.clone(), &owner)?;
     }
-    let new = new_source(args).new_one(&owner.label)?;
+    let new = Source::of_new(&args.new, args.who.unlock.allow_readable_secret).new_one(&owner.label)?;
     let lock = NewLock::Passphrase { passphrase: &new, params: Params::DEFAULT };
     kept.relock(&store, &owner, &lock)?;
     if args.json {
@@ -63,7 +64,19 @@ impl Kept {
         Ok(match &args.who.identity {
             None => Self::InStore(locks::seen(&store.root)?),
             Some(path) => {
-                Self::Outside(Box::new(relock::Seen::read(path, args.who.unlock.allow_readable_secret)?))
+                let seen = relock::Seen::read(path, args.who.unlock.allow_readable_secret)?;
+                if seen.file().needs_hardware() {
+                    return Err(refuse_with(
+                        Exit::Usage,
+                        format!(
+                            "the lock of {} is {}, and no passphrase alone",
+                            shown(path),
+                            seen.file().lock()?.words
+                        ),
+                        "another lock: runvault key relock",
+                    ));
+                }
+                Self::Outside(Box::new(seen))
             }
         })
     }
@@ -77,7 +90,7 @@ impl Kept {
                     ));
                 }
             }
-            Self::Outside(seen) => seen.relock(owner, lock)?,
+            Self::Outside(seen) => drop(seen.relock(owner, lock)?),
         }
         Ok(())
     }
@@ -92,17 +105,5 @@ fn anew(args: &Passwd) -> String {
             "runvault init NEW --identity NEW.key &&\n  \
              runvault cp -r --identity NEW.key --from-identity {key} {store}:/ NEW:/"
         ),
-    }
-}
-
-/// Without a choice of its own the new passphrase is asked for; a credential holds the old one.
-fn new_source(args: &Passwd) -> Source {
-    match (&args.new_passphrase_file, args.new_passphrase_fd) {
-        (None, None) => Source::Terminal,
-        (file, fd) => Source::of(&Unlock {
-            passphrase_file: file.clone(),
-            passphrase_fd: fd,
-            allow_readable_secret: args.who.unlock.allow_readable_secret,
-        }),
     }
 }

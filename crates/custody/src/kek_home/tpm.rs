@@ -12,9 +12,9 @@ use runvault_format::kek;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use super::tpm2_tools::{self, AUTH, Refused};
 use super::{Home, KekHome};
 use crate::state_folder::Folder;
+use crate::tpm2_tools::{self, AUTH, Refused};
 use crate::{Error, Result};
 
 const HOME: &str = "home";

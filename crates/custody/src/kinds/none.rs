@@ -3,9 +3,9 @@
 use runvault_crypto::secrets::Secret;
 use runvault_format::key_file::Lock;
 
-use super::{Kind, NewLock};
-use crate::Result;
+use super::{Kind, NewLock, Shown};
 use crate::key_files::Prompt;
+use crate::{Error, Result};
 
 pub(super) struct Unlocked;
 
@@ -16,6 +16,17 @@ impl Kind for Unlocked {
 
     fn key(&self, lock: &Lock, _label: &str, _prompt: &mut dyn Prompt) -> Option<Result<Secret<32>>> {
         matches!(lock, Lock::None).then(|| Ok(public_key()))
+    }
+
+    fn misfit(&self, lock: &Lock, _file: String) -> Option<Error> {
+        matches!(lock, Lock::None).then(|| Error::damaged("key file", runvault_format::Error::NotAuthentic))
+    }
+
+    fn shown(&self, lock: &Lock) -> Option<Shown> {
+        matches!(lock, Lock::None).then(|| Shown {
+            words: "none: whoever reads the file has the key".to_owned(),
+            parameters: serde_json::json!({ "kind": "none" }),
+        })
     }
 }
 

@@ -6,7 +6,7 @@ use runvault_crypto::secrets::Secret;
 use runvault_format::ids::Salt;
 use runvault_format::key_file::Lock;
 
-use super::{Kind, NewLock};
+use super::{Kind, NewLock, Shown};
 use crate::key_files::Prompt;
 use crate::{Error, Result};
 
@@ -21,6 +21,18 @@ impl Kind for Passphrase {
     fn key(&self, lock: &Lock, label: &str, prompt: &mut dyn Prompt) -> Option<Result<Secret<32>>> {
         let Lock::Argon2id { salt, m_kib, t, p } = *lock else { return None };
         Some(key(Params { m_kib, t, p }, &salt, label, prompt))
+    }
+
+    fn misfit(&self, lock: &Lock, custodian: String) -> Option<Error> {
+        matches!(lock, Lock::Argon2id { .. }).then_some(Error::WrongPassphrase { custodian })
+    }
+
+    fn shown(&self, lock: &Lock) -> Option<Shown> {
+        let Lock::Argon2id { m_kib, t, p, .. } = *lock else { return None };
+        Some(Shown {
+            words: format!("a passphrase (Argon2id: {} MiB, {t} passes, {p} lanes)", m_kib / 1024),
+            parameters: serde_json::json!({ "kind": "argon2id", "m_kib": m_kib, "t": t, "p": p }),
+        })
     }
 }
 
@@ -40,6 +52,6 @@ fn key(params: Params, salt: &Salt, label: &str, prompt: &mut dyn Prompt) -> Res
     Ok(derive(params, &passphrase, &salt.0)?)
 }
 
-fn not_empty(passphrase: &[u8]) -> Result<()> {
+pub(super) fn not_empty(passphrase: &[u8]) -> Result<()> {
     if passphrase.is_empty() { Err(Error::NoPassphrase("it is empty".to_owned())) } else { Ok(()) }
 }

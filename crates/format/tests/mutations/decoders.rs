@@ -13,6 +13,7 @@ use runvault_format::custody_state::State;
 use runvault_format::descriptor::{After, How, RunDescriptor, RunKind, Seals, StateRef};
 use runvault_format::envelope_file::{self, EnvelopeName};
 use runvault_format::genesis::Genesis;
+use runvault_format::hardware::{TokenLock, TokenSealed, TpmLock, TpmWith};
 use runvault_format::header::{self, Clear};
 use runvault_format::ids::{Digest, FileId, IdentityId, RunId, SessionId, VaultId};
 use runvault_format::info::{Purpose, Recipient, Scope, info};
@@ -22,6 +23,7 @@ use runvault_format::lease::Lease;
 use runvault_format::manifest::{self, Entry, Kind, Manifest};
 use runvault_format::note::{self, Note};
 use runvault_format::public_key::PublicKey;
+use runvault_format::read_back;
 use runvault_format::redo_record::{self, Record};
 use runvault_format::removed::Removed;
 use runvault_format::request::{Approval, Head, Request};
@@ -286,7 +288,9 @@ pub fn decoders() -> Vec<Decoder> {
     };
     let lock =
         Lock::argon2id(runvault_format::ids::Salt([1; 16]), runvault_crypto::passphrase::Params::FLOOR);
-    let locked = KeyFile::seal(&seed(1), "owner", None, lock, &Secret::copy_from(&KEY)).unwrap();
+    let [locked, in_token, in_tpm] = [lock, token_lock(), tpm_lock()].map(|lock| {
+        KeyFile::seal(&seed(1), "owner", None, lock, &Secret::copy_from(&KEY)).unwrap().to_bytes().unwrap()
+    });
     vec![
         of(&["vault_file::parse"], vec![vault_file::to_bytes(&VAULT).unwrap()], |b| {
             vault_file::to_bytes(&vault_file::parse(b).ok()?).ok()
@@ -306,7 +310,7 @@ pub fn decoders() -> Vec<Decoder> {
         of(&["request::parse"], vec![line.executed.request.to_text().unwrap().into_bytes()], |b| {
             Some(Request::parse(b).ok()?.to_text().unwrap().into_bytes())
         }),
-        of(&["key_file::parse"], vec![key_file(), locked.to_bytes().unwrap(), keeping], |b| {
+        of(&["key_file::parse"], vec![key_file(), locked, in_token, in_tpm, keeping], |b| {
             Some(KeyFile::parse(b).ok()?.to_bytes().unwrap())
         }),
         of(&["key_file::open"], vec![key_file()], |b| {
@@ -456,6 +460,9 @@ pub fn decoders() -> Vec<Decoder> {
         of(&["resume::open"], vec![resume_entry()], |b| {
             resume::Entry::open(b, &Secret::copy_from(&KEY), 3, &VAULT, &RUN).ok().map(|_| resume_entry())
         }),
+        of(&["read_back::decode"], vec![read_back().encode(3)[5..].to_vec()], |b| {
+            Some(read_back::File::decode(b.try_into().ok()?).ok()?.encode(3)[5..].to_vec())
+        }),
         of(&["run_index::open"], vec![sealed_index()], |b| index_key().open(b).ok().map(|_| sealed_index())),
         of(&["run_index::decode"], vec![run_index::encode(&index()).unwrap().to_vec()], |b| {
             Some(run_index::encode(&run_index::decode(b).ok()?).unwrap().to_vec())
@@ -523,4 +530,35 @@ fn xattr_value(value: &[u8]) -> Vec<u8> {
 
 fn run_name(plain: &[u8]) -> Vec<u8> {
     name::encrypt_run_name(run_keys().name_key(), &RUN, plain).unwrap()
+}
+
+fn token_lock() -> Lock {
+    let point = [&[4][..], &[7; 64]].concat();
+    Lock::Pkcs11(TokenLock {
+        token: "site".into(),
+        serial: "0123456789abcdef".into(),
+        key: "runvault".into(),
+        id: vec![1],
+        sealed: TokenSealed::Ecdh { public: point.clone(), ephemeral: point },
+    })
+}
+
+fn tpm_lock() -> Lock {
+    let with =
+        TpmWith::argon2id(runvault_format::ids::Salt([1; 16]), runvault_crypto::passphrase::Params::FLOOR);
+    Lock::Tpm2(TpmLock { public: vec![3; 80], private: vec![5; 160], pcrs: vec![0, 7], with })
+}
+
+fn read_back() -> read_back::File {
+    let stamp = read_back::Stamp { ino: 7, stored: 9000, mtime: (1, 2), ctime: (3, 4) };
+    read_back::File {
+        object: [8; 16],
+        read: 1_800_000_000,
+        stamp,
+        size: 8000,
+        id: FileId([9; 32]),
+        epoch: 1,
+        sha256: Digest([10; 32]),
+        digest: Digest([11; 32]),
+    }
 }

@@ -3,6 +3,7 @@
 use runvault_crypto::passphrase::Params;
 use runvault_crypto::secrets::Secret;
 use runvault_format::Result;
+use runvault_format::hardware;
 use runvault_format::ids::{Digest, Salt, VaultId};
 use runvault_format::key_file::{KeyFile, Lock};
 use runvault_format::lease::Lease;
@@ -13,13 +14,13 @@ use runvault_format::retired::Retired;
 use runvault_format::vault_file;
 use serde_json::{Value, json};
 
-use crate::common::fixed::{RUN, aead, hex, seal, text};
+use crate::common::fixed::{RUN, aead, array, hex, seal, text, unhex};
 use crate::common::{CREATED, GATEWAY, OWNER, identity, seed};
 use crate::{Outcome, Set, Vector, vector};
 
 pub const SET: Set = Set {
     file: "texts.json",
-    about: "vault.json (section 4), key files with their passphrase (6.1), public key files (6.2), leases and \
+    about: "vault.json (section 4), key files with their passphrase and what follows from a token's or a TPM's answer (6.1), public key files (6.2), leases and \
             retired and removed runs (13).",
     make,
     run,
@@ -28,7 +29,10 @@ pub const SET: Set = Set {
 const VAULT: VaultId = VaultId([0x7a; 32]);
 
 fn make() -> Vec<Vector> {
-    [vault_files(), key_files(), public_key_files(), others()].into_iter().flatten().collect()
+    [vault_files(), key_files(), hardware_locks(), public_key_files(), others()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn vault_files() -> Vec<Vector> {
@@ -116,7 +120,7 @@ fn key_files() -> Vec<Vector> {
         vector("key_file_with_wrong_passphrase", "not-authentic", input(&locked, "correct horse batterY")),
         with("of_another_kind", "note-kind", "1 key", "1 run"),
         with("version_of_tomorrow", "version", "1 key", "2 key"),
-        with("lock_of_tomorrow", "lock", "\"none\"", "\"tpm2\",\"handle\":1"),
+        with("lock_of_tomorrow", "lock", "\"none\"", "\"fido2\",\"handle\":1"),
         with("label_changed", "not-authentic", "\"owner\"", "\"other\""),
         with("vault_changed", "not-authentic", "7a7a", "7a7b"),
         with("vault_null", "not-canonical", &format!("\"{VAULT}\""), "null"),
@@ -130,6 +134,77 @@ fn key_files() -> Vec<Vector> {
         costs("passes_above_the_bound", 65_536, 17, 4),
         costs("no_lanes", 65_536, 3, 0),
         costs("too_many_lanes", 65_536, 3, 17),
+    ]
+}
+
+/// Locks that parse, and that a reader without the hardware refuses to open.
+fn hardware_locks() -> Vec<Vector> {
+    let base64 = |byte: u8, n: usize| data_encoding::BASE64.encode(&vec![byte; n]);
+    let token = |sealed: &str| {
+        format!(
+            "{{\"kind\":\"pkcs11\",\"token\":\"site\",\"serial\":\"0123456789abcdef\",\"key\":\"runvault\",\
+             \"id\":\"{}\",\"sealed\":{sealed}}}",
+            base64(1, 1)
+        )
+    };
+    let ecdh =
+        format!("{{\"mechanism\":\"ecdh-p256\",\"public\":\"{0}\",\"ephemeral\":\"{0}\"}}", base64(4, 65));
+    let oaep = |n| format!("{{\"mechanism\":\"rsa-oaep-sha1\",\"sealed\":\"{}\"}}", base64(2, n));
+    let tpm = |public: usize, pcrs: &str, with: &str| {
+        format!(
+            "{{\"kind\":\"tpm2\",\"public\":\"{}\",\"private\":\"{}\",\"pcrs\":[{pcrs}],\"with\":{with}}}",
+            base64(3, public),
+            base64(5, 160)
+        )
+    };
+    let value = format!("{{\"kind\":\"value\",\"value\":\"{}\"}}", base64(6, 32));
+    let argon =
+        format!("{{\"kind\":\"argon2id\",\"salt\":\"{}\",\"m_kib\":65536,\"t\":3,\"p\":4}}", "5a".repeat(16));
+    let of = |name: &str, outcome, lock: &str| {
+        let text = key_file(lock, &Secret::copy_from(&[0; 32]), true);
+        let input = json!({ "what": "key", "text": text, "passphrase": "" });
+        vector(format!("key_file_{name}"), outcome, input)
+    };
+    let point = |from: &str, to: &str| token(&ecdh.replacen(from, to, 1));
+    let long = token(&ecdh).replacen("site", &"s".repeat(129), 1);
+    vec![
+        of("of_a_token_by_ecdh", "hardware", &token(&ecdh)),
+        of("of_a_token_by_oaep", "hardware", &token(&oaep(256))),
+        of(
+            "of_a_token_and_a_module",
+            "json",
+            &token(&ecdh).replacen("\"token\"", "\"module\":\"/x\",\"token\"", 1),
+        ),
+        of("of_a_token_of_a_long_name", "json", &long),
+        of("of_a_token_without_id", "hardware", &token(&ecdh).replacen(&base64(1, 1), "", 1)),
+        of("of_a_token_of_a_long_id", "json", &token(&ecdh).replacen(&base64(1, 1), &base64(1, 65), 1)),
+        of("of_a_token_point_compressed", "json", &point(&base64(4, 65), &base64(2, 65))),
+        of("of_a_token_point_cut", "json", &point(&base64(4, 65), &base64(4, 64))),
+        of("of_a_token_rsa_too_short", "json", &token(&oaep(255))),
+        of("of_a_token_rsa_too_long", "json", &token(&oaep(513))),
+        of("of_a_token_mechanism_unknown", "json", &point("ecdh-p256", "ecdh-p384")),
+        of("of_a_tpm", "hardware", &tpm(48, "", &value)),
+        of("of_a_tpm_with_pcrs_and_a_passphrase", "hardware", &tpm(80, "0,7", &argon)),
+        of("of_a_tpm_pcrs_not_in_order", "json", &tpm(80, "7,0", &argon)),
+        of("of_a_tpm_pcr_24", "json", &tpm(80, "24", &argon)),
+        of("of_a_tpm_part_empty", "json", &tpm(0, "", &value)),
+        of("of_a_tpm_part_too_long", "json", &tpm(513, "", &value)),
+        of("of_a_tpm_value_cut", "json", &tpm(48, "", &value.replacen(&base64(6, 32), &base64(6, 31), 1))),
+        vector(
+            "lock_key_of_a_token",
+            "ok",
+            json!({
+                "what": "token", "text": "", "shared": "11".repeat(32),
+                "public": format!("04{}", "22".repeat(64)), "ephemeral": format!("04{}", "33".repeat(64)),
+            }),
+        ),
+        vector(
+            "lock_key_of_a_tpm",
+            "ok",
+            json!({
+                "what": "tpm", "text": "", "unsealed": "44".repeat(32), "with": "55".repeat(32),
+            }),
+        ),
     ]
 }
 
@@ -230,8 +305,19 @@ fn run(input: &Value) -> Outcome {
             "key" => {
                 let file = KeyFile::parse(bytes)?;
                 assert_eq!(file.to_bytes()?, bytes);
-                let key = file.lock.key(&crate::common::fixed::unhex(&input["passphrase"]))?;
+                let key = file.lock.key(&unhex(&input["passphrase"]))?;
                 json!({ "id": file.public.id(), "seed": hex(file.open(&key)?.expose()) })
+            }
+            "token" => {
+                let shared = Secret::copy_from(&array(&input["shared"]));
+                let key = hardware::ecdh_key(&shared, &unhex(&input["public"]), &unhex(&input["ephemeral"]));
+                json!({ "lock_key": hex(key.expose()) })
+            }
+            "tpm" => {
+                let [unsealed, with] =
+                    ["unsealed", "with"].map(|name| Secret::copy_from(&array(&input[name])));
+                let key = hardware::tpm_key(&unsealed, &with);
+                json!({ "lock_key": hex(key.expose()), "auth": hex(hardware::auth(&with).expose()) })
             }
             "lease" => {
                 let lease = Lease::parse(bytes)?;

@@ -1,7 +1,6 @@
 //! `custody approve`: a custodian's yes, without the store.
 
 use anyhow::Result;
-use runvault_custody::key_files;
 use runvault_custody::quorum::approve::approve;
 use runvault_custody::relock;
 use serde_json::json;
@@ -10,7 +9,7 @@ use super::show;
 use crate::args::Approve;
 use crate::files::{must_be_new, write_new};
 use crate::output::{self, shown};
-use crate::prompt::{self, Asker, Source};
+use crate::prompt::{self, Asker};
 
 pub fn run(args: &Approve) -> Result<()> {
     must_be_new(&args.out)?;
@@ -25,9 +24,7 @@ pub fn run(args: &Approve) -> Result<()> {
             "that you have compared the six words, and agree",
         )?;
     }
-    let mut asker = Asker::new(Source::of(&args.unlock));
-    let opened = key_files::unlock(seen.file(), &mut asker);
-    let custodian = asker.failed.take().map_or_else(|| opened.map_err(anyhow::Error::from), Err)?;
+    let custodian = Asker::of(&args.unlock, &args.token).unlock(seen.file())?;
     let (approval, kept) = approve(&file, &custodian, seen.file().kept(), args.instead)?;
     // Noted before it is given away: a second request on the same line is then refused.
     seen.replace(&seen.file().keeping(kept, &custodian)?)?;

@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use zeroize::Zeroizing;
 
 /// What names the authorization value on a command line.
-pub(super) const AUTH: &str = "file:/dev/fd/3";
+pub(crate) const AUTH: &str = "file:/dev/fd/3";
 const AUTH_FD: i32 = 3;
 /// How long one may take: a TPM that tests itself, or serves another program, needs some seconds.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -57,7 +57,7 @@ pub enum Refused {
     #[error("the TPM is locked, since someone guessed at values of it")]
     Locked,
     /// The owner hierarchy has a password.
-    #[error("the TPM's owner hierarchy has a password: NV indices cannot be made without it")]
+    #[error("the TPM's owner hierarchy has a password, without which nothing can be made in it")]
     OwnerHasPassword,
     /// The TPM, or whoever has it, hangs.
     #[error("{tool} gave no answer within {} s, and was ended", .limit.as_secs())]
@@ -67,6 +67,14 @@ pub enum Refused {
         /// How long it was waited for.
         limit: Duration,
     },
+    /// What was sealed was sealed by another one.
+    #[error("it did not lock this: it is another TPM than the one that did, or it was cleared")]
+    OtherTpm,
+    /// What the machine started with is not what it was.
+    #[error(
+        "its PCRs are not what they were when this was locked: the machine started with other software or settings"
+    )]
+    PcrsChanged,
     /// What else they say.
     #[error("{tool}: {said}")]
     Failed {
@@ -78,7 +86,7 @@ pub enum Refused {
 }
 
 /// Runs one; once, whatever it says. `auth`: 64 hex digits, which [`AUTH`] names. Gives what it printed.
-pub(super) fn run(
+pub(crate) fn run(
     tool: &str,
     args: &[&str],
     auth: Option<&str>,
@@ -202,10 +210,14 @@ fn refusal(tool: &str, said: &str) -> Refused {
     match () {
         () if has(&["Could not load tcti"]) => Refused::NoTpm(last),
         () if has(&["(0x921)"]) => Refused::Locked,
+        () if has(&["(0x1DF)"]) => Refused::OtherTpm,
+        () if has(&["(0x99D)"]) => Refused::PcrsChanged,
         () if has(&["(0x14C)"]) => Refused::Taken,
         () if has(&["(0x14A)"]) => Refused::NotWritten,
         () if has(&["(0x18B)", "(0x28B)"]) => Refused::Gone,
-        () if has(&["(0x9A2)", "(0x98E)", "(0xA22)", "(0x149)"]) && tool == "tpm2_nvdefine" => {
+        () if has(&["(0x9A2)", "(0x98E)", "(0xA22)", "(0x149)"])
+            && matches!(tool, "tpm2_nvdefine" | "tpm2_createprimary") =>
+        {
             Refused::OwnerHasPassword
         }
         () if has(&["(0x9A2)", "(0x98E)", "(0x149)"]) => Refused::NotOurs,
