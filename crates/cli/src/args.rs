@@ -26,14 +26,14 @@ pub use keys::{
     LockOptions, Passwd,
 };
 pub use sealing::{Doctor, ManifestOf, Resuming, Retire, Runs, Scrub, Seal, Verify};
-pub use who::{NewPassphrase, Token, Unlock, Who};
+pub use who::{NewPassphrase, Seen, Token, Unlock, Who};
 
 /// What each exit code means: the man pages' EXIT STATUS.
 pub const EXIT_STATUS: [(u8, &str); 6] = [
     (0, "done"),
     (
         1,
-        "failed, or interrupted while it wrote (cp, custody rotate, demo); the message says why, and what can be done",
+        "failed, or interrupted while it wrote (cp, custody, demo); the message says why, and what can be done",
     ),
     (2, "usage: the command line, a mount point, a secret file"),
     (3, "wrong passphrase or key"),

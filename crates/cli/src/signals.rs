@@ -6,6 +6,8 @@ use std::thread;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::exit::{self, Exit, refuse_with};
+
 /// Calls `stop` once, at the first of the three signals, in a thread of its own. Later ones are taken
 /// and dropped, so that an impatient second Ctrl-C cannot cut the flush short.
 ///
@@ -20,6 +22,18 @@ pub fn on_first(stop: impl FnOnce(&'static str) + Send + 'static) -> io::Result<
                 stop(name(signal));
             }
         }
+    })?;
+    Ok(())
+}
+
+/// Ends a command at the first of the three signals, where any point is as good as another; says how to go on.
+///
+/// # Errors
+/// The handlers could not be installed.
+pub fn end_with(hint: String) -> anyhow::Result<()> {
+    on_first(move |_| {
+        let code = exit::report(&refuse_with(Exit::Failed, "interrupted", hint));
+        std::process::exit(code as i32);
     })?;
     Ok(())
 }

@@ -106,13 +106,33 @@ pub enum Value {
 pub enum Note {
     Begin,
     End,
-    Name { dir: DirId, stored: Vec<u8>, what: Named },
-    Content { file: Group, content: Content },
+    Name {
+        dir: DirId,
+        stored: Vec<u8>,
+        what: Named,
+    },
+    Content {
+        file: Group,
+        content: Content,
+    },
     Changing(Group),
     Settled(Group),
     Durable(u64),
-    Owner { of: Group, owner: Owner },
-    Attribute { of: Group, name: Group, value: Value },
+    Owner {
+        of: Group,
+        owner: Owner,
+    },
+    Attribute {
+        of: Group,
+        name: Group,
+        value: Value,
+    },
+    /// An empty file that was opened, under the id that it got then: nobody wrote that it is empty.
+    Reopened {
+        dir: DirId,
+        stored: Vec<u8>,
+        object: Group,
+    },
 }
 
 /// Stands for the target of a link, by its stored text.
@@ -150,6 +170,13 @@ impl Note {
                 out.push(kind);
                 out.extend_from_slice(&object);
                 // No stored name is longer than 255 bytes.
+                out.extend_from_slice(&(stored.len() as u16).to_le_bytes());
+                out.extend_from_slice(stored);
+            }
+            Note::Reopened { dir, stored, object } => {
+                out.push(10);
+                out.extend_from_slice(&dir.0);
+                out.extend_from_slice(object);
                 out.extend_from_slice(&(stored.len() as u16).to_le_bytes());
                 out.extend_from_slice(stored);
             }
@@ -227,6 +254,10 @@ impl Note {
                 };
                 let n = r.u16()?;
                 Note::Name { dir, stored: r.take(usize::from(n))?.to_vec(), what }
+            }
+            10 => {
+                let (dir, object, n) = (FileId(r.array()?), r.array()?, r.u16()?);
+                Note::Reopened { dir, stored: r.take(usize::from(n))?.to_vec(), object }
             }
             4 => {
                 let (file, flags) = (r.array()?, r.u8()?);
@@ -318,6 +349,7 @@ mod tests {
             Note::Name { dir, stored: b"abc".to_vec(), what: Named::Object(1, [9; 16]) },
             Note::Name { dir, stored: b"abd".to_vec(), what: Named::Nothing },
             Note::Name { dir, stored: b"".to_vec(), what: Named::Unknown },
+            Note::Reopened { dir, stored: b"abf".to_vec(), object: [8; 16] },
             Note::Content { file: [4; 16], content: content(How::Whole, Some([1; 12])) },
             Note::Content { file: [4; 16], content: content(How::Further, None) },
             Note::Content { file: [4; 16], content: content(How::Unknown, Some(HOLE)) },

@@ -139,9 +139,12 @@ impl Vault {
             }
             other => other?,
         };
-        if stat.size == 0 && !context.read_only() {
-            // Its id is new, and what was noted of it went with the one before.
-            note(&file);
+        if stat.size == 0
+            && !context.read_only()
+            && let Ok(name) = dir.stored(&text)
+        {
+            // Its id is new. Mode and owner are as they are found, and not noted.
+            dir.note_reopened(&name, file.ledger_group());
         }
         Ok((file, dir.body.clone(), stat))
     }

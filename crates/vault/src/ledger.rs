@@ -106,6 +106,11 @@ impl Ledger {
         self.note(&Note::Name { dir: *dir, stored: stored.to_vec(), what });
     }
 
+    /// An empty file got an id when it was opened.
+    pub(crate) fn reopened(&self, dir: &DirId, stored: &[u8], object: Group) {
+        self.note(&Note::Reopened { dir: *dir, stored: stored.to_vec(), object });
+    }
+
     /// What was written to a file.
     pub(crate) fn content(&self, file: Group, content: Content) {
         self.note(&Note::Content { file, content });

@@ -17,6 +17,13 @@ impl OpenDir {
         self.body.context.note_name(&self.id, &name.text, what);
     }
 
+    /// An empty file in it that was opened, and has an id since.
+    pub(crate) fn note_reopened(&self, name: &Stored, object: Group) {
+        if let Some(ledger) = self.body.context.ledger() {
+            ledger.reopened(&self.id, &name.text, object);
+        }
+    }
+
     /// Mode and owner of a new file or directory.
     pub(crate) fn note_owner(&self, of: Group, stat: &Stat) {
         if let Some(ledger) = self.body.context.ledger() {

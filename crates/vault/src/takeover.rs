@@ -47,6 +47,15 @@ pub fn goes_on(root: &Arc<dyn Dir>, gateway: &dyn Gateway, run: &RunId) -> Resul
     Ok(journal_session(&dir, run).is_ok_and(|found| found.is_none_or(|found| found == resume.session)))
 }
 
+/// What this gateway noted of the run no longer says what it is like: another machine may have written it meanwhile.
+///
+/// # Errors
+/// The state folder's.
+pub fn forget_notes(gateway: &dyn Gateway, run: &RunId) -> Result<()> {
+    let unkept = gateway.ledgers().map_or(Ok(()), |dir| ledger::remove(&*dir, run));
+    unkept.map_err(|e| outcome("remove the ledger of", format!("runs/{run}"), e))
+}
+
 fn lease_of(root: &Arc<dyn Dir>, run: &RunId) -> Result<Option<Lease>> {
     let dir = runs::run_dir(root, run)?;
     lease::read(&*dir).map_err(|e| outcome("read", format!("runs/{run}/lease"), e))
@@ -91,8 +100,7 @@ pub fn takeover(
         None => fresh_session()?,
     };
     // Others may have written since it was kept.
-    let unkept = gateway.ledgers().map_or(Ok(()), |dir| ledger::remove(&*dir, run));
-    unkept.map_err(|e| outcome("remove the ledger of", format!("runs/{run}"), e))?;
+    forget_notes(gateway, run)?;
     gateway.hold(run, &Resume { key, session })?;
     let taken = lease::write(&*dir, &lease::of_this_process(&gateway.id()));
     if taken.is_err() && !held {

@@ -517,3 +517,56 @@ fn each_thing_that_was_put_back_is_named() {
     mount.put("run/more", b"x").unwrap();
     assert_eq!(common::posix(mount.remove("run/gone")), Posix::NotFound);
 }
+
+/// Whoever opens a file that was emptied in the store, a scanner or the instrument, makes it no honest one.
+#[test]
+fn an_emptied_file_that_is_opened_is_named() {
+    let fixture = Fixture::in_memory();
+    let mount = fixture.writer();
+    mount.make_dir("run").unwrap();
+    mount.put("run/file", &[1; 10_000]).unwrap();
+    mount.put("run/empty", b"").unwrap();
+    mount.close().unwrap();
+    let tree = tree_of(&fixture.root);
+    let long = |(_, s): &(&String, &Stored)| matches!(s, Stored::File(bytes) if bytes.len() > 10_000);
+    let path = stored(&tree).iter().find(long).unwrap().0.clone();
+    Stored::File(Vec::new()).put(&tree, &path);
+    let mount = fixture.writer();
+    assert_eq!(mount.get("run/file").unwrap(), b"");
+    // One that was left empty is an honest one, also once something is in it.
+    mount.put("run/empty", b"no more").unwrap();
+    mount.close().unwrap();
+    let faults = would_seal(&fixture.writer(), b"run");
+    let named: Vec<_> = faults.iter().map(|fault| fault.path.clone().unwrap()).collect();
+    assert_eq!(named, [b"file".to_vec()], "{faults:?}");
+    let mount = fixture.writer();
+    mount.put("run/file", b"written again").unwrap();
+    mount.close().unwrap();
+    let named: Vec<_> =
+        would_seal(&fixture.writer(), b"run").iter().map(|f| f.path.clone().unwrap()).collect();
+    assert_eq!(named, [b"file".to_vec()], "what was written behind it does not make it whole");
+    let mount = fixture.writer();
+    mount.remove("run/file").unwrap();
+    mount.close().unwrap();
+    assert_eq!(would_seal(&fixture.writer(), b"run"), [], "removed through the mount, it is nobody's loss");
+}
+
+#[test]
+fn a_directory_that_was_taken_away_can_be_given_up() {
+    let fixture = Fixture::in_memory();
+    let mount = fixture.writer();
+    mount.make_dir("run").unwrap();
+    mount.make_dir("run/d").unwrap();
+    mount.put("run/d/file", &[1; 100]).unwrap();
+    mount.close().unwrap();
+    let tree = tree_of(&fixture.root);
+    let dir = stored(&tree).iter().find(|(_, s)| **s == Stored::Dir).unwrap().0.clone();
+    delete(&tree, &dir);
+    let faults = would_seal(&fixture.writer(), b"run");
+    assert_eq!(faults.iter().map(|f| f.path.clone().unwrap()).collect::<Vec<_>>(), [b"d".to_vec()]);
+    let mount = fixture.writer();
+    mount.make_dir("run/d").unwrap();
+    mount.remove_dir("run/d").unwrap();
+    mount.close().unwrap();
+    assert_eq!(would_seal(&fixture.writer(), b"run"), []);
+}

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueHint};
 
 use super::keys::named_file;
+use super::who::Seen;
 use super::{LastOf, Who};
 
 /// Who holds the vault's key, and what they agree on
@@ -195,6 +196,9 @@ pub struct Propose {
     /// Where this machine keeps what it has seen of vaults
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, global = true)]
     pub state: Option<PathBuf>,
+    /// Accept that custody/ ends at line N, though this machine has seen a newer one
+    #[arg(long, value_name = "N", global = true)]
+    pub accept_rollback: Option<u64>,
     /// Print JSON
     #[arg(long, global = true)]
     pub json: bool,
@@ -326,9 +330,8 @@ pub struct Execute {
     /// Make a new vault key though too few custodians have seen their shares open (confirm)
     #[arg(long)]
     pub unconfirmed: bool,
-    /// Where this machine keeps what it has seen of vaults
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
-    pub state: Option<PathBuf>,
+    #[command(flatten)]
+    pub seen: Seen,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -360,9 +363,8 @@ pub struct List {
     /// The store
     #[arg(value_hint = ValueHint::DirPath)]
     pub store: PathBuf,
-    /// Where this machine keeps what it has seen of vaults
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
-    pub state: Option<PathBuf>,
+    #[command(flatten)]
+    pub seen: Seen,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -392,9 +394,8 @@ pub struct AuditShow {
     /// The store
     #[arg(value_hint = ValueHint::DirPath)]
     pub store: PathBuf,
-    /// Where this machine keeps what it has seen of vaults
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
-    pub state: Option<PathBuf>,
+    #[command(flatten)]
+    pub seen: Seen,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -413,9 +414,8 @@ pub struct AuditVerify {
     /// A head that was printed before: N:HASH
     #[arg(long, value_name = "HEAD", value_parser = head)]
     pub since: Option<(u64, runvault_format::ids::Digest)>,
-    /// Where this machine keeps what it has seen of vaults
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
-    pub state: Option<PathBuf>,
+    #[command(flatten)]
+    pub seen: Seen,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

@@ -25,6 +25,25 @@ pub struct Who {
     pub token: Token,
 }
 
+/// What this machine has seen of vaults, for commands without a key.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Seen {
+    /// Where this machine keeps what it has seen of vaults
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub state: Option<PathBuf>,
+    /// Accept that custody/ ends at line N, though this machine has seen a newer one: it was put back from a
+    /// backup on purpose
+    #[arg(long, value_name = "N")]
+    pub accept_rollback: Option<u64>,
+}
+
+impl Seen {
+    /// Nobody acts.
+    pub fn who(&self) -> Who {
+        Who { state: self.state.clone(), accept_rollback: self.accept_rollback, ..Who::default() }
+    }
+}
+
 impl Who {
     /// Whether the command line says which key to use, or where its passphrase is.
     pub fn names_a_key(&self) -> bool {

@@ -1,12 +1,10 @@
 //! `audit`: the trail of what was done to the vault.
 
-use std::path::{Path, PathBuf};
-
 use anyhow::Result;
 use runvault_custody::chain::history::{Entry, History, history};
 use serde_json::json;
 
-use crate::args::{Audit, AuditCommand, AuditShow, AuditVerify, Who};
+use crate::args::{Audit, AuditCommand, AuditShow, AuditVerify};
 use crate::exit::{Exit, refuse_with};
 use crate::output::{self, count, shown};
 use crate::store::Store;
@@ -18,12 +16,8 @@ pub fn run(args: &Audit) -> Result<()> {
     }
 }
 
-fn open(path: &Path, state: Option<&PathBuf>) -> Result<Store> {
-    Store::open(path, &Who { state: state.cloned(), ..Who::default() })
-}
-
 fn show(args: &AuditShow) -> Result<()> {
-    let store = open(&args.store, args.state.as_ref())?;
+    let store = Store::open(&args.store, &args.seen.who())?;
     let History { chain, entries, .. } = history(&store.root)?;
     if args.json {
         let lines: Vec<_> = entries.iter().map(as_json).collect();
@@ -67,7 +61,7 @@ fn as_json(entry: &Entry) -> serde_json::Value {
 }
 
 fn verify(args: &AuditVerify) -> Result<()> {
-    let store = open(&args.store, args.state.as_ref())?;
+    let store = Store::open(&args.store, &args.seen.who())?;
     let head = store.chain.head();
     if let Some((n, hash)) = args.since {
         let since = format!("{n}:{hash}");

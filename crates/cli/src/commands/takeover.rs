@@ -42,6 +42,7 @@ pub fn run(args: &Takeover) -> Result<()> {
         ));
     }
     if takeover::goes_on(&store.root, &*folder, &run)? {
+        takeover::forget_notes(&*folder, &run)?;
         admit(&store, &folder, &identity, &run)?;
         return tell(args, &run, false);
     }

@@ -29,7 +29,7 @@ pub fn run(args: &Verify) -> Result<()> {
     pace::limit_mib(args.pace.limit);
     let bar = progress::bytes(0, "verify");
     let (state, what) = (args.who.state.as_deref(), args.run.as_encoded_bytes());
-    let (mut kept, mut shown) = (None, Shown::default());
+    let mut kept = None;
     let verified = with_sealed_run(&args.store, &args.who, &args.run, |root, run, authority| {
         let record = match kept.take() {
             Some(record) => record,
@@ -43,13 +43,10 @@ pub fn run(args: &Verify) -> Result<()> {
         });
         drop(checked);
         kept = Some(record);
-        let verified = verified.map_err(seal_is_missing)?;
-        let entries = shown.add(*run, &seal::manifest(root, run, authority)?).into_iter();
-        let hidden = entries.filter_map(|(path, seen)| match seen {
-            Seen::Hidden { by } => Some((path, by)),
-            _ => None,
-        });
-        Ok((verified, hidden.collect::<Vec<_>>()))
+        Ok((
+            verified.map_err(seal_is_missing)?,
+            seal::manifest(root, run, authority).map_err(seal_is_missing)?,
+        ))
     })?;
     bar.finish_and_clear();
     let resumed = kept.as_ref().and_then(Record::resumed);
@@ -58,8 +55,14 @@ pub fn run(args: &Verify) -> Result<()> {
         record.finish();
     }
     let findings = verified.iter().map(|(part, _)| part.findings.len() as u64).sum();
-    for (part, hidden) in &verified {
-        tell_part(args.json, part, hidden, resumed.as_ref())?;
+    let mut shown = Shown::default();
+    for (part, manifest) in &verified {
+        let entries = shown.add(part.note.run, manifest).into_iter();
+        let hidden = entries.filter_map(|(path, seen)| match seen {
+            Seen::Hidden { by } => Some((path, by)),
+            _ => None,
+        });
+        tell_part(args.json, part, &hidden.collect::<Vec<_>>(), resumed.as_ref())?;
     }
     let name = verified.first().map_or_else(String::new, |(part, _)| visible(&part.name));
     end(findings, &format!("run {name}"))

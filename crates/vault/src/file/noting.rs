@@ -173,6 +173,10 @@ impl FileObject {
             let mut nonce = [0; NONCE];
             let got = self.file.read_at(&mut nonce, self.run.geometry.chunk_offset(i));
             if examined.is_err() || !got.is_ok_and(|got| got == nonce.len()) {
+                log::warn!(
+                    "{}: what chunk {i} was is not known to the ledger: its seal will not compare this file's content",
+                    self.run.object(self.ino)
+                );
                 state.noted.lost = true;
                 return;
             }

@@ -6,6 +6,7 @@ use std::io;
 use runvault_format::ids::{DirId, RunId};
 use runvault_format::keys::LedgerKey;
 use runvault_format::ledger::{self, ALL, Content, FRAME, Group, How, MAGIC, Named, Note, Owner, Value};
+use runvault_format::manifest;
 use runvault_format::pins::NONCE;
 use runvault_store::backend::{Access, Dir, File};
 
@@ -160,6 +161,7 @@ impl Expected {
             Note::Name { dir, stored, what } => {
                 self.names.entry(dir).or_default().insert(stored, Name { what, loose: false });
             }
+            Note::Reopened { dir, stored, object } => self.reopened(dir, stored, object),
             Note::Content { file, content } => {
                 let changes = changing.contains(&file) || changing.contains(&ALL);
                 match after(self.contents.get(&file), &content, changes) {
@@ -186,6 +188,21 @@ impl Expected {
             Note::Settled(group) => _ = changing.remove(&group),
             Note::Begin | Note::End | Note::Durable(_) => {}
         }
+    }
+
+    /// A file that has content keeps its header when it is cut: one that is found empty was emptied by someone else. Of
+    /// one that never had any, all that was noted under the id before goes on.
+    fn reopened(&mut self, dir: DirId, stored: Vec<u8>, object: Group) {
+        let names = self.names.entry(dir).or_default();
+        if let Some(Named::Object(_, old)) = names.get(&stored).map(|name| name.what) {
+            if self.contents.get(&old).is_some_and(|content| content.size > 0) {
+                return;
+            }
+            let (owner, attributes) = (self.owners.get(&old).copied(), self.attributes.get(&old).cloned());
+            owner.map(|owner| self.owners.insert(object, owner));
+            attributes.map(|attributes| self.attributes.insert(object, attributes));
+        }
+        names.insert(stored, Name { what: Named::Object(manifest::Kind::File as u8, object), loose: false });
     }
 
     fn forget(&mut self, groups: &HashSet<Group>) {

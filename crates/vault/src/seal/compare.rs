@@ -189,12 +189,9 @@ impl Comparison {
         for (dir, names) in &self.expected.names {
             let there = names.iter().filter(|(_, name)| matches!(name.what, Named::Object(..)));
             for (stored, _) in there {
-                let way = way(dir, parents);
-                // The topmost that is missing, or damaged, is named by itself.
-                let told = !listed.contains(dir)
-                    && way.first().is_some_and(|(top, _)| *top == DirId::ROOT || listed.contains(top));
-                if !told {
-                    faults.push(missing(context, &way, dir, stored));
+                // What was in a directory that is gone is named by that one's own name, in one that is there.
+                if listed.contains(dir) {
+                    faults.push(missing(context, &way(dir, parents), dir, stored));
                 }
             }
         }

@@ -91,7 +91,10 @@ impl Vault {
         let refuse = |what: &str| Error::damaged(format!("runs/{}", run.id), Damage::Run(what.to_owned()));
         match Run::load(&self.root, run.id, &*self.authority, self.gateway.as_deref(), run.serial) {
             Ok(Loaded::Opens(found)) => run.verified_as(&found),
-            Ok(Loaded::Closed(_)) => Err(refuse("no key that is held here opens it any more")),
+            // A grant that was revoked, or a reader whose time is over: nothing was tampered with.
+            Ok(Loaded::Closed(_)) => {
+                Err(Error::WrongKey(format!("no key that is held here opens run {} any more", run.id)))
+            }
             Err(error) if is_not_found(&error) || runs::is_missing(&error) => {
                 self.check_store()?;
                 Err(refuse("it was sealed, and it or a part of it is missing"))

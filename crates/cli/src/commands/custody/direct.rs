@@ -5,14 +5,15 @@ use clap::Args;
 use runvault_custody::Error as Custody;
 use runvault_custody::follow::with_newest_keys;
 use runvault_custody::quorum::{alone, in_words};
+use runvault_format::operation::{KeyChange, Operation};
 
 use super::{confirmed, operations, tell};
 use crate::args::{Direct, Proposal};
 use crate::exit::{Exit, refuse_with};
 use crate::output::shown;
-use crate::progress;
 use crate::run_of_name::find;
 use crate::store::Store;
+use crate::{progress, signals};
 
 pub fn run<T: Args>(args: Direct<T>, proposal: fn(T) -> Proposal) -> Result<()> {
     let Direct { store: path, act, reason, unconfirmed, json, who } = args;
@@ -38,6 +39,16 @@ pub fn run<T: Args>(args: Direct<T>, proposal: fn(T) -> Proposal) -> Result<()> 
     }
     let op = operations::asked(&store.root, &store.chain, &proposal(act), &mut by_name)?;
     confirmed::enough(&store.root, &store.chain, &op, unconfirmed)?;
+    let go_on = match (&op, store.chain.quorum()) {
+        (Operation::ChangeQuorum { quorum: 2.. }, _) => {
+            format!("once several have to agree: runvault custody propose {} rotate", shown(&path))
+        }
+        (op, _) if op.key_change() == KeyChange::New => {
+            format!("runvault custody rotate --resume {}", shown(&path))
+        }
+        _ => "the same command".to_owned(),
+    };
+    signals::end_with(format!("every run stays readable; what is left of it: {go_on}"))?;
     let bar = progress::items(0, "runs");
     let (after, summary) =
         alone::act(&store.root, &store.chain, &owner, op.clone(), &reason, &mut |done, total| {
@@ -49,9 +60,5 @@ pub fn run<T: Args>(args: Direct<T>, proposal: fn(T) -> Proposal) -> Result<()> 
     store.chain = after;
     store.pin(&store.chain)?;
     let head = store.chain.head();
-    let go_on = match store.chain.quorum() {
-        (1, _) => "runvault custody rotate STORE --resume, or for readers the same command".to_owned(),
-        _ => format!("several have to agree now: runvault custody propose {} rotate", shown(&path)),
-    };
     tell::done(json, &what, &op, (head.n, head.hash.to_string()), &summary, &go_on)
 }

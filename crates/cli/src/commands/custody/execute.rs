@@ -10,8 +10,8 @@ use runvault_custody::quorum::execute::{execute, resume};
 use runvault_format::approval_file::ApprovalFile;
 
 use super::{confirmed, propose::executor_of, show, tell};
-use crate::args::{Execute, Who};
-use crate::exit::{self, Exit, refuse_with};
+use crate::args::Execute;
+use crate::exit::{Exit, refuse_with};
 use crate::files;
 use crate::output::{self, shown};
 use crate::store::Store;
@@ -23,7 +23,7 @@ const APPROVAL_MAX: usize = 16 << 10;
 pub fn run(args: &Execute) -> Result<()> {
     let file = show::read(&args.request)?;
     let approvals = args.approval.iter().map(|path| approval(path)).collect::<Result<Vec<_>>>()?;
-    let store = Store::open(&args.store, &Who { state: args.state.clone(), ..Who::default() })?;
+    let store = Store::open(&args.store, &args.seen.who())?;
     let key = executor_of(&args.request);
     if let Some(line) = store.chain.line_of(&file.hash()?).filter(|_| !key.exists()) {
         let hint = "all of it was done, and its executor's key was erased: runvault audit show STORE";
@@ -91,9 +91,5 @@ fn end_at_ctrl_c(args: &Execute) -> Result<()> {
         "every run stays readable; if the audit log has its line already, go on with: {}",
         go_on(args)
     );
-    signals::on_first(move |_| {
-        let code = exit::report(&refuse_with(Exit::Failed, "interrupted", hint.clone()));
-        std::process::exit(code as i32);
-    })?;
-    Ok(())
+    signals::end_with(hint)
 }

@@ -8,7 +8,7 @@ use runvault_custody::confirm::{Drill, drills};
 use runvault_custody::locks;
 use serde_json::json;
 
-use crate::args::{List, Who};
+use crate::args::List;
 use crate::output::{self, visible};
 use crate::store::Store;
 
@@ -17,7 +17,7 @@ use crate::store::Store;
 const YEAR_DAYS: u64 = 365;
 
 pub fn run(args: &List) -> Result<()> {
-    let store = Store::open(&args.store, &Who { state: args.state.clone(), ..Who::default() })?;
+    let store = Store::open(&args.store, &args.seen.who())?;
     let history = history(&store.root)?;
     let (chain, since) = (&history.chain, history.key_since());
     let drills = drills(&store.root, chain)?;

@@ -9,7 +9,7 @@ use runvault_custody::quorum::request_file::RequestFile;
 use serde_json::json;
 
 use super::operations;
-use crate::args::{Propose, Who};
+use crate::args::{Propose, Seen};
 use crate::exit::{Exit, refuse_with};
 use crate::files::{must_be_new, write_new};
 use crate::output::{self, shown};
@@ -20,7 +20,10 @@ pub fn run(args: &Propose) -> Result<()> {
         let hint = "runvault custody propose STORE rotate --out req";
         return Err(refuse_with(Exit::Usage, "where the request goes is not said: --out REQ", hint));
     };
-    let store = Store::open(&args.store, &Who { state: args.state.clone(), ..Who::default() })?;
+    let store = Store::open(
+        &args.store,
+        &Seen { state: args.state.clone(), accept_rollback: args.accept_rollback }.who(),
+    )?;
     let by_name = &mut |run: &std::ffi::OsString| {
         let what = format!("{} is no run id", shown(run));
         Err(refuse_with(
