@@ -129,8 +129,9 @@ pub struct Mount {
     pub foreground: bool,
     /// Mount options as in fstab: ro, rw, `[no]atime`, nodiratime, noexec, nosuid, nodev, allow_other,
     /// uid=, gid=, umask= (read-only mounts), and this command's own without their dashes: identity=,
-    /// passphrase-file=, passphrase-fd=, allow-readable-secret, state=, run-depth=, log=, ingest, seal=, quiet=,
-    /// drained=, abandoned=, seal-limit=, no-resume-key, exec=, metrics=, alarm-stuck= and the other alarms
+    /// passphrase-file=, passphrase-fd=, allow-readable-secret, pkcs11-module=, pin-file=, state=,
+    /// run-depth=, log=, ingest, seal=, quiet=, drained=, abandoned=, seal-limit=, no-resume-key, exec=,
+    /// metrics=, alarm-stuck= and the other alarms
     #[arg(short = 'o', value_name = "OPTIONS", value_delimiter = ',')]
     pub options: Vec<String>,
     /// Write nothing to the store; any number of these at a time
