@@ -292,7 +292,7 @@ proptest! {
             });
             let keys = identity(100 + i as u8).public();
             state.readers.push(runvault_format::custody_state::ReaderEntry {
-                id: keys.id(), label, sign: keys.sign, kem: keys.kem, standing, expires: at.map(runvault_format::time::text),
+                id: keys.id(), label: format!("{i} {label}"), sign: keys.sign, kem: keys.kem, standing, expires: at.map(runvault_format::time::text),
             });
             state.gateways.push(gateway);
         }
