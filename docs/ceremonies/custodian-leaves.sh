@@ -5,7 +5,7 @@
 vault
 key dave
 agree alice bob add-custodian dave=dave.key.pub --reason 'Dave takes over from Carol'
-confirm dave
+confirm alice bob dave                                   # the shares are others than before
 agree alice dave remove-custodian carol --reason 'Carol has left'
 confirm alice bob dave
 runvault custody list store --state state

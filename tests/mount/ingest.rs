@@ -203,7 +203,7 @@ fn one_that_is_revoked_makes_no_more_runs_and_does_not_mount_again() {
         let mut command = site.command(&["gateway", "revoke", "--reason", "stolen"]);
         printed(&run(command.arg(&site.store).arg(name)))
     };
-    assert!(revoke(name).contains("is revoked: 1 run of it counted"));
+    assert!(revoke(name).contains("is revoked: its runs count up to number 1"));
     let refused = fs::create_dir(mount.path("second")).expect_err("it is revoked");
     assert_eq!(refused.raw_os_error(), Some(libc::EROFS));
     assert!(mount.log().contains("was revoked"), "{}", mount.log());

@@ -93,8 +93,13 @@ impl FileObject {
         }
         let chunks = std::mem::replace(&mut batch.chunks, 0..0);
         let mut offset = self.run.geometry.chunk_offset(chunks.start);
+        // What a kill cuts short is no shorter than its header says.
+        let claim = if batch.used <= PAGE { batch.end } else { 0 };
         if batch.with_header {
-            self.seal_header(state, batch)?;
+            let holes = state.listed_holes();
+            let sector = self.next_slot(state, 0, claim, &holes)?;
+            let copy = batch.buffer.get_mut(..COPY as usize).ok_or_else(|| self.damaged(Damage::Header))?;
+            copy.copy_from_slice(&sector);
             offset = 0;
         } else if !state.has_written_header() {
             self.write_first_header(state)?;
@@ -112,27 +117,18 @@ impl FileObject {
         self.chunks_written(state, chunks.start, stored.get(header..).unwrap_or_default());
         if batch.with_header {
             let holes = state.listed_holes();
-            self.slot_was_written(state, 0, batch.end, &holes);
+            self.slot_was_written(state, 0, claim, &holes);
+            if claim < batch.end {
+                // Not in the other copy: a file that claims nothing in one of both may be cut unseen.
+                let sector = self.next_slot(state, 0, batch.end, &holes)?;
+                self.file.write_at(&sector, 0).map_err(self.io("write"))?;
+                self.slot_was_written(state, 0, batch.end, &holes);
+            }
         }
         state.stale |= batch.end > state.slot_size;
         self.count_writes(state, chunks.end - chunks.start);
         if !state.holes.is_empty() {
             chunks.for_each(|i| state.fill_hole(i));
-        }
-        Ok(())
-    }
-
-    /// The header that goes out with the first chunks. A kill may cut that write short behind any page: the older copy,
-    /// which claims nothing, then fits what is there.
-    fn seal_header(&self, state: &mut State, batch: &mut Batch) -> Result<()> {
-        let holes = state.listed_holes();
-        let claims: &[(u8, u64)] =
-            if batch.used <= PAGE { &[(0, batch.end)] } else { &[(1, 0), (0, batch.end)] };
-        for (copy, claim) in claims {
-            let sector = self.next_slot(state, *copy, *claim, &holes)?;
-            let mut sectors = batch.buffer.chunks_exact_mut(COPY as usize);
-            let place = sectors.nth(usize::from(*copy)).ok_or_else(|| self.damaged(Damage::Header))?;
-            place.copy_from_slice(&sector);
         }
         Ok(())
     }

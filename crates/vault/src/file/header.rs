@@ -177,11 +177,11 @@ impl FileObject {
         self.bound_holes(state)?;
         let j = state.safe.map_or(0, |safe| 1 - safe);
         let (size, holes) = (state.size, state.listed_holes());
+        let fresh = !state.has_written_header();
         let sector = self.next_slot(state, j, size, &holes)?;
         self.mark_unsynced(state);
-        if state.safe.is_none() {
-            // Both copies' room from the start, so that the stored length is a legal one. One that went out with the
-            // first chunks goes: after a crash all that it does not claim would be looked through.
+        if fresh && j == 0 {
+            // Both copies' room from the start, so that the stored length is a legal one.
             let mut both = [0u8; HEADER as usize];
             both[..COPY as usize].copy_from_slice(&sector);
             self.file.write_at(&both, 0).map_err(self.io("write"))?;

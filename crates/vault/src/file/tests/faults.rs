@@ -46,16 +46,24 @@ fn is_poisoned<T: std::fmt::Debug>(outcome: Result<T>) -> bool {
 #[test]
 fn a_first_write_that_a_kill_cuts_short_leaves_a_shorter_file_and_no_damage() {
     for kept in [1024, 1024 + 100, 4096, 1024 + 540 * 20, 1024 + 540 * 20 + 17] {
-        let (rig, _, beneath) = faulty();
+        let (rig, faults, beneath) = faulty();
         let file = rig.file("f");
-        file.write(0, &[7; 32 << 10]).unwrap();
-        // All that reached the store by then was one write.
-        let tree = beneath.open_dir(b"tree").unwrap();
-        tree.open_file(b"f", Access::ReadWrite).unwrap().set_len(kept).unwrap();
-        let next = Rig::over(beneath.clone(), 9, RunId([1; 16]));
-        next.run.assume_crash();
-        let left = [next.open_in(&next.reader(), "f"), next.open("f")];
-        let left = left.map(|opened| opened.and_then(|file| content(&file)));
+        faults.add(Rule { after: 1, ..Rule::next(Op::Write, Fault::Hang) });
+        let left = std::thread::scope(|scope| {
+            let writer = scope.spawn(|| file.write(0, &[7; 32 << 10]));
+            while faults.hanging() == 0 {
+                std::thread::yield_now();
+            }
+            let tree = beneath.open_dir(b"tree").unwrap();
+            tree.open_file(b"f", Access::ReadWrite).unwrap().set_len(kept).unwrap();
+            let next = Rig::over(beneath.clone(), 9, RunId([1; 16]));
+            next.run.assume_crash();
+            let opened = [next.open_in(&next.reader(), "f"), next.open("f")];
+            let readers = opened.map(|opened| opened.and_then(|file| content(&file)));
+            faults.release();
+            writer.join().unwrap().unwrap();
+            readers
+        });
         let chunks = (kept as usize - 1024) / 540 * 512;
         for left in left {
             let left = left.unwrap();
