@@ -10,7 +10,7 @@ use runvault_store::backend::Dir;
 use runvault_vault::authority::Authority;
 use runvault_vault::{Options, RunStatus, Vault};
 
-use crate::exit::{Exit, refuse};
+use crate::exit::{Exit, refuse, refuse_with};
 use crate::left_out::{self, LeftOut};
 use crate::output::shown;
 
@@ -58,6 +58,12 @@ pub fn parts(
         [] => Err(none(left_out)),
         _ => Err(refuse(Exit::Usage, format!("several runs are named {}: name one by its id", shown(run)))),
     }
+}
+
+/// Why nothing is done; `store`: as it is typed.
+pub fn no_run(run: &OsStr, store: &str) -> anyhow::Error {
+    let what = format!("there is no run {}", shown(run));
+    refuse_with(Exit::Failed, what, format!("runvault runs {store} lists them"))
 }
 
 /// What is typed, where it is an id.

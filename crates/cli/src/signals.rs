@@ -30,9 +30,9 @@ pub fn on_first(stop: impl FnOnce(&'static str) + Send + 'static) -> io::Result<
 ///
 /// # Errors
 /// The handlers could not be installed.
-pub fn end_with(hint: String) -> anyhow::Result<()> {
+pub fn end_with(hint: impl FnOnce() -> String + Send + 'static) -> anyhow::Result<()> {
     on_first(move |_| {
-        let code = exit::report(&refuse_with(Exit::Failed, "interrupted", hint));
+        let code = exit::report(&refuse_with(Exit::Failed, "interrupted", hint()));
         std::process::exit(code as i32);
     })?;
     Ok(())

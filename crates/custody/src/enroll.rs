@@ -85,17 +85,12 @@ pub fn revoke(
     require_custodian(chain, owner)?;
     let mut cut_off = CutOff::default();
     let chain = execute(root, chain, owner, |chain| {
-        let known = known(chain, gateway)?;
-        if known.until.is_some() {
+        if known(chain, gateway)?.until.is_some() {
             return Ok(None);
         }
-        let end = ends::of(root, chain, (gateway, &known.sign), last)?;
-        cut_off = end.cut_off;
-        Ok(Some(Act {
-            op: Operation::RevokeGateway { gateway: *gateway, until: end.until },
-            reason,
-            share: None,
-        }))
+        let (until, gone) = ended(root, chain, gateway, last)?;
+        cut_off = gone;
+        Ok(Some(Act { op: Operation::RevokeGateway { gateway: *gateway, until }, reason, share: None }))
     })?;
     Ok((chain, cut_off))
 }
@@ -156,18 +151,17 @@ pub fn dismiss(
     require_custodian(chain, owner)?;
     let mut cut_off = CutOff::default();
     let chain = execute(root, chain, owner, |chain| {
-        let known = known(chain, gateway)?;
-        if known.until.is_some() {
+        if known(chain, gateway)?.until.is_some() {
             return Err(revoked(gateway));
         }
         let admissions = chain.admissions(gateway);
         if !admissions.iter().any(|to| run.is_none() || to.as_ref() == run) {
             return Ok(None);
         }
-        let end = ends::of(root, chain, (gateway, &known.sign), last)?;
-        cut_off = end.cut_off;
+        let (until, gone) = ended(root, chain, gateway, last)?;
+        cut_off = gone;
         Ok(Some(Act {
-            op: Operation::DismissGateway { gateway: *gateway, run: run.copied(), until: end.until },
+            op: Operation::DismissGateway { gateway: *gateway, run: run.copied(), until },
             reason,
             share: None,
         }))

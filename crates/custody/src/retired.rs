@@ -43,13 +43,8 @@ impl Gone {
 
 /// The note on a run; what is no note, or nobody's who may say so, says nothing.
 pub(crate) fn read(root: &Arc<dyn Dir>, chain: &Chain, run: &RunId) -> Result<Option<Gone>> {
-    if !layout::exists(root, RETIRED, RETIRED)? {
-        return Ok(None);
-    }
-    let retired = layout::open_dir(root, RETIRED, RETIRED)?;
-    let object = format!("{RETIRED}/{run}");
-    let note = layout::read_if_there(&retired, &run.to_string(), &object, OBJECT_MAX).unwrap_or_default();
-    Ok(note.and_then(|note| {
+    let Some(retired) = folder(root)? else { return Ok(None) };
+    Ok(bytes_of(&retired, run).and_then(|note| {
         let note = Note::parse(&note).ok()?;
         by_maker(chain, run, &note).or_else(|| by_owner(chain.state(), run, &note).map(Gone::ByOwner))
     }))
@@ -57,22 +52,28 @@ pub(crate) fn read(root: &Arc<dyn Dir>, chain: &Chain, run: &RunId) -> Result<Op
 
 /// A run of which the owner's word that it is gone would count no more in `next`: its loss would be missed again.
 pub(crate) fn void_in(root: &Arc<dyn Dir>, chain: &Chain, next: &State) -> Result<Option<RunId>> {
-    if !layout::exists(root, RETIRED, RETIRED)? {
-        return Ok(None);
-    }
-    let retired = layout::open_dir(root, RETIRED, RETIRED)?;
+    let Some(retired) = folder(root)? else { return Ok(None) };
     for name in layout::names(&retired, RETIRED)? {
         let Some(run) = std::str::from_utf8(&name).ok().and_then(|name| name.parse::<RunId>().ok()) else {
             continue;
         };
-        let note = layout::read_if_there(&retired, &run.to_string(), &format!("{RETIRED}/{run}"), OBJECT_MAX);
-        let Some(note) = note.unwrap_or_default() else { continue };
+        let Some(note) = bytes_of(&retired, &run) else { continue };
         let Ok(note) = Note::parse(&note) else { continue };
         if by_owner(chain.state(), &run, &note).is_some() && by_owner(next, &run, &note).is_none() {
             return Ok(Some(run));
         }
     }
     Ok(None)
+}
+
+fn folder(root: &Arc<dyn Dir>) -> Result<Option<Arc<dyn Dir>>> {
+    layout::exists(root, RETIRED, RETIRED)?.then(|| layout::open_dir(root, RETIRED, RETIRED)).transpose()
+}
+
+/// One that cannot be read says nothing.
+fn bytes_of(retired: &Arc<dyn Dir>, run: &RunId) -> Option<Vec<u8>> {
+    let object = format!("{RETIRED}/{run}");
+    layout::read_if_there(retired, &run.to_string(), &object, OBJECT_MAX).unwrap_or_default()
 }
 
 fn by_maker(chain: &Chain, run: &RunId, note: &Note<'_>) -> Option<Gone> {

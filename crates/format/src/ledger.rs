@@ -13,6 +13,7 @@
 //!   7 durable  offset u64: everything noted before it is durable in the store
 //!   8 owner    group 16 | given u8 | mode u16 | uid u32 | gid u32
 //!   9 attribute group 16 | name 16 | what u8 | value 16
+//!  10 reopened directory id 32 | object 16 | length u16 | stored name
 //! ```
 //! A group is a directory (its names) or a file (its content), by the first 16 bytes of its id. Names are stored
 //! names: encrypted; of an attribute's name and value there are keyed hashes.

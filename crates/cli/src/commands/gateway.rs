@@ -21,7 +21,7 @@ use crate::args::{
 };
 use crate::exit::{Exit, refuse_with};
 use crate::output::{self, count, shown, visible};
-use crate::run_of_name::{find, of_id};
+use crate::run_of_name::{find, no_run, of_id};
 use crate::store::{Store, load_chain, open_root};
 
 pub fn run(args: &Gateway) -> Result<()> {
@@ -129,10 +129,7 @@ fn run_admit(args: &GatewayAdmit) -> Result<()> {
 /// The run that an admission is for, by its name or id; `None`: all.
 fn named_run(store: &mut Store, path: &Path, owner: &Identity, run: Option<&OsStr>) -> Result<Option<RunId>> {
     let Some(run) = run else { return Ok(None) };
-    let none = || {
-        let what = format!("there is no run {}", shown(run));
-        refuse_with(Exit::Failed, what, format!("runvault runs {} lists them", shown(path)))
-    };
+    let none = || no_run(run, &shown(path));
     let found = match of_id(run) {
         Some(id) if runs::list(&store.root)?.contains(&id) => id,
         Some(_) => return Err(none()),

@@ -9,9 +9,8 @@ use runvault_format::operation::{KeyChange, Operation};
 
 use super::{confirmed, operations, tell};
 use crate::args::{Direct, Proposal};
-use crate::exit::{Exit, refuse_with};
 use crate::output::shown;
-use crate::run_of_name::find;
+use crate::run_of_name::{find, no_run};
 use crate::store::Store;
 use crate::{progress, signals};
 
@@ -23,13 +22,7 @@ pub fn run<T: Args>(args: Direct<T>, proposal: fn(T) -> Proposal) -> Result<()> 
     let root = store.root.clone();
     let mut by_name = |run: &std::ffi::OsString| {
         with_newest_keys(&root, &mut chain, &owner, |authority| {
-            find(&root, authority, run, |_| {
-                refuse_with(
-                    Exit::Failed,
-                    format!("there is no run {}", shown(run)),
-                    format!("runvault runs {} lists them", shown(&path)),
-                )
-            })
+            find(&root, authority, run, |_| no_run(run, &shown(&path)))
         })
     };
     // Said before anything else is asked for.
@@ -48,7 +41,8 @@ pub fn run<T: Args>(args: Direct<T>, proposal: fn(T) -> Proposal) -> Result<()> 
         }
         _ => "the same command".to_owned(),
     };
-    signals::end_with(format!("every run stays readable; what is left of it: {go_on}"))?;
+    let left = format!("every run stays readable; what is left of it: {go_on}");
+    signals::end_with(|| left)?;
     let bar = progress::items(0, "runs");
     let (after, summary) =
         alone::act(&store.root, &store.chain, &owner, op.clone(), &reason, &mut |done, total| {

@@ -91,5 +91,5 @@ fn end_at_ctrl_c(args: &Execute) -> Result<()> {
         "every run stays readable; if the audit log has its line already, go on with: {}",
         go_on(args)
     );
-    signals::end_with(hint)
+    signals::end_with(|| hint)
 }

@@ -18,8 +18,8 @@ use runvault_vault::runs;
 use crate::args::{LastOf, Proposal, RunsAndPerson};
 use crate::commands::gateway::cut_off_words;
 use crate::exit::{Exit, refuse_with};
-use crate::output::{shown, visible, warn};
-use crate::run_of_name::of_id;
+use crate::output::{visible, warn};
+use crate::run_of_name::{no_run, of_id};
 
 /// What is to be done. `by_name` finds a run that is not named by its id.
 ///
@@ -51,12 +51,12 @@ pub fn asked(
         }
         Proposal::DismissGateway(args) => {
             let gateway = gateways::named(chain, &args.name)?;
-            let run = args.run.as_ref().map(|run| run_of(root, run, by_name)).transpose()?;
+            let run = args.run.as_ref().map(|run| run_of(&runs::list(root)?, run, by_name)).transpose()?;
             Operation::DismissGateway { gateway, run, until: end_of(root, chain, &gateway, &args.last)? }
         }
         Proposal::AdmitGateway(args) => {
             let gateway = gateways::named(chain, &args.name)?;
-            let run = args.run.as_ref().map(|run| run_of(root, run, by_name)).transpose()?;
+            let run = args.run.as_ref().map(|run| run_of(&runs::list(root)?, run, by_name)).transpose()?;
             Operation::AdmitGateway { gateway, run }
         }
         Proposal::AddReader(args) => {
@@ -124,21 +124,18 @@ fn runs_and_reader(
     let (who, named) =
         args.runs_and_reader.split_last().ok_or_else(|| crate::exit::refuse(Exit::Usage, "name a reader"))?;
     let reader = reader(chain, &who.to_string_lossy())?;
-    let mut runs = named.iter().map(|run| run_of(root, run, by_name)).collect::<Result<Vec<_>>>()?;
+    let there = runs::list(root)?;
+    let mut runs = named.iter().map(|run| run_of(&there, run, by_name)).collect::<Result<Vec<_>>>()?;
     runs.sort();
     runs.dedup();
     Ok((runs, reader))
 }
 
 fn run_of(
-    root: &Arc<dyn Dir>,
+    there: &[RunId],
     run: &OsString,
     by_name: &mut dyn FnMut(&OsString) -> Result<RunId>,
 ) -> Result<RunId> {
     let id = of_id(run).map_or_else(|| by_name(run), Ok)?;
-    if runs::list(root)?.contains(&id) {
-        return Ok(id);
-    }
-    let what = format!("there is no run {}", shown(run));
-    Err(refuse_with(Exit::Failed, what, "runvault runs STORE lists them"))
+    if there.contains(&id) { Ok(id) } else { Err(no_run(run, "STORE")) }
 }

@@ -8,7 +8,7 @@ use runvault_custody::chain::Chain;
 use runvault_custody::rotate::{RotateSummary, resume, rotate};
 
 use crate::args::Rotate;
-use crate::exit::{self, Exit, refuse_with};
+use crate::exit::{Exit, refuse_with};
 use crate::output::{self, count, shown};
 use crate::store::Store;
 use crate::{progress, signals};
@@ -43,13 +43,10 @@ pub fn run(args: &Rotate) -> Result<()> {
 /// Any point is as good as another: every run stays readable.
 fn end_at_ctrl_c(args: &Rotate, sealing: &Arc<AtomicBool>) -> Result<()> {
     let (store, sealing) = (shown(&args.store), Arc::clone(sealing));
-    signals::on_first(move |_| {
+    signals::end_with(move || {
         let resume = if sealing.load(Ordering::Relaxed) { "--resume " } else { "" };
-        let hint = format!("every run stays readable; go on with: runvault custody rotate {resume}{store}");
-        let code = exit::report(&refuse_with(Exit::Failed, "interrupted", hint));
-        std::process::exit(code as i32);
-    })?;
-    Ok(())
+        format!("every run stays readable; go on with: runvault custody rotate {resume}{store}")
+    })
 }
 
 /// `before`: the epoch when the command began.
