@@ -2,26 +2,24 @@
 //! The service sends again what failed, as services do, and ends with the whole run.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use runvault_sequencer::{Event, Family, Replay, RunSpec, Size};
 use runvault_tests::image::Image;
-use runvault_tests::site::{detach, is_mounted};
 use runvault_tests::snapshot::contents;
-use runvault_tests::tools::{leave_out, root_for, run};
+use runvault_tests::tools::{root_for, run};
 use runvault_tests::watched::{Seen, Watched};
 use runvault_tests::{Mount, Site};
-use rustix::process::{Pid, Signal, kill_process};
 
 use super::full::fill;
-use super::hang::{PROMISE, sftp_server};
+use super::hang::PROMISE;
+use super::link::{Link, RECONNECT};
 
 /// Files of several chunks.
 fn spec() -> RunSpec {
@@ -85,67 +83,6 @@ fn a_store_that_is_full_at_90_percent_of_a_run_gets_all_of_it_once_there_is_spac
     assert!(whole(&site, mount).is_empty());
 }
 
-/// A directory seen through sshfs, whose connection can be cut and kept from coming back.
-struct Link {
-    at: PathBuf,
-    dir: PathBuf,
-    client: Child,
-}
-
-impl Link {
-    /// `None` leaves a test out, and says so.
-    fn new(store: &Path, dir: &Path) -> Option<Self> {
-        let Some(server) = sftp_server() else {
-            leave_out("there is no sftp-server");
-            return None;
-        };
-        let (at, ssh) = (dir.join("remote"), dir.join("ssh"));
-        fs::create_dir(&at).expect("a directory");
-        let dir = dir.to_owned();
-        // What sshfs runs to connect, each time.
-        let (down, pid) = (dir.join("down").display().to_string(), dir.join("pid").display().to_string());
-        let script = format!("#!/bin/sh\n[ ! -e {down} ] || exit 255\necho $$ >{pid}\nexec {server}\n");
-        fs::write(&ssh, script).expect("a script");
-        fs::set_permissions(&ssh, Permissions::from_mode(0o755)).expect("a mode");
-        let mut client = Command::new("sshfs");
-        client.arg("-f").arg("-o").arg(format!("reconnect,ssh_command={}", ssh.display()));
-        client.arg(format!("host:{}", store.display())).arg(&at).stdin(Stdio::null()).stderr(Stdio::null());
-        let client = match client.spawn() {
-            Ok(client) => client,
-            Err(_) => {
-                leave_out("there is no sshfs");
-                return None;
-            }
-        };
-        let link = Self { at, dir, client };
-        let until = Instant::now() + Duration::from_secs(10);
-        while !is_mounted(&link.at) {
-            assert!(Instant::now() < until, "sshfs does not mount");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        Some(link)
-    }
-
-    fn cut(&self) {
-        fs::write(self.dir.join("down"), b"").expect("a file");
-        let pid = fs::read_to_string(self.dir.join("pid")).expect("the server's");
-        let pid = pid.trim().parse().ok().and_then(Pid::from_raw).expect("a pid");
-        kill_process(pid, Signal::KILL).expect("the server");
-    }
-
-    fn back(dir: &Path) {
-        fs::remove_file(dir.join("down")).expect("the link is back");
-    }
-}
-
-impl Drop for Link {
-    fn drop(&mut self) {
-        detach(&self.at);
-        let _ = self.client.kill();
-        let _ = self.client.wait();
-    }
-}
-
 /// Stops whoever waits for it, also when a test fails.
 struct Stop<'a>(&'a AtomicBool);
 
@@ -204,11 +141,10 @@ fn again(path: &Path, acknowledged: &[u8]) -> std::io::Result<File> {
 }
 
 #[test]
-#[ignore = "known defect (docs/operations.md, a share by sshfs): a file of the break may be lost, and the seal refuses"]
 fn a_store_whose_link_breaks_in_a_run_gets_all_of_it_once_it_is_back() {
     let site = Site::new();
     site.enroll();
-    let Some(link) = Link::new(&site.store, site.dir()) else { return };
+    let Some(link) = Link::new(&site.store, site.dir(), RECONNECT) else { return };
     let mount = site.ingest().store(&link.at).arg("--quiet").arg("2s").mount();
     let own = Path::new("Logs/of its own.log");
     let (stop, log) = (AtomicBool::new(false), mount.path(spec().name).join(own));
@@ -219,10 +155,10 @@ fn a_store_whose_link_breaks_in_a_run_gets_all_of_it_once_it_is_back() {
         let seen = replayed(&mount, &mut |event| {
             if cut.next_if_eq(&event.cycle).is_some() {
                 link.cut();
-                let dir = link.dir.clone();
+                let back = link.way_back();
                 std::thread::spawn(move || {
                     std::thread::sleep(Duration::from_secs(2));
-                    Link::back(&dir);
+                    back();
                 });
             }
         });
