@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use runvault_sequencer::replay::place::{Directory, How, Place};
@@ -18,13 +19,15 @@ use super::hang::{PROMISE, sftp_server};
 /// It acknowledges writes that the server does not have yet.
 pub const RECONNECT: &str = "reconnect";
 /// What docs/operations.md asks for.
-const SYNC: &str = "reconnect,sshfs_sync";
+pub const SYNC: &str = "reconnect,sshfs_sync";
 
 /// A directory seen through sshfs, whose connection can be cut and kept from coming back.
 pub struct Link {
     pub at: PathBuf,
     dir: PathBuf,
-    client: Child,
+    /// What sshfs is called with.
+    arguments: [String; 3],
+    client: Mutex<Option<Child>>,
 }
 
 impl Link {
@@ -36,29 +39,44 @@ impl Link {
         };
         let (at, ssh) = (dir.join("remote"), dir.join("ssh"));
         fs::create_dir(&at).expect("a directory");
-        let dir = dir.to_owned();
         // What sshfs runs to connect, each time.
         let (down, pid) = (dir.join("down").display().to_string(), dir.join("pid").display().to_string());
         let script = format!("#!/bin/sh\n[ ! -e {down} ] || exit 255\necho $$ >{pid}\nexec {server}\n");
         fs::write(&ssh, script).expect("a script");
         fs::set_permissions(&ssh, Permissions::from_mode(0o755)).expect("a mode");
+        let arguments = [
+            format!("-o{options},ssh_command={}", ssh.display()),
+            format!("host:{}", store.display()),
+            at.display().to_string(),
+        ];
+        let link = Self { at, dir: dir.to_owned(), arguments, client: Mutex::default() };
+        if link.begin() {
+            return Some(link);
+        }
+        leave_out("there is no sshfs");
+        None
+    }
+
+    /// Mounts the share; `false` where there is no sshfs.
+    pub fn begin(&self) -> bool {
         let mut client = Command::new("sshfs");
-        client.arg("-f").arg("-o").arg(format!("{options},ssh_command={}", ssh.display()));
-        client.arg(format!("host:{}", store.display())).arg(&at).stdin(Stdio::null()).stderr(Stdio::null());
-        let client = match client.spawn() {
-            Ok(client) => client,
-            Err(_) => {
-                leave_out("there is no sshfs");
-                return None;
-            }
-        };
-        let link = Self { at, dir, client };
+        client.arg("-f").args(&self.arguments).stdin(Stdio::null()).stderr(Stdio::null());
+        let Ok(client) = client.spawn() else { return false };
+        *self.client.lock().expect("the client") = Some(client);
         let until = Instant::now() + Duration::from_secs(10);
-        while !is_mounted(&link.at) {
+        while !is_mounted(&self.at) {
             assert!(Instant::now() < until, "sshfs does not mount");
             std::thread::sleep(Duration::from_millis(10));
         }
-        Some(link)
+        true
+    }
+
+    /// kill -9 of sshfs itself; what it leaves is taken away when somebody comes to look.
+    pub fn end(&self) {
+        if let Some(mut client) = self.client.lock().expect("the client").take() {
+            let _ = client.kill();
+            let _ = client.wait();
+        }
     }
 
     /// The server takes nothing from now on.
@@ -87,8 +105,7 @@ impl Link {
 impl Drop for Link {
     fn drop(&mut self) {
         detach(&self.at);
-        let _ = self.client.kill();
-        let _ = self.client.wait();
+        self.end();
     }
 }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use runvault_sequencer::{Event, Family, Replay, RunSpec, Size};
 use runvault_tests::image::Image;
+use runvault_tests::site::detach;
 use runvault_tests::snapshot::contents;
 use runvault_tests::tools::{root_for, run};
 use runvault_tests::watched::{Seen, Watched};
@@ -19,7 +20,10 @@ use runvault_tests::{Mount, Site};
 
 use super::full::fill;
 use super::hang::PROMISE;
-use super::link::{Link, RECONNECT};
+use super::link::{Link, RECONNECT, SYNC};
+
+/// What is written beside the run, in it.
+const OWN: &str = "Logs/of its own.log";
 
 /// Files of several chunks.
 fn spec() -> RunSpec {
@@ -27,11 +31,10 @@ fn spec() -> RunSpec {
 }
 
 /// The run, by a service that does not give up; what it met, and how often a file was refused.
-fn replayed(mount: &Mount, progress: &mut dyn FnMut(&Event)) -> Seen {
+fn replayed(at: &Path, progress: &mut dyn FnMut(&Event)) -> Seen {
     let watched = Arc::new(Watched::default());
     let replay = Replay::new(spec()).place(watched.clone()).patience(PROMISE);
-    let done = replay.run(&mount.at, &mut |event| progress(&event));
-    done.unwrap_or_else(|e| panic!("{e}\n{}", mount.log()));
+    replay.run(at, &mut |event| progress(&event)).expect("the whole run is written");
     watched.seen()
 }
 
@@ -67,7 +70,7 @@ fn a_store_that_is_full_at_90_percent_of_a_run_gets_all_of_it_once_there_is_spac
     let mount = site.ingest().arg("--quiet").arg("2s").mount();
     let filler = image.path().join("filler");
     let mut full = false;
-    let seen = replayed(&mount, &mut |event| {
+    let seen = replayed(&mount.at, &mut |event| {
         if !full && event.files * 10 >= event.files_in_all * 9 {
             full = true;
             fill(&filler);
@@ -140,36 +143,26 @@ fn again(path: &Path, acknowledged: &[u8]) -> std::io::Result<File> {
     Ok(file)
 }
 
-#[test]
-fn a_store_whose_link_breaks_in_a_run_gets_all_of_it_once_it_is_back() {
-    let site = Site::new();
-    site.enroll();
-    let Some(link) = Link::new(&site.store, site.dir(), RECONNECT) else { return };
-    let mount = site.ingest().store(&link.at).arg("--quiet").arg("2s").mount();
-    let own = Path::new("Logs/of its own.log");
-    let (stop, log) = (AtomicBool::new(false), mount.path(spec().name).join(own));
-    let (seen, got) = std::thread::scope(|scope| {
+/// The run, beside a log of which every record is synced. What their writers met, and the log.
+fn beside_a_log(at: &Path, progress: &mut dyn FnMut(&Event)) -> (Seen, Acknowledged) {
+    let (stop, log) = (AtomicBool::new(false), at.join(spec().name).join(OWN));
+    std::thread::scope(|scope| {
         let records = scope.spawn(|| records(&log, &stop));
         let until = Stop(&stop);
-        let mut cut = [20, 40].into_iter().peekable();
-        let seen = replayed(&mount, &mut |event| {
-            if cut.next_if_eq(&event.cycle).is_some() {
-                link.cut();
-                let back = link.way_back();
-                std::thread::spawn(move || {
-                    std::thread::sleep(Duration::from_secs(2));
-                    back();
-                });
-            }
-        });
+        let seen = replayed(at, progress);
         drop(until);
         (seen, records.join().expect("the log's writer"))
-    });
+    })
+}
+
+/// Both went through an interruption, and nothing that was acknowledged is missing.
+fn nothing_missing(site: &Site, mount: Mount, (seen, got): (Seen, Acknowledged), errors: &[i32]) {
     assert!(!seen.errors.is_empty() && got.refused > 0, "nobody noticed");
-    assert!(seen.errors.iter().all(|errno| *errno == libc::EIO), "{seen:?}\n{}", mount.log());
+    assert!(seen.errors.iter().all(|errno| errors.contains(errno)), "{seen:?}\n{}", mount.log());
     assert!(seen.longest < PROMISE, "{seen:?}");
     assert!(got.since > 0, "the log does not go on\n{}", mount.log());
-    let more = whole(&site, mount);
+    let more = whole(site, mount);
+    let own = Path::new(OWN);
     assert_eq!(more.keys().collect::<Vec<_>>(), [own]);
     assert!(
         more[own].starts_with(&got.bytes),
@@ -177,4 +170,60 @@ fn a_store_whose_link_breaks_in_a_run_gets_all_of_it_once_it_is_back() {
         got.bytes.len(),
         more[own].len()
     );
+}
+
+#[test]
+fn a_store_whose_link_breaks_in_a_run_gets_all_of_it_once_it_is_back() {
+    let site = Site::new();
+    site.enroll();
+    let Some(link) = Link::new(&site.store, site.dir(), RECONNECT) else { return };
+    let mount = site.ingest().store(&link.at).arg("--quiet").arg("2s").mount();
+    let mut cut = [20, 40].into_iter().peekable();
+    let met = beside_a_log(&mount.at, &mut |event| {
+        if cut.next_if_eq(&event.cycle).is_some() {
+            link.cut();
+            let back = link.way_back();
+            std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_secs(1));
+                back();
+            });
+        }
+    });
+    nothing_missing(&site, mount, met, &[libc::EIO]);
+}
+
+/// The mount ends once the share is there again, and whoever starts services starts it anew.
+#[test]
+fn a_run_goes_on_after_sshfs_was_killed_and_the_share_mounted_again() {
+    let site = Site::new();
+    site.enroll();
+    let Some(link) = Link::new(&site.store, site.dir(), SYNC) else { return };
+    let start = || site.ingest().store(&link.at).arg("--quiet").arg("2s").mount();
+    let first = start();
+    let at = first.at.clone();
+    let (met, mount) = std::thread::scope(|scope| {
+        let service = scope.spawn(|| {
+            let (log, status) = (first.log_path(), first.wait());
+            let log = fs::read_to_string(log).expect("a log");
+            assert_eq!(status.code(), Some(1), "{log}");
+            assert!(log.contains("the store's file system had ended, and is another now"), "{log}");
+            detach(&at);
+            start()
+        });
+        let mut killed = false;
+        let met = beside_a_log(&at, &mut |event| {
+            if !killed && event.cycle == 20 {
+                killed = true;
+                link.end();
+                scope.spawn(|| {
+                    std::thread::sleep(Duration::from_secs(1));
+                    detach(&link.at);
+                    assert!(link.begin());
+                });
+            }
+        });
+        (met, service.join().expect("a second mount"))
+    });
+    // Of the store, of the dead mount, of the bare mount point, of a request that was on its way.
+    nothing_missing(&site, mount, met, &[libc::EIO, libc::ENOTCONN, libc::EPERM, libc::ECONNABORTED]);
 }

@@ -58,6 +58,8 @@ pub(crate) struct Writer {
     /// The store has plainly more room than what may wait in memory.
     room: Room,
     active: Mutex<HashMap<u64, Arc<FileObject>>>,
+    /// Files whose last tick failed.
+    failing: Mutex<HashSet<u64>>,
     moved: Mutex<Moved>,
     pub(super) residues: Residues,
     /// What is written here, for the seal.
@@ -127,6 +129,7 @@ impl RunContext {
             syncs_all,
             room,
             active: Mutex::default(),
+            failing: Mutex::default(),
             moved: Mutex::default(),
             residues: Residues::default(),
             ledger: OnceLock::new(),
@@ -198,16 +201,24 @@ impl RunContext {
         let Some(writer) = &self.writer else { return Ok(()) };
         writer.room.look(&*self.tree);
         let (mut first, mut held) = (Ok(()), false);
+        let told = std::mem::take(&mut *lock(&writer.failing));
+        let mut failing = HashSet::new();
         for file in writer.active_files() {
             if held && file.waits_for_journal() {
+                failing.extend(told.get(&file.ino));
                 continue;
             }
             if let Err(error) = file.tick(writer.delay) {
-                log::warn!("{}: {error}", self.object(file.ino));
+                // What fails until the store is back is one line, not four a second.
+                if !told.contains(&file.ino) {
+                    log::warn!("{}: {error}", self.object(file.ino));
+                }
+                failing.insert(file.ino);
                 held |= matches!(error, Error::Store { operation: SETTLE, .. });
                 first = first.and(Err(error));
             }
         }
+        *lock(&writer.failing) = failing;
         let idle = writer.journal.has_unsettled() && writer.journal.idle_for(IDLE);
         let uncovered = writer.ledger.get().is_some_and(Ledger::tick);
         if idle || uncovered || writer.journal.wants_checkpoint() || writer.residues.len() > RESIDUE_LIMIT {
