@@ -199,6 +199,29 @@ mod tests {
     }
 
     #[test]
+    fn what_was_flushed_is_in_doubt_for_a_sync_only() {
+        let (_file, descriptor) = descriptor();
+        let flush = || descriptor.flush(close_another);
+        let sync = || descriptor.sync(|fd| rustix::fs::fdatasync(fd));
+        let exchange = || {
+            let dead = descriptor.fd().as_raw_fd();
+            descriptor.ask(|fd| answers(dead, fd, |_| Ok(()))).unwrap();
+        };
+        let write = || descriptor.change(|fd| rustix::io::pwrite(fd, b"x", 0)).unwrap();
+        write();
+        flush().unwrap();
+        exchange();
+        assert_eq!((flush(), sync(), sync()), (Ok(()), Err(Errno::IO), Ok(())));
+        write();
+        exchange();
+        assert_eq!((flush(), flush(), sync()), (Err(Errno::IO), Ok(()), Err(Errno::IO)));
+        write();
+        sync().unwrap();
+        exchange();
+        assert_eq!((flush(), sync()), (Ok(()), Ok(())));
+    }
+
+    #[test]
     fn a_change_that_failed_is_told_and_the_next_one_works() {
         let (_file, descriptor) = descriptor();
         let dead = descriptor.fd().as_raw_fd();
