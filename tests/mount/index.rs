@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use runvault_tests::{Mount, Site};
 use runvault_tests::tools::{run, runvault};
+use runvault_tests::{Mount, Site};
 
 const NAMES: [&str; 2] = ["240101_A00123_0001_ASECRET", "240102_A00123_0002_BSECRET"];
 

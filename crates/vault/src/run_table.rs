@@ -185,7 +185,9 @@ impl Vault {
         let foreign = listed.foreign.len() as u64;
         for id in &listed.runs {
             match before.entries.get(id) {
-                Some(Entry::Run(run)) if !run.is_erased() && !run.is_refused() => _ = entries.insert(*id, Entry::Run(run.clone())),
+                Some(Entry::Run(run)) if !run.is_erased() && !run.is_refused() => {
+                    _ = entries.insert(*id, Entry::Run(run.clone()))
+                }
                 Some(known @ (Entry::Closed(_) | Entry::Trouble(_)))
                     if !all || matches!(known, Entry::Closed(Some(_))) =>
                 {

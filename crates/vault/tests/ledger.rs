@@ -641,10 +641,11 @@ fn an_empty_file_that_is_opened_while_it_is_renamed_is_no_other() {
     fixture.state.ledgers = observe(fixture.state.ledgers.clone(), noting.clone()).unwrap();
     let mount = fixture.writer();
     mount.make_dir("run").unwrap();
-    mount.put("run/a", b"").unwrap();
-    mount.put("run/c", b"").unwrap();
+    for path in ["run/a", "run/c", "run/d"] {
+        mount.put(path, b"").unwrap();
+    }
     mount.close().unwrap();
-    for (from, to, how) in [("run/a", "run/b", Rename::Over), ("run/b", "run/c", Rename::Exchange)] {
+    for (from, to, how) in [("run/a", "run/b", Rename::Over), ("run/c", "run/d", Rename::Exchange)] {
         let mount = fixture.writer();
         let file = mount.ino(from).unwrap();
         let (tell, told) = channel();

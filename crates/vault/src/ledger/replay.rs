@@ -39,8 +39,6 @@ pub(crate) struct Known {
     pub(crate) size: u64,
     /// Nonce of the partial last chunk, where it is known.
     pub(crate) last: Option<[u8; NONCE]>,
-    /// A session that ended uncleanly noted it: it may have grown since.
-    pub(crate) loose: bool,
 }
 
 /// Reads the ledger of a run whose last session has ended; `None` where there is none that is whole.
@@ -117,16 +115,17 @@ impl Replay {
     fn take(&mut self, offset: u64, note: Note) {
         match note {
             Note::Begin if self.begun && !self.ended => self.end_uncleanly(),
-            Note::Begin => {}
+            Note::Begin => self.forget_changing(),
             Note::End => {
                 self.apply_before(u64::MAX);
-                self.expected.forget(&std::mem::take(&mut self.changing));
+                self.forget_changing();
             }
             Note::Durable(position) => self.apply_before(position),
             _ => self.waiting.push_back((offset, note.clone())),
         }
         self.begun = true;
-        self.ended = note == Note::End;
+        // What changes behind the end began before it.
+        self.ended = note == Note::End || (self.ended && matches!(note, Note::Changing(_)));
     }
 
     fn apply_before(&mut self, position: u64) {
@@ -135,19 +134,24 @@ impl Replay {
         }
     }
 
-    /// What waits says no more than what may have been changed.
     fn end_uncleanly(&mut self) {
+        self.forget_changing();
+        self.expected.loosen();
+    }
+
+    /// What waits says no more than what may have been changed.
+    fn forget_changing(&mut self) {
         for (_, note) in self.waiting.drain(..) {
             if let Note::Changing(group) = note {
                 self.changing.insert(group);
             }
         }
         self.expected.forget(&std::mem::take(&mut self.changing));
-        self.expected.loosen();
     }
 
     /// `None` where the last session has not ended: something is missing.
-    fn finish(self) -> Option<Expected> {
+    fn finish(mut self) -> Option<Expected> {
+        self.forget_changing();
         self.ended.then_some(self.expected)
     }
 }
@@ -162,13 +166,10 @@ impl Expected {
                 self.names.entry(dir).or_default().insert(stored, Name { what, loose: false });
             }
             Note::Reopened { dir, stored, object } => self.reopened(dir, stored, object),
-            Note::Content { file, content } => {
-                let changes = changing.contains(&file) || changing.contains(&ALL);
-                match after(self.contents.get(&file), &content, changes) {
-                    Some(known) => _ = self.contents.insert(file, known),
-                    None => _ = self.contents.remove(&file),
-                }
-            }
+            Note::Content { file, content } => match after(self.contents.get(&file), &content) {
+                Some(known) => _ = self.contents.insert(file, known),
+                None => _ = self.contents.remove(&file),
+            },
             Note::Owner { of, owner } if owner == Owner::default() => _ = self.owners.remove(&of),
             Note::Owner { of, owner } => {
                 let known = self.owners.entry(of).or_default();
@@ -216,27 +217,24 @@ impl Expected {
         }
     }
 
-    /// More may have come since: new names, also where some had been removed, and longer files.
+    /// New names may have come since, also where some had been removed.
     fn loosen(&mut self) {
         for names in self.names.values_mut() {
             names.retain(|_, name| name.what != Named::Nothing);
             names.values_mut().for_each(|name| name.loose = true);
         }
-        self.contents.values_mut().for_each(|known| known.loose = true);
     }
 }
 
-/// What is known of a file after a note. `changes`: more than its end.
-fn after(before: Option<&Known>, content: &Content, changes: bool) -> Option<Known> {
+/// What is known of a file after a note.
+fn after(before: Option<&Known>, content: &Content) -> Option<Known> {
     let Content { how, sum, size, last } = *content;
     match (how, before) {
         (How::Unknown, _) | (How::Further, None) => None,
-        (How::Whole, _) => Some(Known { sum, size, last, loose: false }),
-        // What it had become before is not known: what is certain stays so, unless it goes now.
-        (How::Further, Some(before)) if before.loose => (!changes).then_some(*before),
+        (How::Whole, _) => Some(Known { sum, size, last }),
         (How::Further, Some(before)) => {
             let last = last.or(before.last.filter(|_| before.size == size));
-            Some(Known { sum: before.sum.wrapping_add(sum), size, last, loose: false })
+            Some(Known { sum: before.sum.wrapping_add(sum), size, last })
         }
     }
 }

@@ -232,7 +232,7 @@ impl Body {
 
     /// Everything durable, the journal gone, the lease given up.
     pub(crate) fn close(&self) -> Result<()> {
-        self.check_lease()?;
+        self.check_lease().inspect_err(|_| self.context.end_notes())?;
         self.context.close()?;
         let Some(holding) = &self.holding else { return Ok(()) };
         holding.give_up().map_err(|e| outcome("give up", format!("runs/{}/lease", self.run), e))
