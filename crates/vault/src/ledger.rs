@@ -76,6 +76,10 @@ struct Change {
     at: u64,
 }
 
+/// The run itself. What is noted of its name is an attribute of it, of no name.
+pub(crate) const RUN: Group = [0xfe; 16];
+pub(crate) const RUN_NAME: &[u8] = b"";
+
 /// Where a note stands of which it is not known: before everything that a sync has covered.
 pub(crate) const LONG_AGO: u64 = 0;
 
@@ -192,6 +196,12 @@ impl Ledger {
         self.note(&Note::Attribute { of, name: ledger::attribute(&self.key, name, b""), value });
         self.changed(of);
         done
+    }
+
+    /// The name of a run that was just made.
+    pub(crate) fn run_name(&self, run_name: &[u8]) {
+        let value = Value::Is(ledger::attribute(&self.key, RUN_NAME, run_name));
+        self.note(&Note::Attribute { of: RUN, name: ledger::attribute(&self.key, RUN_NAME, b""), value });
     }
 
     /// Before names of a directory change that may have been noted.

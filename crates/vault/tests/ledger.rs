@@ -664,3 +664,42 @@ fn an_empty_file_that_is_opened_while_it_is_renamed_is_no_other() {
     }
     assert_eq!(would_seal(&fixture.writer(), b"run"), []);
 }
+
+/// A run has its name in a file of its own, and an older one of it authenticates.
+#[test]
+fn an_earlier_name_of_the_run_is_named() {
+    let fixture = Fixture::in_memory();
+    let mount = fixture.writer();
+    mount.make_dir("temporary").unwrap();
+    let stored = || read_whole(&*run_of(&fixture.root), b"name", 4096).unwrap();
+    let put = |name: &[u8]| {
+        let file = run_of(&fixture.root).open_file(b"name", Access::ReadWrite).unwrap();
+        file.set_len(0).and_then(|()| file.write_at(name, 0)).unwrap();
+    };
+    let older = stored();
+    mount.mv("temporary", "run", Rename::Over).unwrap();
+    let newer = stored();
+    let named = |mount: &Mount, name: &[u8]| {
+        let faults = would_seal(mount, name);
+        faults.into_iter().map(|fault| (fault.object, fault.damage)).collect::<Vec<_>>()
+    };
+    let another = [("name".to_owned(), Some(Damage::NotAsWritten("another name of the run")))];
+    // While this process knows better, and after it.
+    put(&older);
+    assert_eq!(named(&mount, b"run"), another);
+    mount.close().unwrap();
+    let mount = fixture.writer();
+    assert_eq!(named(&mount, b"temporary"), another);
+    mount.close().unwrap();
+    run_of(&fixture.root).unlink(b"name").unwrap();
+    run_of(&fixture.root).create_file(b"name", 0o644).unwrap();
+    put(&newer);
+    let mount = fixture.writer();
+    assert_eq!(named(&mount, b"run"), []);
+    // The way out without the newer one.
+    put(&older);
+    mount.close().unwrap();
+    let mount = fixture.writer();
+    mount.mv("temporary", "run", Rename::Over).unwrap();
+    assert_eq!(named(&mount, b"run"), []);
+}

@@ -10,17 +10,17 @@ use runvault_store::doubles::observe::Op;
 
 use super::*;
 
-const RUN: RunId = RunId([2; 16]);
+const ID: RunId = RunId([2; 16]);
 const FILE: Group = [3; 16];
 const OTHER: Group = [4; 16];
 
 fn key() -> LedgerKey {
-    RunKeys::derive(&RunKey(Secret::copy_from(&[1; 32])), &RUN, Engine::fastest()).ledger_key()
+    RunKeys::derive(&RunKey(Secret::copy_from(&[1; 32])), &ID, Engine::fastest()).ledger_key()
 }
 
 /// Every tick settles.
 fn open(dir: &Arc<dyn Dir>) -> Ledger {
-    Ledger::open(dir, RUN, key(), Duration::ZERO).unwrap()
+    Ledger::open(dir, ID, key(), Duration::ZERO).unwrap()
 }
 
 fn whole(size: u64) -> Content {
@@ -30,7 +30,7 @@ fn whole(size: u64) -> Content {
 /// The next session ends, and this is what a seal finds.
 fn sizes(dir: &Arc<dyn Dir>) -> [Option<u64>; 2] {
     open(dir).end();
-    let expected = read(&**dir, &RUN, &key()).unwrap().expect("a ledger");
+    let expected = read(&**dir, &ID, &key()).unwrap().expect("a ledger");
     [FILE, OTHER].map(|group| expected.contents.get(&group).map(|known| known.size))
 }
 
@@ -47,7 +47,7 @@ fn what_is_changing_when_a_session_ends_goes_on_changing() {
     cover(&ledger);
     ledger.changing(FILE, LONG_AGO);
     ledger.end();
-    let expected = read(&*dir, &RUN, &key()).unwrap().expect("it has ended");
+    let expected = read(&*dir, &ID, &key()).unwrap().expect("it has ended");
     assert_eq!(expected.contents.len(), 1, "who is at work may change the one");
     // It goes on all the same, and is killed while a second one changes the file.
     ledger.content(FILE, whole(2));
@@ -106,7 +106,7 @@ fn a_change_waits_for_the_disk_only_where_something_else_is_covered() {
 fn one_that_was_torn_while_it_was_made_is_begun_anew() {
     for torn in [&MAGIC[..0], &MAGIC[..3], b"nothing of ours"] {
         let dir: Arc<dyn Dir> = MemoryDir::root();
-        dir.create_file(RUN.to_string().as_bytes(), MODE).unwrap().write_at(torn, 0).unwrap();
+        dir.create_file(ID.to_string().as_bytes(), MODE).unwrap().write_at(torn, 0).unwrap();
         let ledger = open(&dir);
         ledger.content(FILE, whole(1));
         cover(&ledger);
