@@ -2,10 +2,11 @@
 //!
 //! A note binds: at the seal the store must hold what it says. So that no crash makes a note wrong, whoever is about to
 //! change what was noted says so first ([`Ledger::changing`]), once for each directory or file until the next
-//! [`Ledger::tick`] settles it. Only new names contradict no note. After an unclean end only that counts which a sync of
+//! [`Ledger::tick`] settles it. Only names that never were there before contradict no note. After an unclean end only that counts which a sync of
 //! the store covered ([`Ledger::durable`]): where nothing of a file is covered yet that it changes need not be durable
 //! before it does, since the note that covers it follows.
 
+mod removed;
 mod replay;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ use runvault_format::keys::LedgerKey;
 use runvault_format::ledger::{self, ALL, Content, Group, MAGIC, Named, Note, Owner, Value};
 use runvault_store::backend::{Access, Dir, File};
 
+use self::removed::Removed;
 pub(crate) use self::replay::{Expected, Known, Name, read};
 
 /// Notes that wait in memory are written out above this.
@@ -62,6 +64,8 @@ struct Inner {
     synced_to: u64,
     /// A sync of the store has covered the notes before this.
     covered_to: u64,
+    /// Names that were noted to be gone.
+    removed: Removed,
     /// Something was noted since the store was synced.
     uncovered: bool,
     settled: Instant,
@@ -95,7 +99,7 @@ impl Ledger {
     /// # Errors
     /// The state folder's.
     pub(crate) fn open(dir: &Arc<dyn Dir>, run: RunId, key: LedgerKey, delay: Duration) -> io::Result<Self> {
-        let (file, end) = match Self::find(&**dir, &run, &key) {
+        let (file, end, removed) = match Self::find(&**dir, &run, &key) {
             // A power cut while it was made, or another's file: what follows is noted all the same.
             Err(e) if e.kind() == io::ErrorKind::InvalidData => {
                 log::error!("run {run}: its ledger is begun anew, since it cannot be read: {e}");
@@ -115,6 +119,7 @@ impl Ledger {
             synced_to: end,
             // What earlier sessions noted counts already.
             covered_to: end,
+            removed,
             uncovered: false,
             settled: now,
             covered: now,
@@ -125,20 +130,20 @@ impl Ledger {
         Ok(ledger)
     }
 
-    /// The file, and where its last whole frame ends.
-    fn find(dir: &dyn Dir, run: &RunId, key: &LedgerKey) -> io::Result<(Arc<dyn File>, u64)> {
+    /// The file, where its last whole frame ends, and what it says is gone.
+    fn find(dir: &dyn Dir, run: &RunId, key: &LedgerKey) -> io::Result<(Arc<dyn File>, u64, Removed)> {
         let name = run.to_string();
         match dir.open_file(name.as_bytes(), Access::ReadWrite) {
             Ok(file) => {
-                let end = replay::end_of(&*file, key)?;
+                let (end, removed) = replay::end_of(&*file, key)?;
                 file.set_len(end)?;
-                Ok((file, end))
+                Ok((file, end, removed))
             }
             Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {
                 let file = dir.create_file(name.as_bytes(), MODE)?;
                 file.write_at(MAGIC, 0)?;
                 dir.sync()?;
-                Ok((file, MAGIC.len() as u64))
+                Ok((file, MAGIC.len() as u64, Removed::default()))
             }
             Err(e) => Err(e),
         }
@@ -146,7 +151,16 @@ impl Ledger {
 
     /// What a name leads to now.
     pub(crate) fn name(&self, dir: &DirId, stored: &[u8], what: Named) {
+        if what == Named::Nothing {
+            self.lock().removed.add(dir, stored);
+        }
         self.note(&Note::Name { dir: *dir, stored: stored.to_vec(), what });
+    }
+
+    /// Before a name comes: one that was noted to be gone stops being so.
+    pub(crate) fn making_name(&self, dir: &DirId, stored: &[u8]) -> Changing<'_> {
+        let was_there = self.lock().removed.has(dir, stored);
+        if was_there { self.changing_names(dir) } else { Changing::unnoted() }
     }
 
     /// An empty file got an id when it was opened.

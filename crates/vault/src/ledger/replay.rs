@@ -10,6 +10,8 @@ use runvault_format::manifest;
 use runvault_format::pins::NONCE;
 use runvault_store::backend::{Access, Dir, File};
 
+use super::removed::Removed;
+
 /// What a ledger says, all of it.
 #[derive(Debug, Default)]
 pub(crate) struct Expected {
@@ -61,11 +63,17 @@ pub(crate) fn read(dir: &dyn Dir, run: &RunId, key: &LedgerKey) -> io::Result<Op
     Ok(expected)
 }
 
-/// Where the whole frames of a ledger end.
-pub(super) fn end_of(file: &dyn File, key: &LedgerKey) -> io::Result<u64> {
-    let mut frames = Frames::of(file, key)?;
-    while frames.next()?.is_some() {}
-    Ok(frames.at)
+/// Where the whole frames of a ledger end, and what they say is gone.
+pub(super) fn end_of(file: &dyn File, key: &LedgerKey) -> io::Result<(u64, Removed)> {
+    let (mut frames, mut removed) = (Frames::of(file, key)?, Removed::default());
+    while let Some((_, notes)) = frames.next()? {
+        for note in notes {
+            if let Note::Name { dir, stored, what: Named::Nothing } = note {
+                removed.add(&dir, &stored);
+            }
+        }
+    }
+    Ok((frames.at, removed))
 }
 
 struct Frames<'a> {
@@ -217,12 +225,8 @@ impl Expected {
         }
     }
 
-    /// New names may have come since, also where some had been removed.
     fn loosen(&mut self) {
-        for names in self.names.values_mut() {
-            names.retain(|_, name| name.what != Named::Nothing);
-            names.values_mut().for_each(|name| name.loose = true);
-        }
+        self.names.values_mut().flat_map(HashMap::values_mut).for_each(|name| name.loose = true);
     }
 }
 

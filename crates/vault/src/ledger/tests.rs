@@ -2,6 +2,7 @@
 
 use runvault_crypto::aead::Engine;
 use runvault_crypto::secrets::Secret;
+use runvault_format::ids::FileId;
 use runvault_format::keys::{RunKey, RunKeys};
 use runvault_format::ledger::How;
 use runvault_store::doubles::delaying::Delays;
@@ -112,4 +113,27 @@ fn one_that_was_torn_while_it_was_made_is_begun_anew() {
         cover(&ledger);
         assert_eq!(sizes(&dir), [Some(1), None], "{torn:?}");
     }
+}
+
+#[test]
+fn a_name_that_went_stays_gone_after_a_kill_where_nobody_made_it_again() {
+    let (dir, calls) = Delays::over(MemoryDir::root(), Duration::ZERO).unwrap();
+    let (place, name) = (FileId([9; 32]), b"removed");
+    let gone = || {
+        open(&dir).end();
+        let expected = read(&*dir, &ID, &key()).unwrap().expect("a ledger");
+        expected.names.get(&place).and_then(|names| names.get(&name[..])).map(|name| name.what)
+    };
+    let ledger = open(&dir);
+    ledger.name(&place, name, Named::Nothing);
+    cover(&ledger);
+    assert_eq!(gone(), Some(Named::Nothing));
+    // The next session knows it too, and is killed while it makes the name again.
+    let ledger = open(&dir);
+    let before = calls.count(Op::SyncData);
+    drop(ledger.making_name(&place, b"never there"));
+    assert_eq!(calls.count(Op::SyncData), before);
+    let _making = ledger.making_name(&place, name);
+    assert_eq!(calls.count(Op::SyncData), before + 1);
+    assert_eq!(gone(), None);
 }

@@ -25,8 +25,7 @@ pub(super) fn fault(
     });
     let damage = match run::read_name(dir, &run.id, &context.keys) {
         Ok(found) => {
-            let is_noted =
-                |noted: Option<_>| noted == Some(ledger::attribute(&key, RUN_NAME, &found));
+            let is_noted = |noted: Option<_>| noted == Some(ledger::attribute(&key, RUN_NAME, &found));
             if found == run.name() && noted.is_none_or(is_noted) {
                 return Ok(None);
             }
