@@ -2,9 +2,9 @@
 //!
 //! A note binds: at the seal the store must hold what it says. So that no crash makes a note wrong, whoever is about to
 //! change what was noted says so first ([`Ledger::changing`]), once for each directory or file until the next
-//! [`Ledger::tick`] settles it. Only names that never were there before contradict no note. After an unclean end only that counts which a sync of
-//! the store covered ([`Ledger::durable`]): where nothing of a file is covered yet that it changes need not be durable
-//! before it does, since the note that covers it follows.
+//! [`Ledger::tick`] settles it. Only names that never were there before contradict no note. After an unclean end only
+//! that counts which a sync of the store covered ([`Ledger::durable`]): where nothing of a file is covered yet that it
+//! changes need not be durable before it does, since the note that covers it follows.
 
 mod removed;
 mod replay;

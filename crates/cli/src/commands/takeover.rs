@@ -14,7 +14,7 @@ use runvault_vault::{runs, takeover};
 use serde_json::json;
 
 use crate::args::Takeover;
-use crate::exit::{self, Exit, refuse_with};
+use crate::exit::{Exit, refuse_with};
 use crate::left_out::LeftOut;
 use crate::output::{self, shown, visible};
 use crate::prompt::confirm;
