@@ -699,3 +699,30 @@ fn an_earlier_name_of_the_run_is_named() {
     mount.mv("temporary", "run", Rename::Over).unwrap();
     assert_eq!(named(&mount, b"run"), []);
 }
+
+/// What was changed in the last seconds is settled by the session's end, also by one that somebody else spoils.
+#[test]
+fn a_short_file_put_back_is_named_although_the_journal_could_not_be_removed() {
+    let fixture = Fixture::in_memory();
+    let mount = fixture.writer();
+    mount.make_dir("run").unwrap();
+    mount.put("run/file", &[1; 5_000]).unwrap();
+    mount.close().unwrap();
+    let older = stored(&tree_of(&fixture.root));
+    let mount = fixture.writer();
+    mount.put("run/file", &[2; 5_000]).unwrap();
+    let run = run_of(&fixture.root);
+    let _ = run.create_dir(b"journal", 0o700);
+    let journal = run.open_dir(b"journal").unwrap();
+    journal.create_file(b"foreign", 0o644).unwrap();
+    mount.close().unwrap_err();
+    journal.unlink(b"foreign").unwrap();
+    let tree = tree_of(&fixture.root);
+    let newer = stored(&tree);
+    older.iter().for_each(|(path, object)| object.put(&tree, path));
+    let faults = would_seal(&fixture.writer(), b"run");
+    let what = Damage::NotAsWritten("an earlier state of it, or of a part of it");
+    assert_eq!(faults.into_iter().map(|fault| fault.damage).collect::<Vec<_>>(), [Some(what)]);
+    newer.iter().for_each(|(path, object)| object.put(&tree, path));
+    assert_eq!(would_seal(&fixture.writer(), b"run"), []);
+}
