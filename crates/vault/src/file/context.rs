@@ -328,6 +328,25 @@ impl RunContext {
     /// # Errors
     /// The first failure; the journal then stays for recovery.
     pub fn close(&self) -> Result<()> {
+        self.close_cleanly().inspect_err(|_| self.end_notes())
+    }
+
+    /// The session cannot end as it should, and whoever may write to the store can see to that: what was noted is to
+    /// count all the same, where the store is synced once more.
+    pub(crate) fn end_notes(&self) {
+        let Some(ledger) = self.ledger() else { return };
+        self.files.all().iter().for_each(|file| file.tell_ledger_at_last());
+        let position = ledger.position();
+        match self.tree.sync_fs() {
+            Ok(()) => {
+                ledger.durable(position);
+                ledger.end();
+            }
+            Err(error) => log::warn!("{}", self.sync_error()(error)),
+        }
+    }
+
+    fn close_cleanly(&self) -> Result<()> {
         let Some(writer) = &self.writer else { return Ok(()) };
         let mut first = Ok(());
         for file in writer.active_files() {

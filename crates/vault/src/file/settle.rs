@@ -106,7 +106,7 @@ impl FileObject {
         let writer = self.run.require_writer()?;
         let file_id = state.header.as_ref().ok_or_else(|| self.damaged(Damage::Header))?.clear.file_id;
         self.run.settle_path(self.ino)?;
-        self.before_records(state, redos.chunks());
+        self.is_changing(state);
         let Ok(number) = writer.journal.append(file_id, state.epoch, path, redos)? else {
             return Err(Stop::JournalFull);
         };
