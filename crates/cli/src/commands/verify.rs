@@ -17,6 +17,7 @@ use serde_json::{Map, Value, json};
 
 use crate::args::{Verify, Who};
 use crate::exit::{Exit, refuse_with};
+use crate::left_out::told_before;
 use crate::output::{self, count, json_name, shown, size, visible};
 use crate::run_of_name::parts;
 use crate::store::Store;
@@ -177,7 +178,8 @@ pub fn with_sealed_run<T>(
     let identity = store.identity(who)?;
     with_newest_keys(&store.root, &mut store.chain, &identity, |authority| {
         let authority = Remembering::over(Arc::clone(authority), &store.state);
-        let (first, later) = parts(&store.root, &authority, run, |_| none_of_that_name(run))?;
+        let (first, later) =
+            parts(&store.root, &authority, run, |left_out| told_before(left_out, none_of_that_name(run)))?;
         require_seal(&store.root, &first, run, &*authority)?;
         let sealed = later.into_iter().filter(|part| seal::has_seal(&store.root, part).unwrap_or(true));
         let look = |part: RunId| look(&store.root, &part, &*authority);
