@@ -101,14 +101,16 @@ impl Ending {
         session.map(|session| session.health()).unwrap_or_default()
     }
 
-    /// How it ended. After a failure no request is under way, and none will be.
+    /// How it ended. After a failure no request is under way, and none will be; of one that has ended nothing is kept.
     ///
     /// # Errors
     /// Exit 1: it failed.
     pub fn outcome(&self) -> Result<()> {
         let (failed, session) = {
-            let state = self.lock();
-            (state.failed, state.session.clone())
+            let mut state = self.lock();
+            // A dead mount stays where it is: with the session it would go.
+            let session = if state.failed.is_some() { state.session.clone() } else { state.session.take() };
+            (state.failed, session)
         };
         let Some(why) = failed else { return Ok(()) };
         if let Some(session) = session {
