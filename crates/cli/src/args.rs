@@ -16,7 +16,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 pub use alarms::{Alarms, MetricsTo};
 pub use custody::{
     Approve, Audit, AuditCommand, AuditShow, AuditVerify, Confirm, Custody, CustodyCommand, Direct, Execute,
-    List, Proposal, Propose, Rotate, RunsAndPerson, Show,
+    List, Proposal, Propose, Recover, Rotate, RunsAndPerson, Show,
 };
 pub use gateway::{
     Gateway, GatewayAdmit, GatewayCommand, GatewayDismiss, GatewayEnroll, GatewayList, GatewayRevoke, LastOf,
@@ -26,7 +26,7 @@ pub use keys::{
     LockOptions, Passwd,
 };
 pub use sealing::{Doctor, ManifestOf, Resuming, Retire, Runs, Scrub, Seal, Verify};
-pub use who::{NewPassphrase, Seen, Token, Unlock, Who};
+pub use who::{Apart, NewPassphrase, Seen, Token, Unlock, Who};
 
 /// What each exit code means: the man pages' EXIT STATUS.
 pub const EXIT_STATUS: [(u8, &str); 6] = [
@@ -310,6 +310,9 @@ pub struct Cp {
     /// Their passphrase, likewise
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub from_passphrase_file: Option<PathBuf>,
+    /// Their custody/, where it is not in the store; --custody is the target's
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub from_custody: Option<PathBuf>,
     /// Print JSON: what was copied, and what was not
     #[arg(long)]
     pub json: bool,
@@ -325,6 +328,9 @@ impl Cp {
             who.identity.clone_from(&self.from_identity);
             who.unlock.passphrase_file.clone_from(&self.from_passphrase_file);
             who.unlock.passphrase_fd = None;
+        }
+        if self.from_custody.is_some() {
+            who.apart.custody.clone_from(&self.from_custody);
         }
         who
     }

@@ -187,7 +187,7 @@ fn is_there(
         return Ok(true);
     }
     Ok(match retired::read(root, chain, &seen.run)?.filter(|gone| gone.run_note() == seen.hash) {
-        Some(Gone::ByOwner(_)) => true,
+        Some(Gone::ByOwner(_) | Gone::ByQuorum(_)) => true,
         Some(Gone::ByMaker(_)) => !seen::has_seal(folder.path(), &seen.run),
         None => false,
     })
