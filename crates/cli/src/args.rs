@@ -16,7 +16,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 pub use alarms::{Alarms, MetricsTo};
 pub use custody::{
     Approve, Audit, AuditCommand, AuditShow, AuditVerify, Confirm, Custody, CustodyCommand, Direct, Execute,
-    List, Proposal, Propose, Recover, Rotate, RunsAndPerson, Show,
+    Exposure, List, Proposal, Propose, Recover, Rotate, RunsAndPerson, Show,
 };
 pub use gateway::{
     Gateway, GatewayAdmit, GatewayCommand, GatewayDismiss, GatewayEnroll, GatewayList, GatewayRevoke, LastOf,
@@ -86,6 +86,7 @@ pub enum Command {
     Passwd(Passwd),
     Custody(Custody),
     Audit(Audit),
+    Exposure(Exposure),
     Gateway(Gateway),
     Doctor(Doctor),
     Runs(Runs),
@@ -129,7 +130,7 @@ pub struct Mount {
     pub foreground: bool,
     /// Mount options as in fstab: ro, rw, `[no]atime`, nodiratime, noexec, nosuid, nodev, allow_other,
     /// uid=, gid=, umask= (read-only mounts), and this command's own without their dashes: identity=,
-    /// passphrase-file=, passphrase-fd=, allow-readable-secret, pkcs11-module=, pin-file=, state=,
+    /// passphrase-file=, passphrase-fd=, allow-readable-secret, pkcs11-module=, pin-file=, state=, custody=,
     /// run-depth=, log=, ingest, seal=, quiet=, drained=, abandoned=, seal-limit=, no-resume-key, exec=,
     /// metrics=, alarm-stuck= and the other alarms
     #[arg(short = 'o', value_name = "OPTIONS", value_delimiter = ',')]

@@ -386,9 +386,9 @@ pub struct Confirm {
 #[command(after_help = "\
 Examples:
   runvault custody recover /srv/store --identity alice.key --identity bob.key
-  runvault custody recover /srv/store --identity owner.key --passphrase-file pass.txt     one custodian of one
+  runvault custody recover /srv/store --identity owner.key       one custodian of one
   runvault custody recover /srv/store --identity alice.key --identity bob.key \\
-    --pkcs11-module /usr/lib/opensc-pkcs11.so --pin-file alice.pin --passphrase-file bob.txt")]
+    --pkcs11-module /usr/lib/opensc-pkcs11.so --pin-file alice.pin")]
 pub struct Recover {
     /// The store
     #[arg(value_hint = ValueHint::DirPath)]
@@ -439,6 +439,37 @@ pub struct List {
     /// The store
     #[arg(value_hint = ValueHint::DirPath)]
     pub store: PathBuf,
+    #[command(flatten)]
+    pub seen: Seen,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Tell which runs a lost key could have opened; needs no key
+///
+/// The first question after a breach. A reader's key, a custodian's, or a machine's: from the audit log, from what is signed
+/// about each run, and from the envelopes that are there. Told apart: what opens now, and what opened then, and still does
+/// for whoever copied the store. Where something cannot be told, it counts as exposed.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  runvault exposure /srv/store --key guest.key.pub
+  runvault exposure /srv/store --key guest --from 2026-03-01T00:00:00Z --to 2026-04-01T00:00:00Z
+  runvault exposure /srv/store --key 4f0c... --json | jq -r '.runs[].run'")]
+pub struct Exposure {
+    /// The store
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub store: PathBuf,
+    /// The key: its public key file, its id, or the newest name that it has in this vault
+    #[arg(long, value_name = "PUB|ID|NAME", value_hint = ValueHint::FilePath)]
+    pub key: String,
+    /// In wrong hands from then on: what had ended before opens in old copies alone [default: always]
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub from: Option<String>,
+    /// And until then: what came later is left out [default: now]
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub to: Option<String>,
     #[command(flatten)]
     pub seen: Seen,
     /// Print JSON

@@ -299,8 +299,8 @@ impl Sealed {
         };
         Ok(Self {
             run: *run,
-            made: made.map(|made| (made.signer, made.opened, made.state.n, made.epoch)),
-            sealed: note.map(|note| (note.gateway, note.sealed, note.state.n)),
+            made: made.map(|made| (made.signer, made.opened.clone(), made.state.n, made.epoch)),
+            sealed: note.map(|note| (note.gateway, note.sealed.clone(), note.state.n)),
             to_key: names.contains(&EnvelopeName::Reader(*key)),
             epochs: names.iter().filter_map(epoch).collect(),
         })
@@ -320,7 +320,9 @@ fn envelopes(root: &Arc<dyn Dir>, run: &RunId) -> Result<Vec<EnvelopeName>> {
     for part in ["keys", "seal"] {
         let Ok(part) = dir.open_dir(part.as_bytes()) else { continue };
         let names = layout::names(&part, &object)?;
-        found.extend(names.iter().filter_map(|name| std::str::from_utf8(name).ok()?.parse().ok()));
+        found.extend(
+            names.iter().filter_map(|name| std::str::from_utf8(name).ok()?.parse::<EnvelopeName>().ok()),
+        );
     }
     Ok(found)
 }

@@ -6,6 +6,7 @@ use runvault_format::custody_state::{Custodian, ReaderEntry};
 use runvault_format::envelope_file::{self, EnvelopeName};
 use runvault_format::operation::Operation;
 use runvault_format::removed::GoneRun;
+use runvault_vault::authority::Gateway;
 
 use super::*;
 use crate::epochs::{EpochKeys, open_share};
