@@ -37,7 +37,12 @@ fn a_laptop_is_stolen() {
 fn everything_burnt() {
     ceremony(
         "everything-burnt.sh",
-        &["1 run done", "made anew in", "custody/ was lost, and is made anew from the key files of", "<RunInfo/>"],
+        &[
+            "1 run done",
+            "made anew in",
+            "custody/ was lost, and is made anew from the key files of",
+            "<RunInfo/>",
+        ],
     );
 }
 

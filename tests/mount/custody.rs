@@ -121,3 +121,37 @@ fn a_mount_refuses_an_older_custody_until_a_person_accepts_it() {
         printed(&needless)
     );
 }
+
+/// Where custody/ is elsewhere the mount is told; a chain that was made anew under it goes on.
+#[test]
+fn a_mount_with_its_custody_elsewhere() {
+    let site = Site::in_memory();
+    let apart = site.dir().join("keys");
+    {
+        let mount = site.mount();
+        fs::create_dir(mount.path("run")).expect("a run");
+        fs::write(mount.path("run/file"), "bytes").expect("a file");
+    }
+    run(site.command(&["custody", "confirm"]).arg(&site.store));
+    fs::rename(site.store.join("custody"), &apart).expect("it moves");
+    let at = site.dir().join("elsewhere");
+    fs::create_dir(&at).expect("a mount point");
+    let mount = |options: &str| {
+        let mut command = site.command(&["mount", "-o", options]);
+        command.arg(&site.store).arg(&at);
+        command
+    };
+    let custody = format!("custody={}", apart.display());
+    let refused = output(&mut mount("ro"));
+    assert!(printed(&refused).contains("--custody DIR"), "{}", printed(&refused));
+    run(&mut mount(&custody));
+    fs::write(at.join("run/second"), "more").expect("written");
+    run(site.command(&["unmount"]).arg(&at));
+    fs::remove_dir_all(&apart).expect("lost");
+    let mut recover = site.command(&["custody", "recover", "--custody"]);
+    run(recover.arg(&apart).arg(&site.store));
+    run(&mut mount(&format!("{custody},ro")));
+    let read = fs::read_to_string(at.join("run/second"));
+    run(site.command(&["unmount"]).arg(&at));
+    assert_eq!(read.expect("read"), "more");
+}

@@ -19,7 +19,8 @@ fn runs(scratch: &Scratch) -> Vec<String> {
 fn with_a_run(scratch: &Scratch, reader: &str) -> String {
     let said = run(scratch, "fingerprint store").done().out();
     let vault = said.lines().last().unwrap().to_owned();
-    run(scratch, &format!("gateway enroll store --fingerprint {vault} --out gateway.req --name novaseq")).done();
+    run(scratch, &format!("gateway enroll store --fingerprint {vault} --out gateway.req --name novaseq"))
+        .done();
     agree(scratch, "enroll-gateway gateway.req", ["alice", "bob"]);
     agree(scratch, &format!("add-reader {reader}={reader}.key.pub --standing"), ["alice", "bob"]);
     a_run(scratch, "run", reader);
@@ -40,7 +41,7 @@ fn two_key_files_make_a_lost_custody_anew() {
     // Under a passphrase, and with a copy of custody/ as it is now.
     scratch.secret("pass", STRONG);
     scratch.secret("old", "");
-    run(&scratch, "key relock alice.key --new-passphrase-file pass").done();
+    run(&scratch, "key relock alice.key --lock passphrase --new-passphrase-file pass").done();
     run(&scratch, "custody confirm store --identity alice.key --passphrase-file pass").done();
     fs::rename(scratch.path("store/custody"), scratch.path("lost")).unwrap();
     run(&scratch, "ls store --identity lab.key")
@@ -50,7 +51,8 @@ fn two_key_files_make_a_lost_custody_anew() {
 
     let recover = "custody recover store --identity alice.key --passphrase-file pass";
     run(&scratch, recover).refused(1, "1 of the 2 keys");
-    run(&scratch, &format!("{recover} --identity carol.key --identity carol.key")).refused(2, "is there twice");
+    run(&scratch, &format!("{recover} --identity carol.key --identity carol.key"))
+        .refused(2, "is there twice");
     run(&scratch, &format!("{recover} --identity lab.key")).refused(3, "wrong key");
     run(&scratch, "custody recover store --identity carol.key --identity lab.key").refused(1, "keeps a copy");
     assert!(!scratch.path("store/custody").exists());
@@ -93,8 +95,8 @@ fn an_owner_s_exported_key_file_is_enough() {
     run(&scratch, "key export store --out owner.key").done();
     fs::remove_dir_all(scratch.path("store/custody")).unwrap();
     fs::remove_file(scratch.path("store/vault.json")).unwrap();
-    let said = run(&scratch, "custody recover store --identity owner.key --passphrase-file pass --json").done();
-    let said: Value = serde_json::from_str(&said.out()).unwrap();
+    let said = run(&scratch, "custody recover store --identity owner.key --passphrase-file pass --json");
+    let said: Value = serde_json::from_str(&said.done().out()).unwrap();
     assert_eq!((&said["line"], &said["already"]), (&2.into(), &1.into()));
     run(&scratch, "cat store run/RunInfo.xml --identity owner.key --passphrase-file pass").done();
     run(&scratch, "custody rotate store --identity owner.key --passphrase-file pass").done();
@@ -117,10 +119,14 @@ fn a_store_lives_apart_from_its_custody() {
     let by = format!("{apart} --identity owner.key");
     run(&scratch, &format!("cp -r run store:/ {by}")).done();
     run(&scratch, &format!("custody rotate store {by}")).done();
-    for command in ["ls store", "check store", "verify store", "runs store", "doctor store", "custody confirm store"] {
+    for command in
+        ["ls store", "check store", "verify store run", "runs store", "doctor store", "custody confirm store"]
+    {
         run(&scratch, &format!("{command} {by}")).done();
     }
-    for command in ["fingerprint store", "custody list store", "audit verify store", "status store", "scrub store"] {
+    for command in
+        ["fingerprint store", "custody list store", "audit verify store", "status store", "scrub store"]
+    {
         run(&scratch, &format!("{command} {apart}")).done();
     }
     run(&scratch, "cp store:/run/RunInfo.xml out.xml --from-custody keys/clinic --identity owner.key").done();
@@ -142,7 +148,8 @@ fn runs_are_retired_by_a_quorum_and_by_an_owner_who_grows_into_one() {
     let id = with_a_run(&scratch, "lab");
     a_run(&scratch, "second", "lab");
     run(&scratch, &format!("retire store {id} --identity alice.key")).refused(1, "propose STORE retire");
-    run(&scratch, "custody propose store retire 00000000000000000000000000000000 --out x").refused(1, "no run");
+    run(&scratch, "custody propose store retire 00000000000000000000000000000000 --out x")
+        .refused(1, "no run");
     let said = agree(&scratch, &format!("retire {id} --reason tape"), ["alice", "carol"]);
     assert!(said.contains("1 run is not missed any more"), "{said}");
     fs::rename(scratch.path("store/runs").join(&id), scratch.path("tape")).unwrap();
@@ -184,10 +191,16 @@ fn what_a_lost_key_opened() {
     agree(&scratch, "remove-reader lab", ["alice", "bob"]);
     let said = of("lab.key.pub");
     assert_eq!((&said["runs"][0]["opens"], &said["runs"][0]["as"]), (&"then".into(), &"reader".into()));
-    let text = run(&scratch, "exposure store --key lab.key.pub --from 2999-01-01T00:00:00Z --to 2999-01-02T00:00:00Z");
+    let text = run(
+        &scratch,
+        "exposure store --key lab.key.pub --from 2999-01-01T00:00:00Z --to 2999-01-02T00:00:00Z",
+    );
     assert!(text.done().out().contains("Ended before"), "{}", text.out());
     let said = of("carol");
-    assert_eq!((&said["runs"][0]["as"], &said["runs"][0]["other_custodians"]), (&"custodian".into(), &1.into()));
+    assert_eq!(
+        (&said["runs"][0]["as"], &said["runs"][0]["other_custodians"]),
+        (&"custodian".into(), &1.into())
+    );
     assert_eq!(of("novaseq")["runs"][0]["as"], "gateway");
     run(&scratch, "exposure store --key nobody").refused(1, "nobody of that name");
     run(&scratch, &format!("exposure store --key {}", "0".repeat(32))).refused(1, "was never");

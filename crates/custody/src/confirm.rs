@@ -26,6 +26,8 @@ pub struct Drill {
     pub label: String,
     /// When, RFC 3339 in UTC; `None`: not since its share was made.
     pub confirmed: Option<String>,
+    /// Up to which line its key file keeps a copy of custody/ since then.
+    pub line: Option<u64>,
 }
 
 fn name(custodian: &IdentityId) -> String {
@@ -108,14 +110,15 @@ pub fn drills(root: &Arc<dyn Dir>, chain: &Chain) -> Result<Vec<Drill>> {
     let drill = |(label, custodian): (String, IdentityId)| {
         let name = name(&custodian);
         let bytes = layout::read_if_there(&custody, &name, &format!("custody/{name}"), OBJECT_MAX)?;
-        let confirmed = bytes.and_then(|bytes| counts(chain, &custodian, &bytes));
-        Ok(Drill { custodian, label, confirmed })
+        let said = bytes.and_then(|bytes| counts(chain, &custodian, &bytes));
+        let (confirmed, line) = said.map_or((None, None), |said| (Some(said.time), Some(said.head.n)));
+        Ok(Drill { custodian, label, confirmed, line })
     };
     chain.custodians().into_iter().map(drill).collect()
 }
 
-/// The time of a confirmation that this custodian signed for the newest shares.
-fn counts(chain: &Chain, custodian: &IdentityId, bytes: &[u8]) -> Option<String> {
+/// A confirmation that this custodian signed for the newest shares.
+fn counts(chain: &Chain, custodian: &IdentityId, bytes: &[u8]) -> Option<Confirmation> {
     let note = Note::parse(bytes).ok()?;
     let known = chain.state().custodian(custodian)?;
     let text = note.verify(custodian, &known.sign).ok()?;
@@ -123,7 +126,7 @@ fn counts(chain: &Chain, custodian: &IdentityId, bytes: &[u8]) -> Option<String>
     let epoch = chain.current();
     let same = (said.vault, said.custodian, said.epoch, said.made)
         == (chain.vault_id(), *custodian, epoch.e, epoch.made);
-    same.then_some(said.time)
+    same.then_some(said)
 }
 
 #[cfg(test)]
