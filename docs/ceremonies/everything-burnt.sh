@@ -20,6 +20,7 @@ echo "made anew in $((($(date +%s%N) - since) / 1000000)) ms"
 runvault audit show store --state state                  # the trail is whole; its last line says what was done, by whom
 runvault audit verify store --state state                # the head: compare it with the one on paper
 runvault cat store run/RunInfo.xml --identity ../lab.key --state state
+confirm alice bob                                        # the drill, before a new vault key depends on it
 agree alice bob rotate --reason 'the machine that recovered learned the vault key'
 confirm alice bob
 confirm ../carol                                         # Carol's key file was not needed, and goes on

@@ -134,24 +134,16 @@ fn a_mount_with_its_custody_elsewhere() {
     }
     run(site.command(&["custody", "confirm"]).arg(&site.store));
     fs::rename(site.store.join("custody"), &apart).expect("it moves");
-    let at = site.dir().join("elsewhere");
-    fs::create_dir(&at).expect("a mount point");
-    let mount = |options: &str| {
-        let mut command = site.command(&["mount", "-o", options]);
-        command.arg(&site.store).arg(&at);
-        command
-    };
     let custody = format!("custody={}", apart.display());
-    let refused = output(&mut mount("ro"));
-    assert!(printed(&refused).contains("--custody DIR"), "{}", printed(&refused));
-    run(&mut mount(&custody));
-    fs::write(at.join("run/second"), "more").expect("written");
-    run(site.command(&["unmount"]).arg(&at));
+    let with = |options: &str| site.builder().args(["-o", options]);
+    let refused = with("ro").try_mount().err().expect("custody/ is not there");
+    assert!(refused.contains("--custody DIR"), "{refused}");
+    let mount = with(&custody).mount();
+    fs::write(mount.path("run/second"), "more").expect("written");
+    mount.unmount();
     fs::remove_dir_all(&apart).expect("lost");
-    let mut recover = site.command(&["custody", "recover", "--custody"]);
-    run(recover.arg(&apart).arg(&site.store));
-    run(&mut mount(&format!("{custody},ro")));
-    let read = fs::read_to_string(at.join("run/second"));
-    run(site.command(&["unmount"]).arg(&at));
+    run(site.command(&["custody", "recover", "--custody"]).arg(&apart).arg(&site.store));
+    let mount = with(&format!("{custody},ro")).mount();
+    let read = fs::read_to_string(mount.path("run/second"));
     assert_eq!(read.expect("read"), "more");
 }

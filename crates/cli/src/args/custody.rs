@@ -386,7 +386,7 @@ pub struct Confirm {
 #[command(after_help = "\
 Examples:
   runvault custody recover /srv/store --identity alice.key --identity bob.key
-  runvault custody recover /srv/store --identity owner.key       one custodian of one
+  runvault custody recover /srv/store --identity owner.key --key-in-store    one custodian of one
   runvault custody recover /srv/store --identity alice.key --identity bob.key \\
     --pkcs11-module /usr/lib/opensc-pkcs11.so --pin-file alice.pin")]
 pub struct Recover {
@@ -413,6 +413,9 @@ pub struct Recover {
     /// Accept secret files that group or others may read
     #[arg(long)]
     pub allow_readable_secret: bool,
+    /// Then keep the single owner's key file, under its passphrase, in custody/, where `init` puts it
+    #[arg(long)]
+    pub key_in_store: bool,
     /// Why, for the audit log
     #[arg(long, value_name = "TEXT", default_value = "", value_parser = reason)]
     pub reason: String,

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use runvault_custody::chain::Chain;
+use runvault_custody::key_files::{self, KeyFile};
 use runvault_custody::quorum::in_words;
 use runvault_custody::recover::{Found, Given, recover};
-use runvault_custody::{key_files, pins};
+use runvault_custody::{Error as Custody, locks, pins};
 use runvault_store::backend::Dir;
 
 use super::tell;
@@ -25,6 +26,7 @@ pub fn run(args: &Recover) -> Result<()> {
     let state = state_folder(args.state.as_deref())?;
     let given = opened(args)?;
     let found = Found::among(&given, args.accept_rollback)?;
+    let own = key_for_store(args, &found, &given)?;
     let line = found.chain().head().n;
     let go_on = format!("runvault custody rotate, or propose STORE rotate, on {}", shown(&args.store));
     signals::end_with(|| "custody/ is there whole, or not at all: run the same command again".to_owned())?;
@@ -46,8 +48,20 @@ pub fn run(args: &Recover) -> Result<()> {
     })?;
     bar.finish_and_clear();
     pins::check_and_advance(&state, &root, &done.chain)?;
+    own.map_or(Ok(()), |file| locks::write(&root, file))?;
     let (what, head) = (in_words::of_act(&done.op, found.chain(), &done.chain), done.chain.head());
     tell::done(args.json, &what, &done.op, (head.n, head.hash.to_string()), &done.runs, &go_on)
+}
+
+/// Where one custodian of one has it in the store.
+fn key_for_store<'a>(args: &Recover, found: &Found, given: &'a [Given]) -> Result<Option<&'a KeyFile>> {
+    let file = given.first().map(|one| &one.file).filter(|_| args.key_in_store);
+    let (quorum, custodians) = found.chain().quorum();
+    match file {
+        Some(_) if (quorum, custodians) != (1, 1) => Err(Custody::LockInStore.into()),
+        Some(file) if !file.has_passphrase() => Err(Custody::UnlockedInStore.into()),
+        file => Ok(file),
+    }
 }
 
 fn more_was_seen(line: u64) -> String {
