@@ -142,7 +142,7 @@ fn a_mount_with_its_custody_elsewhere() {
     fs::write(mount.path("run/second"), "more").expect("written");
     mount.unmount();
     fs::remove_dir_all(&apart).expect("lost");
-    run(site.command(&["custody", "recover", "--custody"]).arg(&apart).arg(&site.store));
+    run(site.command(&["custody", "recover"]).arg("--custody").arg(&apart).arg(&site.store));
     let mount = with(&format!("{custody},ro")).mount();
     let read = fs::read_to_string(mount.path("run/second"));
     assert_eq!(read.expect("read"), "more");
