@@ -7,6 +7,7 @@ mod past;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use runvault_format::ids::{IdentityId, RunId};
@@ -16,6 +17,7 @@ use runvault_vault::runs;
 use self::past::{Past, Sealed};
 use crate::authority::Acting;
 use crate::chain::Chain;
+use crate::retired::{self, Gone};
 use crate::{Error, Result, clock};
 
 /// As what the key was let in.
@@ -109,11 +111,13 @@ pub fn exposure(
         found.extend(past.of_run(&sealed, &now));
         progress(done, total);
     }
-    // What was granted and is in the store no more may be elsewhere.
-    found.extend(past.granted().filter(|run| !there.contains(run)).flat_map(|run| past.gone(run)));
+    // What is in the store no more may be elsewhere.
+    let mut gone: BTreeSet<RunId> = past.granted().copied().collect();
+    gone.extend(retired::all(root, chain)?.iter().map(Gone::run));
+    found.extend(gone.iter().filter(|run| !there.contains(run)).flat_map(|run| past.gone(run, &now)));
     let mut runs: Vec<Exposed> =
         found.into_iter().filter_map(|one| within(one, from, to.unwrap_or(&now))).collect();
-    runs.sort_by(|a, b| (a.run, a.opens, a.by).cmp(&(b.run, b.opens, b.by)));
+    runs.sort_by_key(|one| (one.run, one.opens, one.by));
     runs.dedup();
     Ok(Exposure { key: *key, label, roles: past.roles, runs, of: total })
 }

@@ -28,38 +28,47 @@ use crate::{Error, Result, clock, settle};
 #[derive(Debug)]
 pub(crate) enum Gone {
     /// Its gateway removed it, up to where its chain counts.
-    ByMaker(Retired),
+    Maker(Retired),
     /// The owner does not expect it.
-    ByOwner(Removed),
+    Owner(Removed),
     /// Nor do the custodians.
-    ByQuorum(GoneRun),
+    Quorum(GoneRun),
 }
 
 impl Gone {
+    /// The run.
+    pub(crate) fn run(&self) -> RunId {
+        match self {
+            Gone::Maker(said) => said.run,
+            Gone::Owner(said) => said.run,
+            Gone::Quorum(said) => said.run,
+        }
+    }
+
     /// Text hash of the run's run.json.
     pub(crate) fn run_note(&self) -> Digest {
         match self {
-            Gone::ByMaker(said) => said.run_note,
-            Gone::ByOwner(said) => said.run_note,
-            Gone::ByQuorum(said) => said.run_note,
+            Gone::Maker(said) => said.run_note,
+            Gone::Owner(said) => said.run_note,
+            Gone::Quorum(said) => said.run_note,
         }
     }
 
     /// Its gateway, its number there, and the run before.
     pub(crate) fn place(&self) -> (IdentityId, u64, Option<Digest>) {
         match self {
-            Gone::ByMaker(said) => (said.gateway, said.seq, said.prev),
-            Gone::ByOwner(said) => (said.gateway, said.seq, said.prev),
-            Gone::ByQuorum(said) => (said.gateway, said.seq, said.prev),
+            Gone::Maker(said) => (said.gateway, said.seq, said.prev),
+            Gone::Owner(said) => (said.gateway, said.seq, said.prev),
+            Gone::Quorum(said) => (said.gateway, said.seq, said.prev),
         }
     }
 
     /// Its seal, which goes with it; the maker's word says nothing of one.
     pub(crate) fn seal(&self) -> Option<&RemovedSeal> {
         match self {
-            Gone::ByMaker(_) => None,
-            Gone::ByOwner(said) => said.seal.as_ref(),
-            Gone::ByQuorum(said) => said.seal.as_ref(),
+            Gone::Maker(_) => None,
+            Gone::Owner(said) => said.seal.as_ref(),
+            Gone::Quorum(said) => said.seal.as_ref(),
         }
     }
 }
@@ -82,12 +91,12 @@ pub(crate) fn all(root: &Arc<dyn Dir>, chain: &Chain) -> Result<Vec<Gone>> {
 /// nothing.
 pub(crate) fn read(root: &Arc<dyn Dir>, chain: &Chain, run: &RunId) -> Result<Option<Gone>> {
     if let Some(gone) = chain.gone().get(run) {
-        return Ok(Some(Gone::ByQuorum(gone.clone())));
+        return Ok(Some(Gone::Quorum(gone.clone())));
     }
     let Some(retired) = folder(root)? else { return Ok(None) };
     Ok(bytes_of(&retired, run).and_then(|note| {
         let note = Note::parse(&note).ok()?;
-        by_maker(chain, run, &note).or_else(|| by_owner(chain.state(), run, &note).map(Gone::ByOwner))
+        by_maker(chain, run, &note).or_else(|| by_owner(chain.state(), run, &note).map(Gone::Owner))
     }))
 }
 
@@ -127,7 +136,7 @@ fn by_maker(chain: &Chain, run: &RunId, note: &Note<'_>) -> Option<Gone> {
     note.verify(&said.gateway, &maker.sign).ok()?;
     let last = maker.until.map(|until| until.run);
     let counts = |end: u64, hash| said.seq < end || (said.seq == end && hash == Some(said.run_note));
-    last.is_none_or(|last| counts(last.n, last.hash)).then_some(Gone::ByMaker(said))
+    last.is_none_or(|last| counts(last.n, last.hash)).then_some(Gone::Maker(said))
 }
 
 fn by_owner(state: &State, run: &RunId, note: &Note<'_>) -> Option<Removed> {
@@ -180,8 +189,8 @@ pub fn named(
     run: &RunId,
 ) -> Result<Option<GoneRun>> {
     match read(root, chain, run)? {
-        Some(Gone::ByOwner(said)) => Ok(Some(said.gone())),
-        Some(Gone::ByQuorum(said)) => Ok(Some(said)),
+        Some(Gone::Owner(said)) => Ok(Some(said.gone())),
+        Some(Gone::Quorum(said)) => Ok(Some(said)),
         _ if !settle::has_run(root, run)? => Ok(None),
         _ => in_store(root, authority, run).map(Some),
     }

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use runvault_format::audit_entry::Line;
 use runvault_format::custody_state::State;
+use runvault_format::descriptor::StateRef;
 use runvault_format::envelope_file::EnvelopeName;
-use runvault_format::ids::{IdentityId, RunId};
+use runvault_format::ids::{Digest, IdentityId, RunId};
 use runvault_format::operation::Operation;
 use runvault_store::backend::Dir;
 use runvault_vault::authority::Authority;
@@ -42,6 +43,8 @@ pub(super) struct Past {
     pub(super) roles: Vec<Role>,
     /// From state 0 on, with the time of its line.
     states: Vec<(String, Part)>,
+    /// Their hashes.
+    hashes: Vec<Digest>,
     words: Vec<Word>,
     /// When each epoch was made, by its number.
     epochs: Vec<(u32, String)>,
@@ -51,9 +54,9 @@ pub(super) struct Past {
 pub(super) struct Sealed {
     run: RunId,
     /// Its maker, when, under which state and epoch; `None`: what is signed about it cannot be read.
-    made: Option<(IdentityId, String, u64, u32)>,
+    made: Option<(IdentityId, String, StateRef, u32)>,
     /// Who sealed it, when, under which state.
-    sealed: Option<(IdentityId, String, u64)>,
+    sealed: Option<(IdentityId, String, StateRef)>,
     /// Whether there is an envelope to the key.
     to_key: bool,
     /// Epochs of the envelopes that are there.
@@ -67,6 +70,7 @@ impl Past {
             label: None,
             roles: Vec::new(),
             states: Vec::new(),
+            hashes: Vec::new(),
             words: Vec::new(),
             epochs: Vec::new(),
         };
@@ -74,14 +78,14 @@ impl Past {
             let n = after.head().n;
             let line = Line::parse(text).map_err(|e| Error::ChainBroken { line: n, why: e.to_string() })?;
             if past.states.is_empty() {
-                past.take(before, "");
+                past.take(before, "")?;
             }
-            past.take(after.state(), &line.executed.time);
+            past.take(after.state(), &line.executed.time)?;
             past.take_word(n, &line.executed.time, &line.executed.request.op);
             Ok(())
         })?;
         if past.states.is_empty() {
-            past.take(Chain::load(root)?.state(), "");
+            past.take(Chain::load(root)?.state(), "")?;
         }
         let firsts = past.states.first_mut().map(|(time, _)| time).into_iter();
         for first in firsts.chain(past.epochs.first_mut().map(|(_, time)| time)) {
@@ -91,7 +95,7 @@ impl Past {
         Ok(past)
     }
 
-    fn take(&mut self, state: &State, time: &str) {
+    fn take(&mut self, state: &State, time: &str) -> Result<()> {
         let (reader, custodian) = (state.reader(&self.key), state.custodian(&self.key));
         let gateway = state.gateway(&self.key);
         let label = reader.map(|r| &r.label).or(custodian.map(|c| &c.label)).or(gateway.map(|g| &g.label));
@@ -106,6 +110,8 @@ impl Past {
             gateway: gateway.is_some_and(|g| g.until.is_none()),
         };
         self.states.push((time.to_owned(), part));
+        self.hashes.push(state.hash()?);
+        Ok(())
     }
 
     fn take_word(&mut self, n: u64, time: &str, op: &Operation) {
@@ -160,37 +166,52 @@ impl Past {
         self.words.iter().filter(|word| word.granted).map(|word| &word.run)
     }
 
-    /// A run that is in the store no more: what was granted of it.
-    pub(super) fn gone(&self, run: &RunId) -> Vec<Exposed> {
+    /// A run that is in the store no more: nothing signed about it can be read.
+    pub(super) fn gone(&self, run: &RunId, now: &str) -> Vec<Exposed> {
         let sealed = Sealed { run: *run, made: None, sealed: None, to_key: false, epochs: Vec::new() };
-        self.as_reader(&sealed, None).into_iter().collect()
+        self.of_run(&sealed, now)
     }
 
     /// Every way in which the key could have opened the run.
     pub(super) fn of_run(&self, sealed: &Sealed, now: &str) -> Vec<Exposed> {
         let created = self.states.first().map_or(now, |(time, _)| time.as_str());
-        let mut found: Vec<Exposed> = self.as_reader(sealed, Some(created)).into_iter().collect();
+        let mut found: Vec<Exposed> = self.as_reader(sealed, created).into_iter().collect();
         found.extend(self.as_custodian(sealed, created));
         found.extend(self.as_gateway(sealed));
         found
     }
 
-    /// Whether a run that a gateway made or sealed under state `n` at `time` was sealed to it.
-    fn stands(&self, n: u64, time: &str) -> bool {
-        let part = usize::try_from(n).ok().and_then(|n| self.states.get(n)).map(|(_, part)| part);
-        match part.map(|part| &part.reader) {
-            Some(Some((true, expires))) => expires.as_ref().is_none_or(|at| time < at.as_str()),
+    /// Whether a run that a gateway made or sealed under that state at `time` was sealed to it. Of a state that this
+    /// chain does not have, such as one that was lost with an older custody/, it was where it ever could be.
+    fn stands(&self, state: &StateRef, time: &str) -> bool {
+        let at = usize::try_from(state.n).ok().filter(|at| self.hashes.get(*at) == Some(&state.hash));
+        let Some((_, part)) = at.and_then(|at| self.states.get(at)) else { return self.ever_stood() };
+        match &part.reader {
+            Some((true, expires)) => expires.as_ref().is_none_or(|at| time < at.as_str()),
             _ => false,
         }
     }
 
-    fn as_reader(&self, sealed: &Sealed, created: Option<&str>) -> Option<Exposed> {
+    fn ever_stood(&self) -> bool {
+        self.states.iter().any(|(_, part)| part.reader.as_ref().is_some_and(|(standing, _)| *standing))
+    }
+
+    fn as_reader(&self, sealed: &Sealed, created: &str) -> Option<Exposed> {
         let mut starts: Vec<(String, String)> = Vec::new();
-        if let Some((_, opened, n, _)) = sealed.made.as_ref().filter(|(_, at, n, _)| self.stands(*n, at)) {
-            starts.push((opened.clone(), format!("state {n}: a standing reader when it was made")));
+        match &sealed.made {
+            Some((_, at, state, _)) if self.stands(state, at) => {
+                starts.push((at.clone(), format!("state {}: a standing reader when it was made", state.n)));
+            }
+            None if self.ever_stood() => {
+                starts.push((
+                    created.to_owned(),
+                    "a standing reader, and when it was made cannot be read".into(),
+                ));
+            }
+            _ => {}
         }
-        if let Some((_, at, n)) = sealed.sealed.as_ref().filter(|(_, at, n)| self.stands(*n, at)) {
-            starts.push((at.clone(), format!("state {n}: a standing reader when it was sealed")));
+        if let Some((_, at, state)) = sealed.sealed.as_ref().filter(|(_, at, state)| self.stands(state, at)) {
+            starts.push((at.clone(), format!("state {}: a standing reader when it was sealed", state.n)));
         }
         let own = self.words.iter().filter(|word| word.run == sealed.run);
         let grants = own.clone().filter(|word| word.granted);
@@ -202,8 +223,7 @@ impl Past {
         }
         let (since, why) = first.unwrap_or_else(|| {
             let made = sealed.made.as_ref().map(|(_, at, ..)| at.as_str());
-            let since = made.or(created).unwrap_or_default().to_owned();
-            (since, "its envelope is there, and no line says why".to_owned())
+            (made.unwrap_or(created).to_owned(), "its envelope is there, and no line says why".to_owned())
         });
         let last = starts.last().map_or(since.as_str(), |(at, _)| at.as_str());
         let ends = own.filter(|word| !word.granted).map(|word| word.time.clone()).chain(self.removals());
@@ -299,8 +319,8 @@ impl Sealed {
         };
         Ok(Self {
             run: *run,
-            made: made.map(|made| (made.signer, made.opened.clone(), made.state.n, made.epoch)),
-            sealed: note.map(|note| (note.gateway, note.sealed.clone(), note.state.n)),
+            made: made.map(|made| (made.signer, made.opened.clone(), made.state, made.epoch)),
+            sealed: note.map(|note| (note.gateway, note.sealed.clone(), note.state)),
             to_key: names.contains(&EnvelopeName::Reader(*key)),
             epochs: names.iter().filter_map(epoch).collect(),
         })

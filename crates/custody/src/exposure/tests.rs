@@ -114,6 +114,11 @@ fn readers_as_their_keys_open() {
     let late = at(Some("2999-01-01T00:00:00Z"), Some("2999-02-01T00:00:00Z"));
     assert_eq!(those(&late, &[Opens::OldCopies]), BTreeSet::from([second, third]));
     assert_eq!(at(None, Some("2001-01-01T00:00:00Z")).runs, []);
+    // What is signed about a run cannot be read: whoever ever stood counts.
+    let broken = copy(&vault.root);
+    crate::testing::put(&crate::testing::run_dir(&broken, &second), "run.json", b"x");
+    assert!(those(&told(&broken, gone), &[Opens::Then]).contains(&second));
+    assert!(!those(&told(&broken, guest), &[Opens::Then]).contains(&second), "which it has, now");
     // An envelope that no line knows of counts.
     let (other, _) = (Identity::generate("other").unwrap(), ());
     vault.agree(Operation::AddReader { reader: entry(&other, false, None) });
