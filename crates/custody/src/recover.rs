@@ -64,16 +64,18 @@ impl Found {
                 return Err(Error::KeyTwice { key: name(one) });
             }
         }
-        let copies: Vec<Copied> =
-            given.iter().filter_map(|one| one.file.copy()).map(Copied::verify).collect::<Result<_>>()?;
-        let heads: Vec<(VaultId, Head)> =
-            copies.iter().map(|copy| (copy.chain.vault_id(), copy.chain.head())).collect();
-        let newest = copies.into_iter().max_by_key(|copy| copy.chain.head().n).ok_or(Error::NoCopy)?;
-        for (vault, head) in heads {
-            is_part(&newest.chain, vault, head)?;
+        let copies = given.iter().map(|one| one.file.copy().map(Copied::verify).transpose());
+        let copies: Vec<Option<Copied>> = copies.collect::<Result<_>>()?;
+        let head = |copy: &Copied| (copy.chain.vault_id(), copy.chain.head());
+        let heads: Vec<Option<(VaultId, Head)>> = copies.iter().map(|copy| copy.as_ref().map(head)).collect();
+        let newest = copies.into_iter().flatten().max_by_key(|copy| copy.chain.head().n);
+        let newest = newest.ok_or(Error::NoCopy)?;
+        for (vault, head) in heads.iter().flatten() {
+            is_part(&newest.chain, *vault, *head)?;
         }
-        let seen =
-            given.iter().map(|one| seen_by(&newest.chain, one, accepted)).collect::<Result<Vec<_>>>()?;
+        let has = |own: &Option<(VaultId, Head)>| own.map_or(0, |(_, head)| head.n);
+        let seen = given.iter().zip(&heads).map(|(one, own)| seen_by(&newest.chain, one, has(own), accepted));
+        let seen = seen.collect::<Result<Vec<_>>>()?;
         let (given, needed) = (seen.len(), newest.chain.quorum().0 as usize);
         if given < needed {
             return Err(Error::TooFewKeys { given, needed });
@@ -112,11 +114,10 @@ fn is_part(chain: &Chain, vault: VaultId, head: Head) -> Result<()> {
     }
 }
 
-/// The newest line that a file's holder has seen, and that its key counts here.
-fn seen_by(chain: &Chain, given: &Given, accepted: Option<u64>) -> Result<SeenBy> {
+/// The newest line that a file's holder has seen, and that its key counts here. `n`: the last one of its copy.
+fn seen_by(chain: &Chain, given: &Given, mut n: u64, accepted: Option<u64>) -> Result<SeenBy> {
     let (file, id) = (&given.file, given.custodian.id());
     check_bound(chain, &given.custodian)?;
-    let mut n = file.copy().map_or(Ok(0), |copy| Copied::verify(copy).map(|own| own.chain.head().n))?;
     if let Some((kept, share)) = file.kept().and_then(|kept| Some((kept, kept.share.as_ref()?))) {
         if kept.vault != chain.vault_id() {
             return Err(Error::KeysOfTwoVaults { one: chain.vault_id(), other: kept.vault });

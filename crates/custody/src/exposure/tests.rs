@@ -120,7 +120,7 @@ fn readers_as_their_keys_open() {
     assert!(those(&told(&broken, gone), &[Opens::Then]).contains(&second));
     assert!(!those(&told(&broken, guest), &[Opens::Then]).contains(&second), "which it has, now");
     // An envelope that no line knows of counts.
-    let (other, _) = (Identity::generate("other").unwrap(), ());
+    let other = Identity::generate("other").unwrap();
     vault.agree(Operation::AddReader { reader: entry(&other, false, None) });
     assert_eq!(told(&vault.root, &other).runs, []);
     let keys = crate::testing::run_dir(&vault.root, &second).open_dir(b"keys").unwrap();

@@ -76,8 +76,6 @@ fn any_two_of_three_make_it_anew_and_the_vault_goes_on() {
     for who in [[0, 1], [2, 0]] {
         let root = copy(&burnt.vault.root);
         let state = tempfile::tempdir().unwrap();
-        let place = burnt.vault.root.open_dir(b"lost").unwrap();
-        drop(place);
         let done = burnt.recover(&root, &who).unwrap();
         assert_eq!((done.runs.already, done.runs.failed.as_slice()), (3, &[][..]));
         let (chain, n) = (Chain::load(&root).unwrap(), burnt.before.head().n);
