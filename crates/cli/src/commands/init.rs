@@ -21,12 +21,13 @@ use crate::exit::{Exit, refuse, refuse_with};
 use crate::mount_point::absolute;
 use crate::output::{self, shown};
 use crate::prompt::Source;
-use crate::store::{lies, open_root, open_store};
+use crate::store::{open_root, open_store};
 
 /// Nothing is written before everything is known to be usable.
 pub fn run(args: &Init) -> Result<()> {
     let store = absolute(&args.store)?;
     refuse_used(&store)?;
+    refuse_filled(args.custody.as_deref())?;
     if let Some(quorum) = args.quorum {
         return shared(args, &store, quorum);
     }
@@ -135,26 +136,16 @@ fn key_path(path: &Path, store: &Path) -> Result<PathBuf> {
 
 /// The store, with its custody/ where that will lie.
 fn open_to_be(args: &Init, store: &Path) -> Result<Arc<dyn Dir>> {
-    let apart = Apart { custody: args.custody.clone() };
-    let root = open_store(store, &apart)?;
-    if let Some(custody) = &args.custody {
-        let place = lies(&root, &apart)?;
-        let there = place.parent.stat(&place.name).is_ok();
-        let empty = place.parent.open_dir(&place.name).is_ok_and(|dir| {
-            let mut names = 0;
-            dir.entries(0, &mut |_| {
-                names += 1;
-                false
-            })
-            .is_ok()
-                && names == 0
-        });
-        if there && !empty {
-            let what = format!("--custody {}: not an empty directory", shown(custody));
-            return Err(refuse_with(Exit::Failed, what, "name one that is empty, or to be made"));
-        }
+    open_store(store, &Apart { custody: args.custody.clone() })
+}
+
+fn refuse_filled(custody: Option<&Path>) -> Result<()> {
+    let Some(custody) = custody.filter(|path| std::fs::symlink_metadata(path).is_ok()) else { return Ok(()) };
+    if std::fs::read_dir(custody).is_ok_and(|mut names| names.next().is_none()) {
+        return Ok(());
     }
-    Ok(root)
+    let what = format!("--custody {}: not an empty directory", shown(custody));
+    Err(refuse_with(Exit::Failed, what, "name one that is empty, or to be made"))
 }
 
 fn make_directory(store: &Path) -> Result<()> {
