@@ -14,6 +14,7 @@ mod gateways;
 mod index;
 mod ingest;
 mod ledger;
+mod live;
 mod logs;
 mod machine;
 mod many_names;

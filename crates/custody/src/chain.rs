@@ -11,7 +11,7 @@ mod tests;
 
 pub(crate) use self::load::Mark;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use runvault_crypto::envelope::KemPublic;
 use runvault_format::audit_entry::Line;
@@ -37,6 +37,8 @@ pub struct Chain {
     current: Epoch,
     /// Gateways that do what only the maker of a run may, and where that was ended; `None`: add to any run.
     admitted: BTreeMap<(IdentityId, Option<RunId>), Option<Until>>,
+    /// Runs that were taken from a reader and not granted again.
+    revoked: BTreeSet<(IdentityId, RunId)>,
 }
 
 impl Chain {
@@ -131,9 +133,20 @@ impl Chain {
         all.map(|((_, run), _)| *run).collect()
     }
 
-    /// What a line of the log says of admissions.
-    fn admit_or_dismiss(&mut self, op: &Operation) {
+    /// Whether a run was taken from a reader by the last line that names both.
+    pub(crate) fn is_revoked(&self, reader: &IdentityId, run: &RunId) -> bool {
+        self.revoked.contains(&(*reader, *run))
+    }
+
+    /// What a line of the log says of admissions, and of single runs.
+    fn take_up(&mut self, op: &Operation) {
         match op {
+            Operation::Grant { reader, runs } => {
+                runs.iter().for_each(|run| _ = self.revoked.remove(&(*reader, *run)));
+            }
+            Operation::Revoke { reader, runs } => {
+                self.revoked.extend(runs.iter().map(|run| (*reader, *run)));
+            }
             Operation::AdmitGateway { gateway, run } => _ = self.admitted.insert((*gateway, *run), None),
             Operation::DismissGateway { gateway, run, until } => {
                 let meant =

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use runvault_format::ids::{Digest, IdentityId, RunId, VaultId};
 use runvault_format::keys::RunKey;
 use runvault_format::run_index::{IndexKey, Rows};
-use runvault_vault::authority::{Admission, Authority, EnvelopeFile, GatewayKey, MadeRun, Sealed};
+use runvault_vault::authority::{Admission, Authority, EnvelopeFile, GatewayKey, MadeRun, Sealed, Standing};
 
 use crate::pins;
 use crate::run_index::RunIndex;
@@ -80,6 +80,15 @@ impl Remembering {
 impl Authority for Remembering {
     fn refresh(&self) {
         self.of.refresh();
+    }
+    fn standing(&self) -> Standing {
+        self.of.standing()
+    }
+    fn may_open(&self, run: &RunId) -> bool {
+        self.of.may_open(run)
+    }
+    fn granted_behind(&self, line: u64) -> Vec<RunId> {
+        self.of.granted_behind(line)
     }
     fn vault_id(&self) -> VaultId {
         self.of.vault_id()

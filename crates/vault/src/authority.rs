@@ -130,10 +130,51 @@ pub struct MadeRun {
     pub run: RunId,
 }
 
+/// How the acting identity stands by the newest chain that was read, and by this machine's clock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Number of the newest line of the audit log.
+    pub line: u64,
+    /// The newest epoch whose key it has; 0: none.
+    pub epoch: u32,
+    /// Why it reads nothing any more.
+    pub lost: Option<Lost>,
+}
+
+/// What an identity that opened a vault has lost since.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// It was removed, or several have to agree now.
+    Removed,
+    /// Its time is over, since then, in RFC 3339.
+    Expired(String),
+}
+
+impl std::fmt::Display for Lost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Removed => f.write_str("it was removed"),
+            Self::Expired(at) => write!(f, "its time is over since {at}"),
+        }
+    }
+}
+
 /// The verified chain, as the acting identity sees it.
 pub trait Authority: Send + Sync {
     /// Looks whether the chain went on: called before a run is made.
     fn refresh(&self) {}
+    /// How the identity stands, as far as the chain was read.
+    fn standing(&self) -> Standing {
+        Standing { line: 0, epoch: 0, lost: None }
+    }
+    /// Whether the identity may open a run still, whatever envelope lies there.
+    fn may_open(&self, _run: &RunId) -> bool {
+        true
+    }
+    /// The runs that lines behind that number grant to the identity: their envelopes come after the line.
+    fn granted_behind(&self, _line: u64) -> Vec<RunId> {
+        Vec::new()
+    }
     /// SHA-256 of the genesis.
     fn vault_id(&self) -> VaultId;
     /// An enrolled gateway, ended or not; `None` for anyone else.

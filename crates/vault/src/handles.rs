@@ -99,6 +99,16 @@ impl Handles {
         Ok(if let Open::Sealed(file) = self.get(handle)? { Some(file) } else { None })
     }
 
+    /// A file of a sealed run that is open.
+    pub(crate) fn sealed_at(&self, ino: Ino) -> Option<Arc<SealedFile>> {
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        let mut sealed = open.values().filter_map(|open| match open {
+            Open::Sealed(file) => Some(file),
+            _ => None,
+        });
+        sealed.find(|file| file.ino() == ino).cloned()
+    }
+
     pub(crate) fn add_sealed(&self, file: SealedFile) -> Handle {
         self.add(Open::Sealed(Arc::new(file)))
     }

@@ -153,7 +153,11 @@ impl Vault {
             return self.root_attr();
         }
         if is_sealed(ino) {
-            return self.sealed_attr(ino);
+            return match self.sealed_attr(ino) {
+                // Closed to this identity, while a program has it open.
+                Err(error) => self.handles.sealed_at(ino).map_or(Err(error), |file| file.attr(self)),
+                found => found,
+            };
         }
         let open = handle.and_then(|h| self.handles.file(h).ok());
         let node = self.nodes.sight(ino);

@@ -13,6 +13,7 @@ use runvault_format::run_index::Row;
 use runvault_store::backend::Kind;
 
 use crate::api::{Ino, ROOT};
+use crate::follow::Followed;
 use crate::run::{Loaded, Run};
 use crate::stamp::Stamp;
 use crate::union::{self, Union};
@@ -40,8 +41,8 @@ impl Entry {
 }
 
 /// What one look at `runs/` leaves to the next.
-#[derive(Default)]
 pub(crate) struct Scans {
+    pub(crate) followed: Followed,
     /// The run up to which other machines' runs were looked at; `None`: all.
     looked: Option<RunId>,
     /// One of them has another name.
@@ -49,6 +50,11 @@ pub(crate) struct Scans {
 }
 
 impl Scans {
+    /// Before the first.
+    pub(crate) fn new(followed: Followed) -> Self {
+        Self { followed, looked: None, renamed: false }
+    }
+
     /// Whether the table has a name that is another one now.
     pub(crate) fn is_renamed(&self) -> bool {
         self.renamed

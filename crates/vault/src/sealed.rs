@@ -6,7 +6,7 @@ mod calls;
 mod file;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use runvault_format::descriptor::RunDescriptor;
@@ -50,6 +50,15 @@ impl SealedRuns {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Nothing leads to the run any more; its first node.
+    pub(crate) fn forget(&self, run: &Arc<Run>) -> Option<Ino> {
+        let mut runs = self.lock();
+        let number =
+            runs.iter().find(|(_, (_, known))| Arc::ptr_eq(known, run)).map(|(number, _)| *number)?;
+        runs.remove(&number);
+        Some(SEALED | (Ino::from(number) << ENTRY_BITS))
+    }
+
     /// The first node of a run: by its id, so that it is the same in nearly every mount.
     pub(crate) fn top_of(&self, run: &Arc<Run>) -> Ino {
         let [a, b, c, d, ..] = run.id.0;
@@ -58,7 +67,9 @@ impl SealedRuns {
         while runs.get(&number).is_some_and(|(id, _)| *id != run.id) {
             number = (number + 1) & RUNS;
         }
-        runs.insert(number, (run.id, run.clone()));
+        if !run.is_erased() {
+            runs.insert(number, (run.id, run.clone()));
+        }
         SEALED | (Ino::from(number) << ENTRY_BITS)
     }
 
@@ -312,6 +323,8 @@ pub(crate) struct RunSeal {
     signed: Row,
     shown: Shown,
     opened: Mutex<Opened>,
+    /// Of its tree; 1 until something in it was asked for.
+    entries: AtomicU32,
     /// It was not found as it was known.
     refused: AtomicBool,
 }
@@ -327,14 +340,23 @@ impl RunSeal {
     /// Of a seal that was verified.
     pub(crate) fn new(run: &RunDescriptor, seal: Seal, shown: Shown) -> Self {
         let signed = seal.row(run);
-        let opened = Mutex::new(Opened { seal: Some(seal), tree: None });
-        Self { signed, shown, opened, refused: AtomicBool::new(false) }
+        Self::of(signed, shown, Opened { seal: Some(seal), tree: None })
+    }
+
+    fn of(signed: Row, shown: Shown, opened: Opened) -> Self {
+        let (opened, entries) = (Mutex::new(opened), AtomicU32::new(1));
+        Self { signed, shown, opened, entries, refused: AtomicBool::new(false) }
+    }
+
+    /// How many nodes it may have been asked for.
+    pub(crate) fn entries(&self) -> u32 {
+        self.entries.load(Ordering::Relaxed)
     }
 
     /// Of one that an earlier mount has verified.
     pub(crate) fn known(row: &Row, shown: &Shown) -> Self {
         let signed = Row { shown: None, ..row.clone() };
-        Self { signed, shown: shown.clone(), opened: Mutex::default(), refused: AtomicBool::new(false) }
+        Self::of(signed, shown.clone(), Opened::default())
     }
 
     /// Of its note's text.
@@ -401,6 +423,7 @@ impl RunSeal {
         };
         let seal = opened.seal.insert(seal);
         let tree = Arc::new(SealedTree::open(seal, context()?, top).inspect_err(tell)?);
+        self.entries.store(tree.header.entries, Ordering::Relaxed);
         opened.tree = Some(tree.clone());
         Ok(tree)
     }

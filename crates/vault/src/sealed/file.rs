@@ -12,8 +12,9 @@ use runvault_format::pins::{HOLE, NONCE, Pinned};
 use runvault_store::backend::{Access, File};
 
 use super::{SealedTree, tell};
+use crate::api::{Attr, Ino};
 use crate::buffers::Pool;
-use crate::{Damage, Error, Posix, Result};
+use crate::{Damage, Error, Posix, Result, Vault};
 
 /// Ciphertext on its way.
 static STORED: Pool = Pool::new();
@@ -68,6 +69,16 @@ impl SealedTree {
 }
 
 impl SealedFile {
+    /// Its node.
+    pub(crate) fn ino(&self) -> Ino {
+        self.tree.ino(self.entry)
+    }
+
+    /// What `stat` shows, also once nothing else of its run opens.
+    pub(crate) fn attr(&self, vault: &Vault) -> Result<Attr> {
+        self.tree.attr(vault, self.entry)
+    }
+
     /// Its identity; `None` where nothing of it is stored.
     pub(crate) fn id(&self) -> Option<FileId> {
         (self.pinned.id != FileId::ROOT).then_some(self.pinned.id)
