@@ -99,9 +99,9 @@ impl Custody {
     }
 
     fn reader(&self, who: &str) -> Mount {
-        let mut mount = self.site.builder().at(&self.site.dir().join(format!("at-{who}")));
-        mount = mount.state(&self.site.dir().join(format!("state-{who}")));
-        mount.arg("--identity").arg(self.key(who)).mount()
+        let (at, state) = (format!("at-{who}"), format!("state-{who}"));
+        let mount = self.site.builder().identity(&self.key(who)).at(&self.site.dir().join(at));
+        mount.state(&self.site.dir().join(state)).mount()
     }
 
     /// A run with content, sealed; its id.

@@ -325,7 +325,7 @@ pub(crate) struct RunSeal {
     opened: Mutex<Opened>,
     /// Of its tree; 1 until something in it was asked for.
     entries: AtomicU32,
-    /// It was not found as it was known.
+    /// It was not found as it was known, or no key opens it any more.
     refused: AtomicBool,
 }
 
@@ -371,7 +371,16 @@ impl RunSeal {
     /// For later mounts; `None` once it was refused.
     pub(crate) fn row(&self) -> Option<Row> {
         let row = || Row { shown: Some(self.shown.clone()), ..self.signed.clone() };
-        (!self.refused.load(Ordering::Relaxed)).then(row)
+        (!self.is_refused()).then(row)
+    }
+
+    /// Nothing of it is believed any more.
+    pub(crate) fn refuse(&self) {
+        self.refused.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_refused(&self) -> bool {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// Whether all that is known of both is the same.
@@ -416,8 +425,9 @@ impl RunSeal {
         let seal = match opened.seal.take() {
             Some(seal) => seal,
             None => verify().inspect_err(|error| {
-                let damaged = matches!(error, Error::Damaged { .. });
-                self.refused.fetch_or(damaged, Ordering::Relaxed);
+                if matches!(error, Error::Damaged { .. } | Error::WrongKey(_)) {
+                    self.refuse();
+                }
                 tell(error);
             })?,
         };

@@ -233,7 +233,7 @@ impl Vault {
             return Ok(());
         }
         let differs = self.looked.lock().unwrap_or_else(PoisonError::into_inner).stamp.differs(stamp);
-        let given_up = self.look_at_others(&mut scans, anyway);
+        let given_up = self.look_at_others(&mut scans, anyway) | self.look_at_seals(&mut scans, anyway);
         if differs || anyway || all || given_up || scans.is_renamed() {
             self.list_runs(&mut scans, all)
         } else {
