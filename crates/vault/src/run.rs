@@ -3,7 +3,7 @@
 mod body;
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use runvault_crypto::aead::Engine;
@@ -40,7 +40,7 @@ pub(crate) struct Run {
     /// When it was made, by its gateway's clock.
     pub(crate) opened: String,
     /// Counts the runs that this mount has met: its place in listings.
-    pub(crate) serial: u32,
+    serial: AtomicU32,
     /// The gateway that made it.
     maker: IdentityId,
     /// Its number in the chain of its maker.
@@ -138,7 +138,7 @@ impl Run {
             id,
             kind: RunKind::Run,
             opened: shown.opened.clone(),
-            serial,
+            serial: AtomicU32::new(serial),
             maker: row.maker,
             note: row.run_note,
             seq: Some(row.seq).filter(|seq| *seq != 0),
@@ -185,7 +185,7 @@ impl Run {
             id,
             kind: descriptor.kind,
             opened: descriptor.opened.clone(),
-            serial,
+            serial: AtomicU32::new(serial),
             maker: descriptor.signer,
             seq: descriptor.seq,
             note,
@@ -207,6 +207,21 @@ impl Run {
     /// The gateway that made it.
     pub(crate) fn maker(&self) -> IdentityId {
         self.maker
+    }
+
+    /// Counts the runs that this mount has met: its place in listings.
+    pub(crate) fn serial(&self) -> u32 {
+        self.serial.load(Ordering::Relaxed)
+    }
+
+    /// In listings it stands where that one stood.
+    pub(crate) fn take_place_of(&self, other: &Self) {
+        self.serial.store(other.serial(), Ordering::Relaxed);
+    }
+
+    /// The run that it replaces: the audit log says so, and its seal proves that the content is the same.
+    pub(crate) fn stands_for(&self) -> Option<RunId> {
+        self.seal()?.replaces()
     }
 
     /// Why a machine that would write it may not.

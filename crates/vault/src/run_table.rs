@@ -1,6 +1,6 @@
 //! The runs of a vault by name, and the loose run whose files the mount's root shows.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Bound;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError, TryLockError};
@@ -112,7 +112,7 @@ impl RunTable {
 
     fn show(&mut self, folder: &[u8], name: Vec<u8>, run: &Arc<Run>) {
         let shown = self.folders.entry(folder.to_vec()).or_default();
-        shown.by_serial.insert(run.serial, (name.clone(), run.clone()));
+        shown.by_serial.insert(run.serial(), (name.clone(), run.clone()));
         self.find_as(folder, name, run);
     }
 
@@ -319,7 +319,7 @@ impl Vault {
     /// Replaces the table: nobody else does meanwhile.
     pub(crate) fn set_table(&self, _scans: &mut Scans, entries: BTreeMap<RunId, Entry>, foreign: u64) {
         let mut table = RunTable { entries, foreign, ..RunTable::default() };
-        let runs: Vec<Arc<Run>> = table.runs().cloned().collect();
+        let runs = self.without_replaced(&table);
         let shown = self.loose_run().filter(|shown| runs.iter().any(|run| Arc::ptr_eq(run, shown)));
         // Which of all is the first is known when all are.
         let first = || first_loose(&runs, !self.read_only());
@@ -327,6 +327,22 @@ impl Vault {
         table.unions = union::unions(&runs, &*self.authority, self.gateway.is_some());
         self.name_runs(&mut table, &runs);
         *self.runs.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
+    }
+
+    /// The runs that are shown. One that replaces another has its place, and its nodes lead there; whoever makes such a
+    /// one has not sealed it at first.
+    fn without_replaced(&self, table: &RunTable) -> Vec<Arc<Run>> {
+        let before = self.table();
+        let mut gone = HashSet::new();
+        for run in table.runs() {
+            let Some(old) = run.stands_for() else { continue };
+            if let Some(old) = [&table.entries, &before.entries].iter().find_map(|all| all.get(&old)?.run()) {
+                run.take_place_of(old);
+            }
+            self.sealed.top_of(run);
+            gone.insert(old);
+        }
+        table.runs().filter(|run| !gone.contains(&run.id)).cloned().collect()
     }
 
     /// Every run gets one name that no other has.
@@ -349,7 +365,7 @@ impl Vault {
         for run in named.into_iter().filter(|run| table.first_of(run).is_none()) {
             let mut name = run.name();
             // What only says that it adds to a run must not pass for that one.
-            if run.after.is_some() && !run.held {
+            if run.after.is_some() && !run.held && run.stands_for().is_none() {
                 name = with_id(&name, run);
             }
             let (folder, last) = split(&name);

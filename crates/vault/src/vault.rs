@@ -234,11 +234,13 @@ impl Vault {
         }
         let differs = self.looked.lock().unwrap_or_else(PoisonError::into_inner).stamp.differs(stamp);
         let given_up = self.look_at_others(&mut scans, anyway) | self.look_at_seals(&mut scans, anyway);
-        if differs || anyway || all || given_up || scans.is_renamed() {
-            self.list_runs(&mut scans, all)
-        } else {
-            Ok(())
-        }
+        let listed = match differs || anyway || all || given_up || scans.is_renamed() {
+            true => self.list_runs(&mut scans, all),
+            false => Ok(()),
+        };
+        drop(scans);
+        self.reopen_superseded();
+        listed
     }
 
     /// Whether directories are looked into whatever their times, and whether what could not be opened is tried again;
@@ -283,7 +285,7 @@ impl Vault {
         let table = self.table();
         let mut open: Vec<&Arc<Run>> =
             table.runs().filter(|run| run.seal().is_some_and(RunSeal::is_opened)).collect();
-        open.sort_unstable_by_key(|run| run.serial);
+        open.sort_unstable_by_key(|run| run.serial());
         let excess = open.len().saturating_sub(SEALS_MAX);
         open.iter().take(excess).filter_map(|run| run.seal()).for_each(RunSeal::close_if_unused);
     }
@@ -306,7 +308,7 @@ impl Vault {
         let Ok(table) = self.runs.try_read() else { return };
         let mut open: Vec<Arc<Run>> = table.runs().filter(|run| run.is_opened()).cloned().collect();
         drop(table);
-        open.sort_unstable_by_key(|run| run.serial);
+        open.sort_unstable_by_key(|run| run.serial());
         let (begin, excess) = (Instant::now(), open.len().saturating_sub(BODIES_MAX));
         let closing = open.iter().take(excess).take_while(|_| begin.elapsed() < CLOSING);
         let closed = closing.filter(|run| run.close_body_if_unused()).count();
