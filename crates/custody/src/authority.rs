@@ -10,8 +10,9 @@ use runvault_crypto::envelope::{KemPrivate, KemPublic};
 use runvault_format::envelope_file::{self, EnvelopeName};
 use runvault_format::ids::{IdentityId, RunId, VaultId};
 use runvault_format::keys::RunKey;
+use runvault_format::replacement::Replacement;
 use runvault_store::backend::Dir;
-use runvault_vault::authority::{Admission, Authority, EnvelopeFile, GatewayKey, Sealed};
+use runvault_vault::authority::{Admission, Authority, EnvelopeFile, GatewayKey, Sealed, StateRef};
 use runvault_vault::{Damage, Error as VaultError};
 
 use crate::chain::{Chain, Mark};
@@ -58,6 +59,8 @@ enum Keys {
     Vault(EpochKeys),
     /// A reader's: only what was granted to it.
     Reader(Box<Identity>),
+    /// That of the worker of a re-keying: the runs that it copies.
+    Worker(Box<Identity>),
 }
 
 impl Acting {
@@ -83,6 +86,8 @@ impl Acting {
                 return Err(Error::ReaderExpired { reader: shown(&reader.label, &id), at: at.clone() });
             }
             Keys::Reader(Box::new(identity.again()?))
+        } else if chain.work_of(&id).next().is_some() {
+            Keys::Worker(Box::new(identity.again()?))
         } else {
             return Err(wrong_key(&chain, identity));
         };
@@ -168,8 +173,14 @@ impl Acting {
         match (&self.keys, name) {
             (Keys::Vault(epochs), EnvelopeName::Vault(e)) => epochs.get(*e),
             (Keys::Reader(reader), EnvelopeName::Reader(id)) if *id == reader.id() => Some(&reader.keys.kem),
+            (Keys::Worker(worker), EnvelopeName::Worker(id)) if *id == worker.id() => Some(&worker.keys.kem),
             _ => None,
         }
+    }
+
+    /// Number and hash of the newest state.
+    pub(crate) fn state(&self) -> StateRef {
+        self.chain().state_ref()
     }
 
     /// The newest epoch and its public key.
@@ -195,7 +206,7 @@ impl Acting {
         let name: EnvelopeName = envelope.name.parse().ok()?;
         let key = self.key_for(&name)?;
         let vault = self.chain().vault_id();
-        Some(envelope_file::open_run_key(key, &vault, run, &name.recipient(), &envelope.bytes))
+        Some(envelope_file::open_run_key(key, &vault, run, &name, &envelope.bytes))
     }
 }
 
@@ -235,6 +246,14 @@ impl Authority for Acting {
         })
     }
 
+    fn replacement(&self, new: &RunId) -> Option<Replacement> {
+        let known = self.chain().replacement(new).cloned();
+        known.or_else(|| {
+            self.refresh();
+            self.chain().replacement(new).cloned()
+        })
+    }
+
     fn envelope_names(&self) -> Vec<String> {
         match &self.keys {
             Keys::None => Vec::new(),
@@ -242,6 +261,7 @@ impl Authority for Acting {
                 epochs.newest_first().map(|e| EnvelopeName::Vault(e).to_string()).collect()
             }
             Keys::Reader(reader) => vec![EnvelopeName::Reader(reader.id()).to_string()],
+            Keys::Worker(worker) => vec![EnvelopeName::Worker(worker.id()).to_string()],
         }
     }
 
@@ -273,17 +293,36 @@ impl Authority for Acting {
     }
 
     fn seal_run(&self, run: &RunId, key: &RunKey) -> runvault_vault::Result<Sealed> {
-        let now = clock::now();
         let chain = self.chain();
-        let (vault, (e, kem)) = (chain.vault_id(), chain.sealed_to());
-        let readers = chain.standing_readers(&now);
-        let recipients = std::iter::once((EnvelopeName::Vault(e), kem))
-            .chain(readers.into_iter().map(|(id, kem)| (EnvelopeName::Reader(id), kem)));
-        let envelopes = recipients
-            .map(|(name, kem)| seal_one(&vault, run, &name, &kem, key))
-            .collect::<runvault_format::Result<_>>()?;
-        Ok(Sealed { state: chain.state_ref(), epoch: e, envelopes })
+        seal_to(&chain, run, key, chain.standing_readers(&clock::now()))
     }
+
+    fn seal_replacing(
+        &self,
+        run: &RunId,
+        key: &RunKey,
+        replaced: &[RunId],
+        sealed_at: u64,
+    ) -> runvault_vault::Result<Sealed> {
+        let chain = self.chain();
+        seal_to(&chain, run, key, chain.readers_of(replaced, sealed_at, &clock::now()))
+    }
+}
+
+/// The run's key, to the newest epoch and to these readers.
+fn seal_to(
+    chain: &Chain,
+    run: &RunId,
+    key: &RunKey,
+    readers: Vec<(IdentityId, KemPublic)>,
+) -> runvault_vault::Result<Sealed> {
+    let (vault, (e, kem)) = (chain.vault_id(), chain.sealed_to());
+    let recipients = std::iter::once((EnvelopeName::Vault(e), kem))
+        .chain(readers.into_iter().map(|(id, kem)| (EnvelopeName::Reader(id), kem)));
+    let envelopes = recipients
+        .map(|(name, kem)| seal_one(&vault, run, &name, &kem, key))
+        .collect::<runvault_format::Result<_>>()?;
+    Ok(Sealed { state: chain.state_ref(), epoch: e, envelopes })
 }
 
 /// One file of a run's `keys/`.
@@ -294,7 +333,7 @@ pub(crate) fn seal_one(
     kem: &KemPublic,
     key: &RunKey,
 ) -> runvault_format::Result<EnvelopeFile> {
-    let bytes = envelope_file::seal_run_key(kem, vault, run, &name.recipient(), key)?;
+    let bytes = envelope_file::seal_run_key(kem, vault, run, name, key)?;
     Ok(EnvelopeFile { name: name.to_string(), bytes })
 }
 

@@ -1,6 +1,6 @@
 //! The runs of a vault by name, and the loose run whose files the mount's root shows.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Bound;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError, TryLockError};
@@ -75,6 +75,8 @@ pub(crate) struct RunTable {
     pub(crate) unions: HashMap<RunId, Arc<Union>>,
     /// Names in `runs/` that are not ours.
     pub(crate) foreign: u64,
+    /// Runs whose place another one has taken.
+    replaced: HashSet<RunId>,
 }
 
 impl RunTable {
@@ -83,8 +85,18 @@ impl RunTable {
         self.folders.get(path)
     }
 
+    /// Those that open, but for those whose place another one has taken.
     pub(crate) fn runs(&self) -> impl Iterator<Item = &Arc<Run>> {
+        self.opened().filter(|run| !self.is_replaced(&run.id))
+    }
+
+    fn opened(&self) -> impl Iterator<Item = &Arc<Run>> {
         self.entries.values().filter_map(Entry::run)
+    }
+
+    /// Whether another run has taken its place.
+    pub(crate) fn is_replaced(&self, run: &RunId) -> bool {
+        self.replaced.contains(run)
     }
 
     /// Whether a run lies in the folder or below it.
@@ -282,6 +294,7 @@ impl Vault {
     /// Replaces the table: nobody else does meanwhile.
     pub(crate) fn set_table(&self, _scans: &mut Scans, entries: BTreeMap<RunId, Entry>, foreign: u64) {
         let mut table = RunTable { entries, foreign, ..RunTable::default() };
+        table.replaced = table.opened().flat_map(|run| run.replaced()).copied().collect();
         let runs: Vec<Arc<Run>> = table.runs().cloned().collect();
         let shown = self.loose_run().filter(|shown| runs.iter().any(|run| Arc::ptr_eq(run, shown)));
         // Which of all is the first is known when all are.
@@ -312,7 +325,7 @@ impl Vault {
         for run in named.into_iter().filter(|run| table.first_of(run).is_none()) {
             let mut name = run.name();
             // What only says that it adds to a run must not pass for that one.
-            if run.after.is_some() && !run.held {
+            if run.part().after.is_some() && !run.held {
                 name = with_id(&name, run);
             }
             let (folder, last) = split(&name);

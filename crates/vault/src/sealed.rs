@@ -24,7 +24,7 @@ use crate::api::{Attr, Ino};
 use crate::file::RunContext;
 use crate::outcome::part_opened;
 use crate::run::Run;
-use crate::seal::{Pins, Reader, Seal};
+use crate::seal::{Origin, Pins, Reader, Seal};
 use crate::{Damage, Error, Posix, Result, Vault};
 
 /// Set in the numbers of all nodes of sealed runs: no file system counts so far.
@@ -314,6 +314,7 @@ pub(crate) struct RunSeal {
     opened: Mutex<Opened>,
     /// It was not found as it was known.
     refused: AtomicBool,
+    origin: Option<Arc<Origin>>,
 }
 
 #[derive(Default)]
@@ -326,15 +327,21 @@ struct Opened {
 impl RunSeal {
     /// Of a seal that was verified.
     pub(crate) fn new(run: &RunDescriptor, seal: Seal, shown: Shown) -> Self {
-        let signed = seal.row(run);
+        let (signed, origin) = (seal.row(run), seal.origin.clone().map(Arc::from));
         let opened = Mutex::new(Opened { seal: Some(seal), tree: None });
-        Self { signed, shown, opened, refused: AtomicBool::new(false) }
+        Self { signed, shown, opened, refused: AtomicBool::new(false), origin }
     }
 
     /// Of one that an earlier mount has verified.
     pub(crate) fn known(row: &Row, shown: &Shown) -> Self {
         let signed = Row { shown: None, ..row.clone() };
-        Self { signed, shown: shown.clone(), opened: Mutex::default(), refused: AtomicBool::new(false) }
+        let (opened, refused) = (Mutex::default(), AtomicBool::new(false));
+        Self { signed, shown: shown.clone(), opened, refused, origin: None }
+    }
+
+    /// What it stands for, where its run replaces another.
+    pub(crate) fn origin(&self) -> Option<Arc<Origin>> {
+        self.origin.clone()
     }
 
     /// Of its note's text.
@@ -346,10 +353,10 @@ impl RunSeal {
         &self.shown
     }
 
-    /// For later mounts; `None` once it was refused.
+    /// For later mounts; `None` once it was refused, and where more than a row says is signed.
     pub(crate) fn row(&self) -> Option<Row> {
         let row = || Row { shown: Some(self.shown.clone()), ..self.signed.clone() };
-        (!self.refused.load(Ordering::Relaxed)).then(row)
+        (!self.refused.load(Ordering::Relaxed) && self.origin.is_none()).then(row)
     }
 
     /// Whether all that is known of both is the same.
