@@ -11,8 +11,11 @@ use runvault_format::envelope_file::{self, EnvelopeName};
 use runvault_format::ids::{IdentityId, RunId, VaultId};
 use runvault_format::keys::RunKey;
 use runvault_format::operation::Operation;
+use runvault_format::replacement::Replacement;
 use runvault_store::backend::Dir;
-use runvault_vault::authority::{Admission, Authority, EnvelopeFile, GatewayKey, Lost, Sealed, Standing};
+use runvault_vault::authority::{
+    Admission, Authority, EnvelopeFile, GatewayKey, Lost, Sealed, Standing, StateRef,
+};
 use runvault_vault::{Damage, Error as VaultError};
 
 use crate::chain::{Chain, Mark};
@@ -66,6 +69,8 @@ enum Keys {
     },
     /// A reader's: only what was granted to it.
     Reader(Own),
+    /// That of the worker of a re-keying: the runs that it copies.
+    Worker(Own),
 }
 
 impl Keys {
@@ -106,6 +111,8 @@ impl Acting {
                 return Err(Error::ReaderExpired { reader: shown(&reader.label, &id), at: at.clone() });
             }
             Keys::Reader(own(identity)?)
+        } else if chain.work_of(&id).next().is_some() {
+            Keys::Worker(own(identity)?)
         } else {
             return Err(wrong_key(&chain, identity));
         };
@@ -203,6 +210,11 @@ impl Acting {
         (same.sound || same.at.elapsed() < LOOK_AGAIN).then_some(same.sound)
     }
 
+    /// Number and hash of the newest state.
+    pub(crate) fn state(&self) -> StateRef {
+        self.chain().state_ref()
+    }
+
     /// The newest epoch and its public key.
     pub(crate) fn sealed_to(&self) -> (u32, KemPublic) {
         self.chain().sealed_to()
@@ -220,7 +232,7 @@ impl Acting {
                 let over = known.expires.as_ref().filter(|at| **at <= self.clock.now());
                 over.map(|at| Lost::Expired(at.clone()))
             }
-            Keys::None | Keys::Vault { custodian: None, .. } => None,
+            Keys::None | Keys::Worker(_) | Keys::Vault { custodian: None, .. } => None,
         }
     }
 
@@ -233,11 +245,12 @@ impl Acting {
         let name: EnvelopeName = envelope.name.parse().ok()?;
         let vault = self.chain().vault_id();
         let open = |key: &KemPrivate| {
-            envelope_file::open_run_key(key, &vault, run, &name.recipient(), &envelope.bytes)
+            envelope_file::open_run_key(key, &vault, run, &name, &envelope.bytes)
         };
         match (&self.keys, &name) {
             (Keys::Vault { .. }, EnvelopeName::Vault(e)) => self.keys.epochs()?.get(*e).map(open),
             (Keys::Reader(own), EnvelopeName::Reader(id)) if *id == own.0 => Some(open(&own.1)),
+            (Keys::Worker(own), EnvelopeName::Worker(id)) if *id == own.0 => Some(open(&own.1)),
             _ => None,
         }
     }
@@ -303,9 +316,18 @@ impl Authority for Acting {
         })
     }
 
+    fn replacement(&self, new: &RunId) -> Option<Replacement> {
+        let known = self.chain().replacement(new).cloned();
+        known.or_else(|| {
+            self.refresh();
+            self.chain().replacement(new).cloned()
+        })
+    }
+
     fn envelope_names(&self) -> Vec<String> {
         match &self.keys {
             Keys::Reader(own) => vec![EnvelopeName::Reader(own.0).to_string()],
+            Keys::Worker(own) => vec![EnvelopeName::Worker(own.0).to_string()],
             keys => {
                 let epochs = keys.epochs().into_iter();
                 epochs
@@ -347,17 +369,36 @@ impl Authority for Acting {
     }
 
     fn seal_run(&self, run: &RunId, key: &RunKey) -> runvault_vault::Result<Sealed> {
-        let now = clock::now();
         let chain = self.chain();
-        let (vault, (e, kem)) = (chain.vault_id(), chain.sealed_to());
-        let readers = chain.standing_readers(&now);
-        let recipients = std::iter::once((EnvelopeName::Vault(e), kem))
-            .chain(readers.into_iter().map(|(id, kem)| (EnvelopeName::Reader(id), kem)));
-        let envelopes = recipients
-            .map(|(name, kem)| seal_one(&vault, run, &name, &kem, key))
-            .collect::<runvault_format::Result<_>>()?;
-        Ok(Sealed { state: chain.state_ref(), epoch: e, envelopes })
+        seal_to(&chain, run, key, chain.standing_readers(&clock::now()))
     }
+
+    fn seal_replacing(
+        &self,
+        run: &RunId,
+        key: &RunKey,
+        replaced: &[RunId],
+        sealed_at: u64,
+    ) -> runvault_vault::Result<Sealed> {
+        let chain = self.chain();
+        seal_to(&chain, run, key, chain.readers_of(replaced, sealed_at, &clock::now()))
+    }
+}
+
+/// The run's key, to the newest epoch and to these readers.
+fn seal_to(
+    chain: &Chain,
+    run: &RunId,
+    key: &RunKey,
+    readers: Vec<(IdentityId, KemPublic)>,
+) -> runvault_vault::Result<Sealed> {
+    let (vault, (e, kem)) = (chain.vault_id(), chain.sealed_to());
+    let recipients = std::iter::once((EnvelopeName::Vault(e), kem))
+        .chain(readers.into_iter().map(|(id, kem)| (EnvelopeName::Reader(id), kem)));
+    let envelopes = recipients
+        .map(|(name, kem)| seal_one(&vault, run, &name, &kem, key))
+        .collect::<runvault_format::Result<_>>()?;
+    Ok(Sealed { state: chain.state_ref(), epoch: e, envelopes })
 }
 
 /// One file of a run's `keys/`.
@@ -368,7 +409,7 @@ pub(crate) fn seal_one(
     kem: &KemPublic,
     key: &RunKey,
 ) -> runvault_format::Result<EnvelopeFile> {
-    let bytes = envelope_file::seal_run_key(kem, vault, run, &name.recipient(), key)?;
+    let bytes = envelope_file::seal_run_key(kem, vault, run, name, key)?;
     Ok(EnvelopeFile { name: name.to_string(), bytes })
 }
 

@@ -19,6 +19,7 @@ use runvault_format::custody_state::{self, Epoch, Machine, ReaderEntry, State};
 use runvault_format::ids::{Digest, IdentityId, RunId, VaultId};
 use runvault_format::operation::Operation;
 use runvault_format::public_key::PublicKey;
+use runvault_format::replacement::Replacement;
 pub use runvault_format::request::Head;
 use runvault_format::words;
 use runvault_vault::authority::{Admission, GatewayKey, Last, StateRef, Until};
@@ -39,6 +40,8 @@ pub struct Chain {
     admitted: BTreeMap<(IdentityId, Option<RunId>), Option<Until>>,
     /// Runs that were taken from a reader and not granted again.
     revoked: BTreeSet<(IdentityId, RunId)>,
+    /// Runs that replace others, by their ids.
+    replacements: BTreeMap<RunId, Replacement>,
 }
 
 impl Chain {
@@ -138,6 +141,71 @@ impl Chain {
         self.revoked.contains(&(*reader, *run))
     }
 
+    /// What the log says of a run that replaces another.
+    pub fn replacement(&self, new: &RunId) -> Option<&Replacement> {
+        self.replacements.get(new)
+    }
+
+    /// All that the log says of runs that replace others.
+    pub fn replacements(&self) -> impl Iterator<Item = &Replacement> {
+        self.replacements.values()
+    }
+
+    /// Runs that are to replace, or have replaced, one.
+    pub fn replaced_by<'a>(&'a self, old: &'a RunId) -> impl Iterator<Item = &'a Replacement> {
+        self.replacements.values().filter(move |one| one.run == *old)
+    }
+
+    /// Whether the log says that a run replaces that one, or one that does.
+    pub fn stands_for(&self, new: &RunId, old: &RunId) -> bool {
+        let mut at = *new;
+        for _ in 0..=self.replacements.len() {
+            let Some(said) = self.replacements.get(&at) else { return false };
+            if said.run == *old {
+                return true;
+            }
+            at = said.run;
+        }
+        false
+    }
+
+    /// What a worker makes.
+    pub fn work_of<'a>(&'a self, worker: &'a IdentityId) -> impl Iterator<Item = &'a Replacement> {
+        self.replacements.values().filter(move |one| one.worker == *worker)
+    }
+
+    /// Who may read a run that replaces these, the first of which was sealed when state `sealed_at` was the newest:
+    /// nobody gets more than they had. A reader whom a grant names for one of them, or who was a standing one when it was
+    /// sealed and is still; in either case if no later revocation names it.
+    pub(crate) fn readers_of(
+        &self,
+        replaced: &[RunId],
+        sealed_at: u64,
+        now: &str,
+    ) -> Vec<(IdentityId, KemPublic)> {
+        let mut reads: BTreeMap<IdentityId, Reads> = BTreeMap::new();
+        for (n, op) in (1..).zip(self.acts_behind(0)) {
+            let names = |runs: &[RunId]| runs.iter().any(|run| replaced.contains(run));
+            match op {
+                Operation::AddReader { reader } => {
+                    reads.entry(reader.id).or_default().stands(reader.standing, n)
+                }
+                Operation::RemoveReader { reader } => _ = reads.remove(&reader),
+                Operation::Grant { reader, runs } if names(&runs) => {
+                    reads.entry(reader).or_default().said = Some(true);
+                }
+                Operation::Revoke { reader, runs } if names(&runs) => {
+                    reads.entry(reader).or_default().said = Some(false);
+                }
+                _ => {}
+            }
+        }
+        let lasts = |reader: &&ReaderEntry| reader.expires.as_deref().is_none_or(|at| now < at);
+        let known = self.state.readers.iter().filter(lasts);
+        let may = |reader: &&ReaderEntry| reads.get(&reader.id).is_some_and(|reads| reads.may(sealed_at));
+        known.filter(may).map(|reader| (reader.id, reader.kem.clone())).collect()
+    }
+
     /// What a line of the log says of admissions, and of single runs.
     fn take_up(&mut self, op: &Operation) {
         match op {
@@ -210,6 +278,25 @@ impl Chain {
     /// The audit log as it was read.
     pub(crate) fn log(&self) -> &[u8] {
         &self.log
+    }
+}
+
+/// What the log says of a reader and a run.
+#[derive(Default)]
+struct Reads {
+    /// The line since which it is a standing one.
+    standing: Option<u64>,
+    /// Granted or revoked, whichever was last.
+    said: Option<bool>,
+}
+
+impl Reads {
+    fn stands(&mut self, standing: bool, n: u64) {
+        self.standing = standing.then(|| self.standing.unwrap_or(n));
+    }
+
+    fn may(&self, sealed_at: u64) -> bool {
+        self.said.unwrap_or_else(|| self.standing.is_some_and(|since| since <= sealed_at))
     }
 }
 

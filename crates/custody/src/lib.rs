@@ -34,6 +34,7 @@ pub mod public_file;
 pub mod quorum;
 #[cfg(test)]
 mod races;
+pub mod rekey;
 pub mod relock;
 mod resume_entries;
 pub mod retired;

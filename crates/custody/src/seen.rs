@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use runvault_format::ids::{Digest, IdentityId, RunId, VaultId};
 use runvault_format::keys::RunKey;
+use runvault_format::replacement::Replacement;
 use runvault_format::run_index::{IndexKey, Rows};
 use runvault_vault::authority::{Admission, Authority, EnvelopeFile, GatewayKey, MadeRun, Sealed, Standing};
 
@@ -98,6 +99,18 @@ impl Authority for Remembering {
     }
     fn admission(&self, gateway: &IdentityId, run: Option<&RunId>) -> Option<Admission> {
         self.of.admission(gateway, run)
+    }
+    fn replacement(&self, new: &RunId) -> Option<Replacement> {
+        self.of.replacement(new)
+    }
+    fn seal_replacing(
+        &self,
+        run: &RunId,
+        key: &RunKey,
+        replaced: &[RunId],
+        sealed_at: u64,
+    ) -> runvault_vault::Result<Sealed> {
+        self.of.seal_replacing(run, key, replaced, sealed_at)
     }
     fn envelope_names(&self) -> Vec<String> {
         self.of.envelope_names()

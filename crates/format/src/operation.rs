@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::custody_state::{Custodian, Machine, Outline, ReaderEntry, State, Until};
 use crate::ids::{IdentityId, RunId};
+use crate::replacement::REKEY_MAX;
 use crate::{Error, Result};
 
 /// A grant or revocation names no more runs at once.
@@ -85,6 +86,11 @@ pub enum Operation {
         /// In ascending order.
         runs: Vec<RunId>,
     },
+    /// Sealed runs get new keys, by runs that replace them.
+    Rekey {
+        /// In ascending order.
+        runs: Vec<RunId>,
+    },
 }
 
 /// What an operation does to the vault key.
@@ -110,7 +116,7 @@ impl Operation {
 
     /// Whether custodians give their shares to the executor: whoever splits the key, replaces it or opens runs needs it.
     pub fn releases_share(&self) -> bool {
-        self.key_change() != KeyChange::None || matches!(self, Self::Grant { .. })
+        self.key_change() != KeyChange::None || matches!(self, Self::Grant { .. } | Self::Rekey { .. })
     }
 
     /// The next state, but for the vault key.
@@ -174,9 +180,9 @@ impl Operation {
             }
             Self::Grant { reader, runs } | Self::Revoke { reader, runs } => {
                 demand(before.reader(reader).is_some(), "no such reader")?;
-                let ascending = runs.windows(2).all(|pair| matches!(pair, [a, b] if a.0 < b.0));
-                demand(ascending && (1..=RUNS_MAX).contains(&runs.len()), "runs")?;
+                demand(are_listed(runs, RUNS_MAX), "runs")?;
             }
+            Self::Rekey { runs } => demand(are_listed(runs, REKEY_MAX), "runs")?,
         }
         Ok(next)
     }
@@ -204,6 +210,12 @@ impl Operation {
         let people = (&applied.custodians, &applied.readers) == (&after.custodians, &after.readers);
         demand(people && self.outline(before)? == after.outline(), "the operation changes something else")
     }
+}
+
+/// At least one and at most so many, in ascending order.
+fn are_listed(runs: &[RunId], max: usize) -> bool {
+    let ascending = runs.windows(2).all(|pair| matches!(pair, [a, b] if a.0 < b.0));
+    ascending && (1..=max).contains(&runs.len())
 }
 
 fn key_change(before: &State, after: &State) -> Result<KeyChange> {

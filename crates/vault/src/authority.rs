@@ -8,6 +8,7 @@ use std::sync::Arc;
 use runvault_crypto::signature::VerifyingKey;
 use runvault_format::ids::{Digest, IdentityId, RunId, SessionId, VaultId};
 use runvault_format::keys::RunKey;
+use runvault_format::replacement::Replacement;
 use runvault_format::run_index::Rows;
 use runvault_store::backend::Dir;
 
@@ -188,6 +189,10 @@ pub trait Authority: Send + Sync {
     fn is_admitted(&self, gateway: &IdentityId, run: Option<&RunId>) -> bool {
         self.admission(gateway, run).is_some_and(|admission| admission.until.is_none())
     }
+    /// What a line of the audit log says of a run that replaces another: without one it counts for nothing.
+    fn replacement(&self, _new: &RunId) -> Option<Replacement> {
+        None
+    }
     /// File names of the envelopes that this identity could open, the likeliest first.
     fn envelope_names(&self) -> Vec<String>;
     /// Opens the run's key with whatever this identity holds; `None` if no envelope is for it.
@@ -215,6 +220,25 @@ pub trait Authority: Send + Sync {
     fn keep_runs(&self, _rows: &Rows) {}
     /// Seals a run's key to whom the newest verified state names.
     fn seal_run(&self, run: &RunId, key: &RunKey) -> Result<Sealed>;
+    /// The same for a run that replaces others, the first of them sealed when the state of that number was the newest:
+    /// nobody reads it who did not read those.
+    fn seal_replacing(
+        &self,
+        run: &RunId,
+        key: &RunKey,
+        _replaced: &[RunId],
+        _sealed_at: u64,
+    ) -> Result<Sealed> {
+        self.seal_run(run, key)
+    }
+}
+
+/// Who makes the runs of a re-keying.
+pub trait Worker: Send + Sync {
+    /// Whom the audit log names.
+    fn id(&self) -> IdentityId;
+    /// A signed note of that text.
+    fn sign(&self, text: &str) -> Vec<u8>;
 }
 
 /// A run that this gateway holds open: what its state folder keeps.

@@ -80,8 +80,8 @@ impl Vault {
 
     /// A run that adds to a sealed one, of the name and with the top that are shown; the caller makes no other.
     pub(crate) fn make_continuation(&self, sealed: &Run, name: &[u8], top: &Attr) -> Result<Arc<Run>> {
-        let seal = sealed.seal().ok_or(Posix::Stale)?.hash();
-        let after = After { run: sealed.id, how: How::Continues, seal };
+        let part = sealed.part();
+        let after = After { run: part.run, how: How::Continues, seal: part.seal.ok_or(Posix::Stale)? };
         let mut scans = self.hold_scans();
         let run = self.make_run(RunKind::Run, name, Some(after))?;
         let body = self.body(&run)?;

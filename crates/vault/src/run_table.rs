@@ -86,6 +86,8 @@ pub(crate) struct RunTable {
     pub(crate) unions: HashMap<RunId, Arc<Union>>,
     /// Names in `runs/` that are not ours.
     pub(crate) foreign: u64,
+    /// Runs whose place another one has taken.
+    replaced: HashSet<RunId>,
 }
 
 impl RunTable {
@@ -94,8 +96,18 @@ impl RunTable {
         self.folders.get(path)
     }
 
+    /// Those that open, but for those whose place another one has taken.
     pub(crate) fn runs(&self) -> impl Iterator<Item = &Arc<Run>> {
+        self.opened().filter(|run| !self.is_replaced(&run.id))
+    }
+
+    fn opened(&self) -> impl Iterator<Item = &Arc<Run>> {
         self.entries.values().filter_map(Entry::run)
+    }
+
+    /// Whether another run has taken its place.
+    pub(crate) fn is_replaced(&self, run: &RunId) -> bool {
+        self.replaced.contains(run)
     }
 
     /// Whether a run lies in the folder or below it.
@@ -319,7 +331,9 @@ impl Vault {
     /// Replaces the table: nobody else does meanwhile.
     pub(crate) fn set_table(&self, _scans: &mut Scans, entries: BTreeMap<RunId, Entry>, foreign: u64) {
         let mut table = RunTable { entries, foreign, ..RunTable::default() };
-        let runs = self.without_replaced(&table);
+        table.replaced = table.opened().flat_map(|run| run.replaced()).copied().collect();
+        let runs: Vec<Arc<Run>> = table.runs().cloned().collect();
+        self.stand_in(&table);
         let shown = self.loose_run().filter(|shown| runs.iter().any(|run| Arc::ptr_eq(run, shown)));
         // Which of all is the first is known when all are.
         let first = || first_loose(&runs, !self.read_only());
@@ -329,20 +343,16 @@ impl Vault {
         *self.runs.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
     }
 
-    /// The runs that are shown. One that replaces another has its place, and its nodes lead there; whoever makes such a
-    /// one has not sealed it at first.
-    fn without_replaced(&self, table: &RunTable) -> Vec<Arc<Run>> {
+    /// A run that replaces others stands where they stood in listings, and their nodes lead to it.
+    fn stand_in(&self, table: &RunTable) {
         let before = self.table();
-        let mut gone = HashSet::new();
-        for run in table.runs() {
-            let Some(old) = run.stands_for() else { continue };
-            if let Some(old) = [&table.entries, &before.entries].iter().find_map(|all| all.get(&old)?.run()) {
+        for run in table.runs().filter(|run| !run.replaced().is_empty()) {
+            let of = |id: &RunId| [&table.entries, &before.entries].iter().find_map(|all| all.get(id)?.run());
+            if let Some(old) = run.replaced().iter().find_map(of) {
                 run.take_place_of(old);
             }
             self.sealed.top_of(run);
-            gone.insert(old);
         }
-        table.runs().filter(|run| !gone.contains(&run.id)).cloned().collect()
     }
 
     /// Every run gets one name that no other has.
@@ -365,7 +375,7 @@ impl Vault {
         for run in named.into_iter().filter(|run| table.first_of(run).is_none()) {
             let mut name = run.name();
             // What only says that it adds to a run must not pass for that one.
-            if run.after.is_some() && !run.held && run.stands_for().is_none() {
+            if run.part().after.is_some() && !run.held {
                 name = with_id(&name, run);
             }
             let (folder, last) = split(&name);

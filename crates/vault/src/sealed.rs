@@ -25,7 +25,7 @@ use crate::api::{Attr, Ino};
 use crate::file::RunContext;
 use crate::outcome::part_opened;
 use crate::run::Run;
-use crate::seal::{Pins, Reader, Seal};
+use crate::seal::{Origin, Pins, Reader, Seal};
 use crate::{Damage, Error, Posix, Result, Vault};
 
 /// Set in the numbers of all nodes of sealed runs: no file system counts so far.
@@ -55,14 +55,15 @@ struct Numbers {
 }
 
 impl Numbers {
-    /// By its id, or that of the run that it replaces, so that it is the same in nearly every mount.
+    /// By its id, or that of the first run that it replaces, so that it is the same in nearly every mount.
     fn of(&mut self, run: &Run) -> u32 {
         if let Some(number) = self.of.get(&run.id) {
             return *number;
         }
-        let first = run.stands_for().unwrap_or(run.id);
-        let number = self.of.get(&first).copied().unwrap_or_else(|| {
-            let [a, b, c, d, ..] = first.0;
+        let replaced = run.replaced();
+        let known = replaced.iter().find_map(|old| self.of.get(old)).copied();
+        let number = known.unwrap_or_else(|| {
+            let [a, b, c, d, ..] = replaced.last().unwrap_or(&run.id).0;
             let mut number = u32::from_le_bytes([a, b, c, d]) & RUNS;
             while self.runs.contains_key(&number) {
                 number = (number + 1) & RUNS;
@@ -76,7 +77,7 @@ impl Numbers {
     /// Whether the number may lead to the run: not back to one that was replaced.
     fn may_lead_to(&self, number: u32, run: &Run) -> bool {
         let now = self.runs.get(&number).and_then(Option::as_ref);
-        !run.is_erased() && now.is_none_or(|now| now.id == run.id || run.stands_for() == Some(now.id))
+        !run.is_erased() && now.is_none_or(|now| now.id == run.id || run.replaced().contains(&now.id))
     }
 }
 
@@ -373,6 +374,7 @@ pub(crate) struct RunSeal {
     entries: AtomicU32,
     /// It was not found as it was known, or no key opens it any more.
     refused: AtomicBool,
+    origin: Option<Arc<Origin>>,
 }
 
 #[derive(Default)]
@@ -385,18 +387,13 @@ struct Opened {
 impl RunSeal {
     /// Of a seal that was verified.
     pub(crate) fn new(run: &RunDescriptor, seal: Seal, shown: Shown) -> Self {
-        let signed = seal.row(run);
-        Self::of(signed, shown, Opened { seal: Some(seal), tree: None })
+        let (signed, origin) = (seal.row(run), seal.origin.clone().map(Arc::from));
+        Self { origin, ..Self::of(signed, shown, Opened { seal: Some(seal), tree: None }) }
     }
 
     fn of(signed: Row, shown: Shown, opened: Opened) -> Self {
         let (opened, entries) = (Mutex::new(opened), AtomicU32::new(1));
-        Self { signed, shown, opened, entries, refused: AtomicBool::new(false) }
-    }
-
-    /// The run that its run stands for.
-    pub(crate) fn replaces(&self) -> Option<RunId> {
-        None
+        Self { signed, shown, opened, entries, refused: AtomicBool::new(false), origin: None }
     }
 
     /// How many nodes it may have been asked for.
@@ -410,6 +407,11 @@ impl RunSeal {
         Self::of(signed, shown.clone(), Opened::default())
     }
 
+    /// What it stands for, where its run replaces another.
+    pub(crate) fn origin(&self) -> Option<Arc<Origin>> {
+        self.origin.clone()
+    }
+
     /// Of its note's text.
     pub(crate) fn hash(&self) -> Digest {
         self.signed.seal
@@ -419,10 +421,10 @@ impl RunSeal {
         &self.shown
     }
 
-    /// For later mounts; `None` once it was refused.
+    /// For later mounts; `None` once it was refused, and where more than a row says is signed.
     pub(crate) fn row(&self) -> Option<Row> {
         let row = || Row { shown: Some(self.shown.clone()), ..self.signed.clone() };
-        (!self.is_refused()).then(row)
+        (!self.is_refused() && self.origin.is_none()).then(row)
     }
 
     /// Nothing of it is believed any more.

@@ -42,21 +42,13 @@ impl Union {
 
 /// Which runs are shown as one, by the id of each of them. Of parts that are open one alone is shown so: who writes
 /// (`writing`) sees its own, else two of them could hide each other's files.
-pub(crate) fn unions<'a>(
-    runs: &'a [Arc<Run>],
+pub(crate) fn unions(
+    runs: &[Arc<Run>],
     authority: &dyn Authority,
     writing: bool,
 ) -> HashMap<RunId, Arc<Union>> {
-    let part = |run: &'a Arc<Run>| Part {
-        run: run.id,
-        signer: run.maker(),
-        seq: run.seq,
-        note: run.note,
-        after: run.after.as_ref(),
-        seal: run.seal().map(|seal| seal.hash()),
-    };
     let runs: Vec<&Arc<Run>> = runs.iter().filter(|run| !run.is_loose()).collect();
-    let parts: Vec<Part<'_>> = runs.iter().map(|run| part(run)).collect();
+    let parts: Vec<Part<'_>> = runs.iter().map(|run| run.part()).collect();
     let mut unions = HashMap::new();
     let admitted = |part: &Part<'_>, run: Option<&RunId>| {
         let admission = authority.admission(&part.signer, run);

@@ -61,6 +61,9 @@ Examples:
     /// Take a reader's keys of runs away
     #[command(after_help = "Examples:\n  runvault custody revoke /srv/store 260101_A01234_0042_AHXXX guest")]
     Revoke(Direct<RunsAndPerson>),
+    /// Have sealed runs get new keys: `runvault rekey` then does the work
+    #[command(after_help = "Examples:\n  runvault custody rekey /srv/store 260101_A01234_0042_AHXXX")]
+    Rekey(Direct<RunsToRekey>),
 }
 
 /// An act of one custodian of one.
@@ -128,6 +131,14 @@ pub struct RunsAndPerson {
     /// Runs by name or id, then the reader's name or id. By name only for whoever can open them
     #[arg(value_name = "RUN... READER", num_args = 2.., required = true)]
     pub runs_and_reader: Vec<OsString>,
+}
+
+/// Runs whose keys are replaced.
+#[derive(Args, Debug)]
+pub struct RunsToRekey {
+    /// Runs by name or id. By name only for whoever can open them
+    #[arg(value_name = "RUN", required = true)]
+    pub runs: Vec<OsString>,
 }
 
 /// A gateway's request.
@@ -254,6 +265,9 @@ pub enum Proposal {
     /// A reader loses the keys of runs
     #[command(after_help = "Examples:\n  runvault custody propose /srv/store revoke RUN-ID bob --out req")]
     Revoke(RunsAndPerson),
+    /// Sealed runs get new keys
+    #[command(after_help = "Examples:\n  runvault custody propose /srv/store rekey RUN-ID --out req")]
+    Rekey(RunsToRekey),
 }
 
 /// Tell what a request does, in words

@@ -114,8 +114,18 @@ impl Chain {
     pub(super) fn start(zero: State) -> Result<Chain> {
         let (state_hash, current) = (zero.hash()?, zero.current()?.clone());
         let (lines, log) = (Vec::new(), Vec::new());
-        let (admitted, revoked) = (BTreeMap::new(), BTreeSet::new());
-        Ok(Chain { vault: zero.vault, lines, log, state: zero, state_hash, current, admitted, revoked })
+        let (admitted, revoked, replacements) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
+        Ok(Chain {
+            vault: zero.vault,
+            lines,
+            log,
+            state: zero,
+            state_hash,
+            current,
+            admitted,
+            revoked,
+            replacements,
+        })
     }
 
     /// The envelopes of epoch 1 lie in `custody/state-0`, which no line names. Later states carry them
@@ -149,6 +159,9 @@ impl Chain {
     /// Verifies a line and its state.
     pub(crate) fn append(&mut self, line: &Line, text: &[u8], state: Option<State>) -> Result<()> {
         let head = self.head();
+        if line.executed.result.runs.iter().any(|one| self.replacements.contains_key(&one.new)) {
+            return Err(broken(head.n.saturating_add(1), FormatError::Chain("a run was named before")));
+        }
         let next = line
             .verify(&head, &self.state, state.as_ref())
             .map_err(|e| broken(head.n.saturating_add(1), e))?;
@@ -158,6 +171,7 @@ impl Chain {
             self.state = state;
         }
         self.take_up(&line.executed.request.op);
+        self.replacements.extend(line.executed.result.runs.iter().map(|one| (one.new, one.clone())));
         self.lines.push(next.hash);
         self.log.extend_from_slice(text);
         self.log.push(b'\n');

@@ -72,6 +72,10 @@ pub fn sentence(op: &Operation, before: &State, after: &Outline) -> String {
         Operation::Revoke { reader: id, runs } => {
             format!("{} loses its envelopes of {}", reader(id), count(runs.len(), "run"))
         }
+        Operation::Rekey { runs } => {
+            let what = if runs.len() == 1 { "gets a new key" } else { "get new keys" };
+            format!("{} {what}: another run takes the place of each", count(runs.len(), "run"))
+        }
     }
 }
 
@@ -83,7 +87,7 @@ pub fn of_act(op: &Operation, before: &Chain, after: &Chain) -> String {
 /// The runs that it is about, one a line.
 pub fn runs(op: &Operation) -> Vec<String> {
     match op {
-        Operation::Grant { runs, .. } | Operation::Revoke { runs, .. } => {
+        Operation::Grant { runs, .. } | Operation::Revoke { runs, .. } | Operation::Rekey { runs } => {
             runs.iter().map(ToString::to_string).collect()
         }
         _ => Vec::new(),
@@ -114,6 +118,10 @@ pub fn stays_open(op: &Operation) -> &'static str {
         }
         Operation::Grant { .. } | Operation::AddReader { .. } => {
             "What a reader has read cannot be taken back later."
+        }
+        Operation::Rekey { .. } => {
+            "Old copies of these runs open as before, for whoever had their keys. Until the work is done (runvault rekey)\n\
+             the runs in this store do too."
         }
         Operation::RevokeGateway { .. } | Operation::DismissGateway { .. } => {
             "Runs and seals up to there count as before."

@@ -157,7 +157,12 @@ pub fn paths(manifest: &Manifest) -> Vec<Vec<u8>> {
 }
 
 /// What of an entry is another than was sealed. Numbers of entries shift when one is added: they say nothing.
-fn difference(manifest: &Manifest, survey: &Survey, sealed: &Entry, found: &Entry) -> Option<&'static str> {
+pub(super) fn difference(
+    manifest: &Manifest,
+    survey: &Survey,
+    sealed: &Entry,
+    found: &Entry,
+) -> Option<&'static str> {
     let (a, b) = (&sealed.record, &found.record);
     let same_object = || {
         let name = |entries: Option<&Entry>| entries.map(|entry| entry.name.clone());
