@@ -13,18 +13,18 @@ use runvault_tests::tools::{printed, run, runvault};
 use runvault_tests::{Mount, Random, Site};
 
 /// More than the kernel reads ahead, so that a later read comes to the mount.
-const LARGE: usize = 6 << 20;
+pub(crate) const LARGE: usize = 6 << 20;
 /// Without a look at the chain it would be after a minute.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A vault: of two out of three custodians, or of one owner.
-struct Custody {
-    site: Site,
+pub(crate) struct Custody {
+    pub(crate) site: Site,
     quorum: bool,
 }
 
 impl Custody {
-    fn of_one_owner() -> Self {
+    pub(crate) fn of_one_owner() -> Self {
         Self { site: Site::in_memory(), quorum: false }
     }
 
@@ -43,7 +43,7 @@ impl Custody {
         custody
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(runvault());
         command.args(args).arg("--state").arg(self.site.dir().join("people"));
         command
@@ -54,13 +54,13 @@ impl Custody {
     }
 
     /// `NAME=PUB` of a new key.
-    fn named_key(&self, who: &str) -> String {
+    pub(crate) fn named_key(&self, who: &str) -> String {
         run(Command::new(runvault()).args(["keygen", "--no-lock", "--out"]).arg(self.key(who)));
         format!("{who}={}.pub", self.key(who).display())
     }
 
     /// Agreed on and carried out.
-    fn act(&self, what: &[&str]) {
+    pub(crate) fn act(&self, what: &[&str]) {
         let store = &self.site.store;
         if !self.quorum {
             let mut act = self.command(&["custody", what[0]]);
@@ -83,7 +83,7 @@ impl Custody {
     }
 
     /// The machine that writes, mounted.
-    fn gateway(&self) -> Mount {
+    pub(crate) fn gateway(&self) -> Mount {
         if self.quorum {
             let said = run(Command::new(runvault()).arg("fingerprint").arg(&self.site.store)).stdout;
             let fingerprint =
@@ -99,7 +99,7 @@ impl Custody {
         self.site.ingest().args(["--quiet", "2s"]).mount()
     }
 
-    fn reader(&self, who: &str) -> Mount {
+    pub(crate) fn reader(&self, who: &str) -> Mount {
         let (at, state) = (format!("at-{who}"), format!("state-{who}"));
         let mount =
             self.site.builder().arg("--read-only").identity(&self.key(who)).at(&self.site.dir().join(at));
@@ -107,7 +107,7 @@ impl Custody {
     }
 
     /// A run with content, sealed; its id.
-    fn sealed(&self, gateway: &Mount, name: &str) -> String {
+    pub(crate) fn sealed(&self, gateway: &Mount, name: &str) -> String {
         write_run(gateway, name);
         let mut seal = Command::new(runvault());
         run(seal.args(["seal", "--state"]).arg(&self.site.state).arg(&self.site.store).arg(name));
@@ -125,11 +125,11 @@ fn write_run(gateway: &Mount, name: &str) {
     fs::write(gateway.path(name).join("Data/large"), content(name)).expect("a large file");
 }
 
-fn content(name: &str) -> Vec<u8> {
+pub(crate) fn content(name: &str) -> Vec<u8> {
     Random::of(name.len() as u64).bytes(LARGE)
 }
 
-fn shown(mount: &Mount) -> Vec<String> {
+pub(crate) fn shown(mount: &Mount) -> Vec<String> {
     let entries = fs::read_dir(&mount.at).expect("a mount").flatten();
     let mut names: Vec<String> = entries.map(|e| e.file_name().into_string().expect("UTF-8")).collect();
     names.sort();
@@ -137,7 +137,7 @@ fn shown(mount: &Mount) -> Vec<String> {
 }
 
 /// Until it is so; how long that took is printed.
-fn soon(what: &str, mount: &Mount, mut is_so: impl FnMut() -> bool) {
+pub(crate) fn soon(what: &str, mount: &Mount, mut is_so: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !is_so() {
         assert!(begun.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}; it shows {:?}", shown(mount));
@@ -153,10 +153,10 @@ fn all_below(at: &Path) -> Vec<PathBuf> {
 }
 
 /// A page of a file, mapped.
-struct Mapped(*const u8);
+pub(crate) struct Mapped(*const u8);
 
 impl Mapped {
-    fn of(file: &File) -> Self {
+    pub(crate) fn of(file: &File) -> Self {
         // SAFETY: a new mapping of a whole file that nobody cuts.
         let at = unsafe {
             libc::mmap(std::ptr::null_mut(), LARGE, libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd(), 0)
@@ -165,7 +165,7 @@ impl Mapped {
         Self(at.cast())
     }
 
-    fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         // SAFETY: mapped for reading, of that length, until this is dropped.
         unsafe { std::slice::from_raw_parts(self.0, LARGE) }
     }
@@ -216,10 +216,10 @@ impl InUse {
     }
 }
 
-/// Reads files of mounts again and again until it is dropped; any error ends the test.
-struct Reading<'scope>(&'scope AtomicBool);
+/// Tells threads that it is over when it is dropped, also by a panic.
+pub(crate) struct Ends<'a>(pub(crate) &'a AtomicBool);
 
-impl Drop for Reading<'_> {
+impl Drop for Ends<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -244,7 +244,7 @@ fn a_quorum_grants_revokes_rotates_and_removes_under_mounts() {
 
     let (over, at) = (AtomicBool::new(false), dave.path("run number two/RunInfo.xml"));
     std::thread::scope(|scope| {
-        let reading = Reading(&over);
+        let reading = Ends(&over);
         scope.spawn(|| {
             while !over.load(Ordering::Relaxed) {
                 assert_eq!(fs::read(&at).expect("a file that stays"), b"run number two");

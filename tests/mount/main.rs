@@ -25,6 +25,7 @@ mod owner;
 mod plaintext;
 mod posix;
 mod process;
+mod rekeyed;
 mod resent;
 mod sealing;
 mod service;

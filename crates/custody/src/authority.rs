@@ -244,9 +244,7 @@ impl Acting {
     ) -> Option<runvault_format::Result<RunKey>> {
         let name: EnvelopeName = envelope.name.parse().ok()?;
         let vault = self.chain().vault_id();
-        let open = |key: &KemPrivate| {
-            envelope_file::open_run_key(key, &vault, run, &name, &envelope.bytes)
-        };
+        let open = |key: &KemPrivate| envelope_file::open_run_key(key, &vault, run, &name, &envelope.bytes);
         match (&self.keys, &name) {
             (Keys::Vault { .. }, EnvelopeName::Vault(e)) => self.keys.epochs()?.get(*e).map(open),
             (Keys::Reader(own), EnvelopeName::Reader(id)) if *id == own.0 => Some(open(&own.1)),
