@@ -49,7 +49,7 @@ impl Custody {
         command
     }
 
-    fn key(&self, who: &str) -> PathBuf {
+    pub(crate) fn key(&self, who: &str) -> PathBuf {
         self.site.dir().join(format!("{who}.key"))
     }
 
@@ -84,19 +84,22 @@ impl Custody {
 
     /// The machine that writes, mounted.
     pub(crate) fn gateway(&self) -> Mount {
-        if self.quorum {
-            let said = run(Command::new(runvault()).arg("fingerprint").arg(&self.site.store)).stdout;
-            let fingerprint =
-                String::from_utf8(said).expect("UTF-8").lines().last().expect("words").to_owned();
-            let request = self.site.dir().join("gateway.req");
-            let mut enroll = Command::new(runvault());
-            enroll.args(["gateway", "enroll", "--name", "novaseq", "--fingerprint", &fingerprint, "--state"]);
-            run(enroll.arg(&self.site.state).arg(&self.site.store).arg("--out").arg(&request));
-            self.act(&["enroll-gateway", request.to_str().expect("UTF-8")]);
-        } else {
-            self.site.enroll();
+        match self.quorum {
+            true => self.enroll("novaseq", &self.site.state),
+            false => self.site.enroll(),
         }
         self.site.ingest().args(["--quiet", "2s"]).mount()
+    }
+
+    /// A machine that custodians let in.
+    pub(crate) fn enroll(&self, name: &str, state: &Path) {
+        let said = run(Command::new(runvault()).arg("fingerprint").arg(&self.site.store)).stdout;
+        let fingerprint = String::from_utf8(said).expect("UTF-8").lines().last().expect("words").to_owned();
+        let request = self.site.dir().join(name).with_extension("req");
+        let mut enroll = Command::new(runvault());
+        enroll.args(["gateway", "enroll", "--name", name, "--fingerprint", &fingerprint, "--state"]);
+        run(enroll.arg(state).arg(&self.site.store).arg("--out").arg(&request));
+        self.act(&["enroll-gateway", request.to_str().expect("UTF-8")]);
     }
 
     pub(crate) fn reader(&self, who: &str) -> Mount {

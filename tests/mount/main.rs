@@ -16,6 +16,7 @@ mod ingest;
 mod ledger;
 mod live;
 mod logs;
+mod lost_machine;
 mod machine;
 mod many_names;
 mod memory;

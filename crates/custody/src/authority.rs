@@ -278,8 +278,16 @@ impl Authority for Acting {
 
     fn may_open(&self, run: &RunId) -> bool {
         let chain = self.chain();
-        let revoked = || matches!(&self.keys, Keys::Reader(own) if chain.is_revoked(&own.0, run));
+        let revoked = || matches!(&self.keys, Keys::Reader(own) if chain.granted(&own.0, run) == Some(false));
         self.lost(&chain).is_none() && !revoked()
+    }
+
+    fn may_be_given(&self, run: &RunId) -> bool {
+        let Keys::Reader(own) = &self.keys else { return true };
+        let chain = self.chain();
+        // What is open is sealed to those who stand then, also to those who came after it was made.
+        chain.state().reader(&own.0).is_some_and(|known| known.standing)
+            || chain.granted(&own.0, run) == Some(true)
     }
 
     fn granted_behind(&self, line: u64) -> Vec<RunId> {
@@ -290,7 +298,7 @@ impl Authority for Acting {
             _ => Vec::new(),
         };
         let mut granted: Vec<RunId> = chain.acts_behind(line).into_iter().flat_map(to_us).collect();
-        granted.retain(|run| !chain.is_revoked(&own.0, run));
+        granted.retain(|run| chain.granted(&own.0, run) == Some(true));
         granted
     }
 

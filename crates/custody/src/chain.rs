@@ -11,7 +11,7 @@ mod tests;
 
 pub(crate) use self::load::Mark;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use runvault_crypto::envelope::KemPublic;
 use runvault_format::audit_entry::Line;
@@ -38,8 +38,8 @@ pub struct Chain {
     current: Epoch,
     /// Gateways that do what only the maker of a run may, and where that was ended; `None`: add to any run.
     admitted: BTreeMap<(IdentityId, Option<RunId>), Option<Until>>,
-    /// Runs that were taken from a reader and not granted again.
-    revoked: BTreeSet<(IdentityId, RunId)>,
+    /// The last line that names a reader and a run, and whether it grants that or takes it away.
+    granted: BTreeMap<(IdentityId, RunId), (usize, bool)>,
     /// Runs that replace others, by their ids.
     replacements: BTreeMap<RunId, Replacement>,
 }
@@ -136,9 +136,13 @@ impl Chain {
         all.map(|((_, run), _)| *run).collect()
     }
 
-    /// Whether a run was taken from a reader by the last line that names both.
-    pub(crate) fn is_revoked(&self, reader: &IdentityId, run: &RunId) -> bool {
-        self.revoked.contains(&(*reader, *run))
+    /// Whether a run was granted to a reader or taken from it, by the last line that names that reader and the run, or one
+    /// that it replaces; `None`: there is none.
+    pub(crate) fn granted(&self, reader: &IdentityId, run: &RunId) -> Option<bool> {
+        let before = |new: &RunId| self.replacement(new).map(|said| said.run);
+        let runs = std::iter::successors(Some(*run), before).take(self.replacements.len() + 1);
+        let said = runs.filter_map(|run| self.granted.get(&(*reader, run)));
+        said.max().map(|(_, granted)| *granted)
     }
 
     /// What the log says of a run that replaces another.
@@ -208,12 +212,13 @@ impl Chain {
 
     /// What a line of the log says of admissions, and of single runs.
     fn take_up(&mut self, op: &Operation) {
+        let line = self.lines.len() + 1;
         match op {
             Operation::Grant { reader, runs } => {
-                runs.iter().for_each(|run| _ = self.revoked.remove(&(*reader, *run)));
+                self.granted.extend(runs.iter().map(|run| ((*reader, *run), (line, true))));
             }
             Operation::Revoke { reader, runs } => {
-                self.revoked.extend(runs.iter().map(|run| (*reader, *run)));
+                self.granted.extend(runs.iter().map(|run| ((*reader, *run), (line, false))));
             }
             Operation::AdmitGateway { gateway, run } => _ = self.admitted.insert((*gateway, *run), None),
             Operation::DismissGateway { gateway, run, until } => {

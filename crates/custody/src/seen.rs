@@ -88,6 +88,9 @@ impl Authority for Remembering {
     fn may_open(&self, run: &RunId) -> bool {
         self.of.may_open(run)
     }
+    fn may_be_given(&self, run: &RunId) -> bool {
+        self.of.may_be_given(run)
+    }
     fn granted_behind(&self, line: u64) -> Vec<RunId> {
         self.of.granted_behind(line)
     }

@@ -172,6 +172,10 @@ pub trait Authority: Send + Sync {
     fn may_open(&self, _run: &RunId) -> bool {
         true
     }
+    /// Whether an envelope of a run may come that is not there yet.
+    fn may_be_given(&self, _run: &RunId) -> bool {
+        true
+    }
     /// The runs that lines behind that number grant to the identity: their envelopes come after the line.
     fn granted_behind(&self, _line: u64) -> Vec<RunId> {
         Vec::new()

@@ -2,6 +2,7 @@
 //! the reader was removed or its time is over. What is open goes on until it is closed.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use runvault_format::ids::RunId;
@@ -131,7 +132,7 @@ impl Vault {
     }
 
     fn tell_revoked(&self) {
-        if self.is_revoked() && !self.revoked_told.swap(true, std::sync::atomic::Ordering::Relaxed) {
+        if self.is_revoked() && !self.revoked_told.swap(true, Ordering::Relaxed) {
             log::error!(
                 "this gateway was revoked: it starts no run and seals none any more, since what it makes now counts for \
                  nobody. Runs that are open can be written and read here, and by who was granted them"

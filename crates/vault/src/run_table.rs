@@ -13,6 +13,7 @@ use runvault_format::run_index::Row;
 use runvault_store::backend::Kind;
 
 use crate::api::{Ino, ROOT};
+use crate::authority::Authority;
 use crate::follow::Followed;
 use crate::run::{Loaded, Run};
 use crate::sealed::RunSeal;
@@ -36,6 +37,15 @@ pub(crate) enum Entry {
 }
 
 impl Entry {
+    /// Whether no key to it will be there that was not when it was looked at.
+    fn stays_closed(&self, run: &RunId, authority: &dyn Authority) -> bool {
+        match self {
+            Self::Closed(Some(_)) => true,
+            Self::Closed(None) => !authority.may_be_given(run),
+            _ => false,
+        }
+    }
+
     fn run(&self) -> Option<&Arc<Run>> {
         if let Self::Run(run) = self { Some(run) } else { None }
     }
@@ -207,7 +217,7 @@ impl Vault {
                     _ = entries.insert(*id, Entry::Run(run.clone()));
                 }
                 Some(known @ (Entry::Closed(_) | Entry::Trouble(_)))
-                    if !all || matches!(known, Entry::Closed(Some(_))) =>
+                    if !all || known.stays_closed(id, &*self.authority) =>
                 {
                     _ = entries.insert(*id, known.clone())
                 }

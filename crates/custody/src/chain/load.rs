@@ -1,6 +1,6 @@
 //! From the bytes in custody/ to a [`Chain`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
@@ -114,7 +114,7 @@ impl Chain {
     pub(super) fn start(zero: State) -> Result<Chain> {
         let (state_hash, current) = (zero.hash()?, zero.current()?.clone());
         let (lines, log) = (Vec::new(), Vec::new());
-        let (admitted, revoked, replacements) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
+        let (admitted, granted, replacements) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         Ok(Chain {
             vault: zero.vault,
             lines,
@@ -123,7 +123,7 @@ impl Chain {
             state_hash,
             current,
             admitted,
-            revoked,
+            granted,
             replacements,
         })
     }

@@ -344,10 +344,13 @@ fn an_open_vault_stands_as_the_newest_line_says() {
     let granted = envelopes(&vault.root, &first);
     vault.agree(Operation::Revoke { reader: bob.id(), runs: vec![first] });
     assert_eq!((looked().2, acting.granted_behind(line)), (vec![false, true], vec![]));
+    assert!(runs.iter().all(|(run, _)| !acting.may_be_given(run)), "no line gives them");
     // Whoever writes to the store may put it back: the line stands.
     assert!(acting.open_run(&first, &granted).unwrap().is_none());
     vault.agree(Operation::Grant { reader: bob.id(), runs: vec![first] });
-    assert!(looked().2[0] && acting.open_run(&first, &granted).unwrap().is_some());
+    assert!(
+        looked().2[0] && acting.may_be_given(&first) && acting.open_run(&first, &granted).unwrap().is_some()
+    );
     vault.agree(Operation::RemoveReader { reader: bob.id() });
     assert_eq!((looked().1, looked().2), (Some(Lost::Removed), vec![false, false]));
     vault.agree(Operation::AddReader { reader: entry });
