@@ -24,6 +24,7 @@ mod owner;
 mod plaintext;
 mod posix;
 mod process;
+mod rekey;
 mod resent;
 mod sealing;
 mod service;
