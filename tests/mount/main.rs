@@ -26,6 +26,7 @@ mod owner;
 mod plaintext;
 mod posix;
 mod process;
+mod rekey;
 mod rekeyed;
 mod resent;
 mod sealing;

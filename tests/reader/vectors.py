@@ -174,7 +174,7 @@ def texts(v):
 def custody(v):
     genesis, vault = parse_genesis(v["genesis"].encode())
     states = {int(n): text.encode() for n, text in v["states"].items()}
-    state, head, state_hash, admitted = follow(state_zero(genesis, vault), states.get(0),
+    state, head, state_hash, admitted, _ = follow(state_zero(genesis, vault), states.get(0),
                                      "".join(v["audit_log"]).encode(), states.get)
     epochs = open_epochs([Identity(un(seed)) for seed in v["seeds"]], state)
     return {"vault": vault.hex(), "head": head, "state": state_hash,

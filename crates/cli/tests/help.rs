@@ -6,7 +6,7 @@ use std::path::Path;
 
 use common::Scratch;
 
-const COMMANDS: [&[&str]; 63] = [
+const COMMANDS: [&[&str]; 66] = [
     &["init"],
     &["keygen"],
     &["key"],
@@ -38,6 +38,7 @@ const COMMANDS: [&[&str]; 63] = [
     &["custody", "remove-reader"],
     &["custody", "grant"],
     &["custody", "revoke"],
+    &["custody", "rekey"],
     &["custody", "propose", "rotate"],
     &["custody", "propose", "add-custodian"],
     &["custody", "propose", "remove-custodian"],
@@ -50,6 +51,7 @@ const COMMANDS: [&[&str]; 63] = [
     &["custody", "propose", "remove-reader"],
     &["custody", "propose", "grant"],
     &["custody", "propose", "revoke"],
+    &["custody", "propose", "rekey"],
     &["audit"],
     &["audit", "show"],
     &["audit", "verify"],
@@ -67,6 +69,7 @@ const COMMANDS: [&[&str]; 63] = [
     &["manifest"],
     &["takeover"],
     &["retire"],
+    &["rekey"],
     &["demo"],
     &["completions"],
     &["man"],

@@ -58,6 +58,8 @@ fn every_command_that_has_it_prints_an_object_a_line() {
         ("custody confirm store --identity bob.key --json", "epoch"),
         ("audit show store --json", "lines"),
         ("audit verify store --json", "head"),
+        ("custody rekey store run --json --passphrase-file new.txt", "line"),
+        ("rekey store run --json --passphrase-file new.txt --grace 0s", "replaced"),
         ("retire store run --json --passphrase-file new.txt", "seal"),
     ] {
         let printed = objects(&scratch, command);
@@ -97,6 +99,7 @@ fn every_command_that_has_it_prints_an_object_a_line() {
         "manifest",
         "takeover",
         "retire",
+        "rekey",
         "demo",
         "completions",
         "man",

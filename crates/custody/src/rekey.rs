@@ -1,6 +1,9 @@
 //! A re-keying as its line leaves it: for each run the one that is to take its place, without data, and what the worker
 //! needs to make it. Nothing here depends on how large a run is.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use runvault_crypto::aead::Engine;
