@@ -305,13 +305,17 @@ fn an_owners_mount_has_the_newest_key_and_a_readers_time_ends_by_itself() {
     assert_eq!(shown(&owner), ["run one"]);
 
     let key = custody.named_key("dave");
-    let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a time").as_secs() + 8;
-    let until = runvault_format::time::text(seconds);
-    custody.act(&["add-reader", &key, "--expires", &until]);
+    let in_seconds = |more: u64| {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a time").as_secs();
+        runvault_format::time::text(now + more)
+    };
+    custody.act(&["add-reader", &key, "--expires", &in_seconds(3600)]);
     custody.act(&["grant", &one, "dave"]);
     let dave = custody.reader("dave");
     assert_eq!(shown(&dave), ["run one"]);
     let in_use = InUse::begin(&dave, "run one");
+    let until = in_seconds(4);
+    custody.act(&["add-reader", &key, "--expires", &until]);
 
     for _ in 0..2 {
         custody.act(&["rotate"]);
