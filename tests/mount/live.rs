@@ -28,7 +28,7 @@ impl Custody {
         Self { site: Site::in_memory(), quorum: false }
     }
 
-    fn of_three() -> Self {
+    pub(crate) fn of_three() -> Self {
         let custody = Self { site: Site::uninitialised(Path::new("/dev/shm")), quorum: true };
         let mut init = Command::new(runvault());
         init.args(["init", "--quorum", "2"]).arg(&custody.site.store);
