@@ -41,15 +41,26 @@ impl Sealed {
 
     /// `runvault rekey` on a copy of the store at `store`, to be completed.
     fn work(&self, store: &Path) -> Command {
-        let mut command = self.site.command(&["rekey", "--json", "--grace", "0s"]);
+        let mut command = self.command(store, &["rekey", "--json", "--grace", "0s"]);
         command.arg(store).arg(&self.id).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
 
-    /// A copy of the store as it was before the work.
+    /// `runvault ARGS` of a machine that has seen no other store than that one.
+    fn command(&self, store: &Path, args: &[&str]) -> Command {
+        let state =
+            if store == self.site.store { self.site.state.clone() } else { store.with_extension("state") };
+        let mut command = Command::new(runvault());
+        command.args(args).arg("--identity").arg(&self.site.identity).arg("--state").arg(state);
+        command
+    }
+
+    /// A copy of the store as it was before the work, and of what this machine has seen of it.
     fn copy(&self, name: &str) -> PathBuf {
         let to = self.site.dir().join(name);
-        run(Command::new("cp").arg("-a").arg(&self.site.store).arg(&to));
+        for (from, to) in [(&self.site.store, to.clone()), (&self.site.state, to.with_extension("state"))] {
+            run(Command::new("cp").arg("-a").arg(from).arg(to));
+        }
         to
     }
 
@@ -58,9 +69,9 @@ impl Sealed {
         let runs: Vec<_> = fs::read_dir(store.join("runs")).expect("runs").flatten().collect();
         assert_eq!(runs.len(), 1, "{runs:?}");
         assert_ne!(runs[0].file_name(), *self.id);
-        run(self.site.command(&["verify", "--fresh"]).arg(store).arg("run"));
+        run(self.command(store, &["verify", "--fresh"]).arg(store).arg("run"));
         let at = self.site.dir().join("read");
-        let mut mount = self.site.command(&["mount", "--read-only", "--log", "stderr"]);
+        let mut mount = self.command(store, &["mount", "--read-only", "--log", "stderr"]);
         fs::create_dir_all(&at).expect("a mount point");
         run(mount.arg(store).arg(&at));
         let found = snapshot(&at.join("run"), true);
@@ -109,7 +120,9 @@ fn a_rekeying_that_is_killed_fifty_times_goes_on() {
         // Whoever was killed behind the last step has nothing left to do.
         said(&output(&mut sealed.work(&store)));
         sealed.assert_done(&store);
-        fs::remove_dir_all(&store).expect("removed");
+        for copied in [&store, &store.with_extension("state")] {
+            fs::remove_dir_all(copied).expect("removed");
+        }
         if kills >= 50 {
             assert!(round < 50);
             break;

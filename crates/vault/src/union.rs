@@ -389,7 +389,8 @@ impl Vault {
     /// Whether what this machine adds to a sealed run is believed.
     fn may_add_to(&self, first: &Run) -> bool {
         let admitted = |gateway: &IdentityId| {
-            [None, Some(&first.id)].into_iter().any(|run| self.authority.is_admitted(gateway, run))
+            let known = first.part().run;
+            [None, Some(&known)].into_iter().any(|run| self.authority.is_admitted(gateway, run))
         };
         let ours = self.gateway.as_ref().map(|gateway| gateway.id());
         ours.is_some_and(|ours| ours == first.maker() || admitted(&ours))

@@ -73,8 +73,11 @@ pub fn sentence(op: &Operation, before: &State, after: &Outline) -> String {
             format!("{} loses its envelopes of {}", reader(id), count(runs.len(), "run"))
         }
         Operation::Rekey { runs } => {
-            let what = if runs.len() == 1 { "gets a new key" } else { "get new keys" };
-            format!("{} {what}: another run takes the place of each", count(runs.len(), "run"))
+            let what = match runs.len() {
+                1 => "gets a new key: another run takes its place",
+                _ => "get new keys: other runs take their places",
+            };
+            format!("{} {what}", count(runs.len(), "run"))
         }
     }
 }

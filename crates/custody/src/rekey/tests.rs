@@ -421,6 +421,27 @@ fn a_worker_cannot_change_the_content() {
     assert!(refusal(load()).contains("have no chain"));
 }
 
+/// A rotation and a revocation between the line and the work: the new run is sealed to whom there is in the end.
+#[test]
+fn what_changes_meanwhile_counts() {
+    let mut site = Site::new();
+    let run = site.sealed(b"run");
+    let guest = site.add_reader("guest", false);
+    site.agree(Operation::Grant { reader: guest.id(), runs: vec![run] });
+    let one = site.agree_on(run);
+    let stale = Chain::load(&site.root).unwrap();
+    site.agree(Operation::Revoke { reader: guest.id(), runs: vec![run] });
+    site.agree(Operation::Rotate { epoch: 2 });
+    let worker = worker_of(&site.root, &site.chain, &site.owner, &one).unwrap().unwrap();
+    // The worker's process began before.
+    let authority = Acting::open(&site.root, stale, &worker).unwrap();
+    let (root, grace) = (&site.root, Duration::ZERO);
+    let job = Job { root, authority: &*authority, worker: &worker, old: one.run, new: one.new, grace };
+    rekey(&job, Shard::ALL, &|_, _| ()).unwrap();
+    assert_eq!(names_of(&site.root, &one.new), ["vault-2"]);
+    site.assert_sound(&site.root, &one.new);
+}
+
 /// Until it is done a run is not re-keyed twice, and an open one not at all.
 #[test]
 fn one_rekeying_at_a_time() {

@@ -275,7 +275,6 @@ impl Job<'_> {
             let context = verify::open(self.root, &self.new, self.authority)?;
             read_back::read_back(self.root, &dir, &self.new, self.authority, &context)?;
             // Who was granted the old run, or lost it, while this one was made.
-            self.authority.refresh();
             if let Some(key) =
                 runs::envelopes(self.root, &self.new, self.authority)?.open(&self.new, self.authority)?
             {
@@ -312,6 +311,8 @@ impl Job<'_> {
 pub const WORKER_SEED: &[u8] = b"worker-vault-";
 
 fn envelopes(job: &Job<'_>, key: &runvault_format::keys::RunKey) -> Result<Sealed> {
+    // A rotation may have come, a reader may have gone.
+    job.authority.refresh();
     let (replaced, _) = origin::generations(&job.new, job.authority)?;
     let first = match seal::Seal::load(job.root, &job.old, job.authority)?.origin {
         Some(origin) => origin.note,
