@@ -215,7 +215,6 @@ impl Vault {
         visit: &mut dyn FnMut(&DirEntry) -> bool,
     ) -> Result<bool> {
         const DOTS: u64 = 2;
-        // From one run alone, for as long as it is listed.
         let (tree, entry, record) =
             self.of_sealed(ino, |tree, entry| Ok((tree.clone(), entry, tree.record(entry)?)))?;
         let above = if entry == 0 { ROOT } else { tree.ino(record.parent) };
@@ -228,14 +227,18 @@ impl Vault {
         let first = cookie.saturating_sub(DOTS);
         for n in first..u64::from(record.children) {
             let child = u32::try_from(u64::from(record.first) + n).map_err(|_| Posix::Stale)?;
-            let of_child = tree.record(child)?;
-            let shown = DirEntry {
-                name: tree.name(&of_child)?,
-                ino: tree.ino(of_child.object),
-                kind: kind_of(of_child.kind),
-                next: DOTS + n + 1,
-                attr: if plus { Some(tree.attr(self, child)?) } else { None },
+            let shown = |tree: &Arc<SealedTree>| {
+                let of_child = tree.record(child)?;
+                Ok(DirEntry {
+                    name: tree.name(&of_child)?,
+                    ino: tree.ino(of_child.object),
+                    kind: kind_of(of_child.kind),
+                    next: DOTS + n + 1,
+                    attr: if plus { Some(tree.attr(self, child)?) } else { None },
+                })
             };
+            // The run may be replaced, and go, while it is listed.
+            let shown = shown(&tree).or_else(|_: Error| self.of_sealed(ino, |tree, _| shown(tree)))?;
             if !visit(&shown) {
                 return Ok(false);
             }
