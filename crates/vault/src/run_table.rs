@@ -214,7 +214,7 @@ impl Vault {
         for id in &listed.runs {
             match before.entries.get(id) {
                 Some(Entry::Run(run)) if !run.is_erased() && !run.is_refused() => {
-                    _ = entries.insert(*id, Entry::Run(run.clone()));
+                    _ = entries.insert(*id, Entry::Run(run.clone()))
                 }
                 Some(known @ (Entry::Closed(_) | Entry::Trouble(_)))
                     if !all || known.stays_closed(id, &*self.authority) =>

@@ -13,6 +13,7 @@ use runvault_store::backend::{Dir, Space, Stat};
 pub use self::status::{RunStatus, Status};
 use crate::api::Ino;
 use crate::authority::{Authority, Gateway};
+use crate::buffers;
 use crate::directory::OpenDirs;
 use crate::durable::Unsynced;
 use crate::files::Files;
@@ -340,6 +341,9 @@ impl Vault {
                 first = first.and(Err(error));
             }
         }
+        // What requests left in them is nobody's any more.
+        buffers::empty_all();
+        registers::wipe();
         if self.read_only() { first } else { self.check_store().and(first) }
     }
 

@@ -6,8 +6,9 @@ use runvault_format::audit_entry::{Executed, Line, Outcome};
 use runvault_format::custody_state::{Custodian, Epoch, ReaderEntry, Share, State, Status};
 use runvault_format::genesis::{FirstShare, Genesis};
 use runvault_format::ids::{Digest, RunId, Salt};
+use runvault_format::operation::Operation;
 use runvault_format::replacement::Replacement;
-use runvault_format::request::{Approval, Head, Operation};
+use runvault_format::request::{Approval, Head};
 use runvault_format::{note, share};
 use serde_json::{Value, json};
 

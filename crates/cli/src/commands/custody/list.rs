@@ -20,7 +20,8 @@ const YEAR_DAYS: u64 = 365;
 pub fn run(args: &List) -> Result<()> {
     let store = Store::open(&args.store, &args.seen.who())?;
     let history = history(&store.root)?;
-    let (chain, since) = (&history.chain, history.key_since());
+    let chain = &store.chain;
+    let since = history.key_since(chain);
     let drills = drills(&store.root, chain)?;
     let mut due = due(chain, since, &drills);
     if chain.quorum().0 > 1 && locks::are_there(&store.root)? {
