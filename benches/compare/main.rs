@@ -9,6 +9,7 @@
 //! those rows are warm, and say so.
 
 mod afterwards;
+mod custody;
 mod home;
 mod latency;
 mod machine;
@@ -73,6 +74,9 @@ struct Args {
     /// Instead: `custody rotate` over so many runs, and the CPU that each costs.
     #[arg(long, value_name = "RUNS", conflicts_with_all = ["large", "row", "json"])]
     rotation: Option<u64>,
+    /// Instead: acts of a quorum with 10, 1,000 and so many runs, and what is done to each run.
+    #[arg(long, value_name = "RUNS", conflicts_with_all = ["large", "row", "json", "rotation"])]
+    custody: Option<u64>,
     /// Instead: how soon a mount of so many sealed runs answers and lists them, the first one and later ones.
     #[arg(long, value_name = "RUNS", conflicts_with_all = ["large", "row", "json", "rotation"])]
     mounts: Option<u64>,
@@ -103,6 +107,9 @@ struct Args {
 impl Args {
     /// Of what is measured instead of the rows.
     fn other_table(&self, place: &Path, programs: &Programs, load: &Load) -> Option<Result<String>> {
+        if let Some(runs) = self.custody {
+            return Some(custody::tables(place, programs, runs));
+        }
         if let Some(runs) = self.mounts {
             return Some(mounts::table(place, programs, runs));
         }

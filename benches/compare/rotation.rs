@@ -25,7 +25,7 @@ use crate::home::Home;
 use crate::machine;
 
 /// The most CPU that a run may cost.
-const TARGET: Duration = Duration::from_millis(5);
+pub(crate) const TARGET: Duration = Duration::from_millis(5);
 
 /// A vault with `runs` runs of no files at each place, and one rotation of its key: a table.
 ///
@@ -66,7 +66,10 @@ fn measured(place: &Path, runs: u64) -> Result<(Duration, Duration)> {
 }
 
 /// A run as the engine makes it, without name and files, which a rotation does not look at.
-fn make_run(root: &Arc<dyn Dir>, authority: &dyn Authority, gateway: &StateFolder) -> Result<()> {
+///
+/// # Errors
+/// The gateway's and the store's.
+pub(crate) fn make_run(root: &Arc<dyn Dir>, authority: &dyn Authority, gateway: &StateFolder) -> Result<()> {
     let mut ids = [0; 32];
     runvault_crypto::random::fill(&mut ids)?;
     let (run, session) = ids.split_at(16);

@@ -13,6 +13,7 @@ pub mod site;
 pub mod snapshot;
 pub mod swtpm;
 pub mod tools;
+pub mod traced;
 pub mod watched;
 
 pub use random::Random;

@@ -107,10 +107,11 @@ fn listen(name: &Path, service: &Arc<dyn Service>) -> Result<()> {
     let _ = std::fs::remove_file(name);
     let listener = in_folder(name, UnixListener::bind)?;
     std::fs::set_permissions(name, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
-    let service = Arc::clone(service);
+    // This thread waits for ever: what it held would keep the vault, and its keys, after the mount.
+    let service = Arc::downgrade(service);
     Builder::new().name("control".into()).spawn(move || {
         for stream in listener.incoming().flatten() {
-            let service = Arc::clone(&service);
+            let Some(service) = service.upgrade() else { return };
             let answering =
                 Builder::new().name("control-peer".into()).spawn(move || answer(stream, &*service));
             if let Err(error) = answering {

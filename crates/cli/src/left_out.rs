@@ -5,7 +5,7 @@ use std::sync::Arc;
 use runvault_format::ids::RunId;
 use runvault_vault::{Error, Vault};
 
-use crate::exit::Exit;
+use crate::exit::{Exit, Refusal};
 use crate::output::{self, count, warn};
 use crate::{exit, hint};
 
@@ -51,6 +51,19 @@ impl std::error::Error for LeftOut {
 /// The runs in trouble, by their ids.
 pub fn of(vault: &Vault) -> Vec<LeftOut> {
     vault.left_out().into_iter().map(|(run, cause)| LeftOut { run, cause }).collect()
+}
+
+/// An error about a name that may be that of a run which is left out: those are told before it, and where one is damaged
+/// the command ends as for damage.
+pub fn told_before(runs: Vec<LeftOut>, error: anyhow::Error) -> anyhow::Error {
+    let damaged = runs.iter().any(|run| run.exit() == Exit::Damaged);
+    for run in runs.into_iter().take(NAMED) {
+        exit::report(&run.into());
+    }
+    if !damaged {
+        return error;
+    }
+    Refusal { exit: Exit::Damaged, what: exit::chain(&error), hint: hint::hint(&error) }.into()
 }
 
 /// Warnings of one kind; who plants more fills no screen.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use runvault_format::custody_state::Until;
 use runvault_format::ids::{IdentityId, RunId};
+use runvault_format::operation::Operation;
 use runvault_format::public_key::PublicKey;
-use runvault_format::request::Operation;
 use runvault_store::backend::Dir;
 use runvault_vault::authority::GatewayKey;
 

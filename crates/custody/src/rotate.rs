@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 
 use runvault_format::ids::RunId;
-use runvault_format::request::Operation;
+use runvault_format::operation::Operation;
 use runvault_store::backend::Dir;
 
 use self::run::Outcome;

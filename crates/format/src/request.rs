@@ -10,7 +10,7 @@ use crate::ids::{Digest, IdentityId, Salt, VaultId};
 use crate::json;
 use crate::keys::IdentityPublic;
 use crate::note::text_hash;
-pub use crate::operation::{KeyChange, Operation};
+use crate::operation::Operation;
 use crate::{Error, Result, labels};
 
 const KIND: &str = "request";

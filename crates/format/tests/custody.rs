@@ -11,7 +11,8 @@ use runvault_format::audit_entry::{Executed, Line};
 use runvault_format::custody_state::{State, Status, Until};
 use runvault_format::genesis::Genesis;
 use runvault_format::ids::{Digest, VaultId};
-use runvault_format::request::{Head, Operation, Request};
+use runvault_format::operation::Operation;
+use runvault_format::request::{Head, Request};
 use runvault_format::share;
 
 #[test]

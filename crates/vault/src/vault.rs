@@ -13,6 +13,7 @@ use runvault_store::backend::{Dir, Space, Stat};
 pub use self::status::{RunStatus, Status};
 use crate::api::Ino;
 use crate::authority::{Authority, Gateway};
+use crate::buffers;
 use crate::directory::OpenDirs;
 use crate::durable::Unsynced;
 use crate::files::Files;
@@ -240,7 +241,7 @@ impl Vault {
             }
             (looked.stamp.differs(stamp) || anyway, anyway, all)
         };
-        let given_up = self.look_at_others(&mut scans, anyway);
+        let given_up = self.look_at_others(&mut scans, anyway) | self.look_at_seals(&mut scans, anyway);
         if list || given_up || scans.is_renamed() { self.list_runs(&mut scans, all) } else { Ok(()) }
     }
 
@@ -322,6 +323,9 @@ impl Vault {
                 first = first.and(Err(error));
             }
         }
+        // What requests left in them is nobody's any more.
+        buffers::empty_all();
+        registers::wipe();
         if self.read_only() { first } else { self.check_store().and(first) }
     }
 

@@ -18,10 +18,10 @@ pub fn run(args: &Audit) -> Result<()> {
 
 fn show(args: &AuditShow) -> Result<()> {
     let store = Store::open(&args.store, &args.seen.who())?;
-    let History { chain, entries, .. } = history(&store.root)?;
+    let History { entries, .. } = history(&store.root)?;
     if args.json {
         let lines: Vec<_> = entries.iter().map(as_json).collect();
-        return output::json(&json!({ "vault": chain.vault_id().to_string(), "lines": lines }));
+        return output::json(&json!({ "vault": store.chain.vault_id().to_string(), "lines": lines }));
     }
     for entry in &entries {
         output::line(&in_words(entry))?;

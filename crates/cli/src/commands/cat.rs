@@ -6,9 +6,10 @@ use anyhow::Result;
 use runvault_vault::Options;
 
 use crate::args::Cat;
+use crate::left_out::told_before;
+use crate::output;
 use crate::store::Store;
 use crate::trees::{InVault, Tree, vault_path};
-use crate::{exit, output};
 
 const PIECE: usize = 1 << 20;
 
@@ -19,11 +20,7 @@ pub fn run(args: &Cat) -> Result<()> {
     let mut piece = vec![0; PIECE];
     for path in &args.paths {
         let path = vault_path(Path::new(path))?;
-        stream(&tree, &path, &mut piece).inspect_err(|_| {
-            for run in tree.left_out(&path) {
-                exit::report(&run.into());
-            }
-        })?;
+        stream(&tree, &path, &mut piece).map_err(|error| told_before(tree.left_out(&path), error))?;
     }
     drop(tree);
     open.close()

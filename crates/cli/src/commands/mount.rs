@@ -2,8 +2,8 @@
 
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::mpsc::channel;
+use std::sync::{Arc, Weak};
 use std::thread::Builder;
 use std::time::{Duration, Instant};
 
@@ -19,11 +19,11 @@ use crate::daemon::{self, Readiness, Side};
 use crate::exit::{self, Exit, refuse};
 use crate::log::{Target, start as start_log};
 use crate::mount_options::{Options, resolve};
-use crate::mounted::{Ending, Mounted};
+use crate::mounted::{Ending, Failure, Mounted};
 use crate::output::shown;
 use crate::sealer::Sealer;
 use crate::store::{Open, Store, count_newer, require_gateway};
-use crate::{fuse_ready, left_out, memory, mount_point, mount_table, panics, service, signals};
+use crate::{fuse_ready, left_out, memory, mount_point, mount_table, panics, service, signals, store_ended};
 
 /// Threads of the FUSE session: several, since one may hang on a store that does not answer.
 const THREADS: usize = 16;
@@ -31,6 +31,8 @@ const THREADS: usize = 16;
 const STUCK: Duration = Duration::from_secs(45);
 /// How long whoever mounts waits to be told which runs are left out.
 const AT_ONCE: Duration = Duration::from_millis(300);
+/// How long its threads may take to end, once it has.
+const LETTING_GO: Duration = Duration::from_secs(2);
 /// A turn of who waits for as long as it takes.
 const WAIT: Duration = Duration::from_secs(60);
 /// Names that the kernel may have us keep.
@@ -68,7 +70,8 @@ fn make_absolute(options: &mut Options, at: &Path, store: &Path) -> Result<()> {
     who.state = Some(state);
     let alarms = &mut options.mount.alarms;
     let metrics = alarms.metrics.as_mut().map(MetricsTo::path_mut);
-    let paths = [&mut who.identity, &mut who.unlock.passphrase_file, &mut alarms.exec];
+    let paths =
+        [&mut who.identity, &mut who.unlock.passphrase_file, &mut who.apart.custody, &mut alarms.exec];
     for path in paths.into_iter().flatten().chain(metrics) {
         *path = mount_point::absolute(path)?;
     }
@@ -112,7 +115,7 @@ fn serve(options: &Options, at: &Path, path: &Path, ready: Option<Readiness>) ->
         asked.ask();
     })?;
     let failing = Arc::clone(&ending);
-    panics::on_lost_thread(move || failing.fail());
+    panics::on_lost_thread(move || failing.fail(Failure::Bug));
     let alarms = Arc::new(Alarms::default());
     let sealer = sealer(&options.mount, &open, &alarms)?;
     let post = post(&options.mount, path, &open, &alarms, &ending)?;
@@ -120,6 +123,7 @@ fn serve(options: &Options, at: &Path, path: &Path, ready: Option<Readiness>) ->
     let mounted = mount(options, at, path, &store, &open)
         .and_then(|session| ending.watch(session))
         .and_then(|()| erase_kept_keys(&open))
+        .and_then(|()| store_ended::watch(path, store.chain.vault_id(), &open.vault, &ending))
         .and_then(|()| announce(&served, at, &open, &store, ready));
     match mounted {
         Ok(()) => ending.wait(),
@@ -129,7 +133,23 @@ fn serve(options: &Options, at: &Path, path: &Path, ready: Option<Readiness>) ->
     drop(sealer);
     let ended = ending.outcome();
     let how = if ended.is_ok() { "unmounted" } else { "gave up" };
-    finish(&served, at, open, how).and(mounted).and(ended)
+    let vault = Arc::downgrade(&open.vault);
+    let closed = finish(&served, at, open, how);
+    drop(served);
+    if ended.is_ok() {
+        await_its_end(&vault);
+    }
+    // Why it gave up is also why it could not be closed.
+    ended.and(closed).and(mounted)
+}
+
+/// Threads that looked after the mount let go of the vault one after the other: its keys are wiped when the last one
+/// does.
+fn await_its_end(vault: &Weak<Vault>) {
+    let since = Instant::now();
+    while vault.strong_count() > 0 && since.elapsed() < LETTING_GO {
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// Who seals runs by themselves: a gateway's mount, unless it was told not to.

@@ -38,8 +38,6 @@ pub struct Entry {
 /// The trail from the genesis on.
 #[derive(Debug)]
 pub struct History {
-    /// The newest of it.
-    pub chain: Chain,
     /// When the vault was made, RFC 3339 in UTC.
     pub created: String,
     /// In order.
@@ -47,36 +45,47 @@ pub struct History {
 }
 
 impl History {
-    /// When the newest vault key was made, RFC 3339 in UTC.
-    pub fn key_since(&self) -> &str {
-        let since = self.chain.current().since;
+    /// When the newest vault key of this chain was made, RFC 3339 in UTC.
+    pub fn key_since(&self, chain: &Chain) -> &str {
+        let since = chain.current().since;
         self.entries.iter().find(|line| line.head.n == since).map_or(&self.created, |line| &line.time)
     }
 }
 
-/// Reads custody/ and verifies everything from the genesis on, as [`Chain::load`]; what was done, in order.
+/// What was done, in order, each line verified from the genesis on once more: what it says depends on the state before.
 ///
 /// # Errors
 /// As [`Chain::load`].
 pub fn history(root: &Arc<dyn Dir>) -> Result<History> {
-    let newest = Chain::load(root)?;
+    let mut entries = Vec::new();
+    let created = walk(root, |before, after, text| {
+        entries.push(entry(before, after, text)?);
+        Ok(())
+    })?;
+    Ok(History { created, entries })
+}
+
+/// Line by line: the state before, the chain with the line, the line. Gives when the vault was made.
+pub(crate) fn walk(
+    root: &Arc<dyn Dir>,
+    mut visit: impl FnMut(&State, &Chain, &[u8]) -> Result<()>,
+) -> Result<String> {
     let custody = layout::custody_dir(root)?;
     let (genesis, vault) = genesis(&custody)?;
     let log = layout::read(&custody, AUDIT_LOG, "custody/audit.log", LOG_MAX)?;
     let mut chain = Chain::start(State::zero(&genesis, vault))?;
-    let mut entries = Vec::new();
     for text in lines(&log)? {
         let before = chain.state().clone();
         chain.follow(&custody, text)?;
-        entries.push(entry(&before, &chain, text)?);
+        visit(&before, &chain, text)?;
     }
     loop {
         let (before, len) = (chain.state().clone(), chain.log().len());
         if !chain.take_next_claimed(&custody)? {
-            return Ok(History { chain: newest, created: genesis.created, entries });
+            return Ok(genesis.created);
         }
         let text = chain.log().get(len..).and_then(|text| text.strip_suffix(b"\n")).unwrap_or_default();
-        entries.push(entry(&before, &chain, text)?);
+        visit(&before, &chain, text)?;
     }
 }
 

@@ -13,7 +13,7 @@ use crate::identity::Identity;
 use crate::state_folder::Folder;
 use crate::testing::{copy, custody, enrolled, get, killed_at, put, vault};
 use crate::{Error, public_file};
-use runvault_format::request::Operation;
+use runvault_format::operation::Operation;
 
 fn three_lines() -> (Arc<dyn Dir>, Identity, Chain) {
     let (root, owner, mut chain) = vault();

@@ -12,7 +12,8 @@ use runvault_format::genesis::{FirstShare, Genesis};
 use runvault_format::ids::{Digest, IdentityId, RunId, Salt, VaultId};
 use runvault_format::keys::IdentityKeys;
 use runvault_format::manifest::{Kind, Record};
-use runvault_format::request::{Approval, Executor, Head, Operation, Request};
+use runvault_format::operation::Operation;
+use runvault_format::request::{Approval, Executor, Head, Request};
 use runvault_format::share;
 
 pub const CREATED: &str = "2026-11-24T06:00:00Z";

@@ -8,7 +8,8 @@ use runvault_format::genesis::Genesis;
 use runvault_format::ids::{Digest, IdentityId, RunId};
 use runvault_format::info::{Purpose, Recipient, Scope, info};
 use runvault_format::keys::IdentityKeys;
-use runvault_format::request::{Approval, Head, Operation};
+use runvault_format::operation::Operation;
+use runvault_format::request::{Approval, Head};
 use runvault_format::{Error, Result, share, words};
 use serde_json::{Value, json};
 
