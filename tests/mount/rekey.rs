@@ -26,8 +26,8 @@ impl Sealed {
         let mount = site.ingest().mount();
         fs::create_dir(mount.path("run")).expect("a run");
         full_tree(&mount.path("run/tree"), &mut Random::of(seed));
-        for large in 0..6 {
-            fs::write(mount.path("run").join(format!("{large}.cbcl")), vec![large; 3_000_000])
+        for large in 0..3 {
+            fs::write(mount.path("run").join(format!("{large}.cbcl")), vec![large; 1_500_000])
                 .expect("written");
         }
         let tree = snapshot(&mount.path("run"), true);

@@ -135,7 +135,10 @@ def notes(v):
 
 def runs(v):
     gateways = [{**g, "sign": base64.b64encode(un(g["sign"]))} for g in v["gateways"]]
-    run = verify_run(None if v["note"] is None else v["note"].encode(), un(v["run"]), un(v["vault"]), gateways)
+    said = v.get("replacement")
+    replaced = {said["new"]: {**said, "sign": base64.b64encode(un(said["sign"]))}} if said else {}
+    note = None if v["note"] is None else v["note"].encode()
+    run = verify_run(note, un(v["run"]), un(v["vault"]), gateways, replaced)
     keys_of(run, un(v["rk"]))
     return {"epoch": run["epoch"], "opened": run["opened"]}
 

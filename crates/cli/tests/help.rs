@@ -6,7 +6,7 @@ use std::path::Path;
 
 use common::Scratch;
 
-const COMMANDS: [&[&str]; 66] = [
+const COMMANDS: [&[&str]; 70] = [
     &["init"],
     &["keygen"],
     &["key"],
@@ -31,6 +31,8 @@ const COMMANDS: [&[&str]; 66] = [
     &["custody", "approve"],
     &["custody", "execute"],
     &["custody", "confirm"],
+    &["custody", "recover"],
+    &["custody", "retire"],
     &["custody", "add-custodian"],
     &["custody", "remove-custodian"],
     &["custody", "quorum"],
@@ -52,9 +54,11 @@ const COMMANDS: [&[&str]; 66] = [
     &["custody", "propose", "grant"],
     &["custody", "propose", "revoke"],
     &["custody", "propose", "rekey"],
+    &["custody", "propose", "retire"],
     &["audit"],
     &["audit", "show"],
     &["audit", "verify"],
+    &["exposure"],
     &["gateway"],
     &["gateway", "admit"],
     &["gateway", "dismiss"],

@@ -60,6 +60,7 @@ fn every_command_that_has_it_prints_an_object_a_line() {
         ("audit verify store --json", "head"),
         ("custody rekey store run --json --passphrase-file new.txt", "line"),
         ("rekey store run --json --passphrase-file new.txt --grace 0s", "replaced"),
+        ("exposure store --key bob --json", "runs"),
         ("retire store run --json --passphrase-file new.txt", "seal"),
     ] {
         let printed = objects(&scratch, command);
@@ -86,6 +87,7 @@ fn every_command_that_has_it_prints_an_object_a_line() {
         "custody propose",
         "custody grant",
         "audit show",
+        "exposure",
         "gateway admit",
         "gateway dismiss",
         "gateway enroll",

@@ -31,6 +31,7 @@ pub struct Acting {
     root: Root,
     keys: Keys,
     looked: Mutex<Option<Looked>>,
+    told: Mutex<Option<String>>,
     clock: clock::Steady,
 }
 
@@ -121,7 +122,14 @@ impl Acting {
 
     fn of(chain: Chain, keys: Keys) -> Self {
         let clock = clock::Steady::start();
-        Self { chain: RwLock::new(chain), root: Root(None), keys, looked: Mutex::default(), clock }
+        Self {
+            chain: RwLock::new(chain),
+            root: Root(None),
+            keys,
+            looked: Mutex::default(),
+            told: Mutex::default(),
+            clock,
+        }
     }
 
     /// Whoever has the vault's keys in memory.
@@ -189,15 +197,27 @@ impl Acting {
     /// Whether the chain could be read; what prevents it goes to the log.
     fn refreshed(&self) -> bool {
         let Some(root) = &self.root.0 else { return true };
-        let warn = |error: &Error| log::warn!("custody/ does not go on from what was read before: {error}");
+        let warn = |error: &Error| self.tell(Some(error.to_string()));
         let head = self.chain().head().n;
         let Ok(mark) = Mark::read(root, head).inspect_err(warn) else { return false };
         if let Some(sound) = self.seen(&mark) {
             return sound;
         }
         let sound = self.follow(root).inspect_err(warn).is_ok();
+        if sound {
+            self.tell(None);
+        }
         *self.looked() = Some(Looked { mark, sound, at: Instant::now() });
         sound
+    }
+
+    /// The same trouble is told once, however often it is met.
+    fn tell(&self, trouble: Option<String>) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(trouble) = trouble.as_ref().filter(|_| *told != trouble) {
+            log::warn!("custody/ does not go on from what was read before: {trouble}");
+        }
+        *told = trouble;
     }
 
     fn looked(&self) -> MutexGuard<'_, Option<Looked>> {

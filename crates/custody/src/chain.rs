@@ -4,6 +4,7 @@
 //! vault id for the first) and of state n, and m custodians of the state before signed its request.
 //! So whoever knows the vault id can verify the whole chain, and nothing else in it is trusted.
 
+pub(crate) mod copy;
 pub mod history;
 mod load;
 #[cfg(test)]
@@ -19,6 +20,7 @@ use runvault_format::custody_state::{self, Epoch, Machine, ReaderEntry, State};
 use runvault_format::ids::{Digest, IdentityId, RunId, VaultId};
 use runvault_format::operation::Operation;
 use runvault_format::public_key::PublicKey;
+use runvault_format::removed::GoneRun;
 use runvault_format::replacement::Replacement;
 pub use runvault_format::request::Head;
 use runvault_format::words;
@@ -42,6 +44,10 @@ pub struct Chain {
     granted: BTreeMap<(IdentityId, RunId), (usize, bool)>,
     /// Runs that replace others, by their ids.
     replacements: BTreeMap<RunId, Replacement>,
+    /// Runs that are not missed.
+    gone: BTreeMap<RunId, GoneRun>,
+    /// The line by which custody/ was made anew last.
+    recovered: Option<u64>,
 }
 
 impl Chain {
@@ -210,8 +216,18 @@ impl Chain {
         known.filter(may).map(|reader| (reader.id, reader.kem.clone())).collect()
     }
 
-    /// What a line of the log says of admissions, and of single runs.
-    fn take_up(&mut self, op: &Operation) {
+    /// Runs that lines of the log say are not missed.
+    pub(crate) fn gone(&self) -> &BTreeMap<RunId, GoneRun> {
+        &self.gone
+    }
+
+    /// The newest line that says that custody/ was lost, and made anew.
+    pub fn recovered(&self) -> Option<u64> {
+        self.recovered
+    }
+
+    /// What a line of the log says of admissions, of single runs, of runs that go, of a custody/ that was made anew.
+    fn take_word(&mut self, op: &Operation) {
         let line = self.lines.len() + 1;
         match op {
             Operation::Grant { reader, runs } => {
@@ -219,6 +235,10 @@ impl Chain {
             }
             Operation::Revoke { reader, runs } => {
                 self.granted.extend(runs.iter().map(|run| ((*reader, *run), (line, false))));
+            }
+            Operation::Recover { .. } => self.recovered = Some(self.head().n.saturating_add(1)),
+            Operation::Retire { runs } => {
+                self.gone.extend(runs.iter().map(|gone| (gone.run, gone.clone())));
             }
             Operation::AdmitGateway { gateway, run } => _ = self.admitted.insert((*gateway, *run), None),
             Operation::DismissGateway { gateway, run, until } => {

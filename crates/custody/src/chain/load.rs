@@ -114,7 +114,7 @@ impl Chain {
     pub(super) fn start(zero: State) -> Result<Chain> {
         let (state_hash, current) = (zero.hash()?, zero.current()?.clone());
         let (lines, log) = (Vec::new(), Vec::new());
-        let (admitted, granted, replacements) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let (admitted, granted, gone) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         Ok(Chain {
             vault: zero.vault,
             lines,
@@ -124,13 +124,15 @@ impl Chain {
             current,
             admitted,
             granted,
-            replacements,
+            replacements: BTreeMap::new(),
+            gone,
+            recovered: None,
         })
     }
 
     /// The envelopes of epoch 1 lie in `custody/state-0`, which no line names. Later states carry them
     /// over, so that its loss matters only before the first line; damage is named all the same.
-    fn take_first_envelopes(&mut self, custody: &Arc<dyn Dir>, zero: &State) -> Result<()> {
+    pub(super) fn take_first_envelopes(&mut self, custody: &Arc<dyn Dir>, zero: &State) -> Result<()> {
         let name = layout::state_name(0);
         let object = format!("custody/{name}");
         let Some(stored) = layout::read_if_there(custody, &name, &object, OBJECT_MAX)? else { return Ok(()) };
@@ -170,7 +172,7 @@ impl Chain {
             self.current = state.current()?.clone();
             self.state = state;
         }
-        self.take_up(&line.executed.request.op);
+        self.take_word(&line.executed.request.op);
         self.replacements.extend(line.executed.result.runs.iter().map(|one| (one.new, one.clone())));
         self.lines.push(next.hash);
         self.log.extend_from_slice(text);
@@ -180,7 +182,7 @@ impl Chain {
 }
 
 /// State 0, computed: without its envelopes.
-fn genesis_state(custody: &Arc<dyn Dir>) -> Result<State> {
+pub(super) fn genesis_state(custody: &Arc<dyn Dir>) -> Result<State> {
     let (genesis, vault) = genesis(custody)?;
     Ok(State::zero(&genesis, vault))
 }
@@ -230,14 +232,14 @@ pub(super) fn lines(log: &[u8]) -> Result<impl Iterator<Item = &[u8]>> {
     Ok(whole.split(|b| *b == b'\n').filter(move |_| any))
 }
 
-fn read_state(custody: &Arc<dyn Dir>, n: u64) -> Result<State> {
+pub(super) fn read_state(custody: &Arc<dyn Dir>, n: u64) -> Result<State> {
     let name = layout::state_name(n);
     let object = format!("custody/{name}");
     let bytes = layout::read(custody, &name, &object, OBJECT_MAX)?;
     State::parse(&bytes).map_err(|e| Error::damaged(object, e))
 }
 
-fn broken(line: u64, why: FormatError) -> Error {
+pub(super) fn broken(line: u64, why: FormatError) -> Error {
     match why {
         FormatError::Version(version) => {
             Error::UnknownVersion { object: format!("custody/audit.log line {line}"), version }

@@ -61,7 +61,7 @@ pub fn carry_out(
                 None => Ok(Outcome::Failed("the audit log names no run in its place".to_owned())),
             })?;
         }
-        op if op.key_change() == KeyChange::New => {
+        op if op.key_change() == KeyChange::New || matches!(op, Operation::Recover { .. }) => {
             rotate::seal_runs(root, &acting(done)?, &mut summary, progress)?;
         }
         _ => {}

@@ -55,7 +55,8 @@ impl Copying<'_> {
                 }
             }
         };
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        // Two a core: one waits for the store while the other encrypts.
+        let threads = 2 * std::thread::available_parallelism().map_or(1, usize::from);
         std::thread::scope(|scope| {
             for _ in 1..threads.min(missing.len()) {
                 // A machine that gives no more threads is only slower.

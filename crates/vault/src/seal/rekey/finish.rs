@@ -23,7 +23,7 @@ use super::{Copying, Job, PARTIAL, Progress, Replaced, place_of};
 use crate::authority::{EnvelopeFile, Sealed};
 use crate::lease::Holding;
 use crate::outcome::{exists, part_opened};
-use crate::run_life::{DIR_MODE, FILE_MODE, remove_all};
+use crate::run_life::{DIR_MODE, FILE_MODE, remove_dir, rename_dir};
 use crate::{Damage, Error, Result, runs, seal, sys};
 
 impl Copying<'_> {
@@ -60,20 +60,15 @@ impl Copying<'_> {
         self.put(&*new, NOTE, &note)?;
         holding.check()?;
         new.sync().map_err(|e| self.failed("sync", "seal.new", e))?;
-        let renamed = self.dir.rename(NEW, &*self.dir, SEAL, Rename::NoReplace).or_else(|e| {
-            match e.raw_os_error() {
-                // A store that does not know the flag; what is not empty is not replaced.
-                Some(libc::EINVAL | libc::EOPNOTSUPP) => self.dir.rename(NEW, &*self.dir, SEAL, Rename::Over),
-                _ => Err(e),
-            }
-        });
-        renamed.and_then(|()| self.dir.sync()).map_err(|e| self.failed("put in place", "seal", e))?;
+        rename_dir(&*self.dir, NEW, SEAL)
+            .and_then(|()| self.dir.sync())
+            .map_err(|e| self.failed("put in place", "seal", e))?;
         Ok(None)
     }
 
     /// An empty `seal.new/`.
     fn begin_seal(&self) -> Result<Arc<dyn Dir>> {
-        remove_dir(&self.dir, NEW).map_err(|e| self.failed("remove", "seal.new", e))?;
+        remove_dir(&*self.dir, NEW).map_err(|e| self.failed("remove", "seal.new", e))?;
         let made = self.dir.create_dir(NEW, DIR_MODE).and_then(|()| self.dir.open_dir(NEW));
         made.map_err(|e| self.failed("make", "seal.new", e))
     }
@@ -236,7 +231,7 @@ impl Copying<'_> {
     /// The sealed run gets its name.
     pub(super) fn commit(&self) -> Result<()> {
         let job = self.job;
-        remove_dir(&self.dir, PARTIAL).map_err(|e| self.failed("remove", "partial", e))?;
+        remove_dir(&*self.dir, PARTIAL).map_err(|e| self.failed("remove", "partial", e))?;
         match self.dir.unlink(b"lease") {
             Err(e) if e.raw_os_error() != Some(libc::ENOENT) => return Err(self.failed("remove", "lease", e)),
             _ => {}
@@ -245,15 +240,7 @@ impl Copying<'_> {
         let runs = runs::runs_dir(job.root)?;
         let (from, to) = (place_of(&job.new), job.new.to_string());
         let fail = |e| Error::store("put in place", format!("runs/{to}"), e);
-        runs.rename(from.as_bytes(), &*runs, to.as_bytes(), Rename::NoReplace)
-            .or_else(|e| match e.raw_os_error() {
-                // A store that does not know the flag; what is not empty is not replaced.
-                Some(libc::EINVAL | libc::EOPNOTSUPP) => {
-                    runs.rename(from.as_bytes(), &*runs, to.as_bytes(), Rename::Over)
-                }
-                _ => Err(e),
-            })
-            .map_err(fail)?;
+        rename_dir(&*runs, from.as_bytes(), to.as_bytes()).map_err(fail)?;
         runs.sync().map_err(fail)
     }
 }
@@ -287,7 +274,7 @@ impl Job<'_> {
                 .and_then(|()| runs_dir.sync())
                 .map_err(|e| Error::store("remove", object(), e))?;
         }
-        remove_dir(&runs_dir, gone.as_bytes())
+        remove_dir(&*runs_dir, gone.as_bytes())
             .map_err(|e| Error::store("remove", format!("runs/{gone}"), e))?;
         let mut names = vec![(keys.clone(), worker.into_bytes())];
         dir.entries(0, &mut |entry| {
@@ -346,15 +333,4 @@ fn put_envelopes(keys: &dyn Dir, sealed: &Sealed, sealed_before: bool) -> io::Re
         keys.unlink(&name)?;
     }
     keys.sync()
-}
-
-/// A directory with all that is in it; nothing where there is none.
-fn remove_dir(parent: &Arc<dyn Dir>, name: &[u8]) -> io::Result<()> {
-    match parent.open_dir(name) {
-        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(()),
-        opened => {
-            remove_all(&opened?)?;
-            parent.remove_dir(name)
-        }
-    }
 }
