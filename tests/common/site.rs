@@ -201,11 +201,26 @@ impl MountBuilder {
     }
 
     /// Another state folder: another machine, to the vault.
-    pub fn state(mut self, state: &Path) -> Self {
+    ///
+    /// # Panics
+    /// If it was given none.
+    pub fn state(self, state: &Path) -> Self {
+        self.instead("--state", state)
+    }
+
+    /// Another key file: another person.
+    ///
+    /// # Panics
+    /// If it was given none.
+    pub fn identity(self, key: &Path) -> Self {
+        self.instead("--identity", key)
+    }
+
+    fn instead(mut self, option: &str, value: &Path) -> Self {
         let args: Vec<_> = self.command.get_args().map(ToOwned::to_owned).collect();
         let mut command = Command::new(self.command.get_program());
-        let at = args.iter().position(|arg| arg == "--state").expect("a state folder");
-        command.args(&args[..=at]).arg(state).args(&args[at + 2..]);
+        let at = args.iter().position(|arg| arg == option).unwrap_or_else(|| panic!("no {option}"));
+        command.args(&args[..=at]).arg(value).args(&args[at + 2..]);
         self.command = command;
         self
     }

@@ -5,5 +5,6 @@ mod fence;
 mod full;
 mod hang;
 mod kill;
+mod link;
 mod replayed;
 mod torn;

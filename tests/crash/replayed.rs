@@ -2,26 +2,28 @@
 //! The service sends again what failed, as services do, and ends with the whole run.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use runvault_sequencer::{Event, Family, Replay, RunSpec, Size};
 use runvault_tests::image::Image;
-use runvault_tests::site::{detach, is_mounted};
+use runvault_tests::site::detach;
 use runvault_tests::snapshot::contents;
-use runvault_tests::tools::{leave_out, root_for, run};
+use runvault_tests::tools::{root_for, run};
 use runvault_tests::watched::{Seen, Watched};
 use runvault_tests::{Mount, Site};
-use rustix::process::{Pid, Signal, kill_process};
 
 use super::full::fill;
-use super::hang::{PROMISE, sftp_server};
+use super::hang::PROMISE;
+use super::link::{Link, RECONNECT, SYNC};
+
+/// What is written beside the run, in it.
+const OWN: &str = "Logs/of its own.log";
 
 /// Files of several chunks.
 fn spec() -> RunSpec {
@@ -29,11 +31,10 @@ fn spec() -> RunSpec {
 }
 
 /// The run, by a service that does not give up; what it met, and how often a file was refused.
-fn replayed(mount: &Mount, progress: &mut dyn FnMut(&Event)) -> Seen {
+fn replayed(at: &Path, progress: &mut dyn FnMut(&Event)) -> Seen {
     let watched = Arc::new(Watched::default());
     let replay = Replay::new(spec()).place(watched.clone()).patience(PROMISE);
-    let done = replay.run(&mount.at, &mut |event| progress(&event));
-    done.unwrap_or_else(|e| panic!("{e}\n{}", mount.log()));
+    replay.run(at, &mut |event| progress(&event)).expect("the whole run is written");
     watched.seen()
 }
 
@@ -69,7 +70,7 @@ fn a_store_that_is_full_at_90_percent_of_a_run_gets_all_of_it_once_there_is_spac
     let mount = site.ingest().arg("--quiet").arg("2s").mount();
     let filler = image.path().join("filler");
     let mut full = false;
-    let seen = replayed(&mount, &mut |event| {
+    let seen = replayed(&mount.at, &mut |event| {
         if !full && event.files * 10 >= event.files_in_all * 9 {
             full = true;
             fill(&filler);
@@ -83,67 +84,6 @@ fn a_store_that_is_full_at_90_percent_of_a_run_gets_all_of_it_once_there_is_spac
     });
     assert!(!seen.errors.is_empty() && seen.errors.iter().all(|errno| *errno == libc::ENOSPC), "{seen:?}");
     assert!(whole(&site, mount).is_empty());
-}
-
-/// A directory seen through sshfs, whose connection can be cut and kept from coming back.
-struct Link {
-    at: PathBuf,
-    dir: PathBuf,
-    client: Child,
-}
-
-impl Link {
-    /// `None` leaves a test out, and says so.
-    fn new(store: &Path, dir: &Path) -> Option<Self> {
-        let Some(server) = sftp_server() else {
-            leave_out("there is no sftp-server");
-            return None;
-        };
-        let (at, ssh) = (dir.join("remote"), dir.join("ssh"));
-        fs::create_dir(&at).expect("a directory");
-        let dir = dir.to_owned();
-        // What sshfs runs to connect, each time.
-        let (down, pid) = (dir.join("down").display().to_string(), dir.join("pid").display().to_string());
-        let script = format!("#!/bin/sh\n[ ! -e {down} ] || exit 255\necho $$ >{pid}\nexec {server}\n");
-        fs::write(&ssh, script).expect("a script");
-        fs::set_permissions(&ssh, Permissions::from_mode(0o755)).expect("a mode");
-        let mut client = Command::new("sshfs");
-        client.arg("-f").arg("-o").arg(format!("reconnect,ssh_command={}", ssh.display()));
-        client.arg(format!("host:{}", store.display())).arg(&at).stdin(Stdio::null()).stderr(Stdio::null());
-        let client = match client.spawn() {
-            Ok(client) => client,
-            Err(_) => {
-                leave_out("there is no sshfs");
-                return None;
-            }
-        };
-        let link = Self { at, dir, client };
-        let until = Instant::now() + Duration::from_secs(10);
-        while !is_mounted(&link.at) {
-            assert!(Instant::now() < until, "sshfs does not mount");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        Some(link)
-    }
-
-    fn cut(&self) {
-        fs::write(self.dir.join("down"), b"").expect("a file");
-        let pid = fs::read_to_string(self.dir.join("pid")).expect("the server's");
-        let pid = pid.trim().parse().ok().and_then(Pid::from_raw).expect("a pid");
-        kill_process(pid, Signal::KILL).expect("the server");
-    }
-
-    fn back(dir: &Path) {
-        fs::remove_file(dir.join("down")).expect("the link is back");
-    }
-}
-
-impl Drop for Link {
-    fn drop(&mut self) {
-        detach(&self.at);
-        let _ = self.client.kill();
-        let _ = self.client.wait();
-    }
 }
 
 /// Stops whoever waits for it, also when a test fails.
@@ -203,37 +143,26 @@ fn again(path: &Path, acknowledged: &[u8]) -> std::io::Result<File> {
     Ok(file)
 }
 
-#[test]
-#[ignore = "known defect (docs/operations.md, a share by sshfs): a file of the break may be lost, and the seal refuses"]
-fn a_store_whose_link_breaks_in_a_run_gets_all_of_it_once_it_is_back() {
-    let site = Site::new();
-    site.enroll();
-    let Some(link) = Link::new(&site.store, site.dir()) else { return };
-    let mount = site.ingest().store(&link.at).arg("--quiet").arg("2s").mount();
-    let own = Path::new("Logs/of its own.log");
-    let (stop, log) = (AtomicBool::new(false), mount.path(spec().name).join(own));
-    let (seen, got) = std::thread::scope(|scope| {
+/// The run, beside a log of which every record is synced. What their writers met, and the log.
+fn beside_a_log(at: &Path, progress: &mut dyn FnMut(&Event)) -> (Seen, Acknowledged) {
+    let (stop, log) = (AtomicBool::new(false), at.join(spec().name).join(OWN));
+    std::thread::scope(|scope| {
         let records = scope.spawn(|| records(&log, &stop));
         let until = Stop(&stop);
-        let mut cut = [20, 40].into_iter().peekable();
-        let seen = replayed(&mount, &mut |event| {
-            if cut.next_if_eq(&event.cycle).is_some() {
-                link.cut();
-                let dir = link.dir.clone();
-                std::thread::spawn(move || {
-                    std::thread::sleep(Duration::from_secs(2));
-                    Link::back(&dir);
-                });
-            }
-        });
+        let seen = replayed(at, progress);
         drop(until);
         (seen, records.join().expect("the log's writer"))
-    });
+    })
+}
+
+/// Both went through an interruption, and nothing that was acknowledged is missing.
+fn nothing_missing(site: &Site, mount: Mount, (seen, got): (Seen, Acknowledged), errors: &[i32]) {
     assert!(!seen.errors.is_empty() && got.refused > 0, "nobody noticed");
-    assert!(seen.errors.iter().all(|errno| *errno == libc::EIO), "{seen:?}\n{}", mount.log());
+    assert!(seen.errors.iter().all(|errno| errors.contains(errno)), "{seen:?}\n{}", mount.log());
     assert!(seen.longest < PROMISE, "{seen:?}");
     assert!(got.since > 0, "the log does not go on\n{}", mount.log());
-    let more = whole(&site, mount);
+    let more = whole(site, mount);
+    let own = Path::new(OWN);
     assert_eq!(more.keys().collect::<Vec<_>>(), [own]);
     assert!(
         more[own].starts_with(&got.bytes),
@@ -241,4 +170,60 @@ fn a_store_whose_link_breaks_in_a_run_gets_all_of_it_once_it_is_back() {
         got.bytes.len(),
         more[own].len()
     );
+}
+
+#[test]
+fn a_store_whose_link_breaks_in_a_run_gets_all_of_it_once_it_is_back() {
+    let site = Site::new();
+    site.enroll();
+    let Some(link) = Link::new(&site.store, site.dir(), RECONNECT) else { return };
+    let mount = site.ingest().store(&link.at).arg("--quiet").arg("2s").mount();
+    let mut cut = [20, 40].into_iter().peekable();
+    let met = beside_a_log(&mount.at, &mut |event| {
+        if cut.next_if_eq(&event.cycle).is_some() {
+            link.cut();
+            let back = link.way_back();
+            std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_secs(1));
+                back();
+            });
+        }
+    });
+    nothing_missing(&site, mount, met, &[libc::EIO]);
+}
+
+/// The mount ends once the share is there again, and whoever starts services starts it anew.
+#[test]
+fn a_run_goes_on_after_sshfs_was_killed_and_the_share_mounted_again() {
+    let site = Site::new();
+    site.enroll();
+    let Some(link) = Link::new(&site.store, site.dir(), SYNC) else { return };
+    let start = || site.ingest().store(&link.at).arg("--quiet").arg("2s").mount();
+    let first = start();
+    let at = first.at.clone();
+    let (met, mount) = std::thread::scope(|scope| {
+        let service = scope.spawn(|| {
+            let (log, status) = (first.log_path(), first.wait());
+            let log = fs::read_to_string(log).expect("a log");
+            assert_eq!(status.code(), Some(1), "{log}");
+            assert!(log.contains("the store's file system had ended, and is another now"), "{log}");
+            detach(&at);
+            start()
+        });
+        let mut killed = false;
+        let met = beside_a_log(&at, &mut |event| {
+            if !killed && event.cycle == 20 {
+                killed = true;
+                link.end();
+                scope.spawn(|| {
+                    std::thread::sleep(Duration::from_secs(1));
+                    detach(&link.at);
+                    assert!(link.begin());
+                });
+            }
+        });
+        (met, service.join().expect("a second mount"))
+    });
+    // Of the store, of the dead mount, of the bare mount point, of a request that was on its way.
+    nothing_missing(&site, mount, met, &[libc::EIO, libc::ENOTCONN, libc::EPERM, libc::ECONNABORTED]);
 }

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use runvault_tests::Site;
 use runvault_tests::tools::{run, runvault};
+use runvault_tests::{Mount, Site};
 
 const NAMES: [&str; 2] = ["240101_A00123_0001_ASECRET", "240102_A00123_0002_BSECRET"];
 
@@ -97,22 +97,77 @@ fn one_that_was_changed_is_told_not_used_and_made_anew() {
     again.unmount();
 }
 
+/// Waits until so many runs are shown.
+fn shows(mount: &Mount, runs: usize) {
+    let until = Instant::now() + Duration::from_secs(60);
+    while fs::read_dir(&mount.at).expect("a mount").count() != runs {
+        assert!(Instant::now() < until, "not {runs} runs\n{}", mount.log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn seals(site: &Site) -> Vec<PathBuf> {
+    let runs = fs::read_dir(site.store.join("runs")).expect("runs").flatten();
+    runs.map(|run| run.path().join("seal")).filter(|seal| seal.exists()).collect()
+}
+
 #[test]
-fn a_known_run_without_its_seal_is_refused_at_the_read_and_then_left_out() {
+fn known_runs_without_their_seals_are_told_and_left_out_before_anyone_looks_into_them() {
     let site = Site::new();
     sealed(&site);
     let mount = || site.builder().state(&site.dir().join("owner")).arg("--read-only").mount();
     mount().unmount();
-    for run in fs::read_dir(site.store.join("runs")).expect("runs").flatten() {
-        fs::remove_dir_all(run.path().join("seal")).expect("a seal");
-    }
+    let seals = seals(&site);
+    fs::remove_dir_all(&seals[0]).expect("a seal");
     let known = mount();
-    assert_eq!(fs::read_dir(&known.at).expect("a mount").count(), 2);
-    let refused = fs::read(known.path(NAMES[0]).join("RunInfo.xml")).expect_err("a read");
-    assert_eq!(refused.raw_os_error(), Some(libc::EIO));
     known.logged("its seal was removed: this machine has seen it sealed", 1);
+    shows(&known, 1);
+    let told = |known: &Mount| {
+        let said = site.status(&known.at);
+        let runs = said["runs"].as_array().expect("runs").clone();
+        runs.iter().filter(|run| run["trouble"].is_string()).count()
+    };
+    assert_eq!(told(&known), 1);
+    // Also of one that goes while the mount stays, and what was read of it stays what it was.
+    let name = &shown(&known.at)[0].0;
+    fs::read(known.path(name).join("RunInfo.xml")).expect("a file");
+    fs::remove_dir_all(&seals[1]).expect("a seal");
+    known.logged("its seal was removed: this machine has seen it sealed", 2);
+    shows(&known, 0);
+    assert_eq!(told(&known), 2);
     known.unmount();
+}
+
+#[test]
+fn a_run_that_was_granted_is_shown_no_more_once_that_was_revoked() {
+    let site = Site::new();
+    sealed(&site);
+    let key = site.dir().join("dave.key");
+    let custody = |args: &[&str]| {
+        let mut command = Command::new(runvault());
+        command.args(["custody", args[0]]).arg(&site.store).args(&args[1..]);
+        run(command.arg("--identity").arg(&site.identity));
+    };
+    run(Command::new(runvault()).args(["keygen", "--no-lock", "--out"]).arg(&key));
+    custody(&["add-reader", &format!("dave={}.pub", key.display())]);
+    for name in NAMES {
+        custody(&["grant", name, "dave"]);
+    }
+    let mount = || {
+        let reads = site.builder().identity(&key).state(&site.dir().join("reader"));
+        reads.arg("--read-only").mount()
+    };
+    let known = mount();
+    assert_eq!(shown(&known.at), all_of_it());
+    known.unmount();
+    custody(&["revoke", NAMES[0], "dave"]);
+    let again = mount();
+    fs::read(again.path(NAMES[0]).join("RunInfo.xml")).expect_err("it is closed to this reader");
+    shows(&again, 1);
+    // It is told apart from damage.
+    assert!(!again.log().contains("left out"), "{}", again.log());
+    again.unmount();
     let next = mount();
-    assert_eq!(fs::read_dir(&next.at).expect("a mount").count(), 1, "one of them was not looked into yet");
+    shows(&next, 1);
     next.unmount();
 }

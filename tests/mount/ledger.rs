@@ -108,3 +108,35 @@ fn a_killed_gateway_goes_on_and_seals_what_was_written() {
     let sealed = seal(&site);
     assert!(sealed.status.success(), "{}", printed(&sealed));
 }
+
+/// Whoever may write to the store can have a session end badly: that makes nothing of what he puts back honest.
+#[test]
+fn a_short_file_put_back_is_named_although_its_session_could_not_end() {
+    let site = Site::new();
+    site.enroll();
+    let mount = site.ingest().args(["--seal", "hand"]).mount();
+    let folder = mount.path("run");
+    fs::create_dir(&folder).expect("a run");
+    fs::write(folder.join("Metrics.bin"), [1; 5000]).expect("a file");
+    let older = fs::read(stored(&site, 5000)).expect("stored");
+    let file = fs::File::options().write(true).open(folder.join("Metrics.bin")).expect("a file");
+    file.write_all_at(&[2; 5000], 0).and_then(|()| file.sync_all()).expect("written over");
+    drop(file);
+    let metrics = stored(&site, 5000);
+    let newer = fs::read(&metrics).expect("stored");
+    let journal = metrics.ancestors().nth(2).expect("the run").join("journal");
+    fs::create_dir_all(&journal).expect("a journal");
+    fs::write(journal.join("foreign"), b"not ours").expect("a file");
+    mount.signal(rustix::process::Signal::TERM);
+    assert!(!mount.wait().success(), "its journal cannot be removed");
+    fs::remove_file(journal.join("foreign")).expect("removed");
+
+    fs::write(&metrics, &older).expect("put back");
+    let refused = seal(&site);
+    assert_eq!(refused.status.code(), Some(4), "{}", printed(&refused));
+    let what = "not what was written: an earlier state of it, or of a part of it".to_owned();
+    assert_eq!(objects(&refused), [("Metrics.bin".to_owned(), what)]);
+    fs::write(&metrics, &newer).expect("put back");
+    let sealed = seal(&site);
+    assert!(sealed.status.success(), "{}", printed(&sealed));
+}

@@ -34,6 +34,7 @@ mod secret_file;
 mod service;
 mod signals;
 mod store;
+mod store_ended;
 mod terminal;
 mod ticker;
 mod trees;

@@ -28,10 +28,19 @@ pub struct Ending {
     changed: Condvar,
 }
 
+/// Why a mount cannot go on.
+#[derive(Clone, Copy)]
+pub enum Failure {
+    /// A thread of it panicked.
+    Bug,
+    /// The store's file system has ended, and there is another in its place.
+    Store,
+}
+
 #[derive(Default)]
 struct State {
     asked: bool,
-    failed: bool,
+    failed: Option<Failure>,
     over: bool,
     session: Option<Arc<Session>>,
 }
@@ -50,10 +59,10 @@ impl Ending {
         }
     }
 
-    /// A thread of the mount is lost: it ends, and stays behind as a dead one.
-    pub fn fail(&self) {
+    /// The mount ends, and stays behind as a dead one.
+    pub fn fail(&self, why: Failure) {
         let mut state = self.lock();
-        state.failed = true;
+        state.failed = Some(why);
         state.over = true;
         self.changed.notify_all();
     }
@@ -100,17 +109,19 @@ impl Ending {
         let (failed, session) = {
             let mut state = self.lock();
             // A dead mount stays where it is: with the session it would go.
-            let session = if state.failed { state.session.clone() } else { state.session.take() };
+            let session = if state.failed.is_some() { state.session.clone() } else { state.session.take() };
             (state.failed, session)
         };
-        if !failed {
-            return Ok(());
-        }
+        let Some(why) = failed else { return Ok(()) };
         if let Some(session) = session {
             session.refuse_all();
         }
         let advice = "its mount point stays closed: runvault unmount clears it away, then mount again";
-        Err(refuse_with(Exit::Failed, "a thread of the mount failed by a bug", advice))
+        let what = match why {
+            Failure::Bug => "a thread of the mount failed by a bug",
+            Failure::Store => "the store's file system had ended, and is another now",
+        };
+        Err(refuse_with(Exit::Failed, what, advice))
     }
 
     fn over(&self) {

@@ -10,7 +10,7 @@ use runvault_store::backend::Dir;
 use runvault_vault::authority::Authority;
 use runvault_vault::{Options, RunStatus, Vault};
 
-use crate::exit::{Exit, refuse, refuse_with};
+use crate::exit::{self, Exit, refuse, refuse_with};
 use crate::left_out::{self, LeftOut};
 use crate::output::shown;
 
@@ -58,6 +58,31 @@ pub fn parts(
         [] => Err(none(left_out)),
         _ => Err(refuse(Exit::Usage, format!("several runs are named {}: name one by its id", shown(run)))),
     }
+}
+
+/// Why none is found by its name. `command`: what takes its id behind it.
+pub fn none_of_that_name(run: &OsStr, command: &str, left_out: Vec<LeftOut>) -> anyhow::Error {
+    among(left_out, run, command).unwrap_or_else(|| {
+        refuse_with(
+            Exit::Failed,
+            format!("no run that this key opens is named {}", shown(run)),
+            "runvault ls STORE lists them; a run whose name is damaged goes by its id",
+        )
+    })
+}
+
+/// The name of a run that does not open is not known: each of these may be the one that is meant. `None` where there are
+/// none.
+pub fn among(left_out: Vec<LeftOut>, run: &OsStr, command: &str) -> Option<anyhow::Error> {
+    let damaged = left_out.iter().any(|run| run.exit() == Exit::Damaged);
+    let mut lines: Vec<String> =
+        left_out.into_iter().take(left_out::NAMED).map(|run| exit::chain(&run.into())).collect();
+    if lines.is_empty() {
+        return None;
+    }
+    lines.push(format!("If it is one of these, name it by its id: {command} ID"));
+    let exit = if damaged { Exit::Damaged } else { Exit::Failed };
+    Some(refuse_with(exit, format!("no run that opens is named {}", shown(run)), lines.join("\n")))
 }
 
 /// Why nothing is done; `store`: as it is typed.

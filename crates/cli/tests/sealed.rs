@@ -54,6 +54,7 @@ fn a_seal_that_was_removed_is_missed_where_it_was_seen() {
     assert!(shown.done().out().contains("its seal was removed"), "{}", shown.all());
     let id = run.file_name().unwrap().to_str().unwrap();
     scratch.run(&["verify", "store", id, "--identity", "owner.key"]).refused(4, "its seal was removed");
+    scratch.run(&VERIFY).refused(4, "its seal was removed").refused(4, "runvault verify store ID");
     // Who has never seen it takes the run for one that was not sealed yet.
     scratch.run(&["scrub", "store", "--state", "elsewhere"]).done();
 }
@@ -63,17 +64,13 @@ fn a_seal_that_was_removed_is_missed_where_it_was_seen() {
 fn a_sealed_run_without_any_envelope_is_named() {
     let scratch = Scratch::new();
     let run = sealed(&scratch);
-    for folder in ["keys", "seal"] {
-        scratch.run(&["scrub", "store"]).done();
-        for entry in fs::read_dir(run.join(folder)).expect("a folder") {
-            let path = entry.expect("an entry").path();
-            if path.file_name().unwrap().to_str().unwrap().starts_with("vault-") {
-                fs::remove_file(path).expect("removed");
-            }
-        }
+    scratch.run(&["scrub", "store"]).done();
+    for (folder, said) in [("keys", "keys: missing"), ("seal", "seal/vault-1: missing")] {
+        fs::remove_file(run.join(folder).join("vault-1")).expect("removed");
+        let scrubbed = scratch.run(&["scrub", "store"]);
+        assert!(scrubbed.code == 4 && scrubbed.out().contains(said), "{}", scrubbed.all());
     }
-    let scrubbed = scratch.run(&["scrub", "store"]);
-    assert!(scrubbed.code == 4 && scrubbed.out().contains("keys: missing"), "{}", scrubbed.all());
+    scratch.run(&VERIFY).refused(4, "no envelope to a key of this vault is there");
 }
 
 /// A lower bound: whoever is slower anyway keeps it too.

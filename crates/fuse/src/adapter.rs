@@ -180,7 +180,7 @@ impl Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        self.done(reply, Patience::Short, |vault| {
+        self.done(reply, Patience::Long, |vault| {
             let how = rename_how(flags).ok_or(Posix::Invalid)?;
             vault.rename(parent.0, name.as_bytes(), to.0, new.as_bytes(), how)
         });

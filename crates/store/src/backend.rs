@@ -141,6 +141,9 @@ pub trait File: Xattrs + Send + Sync {
     fn allocate(&self, offset: u64, len: u64, keep_size: bool) -> Result<()>;
     /// FALLOC_FL_PUNCH_HOLE | KEEP_SIZE.
     fn punch(&self, offset: u64, len: u64) -> Result<()>;
+    /// What close(2) brings where a network file system keeps errors until then: all that was written has reached
+    /// the server, or it is told. Durable it is not.
+    fn flush(&self) -> Result<()>;
     /// fdatasync: data, and the length needed to reach it.
     fn sync_data(&self) -> Result<()>;
     /// fsync.

@@ -35,6 +35,7 @@ impl Vault {
         let dir = self.directory_to_change(*parent)?;
         let _names = self.locks.alone(&[*parent]);
         let new = self.new_name(&dir, name)?;
+        let _making = dir.making(&new);
         let wanted = wanted_mode(&dir, caller, mode);
         let file = match dir.dir.create_file(&new.text, wanted) {
             Ok(file) => file,
@@ -78,6 +79,7 @@ impl Vault {
         let dir = self.directory_to_change(*parent)?;
         let _names = self.locks.alone(&[*parent]);
         let new = self.new_name(&dir, name)?;
+        let _making = dir.making(&new);
         let wanted = wanted_mode(&dir, caller, mode);
         let made = match kind {
             Kind::File => dir.dir.create_file(&new.text, wanted).map(drop),
@@ -110,6 +112,7 @@ impl Vault {
         let dir = self.directory_to_change(parent)?;
         let _names = self.locks.alone(&[parent]);
         let new = self.new_name(&dir, name)?;
+        let _making = dir.making(&new);
         let inherited = if dir.inherited_group().is_some() { 0o2000 } else { 0 };
         let wanted = wanted_mode(&dir, caller, mode & 0o1777) | inherited;
         let object = || dir.object();
@@ -152,6 +155,7 @@ impl Vault {
             other => crate::Error::from(other),
         })?;
         let new = self.new_name(&dir, name)?;
+        let _making = dir.making(&new);
         let made = || -> Result<Stat> {
             if let Some(side) = &link.side {
                 Self::put_side(&*dir.dir, &name::side_link_of(&new.text, &link.text), side)
@@ -203,6 +207,7 @@ impl Vault {
         // A name that went must not come back: the header soon knows it no more.
         self.settle_rename(ino)?;
         let new = self.new_name(&dir, name)?;
+        let _making = dir.making(&new);
         let link_now =
             || at.dir.link(&at.stored, &*dir.dir, &new.text).map_err(|e| outcome("link in", dir.object(), e));
         let linked = if known.kind == Kind::File {

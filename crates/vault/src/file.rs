@@ -175,6 +175,7 @@ impl FileObject {
 
     /// Something was written that the next sync of the file or the store covers.
     fn mark_unsynced(&self, state: &mut State) {
+        state.undelivered = self.run.writer.as_ref().is_some_and(|writer| !writer.syncs_all());
         if !std::mem::replace(&mut state.unsynced, true) {
             self.note_residue(state);
         }

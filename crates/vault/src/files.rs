@@ -19,6 +19,20 @@ const STRIPES: usize = 64;
 /// A name may be renamed while it is being opened; so often that is taken in good part.
 const TRIES: u32 = 4;
 
+/// The object of a file, which nobody opens anew while this lives: an empty file gets another id each time.
+pub(crate) struct Kept<'a> {
+    vault: &'a Vault,
+    ino: Ino,
+    file: Option<Arc<FileObject>>,
+}
+
+impl Drop for Kept<'_> {
+    fn drop(&mut self) {
+        self.file = None;
+        self.vault.let_go(self.ino);
+    }
+}
+
 struct Live {
     file: Arc<FileObject>,
     body: Arc<Body>,
@@ -102,6 +116,12 @@ impl Vault {
         };
         self.keep_live(ino, &file, &body, handle);
         Ok((file, body, Some(stat)))
+    }
+
+    /// Keeps a file's object; `None` where it does not open.
+    pub(crate) fn keep_object(&self, ino: Ino) -> Option<Kept<'_>> {
+        let (file, ..) = self.file_object(ino, false, false).ok()?;
+        Some(Kept { vault: self, ino, file: Some(file) })
     }
 
     fn open_object(&self, ino: Ino, replace: bool) -> Result<(Arc<FileObject>, Arc<Body>, Stat)> {

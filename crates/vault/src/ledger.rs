@@ -1,11 +1,15 @@
 //! What this gateway wrote to a run that is open, noted in its state folder: the seal compares.
 //!
 //! A note binds: at the seal the store must hold what it says. So that no crash makes a note wrong, whoever is about to
-//! change what was noted says so first, durably ([`Ledger::changing`]), once for each directory or file until the next
-//! [`Ledger::tick`] settles it. What is only added (new names, chunks behind the last) contradicts no note. After an
-//! unclean end only that counts which a sync of the store covered ([`Ledger::durable`]).
+//! change what was noted says so first ([`Ledger::changing`]), once for each directory or file until the next
+//! [`Ledger::tick`] settles it. Only names that never were there before contradict no note. After an unclean end only
+//! that counts which a sync of the store covered ([`Ledger::durable`]): where nothing of a file is covered yet that it
+//! changes need not be durable before it does, since the note that covers it follows.
 
+mod removed;
 mod replay;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::io;
@@ -17,6 +21,7 @@ use runvault_format::keys::LedgerKey;
 use runvault_format::ledger::{self, ALL, Content, Group, MAGIC, Named, Note, Owner, Value};
 use runvault_store::backend::{Access, Dir, File};
 
+use self::removed::Removed;
 pub(crate) use self::replay::{Expected, Known, Name, read};
 
 /// Notes that wait in memory are written out above this.
@@ -26,8 +31,10 @@ const WAITING: usize = 64 << 10;
 const SETTLE: u32 = 5;
 /// How long notes wait for a sync of the store to cover them, likewise.
 const COVER: u32 = 60;
-/// More groups than this are not told apart while they change.
-const GROUPS: usize = 1024;
+/// Groups are not told apart while they change, where telling has cost so many syncs,
+const SYNCS: u32 = 1024;
+/// or there are so many of them.
+const GROUPS: usize = 65_536;
 /// No secret is in it, but who reads it learns how many files there are.
 const MODE: u32 = 0o600;
 
@@ -47,15 +54,38 @@ struct Inner {
     waiting: Vec<u8>,
     /// Where the next frame goes.
     end: u64,
-    /// Groups that the file calls changing, with those who change them just now.
-    changing: HashMap<Group, u32>,
-    /// The file calls every group so.
+    /// Groups that the file calls changing.
+    changing: HashMap<Group, Change>,
+    /// The file calls every group so, durably.
     all: bool,
+    /// How often that was made durable since it was settled.
+    syncs: u32,
+    /// What stands before this is durable.
+    synced_to: u64,
+    /// A sync of the store has covered the notes before this.
+    covered_to: u64,
+    /// Names that were noted to be gone.
+    removed: Removed,
     /// Something was noted since the store was synced.
     uncovered: bool,
     settled: Instant,
     covered: Instant,
 }
+
+/// A group that changes.
+struct Change {
+    /// Those who change it just now.
+    by: u32,
+    /// Where the note of it stands.
+    at: u64,
+}
+
+/// The run itself. What is noted of its name is an attribute of it, of no name.
+pub(crate) const RUN: Group = [0xfe; 16];
+pub(crate) const RUN_NAME: &[u8] = b"";
+
+/// Where a note stands of which it is not known: before everything that a sync has covered.
+pub(crate) const LONG_AGO: u64 = 0;
 
 /// While it lives, names of a directory change, or a file's content does.
 pub(crate) struct Changing<'a> {
@@ -69,20 +99,14 @@ impl Ledger {
     /// # Errors
     /// The state folder's.
     pub(crate) fn open(dir: &Arc<dyn Dir>, run: RunId, key: LedgerKey, delay: Duration) -> io::Result<Self> {
-        let name = run.to_string();
-        let (file, end) = match dir.open_file(name.as_bytes(), Access::ReadWrite) {
-            Ok(file) => {
-                let end = replay::end_of(&*file, &key)?;
-                file.set_len(end)?;
-                (file, end)
+        let (file, end, removed) = match Self::find(&**dir, &run, &key) {
+            // A power cut while it was made, or another's file: what follows is noted all the same.
+            Err(e) if e.kind() == io::ErrorKind::InvalidData => {
+                log::error!("run {run}: its ledger is begun anew, since it cannot be read: {e}");
+                remove(&**dir, &run)?;
+                Self::find(&**dir, &run, &key)?
             }
-            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {
-                let file = dir.create_file(name.as_bytes(), MODE)?;
-                file.write_at(MAGIC, 0)?;
-                dir.sync()?;
-                (file, MAGIC.len() as u64)
-            }
-            Err(e) => return Err(e),
+            found => found?,
         };
         let now = Instant::now();
         let mut inner = Inner {
@@ -91,6 +115,11 @@ impl Ledger {
             end,
             changing: HashMap::new(),
             all: false,
+            syncs: 0,
+            synced_to: end,
+            // What earlier sessions noted counts already.
+            covered_to: end,
+            removed,
             uncovered: false,
             settled: now,
             covered: now,
@@ -101,9 +130,37 @@ impl Ledger {
         Ok(ledger)
     }
 
+    /// The file, where its last whole frame ends, and what it says is gone.
+    fn find(dir: &dyn Dir, run: &RunId, key: &LedgerKey) -> io::Result<(Arc<dyn File>, u64, Removed)> {
+        let name = run.to_string();
+        match dir.open_file(name.as_bytes(), Access::ReadWrite) {
+            Ok(file) => {
+                let (end, removed) = replay::end_of(&*file, key)?;
+                file.set_len(end)?;
+                Ok((file, end, removed))
+            }
+            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {
+                let file = dir.create_file(name.as_bytes(), MODE)?;
+                file.write_at(MAGIC, 0)?;
+                dir.sync()?;
+                Ok((file, MAGIC.len() as u64, Removed::default()))
+            }
+            Err(e) => Err(e),
+        }
+    }
+
     /// What a name leads to now.
     pub(crate) fn name(&self, dir: &DirId, stored: &[u8], what: Named) {
+        if what == Named::Nothing {
+            self.lock().removed.add(dir, stored);
+        }
         self.note(&Note::Name { dir: *dir, stored: stored.to_vec(), what });
+    }
+
+    /// Before a name comes: one that was noted to be gone stops being so.
+    pub(crate) fn making_name(&self, dir: &DirId, stored: &[u8]) -> Changing<'_> {
+        let was_there = self.lock().removed.has(dir, stored);
+        if was_there { self.changing_names(dir) } else { Changing::unnoted() }
     }
 
     /// An empty file got an id when it was opened.
@@ -111,9 +168,9 @@ impl Ledger {
         self.note(&Note::Reopened { dir: *dir, stored: stored.to_vec(), object });
     }
 
-    /// What was written to a file.
-    pub(crate) fn content(&self, file: Group, content: Content) {
-        self.note(&Note::Content { file, content });
+    /// What was written to a file; gives where that stands.
+    pub(crate) fn content(&self, file: Group, content: Content) -> u64 {
+        self.note(&Note::Content { file, content })
     }
 
     /// Mode and owner of a file or directory.
@@ -128,7 +185,7 @@ impl Ledger {
         act: impl FnOnce() -> Result<T, E>,
         now: impl FnOnce(&T) -> Owner,
     ) -> Result<T, E> {
-        self.changing(of);
+        self.changing(of, LONG_AGO);
         let done = act();
         self.owner(of, done.as_ref().map_or(Owner::default(), now));
         self.changed(of);
@@ -143,7 +200,7 @@ impl Ledger {
         value: Option<&[u8]>,
         act: impl FnOnce() -> Result<T, E>,
     ) -> Result<T, E> {
-        self.changing(of);
+        self.changing(of, LONG_AGO);
         let done = act();
         let value = match (&done, value) {
             (Err(_), _) => Value::Unknown,
@@ -155,27 +212,41 @@ impl Ledger {
         done
     }
 
+    /// The name of a run that was just made.
+    pub(crate) fn run_name(&self, run_name: &[u8]) {
+        let value = Value::Is(ledger::attribute(&self.key, RUN_NAME, run_name));
+        self.note(&Note::Attribute { of: RUN, name: ledger::attribute(&self.key, RUN_NAME, b""), value });
+    }
+
     /// Before names of a directory change that may have been noted.
     pub(crate) fn changing_names(&self, dir: &DirId) -> Changing<'_> {
-        self.changing(ledger::group(dir));
+        self.changing(ledger::group(dir), LONG_AGO);
         Changing { ledger: Some(self), dir: *dir }
     }
 
-    /// Before what was noted of a group stops being true; [`Ledger::changed`] follows, after what is true then was noted.
-    pub(crate) fn changing(&self, group: Group) {
+    /// Before what was noted of a group, at `noted` or later, stops being true; [`Ledger::changed`] follows, after what is
+    /// true then was noted.
+    pub(crate) fn changing(&self, group: Group, noted: u64) {
         let inner = &mut *self.lock();
-        if !inner.all && !inner.changing.contains_key(&group) {
-            inner.all = inner.changing.len() >= GROUPS;
+        let (must_last, at) = (noted < inner.covered_to, inner.end);
+        let durable = |change: &Change| change.at < inner.synced_to;
+        let told = inner.changing.get(&group).is_some_and(|change| !must_last || durable(change));
+        let tells = !told && !inner.all;
+        if tells {
+            inner.all = inner.syncs >= SYNCS || inner.changing.len() >= GROUPS;
             Note::Changing(if inner.all { ALL } else { group }).encode(&mut inner.waiting);
+        }
+        inner.changing.entry(group).or_insert(Change { by: 0, at }).by += 1;
+        if tells && (must_last || inner.all) {
+            inner.syncs += 1;
             self.put(inner, true);
         }
-        *inner.changing.entry(group).or_default() += 1;
     }
 
     /// See [`Ledger::changing`].
     pub(crate) fn changed(&self, group: Group) {
-        if let Some(n) = self.lock().changing.get_mut(&group) {
-            *n = n.saturating_sub(1);
+        if let Some(change) = self.lock().changing.get_mut(&group) {
+            change.by = change.by.saturating_sub(1);
         }
     }
 
@@ -201,6 +272,7 @@ impl Ledger {
         let inner = &mut *self.lock();
         Note::Durable(position).encode(&mut inner.waiting);
         self.put(inner, false);
+        inner.covered_to = inner.covered_to.max(position);
         inner.covered = Instant::now();
     }
 
@@ -213,39 +285,46 @@ impl Ledger {
             return;
         }
         Note::End.encode(&mut inner.waiting);
+        // Who is still at work may be at it for longer.
+        inner.changing.keys().for_each(|group| Note::Changing(*group).encode(&mut inner.waiting));
         self.put(inner, true);
+        inner.covered_to = inner.end;
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note(&self, note: &Note) {
+    /// Gives where the frame stands that the note will be in.
+    fn note(&self, note: &Note) -> u64 {
         let inner = &mut *self.lock();
+        let at = inner.end;
         if inner.file.is_none() {
-            return;
+            return at;
         }
         note.encode(&mut inner.waiting);
         inner.uncovered = true;
         if inner.waiting.len() >= WAITING {
             self.put(inner, false);
         }
+        at
     }
 
     /// What nobody changes any more counts again.
     fn settle(&self, inner: &mut Inner) {
         inner.settled = Instant::now();
+        inner.syncs = 0;
         if inner.all {
-            for (group, _) in inner.changing.iter().filter(|(_, n)| **n > 0) {
+            for (group, _) in inner.changing.iter().filter(|(_, change)| change.by > 0) {
                 Note::Changing(*group).encode(&mut inner.waiting);
             }
             Note::Settled(ALL).encode(&mut inner.waiting);
             inner.all = false;
         }
-        for (group, _) in inner.changing.iter().filter(|(_, n)| **n == 0) {
+        for (group, _) in inner.changing.iter().filter(|(_, change)| change.by == 0) {
             Note::Settled(*group).encode(&mut inner.waiting);
         }
-        inner.changing.retain(|_, n| *n > 0);
+        inner.changing.retain(|_, change| change.by > 0);
         self.put(inner, false);
     }
 
@@ -271,7 +350,11 @@ impl Ledger {
             inner.end += frame.len() as u64;
             inner.waiting.clear();
         }
-        if sync { file.sync_data() } else { Ok(()) }
+        if sync {
+            file.sync_data()?;
+            inner.synced_to = inner.end;
+        }
+        Ok(())
     }
 }
 

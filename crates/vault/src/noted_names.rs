@@ -31,6 +31,12 @@ impl OpenDir {
         }
     }
 
+    /// Before a name comes into it.
+    pub(crate) fn making(&self, name: &Stored) -> Changing<'_> {
+        let ledger = self.body.context.ledger();
+        ledger.map_or(Changing::unnoted(), |ledger| ledger.making_name(&self.id, &name.text))
+    }
+
     /// Before a name of it goes, or leads to something else.
     pub(crate) fn changing(&self) -> Changing<'_> {
         self.body.context.changing_names(&self.id)

@@ -10,6 +10,7 @@ use runvault_store::backend::{Kind, Rename, Stat};
 use crate::api::{Ino, ROOT};
 use crate::directory::{OpenDir, holds_nothing, new_record};
 use crate::file::FileObject;
+use crate::files::Kept;
 use crate::nodes::{Name, number};
 use crate::outcome::{is_not_found, opened, outcome};
 use crate::remove::remove_sides;
@@ -132,6 +133,7 @@ impl Vault {
             _ => {}
         }
         let texts = (source.long_text()?, target.long_text().ok().flatten());
+        let _same = self.keep_file(&stat);
         let (object, changing) =
             (self.object_of(source, &stat), (source.dir.changing(), target.dir.changing()));
         let moved = self.put_sides(source, texts.0.as_deref(), target).and_then(|()| match stat.kind {
@@ -157,6 +159,11 @@ impl Vault {
         }
         remove_sides(&*source.dir.dir, &source.stored, texts.0.as_deref());
         Ok(())
+    }
+
+    /// What is noted of a file stays what it is until it has its new name.
+    fn keep_file(&self, stat: &Stat) -> Option<Kept<'_>> {
+        if stat.kind == Kind::File { self.keep_object(number(stat.ino)) } else { None }
     }
 
     /// What stands there, for the ledger.
@@ -317,6 +324,7 @@ impl Vault {
             self.settle_rename(ino)?;
         }
         let texts = (a.long_text()?, b.long_text()?);
+        let _same = (self.keep_file(&first), self.keep_file(&second));
         let objects = (self.object_of(a, &first), self.object_of(b, &second));
         let changing = (a.dir.changing(), b.dir.changing());
         let put = |from, to, text: &Option<Vec<u8>>| {

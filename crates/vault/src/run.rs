@@ -250,6 +250,11 @@ impl Run {
         self.seal.is_some()
     }
 
+    /// Whether its seal, or its key, did not hold any more when it was asked for.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.seal().is_some_and(RunSeal::is_refused)
+    }
+
     pub(crate) fn seal(&self) -> Option<&RunSeal> {
         self.seal.as_ref()
     }

@@ -7,6 +7,7 @@ use runvault_store::backend::{Kind, Rename};
 use runvault_store::replace;
 
 use crate::api::Ino;
+use crate::ledger::{RUN, RUN_NAME};
 use crate::nodes::Name;
 use crate::outcome::outcome;
 use crate::run::{Body, Run};
@@ -24,8 +25,12 @@ struct Renamed<'a> {
 
 impl Renamed<'_> {
     fn put(&self) -> Result<()> {
-        replace::replace(&*self.body.dir, b"name", &self.sealed, FILE_MODE)
-            .map_err(|e| outcome("replace", format!("runs/{}/name", self.run.id), e))?;
+        let replace = || replace::replace(&*self.body.dir, b"name", &self.sealed, FILE_MODE);
+        let replaced = match self.body.context.ledger() {
+            Some(ledger) => ledger.changing_attribute(RUN, RUN_NAME, Some(&self.path), replace),
+            None => replace(),
+        };
+        replaced.map_err(|e| outcome("replace", format!("runs/{}/name", self.run.id), e))?;
         self.run.set_name(&self.path);
         Ok(())
     }

@@ -14,6 +14,7 @@ use runvault_store::backend::Kind;
 
 use crate::api::{Ino, ROOT};
 use crate::run::{Loaded, Run};
+use crate::sealed::RunSeal;
 use crate::stamp::Stamp;
 use crate::union::{self, Union};
 use crate::{Error, Posix, Result, Vault, record, runs, seal};
@@ -46,6 +47,10 @@ pub(crate) struct Scans {
     looked: Option<RunId>,
     /// One of them has another name.
     renamed: bool,
+    /// The sealed run up to which seals were looked for; `None`: all.
+    seals: Option<RunId>,
+    /// Every seal was looked for once.
+    seals_once: bool,
 }
 
 impl Scans {
@@ -180,7 +185,9 @@ impl Vault {
         let foreign = listed.foreign.len() as u64;
         for id in &listed.runs {
             match before.entries.get(id) {
-                Some(Entry::Run(run)) if !run.is_erased() => _ = entries.insert(*id, Entry::Run(run.clone())),
+                Some(Entry::Run(run)) if !run.is_erased() && !run.is_refused() => {
+                    _ = entries.insert(*id, Entry::Run(run.clone()))
+                }
                 Some(known @ (Entry::Closed(_) | Entry::Trouble(_)))
                     if !all || matches!(known, Entry::Closed(Some(_))) =>
                 {
@@ -228,6 +235,30 @@ impl Vault {
             }
         }
         given_up
+    }
+
+    /// Looks whether sealed runs still have their seals, some at a time: soon once, and then `again` and again. One
+    /// that has none is refused, as one is that did not hold when it was opened, to be found as that; whether any is.
+    pub(crate) fn look_at_seals(&self, scans: &mut Scans, again: bool) -> bool {
+        let table = self.table();
+        if !scans.seals_once || again {
+            let from = scans.seals.map_or(Bound::Unbounded, Bound::Excluded);
+            let runs = table.entries.range((from, Bound::Unbounded)).filter_map(|(_, entry)| entry.run());
+            let turn: Vec<RunId> =
+                runs.filter(|run| run.is_sealed()).map(|run| run.id).take(AT_ONCE).collect();
+            self.on_all_cores(&turn, |id| self.look_at_seal(&table, &id));
+            scans.seals = turn.get(AT_ONCE - 1).copied();
+            scans.seals_once |= scans.seals.is_none();
+        }
+        table.runs().any(|run| run.is_refused())
+    }
+
+    fn look_at_seal(&self, table: &RunTable, id: &RunId) {
+        let Some(run) = table.entries.get(id).and_then(Entry::run) else { return };
+        let stat = self.runs_dir.stat(id.to_string().as_bytes()).ok();
+        if run.differs(Stamp::of(&stat)) && matches!(seal::has_seal(&self.root, id), Ok(false)) {
+            run.seal().into_iter().for_each(RunSeal::refuse);
+        }
     }
 
     /// `None`: it was removed meanwhile.

@@ -10,6 +10,7 @@ mod compare;
 mod earlier;
 mod finding;
 mod hidden;
+mod own_name;
 mod read;
 mod read_back;
 mod reading;
@@ -303,8 +304,9 @@ struct Making<'a> {
 
 impl Making<'_> {
     fn make(&self, about: About<'_>, progress: &mut dyn FnMut(u64, u64)) -> Result<Outcome> {
-        let mut survey = Survey::walk(self.context)?;
-        let mut comparison = self.ledger()?.map(|found| Comparison::of(found, self.context, &mut survey));
+        let (mut survey, mut expected) = (Survey::walk(self.context)?, self.ledger()?);
+        survey.faults.extend(own_name::fault(&**self.dir, self.run, self.context, expected.as_mut())?);
+        let mut comparison = expected.map(|found| Comparison::of(found, self.context, &mut survey));
         let new = self.begin()?;
         let mut read = 0;
         let table = self.write_pins(&mut survey, comparison.as_mut(), &*new, &mut read, progress)?;

@@ -312,7 +312,7 @@ pub(crate) struct RunSeal {
     signed: Row,
     shown: Shown,
     opened: Mutex<Opened>,
-    /// It was not found as it was known.
+    /// It was not found as it was known, or no key opens it any more.
     refused: AtomicBool,
 }
 
@@ -349,7 +349,16 @@ impl RunSeal {
     /// For later mounts; `None` once it was refused.
     pub(crate) fn row(&self) -> Option<Row> {
         let row = || Row { shown: Some(self.shown.clone()), ..self.signed.clone() };
-        (!self.refused.load(Ordering::Relaxed)).then(row)
+        (!self.is_refused()).then(row)
+    }
+
+    /// Nothing of it is believed any more.
+    pub(crate) fn refuse(&self) {
+        self.refused.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_refused(&self) -> bool {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// Whether all that is known of both is the same.
@@ -394,8 +403,9 @@ impl RunSeal {
         let seal = match opened.seal.take() {
             Some(seal) => seal,
             None => verify().inspect_err(|error| {
-                let damaged = matches!(error, Error::Damaged { .. });
-                self.refused.fetch_or(damaged, Ordering::Relaxed);
+                if matches!(error, Error::Damaged { .. } | Error::WrongKey(_)) {
+                    self.refuse();
+                }
                 tell(error);
             })?,
         };

@@ -241,7 +241,7 @@ impl Vault {
             }
             (looked.stamp.differs(stamp) || anyway, anyway, all)
         };
-        let given_up = self.look_at_others(&mut scans, anyway);
+        let given_up = self.look_at_others(&mut scans, anyway) | self.look_at_seals(&mut scans, anyway);
         if list || given_up || scans.is_renamed() { self.list_runs(&mut scans, all) } else { Ok(()) }
     }
 

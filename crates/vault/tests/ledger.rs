@@ -1,10 +1,12 @@
 //! Between write and seal the store is someone else's: he can put back what was there once, which authenticates. The
-//! ledger names it, and nothing is signed. What nobody touched is signed, however its sessions ended.
+//! ledger names it, and nothing is signed, also where he had the last session end badly. What nobody touched is signed,
+//! however its sessions ended.
 
 mod common;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::{CALLER, Fixture, Mount, State, WRITE, names, would_seal};
@@ -13,6 +15,7 @@ use proptest::test_runner::{RngAlgorithm, TestRng};
 use runvault_crypto::digest::sha256;
 use runvault_store::backend::{Access, Dir, Kind, Rename};
 use runvault_store::doubles::crash::Disk;
+use runvault_store::doubles::observe::{Call, Observer, Op, observe};
 use runvault_store::read_whole::read_whole;
 use runvault_vault::api::{Allocate, SetAttr};
 use runvault_vault::seal::Fault;
@@ -85,11 +88,16 @@ enum Stored {
 /// Everything below a directory of a store, by its path there.
 type Tree = BTreeMap<String, Stored>;
 
-/// The run's tree in a store.
-fn tree_of(root: &Arc<dyn Dir>) -> Arc<dyn Dir> {
+/// The run in a store.
+fn run_of(root: &Arc<dyn Dir>) -> Arc<dyn Dir> {
     let runs = root.open_dir(b"runs").unwrap();
     let run = names(&*runs).into_iter().find(|name| name.len() == 32).unwrap();
-    runs.open_dir(&run).unwrap().open_dir(b"tree").unwrap()
+    runs.open_dir(&run).unwrap()
+}
+
+/// Its tree.
+fn tree_of(root: &Arc<dyn Dir>) -> Arc<dyn Dir> {
+    run_of(root).open_dir(b"tree").unwrap()
 }
 
 fn stored(dir: &Arc<dyn Dir>) -> Tree {
@@ -155,6 +163,16 @@ impl Stored {
             }
         }
     }
+}
+
+/// How a run's last session ends: whoever may write to the store has a say in it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum End {
+    Clean,
+    /// It cannot remove its journal's directory.
+    ForeignJournal,
+    /// A store that hangs, until someone kills the process.
+    Hanging,
 }
 
 /// A run that lived through several sessions, with what its store and its state folder were on the way.
@@ -280,6 +298,32 @@ impl History {
         // Whatever a killed one left is put in order.
         mount.list("run").unwrap();
         self.mount = Some(mount);
+    }
+
+    /// The last session ends; gives what it shows before.
+    fn end(&mut self, how: End) -> Shown {
+        let mount = self.mount.take().unwrap();
+        if how == End::Hanging {
+            // What was written is synced, and what was changing is told, before the store hangs.
+            for _ in 0..3 {
+                std::thread::sleep(Duration::from_millis(70));
+                mount.tick().unwrap();
+            }
+        }
+        let truth = shown(&mount).unwrap();
+        match how {
+            End::Clean => mount.close().unwrap(),
+            End::ForeignJournal => {
+                let run = run_of(&self.fixture.root);
+                let _ = run.create_dir(b"journal", 0o700);
+                let journal = run.open_dir(b"journal").unwrap();
+                journal.create_file(b"foreign", 0o644).unwrap();
+                mount.close().unwrap_err();
+                journal.unlink(b"foreign").unwrap();
+            }
+            End::Hanging => std::mem::forget(mount),
+        }
+        truth
     }
 
     /// What a kill would leave now.
@@ -409,8 +453,9 @@ fn what_the_stores_side_puts_back_is_named_and_not_signed() {
             history.acts(&mut dice, 5);
         }
         history.remount(true);
-        let truth = shown(history.mount()).unwrap();
-        history.mount.take().unwrap().close().unwrap();
+        let how = [End::Clean, End::ForeignJournal, End::Hanging][dice.below(3)];
+        history.acts(&mut dice, 10);
+        let truth = history.end(how);
         // However a process was killed, nothing is called changed that nobody changed.
         for (store, state) in &history.kills {
             let faults = would_seal(&mount(store, &history.fixture, Some(state)), b"run");
@@ -427,7 +472,7 @@ fn what_the_stores_side_puts_back_is_named_and_not_signed() {
             let faults = would_seal(&mount(&root, &history.fixture, Some(&state)), b"run");
             if faults.is_empty() {
                 let now = shown(&mount(&root, &history.fixture, None));
-                assert_eq!(now.ok().as_ref(), Some(&truth), "signed: {said}");
+                assert_eq!(now.ok().as_ref(), Some(&truth), "signed after {how:?}: {said}");
             } else {
                 refused += 1;
                 by_ledger += usize::from(of_the_ledger(&faults) > 0);
@@ -568,5 +613,116 @@ fn a_directory_that_was_taken_away_can_be_given_up() {
     mount.make_dir("run/d").unwrap();
     mount.remove_dir("run/d").unwrap();
     mount.close().unwrap();
+    assert_eq!(would_seal(&fixture.writer(), b"run"), []);
+}
+
+/// Tells that a note of the ledger is on its way to the disk, and holds it up.
+struct Noting(Mutex<Option<Sender<()>>>);
+
+impl Observer for Noting {
+    fn around(&self, call: Call<'_>, run: &mut dyn FnMut() -> std::io::Result<u64>) -> std::io::Result<()> {
+        let tell = if call.op == Op::SyncData { self.0.lock().unwrap().take() } else { None };
+        if let Some(tell) = tell {
+            tell.send(()).unwrap();
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        run().map(drop)
+    }
+}
+
+#[test]
+fn an_empty_file_that_is_opened_while_it_is_renamed_is_no_other() {
+    let mut fixture = Fixture::in_memory();
+    let noting = Arc::new(Noting(Mutex::default()));
+    fixture.state.ledgers = observe(fixture.state.ledgers.clone(), noting.clone()).unwrap();
+    let mount = fixture.writer();
+    mount.make_dir("run").unwrap();
+    for path in ["run/a", "run/c", "run/d"] {
+        mount.put(path, b"").unwrap();
+    }
+    mount.close().unwrap();
+    for (from, to, how) in [("run/a", "run/b", Rename::Over), ("run/c", "run/d", Rename::Exchange)] {
+        let mount = fixture.writer();
+        let file = mount.ino(from).unwrap();
+        let (tell, told) = channel();
+        *noting.0.lock().unwrap() = Some(tell);
+        std::thread::scope(|scope| {
+            let mount = &mount;
+            scope.spawn(move || {
+                told.recv().unwrap();
+                let opened = mount.open_file(file, WRITE).unwrap().handle;
+                mount.write(opened, 0, b"in it", false).unwrap();
+                mount.release(opened).unwrap();
+            });
+            mount.mv(from, to, how).unwrap();
+        });
+        mount.close().unwrap();
+    }
+    assert_eq!(would_seal(&fixture.writer(), b"run"), []);
+}
+
+/// A run has its name in a file of its own, and an older one of it authenticates.
+#[test]
+fn an_earlier_name_of_the_run_is_named() {
+    let fixture = Fixture::in_memory();
+    let mount = fixture.writer();
+    mount.make_dir("temporary").unwrap();
+    let stored = || read_whole(&*run_of(&fixture.root), b"name", 4096).unwrap();
+    let put = |name: &[u8]| {
+        let file = run_of(&fixture.root).open_file(b"name", Access::ReadWrite).unwrap();
+        file.set_len(0).and_then(|()| file.write_at(name, 0)).unwrap();
+    };
+    let older = stored();
+    mount.mv("temporary", "run", Rename::Over).unwrap();
+    let newer = stored();
+    let named = |mount: &Mount, name: &[u8]| {
+        let faults = would_seal(mount, name);
+        faults.into_iter().map(|fault| (fault.object, fault.damage)).collect::<Vec<_>>()
+    };
+    let another = [("name".to_owned(), Some(Damage::NotAsWritten("another name of the run")))];
+    // While this process knows better, and after it.
+    put(&older);
+    assert_eq!(named(&mount, b"run"), another);
+    mount.close().unwrap();
+    let mount = fixture.writer();
+    assert_eq!(named(&mount, b"temporary"), another);
+    mount.close().unwrap();
+    run_of(&fixture.root).unlink(b"name").unwrap();
+    run_of(&fixture.root).create_file(b"name", 0o644).unwrap();
+    put(&newer);
+    let mount = fixture.writer();
+    assert_eq!(named(&mount, b"run"), []);
+    // The way out without the newer one.
+    put(&older);
+    mount.close().unwrap();
+    let mount = fixture.writer();
+    mount.mv("temporary", "run", Rename::Over).unwrap();
+    assert_eq!(named(&mount, b"run"), []);
+}
+
+/// What was changed in the last seconds is settled by the session's end, also by one that somebody else spoils.
+#[test]
+fn a_short_file_put_back_is_named_although_the_journal_could_not_be_removed() {
+    let fixture = Fixture::in_memory();
+    let mount = fixture.writer();
+    mount.make_dir("run").unwrap();
+    mount.put("run/file", &[1; 5_000]).unwrap();
+    mount.close().unwrap();
+    let older = stored(&tree_of(&fixture.root));
+    let mount = fixture.writer();
+    mount.put("run/file", &[2; 5_000]).unwrap();
+    let run = run_of(&fixture.root);
+    let _ = run.create_dir(b"journal", 0o700);
+    let journal = run.open_dir(b"journal").unwrap();
+    journal.create_file(b"foreign", 0o644).unwrap();
+    mount.close().unwrap_err();
+    journal.unlink(b"foreign").unwrap();
+    let tree = tree_of(&fixture.root);
+    let newer = stored(&tree);
+    older.iter().for_each(|(path, object)| object.put(&tree, path));
+    let faults = would_seal(&fixture.writer(), b"run");
+    let what = Damage::NotAsWritten("an earlier state of it, or of a part of it");
+    assert_eq!(faults.into_iter().map(|fault| fault.damage).collect::<Vec<_>>(), [Some(what)]);
+    newer.iter().for_each(|(path, object)| object.put(&tree, path));
     assert_eq!(would_seal(&fixture.writer(), b"run"), []);
 }

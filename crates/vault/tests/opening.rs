@@ -415,6 +415,31 @@ fn a_known_run_is_opened_anew_where_what_is_signed_of_it_counts_no_more() {
 }
 
 #[test]
+fn known_runs_whose_seals_were_taken_away_are_left_out_although_nobody_looks_into_them() {
+    // More than are looked at in one go; the last are the last in turn.
+    let fixture = behind(Fixture::on_disk());
+    let mut runs = sealed(&fixture, &named(70));
+    runs.sort_unstable();
+    assert_eq!(seen(&fixture).len(), runs.len());
+    let gone = [runs[0], runs[69]];
+    for run in &gone {
+        fs::rename(run_path(&fixture, run).join("seal"), run_path(&fixture, run).join("elsewhere")).unwrap();
+    }
+    let reader = fixture.reader();
+    assert!(reader.await_runs(LONG));
+    assert_eq!(reader.list("").unwrap().len(), runs.len());
+    let begin = std::time::Instant::now();
+    while reader.left_out().iter().map(|(run, _)| *run).collect::<Vec<_>>() != gone {
+        assert!(begin.elapsed() < LONG, "{:?}", reader.left_out());
+        sleep(Duration::from_millis(100));
+        reader.tick().unwrap();
+    }
+    assert_eq!(reader.list("").unwrap().len(), runs.len() - gone.len());
+    reader.close().unwrap();
+    assert!(gone.iter().all(|run| !kept(&fixture.authority).0.contains(run)));
+}
+
+#[test]
 fn a_mount_that_nobody_uses_asks_the_store_for_little_and_notices_all_the_same() {
     let fixture = Fixture::on_disk();
     let theirs = fixture.writer_of(&State::new(4));

@@ -19,11 +19,11 @@ use crate::daemon::{self, Readiness, Side};
 use crate::exit::{self, Exit, refuse};
 use crate::log::{Target, start as start_log};
 use crate::mount_options::{Options, resolve};
-use crate::mounted::{Ending, Mounted};
+use crate::mounted::{Ending, Failure, Mounted};
 use crate::output::shown;
 use crate::sealer::Sealer;
 use crate::store::{Open, Store, count_newer, require_gateway};
-use crate::{fuse_ready, left_out, memory, mount_point, mount_table, panics, service, signals};
+use crate::{fuse_ready, left_out, memory, mount_point, mount_table, panics, service, signals, store_ended};
 
 /// Threads of the FUSE session: several, since one may hang on a store that does not answer.
 const THREADS: usize = 16;
@@ -114,7 +114,7 @@ fn serve(options: &Options, at: &Path, path: &Path, ready: Option<Readiness>) ->
         asked.ask();
     })?;
     let failing = Arc::clone(&ending);
-    panics::on_lost_thread(move || failing.fail());
+    panics::on_lost_thread(move || failing.fail(Failure::Bug));
     let alarms = Arc::new(Alarms::default());
     let sealer = sealer(&options.mount, &open, &alarms)?;
     let post = post(&options.mount, path, &open, &alarms, &ending)?;
@@ -122,6 +122,7 @@ fn serve(options: &Options, at: &Path, path: &Path, ready: Option<Readiness>) ->
     let mounted = mount(options, at, path, &store, &open)
         .and_then(|session| ending.watch(session))
         .and_then(|()| erase_kept_keys(&open))
+        .and_then(|()| store_ended::watch(path, store.chain.vault_id(), &open.vault, &ending))
         .and_then(|()| announce(&served, at, &open, &store, ready));
     match mounted {
         Ok(()) => ending.wait(),
@@ -132,12 +133,13 @@ fn serve(options: &Options, at: &Path, path: &Path, ready: Option<Readiness>) ->
     let ended = ending.outcome();
     let how = if ended.is_ok() { "unmounted" } else { "gave up" };
     let vault = Arc::downgrade(&open.vault);
-    let finished = finish(&served, at, open, how);
+    let closed = finish(&served, at, open, how);
     drop(served);
     if ended.is_ok() {
         await_its_end(&vault);
     }
-    finished.and(mounted).and(ended)
+    // Why it gave up is also why it could not be closed.
+    ended.and(closed).and(mounted)
 }
 
 /// Threads that looked after the mount let go of the vault one after the other: its keys are wiped when the last one

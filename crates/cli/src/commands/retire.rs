@@ -1,7 +1,5 @@
 //! `retire`: the owner says that a run is not missed when it is gone from this store.
 
-use std::ffi::OsStr;
-
 use anyhow::Result;
 use runvault_custody::authority::Acting;
 use runvault_custody::follow::with_newest_keys;
@@ -10,9 +8,8 @@ use runvault_custody::seen::Remembering;
 use serde_json::json;
 
 use crate::args::Retire;
-use crate::exit::{Exit, refuse_with};
 use crate::output::{self, shown};
-use crate::run_of_name::{find, of_id};
+use crate::run_of_name::{find, none_of_that_name, of_id};
 use crate::store::Store;
 
 pub fn run(args: &Retire) -> Result<()> {
@@ -21,7 +18,10 @@ pub fn run(args: &Retire) -> Result<()> {
     let run = match of_id(&args.run) {
         Some(id) => id,
         None => with_newest_keys(&store.root, &mut store.chain, &owner, |authority| {
-            find(&store.root, authority, &args.run, |_| none_of_that_name(&args.run))
+            find(&store.root, authority, &args.run, |left_out| {
+                let command = format!("runvault retire {}", shown(&args.store));
+                none_of_that_name(&args.run, &command, left_out)
+            })
         })?,
     };
     // What is signed about it needs no key; a seal that was seen must still be there.
@@ -40,12 +40,4 @@ pub fn run(args: &Retire) -> Result<()> {
         removed.gateway,
         shown(&args.store)
     ))
-}
-
-fn none_of_that_name(run: &OsStr) -> anyhow::Error {
-    refuse_with(
-        Exit::Failed,
-        format!("no run that this key opens is named {}", shown(run)),
-        "runvault ls STORE lists them; a run whose name is damaged goes by its id",
-    )
 }

@@ -14,11 +14,11 @@ use runvault_vault::{runs, takeover};
 use serde_json::json;
 
 use crate::args::Takeover;
-use crate::exit::{self, Exit, refuse_with};
-use crate::left_out::{self, LeftOut};
+use crate::exit::{Exit, refuse_with};
+use crate::left_out::LeftOut;
 use crate::output::{self, shown, visible};
 use crate::prompt::confirm;
-use crate::run_of_name::{find, of_id};
+use crate::run_of_name::{among, find, of_id};
 use crate::store::Store;
 
 pub fn run(args: &Takeover) -> Result<()> {
@@ -86,20 +86,9 @@ fn tell(args: &Takeover, run: &RunId, taken: bool) -> Result<()> {
     output::line(&format!("run {name} is this machine's {when}; the next mount goes on with it"))
 }
 
-/// The name of a run that does not open is not known: it may be the one that is meant.
 fn none_of_that_name(args: &Takeover, left_out: Vec<LeftOut>) -> anyhow::Error {
     let (run, store) = (shown(&args.run), shown(&args.store));
-    let damaged = left_out.iter().any(|run| run.exit() == Exit::Damaged);
-    if left_out.is_empty() {
-        return refuse_with(
-            Exit::Failed,
-            format!("there is no run {run}"),
-            format!("runvault ls {store} lists them"),
-        );
-    }
-    let mut lines: Vec<String> =
-        left_out.into_iter().take(left_out::NAMED).map(|run| exit::chain(&run.into())).collect();
-    lines.push(format!("If it is one of these, name it by its id: runvault takeover {store} ID"));
-    let exit = if damaged { Exit::Damaged } else { Exit::Failed };
-    refuse_with(exit, format!("no run that opens is named {run}"), lines.join("\n"))
+    among(left_out, &args.run, &format!("runvault takeover {store}")).unwrap_or_else(|| {
+        refuse_with(Exit::Failed, format!("there is no run {run}"), format!("runvault ls {store} lists them"))
+    })
 }

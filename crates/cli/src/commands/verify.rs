@@ -17,9 +17,8 @@ use serde_json::{Map, Value, json};
 
 use crate::args::{Verify, Who};
 use crate::exit::{Exit, refuse_with};
-use crate::left_out::told_before;
 use crate::output::{self, count, json_name, shown, size, visible};
-use crate::run_of_name::parts;
+use crate::run_of_name::{none_of_that_name, parts};
 use crate::store::Store;
 use crate::{progress, resuming};
 
@@ -174,25 +173,18 @@ pub fn with_sealed_run<T>(
     run: &OsStr,
     mut look: impl FnMut(&Arc<dyn Dir>, &RunId, &dyn Authority) -> Result<T>,
 ) -> Result<Vec<T>> {
+    let command = format!("runvault verify {}", shown(store));
     let mut store = Store::open(store, who)?;
     let identity = store.identity(who)?;
     with_newest_keys(&store.root, &mut store.chain, &identity, |authority| {
         let authority = Remembering::over(Arc::clone(authority), &store.state);
         let (first, later) =
-            parts(&store.root, &authority, run, |left_out| told_before(left_out, none_of_that_name(run)))?;
+            parts(&store.root, &authority, run, |left_out| none_of_that_name(run, &command, left_out))?;
         require_seal(&store.root, &first, run, &*authority)?;
         let sealed = later.into_iter().filter(|part| seal::has_seal(&store.root, part).unwrap_or(true));
         let look = |part: RunId| look(&store.root, &part, &*authority);
         std::iter::once(first).chain(sealed).map(look).collect()
     })
-}
-
-fn none_of_that_name(run: &OsStr) -> anyhow::Error {
-    refuse_with(
-        Exit::Failed,
-        format!("no run that this key opens is named {}", shown(run)),
-        "runvault ls STORE lists them; a run whose name is damaged goes by its id",
-    )
 }
 
 /// Exit 4 where a part of the seal was taken away.

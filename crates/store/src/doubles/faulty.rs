@@ -1,5 +1,6 @@
 //! A store whose calls fail or hang when a test says so.
 
+use std::collections::HashMap;
 use std::io::Result;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -14,6 +15,9 @@ pub enum Fault {
     Fail(i32),
     /// It is made, and gives this errno all the same.
     FailAfter(i32),
+    /// It is not made and succeeds, as on a network file system that tells later: the next flush or sync of the file
+    /// gives this errno, once.
+    Lose(i32),
     /// It waits until [`Faults::release`], then is made.
     Hang,
 }
@@ -61,6 +65,8 @@ struct State {
     rules: Vec<Rule>,
     /// Bytes that may still be written; `None`: any number.
     room: Option<u64>,
+    /// What is still to be told of a file, by its inode number.
+    late: HashMap<u64, i32>,
     hanging: usize,
     releases: u64,
 }
@@ -100,6 +106,11 @@ impl Faults {
         self.released.notify_all();
     }
 
+    /// Whether a rule has met fewer calls than it is to meet.
+    pub fn is_due(&self) -> bool {
+        self.lock().rules.iter().any(|rule| rule.times > 0)
+    }
+
     /// How many calls hang now.
     pub fn hanging(&self) -> usize {
         self.lock().hanging
@@ -133,6 +144,12 @@ impl State {
         Some(rule.fault)
     }
 
+    fn late(&mut self, call: &Call<'_>) -> Result<()> {
+        let tells = matches!(call.op, Op::Flush | Op::SyncData | Op::SyncAll);
+        let late = if tells { self.late.remove(&call.ino) } else { None };
+        late.map_or(Ok(()), |number| Err(errno(number)))
+    }
+
     fn take_room(&mut self, call: &Call<'_>) -> Result<()> {
         let (Some(room), Some(change)) = (&mut self.room, &call.change) else { return Ok(()) };
         let wanted = match change {
@@ -150,9 +167,14 @@ impl Observer for Faults {
         let fault = self.lock().fault(&call);
         match fault {
             Some(Fault::Fail(number)) => return Err(errno(number)),
+            Some(Fault::Lose(number)) => {
+                self.lock().late.insert(call.ino, number);
+                return Ok(());
+            }
             Some(Fault::Hang) => self.hang(),
             _ => {}
         }
+        self.lock().late(&call)?;
         self.lock().take_room(&call)?;
         run()?;
         match fault {

@@ -19,6 +19,7 @@ pub enum Op {
     SetLen,
     Allocate,
     Punch,
+    Flush,
     SyncData,
     SyncAll,
     SyncDir,

@@ -1,10 +1,11 @@
 //! A file's descriptor, which may outlive the connection of the file system that gave it: to sshfs, say, it is dead
 //! for good once that has connected anew. The file behind it is then opened again.
 //!
-//! Opening again must hide no loss: what was written through the old descriptor and not synced may never have arrived,
-//! and a sync of the new one knows nothing of it. So the next sync fails, once.
+//! Opening again must hide no loss: what was written through the old descriptor and neither flushed nor synced may never
+//! have arrived, and a flush or sync of the new one knows nothing of it. So the next one fails, once. What was flushed
+//! may be lost with the server: that fails the next sync only.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{IntoRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -17,12 +18,40 @@ pub(super) struct Descriptor {
     current: RwLock<Arc<OwnedFd>>,
     /// Changes so far, begun or made.
     changes: AtomicU64,
-    /// So many of them a sync has covered.
-    synced: AtomicU64,
-    /// Something that was written may be lost, and nobody was told.
-    doubtful: AtomicBool,
+    /// What flushes say.
+    flushed: Word,
+    /// What syncs say.
+    synced: Word,
     /// It holds a lock, which another descriptor would not have.
     locked: AtomicBool,
+}
+
+/// How far one kind of call vouches for what was written.
+#[derive(Default)]
+struct Word {
+    /// So many changes it has covered.
+    covers: AtomicU64,
+    /// Something that it has not covered may be lost, and nobody was told.
+    doubtful: AtomicBool,
+}
+
+impl Word {
+    /// The descriptor through which so many changes were made is no more.
+    fn exchanged(&self, changes: u64) {
+        if self.covers.fetch_max(changes, Ordering::SeqCst) < changes {
+            self.doubtful.store(true, Ordering::SeqCst);
+        }
+    }
+}
+
+/// Closes another descriptor of the same open file: that alone has a file system tell what it keeps for close(2).
+pub(super) fn close_another(fd: &OwnedFd) -> Result<()> {
+    let another = rustix::io::fcntl_dupfd_cloexec(fd, 0)?.into_raw_fd();
+    // SAFETY: nobody else has that number, and it is not used after this.
+    match unsafe { libc::close(another) } {
+        0 => Ok(()),
+        _ => Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)),
+    }
 }
 
 impl Descriptor {
@@ -30,8 +59,8 @@ impl Descriptor {
         Self {
             current: RwLock::new(Arc::new(fd)),
             changes: AtomicU64::new(0),
-            synced: AtomicU64::new(0),
-            doubtful: AtomicBool::new(false),
+            flushed: Word::default(),
+            synced: Word::default(),
             locked: AtomicBool::new(false),
         }
     }
@@ -56,21 +85,37 @@ impl Descriptor {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
         match Arc::ptr_eq(&current, &fd) {
             true => _ = self.changes.fetch_add(1, Ordering::SeqCst),
-            false => self.doubtful.store(true, Ordering::SeqCst),
+            false => {
+                for word in [&self.flushed, &self.synced] {
+                    word.doubtful.store(true, Ordering::SeqCst);
+                }
+            }
         }
         done
     }
 
+    pub(super) fn flush(&self, call: impl Fn(&OwnedFd) -> Result<()>) -> Result<()> {
+        self.vouch(&[&self.flushed], call)
+    }
+
     pub(super) fn sync(&self, call: impl Fn(&OwnedFd) -> Result<()>) -> Result<()> {
+        self.vouch(&[&self.flushed, &self.synced], call)
+    }
+
+    /// Fails, once, where one of the words is in doubt.
+    fn vouch(&self, words: &[&Word], call: impl Fn(&OwnedFd) -> Result<()>) -> Result<()> {
         let fd = self.fd();
         let covered = self.changes.load(Ordering::SeqCst);
         retry_on_intr(|| call(&fd)).inspect_err(|error| {
             self.open_again(&fd, *error);
         })?;
         // Only now: others write and sync meanwhile, and one that fails covers nothing.
-        self.synced.fetch_max(covered, Ordering::SeqCst);
+        for word in words {
+            word.covers.fetch_max(covered, Ordering::SeqCst);
+        }
         let exchanged = !Arc::ptr_eq(&self.fd(), &fd);
-        if self.doubtful.swap(false, Ordering::SeqCst) || exchanged { Err(Errno::IO) } else { Ok(()) }
+        let doubtful = words.iter().filter(|word| word.doubtful.swap(false, Ordering::SeqCst)).count();
+        if doubtful > 0 || exchanged { Err(Errno::IO) } else { Ok(()) }
     }
 
     pub(super) fn lock(&self, call: impl Fn(&OwnedFd) -> Result<()>) -> Result<()> {
@@ -100,8 +145,8 @@ impl Descriptor {
         }
         let Ok(fd) = opened else { return false };
         let changes = self.changes.load(Ordering::SeqCst);
-        if self.synced.fetch_max(changes, Ordering::SeqCst) < changes {
-            self.doubtful.store(true, Ordering::SeqCst);
+        for word in [&self.flushed, &self.synced] {
+            word.exchanged(changes);
         }
         *current = Arc::new(fd);
         true
@@ -151,6 +196,29 @@ mod tests {
         descriptor.ask(|fd| answers(dead, fd, |_| Ok(()))).unwrap();
         assert_eq!(sync(), Err(Errno::IO));
         sync().unwrap();
+    }
+
+    #[test]
+    fn what_was_flushed_is_in_doubt_for_a_sync_only() {
+        let (_file, descriptor) = descriptor();
+        let flush = || descriptor.flush(close_another);
+        let sync = || descriptor.sync(|fd| rustix::fs::fdatasync(fd));
+        let exchange = || {
+            let dead = descriptor.fd().as_raw_fd();
+            descriptor.ask(|fd| answers(dead, fd, |_| Ok(()))).unwrap();
+        };
+        let write = || descriptor.change(|fd| rustix::io::pwrite(fd, b"x", 0)).unwrap();
+        write();
+        flush().unwrap();
+        exchange();
+        assert_eq!((flush(), sync(), sync()), (Ok(()), Err(Errno::IO), Ok(())));
+        write();
+        exchange();
+        assert_eq!((flush(), flush(), sync()), (Err(Errno::IO), Ok(()), Err(Errno::IO)));
+        write();
+        sync().unwrap();
+        exchange();
+        assert_eq!((flush(), sync()), (Ok(()), Ok(())));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use rustix::fs::{Advice, AtFlags, FallocateFlags, FlockOperation, Mode, SeekFrom
 use rustix::io::{Errno, retry_on_intr};
 
 use super::attributes::{self, OfFd};
-use super::descriptor::Descriptor;
+use super::descriptor::{self, Descriptor};
 use super::shut;
 use crate::backend::{File, SetTime, Stat, Xattrs};
 
@@ -58,6 +58,10 @@ impl File for PosixFile {
     fn punch(&self, offset: u64, len: u64) -> Result<()> {
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         Ok(self.0.change(|fd| rustix::fs::fallocate(fd, flags, offset, len))?)
+    }
+
+    fn flush(&self) -> Result<()> {
+        Ok(self.0.flush(descriptor::close_another)?)
     }
 
     fn sync_data(&self) -> Result<()> {

@@ -58,6 +58,8 @@ pub(crate) struct Writer {
     /// The store has plainly more room than what may wait in memory.
     room: Room,
     active: Mutex<HashMap<u64, Arc<FileObject>>>,
+    /// Files whose last tick failed.
+    failing: Mutex<HashSet<u64>>,
     moved: Mutex<Moved>,
     pub(super) residues: Residues,
     /// What is written here, for the seal.
@@ -127,6 +129,7 @@ impl RunContext {
             syncs_all,
             room,
             active: Mutex::default(),
+            failing: Mutex::default(),
             moved: Mutex::default(),
             residues: Residues::default(),
             ledger: OnceLock::new(),
@@ -198,16 +201,24 @@ impl RunContext {
         let Some(writer) = &self.writer else { return Ok(()) };
         writer.room.look(&*self.tree);
         let (mut first, mut held) = (Ok(()), false);
+        let told = std::mem::take(&mut *lock(&writer.failing));
+        let mut failing = HashSet::new();
         for file in writer.active_files() {
             if held && file.waits_for_journal() {
+                failing.extend(told.get(&file.ino));
                 continue;
             }
             if let Err(error) = file.tick(writer.delay) {
-                log::warn!("{}: {error}", self.object(file.ino));
+                // What fails until the store is back is one line, not four a second.
+                if !told.contains(&file.ino) {
+                    log::warn!("{}: {error}", self.object(file.ino));
+                }
+                failing.insert(file.ino);
                 held |= matches!(error, Error::Store { operation: SETTLE, .. });
                 first = first.and(Err(error));
             }
         }
+        *lock(&writer.failing) = failing;
         let idle = writer.journal.has_unsettled() && writer.journal.idle_for(IDLE);
         let uncovered = writer.ledger.get().is_some_and(Ledger::tick);
         if idle || uncovered || writer.journal.wants_checkpoint() || writer.residues.len() > RESIDUE_LIMIT {
@@ -317,6 +328,25 @@ impl RunContext {
     /// # Errors
     /// The first failure; the journal then stays for recovery.
     pub fn close(&self) -> Result<()> {
+        self.close_cleanly().inspect_err(|_| self.end_notes())
+    }
+
+    /// The session cannot end as it should, and whoever may write to the store can see to that: what was noted is to
+    /// count all the same, where the store is synced once more.
+    pub(crate) fn end_notes(&self) {
+        let Some(ledger) = self.ledger() else { return };
+        self.files.all().iter().for_each(|file| file.tell_ledger_at_last());
+        let position = ledger.position();
+        match self.tree.sync_fs() {
+            Ok(()) => {
+                ledger.durable(position);
+                ledger.end();
+            }
+            Err(error) => log::warn!("{}", self.sync_error()(error)),
+        }
+    }
+
+    fn close_cleanly(&self) -> Result<()> {
         let Some(writer) = &self.writer else { return Ok(()) };
         let mut first = Ok(());
         for file in writer.active_files() {

@@ -70,6 +70,9 @@ impl FileObject {
         self.write_slot_quietly(state)?;
         if force_sync || state.durable > 0 || state.safe.is_some() {
             self.sync_file(state)?;
+        } else {
+            // Under its new name the file could not be read without it.
+            self.deliver(state)?;
         }
         Ok(held)
     }

@@ -13,6 +13,7 @@ use runvault_format::size::OVERHEAD;
 use super::state::State;
 use super::{FileObject, RunContext};
 use crate::Result;
+use crate::ledger::LONG_AGO;
 
 /// More whole chunks than this are not read one by one when they go: the file's content is not compared then.
 const READ: u64 = 4096;
@@ -31,8 +32,8 @@ pub(crate) struct Noted {
     last: Option<[u8; NONCE]>,
     /// Nobody can say any more.
     lost: bool,
-    /// The ledger may have notes of it.
-    known: bool,
+    /// Where the ledger has its first note of it; `None`: it has none.
+    known: Option<u64>,
     /// The ledger was told that it changes.
     changing: bool,
     /// There is something to tell.
@@ -48,7 +49,7 @@ impl Noted {
     /// Of a file that was found.
     fn found(size: u64, chunk: u64) -> Self {
         let partial = if size.is_multiple_of(chunk) { Vec::new() } else { vec![size / chunk] };
-        Self { end: size, partial, known: true, ..Self::default() }
+        Self { end: size, partial, known: Some(LONG_AGO), ..Self::default() }
     }
 }
 
@@ -72,6 +73,7 @@ impl FileObject {
 
     /// Before chunks are written in place, or become holes.
     pub(super) fn before_chunks(&self, state: &mut State, chunks: Range<u64>) {
+        self.is_changing(state);
         let whole = chunks.start..chunks.end.min(state.noted.end / self.run.geometry.chunk());
         if !whole.is_empty() && self.run.ledger().is_some() {
             self.forget_chunks(state, whole);
@@ -105,14 +107,6 @@ impl FileObject {
         (state.noted.lost, state.noted.owes) = (true, true);
     }
 
-    /// Before a record is made for chunks that are written over.
-    pub(super) fn before_records(&self, state: &mut State, mut chunks: impl Iterator<Item = u64>) {
-        let whole = state.noted.end / self.run.geometry.chunk();
-        if chunks.any(|i| i < whole) {
-            self.is_changing(state);
-        }
-    }
-
     /// The stored length has grown with holes to `size` plaintext bytes.
     pub(super) fn holes_added(&self, state: &mut State, size: u64, holes: &Range<u64>) {
         let noted = &mut state.noted;
@@ -131,8 +125,6 @@ impl FileObject {
             return;
         }
         self.before_chunks(state, size / chunk..u64::MAX);
-        // A partial last chunk goes although none that is whole does.
-        self.is_changing(state);
         let noted = &mut state.noted;
         noted.end = size;
         noted.partial.retain(|partial| *partial < size / chunk);
@@ -147,18 +139,17 @@ impl FileObject {
         state.noted = Noted { known, changing, owes: true, ..Noted::nothing() };
     }
 
-    /// What the ledger knows of whole chunks stops being true.
+    /// Before what the store has of the file changes, its length included.
     pub(super) fn is_changing(&self, state: &mut State) {
         let Some(ledger) = self.run.ledger() else { return };
-        if state.noted.known && !state.noted.changing {
-            ledger.changing(group(state));
+        if let Some(noted) = state.noted.known.filter(|_| !state.noted.changing) {
+            ledger.changing(group(state), noted);
             state.noted.changing = true;
         }
     }
 
     /// Whole chunks leave the sum, where they are in it.
     fn forget_chunks(&self, state: &mut State, chunks: Range<u64>) {
-        self.is_changing(state);
         let Some(ledger) = self.run.ledger() else { return };
         state.noted.owes = true;
         if chunks.end - chunks.start > READ || state.noted.lost {
@@ -187,7 +178,8 @@ impl FileObject {
     /// Tells the ledger what the store has, where nothing waits in memory.
     pub(super) fn note_content(&self, state: &mut State) {
         let Some(ledger) = self.run.ledger() else { return };
-        if !state.noted.owes || state.detached || (state.is_waiting() && !state.poisoned) {
+        if !state.noted.owes || state.detached || (state.is_waiting() && !state.poisoned && !state.noted.lost)
+        {
             return;
         }
         let noted = &mut state.noted;
@@ -199,9 +191,10 @@ impl FileObject {
         };
         let (sum, size, last) = (noted.sum, noted.end, noted.last);
         let changing = std::mem::take(&mut noted.changing);
-        (noted.sum, noted.whole, noted.last, noted.known, noted.owes) = (0, false, None, true, false);
+        (noted.sum, noted.whole, noted.last, noted.owes) = (0, false, None, false);
         let group = group(state);
-        ledger.content(group, Content { how, sum, size, last });
+        let at = ledger.content(group, Content { how, sum, size, last });
+        state.noted.known.get_or_insert(at);
         if changing {
             ledger.changed(group);
         }
@@ -216,6 +209,15 @@ impl FileObject {
     pub(super) fn tell_ledger(self: &Arc<Self>) {
         if self.owes_note() {
             self.note_content(&mut self.exclusive());
+        }
+    }
+
+    /// The session ends with bytes that wait for good: what the store has of such a file is not known.
+    pub(super) fn tell_ledger_at_last(self: &Arc<Self>) {
+        if self.owes_note() {
+            let mut state = self.exclusive();
+            state.noted.lost |= state.is_waiting();
+            self.note_content(&mut state);
         }
     }
 }

@@ -258,6 +258,7 @@ impl FileObject {
             self.write_slot(&mut state)?;
             self.restore(&mut state, keep)?;
         }
+        self.deliver(&mut state)?;
         self.keep_while_needed(&mut state);
         Ok(self.ensure_header(&mut state)?.clear.file_id)
     }

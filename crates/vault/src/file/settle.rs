@@ -56,11 +56,6 @@ impl FileObject {
                 Some(path) => self.redo_in_place(state, path, &redos),
                 None => self.over_in_place(state, &redos).map_err(Stop::Failed),
             };
-            if let Err(Stop::Failed(error)) = &placed
-                && !error.is_out_of_space()
-            {
-                self.poison(state);
-            }
             placed?;
             for i in redos.chunks() {
                 if let Some(plain) = state.overlay.remove(&i) {
@@ -106,12 +101,12 @@ impl FileObject {
     }
 
     /// Records, J, and the chunks to their places, as one act before the eyes of a checkpoint: the
-    /// journal was entered before.
+    /// journal was entered before. Where no record is durable nothing was written over: the chunks wait on.
     fn redo_in_place(&self, state: &mut State, path: &[u8], redos: &Redos) -> std::result::Result<(), Stop> {
         let writer = self.run.require_writer()?;
         let file_id = state.header.as_ref().ok_or_else(|| self.damaged(Damage::Header))?.clear.file_id;
         self.run.settle_path(self.ino)?;
-        self.before_records(state, redos.chunks());
+        self.is_changing(state);
         let Ok(number) = writer.journal.append(file_id, state.epoch, path, redos)? else {
             return Err(Stop::JournalFull);
         };
@@ -122,7 +117,8 @@ impl FileObject {
             .in_place(state, redos)
             .and_then(|()| self.tell_last_chunk(state, redos))
             .and_then(|()| self.have_arrived(state, redos));
-        if placed.is_err() {
+        if let Err(error) = &placed {
+            self.poison_unless_full(state, error);
             // Until its chunks are in place a record must not be forgotten, whoever checkpoints.
             writer.journal.keep_from(self.serial, number + 1 - redos.len() as u64);
             state.unplaced.extend(redos.chunks());
@@ -133,8 +129,14 @@ impl FileObject {
     /// Without records, which could not find a file that has no name.
     fn over_in_place(&self, state: &mut State, redos: &Redos) -> Result<()> {
         self.run.settle_path(self.ino)?;
-        self.in_place(state, redos)?;
-        self.have_arrived(state, redos)
+        let placed = self.in_place(state, redos).and_then(|()| self.have_arrived(state, redos));
+        placed.inspect_err(|error| self.poison_unless_full(state, error))
+    }
+
+    fn poison_unless_full(&self, state: &mut State, error: &Error) {
+        if !error.is_out_of_space() {
+            self.poison(state);
+        }
     }
 
     /// A slot that tells how long a partial last chunk is now, at the latest when a checkpoint lets

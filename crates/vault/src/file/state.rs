@@ -65,6 +65,8 @@ pub(crate) struct State {
     pub(crate) direct: bool,
     /// Written to since the last fdatasync.
     pub(crate) unsynced: bool,
+    /// Written to since the store's last word that it has arrived, where that comes late.
+    pub(crate) undelivered: bool,
     /// A record is in place, but not known durable there.
     pub(crate) live: bool,
     /// Number of the file's last journal record in this session.

@@ -16,6 +16,7 @@ impl FileObject {
             return Err(self.io("sync")(error));
         }
         state.unsynced = false;
+        state.undelivered = false;
         state.direct = false;
         self.slot_is_safe(state);
         let filled = std::mem::take(&mut state.filled);
@@ -29,6 +30,20 @@ impl FileObject {
             state.live = false;
         }
         self.note_residue(state);
+        Ok(())
+    }
+
+    /// What was written has reached a store that says so late: until then a close, or a name that depends on it,
+    /// acknowledges nothing.
+    pub(super) fn deliver(&self, state: &mut State) -> Result<()> {
+        if !state.undelivered {
+            return Ok(());
+        }
+        if let Err(error) = self.file.flush() {
+            self.poison(state);
+            return Err(self.io("flush")(error));
+        }
+        state.undelivered = false;
         Ok(())
     }
 
@@ -57,24 +72,29 @@ impl FileObject {
             return Ok(());
         }
         let mut state = self.settled()?;
-        self.write_tail_and_slot(&mut state, |state| state.stale)?;
+        let synced = self.fsync_settled(&mut state);
+        self.keep_while_needed(&mut state);
+        synced
+    }
+
+    fn fsync_settled(&self, state: &mut State) -> Result<()> {
+        self.write_tail_and_slot(state, |state| state.stale)?;
         if state.direct {
-            self.sync_file(&mut state)?;
+            self.sync_file(state)?;
         }
         if state.stale && !state.detached {
             // Its data is durable now: an acknowledged hole leaves the list.
-            self.write_slot_quietly(&mut state)?;
+            self.write_slot_quietly(state)?;
         }
         if !state.detached {
             state.durable = state.size;
         }
-        self.note_residue(&state);
-        self.note_content(&mut state);
-        self.keep_while_needed(&mut state);
+        self.note_residue(state);
+        self.note_content(state);
         Ok(())
     }
 
-    /// What close(2) does: waiting bytes go out, the slot tells the size. No sync.
+    /// What close(2) does: waiting bytes go out, the slot tells the size, the store has them. No sync.
     ///
     /// # Errors
     /// [`Error::Poisoned`] and the store's.
@@ -85,7 +105,8 @@ impl FileObject {
         {
             let state = self.shared();
             let wants_slot = state.wants_slot() || state.fills_acknowledged;
-            let owes = state.tail.is_some() || (wants_slot && !state.detached && !state.slot_due);
+            let owes_slot = wants_slot && !state.detached && !state.slot_due;
+            let owes = state.tail.is_some() || owes_slot || state.undelivered;
             if !owes && !state.poisoned {
                 drop(state);
                 self.tell_ledger();
@@ -93,10 +114,13 @@ impl FileObject {
             }
         }
         let mut state = self.writable()?;
-        self.close_state(&mut state)?;
-        self.note_content(&mut state);
+        let closed = self.close_state(&mut state);
+        if closed.is_ok() {
+            self.note_content(&mut state);
+        }
+        // Also where it failed: who sends the file again must not meet what is left of it.
         self.keep_while_needed(&mut state);
-        Ok(())
+        closed
     }
 
     fn close_state(&self, state: &mut State) -> Result<()> {
@@ -106,7 +130,7 @@ impl FileObject {
         // before its data is durable.
         let waits = wants_slot(state) && !state.overlay.is_empty();
         state.slot_due = waits || (state.fills_acknowledged && !state.detached);
-        Ok(())
+        self.deliver(state)
     }
 
     /// [`FileObject::close_state`] where what it would leave to the timer is not left.

@@ -3,6 +3,7 @@
 mod costs;
 mod faults;
 mod holes;
+mod late;
 mod model;
 mod names;
 mod tamper;

@@ -87,6 +87,7 @@ impl FileObject {
         state.direct = true;
         state.stale = true;
         let written = state.has_written_header();
+        self.is_changing(state);
         if written {
             self.list_hole(state, holes)?;
         }

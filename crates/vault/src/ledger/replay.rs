@@ -10,6 +10,8 @@ use runvault_format::manifest;
 use runvault_format::pins::NONCE;
 use runvault_store::backend::{Access, Dir, File};
 
+use super::removed::Removed;
+
 /// What a ledger says, all of it.
 #[derive(Debug, Default)]
 pub(crate) struct Expected {
@@ -39,8 +41,6 @@ pub(crate) struct Known {
     pub(crate) size: u64,
     /// Nonce of the partial last chunk, where it is known.
     pub(crate) last: Option<[u8; NONCE]>,
-    /// A session that ended uncleanly noted it: it may have grown since.
-    pub(crate) loose: bool,
 }
 
 /// Reads the ledger of a run whose last session has ended; `None` where there is none that is whole.
@@ -63,11 +63,17 @@ pub(crate) fn read(dir: &dyn Dir, run: &RunId, key: &LedgerKey) -> io::Result<Op
     Ok(expected)
 }
 
-/// Where the whole frames of a ledger end.
-pub(super) fn end_of(file: &dyn File, key: &LedgerKey) -> io::Result<u64> {
-    let mut frames = Frames::of(file, key)?;
-    while frames.next()?.is_some() {}
-    Ok(frames.at)
+/// Where the whole frames of a ledger end, and what they say is gone.
+pub(super) fn end_of(file: &dyn File, key: &LedgerKey) -> io::Result<(u64, Removed)> {
+    let (mut frames, mut removed) = (Frames::of(file, key)?, Removed::default());
+    while let Some((_, notes)) = frames.next()? {
+        for note in notes {
+            if let Note::Name { dir, stored, what: Named::Nothing } = note {
+                removed.add(&dir, &stored);
+            }
+        }
+    }
+    Ok((frames.at, removed))
 }
 
 struct Frames<'a> {
@@ -117,16 +123,17 @@ impl Replay {
     fn take(&mut self, offset: u64, note: Note) {
         match note {
             Note::Begin if self.begun && !self.ended => self.end_uncleanly(),
-            Note::Begin => {}
+            Note::Begin => self.forget_changing(),
             Note::End => {
                 self.apply_before(u64::MAX);
-                self.expected.forget(&std::mem::take(&mut self.changing));
+                self.forget_changing();
             }
             Note::Durable(position) => self.apply_before(position),
             _ => self.waiting.push_back((offset, note.clone())),
         }
         self.begun = true;
-        self.ended = note == Note::End;
+        // What changes behind the end began before it.
+        self.ended = note == Note::End || (self.ended && matches!(note, Note::Changing(_)));
     }
 
     fn apply_before(&mut self, position: u64) {
@@ -135,19 +142,24 @@ impl Replay {
         }
     }
 
-    /// What waits says no more than what may have been changed.
     fn end_uncleanly(&mut self) {
+        self.forget_changing();
+        self.expected.loosen();
+    }
+
+    /// What waits says no more than what may have been changed.
+    fn forget_changing(&mut self) {
         for (_, note) in self.waiting.drain(..) {
             if let Note::Changing(group) = note {
                 self.changing.insert(group);
             }
         }
         self.expected.forget(&std::mem::take(&mut self.changing));
-        self.expected.loosen();
     }
 
     /// `None` where the last session has not ended: something is missing.
-    fn finish(self) -> Option<Expected> {
+    fn finish(mut self) -> Option<Expected> {
+        self.forget_changing();
         self.ended.then_some(self.expected)
     }
 }
@@ -162,13 +174,10 @@ impl Expected {
                 self.names.entry(dir).or_default().insert(stored, Name { what, loose: false });
             }
             Note::Reopened { dir, stored, object } => self.reopened(dir, stored, object),
-            Note::Content { file, content } => {
-                let changes = changing.contains(&file) || changing.contains(&ALL);
-                match after(self.contents.get(&file), &content, changes) {
-                    Some(known) => _ = self.contents.insert(file, known),
-                    None => _ = self.contents.remove(&file),
-                }
-            }
+            Note::Content { file, content } => match after(self.contents.get(&file), &content) {
+                Some(known) => _ = self.contents.insert(file, known),
+                None => _ = self.contents.remove(&file),
+            },
             Note::Owner { of, owner } if owner == Owner::default() => _ = self.owners.remove(&of),
             Note::Owner { of, owner } => {
                 let known = self.owners.entry(of).or_default();
@@ -216,27 +225,20 @@ impl Expected {
         }
     }
 
-    /// More may have come since: new names, also where some had been removed, and longer files.
     fn loosen(&mut self) {
-        for names in self.names.values_mut() {
-            names.retain(|_, name| name.what != Named::Nothing);
-            names.values_mut().for_each(|name| name.loose = true);
-        }
-        self.contents.values_mut().for_each(|known| known.loose = true);
+        self.names.values_mut().flat_map(HashMap::values_mut).for_each(|name| name.loose = true);
     }
 }
 
-/// What is known of a file after a note. `changes`: more than its end.
-fn after(before: Option<&Known>, content: &Content, changes: bool) -> Option<Known> {
+/// What is known of a file after a note.
+fn after(before: Option<&Known>, content: &Content) -> Option<Known> {
     let Content { how, sum, size, last } = *content;
     match (how, before) {
         (How::Unknown, _) | (How::Further, None) => None,
-        (How::Whole, _) => Some(Known { sum, size, last, loose: false }),
-        // What it had become before is not known: what is certain stays so, unless it goes now.
-        (How::Further, Some(before)) if before.loose => (!changes).then_some(*before),
+        (How::Whole, _) => Some(Known { sum, size, last }),
         (How::Further, Some(before)) => {
             let last = last.or(before.last.filter(|_| before.size == size));
-            Some(Known { sum: before.sum.wrapping_add(sum), size, last, loose: false })
+            Some(Known { sum: before.sum.wrapping_add(sum), size, last })
         }
     }
 }

@@ -232,7 +232,7 @@ impl Body {
 
     /// Everything durable, the journal gone, the lease given up.
     pub(crate) fn close(&self) -> Result<()> {
-        self.check_lease()?;
+        self.check_lease().inspect_err(|_| self.context.end_notes())?;
         self.context.close()?;
         let Some(holding) = &self.holding else { return Ok(()) };
         holding.give_up().map_err(|e| outcome("give up", format!("runs/{}/lease", self.run), e))
@@ -397,6 +397,9 @@ impl Vault {
         let holding = Holding::take(run.id, dir.clone(), &gateway.id())?;
         let context = self.new_context(run, &dir, &tree, top, session)?;
         keep_ledger(gateway, run, &context, self.options.delay)?;
+        if let Some(ledger) = context.ledger() {
+            ledger.run_name(&run.name());
+        }
         let body = Body { holding: Some(holding), ..Body::reader(run, &dir, &tree, top, context) };
         body.own_names.begin(DirId::ROOT);
         *run.body.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(body));

@@ -88,9 +88,7 @@ impl Comparison {
         let Some(read) = self.reads.get_mut(&entry) else { return };
         let i = read.chunks;
         (read.chunks, read.last) = (i + 1, *nonce);
-        // Of a file that may have grown, what was known of it is its beginning.
-        let known = if read.known.loose { read.known.size } else { read.size };
-        if *nonce != HOLE && (i + 1) * self.chunk <= known {
+        if *nonce != HOLE && (i + 1) * self.chunk <= read.size {
             read.sum = read.sum.wrapping_add(ledger::term(&self.key, i, nonce));
         }
     }
@@ -151,10 +149,10 @@ impl Comparison {
         }
         let read = read?;
         let known = &read.known;
-        if read.size != known.size && !(known.loose && read.size > known.size) {
+        if read.size != known.size {
             return Some(if read.size < known.size { "cut short" } else { "longer than it was left" });
         }
-        let last = known.last.filter(|_| !known.loose && !known.size.is_multiple_of(self.chunk));
+        let last = known.last.filter(|_| !known.size.is_multiple_of(self.chunk));
         let same = read.sum == known.sum && last.is_none_or(|last| last == read.last);
         (!same).then_some("an earlier state of it, or of a part of it")
     }

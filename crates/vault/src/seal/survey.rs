@@ -523,7 +523,7 @@ impl Survey {
 }
 
 /// Damage is noted; `None`: gone since it was listed, whoever took it. Anything else is an error.
-fn damage_of(error: Error) -> Result<Option<Damage>> {
+pub(super) fn damage_of(error: Error) -> Result<Option<Damage>> {
     match error {
         Error::Damaged { damage, .. } => Ok(Some(damage)),
         Error::Store { source, .. } if source.raw_os_error() == Some(libc::ENOENT) => Ok(None),

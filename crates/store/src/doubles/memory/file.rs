@@ -97,6 +97,10 @@ impl File for MemoryFile {
         })
     }
 
+    fn flush(&self) -> Result<()> {
+        Ok(())
+    }
+
     fn sync_data(&self) -> Result<()> {
         Ok(())
     }

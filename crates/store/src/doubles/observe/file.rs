@@ -60,8 +60,10 @@ impl ObservedFile {
         self.watch.ino
     }
 
-    fn change<T>(&self, op: Op, change: Change<'_>, run: impl FnMut() -> Result<T>) -> Result<T> {
-        self.watch.call(op, b"", Some(change), run)
+    /// An observer may leave it out and say nothing.
+    fn change(&self, op: Op, change: Change<'_>, mut run: impl FnMut() -> Result<()>) -> Result<()> {
+        let call = Call { op, ino: self.watch.ino, name: b"", change: Some(change) };
+        self.watch.observer.around(call, &mut || run().map(|()| 0))
     }
 }
 
@@ -83,6 +85,9 @@ impl File for ObservedFile {
     fn punch(&self, offset: u64, len: u64) -> Result<()> {
         let change = Change::Punch { ino: self.watch.ino, offset, len };
         self.change(Op::Punch, change, || self.inner.punch(offset, len))
+    }
+    fn flush(&self) -> Result<()> {
+        self.watch.call(Op::Flush, b"", None, || self.inner.flush())
     }
     fn sync_data(&self) -> Result<()> {
         let change = Change::SyncFile { ino: self.watch.ino, data_only: true };

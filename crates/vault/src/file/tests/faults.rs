@@ -251,15 +251,17 @@ fn a_chunk_that_never_gets_into_place_holds_up_nobody_else() {
 }
 
 #[test]
-fn a_journal_whose_sync_failed_is_made_anew() {
+fn a_journal_whose_sync_failed_is_made_anew_and_what_waited_for_it_goes_out() {
     let (rig, faults, _, file) = durable(&[1; 512]);
     file.write(0, &[2; 512]).unwrap();
+    file.flush().unwrap();
     faults.add(Rule::next(Op::SyncData, Fault::Fail(libc::EIO)));
     assert_eq!(errno(file.fsync()), libc::EIO);
     drop(file);
     rig.run.tick().unwrap();
+    let rig = rig.killed();
     let file = rig.open("f").unwrap();
-    assert_eq!(content(&file).unwrap(), [1; 512], "what was durable stands");
+    assert_eq!(content(&file).unwrap(), [2; 512], "a close had acknowledged it");
     file.write(0, &[3; 512]).unwrap();
     file.fsync().unwrap();
     drop(file);
