@@ -34,6 +34,19 @@ fn a_laptop_is_stolen() {
 }
 
 #[test]
+fn everything_burnt() {
+    ceremony(
+        "everything-burnt.sh",
+        &[
+            "1 run done",
+            "made anew in",
+            "custody/ was lost, and is made anew from the key files of",
+            "<RunInfo/>",
+        ],
+    );
+}
+
+#[test]
 fn a_yearly_rotation() {
     ceremony("yearly-rotation.sh", &["a new vault key, number 2", "\n1:"]);
 }

@@ -121,3 +121,29 @@ fn a_mount_refuses_an_older_custody_until_a_person_accepts_it() {
         printed(&needless)
     );
 }
+
+/// Where custody/ is elsewhere the mount is told; a chain that was made anew under it goes on.
+#[test]
+fn a_mount_with_its_custody_elsewhere() {
+    let site = Site::in_memory();
+    let apart = site.dir().join("keys");
+    {
+        let mount = site.mount();
+        fs::create_dir(mount.path("run")).expect("a run");
+        fs::write(mount.path("run/file"), "bytes").expect("a file");
+    }
+    run(site.command(&["custody", "confirm"]).arg(&site.store));
+    fs::rename(site.store.join("custody"), &apart).expect("it moves");
+    let custody = format!("custody={}", apart.display());
+    let with = |options: &str| site.builder().args(["-o", options]);
+    let refused = with("ro").try_mount().err().expect("custody/ is not there");
+    assert!(refused.contains("--custody DIR"), "{refused}");
+    let mount = with(&custody).mount();
+    fs::write(mount.path("run/second"), "more").expect("written");
+    mount.unmount();
+    fs::remove_dir_all(&apart).expect("lost");
+    run(site.command(&["custody", "recover"]).arg("--custody").arg(&apart).arg(&site.store));
+    let mount = with(&format!("{custody},ro")).mount();
+    let read = fs::read_to_string(mount.path("run/second"));
+    assert_eq!(read.expect("read"), "more");
+}

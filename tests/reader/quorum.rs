@@ -54,12 +54,20 @@ fn two_custodians_of_three_read_a_vault_that_changed_hands() {
         call(at, &format!("custody confirm store --identity {one}.key --state state"));
     }
     agree(at, "remove-custodian alice");
+    // custody/ is lost, and made anew from two key files; then it lies elsewhere.
+    for one in ["bob", "dave"] {
+        call(at, &format!("custody confirm store --identity {one}.key --state state"));
+    }
+    fs::remove_dir_all(at.join("store/custody")).expect("custody/ is lost");
+    call(at, "custody recover store --identity dave.key --identity bob.key --state state");
+    fs::rename(at.join("store/custody"), at.join("apart")).expect("custody/ moves");
 
     let read = |keys: &[&str], out: &str| {
         let mut reader = python("reader.py");
         for key in keys {
             reader.arg("--identity").arg(at.join(format!("{key}.key")));
         }
+        reader.arg("--custody").arg(at.join("apart"));
         output(reader.args(["--fingerprint", &vault]).arg(at.join("store")).arg("extract").arg(at.join(out)))
     };
     for (keys, out) in [(&["bob", "dave"][..], "one"), (&["carol", "bob"], "two"), (&["reader"], "three")] {

@@ -5,9 +5,9 @@ It reads what lies in a store that nobody is writing: it replays no journal, wri
 program runvault nothing. It opens a vault for as many custodians as its quorum, each with --identity, or for a reader.
 Owners, ACLs, devices and set-id bits are left out: they are the store's own, and nothing binds them.
 
-    reader.py [--identity KEYFILE] [--passphrase-file F] [--fingerprint HEX] STORE list
-    reader.py [--identity KEYFILE] [--passphrase-file F] [--fingerprint HEX] STORE extract DIR
-    reader.py [--identity KEYFILE] [--passphrase-file F] [--fingerprint HEX] STORE verify
+    reader.py [--identity KEYFILE] [--passphrase-file F] [--custody DIR] [--fingerprint HEX] STORE list
+    reader.py [--identity KEYFILE] [--passphrase-file F] [--custody DIR] [--fingerprint HEX] STORE extract DIR
+    reader.py [--identity KEYFILE] [--passphrase-file F] [--custody DIR] [--fingerprint HEX] STORE verify
     reader.py vectors DIR
 
 `verify` compares every sealed run with its seal.
@@ -39,6 +39,7 @@ def main():
     parser.add_argument("--identity", metavar="KEYFILE", action="append", default=[],
                         help="a key file outside the store; once for each custodian of a quorum")
     parser.add_argument("--passphrase-file", metavar="F", help="its first line unlocks the key file")
+    parser.add_argument("--custody", metavar="DIR", help="the store's custody/, where it lies elsewhere")
     parser.add_argument("--fingerprint", metavar="HEX", help="the vault id that is expected")
     parser.add_argument("store")
     parser.add_argument("command", choices=["list", "extract", "verify"])

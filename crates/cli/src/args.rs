@@ -16,7 +16,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 pub use alarms::{Alarms, MetricsTo};
 pub use custody::{
     Approve, Audit, AuditCommand, AuditShow, AuditVerify, Confirm, Custody, CustodyCommand, Direct, Execute,
-    List, Proposal, Propose, Rotate, RunsAndPerson, Show,
+    Exposure, List, Proposal, Propose, Recover, Rotate, RunsAndPerson, Show,
 };
 pub use gateway::{
     Gateway, GatewayAdmit, GatewayCommand, GatewayDismiss, GatewayEnroll, GatewayList, GatewayRevoke, LastOf,
@@ -26,7 +26,7 @@ pub use keys::{
     LockOptions, Passwd,
 };
 pub use sealing::{Doctor, ManifestOf, Resuming, Retire, Runs, Scrub, Seal, Verify};
-pub use who::{NewPassphrase, Seen, Token, Unlock, Who};
+pub use who::{Apart, NewPassphrase, Seen, Token, Unlock, Who};
 
 /// What each exit code means: the man pages' EXIT STATUS.
 pub const EXIT_STATUS: [(u8, &str); 6] = [
@@ -86,6 +86,7 @@ pub enum Command {
     Passwd(Passwd),
     Custody(Custody),
     Audit(Audit),
+    Exposure(Exposure),
     Gateway(Gateway),
     Doctor(Doctor),
     Runs(Runs),
@@ -129,7 +130,7 @@ pub struct Mount {
     pub foreground: bool,
     /// Mount options as in fstab: ro, rw, `[no]atime`, nodiratime, noexec, nosuid, nodev, allow_other,
     /// uid=, gid=, umask= (read-only mounts), and this command's own without their dashes: identity=,
-    /// passphrase-file=, passphrase-fd=, allow-readable-secret, pkcs11-module=, pin-file=, state=,
+    /// passphrase-file=, passphrase-fd=, allow-readable-secret, pkcs11-module=, pin-file=, state=, custody=,
     /// run-depth=, log=, ingest, seal=, quiet=, drained=, abandoned=, seal-limit=, no-resume-key, exec=,
     /// metrics=, alarm-stuck= and the other alarms
     #[arg(short = 'o', value_name = "OPTIONS", value_delimiter = ',')]
@@ -310,6 +311,9 @@ pub struct Cp {
     /// Their passphrase, likewise
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub from_passphrase_file: Option<PathBuf>,
+    /// Their custody/, where it is not in the store; --custody is the target's
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub from_custody: Option<PathBuf>,
     /// Print JSON: what was copied, and what was not
     #[arg(long)]
     pub json: bool,
@@ -325,6 +329,9 @@ impl Cp {
             who.identity.clone_from(&self.from_identity);
             who.unlock.passphrase_file.clone_from(&self.from_passphrase_file);
             who.unlock.passphrase_fd = None;
+        }
+        if self.from_custody.is_some() {
+            who.apart.custody.clone_from(&self.from_custody);
         }
         who
     }

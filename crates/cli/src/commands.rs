@@ -8,6 +8,7 @@ mod cp;
 mod custody;
 mod demo;
 mod doctor;
+mod exposure;
 mod fingerprint;
 mod gateway;
 mod init;
@@ -57,6 +58,7 @@ pub fn run(call: Call) -> Result<ExitCode> {
         Command::Passwd(args) => passwd::run(&args),
         Command::Custody(args) => custody::run(args),
         Command::Audit(args) => audit::run(&args),
+        Command::Exposure(args) => exposure::run(&args),
         Command::Gateway(args) => gateway::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Runs(args) => runs::run(&args),

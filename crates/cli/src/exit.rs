@@ -104,9 +104,11 @@ fn of_custody(error: &runvault_custody::Error) -> Exit {
     use runvault_custody::kek_home::Refused as Tpm;
     use runvault_custody::token::Refused as Token;
     match error {
-        E::WrongPassphrase { .. } | E::WrongKey { .. } | E::OtherVault { .. } | E::OtherExecutor => {
-            Exit::WrongKey
-        }
+        E::WrongPassphrase { .. }
+        | E::WrongKey { .. }
+        | E::OtherVault { .. }
+        | E::KeysOfTwoVaults { .. }
+        | E::OtherExecutor => Exit::WrongKey,
         E::Tpm { why: Tpm::OtherTpm | Tpm::PcrsChanged, .. } => Exit::WrongKey,
         E::Token { why, .. } => match why {
             Token::WrongPin | Token::Locked | Token::Absent(_) | Token::NoKey(_) | Token::OtherKey => {
@@ -116,6 +118,7 @@ fn of_custody(error: &runvault_custody::Error) -> Exit {
             Token::LastTry | Token::Said(_) => Exit::Failed,
         },
         E::NoLock
+        | E::KeyTwice { .. }
         | E::NoPassphrase(_)
         | E::NoModule(_)
         | E::Permissions { .. }
@@ -124,6 +127,8 @@ fn of_custody(error: &runvault_custody::Error) -> Exit {
         | E::LockInStore
         | E::KekElsewhere(_) => Exit::Usage,
         E::Damaged { .. }
+        | E::NoCustody
+        | E::SeenMore { .. }
         | E::BadRequest { .. }
         | E::BadApproval { .. }
         | E::WrongShare { .. }

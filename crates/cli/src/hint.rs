@@ -102,16 +102,34 @@ fn of_custody(error: &Custody) -> Option<String> {
                 .into()
         }
         Custody::NeedsQuorum { what: "say that a run is gone", .. } => {
-            "not in this version where several have to agree (docs/custody.md)".into()
+            "several have to agree: runvault custody propose STORE retire RUN --out REQ, then approve, then execute".into()
         }
         Custody::NeedsQuorum { .. } => {
             "several have to agree: runvault custody propose STORE ... --out REQ, then approve, then execute".into()
         }
-        Custody::RetiredByOne { .. } => {
-            "retiring runs by a quorum comes in a later version: keep the vault as it is, or put the run back and remove\n\
-             its note from retired/"
+        Custody::RetiredByOne { run } => {
+            format!("say it in the audit log, which goes on counting: runvault custody retire STORE {run}")
+        }
+        Custody::NoCustody => {
+            "if it is kept elsewhere: --custody DIR (in fstab: -o custody=DIR). If it is lost: put it back from a backup, or\n\
+             make it anew from key files: runvault custody recover (docs/custody.md, \"Everything burnt\")"
                 .into()
         }
+        Custody::CustodyThere => {
+            "runvault check STORE says what is wrong with it. If it is of no more use, move it away, and keep it, first".into()
+        }
+        Custody::NoCopy => {
+            "a key file keeps one since its drill (runvault custody confirm): bring the newest copies of the key files, or put\n\
+             custody/ back from a backup"
+                .into()
+        }
+        Custody::KeysOfTwoVaults { .. } => "name the store, and key files of its custodians alone".into(),
+        Custody::KeyTwice { .. } => "one file of each custodian: --identity A --identity B".into(),
+        Custody::TooFewKeys { .. } => "bring the key file of one more custodian: --identity FILE".into(),
+        Custody::SeenMore { found, .. } => format!(
+            "bring a key file that did its drill later. If there is none: --accept-rollback {found}; what was done since is\n\
+             undone"
+        ),
         Custody::LockInStore => {
             "take it out first, and keep the copy: runvault key export STORE --out FILE --remove".into()
         }

@@ -141,6 +141,7 @@ fn apply(options: &mut Options, shown: &mut Shown, name: &str, value: Option<&st
         ("passphrase-fd", Some(v)) => mount.who.unlock.passphrase_fd = Some(number(name, v, 10)?),
         ("pkcs11-module", Some(v)) => mount.who.token.pkcs11_module = Some(path(name, v)?),
         ("pin-file", Some(v)) => mount.who.token.pin_file = Some(path(name, v)?),
+        ("custody", Some(v)) => mount.who.apart.custody = Some(path(name, v)?),
         ("state", Some(v)) => mount.who.state = Some(path(name, v)?),
         ("log", Some("")) => return Err(bad_value(name, "")),
         ("log", Some(v)) => mount.log = Some(v.to_owned()),

@@ -232,6 +232,16 @@ impl Asker {
         self.token.pkcs11_module.is_some()
     }
 
+    /// Whether a passphrase was wanted.
+    pub fn asked_passphrase(&self) -> bool {
+        self.given.is_some()
+    }
+
+    /// Whether a token was.
+    pub fn reached_token(&self) -> bool {
+        self.reached
+    }
+
     /// Tells what the command line named and the lock did not want.
     pub fn warn_of_unused(&self, unlock: &Unlock) {
         if unlock.names_a_passphrase() && self.given.is_none() {

@@ -1,10 +1,12 @@
 //! A store on the command line: opened, its chain verified, its owner's key asked for.
 
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use runvault_custody::apart::{Place, with_custody};
 use runvault_custody::authority::Acting;
 use runvault_custody::chain::Chain;
 use runvault_custody::gateway::StateFolder;
@@ -17,7 +19,7 @@ use runvault_store::posix;
 use runvault_vault::authority::{Authority, Gateway};
 use runvault_vault::{Options, Vault};
 
-use crate::args::Who;
+use crate::args::{Apart, Who};
 use crate::exit::{Exit, refuse, refuse_with};
 use crate::output::{shown, warn};
 use crate::prompt::Asker;
@@ -42,12 +44,14 @@ impl Store {
     /// # Errors
     /// Exit 1: missing, not a vault, unknown version; exit 4: damaged, or older than it was.
     pub fn open(path: &Path, who: &Who) -> Result<Store> {
-        let root = open_root(path)?;
+        let root = open_store(path, &who.apart)?;
         let chain = load_chain(&root, path)?;
         let state = state_folder(who.state.as_deref())?;
         let store = Store { path: path.to_owned(), root, chain, state };
         match store.pin(&store.chain) {
-            Err(error) if is_rollback(&error) => store.older_than_seen(&error, who)?,
+            Err(error) if error.downcast_ref().is_some_and(is_rollback) => {
+                store.older_than_seen(&error, who)?
+            }
             other => {
                 other?;
                 store.tell_needless(who);
@@ -79,7 +83,8 @@ impl Store {
     fn older_than_seen(&self, error: &anyhow::Error, who: &Who) -> Result<()> {
         let found = self.chain.head().n;
         if who.accept_rollback != Some(found) {
-            return Err(refuse_with(Exit::Damaged, error.to_string(), way_back(error, found)));
+            let anew = recovered_at(&self.chain);
+            return Err(refuse_with(Exit::Damaged, format!("{error}{anew}"), way_back(error, found)));
         }
         pins::accept_rollback(&self.state, &self.root, &self.chain)?;
         let what = format!("{error}; accepted by --accept-rollback {found}");
@@ -269,7 +274,7 @@ pub fn count_newer(folder: &StateFolder) {
 /// # Errors
 /// Exit 4: this machine is a gateway of another vault; exit 1: of none.
 pub fn require_gateway(path: &Path, who: &Who) -> Result<()> {
-    let vault = load_chain(&open_root(path)?, path)?.vault_id();
+    let vault = load_chain(&open_store(path, &who.apart)?, path)?.vault_id();
     let state = state_folder(who.state.as_deref())?;
     if StateFolder::is_made(&state, vault) {
         return Ok(());
@@ -294,6 +299,18 @@ pub fn require_gateway(path: &Path, who: &Who) -> Result<()> {
     ))
 }
 
+/// Behind an error about what this machine has seen: why the log may be another one.
+fn recovered_at(chain: &Chain) -> String {
+    let at = chain.recovered();
+    at.map_or_else(String::new, |line| {
+        format!(
+            ". Its custody/ was lost, and was made anew from key files by line {line}: what was done after line {} is \
+             undone",
+            line.saturating_sub(1)
+        )
+    })
+}
+
 /// What to do about a store that is older than it was, whose audit log ends at line `found`.
 fn way_back(error: &anyhow::Error, found: u64) -> String {
     if let Some(runvault_custody::Error::RunGone { .. }) = error.downcast_ref() {
@@ -311,16 +328,15 @@ fn way_back(error: &anyhow::Error, found: u64) -> String {
     )
 }
 
-fn is_rollback(error: &anyhow::Error) -> bool {
+/// Whether this machine has seen more, or another history.
+pub fn is_rollback(error: &runvault_custody::Error) -> bool {
     use runvault_custody::Error as Custody;
     matches!(
-        error.downcast_ref(),
-        Some(
-            Custody::Forked { .. }
-                | Custody::CutShort { .. }
-                | Custody::RolledBack { .. }
-                | Custody::RunGone { .. }
-        )
+        error,
+        Custody::Forked { .. }
+            | Custody::CutShort { .. }
+            | Custody::RolledBack { .. }
+            | Custody::RunGone { .. }
     )
 }
 
@@ -350,6 +366,35 @@ impl Open {
 /// Exit 1, with what was found.
 pub fn open_root(path: &Path) -> Result<Arc<dyn Dir>> {
     posix::open_root(path).map_err(|e| no_store(path, &e))
+}
+
+/// The store at `path`, with its custody/ where that lies.
+///
+/// # Errors
+/// As [`open_root`]; exit 1: there is no such custody/.
+pub fn open_store(path: &Path, apart: &Apart) -> Result<Arc<dyn Dir>> {
+    let root = open_root(path)?;
+    if apart.custody.is_none() {
+        return Ok(root);
+    }
+    let place = lies(&root, apart)?;
+    Ok(with_custody(&root, place))
+}
+
+/// Where custody/ lies, or is to be made. Links are followed once, here.
+///
+/// # Errors
+/// Exit 1: there is no directory that it could lie in.
+pub fn lies(root: &Arc<dyn Dir>, apart: &Apart) -> Result<Place> {
+    let Some(custody) = &apart.custody else { return Ok(Place::within(root)) };
+    let path = crate::mount_point::absolute(custody)?;
+    let path = path.canonicalize().unwrap_or(path);
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(refuse(Exit::Usage, format!("--custody {}: not a directory of its own", shown(custody))));
+    };
+    let parent = posix::open_root(parent)
+        .map_err(|e| refuse(Exit::Failed, format!("--custody {}: {}", shown(custody), missing(&e))))?;
+    Ok(Place { parent, name: name.as_bytes().to_vec() })
 }
 
 /// What a path that is no directory, or none that can be looked into, is told as.

@@ -8,10 +8,10 @@ use runvault_format::note::{Note, sign};
 
 #[test]
 fn a_vault_without_one_of_its_parts() {
-    for (part, way_out) in [
-        ("vault.json", "any other copy of this store"),
-        ("custody", "put custody/ back from a backup"),
-        ("runs", "put runs/ back from a backup"),
+    for (part, says, way_out) in [
+        ("vault.json", "vault.json: missing", "any other copy of this store"),
+        ("custody", "custody/ is not in the store", "put it back from a backup"),
+        ("runs", "runs: missing", "put runs/ back from a backup"),
     ] {
         let scratch = Scratch::new();
         scratch.vault();
@@ -25,7 +25,7 @@ fn a_vault_without_one_of_its_parts() {
             &["cp", "-r", "store:/", "out"],
         ] {
             let refused = scratch.run(&[command, &key].concat());
-            refused.refused(4, &format!("{part}: missing")).refused(4, way_out);
+            refused.refused(4, says).refused(4, way_out);
             assert!(!refused.stderr.contains("runvault init"), "{}", refused.stderr);
             assert!(refused.stderr.contains("the store "), "{}", refused.stderr);
         }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use common::Scratch;
 
-const COMMANDS: [&[&str]; 63] = [
+const COMMANDS: [&[&str]; 67] = [
     &["init"],
     &["keygen"],
     &["key"],
@@ -31,6 +31,8 @@ const COMMANDS: [&[&str]; 63] = [
     &["custody", "approve"],
     &["custody", "execute"],
     &["custody", "confirm"],
+    &["custody", "recover"],
+    &["custody", "retire"],
     &["custody", "add-custodian"],
     &["custody", "remove-custodian"],
     &["custody", "quorum"],
@@ -50,9 +52,11 @@ const COMMANDS: [&[&str]; 63] = [
     &["custody", "propose", "remove-reader"],
     &["custody", "propose", "grant"],
     &["custody", "propose", "revoke"],
+    &["custody", "propose", "retire"],
     &["audit"],
     &["audit", "show"],
     &["audit", "verify"],
+    &["exposure"],
     &["gateway"],
     &["gateway", "admit"],
     &["gateway", "dismiss"],

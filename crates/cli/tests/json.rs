@@ -58,6 +58,7 @@ fn every_command_that_has_it_prints_an_object_a_line() {
         ("custody confirm store --identity bob.key --json", "epoch"),
         ("audit show store --json", "lines"),
         ("audit verify store --json", "head"),
+        ("exposure store --key bob --json", "runs"),
         ("retire store run --json --passphrase-file new.txt", "seal"),
     ] {
         let printed = objects(&scratch, command);
@@ -84,6 +85,7 @@ fn every_command_that_has_it_prints_an_object_a_line() {
         "custody propose",
         "custody grant",
         "audit show",
+        "exposure",
         "gateway admit",
         "gateway dismiss",
         "gateway enroll",

@@ -3,46 +3,7 @@
 mod common;
 
 use common::Scratch;
-
-/// Runs a command line; arguments hold no spaces.
-fn run(scratch: &Scratch, line: &str) -> common::Outcome {
-    scratch.run(&line.split(' ').collect::<Vec<_>>())
-}
-
-/// Keys of these people, unlocked, and a vault in `store` of which the first three are custodians, two of whom agree.
-fn vault(people: &[&str]) -> Scratch {
-    let scratch = Scratch::new();
-    for one in people {
-        run(&scratch, &format!("keygen --out {one}.key --no-lock")).done();
-    }
-    let custodians: String =
-        people.iter().take(3).map(|one| format!(" --custodian {one}={one}.key.pub")).collect();
-    run(&scratch, &format!("init store{custodians} --quorum 2")).done();
-    scratch
-}
-
-/// The drill of each.
-fn confirm(scratch: &Scratch, people: &[&str]) {
-    for one in people {
-        run(scratch, &format!("custody confirm store --identity {one}.key")).done();
-    }
-}
-
-/// Proposed, approved by these, executed; gives what `execute` says.
-fn agree(scratch: &Scratch, what: &str, who: [&str; 2]) -> String {
-    for old in ["req", "req.executor"] {
-        let _ = std::fs::remove_file(scratch.path(old));
-    }
-    run(scratch, &format!("custody propose store {what} --out req")).done();
-    for one in who {
-        let _ = std::fs::remove_file(scratch.path(&format!("{one}.ok")));
-        let approve = format!("custody approve req --identity {one}.key --out {one}.ok --yes");
-        run(scratch, &approve).done();
-    }
-    let [one, two] = who;
-    let execute = format!("custody execute store req --approval {one}.ok --approval {two}.ok");
-    run(scratch, &execute).done().out()
-}
+use common::agreeing::{agree, confirm, run, vault};
 
 fn bytes_of(scratch: &Scratch, folder: &str) -> Vec<(std::path::PathBuf, Vec<u8>)> {
     let mut files = Vec::new();

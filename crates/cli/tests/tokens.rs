@@ -142,6 +142,21 @@ fn a_key_in_a_token_opens_the_file_by_ecdh_and_by_oaep() {
     assert_eq!(after["lock"]["mechanism"], "rsa-oaep-sha1");
     tokens.run("pin", &["key", "check", "a.key"]).done();
     tokens.run("pin", &["key", "relock", "a.key", "--lock", "pkcs11"]).refused(2, "by way of a passphrase");
+
+    // A lost custody/ is made anew from a file that wants a PIN, and one that wants a passphrase.
+    let scratch = &tokens.scratch;
+    tokens.run("pin", &["keygen", "--out", "c.key", "--lock", "pkcs11", "--token-key", "ec"]).done();
+    scratch.run(&["keygen", "--out", "b.key", "--passphrase-file", "pass"]).done();
+    let custodians = ["--custodian", "b=b.key.pub", "--custodian", "c=c.key.pub", "--quorum", "2"];
+    scratch.run(&[&["init", "two"][..], &custodians].concat()).done();
+    tokens.run("pin", &["custody", "confirm", "two", "--identity", "c.key"]).done();
+    std::fs::remove_dir_all(scratch.path("two/custody")).expect("custody/ is lost");
+    let recover =
+        ["custody", "recover", "two", "--passphrase-file", "pass", "--identity", "b.key", "--identity"];
+    // The first vault's.
+    tokens.run("pin", &[&recover[..], &["a.key"]].concat()).refused(3, "wrong key");
+    tokens.run("pin", &[&recover[..], &["c.key"]].concat()).done();
+    assert_eq!(tokens.logins(), 1);
 }
 
 #[test]

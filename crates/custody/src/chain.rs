@@ -4,6 +4,7 @@
 //! vault id for the first) and of state n, and m custodians of the state before signed its request.
 //! So whoever knows the vault id can verify the whole chain, and nothing else in it is trusted.
 
+pub(crate) mod copy;
 pub mod history;
 mod load;
 #[cfg(test)]
@@ -19,6 +20,7 @@ use runvault_format::custody_state::{self, Epoch, Machine, ReaderEntry, State};
 use runvault_format::ids::{Digest, IdentityId, RunId, VaultId};
 use runvault_format::operation::Operation;
 use runvault_format::public_key::PublicKey;
+use runvault_format::removed::GoneRun;
 pub use runvault_format::request::Head;
 use runvault_format::words;
 use runvault_vault::authority::{Admission, GatewayKey, Last, StateRef, Until};
@@ -37,6 +39,10 @@ pub struct Chain {
     current: Epoch,
     /// Gateways that do what only the maker of a run may, and where that was ended; `None`: add to any run.
     admitted: BTreeMap<(IdentityId, Option<RunId>), Option<Until>>,
+    /// Runs that are not missed.
+    gone: BTreeMap<RunId, GoneRun>,
+    /// The line by which custody/ was made anew last.
+    recovered: Option<u64>,
 }
 
 impl Chain {
@@ -131,9 +137,23 @@ impl Chain {
         all.map(|((_, run), _)| *run).collect()
     }
 
-    /// What a line of the log says of admissions.
-    fn admit_or_dismiss(&mut self, op: &Operation) {
+    /// Runs that lines of the log say are not missed.
+    pub(crate) fn gone(&self) -> &BTreeMap<RunId, GoneRun> {
+        &self.gone
+    }
+
+    /// The newest line that says that custody/ was lost, and made anew.
+    pub fn recovered(&self) -> Option<u64> {
+        self.recovered
+    }
+
+    /// What a line of the log says of admissions, of runs that go, of a custody/ that was made anew.
+    fn take_word(&mut self, op: &Operation) {
         match op {
+            Operation::Recover { .. } => self.recovered = Some(self.head().n.saturating_add(1)),
+            Operation::Retire { runs } => {
+                self.gone.extend(runs.iter().map(|gone| (gone.run, gone.clone())));
+            }
             Operation::AdmitGateway { gateway, run } => _ = self.admitted.insert((*gateway, *run), None),
             Operation::DismissGateway { gateway, run, until } => {
                 let meant =

@@ -10,13 +10,11 @@ use runvault_crypto::signature::VerifyingKey;
 use runvault_format::descriptor::RunDescriptor;
 use runvault_format::ids::{Digest, IdentityId, RunId};
 use runvault_format::note::{Note, text_hash};
-use runvault_format::removed::Removed;
 use runvault_format::seal_note::SealNote;
 use runvault_store::backend::Dir;
 
 use crate::chain::Chain;
-use crate::layout::{self, RETIRED};
-use crate::retired::{self, Gone};
+use crate::retired;
 use crate::{Result, settle};
 
 /// Something that a gateway signed and that is not as its chain says.
@@ -144,26 +142,18 @@ fn take_seal(
     }
 }
 
-/// A note on a run that is gone keeps its place in the chain; the owner's that of its seal too.
+/// The word that a run is gone keeps its place in the chain; the owner's and the custodians' that of its seal too.
 fn take_retired(root: &Arc<dyn Dir>, chain: &Chain, chains: &mut HashMap<IdentityId, Chains>) -> Result<()> {
-    if !layout::exists(root, RETIRED, RETIRED)? {
-        return Ok(());
-    }
     // A run on its way out has both.
     let put = |links: &mut Vec<Link>, hash, prev| {
         if !links.iter().any(|link| link.hash == hash) {
             links.push(Link { hash, prev });
         }
     };
-    for name in layout::names(&layout::open_dir(root, RETIRED, RETIRED)?, RETIRED)? {
-        let Some(run) = std::str::from_utf8(&name).ok().and_then(|name| name.parse().ok()) else { continue };
-        let Some(gone) = retired::read(root, chain, &run)? else { continue };
-        let (gateway, seq, prev) = match &gone {
-            Gone::ByMaker(said) => (said.gateway, said.seq, said.prev),
-            Gone::ByOwner(said) => (said.gateway, said.seq, said.prev),
-        };
+    for gone in retired::all(root, chain)? {
+        let (gateway, seq, prev) = gone.place();
         put(chains.entry(gateway).or_default().runs.entry(seq).or_default(), gone.run_note(), prev);
-        if let Gone::ByOwner(Removed { seal: Some(seal), .. }) = &gone {
+        if let Some(seal) = gone.seal() {
             put(
                 chains.entry(seal.gateway).or_default().seals.entry(seal.n).or_default(),
                 seal.hash,

@@ -26,6 +26,8 @@ pub struct Drill {
     pub label: String,
     /// When, RFC 3339 in UTC; `None`: not since its share was made.
     pub confirmed: Option<String>,
+    /// Up to which line its key file keeps a copy of custody/ since then.
+    pub line: Option<u64>,
 }
 
 fn name(custodian: &IdentityId) -> String {
@@ -35,7 +37,7 @@ fn name(custodian: &IdentityId) -> String {
 /// A share that opened: what is to be put in place, the key file first.
 #[derive(Debug)]
 pub struct Confirmed {
-    /// The key file with a copy of the share and the chain's head.
+    /// The key file with a copy of the share, the chain's head, and custody/ up to it.
     pub file: KeyFile,
     custodian: IdentityId,
     note: Vec<u8>,
@@ -59,7 +61,13 @@ impl Confirmed {
 /// # Errors
 /// [`Error::WrongKey`], [`Error::OtherVault`], [`Error::Forked`], [`Error::RolledBack`]; [`Error::Damaged`] for a share
 /// that does not open.
-pub fn confirm(chain: &Chain, custodian: &Identity, file: &KeyFile, accepted: bool) -> Result<Confirmed> {
+pub fn confirm(
+    root: &Arc<dyn Dir>,
+    chain: &Chain,
+    custodian: &Identity,
+    file: &KeyFile,
+    accepted: bool,
+) -> Result<Confirmed> {
     check_bound(chain, custodian)?;
     let (id, epoch) = (custodian.id(), chain.current());
     let share =
@@ -73,6 +81,7 @@ pub fn confirm(chain: &Chain, custodian: &Identity, file: &KeyFile, accepted: bo
     let kept = KeptShare { epoch: epoch.e, made: epoch.made, share: share.clone() };
     let approved = file.kept().filter(|kept| kept.vault == vault).and_then(|kept| kept.approved.clone());
     let file = file.keeping(Kept { vault, head, share: Some(kept), approved }, custodian)?;
+    let file = file.with_copy(Some(chain.copy(root)?));
     let confirmation =
         Confirmation { vault, custodian: id, epoch: epoch.e, made: epoch.made, head, time: clock::now() };
     let note = note::sign(&confirmation.to_text()?, &id, &custodian.keys.sign);
@@ -101,14 +110,15 @@ pub fn drills(root: &Arc<dyn Dir>, chain: &Chain) -> Result<Vec<Drill>> {
     let drill = |(label, custodian): (String, IdentityId)| {
         let name = name(&custodian);
         let bytes = layout::read_if_there(&custody, &name, &format!("custody/{name}"), OBJECT_MAX)?;
-        let confirmed = bytes.and_then(|bytes| counts(chain, &custodian, &bytes));
-        Ok(Drill { custodian, label, confirmed })
+        let said = bytes.and_then(|bytes| counts(chain, &custodian, &bytes));
+        let (confirmed, line) = said.map_or((None, None), |said| (Some(said.time), Some(said.head.n)));
+        Ok(Drill { custodian, label, confirmed, line })
     };
     chain.custodians().into_iter().map(drill).collect()
 }
 
-/// The time of a confirmation that this custodian signed for the newest shares.
-fn counts(chain: &Chain, custodian: &IdentityId, bytes: &[u8]) -> Option<String> {
+/// A confirmation that this custodian signed for the newest shares.
+fn counts(chain: &Chain, custodian: &IdentityId, bytes: &[u8]) -> Option<Confirmation> {
     let note = Note::parse(bytes).ok()?;
     let known = chain.state().custodian(custodian)?;
     let text = note.verify(custodian, &known.sign).ok()?;
@@ -116,7 +126,7 @@ fn counts(chain: &Chain, custodian: &IdentityId, bytes: &[u8]) -> Option<String>
     let epoch = chain.current();
     let same = (said.vault, said.custodian, said.epoch, said.made)
         == (chain.vault_id(), *custodian, epoch.e, epoch.made);
-    same.then_some(said.time)
+    same.then_some(said)
 }
 
 #[cfg(test)]
@@ -130,7 +140,7 @@ mod tests {
         let (root, owner, chain) = vault();
         let file = key_files::lock(&owner, &NewLock::None, Some(chain.vault_id())).unwrap();
         assert_eq!(drills(&root, &chain).unwrap()[0].confirmed, None);
-        let confirmed = confirm(&chain, &owner, &file, false).unwrap();
+        let confirmed = confirm(&root, &chain, &owner, &file, false).unwrap();
         confirmed.write(&root).unwrap();
         let kept = confirmed.file;
         let back = KeyFile::parse(&kept.to_bytes().unwrap()).unwrap();
@@ -158,15 +168,16 @@ mod tests {
         let mut rolled_back = kept.kept().unwrap().clone();
         rolled_back.head.n = 7;
         let ahead = kept.keeping(rolled_back, &owner).unwrap();
-        let refused = confirm(&chain, &owner, &ahead, false).unwrap_err();
-        confirm(&chain, &owner, &ahead, true).unwrap();
+        let refused = confirm(&root, &chain, &owner, &ahead, false).unwrap_err();
+        confirm(&root, &chain, &owner, &ahead, true).unwrap();
         assert!(matches!(refused, Error::RolledBack { pinned: 7, found: 1 }), "{refused}");
         let moved = Kept { vault: older.2.vault_id(), ..kept.kept().unwrap().clone() };
-        let refused = confirm(&chain, &owner, &kept.keeping(moved, &owner).unwrap(), false).unwrap_err();
+        let refused =
+            confirm(&root, &chain, &owner, &kept.keeping(moved, &owner).unwrap(), false).unwrap_err();
         assert!(matches!(refused, Error::OtherVault { .. }), "{refused}");
 
         let stranger = Identity::generate("stranger").unwrap();
         let file = key_files::lock(&stranger, &NewLock::None, None).unwrap();
-        assert!(matches!(confirm(&chain, &stranger, &file, false), Err(Error::WrongKey { .. })));
+        assert!(matches!(confirm(&root, &chain, &stranger, &file, false), Err(Error::WrongKey { .. })));
     }
 }

@@ -59,6 +59,9 @@ pub enum Error {
     /// No gateway of this vault has that name or id.
     #[error("no gateway {0:?} is enrolled in this vault")]
     NoGateway(String),
+    /// A key that was never let into the vault.
+    #[error("the key {0} was never a reader's, a custodian's or a gateway's of this vault")]
+    UnknownKey(IdentityId),
     /// A label that several gateways have.
     #[error("{label:?} is the name of several gateways: {ids}")]
     SeveralGateways {
@@ -99,6 +102,50 @@ pub enum Error {
         object: String,
         /// What it says.
         suite: u64,
+    },
+    /// The store's custody/ is not where it was looked for.
+    #[error("custody/ is not in the store")]
+    NoCustody,
+    /// A custody/ is never written over.
+    #[error("custody/ is there, and not empty; nothing was changed")]
+    CustodyThere,
+    /// Nothing to make custody/ anew from.
+    #[error("none of the key files keeps a copy of custody/")]
+    NoCopy,
+    /// Keys of one vault are no keys of another.
+    #[error("two vaults: {one} and {other}; nothing was changed")]
+    KeysOfTwoVaults {
+        /// The vault of the newest copy, or of the store.
+        one: VaultId,
+        /// Another one.
+        other: VaultId,
+    },
+    /// One custodian counts once.
+    #[error("the key of {key} is there twice")]
+    KeyTwice {
+        /// Label and id.
+        key: String,
+    },
+    /// Less than the vault's quorum.
+    #[error("{given} of the {needed} keys that the vault needs")]
+    TooFewKeys {
+        /// How many there are.
+        given: usize,
+        /// How many it takes.
+        needed: usize,
+    },
+    /// What is lost with custody/ was seen by a key file.
+    #[error(
+        "the key file of {key} has seen line {seen} of the audit log; the newest copy of custody/ in the key files \
+         ends at line {found}"
+    )]
+    SeenMore {
+        /// Label and id.
+        key: String,
+        /// Number of the line.
+        seen: u64,
+        /// Number of the copy's last line.
+        found: u64,
     },
     /// An object of custody/ or of the state folder is damaged or forged.
     #[error("{object}: {why}")]

@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use runvault_crypto::passphrase::Params;
+use runvault_format::custody_copy::CustodyCopy;
 use runvault_format::ids::{IdentityId, VaultId};
 use runvault_format::kept::Kept;
 use runvault_format::key_file::{self, Lock};
@@ -133,6 +134,17 @@ impl KeyFile {
         Ok(Self(self.0.clone().keeping(kept, &identity.keys)?))
     }
 
+    /// What `custody/` was at the last drill, or when the file was taken out of the store.
+    pub fn copy(&self) -> Option<&CustodyCopy> {
+        self.0.copy()
+    }
+
+    /// The same file with this copy of `custody/` behind it, or none.
+    #[must_use]
+    pub fn with_copy(self, copy: Option<CustodyCopy>) -> Self {
+        Self(self.0.with_copy(copy))
+    }
+
     /// Label and id, as messages name a key.
     pub(crate) fn shown(&self) -> String {
         shown(self.label(), &self.id())
@@ -216,7 +228,7 @@ fn keep_owner(file: &File, uid: Option<u32>) -> std::io::Result<()> {
 /// # Errors
 /// [`Error::Permissions`], [`Error::BadFile`], [`Error::UnknownVersion`]; [`Error::Damaged`] for absurd costs.
 pub fn read(path: &Path, allow_readable: bool) -> Result<KeyFile> {
-    let bytes = read_secret(path, key_file::LEN_MAX, allow_readable)?;
+    let bytes = read_secret(path, key_file::WHOLE_MAX, allow_readable)?;
     let object = path.display().to_string();
     let file = key_file::KeyFile::parse(&bytes).map_err(|e| match Error::damaged(&object, e) {
         Error::Damaged { why, .. } => {

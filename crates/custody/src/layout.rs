@@ -41,7 +41,13 @@ pub(crate) fn state_name(n: u64) -> String {
 
 /// `custody/` of a store.
 pub(crate) fn custody_dir(root: &Arc<dyn Dir>) -> Result<Arc<dyn Dir>> {
-    open_dir(root, CUSTODY, CUSTODY)
+    root.open_dir(CUSTODY.as_bytes()).map_err(|e| match e.raw_os_error() {
+        Some(libc::ENOTDIR | libc::ELOOP) => {
+            Error::Damaged { object: CUSTODY.to_owned(), why: "not a directory".to_owned() }
+        }
+        Some(libc::ENOENT) => Error::NoCustody,
+        _ => Error::io("open", CUSTODY, e),
+    })
 }
 
 pub(crate) fn open_dir(parent: &Arc<dyn Dir>, name: &str, object: &str) -> Result<Arc<dyn Dir>> {

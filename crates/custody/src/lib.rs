@@ -3,6 +3,7 @@
 //!
 //! Never knows: chunks, mounts, file contents, how a question reaches a person.
 
+pub mod apart;
 pub mod authority;
 pub mod chain;
 pub mod chains;
@@ -16,6 +17,7 @@ pub mod enroll;
 mod epochs;
 pub mod error;
 mod execute;
+pub mod exposure;
 pub mod faults;
 pub mod follow;
 pub mod gateway;
@@ -34,6 +36,7 @@ pub mod public_file;
 pub mod quorum;
 #[cfg(test)]
 mod races;
+pub mod recover;
 pub mod relock;
 mod resume_entries;
 pub mod retired;

@@ -57,7 +57,8 @@ fn write_copy(root: &Arc<dyn Dir>, file: &KeyFile, copy: &str) -> Result<()> {
     if !file.has_passphrase() {
         return Err(Error::UnlockedInStore);
     }
-    let bytes = file.to_bytes()?;
+    // It lies in custody/ itself.
+    let bytes = file.clone().with_copy(None).to_bytes()?;
     replace(&*locks_dir(root)?, copy.as_bytes(), &bytes, SECRET_MODE)
         .map_err(|e| Error::io("write", object(copy), e))
 }

@@ -187,8 +187,8 @@ fn is_there(
         return Ok(true);
     }
     Ok(match retired::read(root, chain, &seen.run)?.filter(|gone| gone.run_note() == seen.hash) {
-        Some(Gone::ByOwner(_)) => true,
-        Some(Gone::ByMaker(_)) => !seen::has_seal(folder.path(), &seen.run),
+        Some(Gone::Owner(_) | Gone::Quorum(_)) => true,
+        Some(Gone::Maker(_)) => !seen::has_seal(folder.path(), &seen.run),
         None => false,
     })
 }

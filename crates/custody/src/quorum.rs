@@ -9,4 +9,4 @@ pub mod in_words;
 pub mod propose;
 pub mod request_file;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

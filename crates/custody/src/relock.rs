@@ -46,6 +46,7 @@ impl Seen {
         if let Some(kept) = self.file.kept() {
             file = file.keeping(kept.clone(), identity)?;
         }
+        file = file.with_copy(self.file.copy().cloned());
         self.replace(&file)?;
         Ok(file)
     }

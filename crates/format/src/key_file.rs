@@ -2,13 +2,14 @@
 //!
 //! `runvault/1 key`, then one line of JSON: `{id, label, sign, kem, vault?, lock, sealed}`. `sealed` is
 //! nonce 12 | ciphertext 32 | tag 16 under the lock key; its associated data is the same two lines
-//! without `lock` and `sealed`. A custodian's has a note of kind `kept` behind them.
+//! without `lock` and `sealed`. A custodian's has a note of kind `kept` behind them, and then a copy of `custody/`.
 
 use runvault_crypto::aead::Engine;
 use runvault_crypto::passphrase::{self, Params};
 use runvault_crypto::secrets::Secret;
 use serde::{Deserialize, Serialize};
 
+use crate::custody_copy::{self, CustodyCopy};
 use crate::hardware::{TokenLock, TpmLock};
 use crate::ids::{IdentityId, Salt, VaultId};
 use crate::kept::Kept;
@@ -21,8 +22,10 @@ const KIND: &str = "key";
 /// The locks that this program knows.
 const KINDS: [&str; 4] = ["none", "argon2id", "pkcs11", "tpm2"];
 const SEALED: usize = 12 + 32 + 16;
-/// A key file is never longer.
+/// A key file is never longer, but for its copy of `custody/`.
 pub const LEN_MAX: usize = 16 << 10;
+/// With the copy.
+pub const WHOLE_MAX: usize = LEN_MAX + custody_copy::LEN_MAX;
 
 /// What opens the file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,12 +90,26 @@ pub struct KeyFile {
     kept: Option<Kept>,
     /// The note of it, as it was signed.
     note: Vec<u8>,
+    /// What `custody/` was at the last drill.
+    copy: Option<CustodyCopy>,
 }
 
 fn parse_kept(note: &str, public: &IdentityPublic) -> Result<Kept> {
     let note = Note::parse(note.as_bytes())?;
     let text = note.verify(&public.id(), &public.sign)?;
     Kept::parse_text(&text)
+}
+
+/// What stands before the copy of `custody/`, and the copy, where there is one.
+fn split_copy(bytes: &[u8]) -> (&[u8], Option<&[u8]>) {
+    let first = format!("\n{}", custody_copy::FIRST_LINE);
+    match bytes.windows(first.len()).position(|found| found == first.as_bytes()) {
+        Some(at) => {
+            let (own, copy) = bytes.split_at(at + 1);
+            (own, Some(copy))
+        }
+        None => (bytes, None),
+    }
 }
 
 /// Without a lock the sealed bytes are as good as the key: they do not print.
@@ -163,7 +180,7 @@ impl KeyFile {
     ) -> Result<Self> {
         let public = IdentityKeys::from_seed(seed)?.public();
         let (label, sealed, note) = (label.into(), Vec::new(), Vec::new());
-        let mut file = Self { label, public, vault, lock, sealed, kept: None, note };
+        let mut file = Self { label, public, vault, lock, sealed, kept: None, note, copy: None };
         let mut sealed = [0; 32];
         let key = Engine::Portable.key(lock_key);
         let (nonce, tag) = key.seal(file.associated()?.as_bytes(), seed.expose(), &mut sealed)?;
@@ -201,7 +218,20 @@ impl KeyFile {
             lock: self.lock.clone(),
             sealed: self.sealed.clone(),
         };
-        Ok([json::to_text(KIND, &fields)?.as_bytes(), &self.note].concat())
+        let copy = self.copy.as_ref().map(CustodyCopy::to_bytes).transpose()?.unwrap_or_default();
+        Ok([json::to_text(KIND, &fields)?.as_bytes(), &self.note, &copy].concat())
+    }
+
+    /// The copy of `custody/` behind it: nobody signs it, since it proves itself to whoever knows the vault id.
+    pub fn copy(&self) -> Option<&CustodyCopy> {
+        self.copy.as_ref()
+    }
+
+    /// The same file with this copy of `custody/` behind it, or none.
+    #[must_use]
+    pub fn with_copy(mut self, copy: Option<CustodyCopy>) -> Self {
+        self.copy = copy;
+        self
     }
 
     /// What a custodian keeps beside the key.
@@ -227,12 +257,14 @@ impl KeyFile {
     /// # Errors
     /// Those of a text of two lines; [`Error::Lock`] for a kind that is not known;
     /// [`Error::OtherKey`] for an id that is not that of the keys; [`Error::Truncated`],
-    /// [`Error::Trailing`] for `sealed`; those of a note that is not signed by the key.
+    /// [`Error::Trailing`] for `sealed`; those of a note that is not signed by the key, and of [`CustodyCopy::parse`].
     pub fn parse(bytes: &[u8]) -> Result<Self> {
-        if bytes.len() > LEN_MAX {
+        let (own, copy) = split_copy(bytes);
+        if own.len() > LEN_MAX {
             return Err(Error::TooLong);
         }
-        let text = json::utf8(bytes)?;
+        let copy = copy.map(CustodyCopy::parse).transpose()?;
+        let text = json::utf8(own)?;
         let end = text.match_indices('\n').nth(1).map_or(text.len(), |(at, _)| at + 1);
         let (own, note) = text.split_at(end);
         let line = json::line_of(KIND, own)?;
@@ -252,7 +284,7 @@ impl KeyFile {
         }
         let kept = if note.is_empty() { None } else { Some(parse_kept(note, &public)?) };
         let note = note.as_bytes().to_vec();
-        Ok(Self { label: f.label, public, vault: f.vault, lock: f.lock, sealed: f.sealed, kept, note })
+        Ok(Self { label: f.label, public, vault: f.vault, lock: f.lock, sealed: f.sealed, kept, note, copy })
     }
 
     fn associated(&self) -> Result<String> {

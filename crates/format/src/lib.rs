@@ -8,6 +8,7 @@ pub mod audit_entry;
 pub mod chunk;
 pub mod confirmation;
 pub mod continuations;
+pub mod custody_copy;
 pub mod custody_state;
 pub mod descriptor;
 pub mod digests;

@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::custody_state::{Custodian, Machine, Outline, ReaderEntry, State, Until};
 use crate::ids::{IdentityId, RunId};
+use crate::json;
+use crate::removed::GoneRun;
 use crate::{Error, Result};
 
 /// A grant or revocation names no more runs at once.
@@ -85,6 +87,27 @@ pub enum Operation {
         /// In ascending order.
         runs: Vec<RunId>,
     },
+    /// Runs that are not missed when they are gone from this store.
+    Retire {
+        /// In ascending order of their ids: what is signed about each, so that whoever approves says which one is meant.
+        runs: Vec<GoneRun>,
+    },
+    /// `custody/` was lost, and made anew from the copies in key files.
+    Recover {
+        /// In ascending order of the ids.
+        copies: Vec<SeenBy>,
+    },
+}
+
+/// What a key file had seen from which `custody/` was made anew.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SeenBy {
+    /// Whose.
+    pub custodian: IdentityId,
+    /// The newest audit line that it had seen.
+    #[serde(with = "json::int")]
+    pub n: u64,
 }
 
 /// What an operation does to the vault key.
@@ -110,7 +133,8 @@ impl Operation {
 
     /// Whether custodians give their shares to the executor: whoever splits the key, replaces it or opens runs needs it.
     pub fn releases_share(&self) -> bool {
-        self.key_change() != KeyChange::None || matches!(self, Self::Grant { .. })
+        let opens_runs = matches!(self, Self::Grant { .. } | Self::Recover { .. });
+        self.key_change() != KeyChange::None || opens_runs
     }
 
     /// The next state, but for the vault key.
@@ -176,6 +200,17 @@ impl Operation {
                 demand(before.reader(reader).is_some(), "no such reader")?;
                 let ascending = runs.windows(2).all(|pair| matches!(pair, [a, b] if a.0 < b.0));
                 demand(ascending && (1..=RUNS_MAX).contains(&runs.len()), "runs")?;
+            }
+            Self::Retire { runs } => {
+                let ascending = runs.windows(2).all(|pair| matches!(pair, [a, b] if a.run.0 < b.run.0));
+                demand(ascending && (1..=RUNS_MAX).contains(&runs.len()), "runs")?;
+            }
+            Self::Recover { copies } => {
+                let ascending =
+                    copies.windows(2).all(|pair| matches!(pair, [a, b] if a.custodian.0 < b.custodian.0));
+                let known = copies.iter().all(|seen| before.custodian(&seen.custodian).is_some());
+                let reach = copies.iter().any(|seen| seen.n >= before.n);
+                demand(ascending && known && reach, "copies")?;
             }
         }
         Ok(next)

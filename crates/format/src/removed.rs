@@ -24,6 +24,25 @@ pub struct RemovedSeal {
     pub prev: Option<Digest>,
 }
 
+/// A run that goes, as an operation names it: with `seq` and `prev` the chain of its gateway stays whole without it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GoneRun {
+    /// The run.
+    pub run: RunId,
+    /// Signer of its run.json.
+    pub gateway: IdentityId,
+    /// The run's place in that gateway's chain.
+    #[serde(with = "json::int")]
+    pub seq: u64,
+    /// Text hash of the run's run.json.
+    pub run_note: Digest,
+    /// Its `prev`.
+    pub prev: Option<Digest>,
+    /// Where it was sealed.
+    pub seal: Option<RemovedSeal>,
+}
+
 /// What the note says. With `seq` and `prev` the gateway's chain stays whole without the run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -54,6 +73,18 @@ pub struct Removed {
 }
 
 impl Removed {
+    /// The run, as an operation names it.
+    pub fn gone(&self) -> GoneRun {
+        GoneRun {
+            run: self.run,
+            gateway: self.gateway,
+            seq: self.seq,
+            run_note: self.run_note,
+            prev: self.prev,
+            seal: self.seal.clone(),
+        }
+    }
+
     /// The note's text.
     ///
     /// # Errors

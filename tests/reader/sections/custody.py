@@ -112,6 +112,7 @@ def take_envelopes(zero, data):
 
 # 7.3 Requests and approvals
 
+SEAL = or_null(table(gateway=HEX16, n=INT, hash=HEX32, prev=or_null(HEX32)))
 OUTLINE = table(n=INT, quorum=U8, custodians=many(table(id=HEX16, label=LABEL)), epoch=U32, gateways=GATEWAYS,
                 readers=many(table(id=HEX16, label=LABEL, standing=boolean, expires=or_null(time))))
 OPERATION = one_of(
@@ -120,10 +121,12 @@ OPERATION = one_of(
        "dismiss-gateway": table(gateway=HEX16, run=or_null(HEX16), until=UNTIL), "rotate": table(epoch=U32),
        "add-custodian": table(custodian=CUSTODIAN), "remove-custodian": table(custodian=HEX16),
        "change-quorum": table(quorum=U8), "add-reader": table(reader=READER), "remove-reader": table(reader=HEX16),
-       "grant": table(reader=HEX16, runs=many(HEX16)), "revoke": table(reader=HEX16, runs=many(HEX16))}
+       "grant": table(reader=HEX16, runs=many(HEX16)), "revoke": table(reader=HEX16, runs=many(HEX16)),
+       "retire": table(runs=many(table(run=HEX16, gateway=HEX16, seq=INT, run_note=HEX32, prev=or_null(HEX32), seal=SEAL))),
+       "recover": table(copies=many(table(custodian=HEX16, n=INT)))}
 )
 NEW_KEY, NEW_SHARES = {"rotate", "remove-custodian", "change-quorum"}, {"add-custodian"}
-RELEASES = NEW_KEY | NEW_SHARES | {"grant"}
+RELEASES = NEW_KEY | NEW_SHARES | {"grant", "recover"}
 REQUEST = table(vault=HEX32, head=table(n=INT, hash=HEX32), before=HEX32, op=OPERATION, reason=clean_text(0, 1024),
                 releases_share=boolean, executor=table(kem=KEM, sign=SIGN), created=time, expires=time,
                 nonce=HEX16, state=or_null(OUTLINE))
@@ -150,8 +153,7 @@ def outline(state):
 
 RETIRED = table(vault=HEX32, run=HEX16, gateway=HEX16, seq=INT, run_note=HEX32, prev=or_null(HEX32), time=time)
 REMOVED = table(vault=HEX32, run=HEX16, gateway=HEX16, seq=INT, run_note=HEX32, prev=or_null(HEX32),
-                seal=or_null(table(gateway=HEX16, n=INT, hash=HEX32, prev=or_null(HEX32))), custodian=HEX16,
-                reason=clean_text(0, 1024), time=time)
+                seal=SEAL, custodian=HEX16, reason=clean_text(0, 1024), time=time)
 HEAD = table(gateway=HEX16, seq=INT, hash=or_null(HEX32), seals=INT, seals_hash=or_null(HEX32))
 LINE = table(n=INT, prev=HEX32, time=time, request=REQUEST,
              result=table(state=or_null(HEX32), runs=many(RETIRED)), heads=many(HEAD),
@@ -309,11 +311,24 @@ def runs_named(told, before, state, expected, chain):
     chain(1 <= len(runs) <= 10_000 and all(a < b for a, b in zip(runs, runs[1:])), "runs")
 
 
+def runs_retired(told, before, state, expected, chain):
+    runs = [one["run"] for one in told["runs"]]
+    chain(1 <= len(runs) <= 10_000 and all(a < b for a, b in zip(runs, runs[1:])), "runs")
+
+
+def recovered(told, before, state, expected, chain):
+    seen = told["copies"]
+    who = [one["custodian"] for one in seen]
+    chain(all(a < b for a, b in zip(who, who[1:])) and all(find(before["custodians"], one) for one in who)
+          and any(one["n"] >= before["n"] for one in seen), "copies")
+
+
 EFFECTS = {
     "enrol-gateway": enrolled, "revoke-gateway": ended, "admit-gateway": admitted,
     "dismiss-gateway": dismissed, "rotate": rotated,
     "add-custodian": custodian_added, "remove-custodian": custodian_removed, "change-quorum": quorum_changed,
     "add-reader": reader_added, "remove-reader": reader_removed, "grant": runs_named, "revoke": runs_named,
+    "retire": runs_retired, "recover": recovered,
 }
 
 

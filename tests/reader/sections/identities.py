@@ -7,7 +7,7 @@ from .conventions import Refusal, demand, lb, sha256
 from .suite import XWing, expand, extract, gcm_open, is_kem_key, is_sign_key
 from .texts import (
     Note, b64, b64_key, clean_text, hex_of, int_to, left_out, line_of, loads, many, or_null, parse_line, parse_text,
-    table, text, time, told_by, un64, word)
+    table, text, time, told_by, un64, utf8, word)
 
 HEX16, HEX32, INT = hex_of(16), hex_of(32), int_to(1 << 53)
 U8, U16, U32 = int_to(0xff), int_to(0xffff), int_to(0xffff_ffff)
@@ -80,8 +80,40 @@ KEPT = table(vault=HEX32, head=HEAD,
              approved=or_null(table(request=HEX32, head=HEAD, expires=time)))
 
 
+COPY = b"runvault/1 genesis\n"
+
+
+def parse_copy(data):
+    """The copy of custody/ behind a key file: {"genesis", "state-0", "lines": [(line, state or None)]}, bytes each."""
+    demand(len(data) <= 64 << 20, "too-long", "copy of custody/")
+    utf8(data)
+
+    def line():
+        nonlocal data
+        first, end, data = data.partition(b"\n")
+        demand(end, "truncated", "copy of custody/")
+        return first + end
+
+    def two(first):
+        if not data.startswith(first):
+            return None
+        return line() + line()
+
+    copy = {"genesis": two(COPY), "state-0": two(b"runvault/1 state\n"), "lines": []}
+    demand(copy["genesis"] and copy["state-0"], "magic", "copy of custody/")
+    while data:
+        one = line()
+        demand(one.startswith(b"{"), "magic", "copy of custody/")
+        copy["lines"].append((one, two(b"runvault/1 state\n")))
+    return copy
+
+
 def parse_key_file(data):
+    at = data.find(b"\n" + COPY) + 1
+    data, copy = (data[:at], data[at:]) if at else (data, None)
     demand(len(data) <= 16 << 10, "too-long", "key file")
+    if copy is not None:
+        parse_copy(copy)
     first, second = (data.split(b"\n", 2) + [b"", b""])[:2]
     own = data[:len(first) + len(second) + 2]
     line = line_of("key", own, 16 << 10)

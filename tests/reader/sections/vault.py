@@ -17,7 +17,7 @@ class Vault:
     def __init__(self, path, options):
         self.root = Dir(os.open(path, os.O_RDONLY | os.O_DIRECTORY))
         named = parse_vault_json(self.root.read("vault.json", 4096))
-        with self.root.dir("custody") as custody:
+        with self.custody(options) as custody:
             genesis, self.id = parse_genesis(custody.read("genesis", 1 << 20))
             demand(named == self.id, "state", "vault.json names another vault")
             pin = (options.fingerprint or self.id.hex()).lower()
@@ -33,11 +33,16 @@ class Vault:
         self.epochs = open_epochs(shares, self.state) if shares else {}
         self.foreign = self.closed = 0
 
+    def custody(self, options):
+        if options.custody is None:
+            return self.root.dir("custody")
+        return Dir(os.open(options.custody, os.O_RDONLY | os.O_DIRECTORY))
+
     def open_identities(self, custody, options):
         found = []
         for path in options.identity:
             with open(path, "rb") as file:
-                found.append(file.read((16 << 10) + 1))
+                found.append(file.read((16 << 10) + (64 << 20) + 1))
         if not found:
             with custody.dir("locks") as locks:
                 found.append(read_if(locks, "owner-0", 16 << 10) or locks.read("owner-1", 16 << 10))

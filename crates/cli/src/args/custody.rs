@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueHint};
 
 use super::keys::named_file;
-use super::who::Seen;
+use super::who::{Apart, Seen};
 use super::{LastOf, Who};
 
 /// Who holds the vault's key, and what they agree on
@@ -36,6 +36,7 @@ pub enum CustodyCommand {
     Approve(Approve),
     Execute(Execute),
     Confirm(Confirm),
+    Recover(Recover),
     Rotate(Rotate),
     /// Let one more person hold a share of the vault key
     #[command(after_help = "Examples:\n  runvault custody add-custodian /srv/store bob=bob.key.pub")]
@@ -61,6 +62,13 @@ Examples:
     /// Take a reader's keys of runs away
     #[command(after_help = "Examples:\n  runvault custody revoke /srv/store 260101_A01234_0042_AHXXX guest")]
     Revoke(Direct<RunsAndPerson>),
+    /// Say in the audit log that runs are not missed when they are gone
+    ///
+    /// As `runvault retire`, and it goes on counting when several have to agree: also runs that were retired by it.
+    #[command(
+        after_help = "Examples:\n  runvault custody retire /srv/store 260101_A01234_0042_AHXXX --reason 'moved to tape'"
+    )]
+    Retire(Direct<NamedRuns>),
 }
 
 /// An act of one custodian of one.
@@ -128,6 +136,14 @@ pub struct RunsAndPerson {
     /// Runs by name or id, then the reader's name or id. By name only for whoever can open them
     #[arg(value_name = "RUN... READER", num_args = 2.., required = true)]
     pub runs_and_reader: Vec<OsString>,
+}
+
+/// Runs that go.
+#[derive(Args, Debug)]
+pub struct NamedRuns {
+    /// Runs by name or id. By name only for whoever can open them
+    #[arg(value_name = "RUN", required = true)]
+    pub runs: Vec<OsString>,
 }
 
 /// A gateway's request.
@@ -199,6 +215,9 @@ pub struct Propose {
     /// Accept that custody/ ends at line N, though this machine has seen a newer one
     #[arg(long, value_name = "N", global = true)]
     pub accept_rollback: Option<u64>,
+    /// The store's custody/ is this directory [default: in the store]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, global = true)]
+    pub custody: Option<PathBuf>,
     /// Print JSON
     #[arg(long, global = true)]
     pub json: bool,
@@ -254,6 +273,11 @@ pub enum Proposal {
     /// A reader loses the keys of runs
     #[command(after_help = "Examples:\n  runvault custody propose /srv/store revoke RUN-ID bob --out req")]
     Revoke(RunsAndPerson),
+    /// Runs are not missed any more when they are gone from the store
+    #[command(
+        after_help = "Examples:\n  runvault custody propose /srv/store retire RUN-ID --out req --reason 'moved to tape'"
+    )]
+    Retire(NamedRuns),
 }
 
 /// Tell what a request does, in words
@@ -353,6 +377,61 @@ pub struct Confirm {
     pub who: Who,
 }
 
+/// Make a lost custody/ anew, from the key files of as many custodians as the quorum
+///
+/// Each key file that did its drill (confirm), or was taken out of the store (key export), keeps a copy of custody/. The
+/// newest of them is put in place, verified from the genesis on, with a line of its own that says from whose files. Every
+/// run is seen to open. What was done after that copy is undone. A custody/ that is there is never touched.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  runvault custody recover /srv/store --identity alice.key --identity bob.key
+  runvault custody recover /srv/store --identity owner.key --key-in-store    one custodian of one
+  runvault custody recover /srv/store --identity alice.key --identity bob.key \\
+    --pkcs11-module /usr/lib/opensc-pkcs11.so --pin-file alice.pin")]
+pub struct Recover {
+    /// The store
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub store: PathBuf,
+    /// A custodian's key file; once for each
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, required = true)]
+    pub identity: Vec<PathBuf>,
+    /// Read a passphrase from the first line of FILE [default: the terminal]. Once for each key file that has one, in
+    /// their order
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub passphrase_file: Vec<PathBuf>,
+    /// The library that reaches a token that locks a key file, by its whole path. Once for each token, or one for all
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub pkcs11_module: Vec<PathBuf>,
+    /// Read a token's PIN from the first line of FILE [default: the terminal]. Once for each token, in their order. It is
+    /// tried once
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "pkcs11_module")]
+    pub pin_file: Vec<PathBuf>,
+    /// Try the PIN though a token says that one more wrong one locks it
+    #[arg(long, requires = "pkcs11_module")]
+    pub last_pin_try: bool,
+    /// Accept secret files that group or others may read
+    #[arg(long)]
+    pub allow_readable_secret: bool,
+    /// Then keep the single owner's key file, under its passphrase, in custody/, where `init` puts it
+    #[arg(long)]
+    pub key_in_store: bool,
+    /// Why, for the audit log
+    #[arg(long, value_name = "TEXT", default_value = "", value_parser = reason)]
+    pub reason: String,
+    /// Where this machine keeps what it has seen of vaults
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub state: Option<PathBuf>,
+    /// Accept that the newest copy ends at line N, though a key file or this machine has seen a newer one
+    #[arg(long, value_name = "N")]
+    pub accept_rollback: Option<u64>,
+    #[command(flatten)]
+    pub apart: Apart,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Who may do what, how old the vault key is, and what is due
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -363,6 +442,37 @@ pub struct List {
     /// The store
     #[arg(value_hint = ValueHint::DirPath)]
     pub store: PathBuf,
+    #[command(flatten)]
+    pub seen: Seen,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Tell which runs a lost key could have opened; needs no key
+///
+/// The first question after a breach. A reader's key, a custodian's, or a machine's: from the audit log, from what is signed
+/// about each run, and from the envelopes that are there. Told apart: what opens now, and what opened then, and still does
+/// for whoever copied the store. Where something cannot be told, it counts as exposed.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  runvault exposure /srv/store --key guest.key.pub
+  runvault exposure /srv/store --key guest --from 2026-03-01T00:00:00Z --to 2026-04-01T00:00:00Z
+  runvault exposure /srv/store --key 4f0c... --json | jq -r '.runs[].run'")]
+pub struct Exposure {
+    /// The store
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub store: PathBuf,
+    /// The key: its public key file, its id, or the newest name that it has in this vault
+    #[arg(long, value_name = "PUB|ID|NAME", value_hint = ValueHint::FilePath)]
+    pub key: String,
+    /// In wrong hands from then on: what had ended before opens in old copies alone [default: always]
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub from: Option<String>,
+    /// And until then: what came later is left out [default: now]
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub to: Option<String>,
     #[command(flatten)]
     pub seen: Seen,
     /// Print JSON

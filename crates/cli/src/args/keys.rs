@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum, ValueHint};
 
+use super::who::Apart;
 use super::{NewPassphrase, Token, Unlock, Who};
 
 /// Make a vault in an empty directory
@@ -18,7 +19,8 @@ Examples:
   runvault init /srv/store --identity ~/owner.key      no key in the store: keep it elsewhere
   runvault init /tmp/t --identity t.key --no-lock      an unlocked key, for tests
   runvault init /srv/store --custodian alice=a.key.pub --custodian bob=b.key.pub \\
-    --custodian carol=c.key.pub --quorum 2             two of three have to agree")]
+    --custodian carol=c.key.pub --quorum 2             two of three have to agree
+  runvault init /srv/store --custody /keys/clinic      custody/ apart from the data: give it to every command")]
 pub struct Init {
     /// An empty directory, or one to be made
     #[arg(value_hint = ValueHint::DirPath)]
@@ -47,6 +49,9 @@ pub struct Init {
     pub no_lock: bool,
     #[command(flatten)]
     pub unlock: Unlock,
+    /// Make the vault's custody/ here instead of in the store; every command on the store needs it from then on
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub custody: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -251,6 +256,8 @@ pub struct KeyExport {
     #[arg(long)]
     pub remove: bool,
     #[command(flatten)]
+    pub apart: Apart,
+    #[command(flatten)]
     pub unlock: Unlock,
     /// Print JSON
     #[arg(long)]
@@ -271,6 +278,8 @@ pub struct Fingerprint {
     /// The store
     #[arg(value_hint = ValueHint::DirPath)]
     pub store: PathBuf,
+    #[command(flatten)]
+    pub apart: Apart,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

@@ -20,9 +20,19 @@ pub struct Who {
     #[arg(long, value_name = "N")]
     pub accept_rollback: Option<u64>,
     #[command(flatten)]
+    pub apart: Apart,
+    #[command(flatten)]
     pub unlock: Unlock,
     #[command(flatten)]
     pub token: Token,
+}
+
+/// Where `custody/` lies.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Apart {
+    /// The store's custody/ is this directory: keys kept apart from the data [default: in the store]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub custody: Option<PathBuf>,
 }
 
 /// What this machine has seen of vaults, for commands without a key.
@@ -35,12 +45,19 @@ pub struct Seen {
     /// backup on purpose
     #[arg(long, value_name = "N")]
     pub accept_rollback: Option<u64>,
+    #[command(flatten)]
+    pub apart: Apart,
 }
 
 impl Seen {
     /// Nobody acts.
     pub fn who(&self) -> Who {
-        Who { state: self.state.clone(), accept_rollback: self.accept_rollback, ..Who::default() }
+        Who {
+            state: self.state.clone(),
+            accept_rollback: self.accept_rollback,
+            apart: self.apart.clone(),
+            ..Who::default()
+        }
     }
 }
 

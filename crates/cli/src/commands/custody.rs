@@ -8,6 +8,7 @@ mod execute;
 mod list;
 mod operations;
 mod propose;
+mod recover;
 mod rotate;
 mod show;
 mod tell;
@@ -24,6 +25,7 @@ pub fn run(args: Custody) -> Result<()> {
         C::Approve(args) => approve::run(&args),
         C::Execute(args) => execute::run(&args),
         C::Confirm(args) => confirm::run(&args),
+        C::Recover(args) => recover::run(&args),
         C::Rotate(args) => rotate::run(&args),
         C::AddCustodian(args) => direct::run(args, Proposal::AddCustodian),
         C::RemoveCustodian(args) => direct::run(args, Proposal::RemoveCustodian),
@@ -32,5 +34,6 @@ pub fn run(args: Custody) -> Result<()> {
         C::RemoveReader(args) => direct::run(args, Proposal::RemoveReader),
         C::Grant(args) => direct::run(args, Proposal::Grant),
         C::Revoke(args) => direct::run(args, Proposal::Revoke),
+        C::Retire(args) => direct::run(args, Proposal::Retire),
     }
 }

@@ -22,7 +22,7 @@ use crate::args::{
 use crate::exit::{Exit, refuse_with};
 use crate::output::{self, count, shown, visible};
 use crate::run_of_name::{find, no_run, of_id};
-use crate::store::{Store, load_chain, open_root};
+use crate::store::{Store, load_chain, open_store};
 
 pub fn run(args: &Gateway) -> Result<()> {
     match &args.command {
@@ -58,7 +58,7 @@ fn run_enroll(args: &GatewayEnroll) -> Result<()> {
 /// Before anything is written: the store that is there may be another one than the one that is meant.
 fn check_fingerprint(args: &GatewayEnroll) -> Result<()> {
     let Some(meant) = &args.fingerprint else { return Ok(()) };
-    let chain = load_chain(&open_root(&args.store)?, &args.store)?;
+    let chain = load_chain(&open_store(&args.store, &args.who.apart)?, &args.store)?;
     let meant = meant.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase();
     if [chain.vault_id().to_string(), chain.words()].contains(&meant) {
         return Ok(());

@@ -11,22 +11,23 @@ use runvault_custody::chain::Chain;
 use runvault_custody::identity::Identity;
 use runvault_custody::init::{Found, NewVault, inspect};
 use runvault_custody::key_files::{self, NewLock};
-use runvault_custody::public_file;
+use runvault_custody::{public_file, relock};
 use runvault_format::custody_state::Custodian;
 use runvault_store::backend::Dir;
 use zeroize::Zeroizing;
 
-use crate::args::Init;
+use crate::args::{Apart, Init};
 use crate::exit::{Exit, refuse, refuse_with};
 use crate::mount_point::absolute;
 use crate::output::{self, shown};
 use crate::prompt::Source;
-use crate::store::open_root;
+use crate::store::{open_root, open_store};
 
 /// Nothing is written before everything is known to be usable.
 pub fn run(args: &Init) -> Result<()> {
     let store = absolute(&args.store)?;
     refuse_used(&store)?;
+    refuse_filled(args.custody.as_deref())?;
     if let Some(quorum) = args.quorum {
         return shared(args, &store, quorum);
     }
@@ -34,7 +35,7 @@ pub fn run(args: &Init) -> Result<()> {
     let passphrase = if args.no_lock { None } else { Some(Source::of(&args.unlock).new_one(&args.label)?) };
     let owner = Identity::generate(&args.label)?;
     make_directory(&store)?;
-    let root = open_root(&store)?;
+    let root = open_to_be(args, &store)?;
     write(&root, &owner, passphrase.as_ref(), outside.as_deref())?;
     tell(args, &store, &root, &owner, outside.as_deref())
 }
@@ -60,7 +61,7 @@ fn shared(args: &Init, store: &Path, quorum: u8) -> Result<()> {
         e => e.into(),
     })?;
     make_directory(store)?;
-    let root = open_root(store)?;
+    let root = open_to_be(args, store)?;
     vault.write_shared(&root)?;
     let chain = Chain::load(&root)?;
     let custodians = chain.custodians();
@@ -133,6 +134,20 @@ fn key_path(path: &Path, store: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// The store, with its custody/ where that will lie.
+fn open_to_be(args: &Init, store: &Path) -> Result<Arc<dyn Dir>> {
+    open_store(store, &Apart { custody: args.custody.clone() })
+}
+
+fn refuse_filled(custody: Option<&Path>) -> Result<()> {
+    let Some(custody) = custody.filter(|path| std::fs::symlink_metadata(path).is_ok()) else { return Ok(()) };
+    if std::fs::read_dir(custody).is_ok_and(|mut names| names.next().is_none()) {
+        return Ok(());
+    }
+    let what = format!("--custody {}: not an empty directory", shown(custody));
+    Err(refuse_with(Exit::Failed, what, "name one that is empty, or to be made"))
+}
+
 fn make_directory(store: &Path) -> Result<()> {
     match DirBuilder::new().mode(0o755).create(store) {
         Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
@@ -162,7 +177,10 @@ fn write(
         // Made a moment ago, for a vault that does not exist.
         let _ = std::fs::remove_file(path);
     })?;
-    Ok(())
+    // With a copy of custody/ it makes that anew, should it be lost.
+    let seen = relock::Seen::read(path, false)?;
+    let copy = Chain::load(root)?.copy(root)?;
+    Ok(seen.replace(&seen.file().clone().with_copy(Some(copy)))?)
 }
 
 fn tell(

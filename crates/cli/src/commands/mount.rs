@@ -70,7 +70,8 @@ fn make_absolute(options: &mut Options, at: &Path, store: &Path) -> Result<()> {
     who.state = Some(state);
     let alarms = &mut options.mount.alarms;
     let metrics = alarms.metrics.as_mut().map(MetricsTo::path_mut);
-    let paths = [&mut who.identity, &mut who.unlock.passphrase_file, &mut alarms.exec];
+    let paths =
+        [&mut who.identity, &mut who.unlock.passphrase_file, &mut who.apart.custody, &mut alarms.exec];
     for path in paths.into_iter().flatten().chain(metrics) {
         *path = mount_point::absolute(path)?;
     }

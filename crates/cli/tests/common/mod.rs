@@ -2,6 +2,7 @@
 
 #![allow(dead_code)]
 
+pub mod agreeing;
 pub mod pty;
 
 use std::ffi::OsStr;
@@ -18,9 +19,9 @@ use tempfile::TempDir;
 pub const STRONG: &str = "outlet gravel sublime tanker veneer mossy pelican";
 
 /// Commands that keep something on this machine; root's place for it is not for tests.
-const KEEP_STATE: [&str; 17] = [
+const KEEP_STATE: [&str; 18] = [
     "mount", "doctor", "status", "ls", "cat", "cp", "check", "passwd", "custody", "gateway", "takeover",
-    "runs", "seal", "verify", "scrub", "manifest", "audit",
+    "runs", "seal", "verify", "scrub", "manifest", "audit", "exposure",
 ];
 
 /// A folder of its own for each test, and the program run in it.

@@ -57,23 +57,35 @@ impl History {
 /// # Errors
 /// As [`Chain::load`].
 pub fn history(root: &Arc<dyn Dir>) -> Result<History> {
+    let mut entries = Vec::new();
+    let created = walk(root, |before, after, text| {
+        entries.push(entry(before, after, text)?);
+        Ok(())
+    })?;
+    Ok(History { created, entries })
+}
+
+/// Line by line: the state before, the chain with the line, the line. Gives when the vault was made.
+pub(crate) fn walk(
+    root: &Arc<dyn Dir>,
+    mut visit: impl FnMut(&State, &Chain, &[u8]) -> Result<()>,
+) -> Result<String> {
     let custody = layout::custody_dir(root)?;
     let (genesis, vault) = genesis(&custody)?;
     let log = layout::read(&custody, AUDIT_LOG, "custody/audit.log", LOG_MAX)?;
     let mut chain = Chain::start(State::zero(&genesis, vault))?;
-    let mut entries = Vec::new();
     for text in lines(&log)? {
         let before = chain.state().clone();
         chain.follow(&custody, text)?;
-        entries.push(entry(&before, &chain, text)?);
+        visit(&before, &chain, text)?;
     }
     loop {
         let (before, len) = (chain.state().clone(), chain.log().len());
         if !chain.take_next_claimed(&custody)? {
-            return Ok(History { created: genesis.created, entries });
+            return Ok(genesis.created);
         }
         let text = chain.log().get(len..).and_then(|text| text.strip_suffix(b"\n")).unwrap_or_default();
-        entries.push(entry(&before, &chain, text)?);
+        visit(&before, &chain, text)?;
     }
 }
 

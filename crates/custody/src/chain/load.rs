@@ -109,13 +109,23 @@ impl Chain {
     pub(super) fn start(zero: State) -> Result<Chain> {
         let (state_hash, current) = (zero.hash()?, zero.current()?.clone());
         let (lines, log) = (Vec::new(), Vec::new());
-        let admitted = BTreeMap::new();
-        Ok(Chain { vault: zero.vault, lines, log, state: zero, state_hash, current, admitted })
+        let (admitted, gone) = (BTreeMap::new(), BTreeMap::new());
+        Ok(Chain {
+            vault: zero.vault,
+            lines,
+            log,
+            state: zero,
+            state_hash,
+            current,
+            admitted,
+            gone,
+            recovered: None,
+        })
     }
 
     /// The envelopes of epoch 1 lie in `custody/state-0`, which no line names. Later states carry them
     /// over, so that its loss matters only before the first line; damage is named all the same.
-    fn take_first_envelopes(&mut self, custody: &Arc<dyn Dir>, zero: &State) -> Result<()> {
+    pub(super) fn take_first_envelopes(&mut self, custody: &Arc<dyn Dir>, zero: &State) -> Result<()> {
         let name = layout::state_name(0);
         let object = format!("custody/{name}");
         let Some(stored) = layout::read_if_there(custody, &name, &object, OBJECT_MAX)? else { return Ok(()) };
@@ -152,7 +162,7 @@ impl Chain {
             self.current = state.current()?.clone();
             self.state = state;
         }
-        self.admit_or_dismiss(&line.executed.request.op);
+        self.take_word(&line.executed.request.op);
         self.lines.push(next.hash);
         self.log.extend_from_slice(text);
         self.log.push(b'\n');
@@ -161,7 +171,7 @@ impl Chain {
 }
 
 /// State 0, computed: without its envelopes.
-fn genesis_state(custody: &Arc<dyn Dir>) -> Result<State> {
+pub(super) fn genesis_state(custody: &Arc<dyn Dir>) -> Result<State> {
     let (genesis, vault) = genesis(custody)?;
     Ok(State::zero(&genesis, vault))
 }
@@ -211,14 +221,14 @@ pub(super) fn lines(log: &[u8]) -> Result<impl Iterator<Item = &[u8]>> {
     Ok(whole.split(|b| *b == b'\n').filter(move |_| any))
 }
 
-fn read_state(custody: &Arc<dyn Dir>, n: u64) -> Result<State> {
+pub(super) fn read_state(custody: &Arc<dyn Dir>, n: u64) -> Result<State> {
     let name = layout::state_name(n);
     let object = format!("custody/{name}");
     let bytes = layout::read(custody, &name, &object, OBJECT_MAX)?;
     State::parse(&bytes).map_err(|e| Error::damaged(object, e))
 }
 
-fn broken(line: u64, why: FormatError) -> Error {
+pub(super) fn broken(line: u64, why: FormatError) -> Error {
     match why {
         FormatError::Version(version) => {
             Error::UnknownVersion { object: format!("custody/audit.log line {line}"), version }

@@ -50,7 +50,7 @@ pub fn carry_out(
                 seen.extend(new);
             }
         }
-        op if op.key_change() == KeyChange::New => {
+        op if op.key_change() == KeyChange::New || matches!(op, Operation::Recover { .. }) => {
             rotate::seal_runs(root, &acting(done)?, &mut summary, progress)?;
         }
         _ => {}

@@ -2,7 +2,8 @@
 
 use runvault_format::custody_state::{NamedReader, Outline, State};
 use runvault_format::ids::IdentityId;
-use runvault_format::operation::Operation;
+use runvault_format::operation::{Operation, SeenBy};
+use runvault_format::removed::GoneRun;
 
 use super::request_file::RequestFile;
 use crate::chain::Chain;
@@ -72,6 +73,14 @@ pub fn sentence(op: &Operation, before: &State, after: &Outline) -> String {
         Operation::Revoke { reader: id, runs } => {
             format!("{} loses its envelopes of {}", reader(id), count(runs.len(), "run"))
         }
+        Operation::Retire { runs } => {
+            format!("{} not missed any more when gone from the store", are(runs.len(), "run"))
+        }
+        Operation::Recover { copies } => {
+            let seen = |seen: &SeenBy| format!("{} (line {})", custodian(&seen.custodian), seen.n);
+            let files = copies.iter().map(seen).collect::<Vec<_>>().join(", ");
+            format!("custody/ was lost, and is made anew from the key files of {files}")
+        }
     }
 }
 
@@ -85,6 +94,11 @@ pub fn runs(op: &Operation) -> Vec<String> {
     match op {
         Operation::Grant { runs, .. } | Operation::Revoke { runs, .. } => {
             runs.iter().map(ToString::to_string).collect()
+        }
+        Operation::Retire { runs } => {
+            let line =
+                |gone: &GoneRun| format!("{}, number {} of gateway {}", gone.run, gone.seq, gone.gateway);
+            runs.iter().map(line).collect()
         }
         _ => Vec::new(),
     }
@@ -120,6 +134,15 @@ pub fn stays_open(op: &Operation) -> &'static str {
         }
         Operation::EnrolGateway { .. } => "It may do so until it is revoked.",
         Operation::AdmitGateway { .. } => "It may do so until it is dismissed, or revoked.",
+        Operation::Retire { .. } => {
+            "Nothing was removed: move or remove the runs now; a mount that has one open ends first. Copies of them\n\
+             elsewhere stay readable."
+        }
+        Operation::Recover { .. } => {
+            "What was done after the newest of those lines is undone: whoever was removed since counts again, whoever was\n\
+             let in since has to be let in again. The machine that did this learned the vault key: rotate. Each custodian\n\
+             does the drill anew."
+        }
     }
 }
 
@@ -143,6 +166,10 @@ fn reader_line(reader: &NamedReader) -> String {
 
 fn named(label: Option<&str>, id: &IdentityId) -> String {
     label.map_or_else(|| id.to_string(), |label| crate::key_files::shown(label, id))
+}
+
+fn are(n: usize, what: &str) -> String {
+    format!("{} {}", count(n, what), if n == 1 { "is" } else { "are" })
 }
 
 fn count(n: usize, what: &str) -> String {

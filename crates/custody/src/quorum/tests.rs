@@ -27,14 +27,14 @@ use crate::state_folder::Folder;
 use crate::testing::{copy, custody, envelopes, get, killed_at, make_run};
 use crate::{Error, Result};
 
-struct Vault {
-    root: Arc<dyn Dir>,
-    people: Vec<Identity>,
+pub(crate) struct Vault {
+    pub(crate) root: Arc<dyn Dir>,
+    pub(crate) people: Vec<Identity>,
 }
 
 impl Vault {
     /// `quorum` of so many.
-    fn of(quorum: u8, custodians: usize) -> Self {
+    pub(crate) fn of(quorum: u8, custodians: usize) -> Self {
         let root = MemoryDir::root();
         let people: Vec<_> =
             (0..custodians).map(|i| Identity::generate(&format!("custodian-{i}")).unwrap()).collect();
@@ -43,7 +43,7 @@ impl Vault {
         Self { root, people }
     }
 
-    fn chain(&self) -> Chain {
+    pub(crate) fn chain(&self) -> Chain {
         Chain::load(&self.root).unwrap()
     }
 
@@ -58,7 +58,7 @@ impl Vault {
     }
 
     /// Agreed on by the first two, executed and carried out.
-    fn agree(&self, op: Operation) -> Chain {
+    pub(crate) fn agree(&self, op: Operation) -> Chain {
         let (file, executor) = self.propose(op);
         let approvals: Vec<_> =
             (0..usize::from(file.before.quorum)).map(|who| self.yes(who, &file)).collect();
@@ -77,7 +77,7 @@ impl Vault {
         EpochKeys::combine(chain.state(), &who.iter().map(share).collect::<Result<Vec<_>>>()?)
     }
 
-    fn gateway(&self) -> StateFolder {
+    pub(crate) fn gateway(&self) -> StateFolder {
         let chain = self.chain();
         let gateway = StateFolder::on(Folder::on(MemoryDir::root()), chain.vault_id()).unwrap();
         let op = Operation::EnrolGateway { gateway: chain.machine(&gateway.public(None)) };
@@ -89,11 +89,11 @@ impl Vault {
         gateway
     }
 
-    fn runs(&self, gateway: &StateFolder, count: usize) -> Vec<(RunId, RunKey)> {
+    pub(crate) fn runs(&self, gateway: &StateFolder, count: usize) -> Vec<(RunId, RunKey)> {
         (0..count).map(|_| make_run(&self.root, &self.chain(), gateway)).collect()
     }
 
-    fn all_open(&self, who: &[usize], runs: &[(RunId, RunKey)]) {
+    pub(crate) fn all_open(&self, who: &[usize], runs: &[(RunId, RunKey)]) {
         let acting = Acting::with_keys(self.chain(), self.keys(who).unwrap());
         for (run, key) in runs {
             let opened = acting.open_run(run, &envelopes(&self.root, run)).unwrap().unwrap();

@@ -28,7 +28,7 @@ fn the_owner_says_that_a_sealed_run_is_gone() {
     let authority = Acting::opened(chain.clone(), &owner).unwrap();
     let said = retire(&root, &chain, &owner, &authority, &runs[1], "moved to tape").unwrap();
     assert_eq!((said.seq, said.seal.as_ref().unwrap().n, said.reason.as_str()), (2, 2, "moved to tape"));
-    assert!(matches!(read(&root, &chain, &runs[1]).unwrap(), Some(Gone::ByOwner(read)) if read == said));
+    assert!(matches!(read(&root, &chain, &runs[1]).unwrap(), Some(Gone::Owner(read)) if read == said));
     assert_eq!(gaps(&root, &chain), [""; 0], "it is still there");
     take_away(&root, &runs[1]);
     assert_eq!(gaps(&root, &chain), [""; 0], "neither the run nor its seal is missed");
@@ -52,7 +52,7 @@ fn a_gateways_word_on_a_run_counts_up_to_its_end() {
     let runs: Vec<RunId> = (0..2).map(|_| make_run(&root, &chain, &gateway).0).collect();
     runs.iter().for_each(|run| by_its_gateway(&root, &gateway, run));
     for run in &runs {
-        assert!(matches!(read(&root, &chain, run).unwrap(), Some(Gone::ByMaker(_))));
+        assert!(matches!(read(&root, &chain, run).unwrap(), Some(Gone::Maker(_))));
     }
     let last = LastKnown { run: Some(Which::Number(1)), seal: None };
     let (chain, _) = revoke(&root, &chain, &owner, &gateway.id(), &last, "").unwrap();

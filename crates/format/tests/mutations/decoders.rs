@@ -9,6 +9,7 @@ use runvault_crypto::secrets::Secret;
 use runvault_format::approval_file::ApprovalFile;
 use runvault_format::audit_entry::Line;
 use runvault_format::confirmation::Confirmation;
+use runvault_format::custody_copy::CustodyCopy;
 use runvault_format::custody_state::State;
 use runvault_format::descriptor::{After, How, RunDescriptor, RunKind, Seals, StateRef};
 use runvault_format::envelope_file::{self, EnvelopeName};
@@ -281,6 +282,15 @@ pub fn decoders() -> Vec<Decoder> {
     };
     let keeping = KeyFile::parse(&key_file()).unwrap().keeping(kept.clone(), &identity(OWNER)).unwrap();
     let keeping = keeping.to_bytes().unwrap();
+    let copied = [
+        genesis().0.to_text().unwrap(),
+        state_0().to_text().unwrap(),
+        format!("{}\n", line.to_line().unwrap()),
+        one.to_text().unwrap(),
+    ]
+    .concat()
+    .into_bytes();
+    let with_copy = [&key_file()[..], &copied].concat();
     let approval = ApprovalFile {
         request: Digest([5; 32]),
         approval: Approval::sign(custodian, &identity(OWNER).sign, &Digest([5; 32]), Some(b"share")),
@@ -310,7 +320,10 @@ pub fn decoders() -> Vec<Decoder> {
         of(&["request::parse"], vec![line.executed.request.to_text().unwrap().into_bytes()], |b| {
             Some(Request::parse(b).ok()?.to_text().unwrap().into_bytes())
         }),
-        of(&["key_file::parse"], vec![key_file(), locked, in_token, in_tpm, keeping], |b| {
+        of(&["custody_copy::parse"], vec![copied.clone()], |b| {
+            Some(CustodyCopy::parse(b).ok()?.to_bytes().unwrap())
+        }),
+        of(&["key_file::parse"], vec![key_file(), locked, in_token, in_tpm, keeping, with_copy], |b| {
             Some(KeyFile::parse(b).ok()?.to_bytes().unwrap())
         }),
         of(&["key_file::open"], vec![key_file()], |b| {

@@ -5,8 +5,9 @@ use runvault_crypto::sharing;
 use runvault_format::audit_entry::{Executed, Line, Outcome};
 use runvault_format::custody_state::{Custodian, Epoch, ReaderEntry, Share, State, Status};
 use runvault_format::genesis::{FirstShare, Genesis};
-use runvault_format::ids::{RunId, Salt};
-use runvault_format::operation::Operation;
+use runvault_format::ids::{Digest, RunId, Salt};
+use runvault_format::operation::{Operation, SeenBy};
+use runvault_format::removed::{GoneRun, RemovedSeal};
 use runvault_format::request::{Approval, Head};
 use runvault_format::{note, share};
 use serde_json::{Value, json};
@@ -327,6 +328,23 @@ fn make() -> Vec<Vector> {
     };
     let runs = |ids: &[u8]| ids.iter().map(|id| RunId([*id; 16])).collect::<Vec<_>>();
     let same = || next(&known, |_| {});
+    let gone = |n: u8| GoneRun {
+        run: RunId([n; 16]),
+        gateway: identity(31).public().id(),
+        seq: n.into(),
+        run_note: Digest([n; 32]),
+        prev: None,
+        seal: Some(RemovedSeal {
+            gateway: identity(31).public().id(),
+            n: 1,
+            hash: Digest([5; 32]),
+            prev: None,
+        }),
+    };
+    // In the order of their ids.
+    let mut ids = PEOPLE.map(|n| identity(n).public().id());
+    ids[..3].sort_by_key(|id| id.0);
+    let seen = |who: usize, n| SeenBy { custodian: ids[who], n };
     vectors.extend([
         then("a_grant", "ok", Operation::Grant { reader: id, runs: runs(&[1, 2]) }, same()),
         then("a_grant_of_no_run", "chain", Operation::Grant { reader: id, runs: runs(&[]) }, same()),
@@ -343,6 +361,12 @@ fn make() -> Vec<Vector> {
             Operation::Grant { reader: id, runs: runs(&[1]) },
             next(&known, |s| s.quorum = 1),
         ),
+        then("runs_are_retired", "ok", Operation::Retire { runs: vec![gone(1), gone(2)] }, same()),
+        then("no_run_is_retired", "chain", Operation::Retire { runs: vec![] }, same()),
+        then("a_run_is_retired_twice", "chain", Operation::Retire { runs: vec![gone(1), gone(1)] }, same()),
+        then("made_anew", "ok", Operation::Recover { copies: vec![seen(0, 1), seen(1, 0)] }, same()),
+        then("made_anew_from_older_copies", "chain", Operation::Recover { copies: vec![seen(0, 0)] }, same()),
+        then("made_anew_by_a_stranger", "chain", Operation::Recover { copies: vec![seen(3, 1)] }, same()),
         then("a_revocation", "ok", Operation::Revoke { reader: id, runs: runs(&[1]) }, same()),
         then(
             "other_terms_for_a_reader",

@@ -103,6 +103,12 @@ fn key_files() -> Vec<Vector> {
         let note = String::from_utf8(note::sign(text, &keys.public().id(), &keys.sign)).unwrap();
         vector(format!("key_file_{name}"), outcome, input(&format!("{open}{note}{behind}"), ""))
     };
+    // Only the shape is a key file's: what is in it is for section 7.
+    let state = "runvault/1 state\n{}\n";
+    let copy = format!("runvault/1 genesis\n{{}}\n{state}");
+    let with_copy = |name: &str, outcome, copy: &str| {
+        vector(format!("key_file_copy_{name}"), outcome, input(&format!("{open}{copy}"), ""))
+    };
     vec![
         keeps("with_what_is_kept", "ok", 1, &kept, ""),
         keeps("with_a_note_by_another_key", "unsigned", GATEWAY, &kept, ""),
@@ -115,6 +121,13 @@ fn key_files() -> Vec<Vector> {
             "",
         ),
         keeps("with_something_behind_the_note", "note", 1, &kept, "more"),
+        with_copy("alone", "ok", &copy),
+        with_copy("with_a_line", "ok", &format!("{copy}{{\"n\":1}}\n")),
+        with_copy("with_a_line_and_a_state", "ok", &format!("{copy}{{\"n\":1}}\n{state}")),
+        with_copy("without_a_state", "magic", "runvault/1 genesis\n{}\n"),
+        with_copy("with_two_states", "magic", &format!("{copy}{state}")),
+        with_copy("cut_short", "truncated", &format!("{copy}{{\"n\":1}}")),
+        keeps("with_what_is_kept_and_a_copy", "ok", 1, &kept, &copy),
         vector("key_file_without_lock", "ok", input(&open, "")),
         vector("key_file_with_passphrase", "ok", input(&locked, "correct horse battery")),
         vector("key_file_with_wrong_passphrase", "not-authentic", input(&locked, "correct horse batterY")),

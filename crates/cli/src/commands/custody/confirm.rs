@@ -23,7 +23,7 @@ pub fn run(args: &Confirm) -> Result<()> {
     let seen = relock::Seen::read(path, args.who.unlock.allow_readable_secret)?;
     let custodian = store.identity(&args.who)?;
     let accepted = args.who.accept_rollback == Some(store.chain.head().n);
-    let confirmed = confirm(&store.chain, &custodian, seen.file(), accepted)?;
+    let confirmed = confirm(&store.root, &store.chain, &custodian, seen.file(), accepted)?;
     // The copy first: the store must not say what the file does not have.
     seen.replace(&confirmed.file)?;
     confirmed.write(&store.root)?;

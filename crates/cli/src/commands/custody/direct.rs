@@ -30,7 +30,7 @@ pub fn run<T: Args>(args: Direct<T>, proposal: fn(T) -> Proposal) -> Result<()> 
         let (quorum, custodians) = store.chain.quorum();
         return Err(Custody::NeedsQuorum { quorum, custodians, what: "do this" }.into());
     }
-    let op = operations::asked(&store.root, &store.chain, &proposal(act), &mut by_name)?;
+    let op = operations::asked(&store, &proposal(act), &mut by_name)?;
     confirmed::enough(&store.root, &store.chain, &op, unconfirmed)?;
     let go_on = match (&op, store.chain.quorum()) {
         (Operation::ChangeQuorum { quorum: 2.. }, _) => {

@@ -39,8 +39,10 @@ pub fn run(args: &List) -> Result<()> {
     ]))?;
     let mut rows = Vec::new();
     for drill in &drills {
-        let state =
-            drill.confirmed.as_ref().map_or("not confirmed".to_owned(), |at| format!("confirmed {at}"));
+        let state = drill
+            .confirmed
+            .as_ref()
+            .map_or("not confirmed".to_owned(), |at| format!("confirmed {at}{}", kept(drill)));
         rows.push(row("custodian", &drill.label, &drill.custodian, state));
     }
     for reader in chain.reader_terms() {
@@ -58,6 +60,11 @@ pub fn run(args: &List) -> Result<()> {
         output::line(&format!("due: {one}"))?;
     }
     Ok(())
+}
+
+/// What its key file has for the day that custody/ is lost.
+fn kept(drill: &Drill) -> String {
+    drill.line.map_or_else(String::new, |line| format!(", keeps custody/ up to line {line}"))
 }
 
 fn row(kind: &str, label: &str, id: &impl ToString, state: String) -> Vec<String> {
@@ -103,7 +110,10 @@ fn as_json(chain: &Chain, since: &str, drills: &[Drill], due: &[String]) -> serd
     let head = chain.head();
     let custodians: Vec<_> = drills
         .iter()
-        .map(|d| json!({ "label": d.label, "id": d.custodian.to_string(), "confirmed": d.confirmed }))
+        .map(|d| {
+            let id = d.custodian.to_string();
+            json!({ "label": d.label, "id": id, "confirmed": d.confirmed, "keeps_line": d.line })
+        })
         .collect();
     let readers: Vec<_> = chain
         .reader_terms()

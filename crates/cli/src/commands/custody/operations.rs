@@ -5,9 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Result;
+use runvault_custody::authority::Acting;
 use runvault_custody::chain::Chain;
 use runvault_custody::ends::CutOff;
-use runvault_custody::{gateways, public_file};
+use runvault_custody::seen::Remembering;
+use runvault_custody::{gateways, public_file, retired};
 use runvault_format::custody_state::{Custodian, ReaderEntry, Until};
 use runvault_format::ids::{IdentityId, RunId};
 use runvault_format::operation::Operation;
@@ -20,17 +22,18 @@ use crate::commands::gateway::cut_off_words;
 use crate::exit::{Exit, refuse_with};
 use crate::output::{visible, warn};
 use crate::run_of_name::{no_run, of_id};
+use crate::store::Store;
 
 /// What is to be done. `by_name` finds a run that is not named by its id.
 ///
 /// # Errors
 /// Exit 1: nobody of that name, no such run; exit 2: a file that is no public key.
 pub fn asked(
-    root: &Arc<dyn Dir>,
-    chain: &Chain,
+    store: &Store,
     proposal: &Proposal,
     by_name: &mut dyn FnMut(&OsString) -> Result<RunId>,
 ) -> Result<Operation> {
+    let (root, chain) = (&store.root, &store.chain);
     Ok(match proposal {
         Proposal::Rotate => Operation::Rotate { epoch: chain.epoch().saturating_add(1) },
         Proposal::AddCustodian(args) => {
@@ -80,6 +83,19 @@ pub fn asked(
         Proposal::Revoke(args) => {
             let (runs, reader) = runs_and_reader(root, chain, args, by_name)?;
             Operation::Revoke { reader, runs }
+        }
+        Proposal::Retire(args) => {
+            // What is signed about them needs no key; a seal that was seen must still be there.
+            let authority = Remembering::over(Acting::gateway_only(chain.clone()), &store.state);
+            let mut gone = Vec::new();
+            for run in &args.runs {
+                let id = of_id(run).map_or_else(|| by_name(run), Ok)?;
+                let named = retired::named(root, chain, &*authority, &id)?;
+                gone.push(named.ok_or_else(|| no_run(run, "STORE"))?);
+            }
+            gone.sort_by_key(|gone| gone.run);
+            gone.dedup();
+            Operation::Retire { runs: gone }
         }
     })
 }

@@ -9,7 +9,7 @@ use runvault_custody::quorum::request_file::RequestFile;
 use serde_json::json;
 
 use super::operations;
-use crate::args::{Propose, Seen};
+use crate::args::{Apart, Propose, Seen};
 use crate::exit::{Exit, refuse_with};
 use crate::files::{must_be_new, write_new};
 use crate::output::{self, shown};
@@ -20,10 +20,9 @@ pub fn run(args: &Propose) -> Result<()> {
         let hint = "runvault custody propose STORE rotate --out req";
         return Err(refuse_with(Exit::Usage, "where the request goes is not said: --out REQ", hint));
     };
-    let store = Store::open(
-        &args.store,
-        &Seen { state: args.state.clone(), accept_rollback: args.accept_rollback }.who(),
-    )?;
+    let apart = Apart { custody: args.custody.clone() };
+    let seen = Seen { state: args.state.clone(), accept_rollback: args.accept_rollback, apart };
+    let store = Store::open(&args.store, &seen.who())?;
     let by_name = &mut |run: &std::ffi::OsString| {
         let what = format!("{} is no run id", shown(run));
         Err(refuse_with(
@@ -32,7 +31,7 @@ pub fn run(args: &Propose) -> Result<()> {
             "names are encrypted, and this needs no key: runvault runs STORE shows the ids",
         ))
     };
-    let op = operations::asked(&store.root, &store.chain, &args.what, by_name)?;
+    let op = operations::asked(&store, &args.what, by_name)?;
     let seconds = args.expires_in.as_secs();
     let (file, executor) = propose(&store.chain, op, &args.reason, seconds)?;
     let key = executor_of(out);

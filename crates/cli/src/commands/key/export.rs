@@ -12,16 +12,17 @@ use crate::args::{KeyExport, Token};
 use crate::exit::{Exit, refuse, refuse_with};
 use crate::output::{self, shown, visible};
 use crate::prompt::Asker;
-use crate::store::{load_chain, open_root};
+use crate::store::{load_chain, open_store};
 
 pub fn run(args: &KeyExport) -> Result<()> {
-    let root = open_root(&args.store)?;
+    let root = open_store(&args.store, &args.apart)?;
     // Says what is wrong with a directory that is no vault.
     let chain = load_chain(&root, &args.store)?;
     if args.remove {
         opens(args, &root, &chain)?;
     }
-    let file = locks::read(&root)?;
+    // With it this file alone makes a lost custody/ anew.
+    let file = locks::read(&root)?.with_copy(Some(chain.copy(&root)?));
     key_files::write_copy(&args.out, &file)?;
     if args.remove {
         // Seen to be there, whole, before the other goes.

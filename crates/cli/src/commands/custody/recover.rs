@@ -1,0 +1,110 @@
+//! `custody recover`: custody/ is lost, and is made anew from what key files keep of it.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Result;
+use runvault_custody::chain::Chain;
+use runvault_custody::key_files::{self, KeyFile};
+use runvault_custody::quorum::in_words;
+use runvault_custody::recover::{Found, Given, recover};
+use runvault_custody::{Error as Custody, locks, pins};
+use runvault_store::backend::Dir;
+
+use super::tell;
+use crate::args::{Recover, Token, Unlock};
+use crate::exit::{Exit, refuse_with};
+use crate::output::{shown, warn};
+use crate::prompt::Asker;
+use crate::store::{is_rollback, lies, open_store, state_folder};
+use crate::{progress, signals};
+
+pub fn run(args: &Recover) -> Result<()> {
+    let root = open_store(&args.store, &args.apart)?;
+    let place = lies(&root, &args.apart)?;
+    let state = state_folder(args.state.as_deref())?;
+    let given = opened(args)?;
+    let found = Found::among(&given, args.accept_rollback)?;
+    let own = key_for_store(args, &found, &given)?;
+    let line = found.chain().head().n;
+    let go_on = format!("runvault custody rotate, or propose STORE rotate, on {}", shown(&args.store));
+    signals::end_with(|| "custody/ is there whole, or not at all: run the same command again".to_owned())?;
+    let agrees = |view: &Arc<dyn Dir>, chain: &Chain| match pins::check_and_advance(&state, view, chain) {
+        Err(error) if is_rollback(&error) && args.accept_rollback == Some(line) => {
+            warn(&format!("{error}; accepted by --accept-rollback {line}"));
+            pins::accept_rollback(&state, view, chain)
+        }
+        other => other,
+    };
+    let bar = progress::items(0, "runs");
+    let done = recover(&root, &place, &found, &given, &args.reason, agrees, &mut |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    });
+    let done = done.map_err(|error| match is_rollback(&error) {
+        true => refuse_with(Exit::Damaged, error.to_string(), more_was_seen(line)),
+        false => error.into(),
+    })?;
+    bar.finish_and_clear();
+    pins::check_and_advance(&state, &root, &done.chain)?;
+    own.map_or(Ok(()), |file| locks::write(&root, file))?;
+    let (what, head) = (in_words::of_act(&done.op, found.chain(), &done.chain), done.chain.head());
+    tell::done(args.json, &what, &done.op, (head.n, head.hash.to_string()), &done.runs, &go_on)
+}
+
+/// Where one custodian of one has it in the store.
+fn key_for_store<'a>(args: &Recover, found: &Found, given: &'a [Given]) -> Result<Option<&'a KeyFile>> {
+    let file = given.first().map(|one| &one.file).filter(|_| args.key_in_store);
+    let (quorum, custodians) = found.chain().quorum();
+    match file {
+        Some(_) if (quorum, custodians) != (1, 1) => Err(Custody::LockInStore.into()),
+        Some(file) if !file.has_passphrase() => Err(Custody::UnlockedInStore.into()),
+        file => Ok(file),
+    }
+}
+
+fn more_was_seen(line: u64) -> String {
+    format!(
+        "this machine has seen more of the audit log than the key files: bring one that did its drill later. If there is\n\
+         none: --accept-rollback {line}"
+    )
+}
+
+/// Each key file, opened with the next passphrase or PIN that is left.
+fn opened(args: &Recover) -> Result<Vec<Given>> {
+    let mut passphrases: VecDeque<PathBuf> = args.passphrase_file.iter().cloned().collect();
+    let mut pins: VecDeque<PathBuf> = args.pin_file.iter().cloned().collect();
+    let mut modules: VecDeque<PathBuf> = args.pkcs11_module.iter().cloned().collect();
+    let mut given = Vec::new();
+    for path in &args.identity {
+        let file = key_files::read(path, args.allow_readable_secret)?;
+        let unlock = Unlock {
+            passphrase_file: passphrases.front().cloned(),
+            allow_readable_secret: args.allow_readable_secret,
+            ..Unlock::default()
+        };
+        let token = Token {
+            pkcs11_module: modules.front().cloned(),
+            pin_file: pins.front().cloned(),
+            last_pin_try: args.last_pin_try,
+            ..Token::default()
+        };
+        let mut asker = Asker::of(&unlock, &token);
+        let custodian = asker.unlock(&file)?;
+        if asker.asked_passphrase() {
+            passphrases.pop_front();
+        }
+        if asker.reached_token() {
+            pins.pop_front();
+            if modules.len() > 1 {
+                modules.pop_front();
+            }
+        }
+        given.push(Given { file, custodian });
+    }
+    for unused in passphrases.iter().chain(&pins) {
+        warn(&format!("{} was not read: no key file was left that wants it", shown(unused)));
+    }
+    Ok(given)
+}

@@ -1,0 +1,215 @@
+//! `custody recover`, a custody/ that lies elsewhere, runs that a quorum retires, and what a lost key opened.
+
+mod common;
+
+use std::fs;
+
+use common::agreeing::{agree, confirm, run, vault};
+use common::{STRONG, Scratch};
+use serde_json::Value;
+
+/// The ids of the runs in a store.
+fn runs(scratch: &Scratch) -> Vec<String> {
+    let names = fs::read_dir(scratch.path("store/runs")).unwrap();
+    let names = names.map(|run| run.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.len() == 32).collect()
+}
+
+/// A gateway is let in, and a reader of all that is made; a run.
+fn with_a_run(scratch: &Scratch, reader: &str) -> String {
+    let said = run(scratch, "fingerprint store").done().out();
+    let vault = said.lines().last().unwrap().to_owned();
+    run(scratch, &format!("gateway enroll store --fingerprint {vault} --out gateway.req --name novaseq"))
+        .done();
+    agree(scratch, "enroll-gateway gateway.req", ["alice", "bob"]);
+    agree(scratch, &format!("add-reader {reader}={reader}.key.pub --standing"), ["alice", "bob"]);
+    a_run(scratch, "run", reader);
+    runs(scratch).remove(0)
+}
+
+fn a_run(scratch: &Scratch, name: &str, reader: &str) {
+    scratch.folder(name);
+    scratch.secret(&format!("{name}/RunInfo.xml"), "<RunInfo/>\n");
+    run(scratch, &format!("cp -r {name} store:/ --identity {reader}.key")).done();
+}
+
+#[test]
+fn two_key_files_make_a_lost_custody_anew() {
+    let scratch = vault(&["alice", "bob", "carol", "lab"]);
+    confirm(&scratch, &["bob"]);
+    with_a_run(&scratch, "lab");
+    // Under a passphrase, and with a copy of custody/ as it is now.
+    scratch.secret("pass", STRONG);
+    scratch.secret("old", "");
+    run(&scratch, "key relock alice.key --lock passphrase --new-passphrase-file pass").done();
+    run(&scratch, "custody confirm store --identity alice.key --passphrase-file pass").done();
+    fs::rename(scratch.path("store/custody"), scratch.path("lost")).unwrap();
+    run(&scratch, "ls store --identity lab.key")
+        .refused(4, "custody/ is not in the store")
+        .refused(4, "--custody DIR")
+        .refused(4, "custody recover");
+
+    let recover = "custody recover store --identity alice.key --passphrase-file pass";
+    run(&scratch, recover).refused(1, "1 of the 2 keys");
+    run(&scratch, &format!("{recover} --identity carol.key --identity carol.key"))
+        .refused(2, "is there twice");
+    run(&scratch, &format!("{recover} --identity lab.key")).refused(3, "wrong key");
+    run(&scratch, "custody recover store --identity carol.key --identity lab.key").refused(1, "keeps a copy");
+    assert!(!scratch.path("store/custody").exists());
+    // Bob's drill was before the others' acts: it counts all the same.
+    let said = run(&scratch, &format!("{recover} --identity bob.key --reason burnt")).done().out();
+    assert!(said.contains("\"alice\"") && said.contains("(line 2)") && said.contains("(line 0)"), "{said}");
+    assert!(said.contains("1 run done"), "{said}");
+    for line in ["state-0", "state-1", "state-2", "genesis"] {
+        let of = |folder: &str| fs::read(scratch.path(folder).join(line)).unwrap();
+        assert_eq!(of("store/custody"), of("lost"), "{line}");
+    }
+    run(&scratch, &format!("{recover} --identity bob.key")).refused(1, "custody/ is there");
+    let trail = run(&scratch, "audit show store").done().out();
+    assert!(trail.contains("made anew") && trail.contains("why: burnt"), "{trail}");
+    run(&scratch, "cat store run/RunInfo.xml --identity lab.key").done();
+    run(&scratch, "custody confirm store --identity alice.key --passphrase-file pass").done();
+    confirm(&scratch, &["bob", "carol"]);
+    agree(&scratch, "rotate", ["carol", "bob"]);
+    a_run(&scratch, "second", "lab");
+
+    // This machine saw what is lost with it; the runs were sealed to the lost key alone, and stay as they are.
+    fs::rename(scratch.path("store/custody"), scratch.path("newer")).unwrap();
+    let again = format!("{recover} --identity bob.key");
+    run(&scratch, &again).refused(4, "rolled back to line 3").refused(4, "--accept-rollback 3");
+    assert!(!scratch.path("store/custody").exists());
+    run(&scratch, &format!("{again} --accept-rollback 3"))
+        .refused(4, "accepted by --accept-rollback 3")
+        .refused(4, "no envelope to a key of this vault");
+    // One that saw the other line 4 is told why this is another one.
+    fs::rename(scratch.path("store/custody"), scratch.path("anew")).unwrap();
+    fs::rename(scratch.path("newer"), scratch.path("store/custody")).unwrap();
+    run(&scratch, "custody list store --state elsewhere").done();
+    fs::rename(scratch.path("store/custody"), scratch.path("newer")).unwrap();
+    fs::rename(scratch.path("anew"), scratch.path("store/custody")).unwrap();
+    run(&scratch, "custody list store --state elsewhere")
+        .refused(4, "forked at line 4")
+        .refused(4, "was made anew from key files by line 4");
+    run(&scratch, "custody list store --state elsewhere --accept-rollback 4").done();
+}
+
+#[test]
+fn an_owner_s_exported_key_file_is_enough() {
+    let scratch = Scratch::new();
+    scratch.secret("pass", STRONG);
+    run(&scratch, "init store --passphrase-file pass").done();
+    scratch.folder("run");
+    scratch.secret("run/RunInfo.xml", "<RunInfo/>\n");
+    run(&scratch, "cp -r run store:/ --passphrase-file pass").done();
+    run(&scratch, "key export store --out owner.key").done();
+    fs::remove_dir_all(scratch.path("store/custody")).unwrap();
+    fs::remove_file(scratch.path("store/vault.json")).unwrap();
+    let recover = "custody recover store --identity owner.key --passphrase-file pass --key-in-store --json";
+    let said = run(&scratch, recover);
+    let said: Value = serde_json::from_str(&said.done().out()).unwrap();
+    assert_eq!((&said["line"], &said["already"]), (&2.into(), &1.into()));
+    run(&scratch, "cat store run/RunInfo.xml --passphrase-file pass").done();
+    run(&scratch, "custody rotate store --passphrase-file pass").done();
+}
+
+#[test]
+fn a_store_lives_apart_from_its_custody() {
+    let scratch = Scratch::new();
+    scratch.folder("keys/used");
+    scratch.secret("keys/used/x", "");
+    let init = "init store --no-lock --identity owner.key --custody";
+    run(&scratch, &format!("{init} keys/used")).refused(1, "not an empty directory");
+    run(&scratch, &format!("{init} none/clinic")).refused(1, "no such directory");
+    run(&scratch, &format!("{init} keys/clinic")).done();
+    assert!(!scratch.path("store/custody").exists());
+    scratch.folder("run");
+    scratch.secret("run/RunInfo.xml", "<RunInfo/>\n");
+    run(&scratch, "cp -r run store:/ --identity owner.key").refused(4, "--custody DIR");
+    let apart = "--custody keys/clinic";
+    let by = format!("{apart} --identity owner.key");
+    run(&scratch, &format!("cp -r run store:/ {by}")).done();
+    run(&scratch, &format!("custody rotate store {by}")).done();
+    for command in ["ls store", "check store", "runs store", "doctor store", "custody confirm store"] {
+        run(&scratch, &format!("{command} {by}")).done();
+    }
+    for command in
+        ["fingerprint store", "custody list store", "audit verify store", "status store", "scrub store"]
+    {
+        run(&scratch, &format!("{command} {apart}")).done();
+    }
+    run(&scratch, "cp store:/run/RunInfo.xml out.xml --from-custody keys/clinic --identity owner.key").done();
+    assert_eq!(fs::read_to_string(scratch.path("out.xml")).unwrap(), "<RunInfo/>\n");
+    // Another vault's is refused.
+    run(&scratch, "init other --no-lock --identity other.key").done();
+    run(&scratch, "ls store --custody other/custody --identity owner.key").refused(4, "names vault");
+    // Lost, it is made anew where it was; a link leads there as well.
+    fs::remove_dir_all(scratch.path("keys/clinic")).unwrap();
+    run(&scratch, &format!("custody recover store {by}")).done();
+    std::os::unix::fs::symlink(scratch.path("keys/clinic"), scratch.path("link")).unwrap();
+    run(&scratch, "ls store --custody link --identity owner.key").done();
+}
+
+#[test]
+fn runs_are_retired_by_a_quorum_and_by_an_owner_who_grows_into_one() {
+    let scratch = vault(&["alice", "bob", "carol", "lab"]);
+    confirm(&scratch, &["alice", "bob"]);
+    let id = with_a_run(&scratch, "lab");
+    a_run(&scratch, "second", "lab");
+    run(&scratch, &format!("retire store {id} --identity alice.key")).refused(1, "propose STORE retire");
+    run(&scratch, "custody propose store retire 00000000000000000000000000000000 --out x")
+        .refused(1, "no run");
+    let said = agree(&scratch, &format!("retire {id} --reason tape"), ["alice", "carol"]);
+    assert!(said.contains("1 run is not missed any more"), "{said}");
+    fs::rename(scratch.path("store/runs").join(&id), scratch.path("tape")).unwrap();
+    run(&scratch, "scrub store").done();
+    run(&scratch, "ls store --identity lab.key").done();
+    let trail = run(&scratch, "audit show store").done().out();
+    assert!(trail.contains(&format!("{id}, number 1 of gateway")), "{trail}");
+
+    let owner = Scratch::new();
+    owner.vault();
+    for name in ["first", "second"] {
+        a_run(&owner, name, "owner");
+    }
+    run(&owner, "retire store first --identity owner.key").done();
+    let gone = fs::read_dir(owner.path("store/retired")).unwrap().next().unwrap().unwrap().file_name();
+    let gone = gone.into_string().unwrap();
+    fs::rename(owner.path("store/runs").join(&gone), owner.path("tape")).unwrap();
+    run(&owner, "keygen --out bob.key --no-lock").done();
+    run(&owner, "custody add-custodian store bob=bob.key.pub --identity owner.key").done();
+    let quorum = "custody quorum store 2 --unconfirmed --identity owner.key";
+    run(&owner, quorum).refused(1, "was retired by one").refused(1, &format!("custody retire STORE {gone}"));
+    run(&owner, &format!("custody retire store {gone} --identity owner.key")).done();
+    run(&owner, quorum).done();
+    run(&owner, "scrub store").done();
+}
+
+#[test]
+fn what_a_lost_key_opened() {
+    let scratch = vault(&["alice", "bob", "carol", "lab"]);
+    confirm(&scratch, &["alice", "bob"]);
+    let id = with_a_run(&scratch, "lab");
+    let of = |line: &str| {
+        let said = run(&scratch, &format!("exposure store --json --key {line}")).done().out();
+        serde_json::from_str::<Value>(&said).unwrap()
+    };
+    let said = of("lab.key.pub");
+    assert_eq!((&said["label"], &said["runs"][0]["run"]), (&"lab".into(), &id.as_str().into()));
+    assert_eq!((&said["runs"][0]["opens"], &said["of"]), (&"now".into(), &1.into()));
+    agree(&scratch, "remove-reader lab", ["alice", "bob"]);
+    let said = of("lab.key.pub");
+    assert_eq!((&said["runs"][0]["opens"], &said["runs"][0]["as"]), (&"then".into(), &"reader".into()));
+    let text = run(
+        &scratch,
+        "exposure store --key lab.key.pub --from 2999-01-01T00:00:00Z --to 2999-01-02T00:00:00Z",
+    );
+    assert!(text.done().out().contains("Ended before"), "{}", text.out());
+    let said = of("carol");
+    assert_eq!(
+        (&said["runs"][0]["as"], &said["runs"][0]["other_custodians"]),
+        (&"custodian".into(), &1.into())
+    );
+    assert_eq!(of("novaseq")["runs"][0]["as"], "gateway");
+    run(&scratch, "exposure store --key nobody").refused(1, "nobody of that name");
+    run(&scratch, &format!("exposure store --key {}", "0".repeat(32))).refused(1, "was never");
+}

@@ -1,0 +1,260 @@
+//! `custody/` is lost: it is made anew from the copies in a quorum's key files, and says so in a line of its own.
+//!
+//! Order, so that a kill at any point leaves a store without `custody/`, or one with all of it: the copy and the line are
+//! written beside its place, under another name, and come there by one rename. What a kill left there is made again.
+
+#[cfg(test)]
+mod tests;
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use runvault_format::ids::VaultId;
+use runvault_format::operation::{Operation, SeenBy};
+use runvault_format::request::Head;
+use runvault_format::vault_file;
+use runvault_store::backend::{Dir, Rename};
+use runvault_store::replace::replace;
+
+use crate::apart::{Place, with_custody};
+use crate::authority::check_bound;
+use crate::chain::Chain;
+use crate::chain::copy::Copied;
+use crate::epochs::wrong_key;
+use crate::identity::Identity;
+use crate::key_files::{KeyFile, shown};
+use crate::layout::{self, DIR_MODE, PUBLIC_MODE, RUNS, VAULT_JSON};
+use crate::quorum::approve::approve;
+use crate::quorum::carry_out::carry_out;
+use crate::quorum::execute::execute;
+use crate::quorum::propose::propose;
+use crate::rotate::RotateSummary;
+use crate::{Error, Result};
+
+/// Seconds from the request to its line.
+const EXPIRES: u64 = 3600;
+
+/// A custodian's key file, opened.
+#[derive(Debug)]
+pub struct Given {
+    /// As it was read.
+    pub file: KeyFile,
+    /// The key in it.
+    pub custodian: Identity,
+}
+
+/// What the key files have together: a custody/ that verifies, and enough keys of its custodians.
+#[derive(Debug)]
+pub struct Found {
+    copied: Copied,
+    seen: Vec<SeenBy>,
+}
+
+impl Found {
+    /// The newest copy; every other one, and what each file has seen, is a part of it. `accepted`: a person knows that
+    /// some file has seen more than that line, and that no file with it is left.
+    ///
+    /// # Errors
+    /// [`Error::KeyTwice`], [`Error::NoCopy`], [`Error::KeysOfTwoVaults`], [`Error::OtherVault`], [`Error::Forked`],
+    /// [`Error::SeenMore`], [`Error::WrongKey`], [`Error::WrongShare`], [`Error::TooFewKeys`]; those of a copy that does
+    /// not verify.
+    pub fn among(given: &[Given], accepted: Option<u64>) -> Result<Self> {
+        for (i, one) in given.iter().enumerate() {
+            if given.iter().take(i).any(|other| other.custodian.id() == one.custodian.id()) {
+                return Err(Error::KeyTwice { key: name(one) });
+            }
+        }
+        let copies = given.iter().map(|one| one.file.copy().map(Copied::verify).transpose());
+        let copies: Vec<Option<Copied>> = copies.collect::<Result<_>>()?;
+        let head = |copy: &Copied| (copy.chain.vault_id(), copy.chain.head());
+        let heads: Vec<Option<(VaultId, Head)>> = copies.iter().map(|copy| copy.as_ref().map(head)).collect();
+        let newest = copies.into_iter().flatten().max_by_key(|copy| copy.chain.head().n);
+        let newest = newest.ok_or(Error::NoCopy)?;
+        for (vault, head) in heads.iter().flatten() {
+            is_part(&newest.chain, *vault, *head)?;
+        }
+        let has = |own: &Option<(VaultId, Head)>| own.map_or(0, |(_, head)| head.n);
+        let seen = given.iter().zip(&heads).map(|(one, own)| seen_by(&newest.chain, one, has(own), accepted));
+        let seen = seen.collect::<Result<Vec<_>>>()?;
+        let (given, needed) = (seen.len(), newest.chain.quorum().0 as usize);
+        if given < needed {
+            return Err(Error::TooFewKeys { given, needed });
+        }
+        Ok(Self { copied: newest, seen: in_order(seen) })
+    }
+
+    /// The chain up to the newest line that the key files know.
+    pub fn chain(&self) -> &Chain {
+        &self.copied.chain
+    }
+
+    /// What each file has seen.
+    pub fn seen(&self) -> &[SeenBy] {
+        &self.seen
+    }
+}
+
+fn in_order(mut seen: Vec<SeenBy>) -> Vec<SeenBy> {
+    seen.sort_by_key(|seen| seen.custodian.0);
+    seen
+}
+
+fn name(given: &Given) -> String {
+    shown(&given.custodian.label, &given.custodian.id())
+}
+
+/// One history has both.
+fn is_part(chain: &Chain, vault: VaultId, head: Head) -> Result<()> {
+    if vault != chain.vault_id() {
+        return Err(Error::KeysOfTwoVaults { one: chain.vault_id(), other: vault });
+    }
+    match chain.line_hash(head.n) {
+        Some(hash) if hash == head.hash => Ok(()),
+        _ => Err(Error::Forked { line: head.n }),
+    }
+}
+
+/// The newest line that a file's holder has seen, and that its key counts here. `n`: the last one of its copy.
+fn seen_by(chain: &Chain, given: &Given, mut n: u64, accepted: Option<u64>) -> Result<SeenBy> {
+    let (file, id) = (&given.file, given.custodian.id());
+    check_bound(chain, &given.custodian)?;
+    if let Some((kept, share)) = file.kept().and_then(|kept| Some((kept, kept.share.as_ref()?))) {
+        if kept.vault != chain.vault_id() {
+            return Err(Error::KeysOfTwoVaults { one: chain.vault_id(), other: kept.vault });
+        }
+        match kept.head.n.cmp(&chain.head().n) {
+            Ordering::Greater if accepted != Some(chain.head().n) => {
+                let (seen, found) = (kept.head.n, chain.head().n);
+                return Err(Error::SeenMore { key: name(given), seen, found });
+            }
+            Ordering::Greater => {}
+            _ => is_part(chain, kept.vault, kept.head)?,
+        }
+        n = n.max(kept.head.n);
+        let current = chain.current();
+        let of_this_set = (share.epoch, share.made) == (current.e, current.made);
+        if of_this_set && !current.shares.contains(&share.share) {
+            return Err(Error::WrongShare { custodian: name(given) });
+        }
+    }
+    match chain.state().custodian(&id) {
+        Some(_) => Ok(SeenBy { custodian: id, n }),
+        None => Err(wrong_key(chain, &given.custodian)),
+    }
+}
+
+/// A custody/ that was made anew.
+#[derive(Debug)]
+pub struct Recovered {
+    /// With the line that says so.
+    pub chain: Chain,
+    /// What the line says.
+    pub op: Operation,
+    /// The runs: each is seen to open, and what an interrupted rotation left is sealed to the newest key.
+    pub runs: RotateSummary,
+}
+
+/// Makes custody/ anew at its place, where there is none. `root` finds it there afterwards. `agrees` is asked once the
+/// chain can be read from the store that is passed to it, and before anything stands.
+///
+/// # Errors
+/// [`Error::CustodyThere`], [`Error::NotAVault`], [`Error::KeysOfTwoVaults`]; what `agrees` says; those of a request that
+/// is approved and executed; the store's.
+pub fn recover(
+    root: &Arc<dyn Dir>,
+    place: &Place,
+    found: &Found,
+    given: &[Given],
+    reason: &str,
+    agrees: impl FnOnce(&Arc<dyn Dir>, &Chain) -> Result<()>,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Recovered> {
+    refuse_what_is_there(root, place, found)?;
+    let beside =
+        Place { parent: place.parent.clone(), name: [b".", &place.name[..], b".recovering"].concat() };
+    remove(&beside.parent, &beside.name)?;
+    let made = make(root, &beside, found, given, reason, agrees);
+    let (done, op) = made.inspect_err(|_| {
+        // The first error is the one to tell; what stays is removed by the next one.
+        let _ = remove(&beside.parent, &beside.name);
+    })?;
+    // A rename over a directory replaces an empty one alone.
+    beside
+        .parent
+        .rename(&beside.name, &*place.parent, &place.name, Rename::Over)
+        .and_then(|()| place.parent.sync())
+        .map_err(|e| Error::io("put in place", "custody/", e))?;
+    let chain = done.chain.clone();
+    let runs = carry_out(root, done, &op, progress)?;
+    Ok(Recovered { chain, op, runs })
+}
+
+/// All of it, under another name.
+fn make(
+    root: &Arc<dyn Dir>,
+    beside: &Place,
+    found: &Found,
+    given: &[Given],
+    reason: &str,
+    agrees: impl FnOnce(&Arc<dyn Dir>, &Chain) -> Result<()>,
+) -> Result<(crate::quorum::execute::Done, Operation)> {
+    let io = |e| Error::io("make", "custody/", e);
+    beside.parent.create_dir(&beside.name, DIR_MODE).map_err(io)?;
+    found.copied.write(&beside.parent.open_dir(&beside.name).map_err(io)?)?;
+    if !layout::exists(root, VAULT_JSON, VAULT_JSON)? {
+        let bytes = vault_file::to_bytes(&found.chain().vault_id())?;
+        replace(&**root, VAULT_JSON.as_bytes(), &bytes, PUBLIC_MODE)
+            .map_err(|e| Error::io("write", VAULT_JSON, e))?;
+    }
+    let view = with_custody(root, beside.clone());
+    let chain = Chain::load(&view)?;
+    agrees(&view, &chain)?;
+    let op = Operation::Recover { copies: found.seen.clone() };
+    let (file, executor) = propose(&chain, op.clone(), reason, EXPIRES)?;
+    let approvals = given
+        .iter()
+        .map(|one| approve(&file, &one.custodian, None, false).map(|(approval, _)| approval))
+        .collect::<Result<Vec<_>>>()?;
+    Ok((execute(&view, &chain, &file, &executor, &approvals, false)?, op))
+}
+
+fn refuse_what_is_there(root: &Arc<dyn Dir>, place: &Place, found: &Found) -> Result<()> {
+    match place.parent.open_dir(&place.name) {
+        Ok(there) if layout::names(&there, "custody/")?.is_empty() => {}
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {}
+        Err(e) if !matches!(e.raw_os_error(), Some(libc::ENOTDIR | libc::ELOOP)) => {
+            return Err(Error::io("open", "custody/", e));
+        }
+        _ => return Err(Error::CustodyThere),
+    }
+    if !layout::exists(root, RUNS, RUNS)? {
+        return Err(Error::NotAVault { found: "no runs/".to_owned() });
+    }
+    let there = layout::read_if_there(root, VAULT_JSON, VAULT_JSON, vault_file::LEN_MAX)?;
+    let there = there.map(|bytes| vault_file::parse(&bytes)).transpose();
+    match there.map_err(|e| Error::damaged(VAULT_JSON, e))? {
+        Some(named) if named != found.chain().vault_id() => {
+            Err(Error::KeysOfTwoVaults { one: named, other: found.chain().vault_id() })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What a kill left: files, and directories of files.
+fn remove(parent: &Arc<dyn Dir>, name: &[u8]) -> Result<()> {
+    let object = String::from_utf8_lossy(name).into_owned();
+    let io = |e| Error::io("remove", object.as_str(), e);
+    let dir = match parent.open_dir(name) {
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => return Ok(()),
+        dir => dir.map_err(io)?,
+    };
+    for inner in layout::names(&dir, &object)? {
+        match dir.unlink(&inner) {
+            Err(e) if matches!(e.raw_os_error(), Some(libc::EISDIR | libc::EPERM)) => {
+                dir.remove_dir(&inner).map_err(io)?;
+            }
+            gone => gone.map_err(io)?,
+        }
+    }
+    parent.remove_dir(name).map_err(io)
+}

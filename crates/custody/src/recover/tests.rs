@@ -1,0 +1,242 @@
+use runvault_format::ids::{Digest, RunId};
+use runvault_format::kept::Kept;
+use runvault_format::keys::RunKey;
+
+use super::*;
+use crate::chain::history::history;
+use crate::confirm::confirm;
+use crate::key_files::{self, NewLock};
+use crate::pins;
+use crate::quorum::tests::Vault;
+use crate::testing::{copy, custody, enrolled, killed_at, make_run};
+
+/// A vault of three that has rotated, and what two of its custodians have after their drill.
+struct Burnt {
+    vault: Vault,
+    runs: Vec<(RunId, RunKey)>,
+    files: Vec<KeyFile>,
+    before: Chain,
+}
+
+impl Burnt {
+    fn new() -> Self {
+        let vault = Vault::of(2, 3);
+        let gateway = vault.gateway();
+        let mut runs = vault.runs(&gateway, 2);
+        vault.agree(Operation::Rotate { epoch: 2 });
+        runs.extend(vault.runs(&gateway, 1));
+        let before = vault.chain();
+        let files = vault.people.iter().map(|one| drilled(&vault.root, one)).collect();
+        Self { vault: Vault { root: without_custody(&vault.root), ..vault }, runs, files, before }
+    }
+
+    fn given(&self, who: &[usize]) -> Vec<Given> {
+        who.iter().map(|who| given(&self.files[*who], &self.vault.people[*who])).collect()
+    }
+
+    fn among(&self, who: &[usize]) -> Result<Found> {
+        Found::among(&self.given(who), None)
+    }
+
+    fn recover(&self, root: &Arc<dyn Dir>, who: &[usize]) -> Result<Recovered> {
+        recover_at(root, &self.given(who))
+    }
+}
+
+fn given(file: &KeyFile, custodian: &Identity) -> Given {
+    // As the file comes back from the disk.
+    let file = KeyFile::parse(&file.to_bytes().unwrap()).unwrap();
+    Given { file, custodian: custodian.again().unwrap() }
+}
+
+fn drilled(root: &Arc<dyn Dir>, custodian: &Identity) -> KeyFile {
+    let chain = Chain::load(root).unwrap();
+    let file = key_files::lock(custodian, &NewLock::None, None).unwrap();
+    confirm(root, &chain, custodian, &file, false).unwrap().file
+}
+
+fn recover_at(root: &Arc<dyn Dir>, given: &[Given]) -> Result<Recovered> {
+    let found = Found::among(given, None)?;
+    let agrees = |view: &Arc<dyn Dir>, chain: &Chain| {
+        assert_eq!(Chain::load(view)?.head(), chain.head());
+        Ok(())
+    };
+    recover(root, &Place::within(root), &found, given, "the server burnt", agrees, &mut |_, _| {})
+}
+
+fn without_custody(root: &Arc<dyn Dir>) -> Arc<dyn Dir> {
+    let root = copy(root);
+    root.rename(b"custody", &*root, b"lost", Rename::Over).unwrap();
+    root
+}
+
+#[test]
+fn any_two_of_three_make_it_anew_and_the_vault_goes_on() {
+    let burnt = Burnt::new();
+    for who in [[0, 1], [2, 0]] {
+        let root = copy(&burnt.vault.root);
+        let state = tempfile::tempdir().unwrap();
+        let done = burnt.recover(&root, &who).unwrap();
+        assert_eq!((done.runs.already, done.runs.failed.as_slice()), (3, &[][..]));
+        let (chain, n) = (Chain::load(&root).unwrap(), burnt.before.head().n);
+        assert_eq!(
+            (chain.head().n, chain.recovered(), chain.vault_id()),
+            (n + 1, Some(n + 1), burnt.before.vault_id())
+        );
+        assert_eq!(chain.line_hash(n), Some(burnt.before.head().hash), "the trail before is whole");
+        let line = history(&root).unwrap().entries.pop().unwrap();
+        assert!(line.what.contains("made anew from the key files of"), "{}", line.what);
+        assert_eq!((line.reason.as_str(), line.approved.len()), ("the server burnt", 2));
+        // Usable in full: whoever saw the chain before goes on, any two open all, and a new key is made.
+        pins::check_and_advance(state.path(), &root, &chain).unwrap();
+        let vault = Vault {
+            root: root.clone(),
+            people: burnt.vault.people.iter().map(|p| p.again().unwrap()).collect(),
+        };
+        vault.all_open(&[0, 2], &burnt.runs);
+        assert_eq!(vault.agree(Operation::Rotate { epoch: 3 }).epoch(), 3);
+        vault.all_open(&[1, 2], &burnt.runs);
+        let refused = burnt.recover(&root, &who).unwrap_err();
+        assert!(matches!(refused, Error::CustodyThere), "{refused}");
+    }
+}
+
+#[test]
+fn a_machine_that_saw_more_says_so() {
+    let vault = Vault::of(2, 3);
+    vault.gateway();
+    let files: Vec<KeyFile> = vault.people.iter().map(|one| drilled(&vault.root, one)).collect();
+    vault.agree(Operation::Rotate { epoch: 2 });
+    let state = tempfile::tempdir().unwrap();
+    pins::check_and_advance(state.path(), &vault.root, &vault.chain()).unwrap();
+    let root = without_custody(&vault.root);
+    let given: Vec<Given> = [0, 1].iter().map(|i| given(&files[*i], &vault.people[*i])).collect();
+    let found = Found::among(&given, None).unwrap();
+    let look = |view: &Arc<dyn Dir>, chain: &Chain| pins::check_and_advance(state.path(), view, chain);
+    let place = Place::within(&root);
+    let before = crate::layout::names(&root, ".").unwrap().len();
+    let refused = recover(&root, &place, &found, &given, "", look, &mut |_, _| {}).unwrap_err();
+    assert!(matches!(refused, Error::RolledBack { pinned: 2, found: 1 }), "{refused}");
+    assert_eq!(crate::layout::names(&root, ".").unwrap().len(), before, "nothing is left");
+    recover(&root, &place, &found, &given, "", |_, _| Ok(()), &mut |_, _| {}).unwrap();
+    let refused = pins::check_and_advance(state.path(), &root, &Chain::load(&root).unwrap()).unwrap_err();
+    assert!(matches!(refused, Error::Forked { line: 2 }), "{refused}");
+}
+
+#[test]
+fn what_does_not_fit_is_refused_by_name() {
+    let burnt = Burnt::new();
+    let among = |given: &[Given]| Found::among(given, None).unwrap_err();
+    assert!(matches!(burnt.among(&[0]).unwrap_err(), Error::TooFewKeys { given: 1, needed: 2 }));
+    assert!(
+        matches!(burnt.among(&[0, 1, 0]).unwrap_err(), Error::KeyTwice { key } if key.contains("custodian-0"))
+    );
+    let with = |one: Given| [burnt.given(&[0]), vec![one]].concat_given();
+    let other = Burnt::new();
+    let refused = among(&with(given(&other.files[1], &other.vault.people[1])));
+    assert!(matches!(refused, Error::KeysOfTwoVaults { .. }), "{refused}");
+    let stranger = Identity::generate("stranger").unwrap();
+    let plain = |identity: &Identity| key_files::lock(identity, &NewLock::None, None).unwrap();
+    let refused = among(&with(given(&plain(&stranger), &stranger)));
+    assert!(matches!(refused, Error::WrongKey { ref given, .. } if given.contains("stranger")), "{refused}");
+
+    // What another one has seen beyond the copies, or otherwise.
+    let second = &burnt.vault.people[1];
+    let kept = burnt.files[1].kept().unwrap().clone();
+    let changed = |kept: Kept| given(&plain(second).keeping(kept, second).unwrap(), second);
+    let (mut later, mut forked, mut share) = (kept.clone(), kept.clone(), kept.clone());
+    later.head.n += 1;
+    let refused = among(&with(changed(later.clone())));
+    assert!(
+        matches!(refused, Error::SeenMore { seen: 3, found: 2, ref key } if key.contains("custodian-1")),
+        "{refused}"
+    );
+    let accepted = Found::among(&with(changed(later)), Some(2)).unwrap();
+    assert!(accepted.seen().iter().any(|seen| seen.n == 3));
+    forked.head.hash = Digest([9; 32]);
+    assert!(matches!(among(&with(changed(forked))), Error::Forked { line: 2 }));
+    share.share.as_mut().unwrap().share.x += 1;
+    let refused = among(&with(changed(share)));
+    assert!(
+        matches!(refused, Error::WrongShare { ref custodian } if custodian.contains("custodian-1")),
+        "{refused}"
+    );
+    // An older file, without a copy, counts beside one that has it; alone there is nothing.
+    assert!(Found::among(&with(given(&plain(second), second)), None).is_ok());
+    let bare: Vec<Given> = burnt.vault.people.iter().map(|one| given(&plain(one), one)).collect();
+    assert!(matches!(among(&bare), Error::NoCopy));
+
+    // A copy proves itself.
+    let good = burnt.files[0].copy().unwrap().clone();
+    let with_copy = |copy| {
+        let first = given(&burnt.files[0].clone().with_copy(Some(copy)), &burnt.vault.people[0]);
+        among(&[vec![first], burnt.given(&[1])].concat_given())
+    };
+    let mut without_a_line = good.clone();
+    without_a_line.lines.remove(0);
+    let mut changed = good.clone();
+    changed.lines[1].line = changed.lines[1].line.replace("\"epoch\":2", "\"epoch\":3");
+    let mut other_state = good;
+    other_state.first = other_state.first.replace("\"quorum\":2", "\"quorum\":1");
+    assert!(matches!(with_copy(without_a_line), Error::ChainBroken { line: 1, .. }));
+    assert!(matches!(with_copy(changed), Error::ChainBroken { line: 2, .. }));
+    assert!(matches!(with_copy(other_state), Error::Damaged { .. }));
+
+    // Another store, or none.
+    let elsewhere = copy(&other.vault.root);
+    let refused = burnt.recover(&elsewhere, &[0, 1]).unwrap_err();
+    assert!(matches!(refused, Error::KeysOfTwoVaults { .. }), "{refused}");
+    let nothing = runvault_store::doubles::memory::MemoryDir::root();
+    assert!(matches!(burnt.recover(&nothing, &[0, 1]), Err(Error::NotAVault { .. })));
+}
+
+trait ConcatGiven {
+    fn concat_given(self) -> Vec<Given>;
+}
+
+impl<const N: usize> ConcatGiven for [Vec<Given>; N] {
+    fn concat_given(self) -> Vec<Given> {
+        self.into_iter().flatten().collect()
+    }
+}
+
+#[test]
+fn killed_at_any_call_it_is_done_again() {
+    let burnt = Burnt::new();
+    // Also the file that names the vault may be lost.
+    burnt.vault.root.unlink(b"vault.json").unwrap();
+    let given = burnt.given(&[0, 1]);
+    let (mut again, mut stood) = (0, 0);
+    for n in 0.. {
+        let root = copy(&burnt.vault.root);
+        let Some(_) = killed_at(&root, n, |root| recover_at(root, &given)) else { break };
+        match recover_at(&root, &given) {
+            Ok(done) => {
+                again += 1;
+                assert_eq!(done.runs.failed, []);
+            }
+            Err(Error::CustodyThere) => stood += 1,
+            Err(other) => panic!("call {n}: {other}"),
+        }
+        let chain = Chain::load(&root).unwrap();
+        assert_eq!(chain.recovered(), Some(burnt.before.head().n + 1), "call {n}");
+        assert!(custody(&root).stat(b"locks").is_ok());
+        let people = burnt.vault.people.iter().map(|one| one.again().unwrap()).collect();
+        Vault { root, people }.all_open(&[1, 2], &burnt.runs);
+    }
+    assert!(again > 10 && stood > 3, "{again} {stood}");
+}
+
+#[test]
+fn a_single_owner_needs_the_one_file() {
+    let (root, owner, mut chain) = crate::testing::vault();
+    let gateway = enrolled(&root, &mut chain, &owner);
+    let runs: Vec<_> = (0..2).map(|_| make_run(&root, &chain, &gateway)).collect();
+    crate::rotate::rotate(&root, &chain, &owner, &mut |_, _| {}).unwrap();
+    let file = key_files::lock(&owner, &NewLock::None, Some(chain.vault_id())).unwrap();
+    let file = file.with_copy(Some(Chain::load(&root).unwrap().copy(&root).unwrap()));
+    let root = without_custody(&root);
+    let done = recover_at(&root, &[given(&file, &owner)]).unwrap();
+    assert_eq!((done.runs.already, done.chain.recovered()), (runs.len() as u64, Some(3)));
+    crate::rotate::rotate(&root, &done.chain, &owner, &mut |_, _| {}).unwrap();
+}
