@@ -17,6 +17,7 @@ mod mounted;
 mod mounts;
 mod novaseq;
 mod proofs;
+mod rekeying;
 mod report;
 mod rotation;
 mod sealed;
@@ -85,6 +86,9 @@ struct Args {
     /// Instead: seal, verify and scrub of a run of --mib beside sha256sum on all cores.
     #[arg(long, conflicts_with_all = ["large", "row", "json", "rotation", "sealed"])]
     proofs: bool,
+    /// Instead: rekey of a sealed run of --mib beside cp of it through the mount.
+    #[arg(long, conflicts_with_all = ["large", "row", "json", "rotation", "sealed", "proofs"])]
+    rekeying: bool,
     /// Instead: a NovaSeq X so many times faster, a run of --mib on each flow cell, and three readers that follow.
     #[arg(long, value_name = "TIMES", num_args = 0..=1, default_missing_value = "25")]
     #[arg(conflicts_with_all = ["large", "row", "json", "rotation", "sealed", "proofs"])]
@@ -114,6 +118,9 @@ impl Args {
         }
         if self.proofs {
             return Some(proofs::table(place, programs, load, self.rounds));
+        }
+        if self.rekeying {
+            return Some(rekeying::table(place, programs, load, self.rounds));
         }
         if self.afterwards {
             return Some(afterwards::table(place, programs, load));

@@ -18,7 +18,7 @@ use crate::workload::Load;
 
 /// Of sha256sum's speed.
 const WANTED: f64 = 0.8;
-const FILES: u64 = 8;
+pub(crate) const FILES: u64 = 8;
 const RUN: &str = "proofs";
 const WHAT: [&str; 4] = ["sha256sum", "seal", "verify", "scrub"];
 
@@ -68,7 +68,7 @@ fn one_round(place: &Path, programs: &Programs, load: &Load) -> Result<[f64; WHA
     Ok(took)
 }
 
-fn write(dir: &Path, load: &Load) -> Result<()> {
+pub(crate) fn write(dir: &Path, load: &Load) -> Result<()> {
     fs::create_dir(dir)?;
     for number in 0..FILES {
         let mut file = File::create(dir.join(number.to_string()))?;
@@ -78,7 +78,7 @@ fn write(dir: &Path, load: &Load) -> Result<()> {
     Ok(())
 }
 
-fn timed(act: impl FnOnce() -> Result<()>) -> Result<f64> {
+pub(crate) fn timed(act: impl FnOnce() -> Result<()>) -> Result<f64> {
     machine::drop_caches();
     let begin = Instant::now();
     act()?;

@@ -74,6 +74,26 @@ impl<'a> Vault<'a> {
         run(verify.arg(run_name).arg("--identity").arg(&self.identity).arg("--state").arg(&self.owner))
     }
 
+    /// `custody rekey`, with the owner's key.
+    ///
+    /// # Errors
+    /// The program's.
+    pub(crate) fn agree_to_rekey(&self, run_name: &str) -> Result<()> {
+        let mut custody = self.programs.runvault();
+        custody.args(["custody", "rekey"]).arg(&self.store).arg(run_name);
+        run(custody.arg("--identity").arg(&self.identity).arg("--state").arg(&self.owner))
+    }
+
+    /// `rekey`, which does the work.
+    ///
+    /// # Errors
+    /// The program's.
+    pub(crate) fn rekey(&self, run_name: &str) -> Result<()> {
+        let mut rekey = self.command("rekey");
+        rekey.arg(run_name).args(["--grace", "0s"]).arg("--identity").arg(&self.identity);
+        run(rekey.arg("--state").arg(&self.owner))
+    }
+
     /// `scrub`, without a key.
     ///
     /// # Errors

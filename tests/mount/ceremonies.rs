@@ -34,6 +34,11 @@ fn a_laptop_is_stolen() {
 }
 
 #[test]
+fn a_key_was_exposed() {
+    ceremony("key-exposed.sh", &["has a new key, as run", "sealed run as signed", "no such file"]);
+}
+
+#[test]
 fn everything_burnt() {
     ceremony(
         "everything-burnt.sh",

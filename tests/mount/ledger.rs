@@ -117,7 +117,9 @@ fn a_short_file_put_back_is_named_although_its_session_could_not_end() {
     let mount = site.ingest().args(["--seal", "hand"]).mount();
     let folder = mount.path("run");
     fs::create_dir(&folder).expect("a run");
-    fs::write(folder.join("Metrics.bin"), [1; 5000]).expect("a file");
+    let file = fs::File::create(folder.join("Metrics.bin")).expect("a file");
+    file.write_all_at(&[1; 5000], 0).and_then(|()| file.sync_all()).expect("written");
+    drop(file);
     let older = fs::read(stored(&site, 5000)).expect("stored");
     let file = fs::File::options().write(true).open(folder.join("Metrics.bin")).expect("a file");
     file.write_all_at(&[2; 5000], 0).and_then(|()| file.sync_all()).expect("written over");

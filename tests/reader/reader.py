@@ -87,7 +87,7 @@ def verify_runs(vault, refuse):
         if "seal" not in map(os.fsdecode, run.dir.names()):
             continue
         try:
-            files = Seal(run, vault.state["gateways"], vault.admitted).verify(refuse)
+            files = Seal(run).verify(refuse)
             print(f"{run.id.hex()} {shown_path(run.name)}: {files} files compared with the seal")
         except (Refusal, OSError) as refusal:
             refuse(f"runs/{run.id.hex()}/seal", refusal)

@@ -53,3 +53,39 @@ fn a_sealed_run_is_verified_by_the_page_alone() {
     fs::remove_file(&added).expect("taken away");
     assert!(verified(&site).status.success());
 }
+
+#[test]
+fn a_run_under_another_key_is_proved_by_its_first_gateway() {
+    let site = Site::new();
+    site.enroll();
+    let mount = site.ingest().mount();
+    fs::create_dir(mount.path("run")).expect("a run");
+    full_tree(&mount.path("run/tree"), &mut random(41));
+    mount.unmount();
+    let mut seal = Command::new(runvault());
+    run(seal.args(["seal", "--json", "--state"]).arg(&site.state).arg(&site.store).arg("run"));
+    // Twice: what is kept is the first one's.
+    for _ in 0..2 {
+        run(site.command(&["custody", "rekey"]).arg(&site.store).arg("run"));
+        run(site.command(&["rekey", "--grace", "0s"]).arg(&site.store).arg("run"));
+    }
+    let done = verified(&site);
+    assert!(done.status.success() && printed(&done).contains("files compared"), "{}", printed(&done));
+    extract(&site);
+    let only = fs::read_dir(site.store.join("runs")).expect("runs").next().expect("one").expect("an entry");
+    let kept = only.path().join("seal/origin.note");
+    let good = fs::read(&kept).expect("what the gateway signed");
+    for (bad, says) in [
+        (None, "nothing is kept of the run that was sealed first"),
+        (Some(String::from_utf8_lossy(&good).replacen("\"bytes\":", "\"bytes\":1", 1)), "signature"),
+    ] {
+        match bad {
+            Some(bad) => fs::write(&kept, bad).expect("changed"),
+            None => fs::remove_file(&kept).expect("taken away"),
+        }
+        let done = verified(&site);
+        assert!(!done.status.success() && printed(&done).contains(says), "{}", printed(&done));
+    }
+    fs::write(&kept, &good).expect("put back");
+    assert!(verified(&site).status.success());
+}

@@ -135,7 +135,10 @@ def notes(v):
 
 def runs(v):
     gateways = [{**g, "sign": base64.b64encode(un(g["sign"]))} for g in v["gateways"]]
-    run = verify_run(None if v["note"] is None else v["note"].encode(), un(v["run"]), un(v["vault"]), gateways)
+    said = v.get("replacement")
+    replaced = {said["new"]: {**said, "sign": base64.b64encode(un(said["sign"]))}} if said else {}
+    note = None if v["note"] is None else v["note"].encode()
+    run = verify_run(note, un(v["run"]), un(v["vault"]), gateways, replaced)
     keys_of(run, un(v["rk"]))
     return {"epoch": run["epoch"], "opened": run["opened"]}
 
@@ -174,7 +177,7 @@ def texts(v):
 def custody(v):
     genesis, vault = parse_genesis(v["genesis"].encode())
     states = {int(n): text.encode() for n, text in v["states"].items()}
-    state, head, state_hash, admitted = follow(state_zero(genesis, vault), states.get(0),
+    state, head, state_hash, admitted, _ = follow(state_zero(genesis, vault), states.get(0),
                                      "".join(v["audit_log"]).encode(), states.get)
     epochs = open_epochs([Identity(un(seed)) for seed in v["seeds"]], state)
     return {"vault": vault.hex(), "head": head, "state": state_hash,

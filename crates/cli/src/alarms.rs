@@ -68,10 +68,12 @@ pub enum Kind {
     Filling,
     /// This machine's clock, or the store's.
     Clock,
+    /// This gateway's chain was ended.
+    Revoked,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 9] = [
+    pub const ALL: [Kind; 10] = [
         Kind::Unsealed,
         Kind::Stuck,
         Kind::Incomplete,
@@ -81,6 +83,7 @@ impl Kind {
         Kind::Slow,
         Kind::Filling,
         Kind::Clock,
+        Kind::Revoked,
     ];
 
     /// As logs, variables and metrics have it.
@@ -95,6 +98,7 @@ impl Kind {
             Kind::Slow => "slow",
             Kind::Filling => "filling",
             Kind::Clock => "clock",
+            Kind::Revoked => "revoked",
         }
     }
 }

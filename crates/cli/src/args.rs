@@ -4,6 +4,7 @@ mod alarms;
 mod custody;
 mod gateway;
 mod keys;
+mod rekey;
 mod sealing;
 mod who;
 
@@ -25,6 +26,7 @@ pub use keys::{
     Fingerprint, Init, Key, KeyCheck, KeyCommand, KeyExport, KeyRelock, KeyShow, Keygen, LockKind,
     LockOptions, Passwd,
 };
+pub use rekey::Rekey;
 pub use sealing::{Doctor, ManifestOf, Resuming, Retire, Runs, Scrub, Seal, Verify};
 pub use who::{Apart, NewPassphrase, Seen, Token, Unlock, Who};
 
@@ -96,6 +98,7 @@ pub enum Command {
     Manifest(ManifestOf),
     Takeover(Takeover),
     Retire(Retire),
+    Rekey(Rekey),
     Demo(Demo),
     Completions(Completions),
     Man(Man),

@@ -19,6 +19,7 @@ mod man;
 mod manifest;
 mod mount;
 mod passwd;
+mod rekey;
 mod retire;
 mod runs;
 mod scrub;
@@ -68,6 +69,7 @@ pub fn run(call: Call) -> Result<ExitCode> {
         Command::Manifest(args) => manifest::run(&args),
         Command::Takeover(args) => takeover::run(&args),
         Command::Retire(args) => retire::run(&args),
+        Command::Rekey(args) => rekey::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),

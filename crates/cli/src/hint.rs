@@ -158,6 +158,8 @@ fn of_custody(error: &Custody) -> Option<String> {
              and make the shares anew (rotate)"
                 .into()
         }
+        Custody::NotSealed { .. } => "its gateway seals it: runvault seal".into(),
+        Custody::UnderWay { .. } => "finish it: runvault rekey STORE RUN".into(),
         Custody::BadRequest { .. } => "have it sent again, or propose it again".into(),
         Custody::UnlockedInStore => "--no-lock needs --identity FILE, outside the store".into(),
         Custody::Tpm { why, .. } => return of_tpm(why),
@@ -270,6 +272,12 @@ fn of_vault(error: &Vault) -> Option<String> {
         Vault::NotHeld { run, .. } => Some(format!(
             "reading works. If that machine shall not write it any more:\nrunvault takeover STORE {run}"
         )),
+        Vault::NotBegun { .. } => Some(
+            "an execution that was interrupted goes on: runvault custody execute --resume; one owner agrees anew:\n\
+             runvault custody rekey STORE RUN"
+                .to_owned(),
+        ),
+        Vault::NoRoom { .. } => Some("a re-keying needs the space of the run once more: make room, and start it again".to_owned()),
         Vault::NotMaker { run, .. } => Some(format!(
             "the owner lets this machine seal it: runvault gateway admit STORE NAME {run}, which takeover does by itself.\n\
              To have the space back, remove what is in it; for the empty folder the owner says that it may go:\n\

@@ -64,12 +64,17 @@ impl Look<'_> {
     }
 
     fn of_facts(&self, object: &mut Map<String, Value>, status: &RunStatus, facts: &RunFacts) {
-        add(object, "gateway", facts.descriptor.signer);
+        let origin = facts.origin.as_deref();
+        let made = origin.map_or(&*facts.descriptor, |origin| &origin.run);
+        add(object, "gateway", made.signer);
         add(object, "begun", &facts.descriptor.opened);
         add(object, "holder", &status.holder);
-        let continues = facts.descriptor.after.as_ref().filter(|after| after.how == How::Continues);
+        let continues = made.after.as_ref().filter(|after| after.how == How::Continues);
         add(object, "continues", continues.map(|after| after.run));
-        match (&facts.seal, &status.name) {
+        if let Some(origin) = origin {
+            add(object, "replaces", &origin.replaced);
+        }
+        match (origin.map(|origin| &origin.note).or(facts.seal.as_ref()), &status.name) {
             (Some(seal), _) => sealed(object, seal, facts.about.as_deref()),
             (None, Some(_)) if status.sealing => {
                 add(object, "state", "sealing");

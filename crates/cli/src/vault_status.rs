@@ -25,6 +25,9 @@ pub fn of_vault(vault: &Vault) -> Map<String, Value> {
     add(&mut object, "open_handles", status.open_handles);
     add(&mut object, "known_nodes", status.known_nodes);
     add(&mut object, "foreign_names", status.foreign_names);
+    let (line, lost) = vault.custody();
+    let lost = lost.map(|lost| lost.to_string());
+    add(&mut object, "custody", json!({ "line": line, "lost": lost, "revoked": vault.is_revoked() }));
     add(&mut object, "last_sync_seconds", status.last_sync_seconds);
     if let Ok(space) = vault.statfs() {
         add(&mut object, "space", of_space(&space));
@@ -118,6 +121,12 @@ fn of_process(status: &Value) -> Option<Vec<Row>> {
 
 fn of_machine(status: &Value) -> Vec<Row> {
     let mut rows = Vec::new();
+    if let Some(lost) = status["custody"]["lost"].as_str() {
+        rows.push(("identity", format!("reads nothing any more: {}", output::visible(lost.as_bytes()))));
+    }
+    if status["custody"]["revoked"] == true {
+        rows.push(("gateway", "REVOKED: it starts no run and seals none".to_owned()));
+    }
     if let Some(names) = status.get("foreign_names").and_then(Value::as_u64).filter(|n| *n > 0) {
         let names = output::count(names, "name");
         rows.push(("foreign", format!("{names} in the store that are not ours, hidden")));
@@ -186,6 +195,7 @@ mod tests {
             "foreign_names": 0, "space": { "bytes": 1024, "available": 512 },
             "engine": { "name": "aes-gcm", "bytes_per_second": 1073741824u64 }, "memory_locked": true,
             "gateway_key": { "home": "tpm", "nv_index": "0x01800010" }, "keeps_keys": false,
+            "custody": { "line": 3, "lost": "it was removed", "revoked": true },
             "runs": [{ "run": "00", "name": "a\u{1b}", "writing": true, "holder": null, "trouble": null },
                 { "run": "01", "name": null, "writing": false, "holder": null, "closed": true, "trouble": null },
                 { "run": "02", "name": null, "writing": false, "holder": null, "trouble": "it is missing" }],
@@ -200,6 +210,8 @@ mod tests {
         assert!(text.contains("00   a\\x1b  written here\n"), "{text}");
         assert!(text.contains("01   -      closed: no key"), "{text}");
         assert!(text.contains("02   -      left out: it is missing\n"), "{text}");
+        assert!(text.contains("identity    reads nothing any more: it was removed\n"), "{text}");
+        assert!(text.contains("gateway     REVOKED: it starts"), "{text}");
         assert!(!text.contains("NOT LOCKED") && !text.contains("foreign"), "{text}");
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use common::Scratch;
 
-const COMMANDS: [&[&str]; 67] = [
+const COMMANDS: [&[&str]; 70] = [
     &["init"],
     &["keygen"],
     &["key"],
@@ -40,6 +40,7 @@ const COMMANDS: [&[&str]; 67] = [
     &["custody", "remove-reader"],
     &["custody", "grant"],
     &["custody", "revoke"],
+    &["custody", "rekey"],
     &["custody", "propose", "rotate"],
     &["custody", "propose", "add-custodian"],
     &["custody", "propose", "remove-custodian"],
@@ -52,6 +53,7 @@ const COMMANDS: [&[&str]; 67] = [
     &["custody", "propose", "remove-reader"],
     &["custody", "propose", "grant"],
     &["custody", "propose", "revoke"],
+    &["custody", "propose", "rekey"],
     &["custody", "propose", "retire"],
     &["audit"],
     &["audit", "show"],
@@ -71,6 +73,7 @@ const COMMANDS: [&[&str]; 67] = [
     &["manifest"],
     &["takeover"],
     &["retire"],
+    &["rekey"],
     &["demo"],
     &["completions"],
     &["man"],

@@ -58,6 +58,8 @@ fn every_command_that_has_it_prints_an_object_a_line() {
         ("custody confirm store --identity bob.key --json", "epoch"),
         ("audit show store --json", "lines"),
         ("audit verify store --json", "head"),
+        ("custody rekey store run --json --passphrase-file new.txt", "line"),
+        ("rekey store run --json --passphrase-file new.txt --grace 0s", "replaced"),
         ("exposure store --key bob --json", "runs"),
         ("retire store run --json --passphrase-file new.txt", "seal"),
     ] {
@@ -99,6 +101,7 @@ fn every_command_that_has_it_prints_an_object_a_line() {
         "manifest",
         "takeover",
         "retire",
+        "rekey",
         "demo",
         "completions",
         "man",

@@ -10,8 +10,12 @@ use runvault_crypto::envelope::{KemPrivate, KemPublic};
 use runvault_format::envelope_file::{self, EnvelopeName};
 use runvault_format::ids::{IdentityId, RunId, VaultId};
 use runvault_format::keys::RunKey;
+use runvault_format::operation::Operation;
+use runvault_format::replacement::Replacement;
 use runvault_store::backend::Dir;
-use runvault_vault::authority::{Admission, Authority, EnvelopeFile, GatewayKey, Sealed};
+use runvault_vault::authority::{
+    Admission, Authority, EnvelopeFile, GatewayKey, Lost, Sealed, Standing, StateRef,
+};
 use runvault_vault::{Damage, Error as VaultError};
 
 use crate::chain::{Chain, Mark};
@@ -27,6 +31,8 @@ pub struct Acting {
     root: Root,
     keys: Keys,
     looked: Mutex<Option<Looked>>,
+    told: Mutex<Option<String>>,
+    clock: clock::Steady,
 }
 
 /// What custody/ was when it was looked at last: whoever makes many runs of unknown signers does not have it
@@ -51,18 +57,41 @@ impl std::fmt::Debug for Root {
     }
 }
 
+/// An identity and what opens what is sealed to it; it signs nothing.
+type Own = Box<(IdentityId, KemPrivate)>;
+
 #[derive(Debug)]
 enum Keys {
     None,
-    /// The vault's own, of every epoch.
-    Vault(EpochKeys),
+    /// The vault's own, of every epoch, and what opens the share of a newer one.
+    Vault {
+        epochs: RwLock<Arc<EpochKeys>>,
+        custodian: Option<Own>,
+    },
     /// A reader's: only what was granted to it.
-    Reader(Box<Identity>),
+    Reader(Own),
+    /// That of the worker of a re-keying: the runs that it copies.
+    Worker(Own),
+}
+
+impl Keys {
+    fn vault(epochs: EpochKeys, custodian: Option<Own>) -> Self {
+        Self::Vault { epochs: RwLock::new(Arc::new(epochs)), custodian }
+    }
+
+    fn epochs(&self) -> Option<Arc<EpochKeys>> {
+        let Self::Vault { epochs, .. } = self else { return None };
+        Some(epochs.read().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+}
+
+fn own(identity: &Identity) -> Result<Own> {
+    Ok(Box::new((identity.id(), identity.again()?.keys.kem)))
 }
 
 impl Acting {
     /// A custodian of a vault whose quorum is 1, or a reader. What is added to the chain in the store later
-    /// counts too: gateways, and the epoch that new runs are sealed to. What opens runs stays as it is.
+    /// counts too: gateways, newer vault keys, what was granted, revoked and removed.
     ///
     /// # Errors
     /// [`Error::WrongKey`], [`Error::OtherVault`], [`Error::NeedsQuorum`], [`Error::Damaged`].
@@ -77,12 +106,14 @@ impl Acting {
         // Where several have to agree, a custodian reads what was granted to the same key, and no more.
         let reads_alone = chain.quorum().0 > 1 && chain.state().reader(&id).is_some();
         let keys = if custodian && !reads_alone {
-            Keys::Vault(EpochKeys::open(&chain, identity)?)
+            Keys::vault(EpochKeys::open(&chain, identity)?, Some(own(identity)?))
         } else if let Some(reader) = chain.state().reader(&id) {
             if let Some(at) = reader.expires.as_ref().filter(|at| **at <= clock::now()) {
                 return Err(Error::ReaderExpired { reader: shown(&reader.label, &id), at: at.clone() });
             }
-            Keys::Reader(Box::new(identity.again()?))
+            Keys::Reader(own(identity)?)
+        } else if chain.work_of(&id).next().is_some() {
+            Keys::Worker(own(identity)?)
         } else {
             return Err(wrong_key(&chain, identity));
         };
@@ -90,17 +121,25 @@ impl Acting {
     }
 
     fn of(chain: Chain, keys: Keys) -> Self {
-        Self { chain: RwLock::new(chain), root: Root(None), keys, looked: Mutex::default() }
+        let clock = clock::Steady::start();
+        Self {
+            chain: RwLock::new(chain),
+            root: Root(None),
+            keys,
+            looked: Mutex::default(),
+            told: Mutex::default(),
+            clock,
+        }
     }
 
     /// Whoever has the vault's keys in memory.
     pub(crate) fn with_keys(chain: Chain, keys: EpochKeys) -> Self {
-        Self::of(chain, Keys::Vault(keys))
+        Self::of(chain, Keys::vault(keys, None))
     }
 
     /// Whether what is sealed to this epoch opens.
     pub(crate) fn opens_epoch(&self, e: u32) -> bool {
-        matches!(&self.keys, Keys::Vault(epochs) if epochs.get(e).is_some())
+        self.keys.epochs().is_some_and(|epochs| epochs.get(e).is_some())
     }
 
     /// The key of a reader whose time is not over.
@@ -131,6 +170,7 @@ impl Acting {
         // Nobody waits for the store meanwhile, which may hang.
         let known = self.chain().clone();
         if let Some(newer) = known.continued(root)? {
+            self.take_newer_keys(&newer);
             let mut chain = self.chain.write().unwrap_or_else(PoisonError::into_inner);
             if newer.head().n > chain.head().n {
                 *chain = newer;
@@ -139,18 +179,45 @@ impl Acting {
         Ok(())
     }
 
+    /// What a rotation has sealed meanwhile opens too.
+    fn take_newer_keys(&self, chain: &Chain) {
+        let Keys::Vault { epochs, custodian: Some(custodian) } = &self.keys else { return };
+        if self.opens_epoch(chain.epoch()) || self.lost(chain).is_some() {
+            return;
+        }
+        match EpochKeys::open_by(chain, custodian) {
+            Ok(Some(newer)) => *epochs.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(newer),
+            Ok(None) => {}
+            Err(error) => {
+                log::warn!("runs that are sealed to vault key {} stay closed: {error}", chain.epoch())
+            }
+        }
+    }
+
     /// Whether the chain could be read; what prevents it goes to the log.
     fn refreshed(&self) -> bool {
         let Some(root) = &self.root.0 else { return true };
-        let warn = |error: &Error| log::warn!("custody/ does not go on from what was read before: {error}");
+        let warn = |error: &Error| self.tell(Some(error.to_string()));
         let head = self.chain().head().n;
         let Ok(mark) = Mark::read(root, head).inspect_err(warn) else { return false };
         if let Some(sound) = self.seen(&mark) {
             return sound;
         }
         let sound = self.follow(root).inspect_err(warn).is_ok();
+        if sound {
+            self.tell(None);
+        }
         *self.looked() = Some(Looked { mark, sound, at: Instant::now() });
         sound
+    }
+
+    /// The same trouble is told once, however often it is met.
+    fn tell(&self, trouble: Option<String>) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(trouble) = trouble.as_ref().filter(|_| *told != trouble) {
+            log::warn!("custody/ does not go on from what was read before: {trouble}");
+        }
+        *told = trouble;
     }
 
     fn looked(&self) -> MutexGuard<'_, Option<Looked>> {
@@ -163,13 +230,9 @@ impl Acting {
         (same.sound || same.at.elapsed() < LOOK_AGAIN).then_some(same.sound)
     }
 
-    /// The key that an envelope of this name is sealed to, where it is ours.
-    fn key_for(&self, name: &EnvelopeName) -> Option<&KemPrivate> {
-        match (&self.keys, name) {
-            (Keys::Vault(epochs), EnvelopeName::Vault(e)) => epochs.get(*e),
-            (Keys::Reader(reader), EnvelopeName::Reader(id)) if *id == reader.id() => Some(&reader.keys.kem),
-            _ => None,
-        }
+    /// Number and hash of the newest state.
+    pub(crate) fn state(&self) -> StateRef {
+        self.chain().state_ref()
     }
 
     /// The newest epoch and its public key.
@@ -177,13 +240,20 @@ impl Acting {
         self.chain().sealed_to()
     }
 
-    /// Whether the acting identity may read still: a reader may be removed, or its time end, while it has a mount.
-    fn still_reads(&self) -> bool {
-        let Keys::Reader(reader) = &self.keys else { return true };
-        self.refreshed();
-        let chain = self.chain();
-        let known = chain.state().reader(&reader.id());
-        known.is_some_and(|known| known.expires.as_ref().is_none_or(|at| clock::now() < *at))
+    /// Why the acting identity reads nothing any more.
+    fn lost(&self, chain: &Chain) -> Option<Lost> {
+        match &self.keys {
+            Keys::Vault { custodian: Some(own), .. } => {
+                let alone = chain.quorum().0 == 1 && chain.state().custodian(&own.0).is_some();
+                (!alone).then_some(Lost::Removed)
+            }
+            Keys::Reader(own) => {
+                let Some(known) = chain.state().reader(&own.0) else { return Some(Lost::Removed) };
+                let over = known.expires.as_ref().filter(|at| **at <= self.clock.now());
+                over.map(|at| Lost::Expired(at.clone()))
+            }
+            Keys::None | Keys::Worker(_) | Keys::Vault { custodian: None, .. } => None,
+        }
     }
 
     /// Opens one envelope; `None` if it is for somebody else.
@@ -193,9 +263,14 @@ impl Acting {
         envelope: &EnvelopeFile,
     ) -> Option<runvault_format::Result<RunKey>> {
         let name: EnvelopeName = envelope.name.parse().ok()?;
-        let key = self.key_for(&name)?;
         let vault = self.chain().vault_id();
-        Some(envelope_file::open_run_key(key, &vault, run, &name.recipient(), &envelope.bytes))
+        let open = |key: &KemPrivate| envelope_file::open_run_key(key, &vault, run, &name, &envelope.bytes);
+        match (&self.keys, &name) {
+            (Keys::Vault { .. }, EnvelopeName::Vault(e)) => self.keys.epochs()?.get(*e).map(open),
+            (Keys::Reader(own), EnvelopeName::Reader(id)) if *id == own.0 => Some(open(&own.1)),
+            (Keys::Worker(own), EnvelopeName::Worker(id)) if *id == own.0 => Some(open(&own.1)),
+            _ => None,
+        }
     }
 }
 
@@ -213,6 +288,38 @@ pub(crate) fn check_bound(chain: &Chain, identity: &Identity) -> Result<()> {
 impl Authority for Acting {
     fn refresh(&self) {
         self.refreshed();
+    }
+
+    fn standing(&self) -> Standing {
+        let chain = self.chain();
+        let newest = self.keys.epochs().and_then(|epochs| epochs.newest_first().next());
+        Standing { line: chain.head().n, epoch: newest.unwrap_or(0), lost: self.lost(&chain) }
+    }
+
+    fn may_open(&self, run: &RunId) -> bool {
+        let chain = self.chain();
+        let revoked = || matches!(&self.keys, Keys::Reader(own) if chain.granted(&own.0, run) == Some(false));
+        self.lost(&chain).is_none() && !revoked()
+    }
+
+    fn may_be_given(&self, run: &RunId) -> bool {
+        let Keys::Reader(own) = &self.keys else { return true };
+        let chain = self.chain();
+        // What is open is sealed to those who stand then, also to those who came after it was made.
+        chain.state().reader(&own.0).is_some_and(|known| known.standing)
+            || chain.granted(&own.0, run) == Some(true)
+    }
+
+    fn granted_behind(&self, line: u64) -> Vec<RunId> {
+        let Keys::Reader(own) = &self.keys else { return Vec::new() };
+        let chain = self.chain();
+        let to_us = |op| match op {
+            Operation::Grant { reader, runs } if reader == own.0 => runs,
+            _ => Vec::new(),
+        };
+        let mut granted: Vec<RunId> = chain.acts_behind(line).into_iter().flat_map(to_us).collect();
+        granted.retain(|run| chain.granted(&own.0, run) == Some(true));
+        granted
     }
 
     fn vault_id(&self) -> VaultId {
@@ -235,18 +342,34 @@ impl Authority for Acting {
         })
     }
 
+    fn replacement(&self, new: &RunId) -> Option<Replacement> {
+        let known = self.chain().replacement(new).cloned();
+        known.or_else(|| {
+            self.refresh();
+            self.chain().replacement(new).cloned()
+        })
+    }
+
     fn envelope_names(&self) -> Vec<String> {
         match &self.keys {
-            Keys::None => Vec::new(),
-            Keys::Vault(epochs) => {
-                epochs.newest_first().map(|e| EnvelopeName::Vault(e).to_string()).collect()
+            Keys::Reader(own) => vec![EnvelopeName::Reader(own.0).to_string()],
+            Keys::Worker(own) => vec![EnvelopeName::Worker(own.0).to_string()],
+            keys => {
+                let epochs = keys.epochs().into_iter();
+                epochs
+                    .flat_map(|e| e.newest_first().collect::<Vec<_>>())
+                    .map(|e| EnvelopeName::Vault(e).to_string())
+                    .collect()
             }
-            Keys::Reader(reader) => vec![EnvelopeName::Reader(reader.id()).to_string()],
         }
     }
 
     fn open_run(&self, run: &RunId, envelopes: &[EnvelopeFile]) -> runvault_vault::Result<Option<RunKey>> {
-        if !self.still_reads() {
+        if matches!(self.keys, Keys::Reader(_)) {
+            // It may have been removed while it has a mount.
+            self.refreshed();
+        }
+        if !self.may_open(run) {
             return Ok(None);
         }
         let mut refused = None;
@@ -267,23 +390,41 @@ impl Authority for Acting {
     }
 
     fn opens_every_run(&self) -> bool {
-        let Keys::Vault(epochs) = &self.keys else { return false };
-        // A rotation that this identity does not know yet seals runs to a key that it lacks.
-        self.refreshed() && epochs.get(self.chain().epoch()).is_some()
+        // A rotation whose key this identity lacks seals runs to it.
+        matches!(self.keys, Keys::Vault { .. }) && self.refreshed() && self.opens_epoch(self.chain().epoch())
     }
 
     fn seal_run(&self, run: &RunId, key: &RunKey) -> runvault_vault::Result<Sealed> {
-        let now = clock::now();
         let chain = self.chain();
-        let (vault, (e, kem)) = (chain.vault_id(), chain.sealed_to());
-        let readers = chain.standing_readers(&now);
-        let recipients = std::iter::once((EnvelopeName::Vault(e), kem))
-            .chain(readers.into_iter().map(|(id, kem)| (EnvelopeName::Reader(id), kem)));
-        let envelopes = recipients
-            .map(|(name, kem)| seal_one(&vault, run, &name, &kem, key))
-            .collect::<runvault_format::Result<_>>()?;
-        Ok(Sealed { state: chain.state_ref(), epoch: e, envelopes })
+        seal_to(&chain, run, key, chain.standing_readers(&clock::now()))
     }
+
+    fn seal_replacing(
+        &self,
+        run: &RunId,
+        key: &RunKey,
+        replaced: &[RunId],
+        sealed_at: u64,
+    ) -> runvault_vault::Result<Sealed> {
+        let chain = self.chain();
+        seal_to(&chain, run, key, chain.readers_of(replaced, sealed_at, &clock::now()))
+    }
+}
+
+/// The run's key, to the newest epoch and to these readers.
+fn seal_to(
+    chain: &Chain,
+    run: &RunId,
+    key: &RunKey,
+    readers: Vec<(IdentityId, KemPublic)>,
+) -> runvault_vault::Result<Sealed> {
+    let (vault, (e, kem)) = (chain.vault_id(), chain.sealed_to());
+    let recipients = std::iter::once((EnvelopeName::Vault(e), kem))
+        .chain(readers.into_iter().map(|(id, kem)| (EnvelopeName::Reader(id), kem)));
+    let envelopes = recipients
+        .map(|(name, kem)| seal_one(&vault, run, &name, &kem, key))
+        .collect::<runvault_format::Result<_>>()?;
+    Ok(Sealed { state: chain.state_ref(), epoch: e, envelopes })
 }
 
 /// One file of a run's `keys/`.
@@ -294,7 +435,7 @@ pub(crate) fn seal_one(
     kem: &KemPublic,
     key: &RunKey,
 ) -> runvault_format::Result<EnvelopeFile> {
-    let bytes = envelope_file::seal_run_key(kem, vault, run, &name.recipient(), key)?;
+    let bytes = envelope_file::seal_run_key(kem, vault, run, name, key)?;
     Ok(EnvelopeFile { name: name.to_string(), bytes })
 }
 

@@ -21,6 +21,7 @@ use runvault_format::ids::{Digest, IdentityId, RunId, VaultId};
 use runvault_format::operation::Operation;
 use runvault_format::public_key::PublicKey;
 use runvault_format::removed::GoneRun;
+use runvault_format::replacement::Replacement;
 pub use runvault_format::request::Head;
 use runvault_format::words;
 use runvault_vault::authority::{Admission, GatewayKey, Last, StateRef, Until};
@@ -39,6 +40,10 @@ pub struct Chain {
     current: Epoch,
     /// Gateways that do what only the maker of a run may, and where that was ended; `None`: add to any run.
     admitted: BTreeMap<(IdentityId, Option<RunId>), Option<Until>>,
+    /// The last line that names a reader and a run, and whether it grants that or takes it away.
+    granted: BTreeMap<(IdentityId, RunId), (usize, bool)>,
+    /// Runs that replace others, by their ids.
+    replacements: BTreeMap<RunId, Replacement>,
     /// Runs that are not missed.
     gone: BTreeMap<RunId, GoneRun>,
     /// The line by which custody/ was made anew last.
@@ -137,6 +142,80 @@ impl Chain {
         all.map(|((_, run), _)| *run).collect()
     }
 
+    /// Whether a run was granted to a reader or taken from it, by the last line that names that reader and the run, or one
+    /// that it replaces; `None`: there is none.
+    pub(crate) fn granted(&self, reader: &IdentityId, run: &RunId) -> Option<bool> {
+        let before = |new: &RunId| self.replacement(new).map(|said| said.run);
+        let runs = std::iter::successors(Some(*run), before).take(self.replacements.len() + 1);
+        let said = runs.filter_map(|run| self.granted.get(&(*reader, run)));
+        said.max().map(|(_, granted)| *granted)
+    }
+
+    /// What the log says of a run that replaces another.
+    pub fn replacement(&self, new: &RunId) -> Option<&Replacement> {
+        self.replacements.get(new)
+    }
+
+    /// All that the log says of runs that replace others.
+    pub fn replacements(&self) -> impl Iterator<Item = &Replacement> {
+        self.replacements.values()
+    }
+
+    /// Runs that are to replace, or have replaced, one.
+    pub fn replaced_by<'a>(&'a self, old: &'a RunId) -> impl Iterator<Item = &'a Replacement> {
+        self.replacements.values().filter(move |one| one.run == *old)
+    }
+
+    /// Whether the log says that a run replaces that one, or one that does.
+    pub fn stands_for(&self, new: &RunId, old: &RunId) -> bool {
+        let mut at = *new;
+        for _ in 0..=self.replacements.len() {
+            let Some(said) = self.replacements.get(&at) else { return false };
+            if said.run == *old {
+                return true;
+            }
+            at = said.run;
+        }
+        false
+    }
+
+    /// What a worker makes.
+    pub fn work_of<'a>(&'a self, worker: &'a IdentityId) -> impl Iterator<Item = &'a Replacement> {
+        self.replacements.values().filter(move |one| one.worker == *worker)
+    }
+
+    /// Who may read a run that replaces these, the first of which was sealed when state `sealed_at` was the newest:
+    /// nobody gets more than they had. A reader whom a grant names for one of them, or who was a standing one when it was
+    /// sealed and is still; in either case if no later revocation names it.
+    pub(crate) fn readers_of(
+        &self,
+        replaced: &[RunId],
+        sealed_at: u64,
+        now: &str,
+    ) -> Vec<(IdentityId, KemPublic)> {
+        let mut reads: BTreeMap<IdentityId, Reads> = BTreeMap::new();
+        for (n, op) in (1..).zip(self.acts_behind(0)) {
+            let names = |runs: &[RunId]| runs.iter().any(|run| replaced.contains(run));
+            match op {
+                Operation::AddReader { reader } => {
+                    reads.entry(reader.id).or_default().stands(reader.standing, n)
+                }
+                Operation::RemoveReader { reader } => _ = reads.remove(&reader),
+                Operation::Grant { reader, runs } if names(&runs) => {
+                    reads.entry(reader).or_default().said = Some(true);
+                }
+                Operation::Revoke { reader, runs } if names(&runs) => {
+                    reads.entry(reader).or_default().said = Some(false);
+                }
+                _ => {}
+            }
+        }
+        let lasts = |reader: &&ReaderEntry| reader.expires.as_deref().is_none_or(|at| now < at);
+        let known = self.state.readers.iter().filter(lasts);
+        let may = |reader: &&ReaderEntry| reads.get(&reader.id).is_some_and(|reads| reads.may(sealed_at));
+        known.filter(may).map(|reader| (reader.id, reader.kem.clone())).collect()
+    }
+
     /// Runs that lines of the log say are not missed.
     pub(crate) fn gone(&self) -> &BTreeMap<RunId, GoneRun> {
         &self.gone
@@ -147,9 +226,16 @@ impl Chain {
         self.recovered
     }
 
-    /// What a line of the log says of admissions, of runs that go, of a custody/ that was made anew.
+    /// What a line of the log says of admissions, of single runs, of runs that go, of a custody/ that was made anew.
     fn take_word(&mut self, op: &Operation) {
+        let line = self.lines.len() + 1;
         match op {
+            Operation::Grant { reader, runs } => {
+                self.granted.extend(runs.iter().map(|run| ((*reader, *run), (line, true))));
+            }
+            Operation::Revoke { reader, runs } => {
+                self.granted.extend(runs.iter().map(|run| ((*reader, *run), (line, false))));
+            }
             Operation::Recover { .. } => self.recovered = Some(self.head().n.saturating_add(1)),
             Operation::Retire { runs } => {
                 self.gone.extend(runs.iter().map(|gone| (gone.run, gone.clone())));
@@ -217,6 +303,25 @@ impl Chain {
     /// The audit log as it was read.
     pub(crate) fn log(&self) -> &[u8] {
         &self.log
+    }
+}
+
+/// What the log says of a reader and a run.
+#[derive(Default)]
+struct Reads {
+    /// The line since which it is a standing one.
+    standing: Option<u64>,
+    /// Granted or revoked, whichever was last.
+    said: Option<bool>,
+}
+
+impl Reads {
+    fn stands(&mut self, standing: bool, n: u64) {
+        self.standing = standing.then(|| self.standing.unwrap_or(n));
+    }
+
+    fn may(&self, sealed_at: u64) -> bool {
+        self.said.unwrap_or_else(|| self.standing.is_some_and(|since| since <= sealed_at))
     }
 }
 

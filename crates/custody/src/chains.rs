@@ -52,15 +52,19 @@ pub fn gaps(root: &Arc<dyn Dir>, chain: &Chain) -> Result<Vec<Gap>> {
     let gateways = &chain.state().gateways;
     let keys: HashMap<IdentityId, VerifyingKey> = gateways.iter().map(|g| (g.id, g.sign)).collect();
     let mut chains: HashMap<IdentityId, Chains> = HashMap::new();
-    for run in settle::runs(root)? {
-        if let Some(note) = settle::run_note(root, &run)? {
-            take_run(&mut chains, &keys, &run, &note);
+    settle::each_signed(root, &settle::runs(root)?, &mut |found| {
+        // Anybody can put another run's notes there.
+        if found.kept_by.is_some_and(|by| !chain.stands_for(&by, &found.run)) {
+            return Ok(());
         }
-        // What is no seal is told as none.
-        if let Ok(Some(note)) = settle::seal_note(root, &run) {
-            take_seal(&mut chains, &keys, &run, &note);
+        if let Some(note) = found.run_note {
+            take_run(&mut chains, &keys, &found.run, &note);
         }
-    }
+        if let Some(note) = found.seal_note {
+            take_seal(&mut chains, &keys, &found.run, &note);
+        }
+        Ok(())
+    })?;
     take_retired(root, chain, &mut chains)?;
     let mut found = Vec::new();
     for gateway in gateways {

@@ -131,27 +131,36 @@ pub(crate) fn of(
 impl Signed {
     fn read(root: &Arc<dyn Dir>, chain: &Chain, gateway: &IdentityId, key: &VerifyingKey) -> Result<Self> {
         let mut signed = Self::default();
-        for run in settle::runs(root)? {
-            let Some(note) = settle::run_note(root, &run)? else { continue };
-            let Some((said, run_note)) = genuine(chain, &run, &note) else { continue };
-            let own = said.signer == *gateway;
-            if let Some(seq) = said.seq.filter(|_| own) {
-                signed.runs.push(MadeRun { seq, hash: run_note, run, seals: said.seals });
-            }
-            if !own && chain.admission(gateway, Some(&run)).is_none() {
-                continue;
-            }
-            // What is no seal is told as none.
-            let Ok(Some(note)) = settle::seal_note(root, &run) else { continue };
-            let Some((seal, hash)) = seal_of(&note, gateway, key) else { continue };
-            if seal.run == run && seal.run_note == run_note {
-                let of = said.seq.filter(|_| own);
-                signed.seals.push(MadeSeal { n: seal.n, hash, prev: seal.prev, run, of });
-            }
-        }
+        settle::each_signed(root, &settle::runs(root)?, &mut |found| {
+            signed.take(chain, gateway, key, &found);
+            Ok(())
+        })?;
         signed.runs.sort_by_key(|run| (run.seq, run.run));
         signed.seals.sort_by_key(|seal| (seal.n, seal.run));
         Ok(signed)
+    }
+
+    fn take(&mut self, chain: &Chain, gateway: &IdentityId, key: &VerifyingKey, found: &settle::OfRun) {
+        let run = found.run;
+        if found.kept_by.is_some_and(|by| !chain.stands_for(&by, &run)) {
+            return;
+        }
+        let Some((said, run_note)) = found.run_note.as_ref().and_then(|note| genuine(chain, &run, note))
+        else {
+            return;
+        };
+        let own = said.signer == *gateway;
+        if let Some(seq) = said.seq.filter(|_| own) {
+            self.runs.push(MadeRun { seq, hash: run_note, run, seals: said.seals });
+        }
+        if !own && chain.admission(gateway, Some(&run)).is_none() {
+            return;
+        }
+        let seal = found.seal_note.as_ref().and_then(|note| seal_of(note, gateway, key));
+        if let Some((seal, hash)) = seal.filter(|(seal, _)| seal.run == run && seal.run_note == run_note) {
+            let of = said.seq.filter(|_| own);
+            self.seals.push(MadeSeal { n: seal.n, hash, prev: seal.prev, run, of });
+        }
     }
 
     fn last_run(&self, which: Option<Which>) -> Result<Option<&MadeRun>> {

@@ -33,6 +33,13 @@ impl EpochKeys {
         Self::of_newest(chain.state(), open_share(chain, custodian)?)
     }
 
+    /// [`EpochKeys::open`] by a custodian's id and envelope key; `None` where it has no share of the newest epoch.
+    pub(crate) fn open_by(chain: &Chain, (id, kem): &(IdentityId, KemPrivate)) -> Result<Option<Self>> {
+        require_quorum_of_one(chain, "open the vault key")?;
+        let share = share_of(chain, id, kem).transpose()?;
+        share.map(|share| Self::of_newest(chain.state(), share)).transpose()
+    }
+
     /// The key that these shares of the newest epoch give, by the custodians' ids, and all older ones. Each is the one
     /// that the state names.
     pub(crate) fn combine(state: &State, shares: &[(IdentityId, Secret<32>)]) -> Result<Self> {
@@ -104,11 +111,16 @@ pub(crate) fn needed_and_given(chain: &Chain, given: &Identity) -> (String, Stri
 
 /// The custodian's own share of the newest epoch.
 pub(crate) fn open_share(chain: &Chain, custodian: &Identity) -> Result<Secret<32>> {
-    let (id, epoch) = (custodian.id(), chain.current());
-    let share = epoch.shares.iter().find(|s| s.to == id).ok_or_else(|| wrong_key(chain, custodian))?;
-    share::open_share(&custodian.keys.kem, &chain.vault_id(), epoch, share).map_err(|e| {
-        Error::damaged(format!("{}: the share of {}", chain.state_object(), chain.shown(&id)), e)
-    })
+    share_of(chain, &custodian.id(), &custodian.keys.kem).unwrap_or_else(|| Err(wrong_key(chain, custodian)))
+}
+
+/// `None`: it has none.
+fn share_of(chain: &Chain, id: &IdentityId, kem: &KemPrivate) -> Option<Result<Secret<32>>> {
+    let epoch = chain.current();
+    let share = epoch.shares.iter().find(|share| share.to == *id)?;
+    Some(share::open_share(kem, &chain.vault_id(), epoch, share).map_err(|e| {
+        Error::damaged(format!("{}: the share of {}", chain.state_object(), chain.shown(id)), e)
+    }))
 }
 
 /// The key of an epoch and a way to share it, before any state names them.

@@ -366,6 +366,18 @@ pub enum Error {
         /// The quorum.
         needed: usize,
     },
+    /// A run that is still written is not re-keyed.
+    #[error("run {run} is not sealed: only what is finished gets a new key")]
+    NotSealed {
+        /// The run.
+        run: RunId,
+    },
+    /// Another line of the audit log is not done yet.
+    #[error("run {run} is being re-keyed already")]
+    UnderWay {
+        /// The run.
+        run: RunId,
+    },
     /// A share that is not the one that the newest state names.
     #[error("the share of {custodian} is a wrong or an older one")]
     WrongShare {

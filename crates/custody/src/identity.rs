@@ -1,8 +1,10 @@
 //! An identity: one 32-byte seed, from which a signing key and an envelope key follow.
 
+use runvault_crypto::kdf::{hkdf_expand, hkdf_extract};
 use runvault_crypto::secrets::Secret;
 use runvault_format::ids::{IdentityId, VaultId};
 use runvault_format::keys::{IdentityKeys, IdentityPublic};
+use runvault_format::labels;
 use runvault_format::run_index::IndexKey;
 
 use crate::Result;
@@ -49,6 +51,15 @@ impl Identity {
     /// Another handle on the same keys.
     pub(crate) fn again(&self) -> Result<Self> {
         Self::from_seed(&self.label, self.vault, self.seed.clone())
+    }
+
+    /// Who works for the one who executes a request: the same again from the same key, and nobody's who lacks it.
+    ///
+    /// # Errors
+    /// The library's.
+    pub fn worker(&self) -> Result<Self> {
+        let seed = hkdf_expand(&hkdf_extract(b"", &self.seed), &[labels::WORKER]);
+        Self::from_seed("worker", self.vault, seed)
     }
 
     /// Of what a machine keeps under it of a vault's sealed runs.

@@ -37,6 +37,7 @@ pub mod quorum;
 #[cfg(test)]
 mod races;
 pub mod recover;
+pub mod rekey;
 pub mod relock;
 mod resume_entries;
 pub mod retired;

@@ -5,11 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use runvault_format::ids::{IdentityId, VaultId};
+use runvault_format::replacement::Replacement;
 use runvault_store::backend::Dir;
 use runvault_vault::authority::MadeRun;
+use runvault_vault::seal::Seal;
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
+use crate::authority::Acting;
 use crate::chain::{Chain, Head};
 use crate::gateway::Head as RunHead;
 use crate::layout;
@@ -170,6 +173,16 @@ fn compare(folder: &Folder, pinned: &Pins, root: &Arc<dyn Dir>, chain: &Chain) -
     Ok(())
 }
 
+/// Whether a run stands in its place that the audit log names, with what its gateway had signed.
+fn is_replaced(root: &Arc<dyn Dir>, chain: &Chain, seen: &RunHead) -> bool {
+    let authority = Acting::gateway_only(chain.clone());
+    let stands = |one: &&Replacement| chain.stands_for(&one.new, &seen.run);
+    chain.replacements().filter(stands).any(|one| {
+        let origin = Seal::load(root, &one.new, &*authority).ok().and_then(|seal| seal.origin);
+        origin.is_some_and(|origin| (origin.run.run, origin.run_note) == (seen.run, seen.hash))
+    })
+}
+
 /// Whether the store has that run, or the owner's note that it is gone, or that of its gateway where this machine has
 /// not seen it sealed. Of a gateway whose chain ended before it nothing is expected.
 fn is_there(
@@ -183,7 +196,7 @@ fn is_there(
     if known.until.is_some_and(|until| until.run.n < seen.seq) {
         return Ok(true);
     }
-    if settle::has_run(root, &seen.run)? {
+    if settle::has_run(root, &seen.run)? || is_replaced(root, chain, seen) {
         return Ok(true);
     }
     Ok(match retired::read(root, chain, &seen.run)?.filter(|gone| gone.run_note() == seen.hash) {

@@ -200,21 +200,30 @@ fn in_store(root: &Arc<dyn Dir>, authority: &dyn Authority, run: &RunId) -> Resu
     let made = runs::read_descriptor(root, run, authority)?;
     let seal = seal::find(root, run, authority)?;
     let object = || format!("runs/{run}/run.json");
-    let note = Note::parse(&made.note).map_err(|e| Error::damaged(object(), e))?;
-    let said = &made.descriptor;
+    // The place in its gateway's chains is that of the run that was sealed first.
+    let origin = seal.as_ref().and_then(|seal| seal.origin.as_deref());
+    let (said, run_note) = match origin {
+        Some(origin) => (&origin.run, origin.run_note),
+        None => {
+            let note = Note::parse(&made.note).map_err(|e| Error::damaged(object(), e))?;
+            (&*made.descriptor, text_hash(note.text))
+        }
+    };
+    let sealed = origin.map(|origin| (&origin.note, origin.seal));
+    let sealed = sealed.or(seal.as_ref().map(|seal| (&seal.note, seal.hash)));
     let seq =
         said.seq.ok_or_else(|| Error::Damaged { object: object(), why: "it has no number".to_owned() })?;
     Ok(GoneRun {
-        run: *run,
+        run: said.run,
         gateway: said.signer,
         seq,
-        run_note: text_hash(note.text),
+        run_note,
         prev: said.prev,
-        seal: seal.map(|seal| RemovedSeal {
-            gateway: seal.note.gateway,
-            n: seal.note.n,
-            hash: seal.hash,
-            prev: seal.note.prev,
+        seal: sealed.map(|(note, hash)| RemovedSeal {
+            gateway: note.gateway,
+            n: note.n,
+            hash,
+            prev: note.prev,
         }),
     })
 }

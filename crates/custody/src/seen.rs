@@ -10,8 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use runvault_format::ids::{Digest, IdentityId, RunId, VaultId};
 use runvault_format::keys::RunKey;
+use runvault_format::replacement::Replacement;
 use runvault_format::run_index::{IndexKey, Rows};
-use runvault_vault::authority::{Admission, Authority, EnvelopeFile, GatewayKey, MadeRun, Sealed};
+use runvault_vault::authority::{Admission, Authority, EnvelopeFile, GatewayKey, MadeRun, Sealed, Standing};
 
 use crate::pins;
 use crate::run_index::RunIndex;
@@ -81,6 +82,18 @@ impl Authority for Remembering {
     fn refresh(&self) {
         self.of.refresh();
     }
+    fn standing(&self) -> Standing {
+        self.of.standing()
+    }
+    fn may_open(&self, run: &RunId) -> bool {
+        self.of.may_open(run)
+    }
+    fn may_be_given(&self, run: &RunId) -> bool {
+        self.of.may_be_given(run)
+    }
+    fn granted_behind(&self, line: u64) -> Vec<RunId> {
+        self.of.granted_behind(line)
+    }
     fn vault_id(&self) -> VaultId {
         self.of.vault_id()
     }
@@ -89,6 +102,18 @@ impl Authority for Remembering {
     }
     fn admission(&self, gateway: &IdentityId, run: Option<&RunId>) -> Option<Admission> {
         self.of.admission(gateway, run)
+    }
+    fn replacement(&self, new: &RunId) -> Option<Replacement> {
+        self.of.replacement(new)
+    }
+    fn seal_replacing(
+        &self,
+        run: &RunId,
+        key: &RunKey,
+        replaced: &[RunId],
+        sealed_at: u64,
+    ) -> runvault_vault::Result<Sealed> {
+        self.of.seal_replacing(run, key, replaced, sealed_at)
     }
     fn envelope_names(&self) -> Vec<String> {
         self.of.envelope_names()

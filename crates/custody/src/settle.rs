@@ -50,10 +50,50 @@ pub(crate) fn run_note(root: &Arc<dyn Dir>, run: &RunId) -> Result<Option<Vec<u8
     Ok(read_descriptor(&dir, run).unwrap_or_default())
 }
 
+/// What is signed of a run, whatever it is.
+pub(crate) struct OfRun {
+    pub(crate) run: RunId,
+    pub(crate) run_note: Option<Vec<u8>>,
+    pub(crate) seal_note: Option<Vec<u8>>,
+    /// The run that keeps this of one that it has replaced.
+    pub(crate) kept_by: Option<RunId>,
+}
+
+/// Calls `visit` for each run, and for each that one of them has replaced and that is gone. What is no seal counts as
+/// none.
+pub(crate) fn each_signed(
+    root: &Arc<dyn Dir>,
+    runs: &[RunId],
+    visit: &mut dyn FnMut(OfRun) -> Result<()>,
+) -> Result<()> {
+    for run in runs {
+        let kept = kept_in(root, run);
+        let (run_note, seal_note) = (run_note(root, run)?, seal_note(root, run).unwrap_or_default());
+        visit(OfRun { run: *run, run_note, seal_note, kept_by: None })?;
+        match kept {
+            Some(kept) if !runs.contains(&kept.run) => visit(kept)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// What a run keeps of the first of those that it has replaced.
+fn kept_in(root: &Arc<dyn Dir>, run: &RunId) -> Option<OfRun> {
+    let read = |name| in_seal(root, run, name).ok().flatten();
+    let run_note = read("origin.run")?;
+    let first = RunDescriptor::parse_text(Note::parse(&run_note).ok()?.text).ok()?.run;
+    Some(OfRun { run: first, run_note: Some(run_note), seal_note: read("origin.note"), kept_by: Some(*run) })
+}
+
 /// The note of a run's seal, whatever it is; `None`: it has none.
 pub(crate) fn seal_note(root: &Arc<dyn Dir>, run: &RunId) -> Result<Option<Vec<u8>>> {
+    in_seal(root, run, "seal.note")
+}
+
+fn in_seal(root: &Arc<dyn Dir>, run: &RunId, name: &str) -> Result<Option<Vec<u8>>> {
     let runs = layout::open_dir(root, RUNS, RUNS)?;
-    let object = format!("{RUNS}/{run}/seal/seal.note");
+    let object = format!("{RUNS}/{run}/seal/{name}");
     let open = |dir: &Arc<dyn Dir>, name: &str| match dir.open_dir(name.as_bytes()) {
         Ok(dir) => Ok(Some(dir)),
         // What is no directory holds no note of ours.
@@ -62,7 +102,7 @@ pub(crate) fn seal_note(root: &Arc<dyn Dir>, run: &RunId) -> Result<Option<Vec<u
     };
     let Some(dir) = open(&runs, &run.to_string())? else { return Ok(None) };
     let Some(seal) = open(&dir, "seal")? else { return Ok(None) };
-    layout::read_if_there(&seal, "seal.note", &object, RUN_JSON_MAX)
+    layout::read_if_there(&seal, name, &object, RUN_JSON_MAX)
 }
 
 /// Puts a signed note on a run that is gone, or never came to be, into `retired/`; durable.
@@ -170,17 +210,17 @@ fn newest_among(
     known: Newest,
 ) -> Result<HashMap<IdentityId, Newest>> {
     let mut newest: HashMap<IdentityId, Newest> = keys.keys().map(|id| (*id, known)).collect();
-    for run in runs {
-        let (descriptor, seal) = (run_note(root, run)?, seal_note(root, run).unwrap_or_default());
+    each_signed(root, runs, &mut |found| {
         let notes = Notes {
-            run: Signed::parse(&descriptor, RunDescriptor::parse_text),
-            seal: Signed::parse(&seal, SealNote::parse_text),
+            run: Signed::parse(&found.run_note, RunDescriptor::parse_text),
+            seal: Signed::parse(&found.seal_note, SealNote::parse_text),
         };
         for (gateway, key) in keys {
             let of = newest.entry(*gateway).or_default();
-            *of = of.with(run, gateway, key, &notes);
+            *of = of.with(&found.run, gateway, key, &notes);
         }
-    }
+        Ok(())
+    })?;
     Ok(newest)
 }
 

@@ -1,5 +1,6 @@
 //! What this crate's tests begin with: a store in memory, an owner without Argon2, its chain.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use runvault_crypto::aead::Engine;
@@ -9,7 +10,7 @@ use runvault_format::ids::{Digest, FileId, RunId, SessionId};
 use runvault_format::keys::{RunKey, RunKeys};
 use runvault_format::note::{Note, text_hash};
 use runvault_format::seal_note::SealNote;
-use runvault_store::backend::{Dir, Rename};
+use runvault_store::backend::{Access, Dir, Kind, Rename, SetTime};
 use runvault_store::doubles::faulty::{Fault, Faults, Rule};
 use runvault_store::doubles::memory::MemoryDir;
 use runvault_store::read_whole::read_whole;
@@ -68,11 +69,14 @@ pub(crate) fn killed_at<T>(
 /// A deep copy, so that each kill starts from the same store.
 pub(crate) fn copy(from: &Arc<dyn Dir>) -> Arc<dyn Dir> {
     let root = MemoryDir::root();
-    copy_into(from, &root);
+    copy_into(from, &root, &mut HashMap::new());
     root
 }
 
-fn copy_into(from: &Arc<dyn Dir>, to: &Arc<dyn Dir>) {
+/// Files that were copied, by their numbers: where, and under which name.
+type Linked = HashMap<u64, (Arc<dyn Dir>, Vec<u8>)>;
+
+fn copy_into(from: &Arc<dyn Dir>, to: &Arc<dyn Dir>, linked: &mut Linked) {
     let mut names = Vec::new();
     from.entries(0, &mut |entry| {
         names.push(entry.name);
@@ -80,17 +84,32 @@ fn copy_into(from: &Arc<dyn Dir>, to: &Arc<dyn Dir>) {
     })
     .unwrap();
     for name in names {
-        match from.open_dir(&name) {
-            Ok(dir) => {
-                to.create_dir(&name, 0o755).unwrap();
-                copy_into(&dir, &to.open_dir(&name).unwrap());
+        let stat = from.stat(&name).unwrap();
+        match stat.kind {
+            Kind::Dir => {
+                to.create_dir(&name, stat.mode).unwrap();
+                copy_into(&from.open_dir(&name).unwrap(), &to.open_dir(&name).unwrap(), linked);
             }
-            Err(_) => {
+            Kind::File => {
+                // Of several names the one that was met first.
+                let seen = linked.get(&stat.ino).filter(|_| stat.nlink > 1);
+                if let Some((dir, first)) = seen {
+                    dir.link(first, &**to, &name).unwrap();
+                    continue;
+                }
+                linked.insert(stat.ino, (to.clone(), name.clone()));
                 let bytes = read_whole(&**from, &name, 1 << 30).unwrap();
-                let mode = from.stat(&name).unwrap().mode & 0o7777;
-                to.create_file(&name, mode).unwrap().write_at(&bytes, 0).unwrap();
+                let file = to.create_file(&name, stat.mode).unwrap();
+                file.write_at(&bytes, 0).unwrap();
+                let held = from.open_file(&name, Access::Read).unwrap();
+                for attribute in held.xattrs().unwrap_or_default() {
+                    file.set_xattr(&attribute, &held.xattr(&attribute).unwrap(), 0).unwrap();
+                }
             }
+            Kind::Symlink => to.create_symlink(&name, &from.read_link(&name).unwrap()).unwrap(),
+            kind => to.create_node(&name, kind, stat.mode, stat.rdev).unwrap(),
         }
+        to.set_times(&name, SetTime::Omit, SetTime::At(stat.mtime)).unwrap();
     }
 }
 

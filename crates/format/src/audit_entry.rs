@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 use crate::custody_state::State;
 use crate::ids::{Digest, IdentityId};
 use crate::json;
+use crate::operation::Operation;
+use crate::replacement::{self, Replacement};
 use crate::request::{Approval, Head, Request};
-use crate::retired::Retired;
 use crate::{Error, Result, labels};
 
 /// What an operation changed.
@@ -20,8 +21,8 @@ use crate::{Error, Result, labels};
 pub struct Outcome {
     /// Hash of the state that the line names; null where it stays.
     pub state: Option<Digest>,
-    /// Sealed runs that it retired.
-    pub runs: Vec<Retired>,
+    /// Runs that it has re-keyed, as its request names them.
+    pub runs: Vec<Replacement>,
 }
 
 /// The newest run and seal of a gateway that the executor saw.
@@ -157,7 +158,11 @@ impl Line {
         demand(request.head == *head, "the request is for another head")?;
         demand(request.vault == before.vault, "vault")?;
         demand(request.before == before.hash()?, "the request is for another state")?;
-        demand(e.heads.is_empty() && e.result.runs.is_empty(), "heads and runs")?;
+        let rekeyed = match &request.op {
+            Operation::Rekey { runs } => runs.as_slice(),
+            _ => &[],
+        };
+        demand(e.heads.is_empty() && replacement::are_of(&e.result.runs, rekeyed), "heads and runs")?;
         demand(request.created <= e.time && e.time <= request.expires, "time")?;
         demand(request.releases_share == request.op.releases_share(), "release of shares")?;
         self.verify_approvals(before)?;

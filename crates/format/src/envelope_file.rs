@@ -70,7 +70,7 @@ pub fn parse(bytes: &[u8]) -> Result<Sealed> {
     if ciphertext.len() < OVERHEAD { Err(Error::Truncated) } else { Ok(Sealed { enc, ciphertext }) }
 }
 
-/// Seals a run's key to a vault epoch or a reader: the content of a file in `keys/`.
+/// Seals a run's key to whom the file's name says: the content of a file in `keys/`.
 ///
 /// # Errors
 /// [`Error::Crypto`].
@@ -78,10 +78,10 @@ pub fn seal_run_key(
     key: &KemPublic,
     vault: &VaultId,
     run: &RunId,
-    to: &Recipient,
+    name: &EnvelopeName,
     secret: &RunKey,
 ) -> Result<Vec<u8>> {
-    seal(key, &info(Purpose::RunKey, vault, &Scope::Run(*run), to), secret.0.expose())
+    seal(key, &name.info(vault, run), secret.0.expose())
 }
 
 /// Opens a file of `keys/`. The caller compares the key's commitment with run.json's.
@@ -92,10 +92,10 @@ pub fn open_run_key(
     key: &KemPrivate,
     vault: &VaultId,
     run: &RunId,
-    to: &Recipient,
+    name: &EnvelopeName,
     bytes: &[u8],
 ) -> Result<RunKey> {
-    let secret = open(key, &info(Purpose::RunKey, vault, &Scope::Run(*run), to), bytes)?;
+    let secret = open(key, &name.info(vault, run), bytes)?;
     secret_of(&secret).map(RunKey)
 }
 
@@ -115,6 +115,8 @@ pub enum EnvelopeName {
     Vault(u32),
     /// `reader-<id>`.
     Reader(IdentityId),
+    /// `worker-<id>`, for as long as a run is re-keyed.
+    Worker(IdentityId),
 }
 
 impl EnvelopeName {
@@ -122,8 +124,16 @@ impl EnvelopeName {
     pub fn recipient(&self) -> Recipient {
         match self {
             EnvelopeName::Vault(e) => Recipient::Epoch(*e),
-            EnvelopeName::Reader(id) => Recipient::Identity(*id),
+            EnvelopeName::Reader(id) | EnvelopeName::Worker(id) => Recipient::Identity(*id),
         }
+    }
+
+    fn info(&self, vault: &VaultId, run: &RunId) -> Vec<u8> {
+        let purpose = match self {
+            EnvelopeName::Worker(_) => Purpose::Worker,
+            EnvelopeName::Vault(_) | EnvelopeName::Reader(_) => Purpose::RunKey,
+        };
+        info(purpose, vault, &Scope::Run(*run), &self.recipient())
     }
 }
 
@@ -132,6 +142,7 @@ impl fmt::Display for EnvelopeName {
         match self {
             EnvelopeName::Vault(e) => write!(f, "vault-{e}"),
             EnvelopeName::Reader(id) => write!(f, "reader-{id}"),
+            EnvelopeName::Worker(id) => write!(f, "worker-{id}"),
         }
     }
 }
@@ -139,8 +150,11 @@ impl fmt::Display for EnvelopeName {
 impl FromStr for EnvelopeName {
     type Err = Error;
     fn from_str(text: &str) -> Result<Self> {
-        let name = if let Some(id) = text.strip_prefix("reader-") {
-            EnvelopeName::Reader(id.parse().map_err(|_| Error::ForeignName)?)
+        let id = |id: &str| id.parse().map_err(|_| Error::ForeignName);
+        let name = if let Some(reader) = text.strip_prefix("reader-") {
+            EnvelopeName::Reader(id(reader)?)
+        } else if let Some(worker) = text.strip_prefix("worker-") {
+            EnvelopeName::Worker(id(worker)?)
         } else {
             let epoch = text.strip_prefix("vault-").ok_or(Error::ForeignName)?;
             EnvelopeName::Vault(epoch.parse().map_err(|_| Error::ForeignName)?)
@@ -160,7 +174,7 @@ mod tests {
     fn a_run_key_opens_in_its_place_only() {
         let reader = KemPrivate::from_seed(&Secret::copy_from(&[1; 32])).unwrap();
         let (vault, run) = (VaultId([2; 32]), RunId([3; 16]));
-        let to = EnvelopeName::Vault(1).recipient();
+        let to = EnvelopeName::Vault(1);
         let key = RunKey(Secret::copy_from(&[4; 32]));
         let file = seal_run_key(reader.public(), &vault, &run, &to, &key).unwrap();
         assert_eq!(file.len(), 8 + 2 + ENC + 32 + OVERHEAD);
@@ -168,7 +182,7 @@ mod tests {
         let refused = |vault, run, to| open_run_key(&reader, &vault, &run, &to, &file).err();
         assert_eq!(refused(VaultId([9; 32]), run, to), Some(Error::NotAuthentic));
         assert_eq!(refused(vault, RunId([9; 16]), to), Some(Error::NotAuthentic));
-        assert_eq!(refused(vault, run, Recipient::Epoch(2)), Some(Error::NotAuthentic));
+        assert_eq!(refused(vault, run, EnvelopeName::Vault(2)), Some(Error::NotAuthentic));
 
         let with = |at: usize| {
             let mut changed = file.clone();
@@ -186,7 +200,12 @@ mod tests {
 
     #[test]
     fn names() {
-        for name in ["vault-1", "vault-4294967295", "reader-00112233445566778899aabbccddeeff"] {
+        for name in [
+            "vault-1",
+            "vault-4294967295",
+            "reader-00112233445566778899aabbccddeeff",
+            "worker-00112233445566778899aabbccddeeff",
+        ] {
             assert_eq!(name.parse::<EnvelopeName>().unwrap().to_string(), name);
         }
         for name in ["", "vault-", "vault-01", "vault-+1", "vault-4294967296", "reader-0", "seal-1", ".nfs1"]

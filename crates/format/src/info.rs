@@ -18,7 +18,7 @@ pub enum Purpose {
     Previous,
     /// A share released to the executor of a request.
     Approval,
-    /// A key for a worker.
+    /// A key for the worker of a re-keying: a run's, or its own seed.
     Worker,
 }
 

@@ -10,7 +10,7 @@ use runvault_crypto::siv::SivKey;
 
 use crate::Result;
 use crate::header::{Clear, Kind};
-use crate::ids::{DirId, IdentityId, RunId, SessionId};
+use crate::ids::{DirId, FileId, IdentityId, RunId, SessionId};
 use crate::labels;
 
 /// RK: 32 random bytes, the only secret of a run.
@@ -65,6 +65,12 @@ impl RunKeys {
     pub fn ledger_key(&self) -> LedgerKey {
         let expand = |label| hkdf_expand(&self.prk, &[label]);
         LedgerKey { frames: expand(labels::LEDGER), sums: expand(labels::LEDGER_SUM) }
+    }
+
+    /// The id of a directory in a run that replaces another, by its number in the manifest: all who copy that run at
+    /// once make the same one, and nobody else can tell it from a random one.
+    pub fn directory_id(&self, entry: u32) -> DirId {
+        FileId(*hkdf_expand::<32>(&self.prk, &[labels::REKEY_DIR, &entry.to_le_bytes()]).expose())
     }
 
     /// The engine that its keys are expanded for.

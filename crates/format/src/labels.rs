@@ -25,6 +25,8 @@ labels! {
     LEDGER = "runvault/1 ledger";
     LEDGER_SUM = "runvault/1 ledger sum";
     INDEX = "runvault/1 index";
+    WORKER = "runvault/1 worker";
+    REKEY_DIR = "runvault/1 rekey dir";
     PKCS11 = "runvault/1 pkcs11";
     TPM_AUTH = "runvault/1 tpm2 auth";
     TPM_LOCK = "runvault/1 tpm2 lock";

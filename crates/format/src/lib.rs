@@ -38,6 +38,7 @@ pub mod read_back;
 mod reader;
 pub mod redo_record;
 pub mod removed;
+pub mod replacement;
 pub mod request;
 pub mod resume;
 pub mod retired;

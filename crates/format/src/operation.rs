@@ -6,6 +6,7 @@ use crate::custody_state::{Custodian, Machine, Outline, ReaderEntry, State, Unti
 use crate::ids::{IdentityId, RunId};
 use crate::json;
 use crate::removed::GoneRun;
+use crate::replacement::REKEY_MAX;
 use crate::{Error, Result};
 
 /// A grant or revocation names no more runs at once.
@@ -87,6 +88,11 @@ pub enum Operation {
         /// In ascending order.
         runs: Vec<RunId>,
     },
+    /// Sealed runs get new keys, by runs that replace them.
+    Rekey {
+        /// In ascending order.
+        runs: Vec<RunId>,
+    },
     /// Runs that are not missed when they are gone from this store.
     Retire {
         /// In ascending order of their ids: what is signed about each, so that whoever approves says which one is meant.
@@ -133,7 +139,7 @@ impl Operation {
 
     /// Whether custodians give their shares to the executor: whoever splits the key, replaces it or opens runs needs it.
     pub fn releases_share(&self) -> bool {
-        let opens_runs = matches!(self, Self::Grant { .. } | Self::Recover { .. });
+        let opens_runs = matches!(self, Self::Grant { .. } | Self::Recover { .. } | Self::Rekey { .. });
         self.key_change() != KeyChange::None || opens_runs
     }
 
@@ -198,9 +204,9 @@ impl Operation {
             }
             Self::Grant { reader, runs } | Self::Revoke { reader, runs } => {
                 demand(before.reader(reader).is_some(), "no such reader")?;
-                let ascending = runs.windows(2).all(|pair| matches!(pair, [a, b] if a.0 < b.0));
-                demand(ascending && (1..=RUNS_MAX).contains(&runs.len()), "runs")?;
+                demand(are_listed(runs, RUNS_MAX), "runs")?;
             }
+            Self::Rekey { runs } => demand(are_listed(runs, REKEY_MAX), "runs")?,
             Self::Retire { runs } => {
                 let ascending = runs.windows(2).all(|pair| matches!(pair, [a, b] if a.run.0 < b.run.0));
                 demand(ascending && (1..=RUNS_MAX).contains(&runs.len()), "runs")?;
@@ -239,6 +245,12 @@ impl Operation {
         let people = (&applied.custodians, &applied.readers) == (&after.custodians, &after.readers);
         demand(people && self.outline(before)? == after.outline(), "the operation changes something else")
     }
+}
+
+/// At least one and at most so many, in ascending order.
+fn are_listed(runs: &[RunId], max: usize) -> bool {
+    let ascending = runs.windows(2).all(|pair| matches!(pair, [a, b] if a.0 < b.0));
+    ascending && (1..=max).contains(&runs.len())
 }
 
 fn key_change(before: &State, after: &State) -> Result<KeyChange> {

@@ -23,7 +23,9 @@ pub(crate) fn of(error: &Error) -> i32 {
         Error::WrongKey(_) => libc::EACCES,
         // Randomness or locked memory could not be had: the same request may succeed later.
         Error::Crypto(_) => libc::ENOMEM,
-        Error::Deleted => libc::EIO,
+        // No mount re-keys.
+        Error::Deleted | Error::NotBegun { .. } => libc::EIO,
+        Error::NoRoom { .. } => libc::ENOSPC,
         // What the kernel itself says of a FUSE mount whose program has gone.
         Error::Closed => libc::ENOTCONN,
     }

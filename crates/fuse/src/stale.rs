@@ -14,6 +14,8 @@ use crate::notices::message;
 use crate::prune;
 
 const FUSE_NOTIFY_INVAL_INODE: i32 = 2;
+/// Every name is asked for anew once (Linux 6.16 on); without a lock, unlike FUSE_NOTIFY_INVAL_ENTRY.
+const FUSE_NOTIFY_INC_EPOCH: i32 = 8;
 
 /// What the kernel was told.
 #[derive(Default)]
@@ -35,6 +37,7 @@ impl Stale {
             let _ = rustix::io::write(device, &message(FUSE_NOTIFY_INVAL_INODE, &body));
         }
         self.let_go(vault, device, sealed);
+        tell_closed(&vault.nodes_closed_since(), device);
     }
 
     /// Names of sealed runs go too, where the kernel knows how: a directory's once all below it have gone, so that
@@ -48,6 +51,18 @@ impl Stale {
             self.sealed.clear();
         }
     }
+}
+
+/// Sealed runs that are closed to this mount. A file that is open goes on, so pages stay. A kernel that cannot have names
+/// asked for anew does so when it finds by the attributes that they lead to nothing.
+fn tell_closed(closed: &[(Ino, u32)], device: &OwnedFd) {
+    if closed.is_empty() {
+        return;
+    }
+    for ino in closed.iter().flat_map(|(top, nodes)| (0..*nodes).map(move |n| top | Ino::from(n))) {
+        let _ = rustix::io::write(device, &message(FUSE_NOTIFY_INVAL_INODE, &from(ino, ATTRIBUTES)));
+    }
+    let _ = rustix::io::write(device, &message(FUSE_NOTIFY_INC_EPOCH, &[]));
 }
 
 /// Offsets that stand for what is forgotten: of a store that hangs, pages may be waited for.

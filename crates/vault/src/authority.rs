@@ -8,6 +8,7 @@ use std::sync::Arc;
 use runvault_crypto::signature::VerifyingKey;
 use runvault_format::ids::{Digest, IdentityId, RunId, SessionId, VaultId};
 use runvault_format::keys::RunKey;
+use runvault_format::replacement::Replacement;
 use runvault_format::run_index::Rows;
 use runvault_store::backend::Dir;
 
@@ -130,10 +131,55 @@ pub struct MadeRun {
     pub run: RunId,
 }
 
+/// How the acting identity stands by the newest chain that was read, and by this machine's clock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Number of the newest line of the audit log.
+    pub line: u64,
+    /// The newest epoch whose key it has; 0: none.
+    pub epoch: u32,
+    /// Why it reads nothing any more.
+    pub lost: Option<Lost>,
+}
+
+/// What an identity that opened a vault has lost since.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// It was removed, or several have to agree now.
+    Removed,
+    /// Its time is over, since then, in RFC 3339.
+    Expired(String),
+}
+
+impl std::fmt::Display for Lost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Removed => f.write_str("it was removed"),
+            Self::Expired(at) => write!(f, "its time is over since {at}"),
+        }
+    }
+}
+
 /// The verified chain, as the acting identity sees it.
 pub trait Authority: Send + Sync {
     /// Looks whether the chain went on: called before a run is made.
     fn refresh(&self) {}
+    /// How the identity stands, as far as the chain was read.
+    fn standing(&self) -> Standing {
+        Standing { line: 0, epoch: 0, lost: None }
+    }
+    /// Whether the identity may open a run still, whatever envelope lies there.
+    fn may_open(&self, _run: &RunId) -> bool {
+        true
+    }
+    /// Whether an envelope of a run may come that is not there yet.
+    fn may_be_given(&self, _run: &RunId) -> bool {
+        true
+    }
+    /// The runs that lines behind that number grant to the identity: their envelopes come after the line.
+    fn granted_behind(&self, _line: u64) -> Vec<RunId> {
+        Vec::new()
+    }
     /// SHA-256 of the genesis.
     fn vault_id(&self) -> VaultId;
     /// An enrolled gateway, ended or not; `None` for anyone else.
@@ -146,6 +192,10 @@ pub trait Authority: Send + Sync {
     /// Whether it may now.
     fn is_admitted(&self, gateway: &IdentityId, run: Option<&RunId>) -> bool {
         self.admission(gateway, run).is_some_and(|admission| admission.until.is_none())
+    }
+    /// What a line of the audit log says of a run that replaces another: without one it counts for nothing.
+    fn replacement(&self, _new: &RunId) -> Option<Replacement> {
+        None
     }
     /// File names of the envelopes that this identity could open, the likeliest first.
     fn envelope_names(&self) -> Vec<String>;
@@ -174,6 +224,25 @@ pub trait Authority: Send + Sync {
     fn keep_runs(&self, _rows: &Rows) {}
     /// Seals a run's key to whom the newest verified state names.
     fn seal_run(&self, run: &RunId, key: &RunKey) -> Result<Sealed>;
+    /// The same for a run that replaces others, the first of them sealed when the state of that number was the newest:
+    /// nobody reads it who did not read those.
+    fn seal_replacing(
+        &self,
+        run: &RunId,
+        key: &RunKey,
+        _replaced: &[RunId],
+        _sealed_at: u64,
+    ) -> Result<Sealed> {
+        self.seal_run(run, key)
+    }
+}
+
+/// Who makes the runs of a re-keying.
+pub trait Worker: Send + Sync {
+    /// Whom the audit log names.
+    fn id(&self) -> IdentityId;
+    /// A signed note of that text.
+    fn sign(&self, text: &str) -> Vec<u8>;
 }
 
 /// A run that this gateway holds open: what its state folder keeps.

@@ -167,6 +167,20 @@ pub enum Error {
     /// No key for this.
     #[error("{0}")]
     WrongKey(String),
+    /// The audit log names a run that is to replace this one, and nothing of that is there.
+    #[error("nothing is there of the run that is to take the place of run {run}")]
+    NotBegun {
+        /// The run that is to be replaced.
+        run: String,
+    },
+    /// Found out before anything is written.
+    #[error("the store has {free} bytes free, and {needed} are needed")]
+    NoRoom {
+        /// Bytes that are to be written, at least.
+        needed: u64,
+        /// Bytes that are free.
+        free: u64,
+    },
     /// A bug or a refusal of a lower crate.
     #[error(transparent)]
     Format(#[from] runvault_format::error::Error),

@@ -99,6 +99,24 @@ impl Handles {
         Ok(if let Open::Sealed(file) = self.get(handle)? { Some(file) } else { None })
     }
 
+    /// The files of sealed runs that are open.
+    pub(crate) fn all_sealed(&self) -> Vec<(Handle, Arc<SealedFile>)> {
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        let sealed = open.iter().filter_map(|(handle, open)| match open {
+            Open::Sealed(file) => Some((*handle, file.clone())),
+            _ => None,
+        });
+        sealed.collect()
+    }
+
+    /// The same file, of another run; nothing where the handle has gone.
+    pub(crate) fn replace_sealed(&self, handle: Handle, file: &Arc<SealedFile>) {
+        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = open.get_mut(&handle) {
+            *known = Open::Sealed(Arc::clone(file));
+        }
+    }
+
     pub(crate) fn add_sealed(&self, file: SealedFile) -> Handle {
         self.add(Open::Sealed(Arc::new(file)))
     }
@@ -195,7 +213,7 @@ impl Vault {
     pub fn read(&self, handle: Handle, offset: u64, buf: &mut [u8]) -> Result<usize> {
         self.check_open()?;
         let got = match self.handles.sealed(handle)? {
-            Some(sealed) => sealed.read(offset, buf)?,
+            Some(sealed) => self.read_sealed(handle, &sealed, offset, buf)?,
             None => self.handles.file(handle)?.file.read(offset, buf)?,
         };
         self.counters.bytes_read.fetch_add(got as u64, Ordering::Relaxed);

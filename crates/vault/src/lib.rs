@@ -13,6 +13,7 @@ mod durable;
 pub mod error;
 pub mod file;
 mod files;
+mod follow;
 mod handles;
 pub mod held;
 mod helpers;

@@ -139,7 +139,7 @@ impl Vault {
     /// that this mount counts them with.
     pub fn nodes_lost_since(&self, told: &mut HashSet<u32>) -> Vec<Ino> {
         let bodies = self.bodies().into_iter();
-        let lost = bodies.filter(|(run, body)| body.is_lost() && told.insert(run.serial));
+        let lost = bodies.filter(|(run, body)| body.is_lost() && told.insert(run.serial()));
         lost.flat_map(|(run, _)| self.nodes.of_run(&run)).collect()
     }
 
@@ -153,7 +153,14 @@ impl Vault {
             return self.root_attr();
         }
         if is_sealed(ino) {
-            return self.sealed_attr(ino);
+            return match self.sealed_attr(ino) {
+                // Closed to this identity, while a program has it open.
+                Err(error) => {
+                    let open = self.handles.all_sealed().into_iter().find(|(_, file)| file.ino() == ino);
+                    open.map_or(Err(error), |(_, file)| file.attr(self))
+                }
+                found => found,
+            };
         }
         let open = handle.and_then(|h| self.handles.file(h).ok());
         let node = self.nodes.sight(ino);

@@ -152,7 +152,9 @@ impl Vault {
         let rows = self.authority.known_runs();
         let opens = self.opens_others();
         let counts = |id: &RunId, row: &Row| {
-            let ours = listed.binary_search(id).is_ok() && !held.contains(id);
+            let ours = listed.binary_search(id).is_ok()
+                && !held.contains(id)
+                && (!opens || self.authority.may_open(id));
             ours && row.shown.is_some() == opens && still_counts(id, row, &*self.authority)
         };
         let entries: BTreeMap<RunId, Entry> = rows
@@ -205,6 +207,8 @@ impl Vault {
         self.opening.looked.store(true, Ordering::SeqCst);
         // Now that all are there it can be told which is the first of each name.
         self.change_table_held(&mut scans, |_| {});
+        // Some may have been opened before they were revoked.
+        self.close_revoked(&mut scans);
         if self.opening.again.load(Ordering::SeqCst)
             && let Err(error) = self.scan(&mut scans, false)
         {

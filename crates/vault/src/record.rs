@@ -15,7 +15,7 @@ use crate::outcome::part_opened;
 use crate::{Damage, Error, Result};
 
 /// Anyone who reads the store may read it: it is sealed.
-const MODE: u32 = 0o644;
+pub(crate) const MODE: u32 = 0o644;
 
 /// Makes the record of a new directory, durable when it returns (its name in `dir` is not).
 ///
@@ -33,6 +33,22 @@ pub fn create(run: &RunContext, dir: &dyn Dir, place: Place) -> Result<DirId> {
 /// # Errors
 /// As [`create`].
 pub fn put_back(run: &RunContext, dir: &dyn Dir, id: DirId, place: Place) -> Result<()> {
+    let bytes = bytes(run, id, place)?;
+    let file = dir.create_file(RECORD, MODE).map_err(|e| failed(run, "create", e))?;
+    let written = file.write_at(&bytes, 0).and_then(|()| file.sync_data());
+    if let Err(error) = written {
+        // Half a record would shut the directory; without one it is empty and gets a new id.
+        let _ = dir.unlink(RECORD);
+        return Err(failed(run, "write", error));
+    }
+    Ok(())
+}
+
+/// The record of a directory at that place.
+///
+/// # Errors
+/// None: a record lists no holes.
+pub(crate) fn bytes(run: &RunContext, id: DirId, place: Place) -> Result<[u8; HEADER as usize]> {
     let clear = Clear { geometry: run.geometry, kind: Kind::Directory, file_id: id, run_id: run.id };
     let slot = SlotState {
         seq: 1,
@@ -49,14 +65,7 @@ pub fn put_back(run: &RunContext, dir: &dyn Dir, id: DirId, place: Place) -> Res
     let mut bytes = [0u8; HEADER as usize];
     let (first, _) = bytes.split_at_mut(COPY as usize);
     first.copy_from_slice(&seal_copy(0, &clear, &run.keys.slot_key(&clear), &slot)?);
-    let file = dir.create_file(RECORD, MODE).map_err(|e| failed(run, "create", e))?;
-    let written = file.write_at(&bytes, 0).and_then(|()| file.sync_data());
-    if let Err(error) = written {
-        // Half a record would shut the directory; without one it is empty and gets a new id.
-        let _ = dir.unlink(RECORD);
-        return Err(failed(run, "write", error));
-    }
-    Ok(())
+    Ok(bytes)
 }
 
 /// The directory's id; `None` if it has no record. `expected` is the place of the name it was

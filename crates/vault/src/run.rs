@@ -3,11 +3,12 @@
 mod body;
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use runvault_crypto::aead::Engine;
 use runvault_crypto::digest::ct_eq;
+use runvault_format::continuations::Part;
 use runvault_format::descriptor::{After, RunDescriptor, RunKind};
 use runvault_format::ids::{Digest, IdentityId, RunId};
 use runvault_format::keys::{RunKey, RunKeys};
@@ -24,7 +25,7 @@ use crate::file::RunContext;
 use crate::held::Changed;
 use crate::outcome::part_opened;
 use crate::runs::VerifiedRun;
-use crate::seal::Seal;
+use crate::seal::{Origin, Seal};
 use crate::sealed::RunSeal;
 use crate::stamp::{Stamp, Stamps};
 use crate::{Damage, Error, Posix, Result};
@@ -40,15 +41,17 @@ pub(crate) struct Run {
     /// When it was made, by its gateway's clock.
     pub(crate) opened: String,
     /// Counts the runs that this mount has met: its place in listings.
-    pub(crate) serial: u32,
+    serial: AtomicU32,
     /// The gateway that made it.
     maker: IdentityId,
     /// Its number in the chain of its maker.
     pub(crate) seq: Option<u64>,
     /// Text hash of its run.json.
     pub(crate) note: Digest,
-    /// What it adds to.
+    /// What it adds to, or replaces.
     pub(crate) after: Option<After>,
+    /// The first of the runs that it replaces, and stands for.
+    origin: Option<Arc<Origin>>,
     /// This gateway has its resume entry.
     pub(crate) held: bool,
     /// Nobody writes it any more.
@@ -138,11 +141,12 @@ impl Run {
             id,
             kind: RunKind::Run,
             opened: shown.opened.clone(),
-            serial,
+            serial: AtomicU32::new(serial),
             maker: row.maker,
             note: row.run_note,
             seq: Some(row.seq).filter(|seq| *seq != 0),
             after: shown.after.clone(),
+            origin: None,
             held: false,
             seal: Some(RunSeal::known(row, shown)),
             geometry: shown.geometry,
@@ -185,11 +189,12 @@ impl Run {
             id,
             kind: descriptor.kind,
             opened: descriptor.opened.clone(),
-            serial,
+            serial: AtomicU32::new(serial),
             maker: descriptor.signer,
             seq: descriptor.seq,
             note,
             after: descriptor.after.clone(),
+            origin: seal.as_ref().and_then(RunSeal::origin),
             held,
             seal,
             geometry: descriptor.geometry,
@@ -204,9 +209,47 @@ impl Run {
         })
     }
 
-    /// The gateway that made it.
+    /// The gateway that made it; of a run that replaces others, the first of them.
     pub(crate) fn maker(&self) -> IdentityId {
-        self.maker
+        self.origin.as_ref().map_or(self.maker, |origin| origin.run.signer)
+    }
+
+    /// What runs that add to it, and what it adds to, are told by: a run that replaces others stands where the first of
+    /// them stood.
+    pub(crate) fn part(&self) -> Part<'_> {
+        match &self.origin {
+            None => Part {
+                run: self.id,
+                signer: self.maker,
+                seq: self.seq,
+                note: self.note,
+                after: self.after.as_ref(),
+                seal: self.seal().map(RunSeal::hash),
+            },
+            Some(origin) => Part {
+                run: origin.run.run,
+                signer: origin.run.signer,
+                seq: origin.run.seq,
+                note: origin.run_note,
+                after: origin.run.after.as_ref(),
+                seal: Some(origin.seal),
+            },
+        }
+    }
+
+    /// The runs whose place it takes.
+    pub(crate) fn replaced(&self) -> &[RunId] {
+        self.origin.as_ref().map_or(&[], |origin| &origin.replaced)
+    }
+
+    /// Counts the runs that this mount has met: its place in listings.
+    pub(crate) fn serial(&self) -> u32 {
+        self.serial.load(Ordering::Relaxed)
+    }
+
+    /// In listings it stands where that one stood.
+    pub(crate) fn take_place_of(&self, other: &Self) {
+        self.serial.store(other.serial(), Ordering::Relaxed);
     }
 
     /// Why a machine that would write it may not.

@@ -6,6 +6,7 @@ use runvault_format::note::Verified;
 use runvault_format::seal_note::SealNote;
 
 use crate::run_table::Entry;
+use crate::seal::Origin;
 use crate::{Result, Vault, runs, seal};
 
 /// A run as its gateway signed it.
@@ -17,6 +18,8 @@ pub struct RunFacts {
     pub seal: Option<SealNote>,
     /// What the manifest says of a sealed run that opens here, as JSON text.
     pub about: Option<String>,
+    /// The run that was sealed first, where this one replaces it.
+    pub origin: Option<Box<Origin>>,
 }
 
 impl RunFacts {
@@ -33,12 +36,13 @@ impl Vault {
     /// Damage of what is signed; the store's.
     pub fn run_facts(&self, run: &RunId) -> Result<RunFacts> {
         let descriptor = runs::read_descriptor(&self.root, run, &*self.authority)?.descriptor;
-        let seal = seal::find(&self.root, run, &*self.authority)?.map(|seal| seal.note);
+        let seal = seal::find(&self.root, run, &*self.authority)?;
         let entry = self.table().entries.get(run).cloned();
         let about = match entry {
             Some(Entry::Run(run)) if run.is_sealed() => Some(self.sealed_about(&run)?),
             _ => None,
         };
-        Ok(RunFacts { descriptor, seal, about })
+        let (seal, origin) = seal.map_or((None, None), |seal| (Some(seal.note), seal.origin));
+        Ok(RunFacts { descriptor, seal, about, origin })
     }
 }

@@ -80,8 +80,8 @@ impl Vault {
 
     /// A run that adds to a sealed one, of the name and with the top that are shown; the caller makes no other.
     pub(crate) fn make_continuation(&self, sealed: &Run, name: &[u8], top: &Attr) -> Result<Arc<Run>> {
-        let seal = sealed.seal().ok_or(Posix::Stale)?.hash();
-        let after = After { run: sealed.id, how: How::Continues, seal };
+        let part = sealed.part();
+        let after = After { run: part.run, how: How::Continues, seal: part.seal.ok_or(Posix::Stale)? };
         let mut scans = self.hold_scans();
         let run = self.make_run(RunKind::Run, name, Some(after))?;
         let body = self.body(&run)?;
@@ -144,16 +144,7 @@ impl Vault {
             }
             return Err(error);
         }
-        self.runs_dir
-            .rename(&temporary, &*self.runs_dir, draft.id.to_string().as_bytes(), Rename::NoReplace)
-            .or_else(|e| match e.raw_os_error() {
-                // A store that does not know the flag; a random name is free.
-                Some(libc::EINVAL | libc::EOPNOTSUPP) => {
-                    let id = draft.id.to_string();
-                    self.runs_dir.rename(&temporary, &*self.runs_dir, id.as_bytes(), Rename::Over)
-                }
-                _ => Err(e),
-            })
+        rename_dir(&*self.runs_dir, &temporary, draft.id.to_string().as_bytes())
             .map_err(|e| outcome("put in place", object(), e))?;
         self.runs_dir.sync().map_err(|e| outcome("sync", "runs", e))?;
         gateway.commit_run(&draft.id)?;
@@ -295,6 +286,26 @@ impl Vault {
             {
                 log::warn!("a leftover in runs/ stays: {error}");
             }
+        }
+    }
+}
+
+/// Gives a directory another name there, which is free. A store that does not know that flag replaces an empty directory,
+/// which is none of ours, and no other.
+pub(crate) fn rename_dir(dir: &dyn Dir, from: &[u8], to: &[u8]) -> std::io::Result<()> {
+    dir.rename(from, dir, to, Rename::NoReplace).or_else(|e| match e.raw_os_error() {
+        Some(libc::EINVAL | libc::EOPNOTSUPP) => dir.rename(from, dir, to, Rename::Over),
+        _ => Err(e),
+    })
+}
+
+/// A directory with all that is in it; nothing where there is none.
+pub(crate) fn remove_dir(parent: &dyn Dir, name: &[u8]) -> std::io::Result<()> {
+    match parent.open_dir(name) {
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        opened => {
+            remove_all(&opened?)?;
+            parent.remove_dir(name)
         }
     }
 }

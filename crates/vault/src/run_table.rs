@@ -1,6 +1,6 @@
 //! The runs of a vault by name, and the loose run whose files the mount's root shows.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Bound;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError, TryLockError};
@@ -13,6 +13,8 @@ use runvault_format::run_index::Row;
 use runvault_store::backend::Kind;
 
 use crate::api::{Ino, ROOT};
+use crate::authority::Authority;
+use crate::follow::Followed;
 use crate::run::{Loaded, Run};
 use crate::sealed::RunSeal;
 use crate::stamp::Stamp;
@@ -35,14 +37,23 @@ pub(crate) enum Entry {
 }
 
 impl Entry {
+    /// Whether no key to it will be there that was not when it was looked at.
+    fn stays_closed(&self, run: &RunId, authority: &dyn Authority) -> bool {
+        match self {
+            Self::Closed(Some(_)) => true,
+            Self::Closed(None) => !authority.may_be_given(run),
+            _ => false,
+        }
+    }
+
     fn run(&self) -> Option<&Arc<Run>> {
         if let Self::Run(run) = self { Some(run) } else { None }
     }
 }
 
 /// What one look at `runs/` leaves to the next.
-#[derive(Default)]
 pub(crate) struct Scans {
+    pub(crate) followed: Followed,
     /// The run up to which other machines' runs were looked at; `None`: all.
     looked: Option<RunId>,
     /// One of them has another name.
@@ -54,6 +65,11 @@ pub(crate) struct Scans {
 }
 
 impl Scans {
+    /// Before the first.
+    pub(crate) fn new(followed: Followed) -> Self {
+        Self { followed, looked: None, renamed: false, seals: None, seals_once: false }
+    }
+
     /// Whether the table has a name that is another one now.
     pub(crate) fn is_renamed(&self) -> bool {
         self.renamed
@@ -80,6 +96,8 @@ pub(crate) struct RunTable {
     pub(crate) unions: HashMap<RunId, Arc<Union>>,
     /// Names in `runs/` that are not ours.
     pub(crate) foreign: u64,
+    /// Runs whose place another one has taken.
+    replaced: HashSet<RunId>,
 }
 
 impl RunTable {
@@ -88,8 +106,18 @@ impl RunTable {
         self.folders.get(path)
     }
 
+    /// Those that open, but for those whose place another one has taken.
     pub(crate) fn runs(&self) -> impl Iterator<Item = &Arc<Run>> {
+        self.opened().filter(|run| !self.is_replaced(&run.id))
+    }
+
+    fn opened(&self) -> impl Iterator<Item = &Arc<Run>> {
         self.entries.values().filter_map(Entry::run)
+    }
+
+    /// Whether another run has taken its place.
+    pub(crate) fn is_replaced(&self, run: &RunId) -> bool {
+        self.replaced.contains(run)
     }
 
     /// Whether a run lies in the folder or below it.
@@ -106,7 +134,7 @@ impl RunTable {
 
     fn show(&mut self, folder: &[u8], name: Vec<u8>, run: &Arc<Run>) {
         let shown = self.folders.entry(folder.to_vec()).or_default();
-        shown.by_serial.insert(run.serial, (name.clone(), run.clone()));
+        shown.by_serial.insert(run.serial(), (name.clone(), run.clone()));
         self.find_as(folder, name, run);
     }
 
@@ -189,7 +217,7 @@ impl Vault {
                     _ = entries.insert(*id, Entry::Run(run.clone()))
                 }
                 Some(known @ (Entry::Closed(_) | Entry::Trouble(_)))
-                    if !all || matches!(known, Entry::Closed(Some(_))) =>
+                    if !all || known.stays_closed(id, &*self.authority) =>
                 {
                     _ = entries.insert(*id, known.clone())
                 }
@@ -313,7 +341,9 @@ impl Vault {
     /// Replaces the table: nobody else does meanwhile.
     pub(crate) fn set_table(&self, _scans: &mut Scans, entries: BTreeMap<RunId, Entry>, foreign: u64) {
         let mut table = RunTable { entries, foreign, ..RunTable::default() };
+        table.replaced = table.opened().flat_map(|run| run.replaced()).copied().collect();
         let runs: Vec<Arc<Run>> = table.runs().cloned().collect();
+        self.stand_in(&table);
         let shown = self.loose_run().filter(|shown| runs.iter().any(|run| Arc::ptr_eq(run, shown)));
         // Which of all is the first is known when all are.
         let first = || first_loose(&runs, !self.read_only());
@@ -321,6 +351,18 @@ impl Vault {
         table.unions = union::unions(&runs, &*self.authority, self.gateway.is_some());
         self.name_runs(&mut table, &runs);
         *self.runs.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
+    }
+
+    /// A run that replaces others stands where they stood in listings, and their nodes lead to it.
+    fn stand_in(&self, table: &RunTable) {
+        let before = self.table();
+        for run in table.runs().filter(|run| !run.replaced().is_empty()) {
+            let of = |id: &RunId| [&table.entries, &before.entries].iter().find_map(|all| all.get(id)?.run());
+            if let Some(old) = run.replaced().iter().find_map(of) {
+                run.take_place_of(old);
+            }
+            self.sealed.top_of(run);
+        }
     }
 
     /// Every run gets one name that no other has.
@@ -343,7 +385,7 @@ impl Vault {
         for run in named.into_iter().filter(|run| table.first_of(run).is_none()) {
             let mut name = run.name();
             // What only says that it adds to a run must not pass for that one.
-            if run.after.is_some() && !run.held {
+            if run.part().after.is_some() && !run.held {
                 name = with_id(&name, run);
             }
             let (folder, last) = split(&name);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use runvault_crypto::digest::ct_eq;
-use runvault_format::descriptor::{RunDescriptor, RunKind, Seals, StateRef};
+use runvault_format::descriptor::{How, RunDescriptor, RunKind, Seals, StateRef};
 use runvault_format::envelope_file;
 use runvault_format::ids::{Digest, IdentityId, RunId, VaultId};
 use runvault_format::keys::{RunKey, RunKeys};
@@ -13,7 +13,7 @@ use runvault_store::backend::Dir;
 use runvault_store::read_whole::read_whole;
 use runvault_store::replace;
 
-use crate::authority::{Authority, ChainPlace, EnvelopeFile, MadeRun, Sealed};
+use crate::authority::{Authority, ChainPlace, EnvelopeFile, GatewayKey, MadeRun, Sealed};
 use crate::outcome::{is_not_found, opened, part_opened};
 use crate::run_life::DIR_MODE;
 use crate::{Damage, Error, Result, sys};
@@ -35,6 +35,11 @@ pub struct VerifiedRun {
 }
 
 impl VerifiedRun {
+    /// Whether it stands for another run, under a new key.
+    pub fn replaces(&self) -> bool {
+        self.descriptor.after.as_ref().is_some_and(|after| after.how == How::Replaces)
+    }
+
     /// What chains name it by.
     ///
     /// # Errors
@@ -147,37 +152,58 @@ pub fn read_descriptor(root: &Arc<dyn Dir>, run: &RunId, authority: &dyn Authori
     let bytes = read_whole(&*run_dir(root, run)?, DESCRIPTOR, DESCRIPTOR_MAX)
         .map_err(|e| opened("read", object(), e))
         .map_err(|e| if is_not_found(&e) { refuse(run, "it is missing") } else { e })?;
-    let descriptor = verify_descriptor(run, &bytes, authority)?;
+    let descriptor = verify_descriptor(run, &object(), &bytes, authority)?;
     Ok(VerifiedRun { descriptor, note: bytes })
 }
 
-fn refuse(run: &RunId, what: impl Into<String>) -> Error {
-    Error::damaged(format!("runs/{run}/run.json"), Damage::Run(what.into()))
+/// [`read_descriptor`] of a run that has not got its name in `runs/` yet.
+pub(crate) fn read_descriptor_in(
+    dir: &Arc<dyn Dir>,
+    run: &RunId,
+    object: &str,
+    authority: &dyn Authority,
+) -> Result<VerifiedRun> {
+    let object = format!("{object}/run.json");
+    let bytes =
+        read_whole(&**dir, DESCRIPTOR, DESCRIPTOR_MAX).map_err(|e| part_opened("read", object.clone(), e))?;
+    Ok(VerifiedRun { descriptor: verify_descriptor(run, &object, &bytes, authority)?, note: bytes })
 }
 
-fn verify_descriptor(
+fn refuse(run: &RunId, what: impl Into<String>) -> Error {
+    refuse_at(&format!("runs/{run}/run.json"), what)
+}
+
+fn refuse_at(object: &str, what: impl Into<String>) -> Error {
+    Error::damaged(object, Damage::Run(what.into()))
+}
+
+/// Verifies a run.json of that run, which was read from `object`.
+///
+/// # Errors
+/// [`Damage::Run`] with what is wrong; [`Error::Newer`].
+pub(crate) fn verify_descriptor(
     run: &RunId,
+    object: &str,
     bytes: &[u8],
     authority: &dyn Authority,
 ) -> Result<Verified<RunDescriptor>> {
-    let named = |e: runvault_format::Error| refuse(run, e.to_string());
+    let refuse = |what: String| refuse_at(object, what);
+    let named = |e: runvault_format::Error| refuse(e.to_string());
     let note = Note::parse(bytes).map_err(named)?;
     // The signer's name is read before its signature holds, and only to find the key to check with.
-    let claimed = RunDescriptor::parse_text(note.text).map_err(|e| unknown(run, &note, authority, e))?;
-    let key = authority
-        .gateway_key(&claimed.signer)
-        .ok_or_else(|| refuse(run, format!("its signer {} is no gateway of this vault", claimed.signer)))?;
+    let claimed = RunDescriptor::parse_text(note.text).map_err(|e| unknown(object, &note, authority, e))?;
+    let key = signer_of(run, &claimed, authority).map_err(refuse)?;
     let text = note.verify(&claimed.signer, &key.sign).map_err(named)?;
     let descriptor = text.parse(RunDescriptor::parse_text).map_err(named)?;
     let last = key.until.map(|until| until.run);
     if let Some(why) = last.and_then(|last| last.refuses("run", descriptor.seq, || text_hash(note.text))) {
-        return Err(refuse(run, format!("{why} (gateway {})", claimed.signer)));
+        return Err(refuse(format!("{why} (gateway {})", claimed.signer)));
     }
     if descriptor.vault != authority.vault_id() {
-        return Err(refuse(run, "it belongs to another vault"));
+        return Err(refuse("it belongs to another vault".to_owned()));
     }
     if descriptor.run != *run {
-        return Err(refuse(run, format!("it is that of run {}", descriptor.run)));
+        return Err(refuse(format!("it is that of run {}", descriptor.run)));
     }
     if let Some(seq) = descriptor.seq {
         authority.note_run(&MadeRun {
@@ -190,8 +216,33 @@ fn verify_descriptor(
     Ok(descriptor)
 }
 
+/// The key that a run.json must be signed with: a gateway's, or of a run that replaces another that of the worker
+/// whom the audit log names for it.
+fn signer_of(
+    run: &RunId,
+    claimed: &RunDescriptor,
+    authority: &dyn Authority,
+) -> std::result::Result<GatewayKey, String> {
+    let Some(after) = claimed.after.as_ref().filter(|after| after.how == How::Replaces) else {
+        let key = authority.gateway_key(&claimed.signer);
+        return key.ok_or_else(|| format!("its signer {} is no gateway of this vault", claimed.signer));
+    };
+    let said =
+        authority.replacement(run).ok_or("it replaces another run, and no line of the audit log names it")?;
+    if said.worker != claimed.signer {
+        return Err(format!(
+            "worker {} signed it, and the audit log names worker {}",
+            claimed.signer, said.worker
+        ));
+    }
+    if (said.run, said.seal) != (after.run, after.seal) {
+        return Err(format!("it replaces run {}, and the audit log says run {}", after.run, said.run));
+    }
+    Ok(GatewayKey { sign: said.sign, until: None })
+}
+
 /// What does not parse, although a gateway of this vault signed it, is a newer program's.
-fn unknown(run: &RunId, note: &Note<'_>, authority: &dyn Authority, why: runvault_format::Error) -> Error {
+fn unknown(object: &str, note: &Note<'_>, authority: &dyn Authority, why: runvault_format::Error) -> Error {
     use runvault_format::Error::{Suite, Version};
     let signed = |line: &Signature<'_>| {
         let signer = line.name.parse().ok();
@@ -200,10 +251,10 @@ fn unknown(run: &RunId, note: &Note<'_>, authority: &dyn Authority, why: runvaul
     };
     match why {
         Version(_) | Suite(_) if note.signatures.iter().any(signed) => {
-            Error::Newer { object: format!("runs/{run}/run.json"), source: why }
+            Error::Newer { object: object.to_owned(), source: why }
         }
-        Version(_) | Suite(_) => refuse(run, format!("{why}, and no gateway of this vault signed it")),
-        why => refuse(run, why.to_string()),
+        Version(_) | Suite(_) => refuse_at(object, format!("{why}, and no gateway of this vault signed it")),
+        why => refuse_at(object, why.to_string()),
     }
 }
 
@@ -257,14 +308,18 @@ pub fn envelopes(root: &Arc<dyn Dir>, run: &RunId, authority: &dyn Authority) ->
 }
 
 fn read_envelopes(root: &Arc<dyn Dir>, run: &RunId, authority: &dyn Authority) -> Result<Envelopes> {
+    match keys_dir(root, run) {
+        Err(e) if is_missing(&e) && !is_gone(root, run) => Ok(Envelopes::default()),
+        keys => envelopes_in(&*keys?, run, authority),
+    }
+}
+
+/// [`envelopes`] of a run whose `keys` lie elsewhere.
+pub(crate) fn envelopes_in(keys: &dyn Dir, run: &RunId, authority: &dyn Authority) -> Result<Envelopes> {
     let mut found = Envelopes::default();
-    let keys = match keys_dir(root, run) {
-        Err(e) if is_missing(&e) && !is_gone(root, run) => return Ok(found),
-        keys => keys?,
-    };
     for name in authority.envelope_names() {
         let object = || format!("runs/{run}/keys/{name}");
-        match read_whole(&*keys, name.as_bytes(), ENVELOPE_MAX).map_err(|e| opened("read", object(), e)) {
+        match read_whole(keys, name.as_bytes(), ENVELOPE_MAX).map_err(|e| opened("read", object(), e)) {
             Ok(bytes) => found.files.push(EnvelopeFile { name, bytes }),
             Err(e) if is_not_found(&e) => {}
             Err(e @ Error::Damaged { .. }) => found.refused.push(e),

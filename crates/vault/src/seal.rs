@@ -10,10 +10,12 @@ mod compare;
 mod earlier;
 mod finding;
 mod hidden;
+pub(crate) mod origin;
 mod own_name;
 mod read;
 mod read_back;
 mod reading;
+pub mod rekey;
 mod scrub;
 mod sealed_file;
 mod survey;
@@ -32,7 +34,7 @@ use runvault_format::manifest::Manifest;
 use runvault_format::note::{Note, text_hash};
 use runvault_format::pins::{self, Pinned};
 use runvault_format::seal_note::{SealNote, StateRef};
-use runvault_store::backend::{Dir, Rename};
+use runvault_store::backend::Dir;
 use runvault_store::replace;
 
 pub use self::checked::{Anew, Checked};
@@ -40,6 +42,7 @@ use self::compare::Comparison;
 use self::earlier::Resuming;
 pub use self::finding::{Change, Finding};
 pub use self::hidden::{Seen, Shown};
+pub use self::origin::Origin;
 pub(crate) use self::read::Pins;
 pub use self::read::{Seal, find, has_seal};
 pub use self::scrub::{Scrubbed, scrub};
@@ -55,7 +58,7 @@ use crate::lease::Holding;
 use crate::ledger::{self, Expected};
 use crate::outcome::part_opened;
 use crate::run::Run;
-use crate::run_life::{DIR_MODE, remove_all};
+use crate::run_life::{DIR_MODE, remove_dir, rename_dir};
 use crate::{Damage, Error, Posix, Result, Vault, buffers, runs, sys};
 
 const SEAL: &[u8] = b"seal";
@@ -378,14 +381,7 @@ impl Making<'_> {
 
     /// What a seal that was not finished left.
     fn drop_new(&self) -> Result<()> {
-        let fail = |e| self.failed("remove", "seal.new", e);
-        match self.dir.open_dir(NEW) {
-            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(()),
-            opened => {
-                remove_all(&opened.map_err(fail)?).map_err(fail)?;
-                self.dir.remove_dir(NEW).map_err(fail)
-            }
-        }
+        remove_dir(&**self.dir, NEW).map_err(|e| self.failed("remove", "seal.new", e))
     }
 
     /// The nonce of every chunk, as the files are read back; `None` where some do not authenticate. `read` counts the
@@ -480,15 +476,7 @@ impl Making<'_> {
     fn commit(&self, new: &dyn Dir) -> Result<()> {
         self.holding.check()?;
         new.sync().map_err(|e| self.failed("sync", "seal.new", e))?;
-        let renamed = self.dir.rename(NEW, &**self.dir, SEAL, Rename::NoReplace).or_else(|e| {
-            match e.raw_os_error() {
-                // A store that does not know the flag; an empty directory in the way is none of ours.
-                Some(libc::EINVAL | libc::EOPNOTSUPP) => {
-                    self.dir.rename(NEW, &**self.dir, SEAL, Rename::Over)
-                }
-                _ => Err(e),
-            }
-        });
+        let renamed = rename_dir(&**self.dir, NEW, SEAL);
         renamed.and_then(|()| self.dir.sync()).map_err(|e| self.failed("put in place", "seal", e))
     }
 

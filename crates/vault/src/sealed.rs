@@ -4,9 +4,10 @@
 
 mod calls;
 mod file;
+mod replaced;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use runvault_format::descriptor::RunDescriptor;
@@ -24,7 +25,7 @@ use crate::api::{Attr, Ino};
 use crate::file::RunContext;
 use crate::outcome::part_opened;
 use crate::run::Run;
-use crate::seal::{Pins, Reader, Seal};
+use crate::seal::{Origin, Pins, Reader, Seal};
 use crate::{Damage, Error, Posix, Result, Vault};
 
 /// Set in the numbers of all nodes of sealed runs: no file system counts so far.
@@ -43,31 +44,80 @@ pub(crate) fn is_sealed(ino: Ino) -> bool {
 
 /// Which sealed runs there are, by the number that their nodes begin with.
 #[derive(Default)]
-pub(crate) struct SealedRuns(Mutex<HashMap<u32, (RunId, Arc<Run>)>>);
+pub(crate) struct SealedRuns(Mutex<Numbers>);
+
+#[derive(Default)]
+struct Numbers {
+    /// `None`: closed to this identity, and its number is nobody else's.
+    runs: HashMap<u32, Option<Arc<Run>>>,
+    /// One that replaces another has the number of that one.
+    of: HashMap<RunId, u32>,
+}
+
+impl Numbers {
+    /// By its id, or that of the first run that it replaces, so that it is the same in nearly every mount.
+    fn of(&mut self, run: &Run) -> u32 {
+        if let Some(number) = self.of.get(&run.id) {
+            return *number;
+        }
+        let replaced = run.replaced();
+        let known = replaced.iter().find_map(|old| self.of.get(old)).copied();
+        let number = known.unwrap_or_else(|| {
+            let [a, b, c, d, ..] = replaced.last().unwrap_or(&run.id).0;
+            let mut number = u32::from_le_bytes([a, b, c, d]) & RUNS;
+            while self.runs.contains_key(&number) {
+                number = (number + 1) & RUNS;
+            }
+            number
+        });
+        self.of.insert(run.id, number);
+        number
+    }
+
+    /// Whether the number may lead to the run: not back to one that was replaced.
+    fn may_lead_to(&self, number: u32, run: &Run) -> bool {
+        let now = self.runs.get(&number).and_then(Option::as_ref);
+        !run.is_erased() && now.is_none_or(|now| now.id == run.id || run.replaced().contains(&now.id))
+    }
+}
 
 impl SealedRuns {
-    fn lock(&self) -> MutexGuard<'_, HashMap<u32, (RunId, Arc<Run>)>> {
+    fn lock(&self) -> MutexGuard<'_, Numbers> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The first node of a run: by its id, so that it is the same in nearly every mount.
+    /// Nothing leads to the run any more; its first node.
+    pub(crate) fn forget(&self, run: &Arc<Run>) -> Option<Ino> {
+        let mut numbers = self.lock();
+        let number = *numbers.of.get(&run.id)?;
+        let known = numbers.runs.get_mut(&number)?;
+        known.take_if(|known| Arc::ptr_eq(known, run)).map(|_| top(number))
+    }
+
+    /// The first node of a run. Those of the run that it replaces lead to it from now on.
     pub(crate) fn top_of(&self, run: &Arc<Run>) -> Ino {
-        let [a, b, c, d, ..] = run.id.0;
-        let mut number = u32::from_le_bytes([a, b, c, d]) & RUNS;
-        let mut runs = self.lock();
-        while runs.get(&number).is_some_and(|(id, _)| *id != run.id) {
-            number = (number + 1) & RUNS;
+        let mut numbers = self.lock();
+        let number = numbers.of(run);
+        let may_lead = numbers.may_lead_to(number, run);
+        let before = if may_lead { numbers.runs.insert(number, Some(run.clone())).flatten() } else { None };
+        drop(numbers);
+        if let Some(before) = before.filter(|before| before.id != run.id) {
+            before.seal().into_iter().for_each(RunSeal::supersede);
         }
-        runs.insert(number, (run.id, run.clone()));
-        SEALED | (Ino::from(number) << ENTRY_BITS)
+        top(number)
     }
 
     /// The run of a node, and the number of its entry.
     fn of(&self, ino: Ino) -> Result<(Arc<Run>, u32)> {
         let number = (ino & !SEALED) >> ENTRY_BITS;
-        let run = u32::try_from(number).ok().and_then(|number| Some(self.lock().get(&number)?.1.clone()));
+        let run =
+            u32::try_from(number).ok().and_then(|number| self.lock().runs.get(&number).cloned().flatten());
         Ok((run.ok_or(Posix::Stale)?, ino as u32))
     }
+}
+
+fn top(number: u32) -> Ino {
+    SEALED | (Ino::from(number) << ENTRY_BITS)
 }
 
 /// The manifest and the pins of a run, and its open directories.
@@ -78,6 +128,8 @@ pub(crate) struct SealedTree {
     header: Header,
     pins: Pins,
     dirs: Mutex<HashMap<u32, Arc<dyn Dir>>>,
+    /// Another run stands for this one.
+    superseded: AtomicBool,
 }
 
 /// What the manifest says of the run's name and top directory; the seal must be its gateway's.
@@ -113,7 +165,15 @@ impl SealedTree {
     pub(crate) fn open(seal: &Seal, context: Arc<RunContext>, top: Ino) -> Result<Self> {
         let (manifest, header) = seal.open_manifest(&context)?;
         let pins = seal.pins(&context, header.entries as usize)?;
-        Ok(Self { top, context, manifest, header, pins, dirs: Mutex::default() })
+        Ok(Self {
+            top,
+            context,
+            manifest,
+            header,
+            pins,
+            dirs: Mutex::default(),
+            superseded: AtomicBool::new(false),
+        })
     }
 
     fn ino(&self, i: u32) -> Ino {
@@ -249,14 +309,12 @@ impl SealedTree {
 
     /// What was sealed is not there, or something else is.
     fn not_there(&self, i: u32, error: std::io::Error) -> Error {
-        let error = match error.raw_os_error() {
+        match error.raw_os_error() {
             Some(libc::ENOENT) => {
                 Error::damaged(self.object(i), Damage::Run("it was sealed, and is missing".to_owned()))
             }
             _ => part_opened("open", self.object(i), error),
-        };
-        tell(&error);
-        error
+        }
     }
 
     fn attr(&self, vault: &Vault, i: u32) -> Result<Attr> {
@@ -312,8 +370,11 @@ pub(crate) struct RunSeal {
     signed: Row,
     shown: Shown,
     opened: Mutex<Opened>,
+    /// Of its tree; 1 until something in it was asked for.
+    entries: AtomicU32,
     /// It was not found as it was known, or no key opens it any more.
     refused: AtomicBool,
+    origin: Option<Arc<Origin>>,
 }
 
 #[derive(Default)]
@@ -326,15 +387,29 @@ struct Opened {
 impl RunSeal {
     /// Of a seal that was verified.
     pub(crate) fn new(run: &RunDescriptor, seal: Seal, shown: Shown) -> Self {
-        let signed = seal.row(run);
-        let opened = Mutex::new(Opened { seal: Some(seal), tree: None });
-        Self { signed, shown, opened, refused: AtomicBool::new(false) }
+        let (signed, origin) = (seal.row(run), seal.origin.clone().map(Arc::from));
+        Self { origin, ..Self::of(signed, shown, Opened { seal: Some(seal), tree: None }) }
+    }
+
+    fn of(signed: Row, shown: Shown, opened: Opened) -> Self {
+        let (opened, entries) = (Mutex::new(opened), AtomicU32::new(1));
+        Self { signed, shown, opened, entries, refused: AtomicBool::new(false), origin: None }
+    }
+
+    /// How many nodes it may have been asked for.
+    pub(crate) fn entries(&self) -> u32 {
+        self.entries.load(Ordering::Relaxed)
     }
 
     /// Of one that an earlier mount has verified.
     pub(crate) fn known(row: &Row, shown: &Shown) -> Self {
         let signed = Row { shown: None, ..row.clone() };
-        Self { signed, shown: shown.clone(), opened: Mutex::default(), refused: AtomicBool::new(false) }
+        Self::of(signed, shown.clone(), Opened::default())
+    }
+
+    /// What it stands for, where its run replaces another.
+    pub(crate) fn origin(&self) -> Option<Arc<Origin>> {
+        self.origin.clone()
     }
 
     /// Of its note's text.
@@ -346,10 +421,10 @@ impl RunSeal {
         &self.shown
     }
 
-    /// For later mounts; `None` once it was refused.
+    /// For later mounts; `None` once it was refused, and where more than a row says is signed.
     pub(crate) fn row(&self) -> Option<Row> {
         let row = || Row { shown: Some(self.shown.clone()), ..self.signed.clone() };
-        (!self.is_refused()).then(row)
+        (!self.is_refused() && self.origin.is_none()).then(row)
     }
 
     /// Nothing of it is believed any more.
@@ -384,6 +459,15 @@ impl RunSeal {
         }
     }
 
+    /// Another run stands for it: its files are read from there, at once or when they are not there any more.
+    fn supersede(&self) {
+        if let Ok(opened) = self.opened.try_lock()
+            && let Some(tree) = &opened.tree
+        {
+            tree.superseded.store(true, Ordering::Relaxed);
+        }
+    }
+
     fn opened(&self) -> MutexGuard<'_, Opened> {
         self.opened.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -406,11 +490,11 @@ impl RunSeal {
                 if matches!(error, Error::Damaged { .. } | Error::WrongKey(_)) {
                     self.refuse();
                 }
-                tell(error);
             })?,
         };
         let seal = opened.seal.insert(seal);
-        let tree = Arc::new(SealedTree::open(seal, context()?, top).inspect_err(tell)?);
+        let tree = Arc::new(SealedTree::open(seal, context()?, top)?);
+        self.entries.store(tree.header.entries, Ordering::Relaxed);
         opened.tree = Some(tree.clone());
         Ok(tree)
     }

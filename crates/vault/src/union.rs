@@ -42,21 +42,13 @@ impl Union {
 
 /// Which runs are shown as one, by the id of each of them. Of parts that are open one alone is shown so: who writes
 /// (`writing`) sees its own, else two of them could hide each other's files.
-pub(crate) fn unions<'a>(
-    runs: &'a [Arc<Run>],
+pub(crate) fn unions(
+    runs: &[Arc<Run>],
     authority: &dyn Authority,
     writing: bool,
 ) -> HashMap<RunId, Arc<Union>> {
-    let part = |run: &'a Arc<Run>| Part {
-        run: run.id,
-        signer: run.maker(),
-        seq: run.seq,
-        note: run.note,
-        after: run.after.as_ref(),
-        seal: run.seal().map(|seal| seal.hash()),
-    };
     let runs: Vec<&Arc<Run>> = runs.iter().filter(|run| !run.is_loose()).collect();
-    let parts: Vec<Part<'_>> = runs.iter().map(|run| part(run)).collect();
+    let parts: Vec<Part<'_>> = runs.iter().map(|run| run.part()).collect();
     let mut unions = HashMap::new();
     let admitted = |part: &Part<'_>, run: Option<&RunId>| {
         let admission = authority.admission(&part.signer, run);
@@ -397,7 +389,8 @@ impl Vault {
     /// Whether what this machine adds to a sealed run is believed.
     fn may_add_to(&self, first: &Run) -> bool {
         let admitted = |gateway: &IdentityId| {
-            [None, Some(&first.id)].into_iter().any(|run| self.authority.is_admitted(gateway, run))
+            let known = first.part().run;
+            [None, Some(&known)].into_iter().any(|run| self.authority.is_admitted(gateway, run))
         };
         let ours = self.gateway.as_ref().map(|gateway| gateway.id());
         ours.is_some_and(|ours| ours == first.maker() || admitted(&ours))

@@ -17,6 +17,7 @@ use crate::buffers;
 use crate::directory::OpenDirs;
 use crate::durable::Unsynced;
 use crate::files::Files;
+use crate::follow::Followed;
 use crate::handles::Handles;
 use crate::locks::NameLocks;
 use crate::nodes::Nodes;
@@ -125,6 +126,9 @@ pub struct Vault {
     synced: Mutex<Option<Instant>>,
     /// Nodes of runs whose keys were erased here, which nobody has been told of.
     sealed_away: Mutex<Vec<Ino>>,
+    /// First nodes of sealed runs that were closed to this identity, and how many they have, of which nobody has been told.
+    closed_away: Mutex<Vec<(Ino, u32)>>,
+    pub(crate) revoked_told: AtomicBool,
     /// Held while a run is sealed.
     pub(crate) sealing: Mutex<()>,
     /// No seal is made any more.
@@ -145,7 +149,7 @@ impl Vault {
         options: Options,
     ) -> Result<Arc<Vault>> {
         let runs_dir = runs::runs_of_vault(&root)?;
-        let now = Instant::now();
+        let (now, followed) = (Instant::now(), Followed::from(authority.standing()));
         let vault = Arc::new(Vault {
             root,
             runs_dir,
@@ -160,7 +164,7 @@ impl Vault {
             unsynced: Unsynced::default(),
             counters: Counters::default(),
             runs: RwLock::default(),
-            scanning: Mutex::default(),
+            scanning: Mutex::new(Scans::new(followed)),
             opening: Opening::default(),
             kept: Mutex::default(),
             bodies_open: AtomicUsize::new(0),
@@ -172,6 +176,8 @@ impl Vault {
             foreign: Mutex::default(),
             synced: Mutex::default(),
             sealed_away: Mutex::default(),
+            closed_away: Mutex::default(),
+            revoked_told: AtomicBool::new(false),
             sealing: Mutex::default(),
             no_seals: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -221,28 +227,40 @@ impl Vault {
 
     /// Not while a run is being made: its store may hang, and leases are still to be renewed.
     fn look_for_runs(&self, stamp: Stamp) -> Result<()> {
+        let Some(mut scans) = self.try_hold_scans() else { return Ok(()) };
+        let Some((anyway, all)) = self.is_look_due() else { return Ok(()) };
+        let all = self.follow_custody(&mut scans) || all;
         if !self.opening.is_whole() {
             return Ok(());
         }
-        let Some(mut scans) = self.try_hold_scans() else { return Ok(()) };
-        let (list, anyway, all) = {
-            let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
-            if looked.at.elapsed() < LOOK {
-                return Ok(());
-            }
-            looked.at = Instant::now();
-            let all = looked.at_all.elapsed() >= LOOK_AGAIN;
-            if all {
-                looked.at_all = looked.at;
-            }
-            let anyway = all || looked.at_anyway.elapsed() >= LOOK_ANYWAY;
-            if anyway {
-                looked.at_anyway = looked.at;
-            }
-            (looked.stamp.differs(stamp) || anyway, anyway, all)
-        };
+        let differs = self.looked.lock().unwrap_or_else(PoisonError::into_inner).stamp.differs(stamp);
         let given_up = self.look_at_others(&mut scans, anyway) | self.look_at_seals(&mut scans, anyway);
-        if list || given_up || scans.is_renamed() { self.list_runs(&mut scans, all) } else { Ok(()) }
+        let listed = match differs || anyway || all || given_up || scans.is_renamed() {
+            true => self.list_runs(&mut scans, all),
+            false => Ok(()),
+        };
+        drop(scans);
+        self.reopen_superseded();
+        listed
+    }
+
+    /// Whether directories are looked into whatever their times, and whether what could not be opened is tried again;
+    /// `None`: no look is due.
+    fn is_look_due(&self) -> Option<(bool, bool)> {
+        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        if looked.at.elapsed() < LOOK {
+            return None;
+        }
+        looked.at = Instant::now();
+        let all = looked.at_all.elapsed() >= LOOK_AGAIN;
+        if all {
+            looked.at_all = looked.at;
+        }
+        let anyway = all || looked.at_anyway.elapsed() >= LOOK_ANYWAY;
+        if anyway {
+            looked.at_anyway = looked.at;
+        }
+        Some((anyway, all))
     }
 
     /// Runs something of which was asked for.
@@ -268,7 +286,7 @@ impl Vault {
         let table = self.table();
         let mut open: Vec<&Arc<Run>> =
             table.runs().filter(|run| run.seal().is_some_and(RunSeal::is_opened)).collect();
-        open.sort_unstable_by_key(|run| run.serial);
+        open.sort_unstable_by_key(|run| run.serial());
         let excess = open.len().saturating_sub(SEALS_MAX);
         open.iter().take(excess).filter_map(|run| run.seal()).for_each(RunSeal::close_if_unused);
     }
@@ -291,7 +309,7 @@ impl Vault {
         let Ok(table) = self.runs.try_read() else { return };
         let mut open: Vec<Arc<Run>> = table.runs().filter(|run| run.is_opened()).cloned().collect();
         drop(table);
-        open.sort_unstable_by_key(|run| run.serial);
+        open.sort_unstable_by_key(|run| run.serial());
         let (begin, excess) = (Instant::now(), open.len().saturating_sub(BODIES_MAX));
         let closing = open.iter().take(excess).take_while(|_| begin.elapsed() < CLOSING);
         let closed = closing.filter(|run| run.close_body_if_unused()).count();
@@ -389,6 +407,11 @@ impl Vault {
     /// Nodes of runs whose keys were erased here.
     pub(crate) fn sealed_away(&self) -> MutexGuard<'_, Vec<Ino>> {
         self.sealed_away.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nodes of sealed runs that this identity may not read any more.
+    pub(crate) fn closed_away(&self) -> MutexGuard<'_, Vec<(Ino, u32)>> {
+        self.closed_away.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn synced_now(&self) {

@@ -17,6 +17,7 @@ use runvault_crypto::signature::VerifyingKey;
 use runvault_format::header::Kind;
 use runvault_format::ids::{FileId, RunId, SessionId};
 use runvault_format::keys::{Place, RunKey, RunKeys, place};
+use runvault_format::replacement::Replacement;
 use runvault_format::size::Geometry;
 use runvault_store::backend::{Access, Dir};
 use runvault_store::doubles::memory::MemoryDir;
@@ -146,6 +147,18 @@ fn descriptors_of_runs() {
         });
         let vault = v["vault"].as_str().unwrap().parse().unwrap();
         let mut chain = Chain::of(vault, gateways.collect());
+        let said = &v["replacement"];
+        if !said.is_null() {
+            let id = |field: &str| said[field].as_str().unwrap();
+            let sign = VerifyingKey::from_bytes(&array(&said["sign"])).unwrap();
+            chain.replacements.push(Replacement {
+                run: id("run").parse().unwrap(),
+                seal: id("seal").parse().unwrap(),
+                new: id("new").parse().unwrap(),
+                worker: id("worker").parse().unwrap(),
+                sign,
+            });
+        }
         let until = &v["gateways"][0]["until"];
         chain.until = until["seq"].as_u64().map(|n| {
             let hash = until["hash"].as_str().map(|hash| hash.parse().unwrap());

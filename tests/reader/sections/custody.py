@@ -123,10 +123,10 @@ OPERATION = one_of(
        "change-quorum": table(quorum=U8), "add-reader": table(reader=READER), "remove-reader": table(reader=HEX16),
        "grant": table(reader=HEX16, runs=many(HEX16)), "revoke": table(reader=HEX16, runs=many(HEX16)),
        "retire": table(runs=many(table(run=HEX16, gateway=HEX16, seq=INT, run_note=HEX32, prev=or_null(HEX32), seal=SEAL))),
-       "recover": table(copies=many(table(custodian=HEX16, n=INT)))}
+       "recover": table(copies=many(table(custodian=HEX16, n=INT))), "rekey": table(runs=many(HEX16))}
 )
 NEW_KEY, NEW_SHARES = {"rotate", "remove-custodian", "change-quorum"}, {"add-custodian"}
-RELEASES = NEW_KEY | NEW_SHARES | {"grant", "recover"}
+RELEASES = NEW_KEY | NEW_SHARES | {"grant", "recover", "rekey"}
 REQUEST = table(vault=HEX32, head=table(n=INT, hash=HEX32), before=HEX32, op=OPERATION, reason=clean_text(0, 1024),
                 releases_share=boolean, executor=table(kem=KEM, sign=SIGN), created=time, expires=time,
                 nonce=HEX16, state=or_null(OUTLINE))
@@ -154,9 +154,10 @@ def outline(state):
 RETIRED = table(vault=HEX32, run=HEX16, gateway=HEX16, seq=INT, run_note=HEX32, prev=or_null(HEX32), time=time)
 REMOVED = table(vault=HEX32, run=HEX16, gateway=HEX16, seq=INT, run_note=HEX32, prev=or_null(HEX32),
                 seal=SEAL, custodian=HEX16, reason=clean_text(0, 1024), time=time)
+REPLACEMENT = table(run=HEX16, seal=HEX32, new=HEX16, worker=HEX16, sign=SIGN)
 HEAD = table(gateway=HEX16, seq=INT, hash=or_null(HEX32), seals=INT, seals_hash=or_null(HEX32))
 LINE = table(n=INT, prev=HEX32, time=time, request=REQUEST,
-             result=table(state=or_null(HEX32), runs=many(RETIRED)), heads=many(HEAD),
+             result=table(state=or_null(HEX32), runs=many(REPLACEMENT)), heads=many(HEAD),
              approvals=many(APPROVAL), executor_sig=b64_key(lambda sig: len(sig) == 64))
 
 
@@ -171,7 +172,7 @@ def verify_line(line, head, before, after):
     chain(request["head"] == head, "the request is for another head")
     chain(request["vault"] == before["vault"], "vault")
     chain(request["before"] == state_hash_of(before), "the request is for another state")
-    chain(not line["heads"] and not line["result"]["runs"], "heads and runs")
+    chain(not line["heads"] and are_replaced(line["result"]["runs"], request["op"]), "heads and runs")
     chain(request["created"] <= line["time"] <= request["expires"], "time")
     verify_approvals(line, before, chain)
     signed = dumps({name: value for name, value in line.items() if name != "executor_sig"}).encode()
@@ -190,6 +191,14 @@ def verify_line(line, head, before, after):
     verify_epochs(before, state, chain)
     verify_operation(request["op"], before, state, chain)
     return state
+
+
+def are_replaced(replacements, operation):
+    """Whether a line says what it must of the runs that its operation re-keys, and of no others."""
+    ids = [one[field] for one in replacements for field in ("run", "new")]
+    workers = {(one["worker"], one["sign"]) for one in replacements}
+    named = operation["rekey"]["runs"] if "rekey" in operation else []
+    return [one["run"] for one in replacements] == named and distinct(ids) and len(workers) <= 1
 
 
 def verify_approvals(line, before, chain):
@@ -311,6 +320,11 @@ def runs_named(told, before, state, expected, chain):
     chain(1 <= len(runs) <= 10_000 and all(a < b for a, b in zip(runs, runs[1:])), "runs")
 
 
+def rekeyed(told, before, state, expected, chain):
+    runs = told["runs"]
+    chain(1 <= len(runs) <= 1_000 and all(a < b for a, b in zip(runs, runs[1:])), "runs")
+
+
 def runs_retired(told, before, state, expected, chain):
     runs = [one["run"] for one in told["runs"]]
     chain(1 <= len(runs) <= 10_000 and all(a < b for a, b in zip(runs, runs[1:])), "runs")
@@ -328,15 +342,16 @@ EFFECTS = {
     "dismiss-gateway": dismissed, "rotate": rotated,
     "add-custodian": custodian_added, "remove-custodian": custodian_removed, "change-quorum": quorum_changed,
     "add-reader": reader_added, "remove-reader": reader_removed, "grant": runs_named, "revoke": runs_named,
-    "retire": runs_retired, "recover": recovered,
+    "retire": runs_retired, "recover": recovered, "rekey": rekeyed,
 }
 
 
 def follow(zero, zero_file, log, state_file, line_file=lambda n: None):
-    """The newest state and head of a chain, the state's hash, and who was admitted: {(gateway, run or None): until}.
+    """The newest state and head of a chain, the state's hash, who was admitted: {(gateway, run or None): until}, and
+    which runs replace others: {new: what the line says}.
 
     `state_file(n)` and `line_file(n)` give those files, or None."""
-    admitted = {}
+    admitted, replaced = {}, {}
     state, head = zero, {"n": 0, "hash": zero["vault"]}
     state_hash = sha256(text("state", zero)).hex()
     if zero_file is not None:
@@ -346,7 +361,10 @@ def follow(zero, zero_file, log, state_file, line_file=lambda n: None):
     def take(data, after):
         nonlocal state, head, state_hash
         line = parse_line(utf8(data), LINE)
+        again = any(one["new"] in replaced for one in line["result"]["runs"])
+        demand(not again, "chain", f"line {line['n']}: a run was named before")
         state = verify_line(line, head, state, after or state_file(line["n"]))
+        replaced.update((one["new"], one) for one in line["result"]["runs"])
         head, state_hash = {"n": line["n"], "hash": sha256(data).hex()}, line["result"]["state"]
         admission = line["request"]["op"].get("admit-gateway")
         if admission:
@@ -362,7 +380,7 @@ def follow(zero, zero_file, log, state_file, line_file=lambda n: None):
         data, newline, after = executed.partition(b"\n")
         demand(newline, "truncated", f"line-{head['n'] + 1}")
         take(data, after)
-    return state, head, state_hash, admitted
+    return state, head, state_hash, admitted, replaced
 
 
 def times(a, b):

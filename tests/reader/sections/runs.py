@@ -33,13 +33,22 @@ def parse_run_text(data):
     return run
 
 
-def verify_run(data, run_id, vault, gateways):
-    """The fields of a run.json that one of the vault's gateways signed for this run; `data` is None without one."""
+def verify_run(data, run_id, vault, gateways, replaced={}):
+    """The fields of a run.json that one of the vault's gateways signed for this run, or the worker that the audit log
+    names for it; `data` is None without one."""
     demand(data is not None, "run", "no run.json")
     note = Note(data)
     # The signer's name is read before its signature holds, and only to find the key to verify with.
-    signer = parse_run_text(note.text)["signer"]
-    gateway = next((g for g in gateways if g["id"] == signer), None)
+    claimed = parse_run_text(note.text)
+    signer, after = claimed["signer"], claimed["after"]
+    if after is not None and after["how"] == "replaces":
+        said = replaced.get(run_id.hex())
+        demand(said, "run", "it replaces another run, and no line of the audit log names it")
+        demand(said["worker"] == signer, "run", "signed by another worker than the audit log names")
+        demand((said["run"], said["seal"]) == (after["run"], after["seal"]), "run", "replaces another run")
+        gateway = {"sign": said["sign"], "until": None}
+    else:
+        gateway = next((g for g in gateways if g["id"] == signer), None)
     demand(gateway, "run", "signed by no gateway of the vault")
     run = parse_run_text(note.signed_by(signer, un64(gateway["sign"])))
     demand(run["vault"] == vault.hex(), "run", "of another vault")
@@ -104,11 +113,12 @@ class Closed(Exception):
 class Run:
     """A run that was opened: its descriptor, keys and name."""
 
-    def __init__(self, directory, run_id, vault, state, identity, epochs):
-        self.dir, self.id = directory, bytes.fromhex(run_id)
-        self.descriptor = verify_run(read_if(directory, "run.json"), self.id, vault, state["gateways"])
+    def __init__(self, directory, run_id, vault):
+        self.dir, self.id, self.vault = directory, bytes.fromhex(run_id), vault
+        data = read_if(directory, "run.json")
+        self.descriptor = verify_run(data, self.id, vault.id, vault.state["gateways"], vault.replaced)
         self.chunk = self.descriptor["chunk"]
-        self.keys = keys_of(self.descriptor, self.open_key(vault, identity, epochs))
+        self.keys = keys_of(self.descriptor, self.open_key(vault.id, vault.identity, vault.epochs))
         self.name = decrypt_run_name(self.keys.name, self.id, directory.read("name", 4095 + 64))
 
     def open_key(self, vault, identity, epochs):

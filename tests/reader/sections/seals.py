@@ -12,6 +12,7 @@ from .texts import Note, or_null, parse_text, table, time, un64, utf8
 from .identities import HEX16, HEX32, INT
 from .files import HEADER, OVERHEAD, counting_copies, open_chunk, stored_size
 from .names import ROOT, stored_name
+from .runs import verify_run
 
 MANIFEST, PINS = 3, 4
 SEAL = table(run=HEX16, run_note=HEX32, gateway=HEX16, n=INT, prev=or_null(HEX32), state=table(n=INT, hash=HEX32),
@@ -165,29 +166,42 @@ def parse_digests(data):
     return lines
 
 
+def verify_note(data, run_id, described, run, vault):
+    """The fields of a seal's note, and the hash of its text, which is of the run with that run.json: by the signer of
+    that, or a gateway that was admitted to it."""
+    note, admitted = Note(data), vault.admitted
+    signer = parse_seal_text(note.text)["gateway"]
+    made = signer == run["signer"]
+    demand(made or (signer, run_id) in admitted, "seal", "of a gateway that may not seal it")
+    said = vault.replaced.get(run_id)
+    if made and said is not None and said["worker"] == signer:
+        gateway = {"sign": said["sign"], "until": {"seals": 1, "seals_hash": sha256(note.text).hex()}}
+    else:
+        gateway = next((g for g in vault.state["gateways"] if g["id"] == signer), None)
+    demand(gateway is not None, "seal", "of a gateway that may not seal it")
+    text = note.signed_by(signer, un64(gateway["sign"]))
+    seal = parse_seal_text(text)
+    for end in filter(None, [gateway["until"], None if made else admitted[signer, run_id]]):
+        demand(seal["n"] <= end["seals"], "seal", "the gateway's time is over")
+        last = seal["n"] == end["seals"]
+        demand(not last or sha256(text).hex() == end["seals_hash"], "seal", "not the gateway's last seal")
+    run_note = sha256(Note(described).text).hex()
+    demand((seal["run"], seal["run_note"]) == (run_id, run_note), "seal", "of another run")
+    return seal, sha256(text).hex()
+
+
 # A whole run
 
 class Seal:
     """The seal of a run that was opened."""
 
-    def __init__(self, run, gateways, admitted):
-        self.run = run
+    def __init__(self, run):
+        self.run, vault = run, run.vault
         with run.dir.dir("seal") as seal:
-            data = seal.read("seal.note", 1 << 20)
-            note, described = Note(data), run.descriptor
-            signer = parse_seal_text(note.text)["gateway"]
-            may = signer == described["signer"] or (signer, run.id.hex()) in admitted
-            ends = [] if signer == described["signer"] else [admitted.get((signer, run.id.hex()))]
-            gateway = next((g for g in gateways if g["id"] == signer), None)
-            demand(may and gateway is not None, "seal", "of a gateway that may not seal it")
-            text = note.signed_by(signer, un64(gateway["sign"]))
-            self.note = parse_seal_text(text)
-            for end in filter(None, [gateway["until"], *ends]):
-                demand(self.note["n"] <= end["seals"], "seal", "the gateway's time is over")
-                last = self.note["n"] == end["seals"]
-                demand(not last or sha256(text).hex() == end["seals_hash"], "seal", "not the gateway's last seal")
-            run_note = sha256(Note(run.dir.read("run.json", 1 << 20)).text).hex()
-            demand((self.note["run"], self.note["run_note"]) == (run.id.hex(), run_note), "seal", "of another run")
+            described = run.dir.read("run.json", 1 << 20)
+            self.note, _ = verify_note(seal.read("seal.note", 1 << 20), run.id.hex(), described, run.descriptor, vault)
+            if run.id.hex() in vault.replaced:
+                self.check_origin(seal, vault)
             digests = seal.read("digests", 1 << 31)
             demand(sha256(digests).hex() == self.note["digests_sha256"], "digests", "not what the seal names")
             self.digests = parse_digests(digests)
@@ -196,6 +210,21 @@ class Seal:
             self.name, self.about, self.entries = parse_manifest(manifest)
             self.pinned, self.nonces = parse_pins(self.part(seal, "pins", PINS))
             demand(len(self.pinned) == len(self.entries), "manifest", "pins")
+
+    def check_origin(self, seal, vault):
+        """What the gateways of the first run signed, of which this one has the content still."""
+        said = vault.replaced[self.run.id.hex()]
+        while said["run"] in vault.replaced:
+            said = vault.replaced[said["run"]]
+        try:
+            described, note = (seal.read(name, 1 << 20) for name in ("origin.run", "origin.note"))
+        except FileNotFoundError:
+            raise Refusal("seal", "nothing is kept of the run that was sealed first") from None
+        first = verify_run(described, bytes.fromhex(said["run"]), vault.id, vault.state["gateways"])
+        origin, origin_hash = verify_note(note, said["run"], described, first, vault)
+        demand(origin_hash == said["seal"], "seal", "not the seal that the audit log says was replaced")
+        same = all(origin[field] == self.note[field] for field in ("manifest_sha256", "files", "bytes"))
+        demand(same, "seal", "another content than was sealed first")
 
     def part(self, seal, name, kind):
         """The plaintext of a file of the seal."""

@@ -22,10 +22,10 @@ class Vault:
             demand(named == self.id, "state", "vault.json names another vault")
             pin = (options.fingerprint or self.id.hex()).lower()
             demand(pin == self.id.hex(), "state", "another vault than the fingerprint's")
-            self.state, self.head, _, self.admitted = follow(state_zero(genesis, self.id), read_if(custody, "state-0"),
-                                              read_if(custody, "audit.log", 1 << 30) or b"",
-                                              lambda n: read_if(custody, f"state-{n}"),
-                                              lambda n: read_if(custody, f"line-{n}", 4 << 20))
+            self.state, self.head, _, self.admitted, self.replaced = follow(
+                state_zero(genesis, self.id), read_if(custody, "state-0"),
+                read_if(custody, "audit.log", 1 << 30) or b"",
+                lambda n: read_if(custody, f"state-{n}"), lambda n: read_if(custody, f"line-{n}", 4 << 20))
             identities = self.open_identities(custody, options)
         self.identity = identities[0]
         custodians = [c["id"] for c in self.state["custodians"]]
@@ -71,7 +71,7 @@ class Vault:
     @contextlib.contextmanager
     def run(self, name):
         with self.root.dir("runs") as runs, runs.dir(name) as directory:
-            yield Run(directory, name, self.id, self.state, self.identity, self.epochs)
+            yield Run(directory, name, self)
 
 
 def read_passphrase(options):

@@ -53,6 +53,8 @@ impl Limits {
 pub struct Facts {
     pub store: Store,
     pub clock: Clock,
+    /// This gateway's chain was ended.
+    pub revoked: bool,
     pub runs: Vec<Run>,
 }
 

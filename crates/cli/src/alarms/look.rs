@@ -34,6 +34,7 @@ const TURN: usize = 16;
 pub struct Looked {
     pub store: Store,
     pub store_ahead: Option<i64>,
+    pub revoked: bool,
     pub runs: Vec<Run>,
 }
 
@@ -85,7 +86,8 @@ impl Look {
         runs.extend(self.in_trouble());
         runs.extend(self.with_broken_seals(&status));
         runs.extend(self.sealed_as_incomplete());
-        Looked { store, store_ahead: self.vault.store_clock_ahead(), runs }
+        let (store_ahead, revoked) = (self.vault.store_clock_ahead(), self.vault.is_revoked());
+        Looked { store, store_ahead, revoked, runs }
     }
 
     fn of_store(&mut self, status: &Status) -> Store {

@@ -208,6 +208,7 @@ mod tests {
             since: now,
         };
         let facts = Facts {
+            revoked: false,
             store: Store { written: 5, size: 1 << 40, ..Store::default() },
             clock: Clock { now, synchronised: true, jumped: None, store_ahead: Some(-2) },
             runs: vec![run],

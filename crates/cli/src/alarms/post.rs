@@ -154,7 +154,7 @@ impl Keeper {
             store_ahead: looked.store_ahead,
         };
         let store = super::facts::Store { health, unanswered, ..looked.store };
-        Facts { store, clock, runs: looked.runs }
+        Facts { store, clock, revoked: looked.revoked, runs: looked.runs }
     }
 }
 

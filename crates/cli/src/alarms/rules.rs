@@ -56,7 +56,12 @@ pub fn findings(facts: &Facts, limits: &Limits) -> Vec<Finding> {
             text,
         })
     });
-    let of_all = [slow(&facts.store, limits), filling(&facts.store, limits), clock(&facts.clock, limits)];
+    let of_all = [
+        slow(&facts.store, limits),
+        filling(&facts.store, limits),
+        clock(&facts.clock, limits),
+        revoked(facts.revoked),
+    ];
     let of_all = of_all.into_iter().flatten().map(|(kind, level, text)| Finding {
         kind,
         run: None,
@@ -177,6 +182,12 @@ fn clock(clock: &Clock, limits: &Limits) -> OfAll {
     Some((Kind::Clock, Level::Raise, text))
 }
 
+fn revoked(revoked: bool) -> OfAll {
+    let text =
+        "this gateway was revoked: it starts no run and seals none; what the instrument sends is refused";
+    revoked.then(|| (Kind::Revoked, Level::Raise, text.to_owned()))
+}
+
 /// `5h 12m`: seconds only below a minute or two.
 fn long(time: Duration) -> String {
     let seconds = time.as_secs();
@@ -211,6 +222,7 @@ mod tests {
                 jumped: None,
                 store_ahead: None,
             },
+            revoked: false,
             runs: vec![Run {
                 run: RunId([7; 16]),
                 name: Some(b"Mueller".to_vec()),
@@ -323,6 +335,11 @@ mod tests {
         assert_eq!(rate(17), keep);
         assert_eq!(rate(19), []);
         assert_eq!(of_store(|store| store.rate = Some(0)), []);
+    }
+
+    #[test]
+    fn a_revocation_is_told() {
+        assert_eq!(after(|facts| facts.revoked = true), [(Kind::Revoked, Level::Raise)]);
     }
 
     #[test]

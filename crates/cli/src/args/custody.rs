@@ -62,6 +62,9 @@ Examples:
     /// Take a reader's keys of runs away
     #[command(after_help = "Examples:\n  runvault custody revoke /srv/store 260101_A01234_0042_AHXXX guest")]
     Revoke(Direct<RunsAndPerson>),
+    /// Have sealed runs get new keys: `runvault rekey` then does the work
+    #[command(after_help = "Examples:\n  runvault custody rekey /srv/store 260101_A01234_0042_AHXXX")]
+    Rekey(Direct<NamedRuns>),
     /// Say in the audit log that runs are not missed when they are gone
     ///
     /// As `runvault retire`, and it goes on counting when several have to agree: also runs that were retired by it.
@@ -138,7 +141,7 @@ pub struct RunsAndPerson {
     pub runs_and_reader: Vec<OsString>,
 }
 
-/// Runs that go.
+/// Runs that an act is about.
 #[derive(Args, Debug)]
 pub struct NamedRuns {
     /// Runs by name or id. By name only for whoever can open them
@@ -273,6 +276,9 @@ pub enum Proposal {
     /// A reader loses the keys of runs
     #[command(after_help = "Examples:\n  runvault custody propose /srv/store revoke RUN-ID bob --out req")]
     Revoke(RunsAndPerson),
+    /// Sealed runs get new keys
+    #[command(after_help = "Examples:\n  runvault custody propose /srv/store rekey RUN-ID --out req")]
+    Rekey(NamedRuns),
     /// Runs are not missed any more when they are gone from the store
     #[command(
         after_help = "Examples:\n  runvault custody propose /srv/store retire RUN-ID --out req --reason 'moved to tape'"

@@ -34,6 +34,7 @@ pub fn run(args: Custody) -> Result<()> {
         C::RemoveReader(args) => direct::run(args, Proposal::RemoveReader),
         C::Grant(args) => direct::run(args, Proposal::Grant),
         C::Revoke(args) => direct::run(args, Proposal::Revoke),
+        C::Rekey(args) => direct::run(args, Proposal::Rekey),
         C::Retire(args) => direct::run(args, Proposal::Retire),
     }
 }

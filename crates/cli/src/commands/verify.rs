@@ -80,12 +80,13 @@ fn tell_part(
     }
     tell_hidden(json, &verified.note.run, hidden)?;
     let (name, findings) = (visible(&verified.name), verified.findings.len() as u64);
+    let signed = verified.origin.as_ref().unwrap_or(&verified.note);
     if json {
         let mut summary = Map::new();
         json_name(&mut summary, "run_name", &verified.name);
         summary.insert("summary".into(), json!({
-            "run": verified.note.run, "gateway": verified.note.gateway, "n": verified.note.n,
-            "sealed": verified.note.sealed, "files": verified.files, "bytes": verified.bytes, "findings": findings,
+            "run": verified.note.run, "gateway": signed.gateway, "n": signed.n, "sealed": signed.sealed,
+            "rekeyed": verified.origin.as_ref().map(|_| &verified.note.sealed), "files": verified.files, "bytes": verified.bytes, "findings": findings,
             "hidden": hidden.len(),
             "read_bytes": verified.read, "resumed": resuming::to_json(resumed),
         }));
@@ -94,9 +95,13 @@ fn tell_part(
         output::json(&Value::Object(summary))?;
     } else if findings == 0 {
         output::line(&format!(
-            "run {name} is as gateway {} sealed it on {}: {}, {}{}",
-            verified.note.gateway,
-            verified.note.sealed,
+            "run {name} is as gateway {} sealed it on {}{}: {}, {}{}",
+            signed.gateway,
+            signed.sealed,
+            verified
+                .origin
+                .as_ref()
+                .map_or(String::new(), |_| format!(", re-keyed on {}", verified.note.sealed)),
             count(verified.files, "file"),
             size(verified.bytes),
             resuming::as_of(resumed)

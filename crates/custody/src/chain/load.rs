@@ -1,6 +1,7 @@
 //! From the bytes in custody/ to a [`Chain`].
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
 
 use runvault_format::Error as FormatError;
@@ -9,7 +10,7 @@ use runvault_format::custody_state::State;
 use runvault_format::genesis::Genesis;
 use runvault_format::ids::VaultId;
 use runvault_format::vault_file;
-use runvault_store::backend::{Dir, Time};
+use runvault_store::backend::{Access, Dir, Stat, Time};
 
 use super::Chain;
 use crate::claim;
@@ -36,12 +37,16 @@ impl Mark {
     /// The store's.
     pub(crate) fn read(root: &Arc<dyn Dir>, head: u64) -> Result<Self> {
         let custody = layout::custody_dir(root)?;
-        let seen = |name: &str| match custody.stat(name.as_bytes()) {
+        let is_there = |name: &str, stat: io::Result<Stat>| match stat {
             Ok(stat) => Ok(Some((stat.ino, stat.size, stat.mtime))),
             Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(None),
-            Err(e) => Err(Error::io("stat", format!("custody/{name}"), e)),
+            Err(e) => Err(Error::io("open", format!("custody/{name}"), e)),
         };
-        Ok(Self { head, log: seen(AUDIT_LOG)?, claim: seen(&claim::name(head.saturating_add(1)))? })
+        // A client of a share asks its server when a file is opened; a `stat` it may answer from what it was told before.
+        let opened = custody.open_file(AUDIT_LOG.as_bytes(), Access::Read).and_then(|log| log.stat());
+        let log = is_there(AUDIT_LOG, opened)?;
+        let claim = claim::name(head.saturating_add(1));
+        Ok(Self { head, log, claim: is_there(&claim, custody.stat(claim.as_bytes()))? })
     }
 }
 
@@ -109,7 +114,7 @@ impl Chain {
     pub(super) fn start(zero: State) -> Result<Chain> {
         let (state_hash, current) = (zero.hash()?, zero.current()?.clone());
         let (lines, log) = (Vec::new(), Vec::new());
-        let (admitted, gone) = (BTreeMap::new(), BTreeMap::new());
+        let (admitted, granted, gone) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         Ok(Chain {
             vault: zero.vault,
             lines,
@@ -118,6 +123,8 @@ impl Chain {
             state_hash,
             current,
             admitted,
+            granted,
+            replacements: BTreeMap::new(),
             gone,
             recovered: None,
         })
@@ -154,6 +161,9 @@ impl Chain {
     /// Verifies a line and its state.
     pub(crate) fn append(&mut self, line: &Line, text: &[u8], state: Option<State>) -> Result<()> {
         let head = self.head();
+        if line.executed.result.runs.iter().any(|one| self.replacements.contains_key(&one.new)) {
+            return Err(broken(head.n.saturating_add(1), FormatError::Chain("a run was named before")));
+        }
         let next = line
             .verify(&head, &self.state, state.as_ref())
             .map_err(|e| broken(head.n.saturating_add(1), e))?;
@@ -163,6 +173,7 @@ impl Chain {
             self.state = state;
         }
         self.take_word(&line.executed.request.op);
+        self.replacements.extend(line.executed.result.runs.iter().map(|one| (one.new, one.clone())));
         self.lines.push(next.hash);
         self.log.extend_from_slice(text);
         self.log.push(b'\n');

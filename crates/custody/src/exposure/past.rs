@@ -315,7 +315,7 @@ impl Sealed {
         let names = envelopes(root, run)?;
         let epoch = |name: &EnvelopeName| match name {
             EnvelopeName::Vault(e) => Some(*e),
-            EnvelopeName::Reader(_) => None,
+            EnvelopeName::Reader(_) | EnvelopeName::Worker(_) => None,
         };
         Ok(Self {
             run: *run,

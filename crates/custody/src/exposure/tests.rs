@@ -28,7 +28,7 @@ fn read_by(root: &Arc<dyn Dir>, reader: &Identity) -> BTreeSet<RunId> {
     let opens = |run: &RunId| {
         let envelope = envelopes(root, run).into_iter().find(|file| file.name == name.to_string());
         envelope.is_some_and(|file| {
-            envelope_file::open_run_key(&reader.keys.kem, &vault, run, &name.recipient(), &file.bytes).is_ok()
+            envelope_file::open_run_key(&reader.keys.kem, &vault, run, &name, &file.bytes).is_ok()
         })
     };
     runs::list(root).unwrap().into_iter().filter(opens).collect()

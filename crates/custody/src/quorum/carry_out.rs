@@ -12,6 +12,7 @@ use runvault_vault::runs;
 use super::execute::Done;
 use crate::Result;
 use crate::authority::Acting;
+use crate::rekey;
 use crate::rotate::run::Outcome;
 use crate::rotate::{self, RotateSummary};
 
@@ -49,6 +50,16 @@ pub fn carry_out(
                 each(&new, &mut summary, progress, |run| forget(root, run, reader))?;
                 seen.extend(new);
             }
+        }
+        Operation::Rekey { runs } => {
+            let mut done = done;
+            let worker = done.worker.take().ok_or(runvault_format::Error::Share)?;
+            let work: Vec<_> = done.chain.work_of(&worker.id()).cloned().collect();
+            let acting = acting(done)?;
+            each(runs, &mut summary, progress, |run| match work.iter().find(|one| one.run == *run) {
+                Some(one) => rekey::prepare(root, &acting, &worker, one),
+                None => Ok(Outcome::Failed("the audit log names no run in its place".to_owned())),
+            })?;
         }
         op if op.key_change() == KeyChange::New || matches!(op, Operation::Recover { .. }) => {
             rotate::seal_runs(root, &acting(done)?, &mut summary, progress)?;

@@ -16,7 +16,7 @@ use crate::chain::{Chain, name_of};
 use crate::ends::LastKnown;
 use crate::epochs::EpochKeys;
 use crate::identity::Identity;
-use crate::{Error, Result, clock, commit, enroll, locks, next_state, retired};
+use crate::{Error, Result, clock, commit, enroll, locks, next_state, rekey, retired};
 
 /// What is known once the line stands.
 #[derive(Debug)]
@@ -25,6 +25,8 @@ pub struct Done {
     pub chain: Chain,
     /// The vault's keys as they were before it, where shares were released.
     pub(crate) keys: Option<EpochKeys>,
+    /// Who makes the runs of a re-keying.
+    pub(crate) worker: Option<Identity>,
 }
 
 /// Executes a request that enough custodians approved. What is refused changes no byte of the store. `cut`: the end of a
@@ -57,18 +59,23 @@ pub fn execute(
     if let Some(run) = retired::void_in(root, &chain, &state)? {
         return Err(Error::RetiredByOne { run });
     }
+    let worker = worker_for(&request.op, executor)?;
+    let rekeyed = match (&request.op, &worker) {
+        (Operation::Rekey { runs }, Some(worker)) => rekey::replacements(root, &chain, runs, worker)?,
+        _ => Vec::new(),
+    };
     let head = chain.head();
     let executed = Executed {
         n: head.n.saturating_add(1),
         prev: head.hash,
         time: clock::now(),
         request: request.clone(),
-        result: Outcome { state: Some(state.hash()?), runs: Vec::new() },
+        result: Outcome { state: Some(state.hash()?), runs: rekeyed },
         heads: Vec::new(),
         approvals: approved.iter().map(|file| file.approval.clone()).collect(),
     };
     match commit::commit(root, &chain, &executed.sign(&executor.keys.sign)?, state)? {
-        Some(chain) => Ok(Done { keys: with_new(&chain, keys, new)?, chain }),
+        Some(chain) => Ok(Done { keys: with_new(&chain, keys, new)?, chain, worker }),
         None => Err(Error::Overtaken { line: head.n, newest: head.n.saturating_add(1) }),
     }
 }
@@ -95,7 +102,11 @@ pub fn resume(
     }
     let approved = check_approvals(file, &hash, approvals)?;
     let keys = released(file, executor, &hash, &approved)?;
-    Ok(Done { chain, keys })
+    Ok(Done { chain, keys, worker: worker_for(&file.request.op, executor)? })
+}
+
+fn worker_for(op: &Operation, executor: &Identity) -> Result<Option<Identity>> {
+    matches!(op, Operation::Rekey { .. }).then(|| executor.worker()).transpose()
 }
 
 fn newest(root: &Arc<dyn Dir>, chain: &Chain, file: &RequestFile, executor: &Identity) -> Result<Chain> {

@@ -73,6 +73,13 @@ pub fn sentence(op: &Operation, before: &State, after: &Outline) -> String {
         Operation::Revoke { reader: id, runs } => {
             format!("{} loses its envelopes of {}", reader(id), count(runs.len(), "run"))
         }
+        Operation::Rekey { runs } => {
+            let what = match runs.len() {
+                1 => "gets a new key: another run takes its place",
+                _ => "get new keys: other runs take their places",
+            };
+            format!("{} {what}", count(runs.len(), "run"))
+        }
         Operation::Retire { runs } => {
             format!("{} not missed any more when gone from the store", are(runs.len(), "run"))
         }
@@ -92,7 +99,7 @@ pub fn of_act(op: &Operation, before: &Chain, after: &Chain) -> String {
 /// The runs that it is about, one a line.
 pub fn runs(op: &Operation) -> Vec<String> {
     match op {
-        Operation::Grant { runs, .. } | Operation::Revoke { runs, .. } => {
+        Operation::Grant { runs, .. } | Operation::Revoke { runs, .. } | Operation::Rekey { runs } => {
             runs.iter().map(ToString::to_string).collect()
         }
         Operation::Retire { runs } => {
@@ -128,6 +135,10 @@ pub fn stays_open(op: &Operation) -> &'static str {
         }
         Operation::Grant { .. } | Operation::AddReader { .. } => {
             "What a reader has read cannot be taken back later."
+        }
+        Operation::Rekey { .. } => {
+            "Old copies of these runs open as before, for whoever had their keys. Until the work is done (runvault rekey)\n\
+             the runs in this store do too."
         }
         Operation::RevokeGateway { .. } | Operation::DismissGateway { .. } => {
             "Runs and seals up to there count as before."

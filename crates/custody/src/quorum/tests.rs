@@ -9,7 +9,7 @@ use runvault_format::keys::RunKey;
 use runvault_format::operation::Operation;
 use runvault_store::backend::Dir;
 use runvault_store::doubles::memory::MemoryDir;
-use runvault_vault::authority::{Authority, Gateway};
+use runvault_vault::authority::{Authority, Gateway, Lost};
 use runvault_vault::runs;
 
 use super::approve::approve;
@@ -318,6 +318,43 @@ fn readers_get_what_is_granted_and_lose_it() {
         let names = envelopes(&vault.root, &run);
         assert!(names.iter().all(|file| !file.name.contains(&bob.id().to_string())), "{run}");
     }
+}
+
+/// What a mount that is up asks: who it is to the newest line.
+#[test]
+fn an_open_vault_stands_as_the_newest_line_says() {
+    let vault = Vault::of(2, 3);
+    let gateway = vault.gateway();
+    let runs = vault.runs(&gateway, 2);
+    let (bob, entry) = reader("bob", false);
+    vault.agree(Operation::AddReader { reader: entry.clone() });
+    let acting = Acting::open(&vault.root, vault.chain(), &bob).unwrap();
+    let looked = || {
+        acting.refresh();
+        let standing = acting.standing();
+        let may = runs.iter().map(|(run, _)| acting.may_open(run)).collect::<Vec<_>>();
+        (standing.line, standing.lost, may)
+    };
+    let (line, lost, may) = looked();
+    assert_eq!((lost, may), (None, vec![true, true]), "nothing was taken, and nothing given");
+    let first = runs[0].0;
+    vault.agree(Operation::Grant { reader: bob.id(), runs: vec![first] });
+    assert_eq!((looked().0, acting.granted_behind(line)), (line + 1, vec![first]));
+    assert_eq!(acting.granted_behind(line + 1), []);
+    let granted = envelopes(&vault.root, &first);
+    vault.agree(Operation::Revoke { reader: bob.id(), runs: vec![first] });
+    assert_eq!((looked().2, acting.granted_behind(line)), (vec![false, true], vec![]));
+    assert!(runs.iter().all(|(run, _)| !acting.may_be_given(run)), "no line gives them");
+    // Whoever writes to the store may put it back: the line stands.
+    assert!(acting.open_run(&first, &granted).unwrap().is_none());
+    vault.agree(Operation::Grant { reader: bob.id(), runs: vec![first] });
+    assert!(
+        looked().2[0] && acting.may_be_given(&first) && acting.open_run(&first, &granted).unwrap().is_some()
+    );
+    vault.agree(Operation::RemoveReader { reader: bob.id() });
+    assert_eq!((looked().1, looked().2), (Some(Lost::Removed), vec![false, false]));
+    vault.agree(Operation::AddReader { reader: entry });
+    assert_eq!((looked().1, looked().2), (None, vec![true, true]));
 }
 
 /// Whoever can write to the store may garble the first state's envelopes: a custodian who agrees to anything sees it.

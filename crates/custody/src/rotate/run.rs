@@ -108,7 +108,7 @@ fn why_closed(envelopes: &Envelopes) -> String {
 }
 
 /// The first envelope that opens to the key that run.json commits to, the current epoch's first.
-fn open(
+pub(crate) fn open(
     acting: &Acting,
     run: &RunId,
     envelopes: &[EnvelopeFile],

@@ -397,7 +397,7 @@ pub fn decoders() -> Vec<Decoder> {
             ..of(&["envelope_file::open", "envelope_file::open_run_key"], vec![run_envelope()], |b| {
                 let opened = envelope_file::open(&kem(EPOCH_1), &run_info(), b).ok();
                 let key =
-                    envelope_file::open_run_key(&kem(EPOCH_1), &VAULT, &RUN, &Recipient::Epoch(1), b).ok();
+                    envelope_file::open_run_key(&kem(EPOCH_1), &VAULT, &RUN, &EnvelopeName::Vault(1), b).ok();
                 assert_eq!(opened.is_some(), key.is_some());
                 key.map(|_| run_envelope())
             })

@@ -8,6 +8,7 @@ use runvault_format::genesis::{FirstShare, Genesis};
 use runvault_format::ids::{Digest, RunId, Salt};
 use runvault_format::operation::{Operation, SeenBy};
 use runvault_format::removed::{GoneRun, RemovedSeal};
+use runvault_format::replacement::Replacement;
 use runvault_format::request::{Approval, Head};
 use runvault_format::{note, share};
 use serde_json::{Value, json};
@@ -381,6 +382,35 @@ fn make() -> Vec<Vector> {
             Operation::RemoveReader { reader: id },
             next(&zero_with_n(&zero), |_| {}),
         ),
+    ]);
+    let replaced = |run: u8, new: u8, worker: u8| Replacement {
+        run: RunId([run; 16]),
+        seal: Digest([run; 32]),
+        new: RunId([new; 16]),
+        worker: identity(worker).public().id(),
+        sign: identity(worker).public().sign,
+    };
+    let rekey = |name: &str, outcome, ids: &[u8], said: Vec<Replacement>| {
+        let (op, after) = (Operation::Rekey { runs: runs(ids) }, same());
+        let second = line(head, &known, op, &after, two, |executed| executed.result.runs = said);
+        vector(name, outcome, input(two, &[&first, &second], &[&zero, &known, &after]))
+    };
+    vectors.extend([
+        rekey("a_rekeying", "ok", &[1, 2], vec![replaced(1, 11, 41), replaced(2, 12, 41)]),
+        rekey("a_rekeying_of_no_run", "chain", &[], vec![]),
+        rekey("a_rekeying_that_says_nothing_of_its_runs", "chain", &[1, 2], vec![replaced(1, 11, 41)]),
+        rekey("a_rekeying_of_another_run", "chain", &[1], vec![replaced(2, 12, 41)]),
+        rekey("a_rekeying_by_two_workers", "chain", &[1, 2], vec![replaced(1, 11, 41), replaced(2, 12, 42)]),
+        rekey("a_run_that_replaces_two", "chain", &[1, 2], vec![replaced(1, 11, 41), replaced(2, 11, 41)]),
+        rekey("a_run_that_replaces_itself", "chain", &[1], vec![replaced(1, 1, 41)]),
+        {
+            let (op, after) = (Operation::Grant { reader: id, runs: runs(&[1]) }, same());
+            let second = line(head, &known, op, &after, two, |executed| {
+                executed.result.runs = vec![replaced(1, 11, 41)];
+            });
+            let given = input(two, &[&first, &second], &[&zero, &known, &after]);
+            vector("a_grant_that_replaces_a_run", "chain", given)
+        },
     ]);
     vectors
 }

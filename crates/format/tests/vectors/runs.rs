@@ -18,13 +18,16 @@ pub const SET: Set = Set {
     file: "runs.json",
     about: "The directory `run` of a vault with these gateways (`until`: number and hash of the last \
             run that counts, or null; section 8): its run.json, or null, and the key `rk` that \
-            an envelope of it gave. output: two fields of run.json.",
+            an envelope of it gave; `replacement`: what the audit log says of it, where it does \
+            (section 8.2). output: two fields of run.json.",
     make,
     run,
 };
 
 /// A second gateway of the vault.
 const OTHER: u8 = 7;
+/// Of a re-keying.
+const WORKER: u8 = 41;
 
 fn input(note: Option<&str>) -> Value {
     let gateways = [GATEWAY, OTHER].map(|n| {
@@ -94,19 +97,51 @@ fn make() -> Vec<Vector> {
         ended_at("another_under_the_last_number", "run", (1, Some(Digest([8; 32]))), good.clone()),
         ended_at("of_a_gateway_none_of_whose_runs_counts", "run", (0, None), good.clone()),
         ended("without_a_number_of_an_ended_gateway", "run", 7, with(replacing)),
-        of("without_a_number", "ok", with(replacing)),
+        of("replaces_and_no_line_names_it", "run", with(replacing)),
+        of("replaces_and_no_line_names_it_or_its_worker", "run", note_of(WORKER, WORKER, replacing)),
+        replaced("replaces_as_a_line_says", "ok", note_of(WORKER, WORKER, replacing), |_| ()),
+        replaced("replaces_by_a_gateway", "run", with(replacing), |_| ()),
+        replaced("replaces_by_another_worker", "run", note_of(42, 42, replacing), |_| ()),
+        replaced("replaces_signed_by_another", "unsigned", note_of(WORKER, 42, replacing), |_| ()),
+        replaced("replaces_another_run", "run", note_of(WORKER, WORKER, replacing), |said| {
+            said["run"] = json!(RunId([0x55; 16]));
+        }),
+        replaced("replaces_another_seal", "run", note_of(WORKER, WORKER, replacing), |said| {
+            said["seal"] = json!(Digest([8; 32]));
+        }),
+        replaced("of_a_worker_and_replaces_nothing", "run", note_of(WORKER, WORKER, |_| ()), |_| ()),
         of("empty", "note", String::new()),
     ]
+}
+
+/// A run that a line names.
+fn replaced(name: &str, outcome: &'static str, note: String, change: impl FnOnce(&mut Value)) -> Vector {
+    let keys = identity(WORKER).public();
+    let mut said = json!({
+        "run": RunId([0x54; 16]), "seal": Digest([9; 32]), "new": RUN, "worker": keys.id(),
+        "sign": hex(keys.sign.to_bytes()),
+    });
+    change(&mut said);
+    let mut input = input(Some(&note));
+    input["replacement"] = said;
+    vector(name, outcome, input)
 }
 
 fn run(input: &Value) -> Outcome {
     let found = input["note"].as_str().ok_or("run")?;
     let refused = |e: Error| e.name();
     let parsed = Note::parse(found.as_bytes()).map_err(refused)?;
-    let signer = RunDescriptor::parse_text(parsed.text).map_err(refused)?.signer;
+    let claimed = RunDescriptor::parse_text(parsed.text).map_err(refused)?;
+    let signer = claimed.signer;
     let id = |value: &Value| text(value).parse::<IdentityId>().unwrap();
-    let gateway =
-        input["gateways"].as_array().unwrap().iter().find(|g| id(&g["id"]) == signer).ok_or("run")?;
+    let gateway = match claimed.after.filter(|after| after.how == How::Replaces) {
+        None => input["gateways"].as_array().unwrap().iter().find(|g| id(&g["id"]) == signer),
+        Some(after) => Some(&input["replacement"]).filter(|said| {
+            said["worker"] == json!(signer)
+                && (&said["run"], &said["seal"]) == (&json!(after.run), &json!(after.seal))
+        }),
+    };
+    let gateway = gateway.ok_or("run")?;
     let key = VerifyingKey::from_bytes(&array(&gateway["sign"])).unwrap();
     let verified =
         parsed.verify(&signer, &key).and_then(|t| t.parse(RunDescriptor::parse_text)).map_err(refused)?;

@@ -8,7 +8,7 @@ use runvault_crypto::digest::{Stream, sha256};
 use runvault_format::descriptor::RunDescriptor;
 use runvault_format::digests::{self, Line};
 use runvault_format::header::Kind;
-use runvault_format::ids::{Digest, RunId};
+use runvault_format::ids::{Digest, IdentityId, RunId};
 use runvault_format::manifest::{self, Header, Manifest};
 use runvault_format::note::{Note, text_hash};
 use runvault_format::pins::{self, Pinned};
@@ -18,16 +18,17 @@ use runvault_format::size::Geometry;
 use runvault_store::backend::{Access, Dir};
 use runvault_store::read_whole::read_whole;
 
+use super::origin::{self, Origin};
 use super::sealed_file::Reader;
 use super::{DIGESTS, MANIFEST, NOTE, PINS, SEAL};
-use crate::authority::Authority;
+use crate::authority::{Authority, GatewayKey};
 use crate::file::RunContext;
 use crate::outcome::{exists, part_opened};
 use crate::{Damage, Error, Result, pace, runs};
 
 /// Bytes that are read at once.
 const PIECE: usize = 1 << 20;
-const NOTE_MAX: usize = 1 << 20;
+pub(super) const NOTE_MAX: usize = 1 << 20;
 /// A line of less than 512 bytes for each of some millions of objects.
 const DIGESTS_MAX: usize = 2 << 30;
 /// The largest manifest that is read whole.
@@ -39,6 +40,8 @@ pub struct Seal {
     pub note: SealNote,
     /// Text hash of the note, which the gateway's next seal names.
     pub hash: Digest,
+    /// What it stands for, where its run replaces another.
+    pub origin: Option<Box<Origin>>,
     pub(super) dir: Arc<dyn Dir>,
     pub(super) run: RunId,
     geometry: Geometry,
@@ -84,39 +87,18 @@ impl Seal {
     pub fn load(root: &Arc<dyn Dir>, run: &RunId, authority: &dyn Authority) -> Result<Self> {
         let verified = runs::read_descriptor(root, run, authority)?;
         let object = || format!("runs/{run}/seal/{NOTE}");
-        let refuse = |what: &str| Error::damaged(object(), Damage::Run(what.to_owned()));
         let dir = runs::run_dir(root, run)?.open_dir(SEAL);
         let dir = dir.map_err(|e| part_opened("open", format!("runs/{run}/seal"), e))?;
         let bytes = read_whole(&*dir, NOTE.as_bytes(), NOTE_MAX);
         let bytes = bytes.map_err(|e| part_opened("read", object(), e))?;
-        let named = |e: runvault_format::Error| refuse(&e.to_string());
-        let parsed = Note::parse(&bytes).map_err(named)?;
-        // Whose it says it is, to find the key that it is verified with.
-        let signer = SealNote::parse_text(parsed.text).map_err(named)?.gateway;
-        let made = signer == verified.descriptor.signer;
-        let admission = authority.admission(&signer, Some(run)).filter(|_| !made);
-        if !made && admission.is_none() {
-            return Err(refuse(&format!("gateway {signer}, which signed it, did not make the run")));
-        }
-        let key = authority.gateway_key(&signer).ok_or_else(|| refuse("its signer is no gateway"))?;
-        let text = parsed.verify(&signer, &key.sign).map_err(named)?;
-        let note = SealNote::parse_text(&text).map_err(named)?;
-        if note.run != *run {
-            return Err(refuse("it is that of another run"));
-        }
-        if note.run_note != verified.text_hash()? {
-            return Err(refuse("it is for another run.json"));
-        }
-        let last = key.until.map(|until| until.seal);
-        if let Some(why) = last.and_then(|last| last.refuses("seal", Some(note.n), || text_hash(&text))) {
-            return Err(refuse(&format!("{why} (gateway {signer})")));
-        }
-        if admission.is_some_and(|admission| !admission.counts_seal(note.n, text_hash(&text))) {
-            return Err(refuse(&format!(
-                "gateway {signer}, which signed it, was dismissed from the run before"
-            )));
-        }
-        Ok(Self { note, hash: text_hash(&text), dir, run: *run, geometry: verified.descriptor.geometry })
+        let (run_note, maker) = (verified.text_hash()?, verified.descriptor.signer);
+        let signed = Signed { run, run_note, maker };
+        let (note, hash) = verify_note(&bytes, &object(), &signed, authority)?;
+        let origin = match verified.replaces() {
+            true => Some(Box::new(origin::load(run, &*dir, &note, authority)?)),
+            false => None,
+        };
+        Ok(Self { note, hash, origin, dir, run: *run, geometry: verified.descriptor.geometry })
     }
 
     /// What is signed of the run: its descriptor, and this.
@@ -205,6 +187,59 @@ impl Seal {
         }
         Ok(Pins { reader, header })
     }
+}
+
+/// What a seal must be of.
+pub(super) struct Signed<'a> {
+    pub(super) run: &'a RunId,
+    /// Text hash of its run.json.
+    pub(super) run_note: Digest,
+    /// The signer of that.
+    pub(super) maker: IdentityId,
+}
+
+/// A seal's note, and its text's hash: the gateway that made the run must have signed it, or one that was admitted to
+/// it; of a run that replaces another the worker that made it.
+pub(super) fn verify_note(
+    bytes: &[u8],
+    object: &str,
+    of: &Signed<'_>,
+    authority: &dyn Authority,
+) -> Result<(SealNote, Digest)> {
+    let refuse = |what: &str| Error::damaged(object, Damage::Run(what.to_owned()));
+    let named = |e: runvault_format::Error| refuse(&e.to_string());
+    let parsed = Note::parse(bytes).map_err(named)?;
+    // Whose it says it is, to find the key that it is verified with.
+    let signer = SealNote::parse_text(parsed.text).map_err(named)?.gateway;
+    let made = signer == of.maker;
+    let worker = authority.replacement(of.run).filter(|said| made && said.worker == signer);
+    let admission = authority.admission(&signer, Some(of.run)).filter(|_| !made);
+    if !made && admission.is_none() {
+        return Err(refuse(&format!("gateway {signer}, which signed it, did not make the run")));
+    }
+    let key = match &worker {
+        Some(worker) => GatewayKey { sign: worker.sign, until: None },
+        None => authority.gateway_key(&signer).ok_or_else(|| refuse("its signer is no gateway"))?,
+    };
+    let text = parsed.verify(&signer, &key.sign).map_err(named)?;
+    let note = SealNote::parse_text(&text).map_err(named)?;
+    if note.run != *of.run {
+        return Err(refuse("it is that of another run"));
+    }
+    if note.run_note != of.run_note {
+        return Err(refuse("it is for another run.json"));
+    }
+    if worker.is_some() && note.n != 1 {
+        return Err(refuse("a worker's seals have no chain"));
+    }
+    let last = key.until.map(|until| until.seal);
+    if let Some(why) = last.and_then(|last| last.refuses("seal", Some(note.n), || text_hash(&text))) {
+        return Err(refuse(&format!("{why} (gateway {signer})")));
+    }
+    if admission.is_some_and(|admission| !admission.counts_seal(note.n, text_hash(&text))) {
+        return Err(refuse(&format!("gateway {signer}, which signed it, was dismissed from the run before")));
+    }
+    Ok((note, text_hash(&text)))
 }
 
 /// Pins, read by range.

@@ -1,4 +1,5 @@
-//! Manifest and pins: files of the run's own format, written once from start to end, read by range.
+//! Files of the run's own format that are written once from start to end: manifest and pins, which are read by range,
+//! and the content of a run that is re-keyed.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,7 +11,7 @@ use runvault_format::header::{self, Clear, Kind};
 use runvault_format::ids::FileId;
 use runvault_format::keys::Place;
 use runvault_format::size::{COPY, HEADER};
-use runvault_format::state_slot::{SEVERAL_LINKS, SlotState};
+use runvault_format::state_slot::{Extent, HOLES_MAX, SEVERAL_LINKS, SlotState};
 use runvault_store::backend::{Access, Dir, File};
 
 use crate::file::{Found, RunContext};
@@ -32,20 +33,89 @@ pub(super) struct Writer<'a> {
     /// Plaintext that is not written yet, from chunk `next` on.
     waiting: Vec<u8>,
     next: u64,
+    stands: Stands,
+    holes: Vec<Extent>,
+    stored: Vec<u8>,
+}
+
+/// What a header says of a file's names.
+pub(super) struct Stands {
+    pub(super) flags: u16,
+    pub(super) place: Place,
+    pub(super) previous: Place,
+}
+
+impl Stands {
+    /// Under any name.
+    pub(super) const ANYWHERE: Stands =
+        Stands { flags: SEVERAL_LINKS, place: Place([0; 16]), previous: Place([0; 16]) };
 }
 
 impl<'a> Writer<'a> {
     /// Makes the file, which must not be there.
     pub(super) fn create(run: &'a RunContext, dir: &dyn Dir, name: &str, kind: Kind) -> Result<Self> {
         let object = format!("runs/{}/seal.new/{name}", run.id);
+        let file = dir.create_file(name.as_bytes(), FILE_MODE);
+        let file = file.map_err(|e| Error::store("create", object.clone(), e))?;
+        Self::of(run, file, object, kind, Stands::ANYWHERE)
+    }
+
+    /// Of a file that was just made.
+    pub(super) fn of(
+        run: &'a RunContext,
+        file: Arc<dyn File>,
+        object: String,
+        kind: Kind,
+        stands: Stands,
+    ) -> Result<Self> {
         let mut id = [0; 32];
         random::fill(&mut id)?;
         let clear = Clear::new(kind, run.geometry, FileId(id), run.id);
-        let file = dir.create_file(name.as_bytes(), FILE_MODE);
-        let file = file.map_err(|e| Error::store("create", object.clone(), e))?;
         let key = run.keys.file_key(&clear, 0);
-        let (nonces, waiting) = (Nonces::new(AT_ONCE), Vec::new());
-        Ok(Self { run, object, file, clear, key, nonces, waiting, next: 0 })
+        let (nonces, waiting, stored) = (Nonces::new(AT_ONCE), Vec::new(), Vec::new());
+        Ok(Self {
+            run,
+            object,
+            file,
+            clear,
+            key,
+            nonces,
+            waiting,
+            next: 0,
+            stands,
+            holes: Vec::new(),
+            stored,
+        })
+    }
+
+    /// Whole chunks, and at the end of the file the rest: nothing waits.
+    pub(super) fn write_through(&mut self, bytes: &[u8]) -> Result<()> {
+        self.put_all(bytes)
+    }
+
+    /// So many chunks without data, behind those that were written: where the header can list no more holes, zeros.
+    pub(super) fn skip(&mut self, chunks: u64, size: u64) -> Result<()> {
+        if self.holes.len() < HOLES_MAX {
+            self.holes.push(Extent { first: self.next, count: chunks });
+            self.next += chunks;
+            return Ok(());
+        }
+        let zeros = vec![0; self.run.geometry.chunk() as usize];
+        for _ in 0..chunks {
+            let len = self.run.geometry.chunk_len(self.next, size);
+            self.put(zeros.get(..len).unwrap_or_default())?;
+        }
+        Ok(())
+    }
+
+    /// The header of a file of that size, all of which was written through or skipped; not synced.
+    pub(super) fn close(self, size: u64) -> Result<FileId> {
+        self.put_header(size)?;
+        if self.holes.last().is_some_and(|last| last.first + last.count == self.next) {
+            let len = self.run.geometry.stored_len(size);
+            self.file.set_len(len).map_err(|e| Error::store("write", self.object.clone(), e))?;
+        }
+        Ok(self.clear.file_id)
     }
 
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<()> {
@@ -95,10 +165,10 @@ impl<'a> Writer<'a> {
             jsession: [0; 8],
             writes: self.next,
             epoch: 0,
-            flags: SEVERAL_LINKS,
-            place: Place::default(),
-            previous: Place::default(),
-            holes: Vec::new(),
+            flags: self.stands.flags,
+            place: self.stands.place,
+            previous: self.stands.previous,
+            holes: self.holes.clone(),
         };
         let slot_key = self.run.keys.slot_key(&self.clear);
         let mut both = [0; HEADER as usize];
@@ -109,13 +179,17 @@ impl<'a> Writer<'a> {
     fn put(&mut self, plain: &[u8]) -> Result<()> {
         let geometry = &self.run.geometry;
         let (chunk, stored_chunk) = (geometry.chunk() as usize, geometry.stored_chunk() as usize);
-        let mut stored = vec![0; plain.len() + plain.len().div_ceil(chunk) * chunk::OVERHEAD];
+        let mut stored = std::mem::take(&mut self.stored);
+        stored.resize(plain.len() + plain.len().div_ceil(chunk) * chunk::OVERHEAD, 0);
         let at = geometry.chunk_offset(self.next);
         for (plain, out) in plain.chunks(chunk).zip(stored.chunks_mut(stored_chunk)) {
             chunk::seal(&self.key, &mut self.nonces, self.next, plain, out)?;
             self.next += 1;
         }
-        self.file.write_at(&stored, at).map_err(|e| Error::store("write", self.object.clone(), e))
+        let written =
+            self.file.write_at(&stored, at).map_err(|e| Error::store("write", self.object.clone(), e));
+        self.stored = stored;
+        written
     }
 }
 

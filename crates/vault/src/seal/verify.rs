@@ -25,8 +25,10 @@ use crate::{Damage, Error, Result, run, runs};
 /// A run that was compared with its seal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verified {
-    /// What its gateway signed.
+    /// What its gateway signed, or the worker that made it in the place of another run.
     pub note: SealNote,
+    /// What the gateway signed of the run that stood there first.
+    pub origin: Option<SealNote>,
     /// The run's name, as the manifest has it.
     pub name: Vec<u8>,
     /// The manifest's text on the run.
@@ -138,8 +140,8 @@ pub fn verify(
     let (files, bytes) = (survey.files().count() as u64, done);
     let mut findings = found.all;
     findings.sort_by(|a, b| a.object.cmp(&b.object));
-    let note = seal.note.clone();
-    Ok(Verified { note, name: manifest.name, about: manifest.about, files, bytes, read, findings })
+    let (note, origin) = (seal.note.clone(), seal.origin.as_ref().map(|origin| origin.note.clone()));
+    Ok(Verified { note, origin, name: manifest.name, about: manifest.about, files, bytes, read, findings })
 }
 
 /// The plaintext path of every entry, in order; that of the top is empty.
@@ -157,7 +159,12 @@ pub fn paths(manifest: &Manifest) -> Vec<Vec<u8>> {
 }
 
 /// What of an entry is another than was sealed. Numbers of entries shift when one is added: they say nothing.
-fn difference(manifest: &Manifest, survey: &Survey, sealed: &Entry, found: &Entry) -> Option<&'static str> {
+pub(super) fn difference(
+    manifest: &Manifest,
+    survey: &Survey,
+    sealed: &Entry,
+    found: &Entry,
+) -> Option<&'static str> {
     let (a, b) = (&sealed.record, &found.record);
     let same_object = || {
         let name = |entries: Option<&Entry>| entries.map(|entry| entry.name.clone());

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use runvault_format::manifest::{self, Kind};
 
-use super::{SealedTree, attr_of, kind_of};
+use super::{SealedTree, attr_of, kind_of, tell};
 use crate::api::{Attr, DirEntry, Handle, Ino, Opened, ROOT};
 use crate::outcome::is_not_found;
 use crate::run::{Loaded, Run};
@@ -57,12 +57,6 @@ impl SealedListing {
 }
 
 impl Vault {
-    /// The tree of a node's run, and the number of its entry.
-    fn sealed_entry(&self, ino: Ino) -> Result<(Arc<SealedTree>, u32)> {
-        let (run, entry) = self.sealed.of(ino)?;
-        Ok((self.sealed_tree(&run)?, entry))
-    }
-
     /// The run of a node.
     pub(crate) fn run_of_sealed(&self, ino: Ino) -> Result<Arc<Run>> {
         Ok(self.sealed.of(ino)?.0)
@@ -70,11 +64,10 @@ impl Vault {
 
     /// Names from its run's top to a node.
     pub(crate) fn sealed_path(&self, ino: Ino) -> Result<Vec<Vec<u8>>> {
-        let (tree, entry) = self.sealed_entry(ino)?;
-        tree.path(entry)
+        self.of_sealed(ino, |tree, entry| tree.path(entry))
     }
 
-    fn sealed_tree(&self, run: &Arc<Run>) -> Result<Arc<SealedTree>> {
+    pub(super) fn sealed_tree(&self, run: &Arc<Run>) -> Result<Arc<SealedTree>> {
         let seal = run.seal().ok_or(Posix::Stale)?;
         let verify = || self.verify_known(run);
         let context = || {
@@ -89,7 +82,7 @@ impl Vault {
     /// What an earlier mount has noted of a run is believed until something in it is asked for.
     fn verify_known(&self, run: &Run) -> Result<Seal> {
         let refuse = |what: &str| Error::damaged(format!("runs/{}", run.id), Damage::Run(what.to_owned()));
-        match Run::load(&self.root, run.id, &*self.authority, self.gateway.as_deref(), run.serial) {
+        match Run::load(&self.root, run.id, &*self.authority, self.gateway.as_deref(), run.serial()) {
             Ok(Loaded::Opens(found)) => run.verified_as(&found),
             // A grant that was revoked, or a reader whose time is over: nothing was tampered with.
             Ok(Loaded::Closed(_)) => {
@@ -105,7 +98,7 @@ impl Vault {
 
     /// Has the run's key, of one that an earlier mount knew.
     pub(crate) fn open_sealed_run(&self, run: &Arc<Run>) -> Result<()> {
-        self.sealed_tree(run).map(drop)
+        self.sealed_tree(run).map(drop).inspect_err(tell)
     }
 
     /// Why nothing of a sealed run is changed.
@@ -118,7 +111,7 @@ impl Vault {
 
     /// How messages name a node.
     pub(crate) fn sealed_object(&self, ino: Ino) -> Option<String> {
-        self.sealed_entry(ino).map(|(tree, entry)| tree.object(entry)).ok()
+        self.of_sealed(ino, |tree, entry| Ok(tree.object(entry))).ok()
     }
 
     /// The top of a sealed run.
@@ -129,31 +122,29 @@ impl Vault {
 
     /// The manifest's text on the run.
     pub(crate) fn sealed_about(&self, run: &Arc<Run>) -> Result<String> {
-        self.sealed_tree(run)?.about()
+        self.sealed_tree(run).and_then(|tree| tree.about()).inspect_err(tell)
     }
 
     pub(crate) fn sealed_lookup(&self, parent: Ino, name: &[u8]) -> Result<Attr> {
-        let (tree, entry) = self.sealed_entry(parent)?;
-        tree.attr(self, tree.child(entry, name)?)
+        self.of_sealed(parent, |tree, entry| tree.attr(self, tree.child(entry, name)?))
     }
 
     pub(crate) fn sealed_attr(&self, ino: Ino) -> Result<Attr> {
         if let (run, 0) = self.sealed.of(ino)? {
             return self.sealed_top(&run);
         }
-        let (tree, entry) = self.sealed_entry(ino)?;
-        tree.attr(self, entry)
+        self.of_sealed(ino, |tree, entry| tree.attr(self, entry))
     }
 
     pub(crate) fn sealed_link(&self, ino: Ino) -> Result<Vec<u8>> {
-        let (tree, entry) = self.sealed_entry(ino)?;
-        let record = tree.record(entry)?;
-        if record.kind == Kind::Symlink { tree.target(&record) } else { Err(Posix::Invalid.into()) }
+        self.of_sealed(ino, |tree, entry| {
+            let record = tree.record(entry)?;
+            if record.kind == Kind::Symlink { tree.target(&record) } else { Err(Posix::Invalid.into()) }
+        })
     }
 
     pub(crate) fn open_sealed(&self, ino: Ino) -> Result<Opened> {
-        let (tree, entry) = self.sealed_entry(ino)?;
-        let file = tree.open_file(entry)?;
+        let file = self.of_sealed(ino, SealedTree::open_file)?;
         Ok(Opened { handle: self.handles.add_sealed(file), keep_cache: true })
     }
 
@@ -165,18 +156,14 @@ impl Vault {
                 manifest::decode_xattrs(bytes)
                     .map_err(|e| Error::damaged(object(), Damage::Run(e.to_string())))?
             }
-            (run, entry) => {
-                let tree = self.sealed_tree(&run)?;
-                tree.xattrs(&tree.record(entry)?)?
-            }
+            _ => self.of_sealed(ino, |tree, entry| tree.xattrs(&tree.record(entry)?))?,
         };
         xattrs.retain(|(name, _)| !name.starts_with(b"trusted.") || crate::sys::is_root());
         Ok(xattrs)
     }
 
     pub(crate) fn open_sealed_dir(&self, ino: Ino) -> Result<Handle> {
-        let (tree, entry) = self.sealed_entry(ino)?;
-        match tree.record(entry)?.kind {
+        match self.of_sealed(ino, |tree, entry| tree.record(entry))?.kind {
             Kind::Dir => Ok(self.handles.add_sealed_listing(ino)),
             _ => Err(Posix::NotDirectory.into()),
         }
@@ -228,8 +215,8 @@ impl Vault {
         visit: &mut dyn FnMut(&DirEntry) -> bool,
     ) -> Result<bool> {
         const DOTS: u64 = 2;
-        let (tree, entry) = self.sealed_entry(ino)?;
-        let record = tree.record(entry)?;
+        let (tree, entry, record) =
+            self.of_sealed(ino, |tree, entry| Ok((tree.clone(), entry, tree.record(entry)?)))?;
         let above = if entry == 0 { ROOT } else { tree.ino(record.parent) };
         for (at, name, ino) in [(0, b".".to_vec(), ino), (1, b"..".to_vec(), above)] {
             let kind = runvault_store::backend::Kind::Dir;
@@ -240,14 +227,18 @@ impl Vault {
         let first = cookie.saturating_sub(DOTS);
         for n in first..u64::from(record.children) {
             let child = u32::try_from(u64::from(record.first) + n).map_err(|_| Posix::Stale)?;
-            let of_child = tree.record(child)?;
-            let shown = DirEntry {
-                name: tree.name(&of_child)?,
-                ino: tree.ino(of_child.object),
-                kind: kind_of(of_child.kind),
-                next: DOTS + n + 1,
-                attr: if plus { Some(tree.attr(self, child)?) } else { None },
+            let shown = |tree: &Arc<SealedTree>| {
+                let of_child = tree.record(child)?;
+                Ok(DirEntry {
+                    name: tree.name(&of_child)?,
+                    ino: tree.ino(of_child.object),
+                    kind: kind_of(of_child.kind),
+                    next: DOTS + n + 1,
+                    attr: if plus { Some(tree.attr(self, child)?) } else { None },
+                })
             };
+            // The run may be replaced, and go, while it is listed.
+            let shown = shown(&tree).or_else(|_: Error| self.of_sealed(ino, |tree, _| shown(tree)))?;
             if !visit(&shown) {
                 return Ok(false);
             }

@@ -11,16 +11,17 @@ use runvault_format::manifest::Kind;
 use runvault_format::pins::{HOLE, NONCE, Pinned};
 use runvault_store::backend::{Access, File};
 
-use super::{SealedTree, tell};
+use super::SealedTree;
+use crate::api::{Attr, Ino};
 use crate::buffers::Pool;
-use crate::{Damage, Error, Posix, Result};
+use crate::{Damage, Error, Posix, Result, Vault};
 
 /// Ciphertext on its way.
 static STORED: Pool = Pool::new();
 
 /// An open one.
 pub(crate) struct SealedFile {
-    tree: Arc<SealedTree>,
+    pub(super) tree: Arc<SealedTree>,
     entry: u32,
     pinned: Pinned,
     pub(crate) size: u64,
@@ -49,10 +50,8 @@ impl SealedTree {
         let file = file.map_err(|e| self.not_there(entry, e))?;
         let len = file.stat().map_err(|e| Error::store("stat", self.object(entry), e))?.size;
         if geometry.plain_len(len) != Ok(size) {
-            let error =
-                Error::damaged(self.object(entry), Damage::Run("another length than was sealed".to_owned()));
-            tell(&error);
-            return Err(error);
+            let what = Damage::Run("another length than was sealed".to_owned());
+            return Err(Error::damaged(self.object(entry), what));
         }
         let file = (pinned.id != FileId::ROOT).then(|| {
             let clear = Clear::new(Object::File, *geometry, pinned.id, self.context.id);
@@ -68,6 +67,16 @@ impl SealedTree {
 }
 
 impl SealedFile {
+    /// Its node.
+    pub(crate) fn ino(&self) -> Ino {
+        self.tree.ino(self.entry)
+    }
+
+    /// What `stat` shows, also once nothing else of its run opens.
+    pub(crate) fn attr(&self, vault: &Vault) -> Result<Attr> {
+        self.tree.attr(vault, self.entry)
+    }
+
     /// Its identity; `None` where nothing of it is stored.
     pub(crate) fn id(&self) -> Option<FileId> {
         (self.pinned.id != FileId::ROOT).then_some(self.pinned.id)
@@ -83,7 +92,7 @@ impl SealedFile {
         let chunk = self.tree.context.geometry.chunk();
         let chunks = offset / chunk..(offset + len as u64).div_ceil(chunk);
         let nonces = self.tree.pins.nonces(&self.pinned, chunks.clone())?;
-        self.open(chunks, &nonces, (offset % chunk) as usize, out).inspect_err(tell)?;
+        self.open(chunks, &nonces, (offset % chunk) as usize, out)?;
         Ok(len)
     }
 

@@ -53,7 +53,8 @@ impl Vault {
     /// What `status` shows.
     pub fn status(&self) -> Status {
         let table = self.table();
-        let runs = table.entries.iter().map(|(id, entry)| self.run_status(&table, *id, entry)).collect();
+        let shown = table.entries.iter().filter(|(id, _)| !table.is_replaced(id));
+        let runs = shown.map(|(id, entry)| self.run_status(&table, *id, entry)).collect();
         let foreign = self.foreign.lock().unwrap_or_else(PoisonError::into_inner);
         let synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
         Status {
@@ -74,7 +75,8 @@ impl Vault {
             Entry::Trouble(error) => Some((*id, Arc::clone(error))),
             _ => None,
         };
-        self.table().entries.iter().filter_map(trouble).collect()
+        let table = self.table();
+        table.entries.iter().filter(|(id, _)| !table.is_replaced(id)).filter_map(trouble).collect()
     }
 
     /// How many runs are genuine, but not opened by any key that is held here.

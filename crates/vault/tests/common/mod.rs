@@ -10,6 +10,7 @@ use runvault_crypto::signature::{SigningKey, VerifyingKey};
 use runvault_format::ids::{Digest, IdentityId, RunId, VaultId};
 use runvault_format::keys::RunKey;
 use runvault_format::note;
+use runvault_format::replacement::Replacement;
 use runvault_format::run_index::Rows;
 use runvault_store::backend::{Dir, Kind};
 use runvault_store::doubles::memory::MemoryDir;
@@ -45,6 +46,8 @@ pub struct Chain {
     pub opens: bool,
     /// Seals that it has seen.
     pub seals: Mutex<HashMap<RunId, Digest>>,
+    /// What the audit log says of runs that replace others.
+    pub replacements: Vec<Replacement>,
     /// What was kept of sealed runs, and how often.
     pub index: Mutex<(Rows, usize)>,
 }
@@ -62,6 +65,7 @@ impl Chain {
             dismissed,
             opens: true,
             seals: Mutex::default(),
+            replacements: Vec::new(),
             index: Mutex::default(),
         }
     }
@@ -82,6 +86,9 @@ impl Authority for Chain {
     }
     fn admission(&self, gateway: &IdentityId, run: Option<&RunId>) -> Option<Admission> {
         self.admitted.contains(&(*gateway, run.copied())).then_some(Admission { until: self.dismissed })
+    }
+    fn replacement(&self, new: &RunId) -> Option<Replacement> {
+        self.replacements.iter().find(|one| one.new == *new).cloned()
     }
     fn envelope_names(&self) -> Vec<String> {
         if self.opens { vec!["vault-1".into()] } else { Vec::new() }

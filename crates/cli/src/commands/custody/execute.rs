@@ -1,13 +1,15 @@
 //! `custody execute`: what enough custodians approved becomes the next line of the audit log.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use runvault_custody::Error as Custody;
-use runvault_custody::key_files::{self, NoPrompt, read_secret};
+use runvault_custody::identity::Identity;
+use runvault_custody::key_files::{self, NewLock, NoPrompt, read_secret};
 use runvault_custody::quorum::carry_out::carry_out;
 use runvault_custody::quorum::execute::{execute, resume};
 use runvault_format::approval_file::ApprovalFile;
+use runvault_format::operation::Operation;
 
 use super::{confirmed, propose::executor_of, show, tell};
 use crate::args::Execute;
@@ -40,6 +42,10 @@ pub fn run(args: &Execute) -> Result<()> {
         false => execute(&store.root, &store.chain, &file, &executor, &approvals, args.cut),
     };
     let done = done.inspect_err(|error| erase_if_dead(error, &key))?;
+    let worker = match file.request.op {
+        Operation::Rekey { .. } => Some(keep_worker(args, &executor, &store)?),
+        _ => None,
+    };
     drop(executor);
     store.pin(&done.chain)?;
     let line = done.chain.line_of(&file.hash()?).unwrap_or_default();
@@ -58,7 +64,30 @@ pub fn run(args: &Execute) -> Result<()> {
             shown(&key)
         ));
     }
-    tell::done(args.json, &file.sentence(), &file.request.op, head, &summary, &go_on(args))
+    tell::done(args.json, &file.sentence(), &file.request.op, head, &summary, &go_on(args))?;
+    match worker.filter(|_| !args.json) {
+        Some(worker) => output::line(&format!(
+            "The work is next, on any machine that has {}:\n  runvault rekey {} --identity {}",
+            shown(&worker),
+            shown(&args.store),
+            shown(&worker)
+        )),
+        None => Ok(()),
+    }
+}
+
+/// The key of those who do the work of a re-keying, as REQ.worker.
+fn keep_worker(args: &Execute, executor: &Identity, store: &Store) -> Result<PathBuf> {
+    let mut name = args.request.as_os_str().to_owned();
+    name.push(".worker");
+    let path = PathBuf::from(name);
+    let worker = executor.worker()?;
+    match key_files::write_new(&path, &worker, &NewLock::None, Some(store.chain.vault_id())) {
+        // An execution that was interrupted has made it.
+        Err(Custody::KeyFileExists(_)) if key_files::read(&path, false)?.id() == worker.id() => {}
+        written => written?,
+    }
+    Ok(path)
 }
 
 fn erase(key: &Path) {

@@ -6,6 +6,7 @@ use runvault_custody::chain::history::history;
 use runvault_custody::clock;
 use runvault_custody::confirm::{Drill, drills};
 use runvault_custody::locks;
+use runvault_custody::rekey::{self, Left};
 use serde_json::json;
 
 use crate::args::List;
@@ -25,6 +26,11 @@ pub fn run(args: &List) -> Result<()> {
     let mut due = due(chain, since, &drills);
     if chain.quorum().0 > 1 && locks::are_there(&store.root)? {
         due.push("custody/locks holds a key file, whose passphrase can be guessed at: remove it".to_owned());
+    }
+    for one in chain.replacements() {
+        if rekey::left(&store.root, one)? != Left::Nothing {
+            due.push(format!("run {} waits for its new key: runvault rekey", one.run));
+        }
     }
     if args.json {
         return output::json(&as_json(chain, since, &drills, &due));

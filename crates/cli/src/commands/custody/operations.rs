@@ -9,7 +9,7 @@ use runvault_custody::authority::Acting;
 use runvault_custody::chain::Chain;
 use runvault_custody::ends::CutOff;
 use runvault_custody::seen::Remembering;
-use runvault_custody::{gateways, public_file, retired};
+use runvault_custody::{gateways, public_file, rekey, retired};
 use runvault_format::custody_state::{Custodian, ReaderEntry, Until};
 use runvault_format::ids::{IdentityId, RunId};
 use runvault_format::operation::Operation;
@@ -84,6 +84,13 @@ pub fn asked(
             let (runs, reader) = runs_and_reader(root, chain, args, by_name)?;
             Operation::Revoke { reader, runs }
         }
+        Proposal::Rekey(args) => {
+            let runs = listed(root, &args.runs, by_name)?;
+            for run in &runs {
+                rekey::check(root, chain, run)?;
+            }
+            Operation::Rekey { runs }
+        }
         Proposal::Retire(args) => {
             // What is signed about them needs no key; a seal that was seen must still be there.
             let authority = Remembering::over(Acting::gateway_only(chain.clone()), &store.state);
@@ -140,11 +147,20 @@ fn runs_and_reader(
     let (who, named) =
         args.runs_and_reader.split_last().ok_or_else(|| crate::exit::refuse(Exit::Usage, "name a reader"))?;
     let reader = reader(chain, &who.to_string_lossy())?;
+    Ok((listed(root, named, by_name)?, reader))
+}
+
+/// In ascending order, each once.
+fn listed(
+    root: &Arc<dyn Dir>,
+    named: &[OsString],
+    by_name: &mut dyn FnMut(&OsString) -> Result<RunId>,
+) -> Result<Vec<RunId>> {
     let there = runs::list(root)?;
     let mut runs = named.iter().map(|run| run_of(&there, run, by_name)).collect::<Result<Vec<_>>>()?;
     runs.sort();
     runs.dedup();
-    Ok((runs, reader))
+    Ok(runs)
 }
 
 fn run_of(

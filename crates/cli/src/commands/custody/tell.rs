@@ -36,7 +36,8 @@ pub fn done(
         }))?;
     } else {
         let runs = summary.rotated + summary.already;
-        let runs = if runs > 0 { format!("\n{} done.", count(runs, "run")) } else { String::new() };
+        let done = if matches!(op, Operation::Rekey { .. }) { "prepared: runvault rekey" } else { "done" };
+        let runs = if runs > 0 { format!("\n{} {done}.", count(runs, "run")) } else { String::new() };
         output::line(&format!("Line {}: {what}.{runs}\n\n{}", head.0, in_words::stays_open(op)))?;
     }
     if summary.failed.is_empty() {

@@ -1,0 +1,161 @@
+//! `rekey`: the work of a re-keying whose line stands in the audit log.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use runvault_custody::authority::Acting;
+use runvault_custody::identity::Identity;
+use runvault_custody::rekey::{self, Left};
+use runvault_custody::seen::Remembering;
+use runvault_format::replacement::Replacement;
+use runvault_vault::authority::Authority;
+use runvault_vault::pace;
+use runvault_vault::seal::rekey::{Job, Outcome, Shard, rekey as work};
+use serde_json::json;
+
+use crate::args::Rekey;
+use crate::exit::{Exit, refuse_with};
+use crate::output::{self, count, shown, size};
+use crate::run_of_name::{find, no_run, of_id};
+use crate::store::Store;
+use crate::{files, progress, signals};
+
+pub fn run(args: &Rekey) -> Result<()> {
+    pace::limit_mib(args.pace.limit);
+    let store = Store::open(&args.store, &args.who)?;
+    let identity = store.identity(&args.who)?;
+    let chosen = chosen(args, &store, &identity)?;
+    let go_on = "what was copied stays: the same command goes on".to_owned();
+    signals::end_with(|| go_on)?;
+    for one in &chosen {
+        rekey_one(args, &store, &identity, one)?;
+    }
+    let id = identity.id();
+    let own: Vec<_> = store.chain.work_of(&id).collect();
+    let left = own.iter().map(|one| rekey::left(&store.root, one)).collect::<Result<Vec<_>, _>>()?;
+    // A copy of it elsewhere opens nothing any more either: no envelope is left that is sealed to it.
+    if let Some(key) = args.who.identity.as_ref().filter(|_| !own.is_empty())
+        && left.iter().all(|left| *left == Left::Nothing)
+    {
+        files::wipe(key).unwrap_or_else(|e| {
+            output::warn(&format!("{}: {e}; it is of no more use: remove it", shown(key)));
+        });
+    }
+    Ok(())
+}
+
+/// Runs that were asked for, or all that wait.
+fn chosen(args: &Rekey, store: &Store, identity: &Identity) -> Result<Vec<Replacement>> {
+    let own: Vec<_> = store.chain.work_of(&identity.id()).cloned().collect();
+    let all = if own.is_empty() { store.chain.replacements().cloned().collect() } else { own };
+    if args.runs.is_empty() {
+        let mut waiting = Vec::new();
+        for one in all {
+            if rekey::left(&store.root, &one)? != Left::Nothing {
+                waiting.push(one);
+            }
+        }
+        if waiting.is_empty() {
+            output::line("No run waits for this key.")?;
+        }
+        return Ok(waiting);
+    }
+    let mut authority = None;
+    let mut chosen = Vec::new();
+    for run in &args.runs {
+        let id = match of_id(run) {
+            Some(id) => id,
+            None => {
+                let authority = match &authority {
+                    Some(authority) => authority,
+                    None => authority.insert(Acting::open(&store.root, store.chain.clone(), identity)?),
+                };
+                find(&store.root, authority, run, |_| no_run(run, &shown(&args.store)))?
+            }
+        };
+        let is_meant = |one: &&Replacement| [one.run, one.new].contains(&id);
+        let waits =
+            |one: &&Replacement| rekey::left(&store.root, one).is_ok_and(|left| left != Left::Nothing);
+        let meant = all.iter().filter(is_meant).find(waits).or_else(|| all.iter().find(is_meant));
+        chosen.push(meant.cloned().ok_or_else(|| nobody_agreed(args, run))?);
+    }
+    Ok(chosen)
+}
+
+fn nobody_agreed(args: &Rekey, run: &std::ffi::OsStr) -> anyhow::Error {
+    let (store, run) = (shown(&args.store), shown(run));
+    refuse_with(
+        Exit::Failed,
+        format!("no line of the audit log has run {run} re-keyed by this key"),
+        format!(
+            "one owner: runvault custody rekey {store} {run}. Where several have to agree: runvault custody propose {store}\n\
+             rekey {run} --out REQ, then approve, then execute, which writes REQ.worker"
+        ),
+    )
+}
+
+fn rekey_one(args: &Rekey, store: &Store, identity: &Identity, one: &Replacement) -> Result<()> {
+    let sealed_to_owner;
+    let worker = if one.worker == identity.id() {
+        identity
+    } else {
+        match rekey::worker_of(&store.root, &store.chain, identity, one)? {
+            Some(worker) => {
+                sealed_to_owner = worker;
+                &sealed_to_owner
+            }
+            None if rekey::left(&store.root, one)? == Left::Nothing => {
+                return tell(args, one, &Outcome::Replaced(rekey::replaced(&store.root, &store.chain, one)?));
+            }
+            None => return Err(runvault_vault::Error::NotBegun { run: one.run.to_string() }.into()),
+        }
+    };
+    let acting = Acting::open(&store.root, store.chain.clone(), worker)?;
+    let authority: Arc<dyn Authority> = Remembering::over(acting, &store.state);
+    let job = Job {
+        root: &store.root,
+        authority: &*authority,
+        worker,
+        old: one.run,
+        new: one.new,
+        grace: args.grace,
+    };
+    let bar = progress::bytes(0, "rekey");
+    let outcome = work(&job, args.shard.map_or(Shard::ALL, |shard| shard.0), &|done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    tell(args, one, &outcome?)
+}
+
+fn tell(args: &Rekey, one: &Replacement, outcome: &Outcome) -> Result<()> {
+    let (run, new) = (one.run.to_string(), one.new.to_string());
+    match outcome {
+        Outcome::Replaced(done) if args.json => output::json(&json!({
+            "run": run, "new": new, "replaced": true,
+            "files": done.files, "bytes": done.bytes, "copied_bytes": done.copied,
+        })),
+        Outcome::Waiting(left) if args.json => output::json(&json!({
+            "run": run, "new": new, "replaced": false,
+            "files": left.files, "missing": left.missing, "copied_bytes": left.copied, "sealing": left.sealing,
+        })),
+        Outcome::Replaced(done) => output::line(&format!(
+            "run {run} has a new key, as run {new}: {}, {}, read back and sealed; what its gateway signed is kept.\n\
+             The old run is removed from this store. Whoever kept a copy of it and its key still opens that copy.",
+            count(done.files, "file"),
+            size(done.bytes)
+        )),
+        Outcome::Waiting(left) => match &left.sealing {
+            Some(holder) => {
+                output::line(&format!("run {run}: all is there; {holder} reads it back and seals it"))
+            }
+            None => output::line(&format!(
+                "run {run}: {} copied here; {} of {} are missing, which other parts copy",
+                size(left.copied),
+                left.missing,
+                count(left.files, "file")
+            )),
+        },
+    }
+}

@@ -1,0 +1,244 @@
+//! A re-keying as its line leaves it: for each run the one that is to take its place, without data, and what the worker
+//! needs to make it. Nothing here depends on how large a run is.
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use runvault_crypto::aead::Engine;
+use runvault_crypto::random;
+use runvault_crypto::secrets::Secret;
+use runvault_format::descriptor::{After, How, RunDescriptor, RunKind, Seals, StateRef};
+use runvault_format::envelope_file::{self, EnvelopeName};
+use runvault_format::ids::{Digest, IdentityId, RunId};
+use runvault_format::info::{Purpose, Recipient, Scope, info};
+use runvault_format::keys::{RunKey, RunKeys};
+use runvault_format::note;
+use runvault_format::replacement::Replacement;
+use runvault_store::backend::Dir;
+use runvault_store::read_whole::read_whole;
+use runvault_store::replace;
+use runvault_vault::authority::{Authority, Worker};
+use runvault_vault::runs;
+use runvault_vault::seal::Seal;
+use runvault_vault::seal::rekey::{Replaced, WORKER_SEED, place_of};
+
+use crate::authority::{Acting, seal_one};
+use crate::chain::Chain;
+use crate::epochs::EpochKeys;
+use crate::identity::Identity;
+use crate::layout::{self, DIR_MODE, PUBLIC_MODE, RUNS};
+use crate::rotate::run::{Outcome, of_this_run, open};
+use crate::{Error, Result};
+
+/// An envelope has some 1,200 bytes.
+const SEED_MAX: usize = 16 << 10;
+
+impl Worker for Identity {
+    fn id(&self) -> IdentityId {
+        Identity::id(self)
+    }
+
+    fn sign(&self, text: &str) -> Vec<u8> {
+        note::sign(text, &Identity::id(self), &self.keys.sign)
+    }
+}
+
+/// What a line is to say of these runs, each of which is sealed.
+///
+/// # Errors
+/// [`Error::NotSealed`], [`Error::UnderWay`]; damage of what is signed about a run; the store's.
+pub(crate) fn replacements(
+    root: &Arc<dyn Dir>,
+    chain: &Chain,
+    runs: &[RunId],
+    worker: &Identity,
+) -> Result<Vec<Replacement>> {
+    let authority = Acting::gateway_only(chain.clone());
+    let one = |run: &RunId| {
+        check(root, chain, run)?;
+        let seal = Seal::load(root, run, &*authority)?.hash;
+        let mut new = RunId([0; 16]);
+        random::fill(&mut new.0)?;
+        Ok(Replacement { run: *run, seal, new, worker: worker.id(), sign: worker.public().sign })
+    };
+    runs.iter().map(one).collect()
+}
+
+/// That a run can be re-keyed: it is sealed, and nobody is at it.
+///
+/// # Errors
+/// As of the line that would say it.
+pub fn check(root: &Arc<dyn Dir>, chain: &Chain, run: &RunId) -> Result<()> {
+    if !runs::is_sealed(root, run)? {
+        return Err(Error::NotSealed { run: *run });
+    }
+    match under_way(root, chain, run)? {
+        Some(_) => Err(Error::UnderWay { run: *run }),
+        None => Ok(()),
+    }
+}
+
+/// The run that is being made in the place of one.
+///
+/// # Errors
+/// The store's.
+pub fn under_way(root: &Arc<dyn Dir>, chain: &Chain, run: &RunId) -> Result<Option<Replacement>> {
+    let runs = layout::open_dir(root, RUNS, RUNS)?;
+    for one in chain.replaced_by(run) {
+        let name = place_of(&one.new);
+        if layout::exists(&runs, &name, &format!("{RUNS}/{name}"))? {
+            return Ok(Some(one.clone()));
+        }
+    }
+    Ok(None)
+}
+
+/// Makes what the worker needs of one run: what is there is left as it is. A second call changes nothing.
+pub(crate) fn prepare(
+    root: &Arc<dyn Dir>,
+    acting: &Acting,
+    worker: &Identity,
+    of: &Replacement,
+) -> Result<Outcome> {
+    try_prepare(root, acting, worker, of).or_else(of_this_run)
+}
+
+fn try_prepare(
+    root: &Arc<dyn Dir>,
+    acting: &Acting,
+    worker: &Identity,
+    of: &Replacement,
+) -> runvault_vault::Result<Outcome> {
+    let runs_dir = layout::open_dir(root, RUNS, RUNS)?;
+    let name = place_of(&of.new);
+    let object = format!("{RUNS}/{name}");
+    if layout::exists(&runs_dir, &of.new.to_string(), &object)? {
+        return Ok(Outcome::Already);
+    }
+    let dir = layout::ensure_dir(&runs_dir, &name, DIR_MODE, &object)?;
+    if layout::exists(&dir, "run.json", &object)? {
+        return Ok(Outcome::Already);
+    }
+    let old = runs::read_descriptor(root, &of.run, acting)?;
+    let envelopes = runs::envelopes(root, &of.run, acting)?;
+    let Some((_, key)) = open(acting, &of.run, &envelopes.files, &old.descriptor.commitment) else {
+        return Ok(Outcome::Failed("none of its envelopes opens to its key".to_owned()));
+    };
+    let (vault, to) = (acting.vault_id(), EnvelopeName::Worker(worker.id()));
+    let kem = worker.public().kem;
+    runs::put_envelope(root, &of.run, &seal_one(&vault, &of.run, &to, &kem, &key)?)?;
+    let fail = |e| runvault_vault::Error::store("make", object.clone(), e);
+    let keys = layout::ensure_dir(&dir, "keys", DIR_MODE, &object)?;
+    let new_key = RunKey(Secret::random()?);
+    let envelope = seal_one(&vault, &of.new, &to, &kem, &new_key)?;
+    replace::replace(&*keys, envelope.name.as_bytes(), &envelope.bytes, PUBLIC_MODE).map_err(fail)?;
+    let (epoch, epoch_kem) = acting.sealed_to();
+    // Whoever has the vault's key is the worker too: where one owner acts alone nothing else keeps it.
+    let seed = seed_info(&vault, &of.new, epoch);
+    let seed = envelope_file::seal(&epoch_kem, &seed, worker.seed().expose())?;
+    replace::replace(&*dir, seed_name(epoch).as_bytes(), &seed, PUBLIC_MODE).map_err(fail)?;
+    let state = acting.state();
+    let text = RunDescriptor {
+        vault,
+        run: of.new,
+        geometry: old.descriptor.geometry,
+        kind: RunKind::Run,
+        commitment: Digest(RunKeys::derive(&new_key, &of.new, Engine::Portable).commitment()),
+        epoch,
+        state: StateRef { n: state.n, hash: Digest(state.hash) },
+        signer: worker.id(),
+        seq: None,
+        prev: None,
+        seals: Seals { n: 0, hash: None },
+        after: Some(After { run: of.run, how: How::Replaces, seal: of.seal }),
+        opened: old.descriptor.opened.clone(),
+    }
+    .to_text()?;
+    // Last: with it all is there.
+    replace::replace(&*dir, b"run.json", &Worker::sign(worker, &text), PUBLIC_MODE).map_err(fail)?;
+    runs_dir.sync().map_err(fail)?;
+    Ok(Outcome::Rotated)
+}
+
+fn seed_name(epoch: u32) -> String {
+    format!("{}{epoch}", String::from_utf8_lossy(WORKER_SEED))
+}
+
+fn seed_info(vault: &runvault_format::ids::VaultId, new: &RunId, epoch: u32) -> Vec<u8> {
+    info(Purpose::Worker, vault, &Scope::Run(*new), &Recipient::Epoch(epoch))
+}
+
+/// The worker of a run, for whoever can open the vault's key; `None` where nothing is left for it to do.
+///
+/// # Errors
+/// [`Error::NeedsQuorum`]; a seed that does not open, or is another's; the store's.
+pub fn worker_of(
+    root: &Arc<dyn Dir>,
+    chain: &Chain,
+    owner: &Identity,
+    of: &Replacement,
+) -> Result<Option<Identity>> {
+    let keys = EpochKeys::open(chain, owner)?;
+    let runs = layout::open_dir(root, RUNS, RUNS)?;
+    for name in [place_of(&of.new), of.new.to_string()] {
+        let object = format!("{RUNS}/{name}");
+        if !layout::exists(&runs, &name, &object)? {
+            continue;
+        }
+        let dir = layout::open_dir(&runs, &name, &object)?;
+        for epoch in keys.newest_first() {
+            let name = seed_name(epoch);
+            let Ok(sealed) = read_whole(&*dir, name.as_bytes(), SEED_MAX) else { continue };
+            let Some(key) = keys.get(epoch) else { continue };
+            let vault = chain.vault_id();
+            let seed = envelope_file::open(key, &seed_info(&vault, &of.new, epoch), &sealed)
+                .and_then(|seed| envelope_file::secret_of(&seed))
+                .map_err(|e| Error::damaged(format!("{object}/{name}"), e))?;
+            let worker = Identity::from_seed("worker", Some(vault), seed)?;
+            if worker.id() == of.worker {
+                return Ok(Some(worker));
+            }
+            let why = "it is another worker's".to_owned();
+            return Err(Error::Damaged { object: format!("{object}/{name}"), why });
+        }
+    }
+    Ok(None)
+}
+
+/// How far a re-keying of a run is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// The new run stands alone.
+    Nothing,
+    /// It is there, and so is the old one, or what is left of that.
+    OldRun,
+    /// It is not there yet.
+    All,
+}
+
+/// What is left to do.
+///
+/// # Errors
+/// The store's.
+pub fn left(root: &Arc<dyn Dir>, of: &Replacement) -> Result<Left> {
+    let runs = layout::open_dir(root, RUNS, RUNS)?;
+    let there = |name: String| layout::exists(&runs, &name, &format!("{RUNS}/{name}"));
+    if !there(of.new.to_string())? {
+        // One that was replaced again, or removed: nobody waits for it any more.
+        let waits = there(of.run.to_string())? || there(place_of(&of.new))?;
+        return Ok(if waits { Left::All } else { Left::Nothing });
+    }
+    let old = there(of.run.to_string())? || there(format!(".gone-{}", of.run))?;
+    Ok(if old { Left::OldRun } else { Left::Nothing })
+}
+
+/// A run that stands in the place of another.
+///
+/// # Errors
+/// Damage of its seal; the store's.
+pub fn replaced(root: &Arc<dyn Dir>, chain: &Chain, of: &Replacement) -> Result<Replaced> {
+    let seal = Seal::load(root, &of.new, &*Acting::gateway_only(chain.clone()))?;
+    Ok(Replaced { files: seal.note.files, bytes: seal.note.bytes, copied: 0 })
+}

@@ -1,0 +1,463 @@
+//! A run with something of everything, under a new key.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use runvault_format::custody_state::ReaderEntry;
+use runvault_format::note::Note;
+use runvault_format::operation::Operation;
+use runvault_store::backend::{Kind, Rename};
+use runvault_vault::api::{Caller, OpenFlags, ROOT};
+use runvault_vault::authority::Gateway;
+use runvault_vault::seal::rekey::{Job, Outcome as Done, Shard, rekey};
+use runvault_vault::seal::{self, Anew, Outcome as Sealed};
+use runvault_vault::{Error as Engine, Options, Vault};
+
+use super::*;
+use crate::chains::gaps;
+use crate::gateway::StateFolder;
+use crate::quorum::alone;
+use crate::testing::{copy, enrolled, envelopes, get, killed_at, put, run_dir, vault};
+
+const CALLER: Caller = Caller { uid: 0, gid: 0, pid: 1, umask: 0o022 };
+const WRITE: OpenFlags =
+    OpenFlags { read: true, write: true, truncate: false, append: false, kill_suidgid: false };
+const READ: OpenFlags =
+    OpenFlags { read: true, write: false, truncate: false, append: false, kill_suidgid: false };
+
+struct Site {
+    root: Arc<dyn Dir>,
+    owner: Identity,
+    chain: Chain,
+    gateway: Arc<StateFolder>,
+}
+
+impl Site {
+    fn new() -> Self {
+        let (root, owner, mut chain) = vault();
+        let gateway = Arc::new(enrolled(&root, &mut chain, &owner));
+        Self { root, owner, chain, gateway }
+    }
+
+    /// A sealed run of that name.
+    fn sealed(&self, name: &[u8]) -> RunId {
+        let authority = Acting::ingest(&self.root, self.chain.clone());
+        let vault = Vault::open(self.root.clone(), authority, Some(self.gateway.clone()), Options::default())
+            .unwrap();
+        let run = vault.mkdir(&CALLER, ROOT, name, 0o755).unwrap().ino;
+        let deep = vault.mkdir(&CALLER, run, b"Data", 0o750).unwrap().ino;
+        let file = |dir, name: &[u8], at: u64, bytes: &[u8]| {
+            let (attr, opened) = vault.create(&CALLER, dir, name, 0o640, WRITE).unwrap();
+            if !bytes.is_empty() {
+                vault.write(opened.handle, at, bytes, false).unwrap();
+            }
+            vault.release(opened.handle).unwrap();
+            attr.ino
+        };
+        file(run, b"empty", 0, b"");
+        file(run, b"sparse", 100_000, b"end");
+        let twice = file(deep, b"a.cbcl", 0, &[7; 30_000]);
+        file(deep, &[b'n'; 200], 0, b"a long name");
+        vault.link(twice, run, b"again.cbcl").unwrap();
+        vault.setxattr(twice, b"user.sample", b"NA12878", 0).unwrap();
+        vault.symlink(&CALLER, run, b"link", b"Data/a.cbcl").unwrap();
+        vault.symlink(&CALLER, run, b"long link", &b"y/".repeat(1_000)).unwrap();
+        vault.mknod(&CALLER, run, b"fifo", Kind::Fifo, 0o600, 0).unwrap();
+        let id = vault.status().runs.iter().find(|one| one.name.as_deref() == Some(name)).unwrap().run;
+        let sealed = vault.seal(&id, &mut |_| Ok(Some("{}".into())), &mut |_, _| ()).unwrap();
+        assert!(matches!(sealed, Sealed::Sealed(_)));
+        vault.close().unwrap();
+        id
+    }
+
+    fn agree(&mut self, op: Operation) {
+        let (chain, summary) =
+            alone::act(&self.root, &self.chain, &self.owner, op, "a test", &mut |_, _| {}).unwrap();
+        assert_eq!(summary.failed, []);
+        self.chain = chain;
+    }
+
+    /// What the log says of the run that is to take its place.
+    fn agree_on(&mut self, run: RunId) -> Replacement {
+        self.agree(Operation::Rekey { runs: vec![run] });
+        self.chain.replaced_by(&run).last().unwrap().clone()
+    }
+
+    fn add_reader(&mut self, label: &str, standing: bool) -> Identity {
+        let identity = Identity::generate(label).unwrap();
+        let keys = identity.public();
+        let reader = ReaderEntry {
+            id: keys.id(),
+            label: label.into(),
+            sign: keys.sign,
+            kem: keys.kem,
+            standing,
+            expires: None,
+        };
+        self.agree(Operation::AddReader { reader });
+        identity
+    }
+
+    fn work(&self, root: &Arc<dyn Dir>, of: &Replacement, shard: Shard) -> runvault_vault::Result<Done> {
+        let worker = worker_of(root, &self.chain, &self.owner, of)?;
+        let worker = worker.ok_or(Engine::NotBegun { run: of.run.to_string() })?;
+        self.work_as(root, of, shard, &worker)
+    }
+
+    fn work_as(
+        &self,
+        root: &Arc<dyn Dir>,
+        of: &Replacement,
+        shard: Shard,
+        worker: &Identity,
+    ) -> runvault_vault::Result<Done> {
+        let authority = Acting::open(root, self.chain.clone(), worker)?;
+        let job =
+            Job { root, authority: &*authority, worker, old: of.run, new: of.new, grace: Duration::ZERO };
+        rekey(&job, shard, &|_, _| ())
+    }
+
+    /// Everything in a run, by the owner's key: nothing of it is otherwise than it was sealed.
+    fn contents(&self, root: &Arc<dyn Dir>, name: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let authority = Acting::open(root, self.chain.clone(), &self.owner).unwrap();
+        let vault = Vault::open(root.clone(), authority, None, Options::default()).unwrap();
+        let top = vault.lookup(ROOT, name).unwrap().ino;
+        let (mut found, mut dirs) = (Vec::new(), vec![top]);
+        while let Some(dir) = dirs.pop() {
+            let handle = vault.opendir(dir).unwrap();
+            let mut listed = Vec::new();
+            vault
+                .readdir(handle, 0, false, &mut |entry| {
+                    listed.push((entry.name.clone(), entry.kind));
+                    true
+                })
+                .unwrap();
+            vault.releasedir(handle).unwrap();
+            for (name, kind) in listed.into_iter().filter(|(name, _)| name != b"." && name != b"..") {
+                let attr = vault.lookup(dir, &name).unwrap();
+                let mut bytes =
+                    format!("{:o} {} {} {:?}", attr.mode, attr.nlink, attr.size, attr.mtime).into_bytes();
+                match kind {
+                    Kind::Dir => {
+                        dirs.push(attr.ino);
+                        bytes.clear();
+                    }
+                    Kind::Symlink => bytes.extend(vault.readlink(attr.ino).unwrap()),
+                    Kind::File => {
+                        let handle = vault.open_file(attr.ino, READ).unwrap().handle;
+                        let mut data = vec![0; attr.size as usize];
+                        assert_eq!(vault.read(handle, 0, &mut data).unwrap(), data.len());
+                        vault.release(handle).unwrap();
+                        bytes.extend(data);
+                        bytes.extend(vault.getxattr(attr.ino, b"user.sample").unwrap_or_default());
+                    }
+                    _ => {}
+                }
+                found.push((name, bytes));
+            }
+        }
+        vault.close().unwrap();
+        found.sort();
+        found
+    }
+
+    /// With the key and without, all is as it was sealed, and no chain has a gap.
+    fn assert_sound(&self, root: &Arc<dyn Dir>, run: &RunId) {
+        let authority = Acting::open(root, self.chain.clone(), &self.owner).unwrap();
+        let seal = Seal::load(root, run, &*authority).unwrap();
+        let verified = seal::verify(root, &seal, &*authority, &Anew, &mut |_, _| ()).unwrap();
+        assert_eq!(verified.findings, []);
+        assert_eq!(seal::scrub(root, &seal, &Anew, &|_, _| ()).unwrap().findings, []);
+        assert_eq!(gaps(root, &self.chain).unwrap(), []);
+        assert_eq!(runs::list(root).unwrap().iter().filter(|one| *one == run).count(), 1);
+    }
+}
+
+fn names_of(root: &Arc<dyn Dir>, run: &RunId) -> Vec<String> {
+    envelopes(root, run).into_iter().map(|file| file.name).collect()
+}
+
+fn refusal(result: runvault_vault::Result<impl Sized>) -> String {
+    result.err().expect("a refusal").to_string()
+}
+
+#[test]
+fn the_content_stays_and_what_was_revoked_opens_nothing() {
+    let mut site = Site::new();
+    let standing = site.add_reader("standing", true);
+    let run = site.sealed(b"run");
+    let (granted, revoked) = (site.add_reader("granted", false), site.add_reader("revoked", false));
+    let late = site.add_reader("late", true);
+    for reader in [&granted, &revoked] {
+        site.agree(Operation::Grant { reader: reader.id(), runs: vec![run] });
+    }
+    let kept: Vec<_> = envelopes(&site.root, &run);
+    site.agree(Operation::Revoke { reader: revoked.id(), runs: vec![run] });
+    let before = site.contents(&site.root, b"run");
+    let old_seal = get(&run_dir(&site.root, &run).open_dir(b"seal").unwrap(), "seal.note");
+    let one = site.agree_on(run);
+    let done = site.work(&site.root, &one, Shard::ALL).unwrap();
+    assert!(matches!(done, Done::Replaced(done) if done.files == 4 && done.copied == done.bytes));
+    assert_eq!(runs::list(&site.root).unwrap(), [one.new], "the old run is gone");
+    assert_eq!(site.contents(&site.root, b"run"), before);
+    site.assert_sound(&site.root, &one.new);
+    let mut expected = vec![format!("reader-{}", standing.id()), format!("reader-{}", granted.id())];
+    expected.sort();
+    expected.push("vault-1".to_owned());
+    assert_eq!(names_of(&site.root, &one.new), expected, "nobody gets more than they had: {}", late.id());
+    // An envelope of the old run, under any name in the new one.
+    let keys = run_dir(&site.root, &one.new).open_dir(b"keys").unwrap();
+    let old = kept.iter().find(|file| file.name == format!("reader-{}", revoked.id())).unwrap();
+    put(&keys, &old.name, &old.bytes);
+    let acting = Acting::open(&site.root, site.chain.clone(), &revoked).unwrap();
+    assert!(seal::manifest(&site.root, &one.new, &*acting).is_err());
+    let acting = Acting::open(&site.root, site.chain.clone(), &granted).unwrap();
+    seal::manifest(&site.root, &one.new, &*acting).unwrap();
+    // What its gateway signed is there to the byte.
+    let new_seal = run_dir(&site.root, &one.new).open_dir(b"seal").unwrap();
+    assert_eq!(get(&new_seal, "origin.note"), old_seal);
+    assert!(
+        Note::parse(&old_seal).unwrap().signatures.iter().any(|s| s.name == site.gateway.id().to_string())
+    );
+}
+
+/// Twice: the origin is the first one's, and what adds to that adds to the last.
+#[test]
+fn a_run_that_was_rekeyed_is_rekeyed_again() {
+    let mut site = Site::new();
+    let run = site.sealed(b"run");
+    let before = site.contents(&site.root, b"run");
+    let first = site.agree_on(run);
+    site.work(&site.root, &first, Shard::ALL).unwrap();
+    // The gateway knows nothing of it, and adds to what it had sealed.
+    let authority = Acting::ingest(&site.root, site.chain.clone());
+    let vault =
+        Vault::open(site.root.clone(), authority, Some(site.gateway.clone()), Options::default()).unwrap();
+    let more = vault.mkdir(&CALLER, ROOT, b"run", 0o755).unwrap().ino;
+    let (_, opened) = vault.create(&CALLER, more, b"later", 0o644, WRITE).unwrap();
+    vault.write(opened.handle, 0, b"results", false).unwrap();
+    vault.release(opened.handle).unwrap();
+    vault.close().unwrap();
+    let second = site.agree_on(first.new);
+    site.work(&site.root, &second, Shard::ALL).unwrap();
+    site.assert_sound(&site.root, &second.new);
+    let seal = Seal::load(&site.root, &second.new, &*Acting::gateway_only(site.chain.clone())).unwrap();
+    let origin = seal.origin.unwrap();
+    assert_eq!((origin.run.run, origin.replaced.clone()), (run, vec![first.new, run]));
+    let now = site.contents(&site.root, b"run");
+    assert_eq!(now.len(), before.len() + 1, "joined, under the one name");
+    assert!(before.iter().all(|entry| now.contains(entry)));
+    assert!(matches!(check(&site.root, &site.chain, &run), Err(Error::Vault(_))), "it is not there any more");
+}
+
+/// Killed before each of its calls in turn, and gone on with: at any time the one or the other run is whole.
+#[test]
+fn a_rekeying_that_is_killed_anywhere_goes_on() {
+    let mut site = Site::new();
+    let run = site.sealed(b"run");
+    let before = site.contents(&site.root, b"run");
+    let one = site.agree_on(run);
+    let worker = worker_of(&site.root, &site.chain, &site.owner, &one).unwrap().unwrap();
+    let start = site.root.clone();
+    let (mut kills, mut step) = (0, 1);
+    let mut n = 0;
+    loop {
+        let root = copy(&start);
+        let killed = killed_at(&root, n, |root| Ok(site.work_as(root, &one, Shard::ALL, &worker)?));
+        let there = runs::list(&root).unwrap();
+        assert!(there.contains(&run) || there.contains(&one.new), "call {n}");
+        if killed.is_none() {
+            break;
+        }
+        let done = site.work_as(&root, &one, Shard::ALL, &worker).unwrap();
+        assert!(matches!(done, Done::Replaced(_)), "call {n}: {done:?}");
+        assert_eq!(left(&root, &one).unwrap(), Left::Nothing, "call {n}");
+        assert_eq!(site.contents(&root, b"run"), before, "call {n}");
+        site.assert_sound(&root, &one.new);
+        assert_eq!(names_of(&root, &one.new), ["vault-1"], "call {n}");
+        kills += 1;
+        // All of the first and, at random, of those that are alike.
+        step = if n < 60 { 1 } else { 1 + (step * 7 + 3) % 5 };
+        n += step;
+    }
+    assert!(kills > 100, "{kills}");
+}
+
+#[test]
+fn shards_do_not_collide_and_the_last_one_seals() {
+    let mut site = Site::new();
+    let run = site.sealed(b"run");
+    let before = site.contents(&site.root, b"run");
+    let one = site.agree_on(run);
+    let shard = |number| Shard { number, of: 3 };
+    let start = site.root.clone();
+    for order in [[1, 2, 3], [3, 1, 2], [2, 3, 1]] {
+        let root = copy(&start);
+        for (at, number) in order.into_iter().enumerate() {
+            match site.work(&root, &one, shard(number)).unwrap() {
+                Done::Waiting(waiting) => {
+                    assert!(at < 2 && waiting.files == 4 && waiting.missing > 0, "{waiting:?}");
+                }
+                Done::Replaced(_) => assert_eq!(at, 2),
+            }
+        }
+        assert_eq!(site.contents(&root, b"run"), before);
+        site.assert_sound(&root, &one.new);
+    }
+    // All at once, each of them twice: nobody's work spoils another's.
+    let root = copy(&start);
+    std::thread::scope(|scope| {
+        for number in [1, 2, 3, 1, 2, 3] {
+            let (site, root, one) = (&site, &root, &one);
+            scope.spawn(move || site.work(root, one, shard(number)));
+        }
+    });
+    let _ = site.work(&root, &one, Shard::ALL);
+    assert_eq!(left(&root, &one).unwrap(), Left::Nothing);
+    assert_eq!(site.contents(&root, b"run"), before);
+    site.assert_sound(&root, &one.new);
+}
+
+#[test]
+fn damage_of_the_old_run_stops_it_and_is_named() {
+    let mut site = Site::new();
+    let run = site.sealed(b"run");
+    let one = site.agree_on(run);
+    let tree = run_dir(&site.root, &run).open_dir(b"tree").unwrap();
+    let mut large = None;
+    for name in crate::layout::names(&tree, "tree").unwrap() {
+        if tree
+            .stat(&name)
+            .is_ok_and(|stat| stat.kind == Kind::File && stat.size > 20_000 && stat.size < 40_000)
+        {
+            large = Some(name);
+        }
+    }
+    let name = large.unwrap();
+    let file = tree.open_file(&name, runvault_store::backend::Access::ReadWrite).unwrap();
+    file.write_at(b"x", 12_000).unwrap();
+    let refused = refusal(site.work(&site.root, &one, Shard::ALL));
+    assert!(refused.contains(&format!("runs/{run}/tree")) && refused.contains("authenticate"), "{refused}");
+    assert!(runs::list(&site.root).unwrap() == [run], "nothing took its place");
+}
+
+/// A run that says it replaces another, otherwise than the audit log and the first gateway say.
+#[test]
+fn what_nobody_agreed_on_is_refused_by_name() {
+    let mut site = Site::new();
+    let (run, other) = (site.sealed(b"run"), site.sealed(b"other"));
+    let (one, two) = (site.agree_on(run), site.agree_on(other));
+    for of in [&one, &two] {
+        site.work(&site.root, of, Shard::ALL).unwrap();
+    }
+    let load = |root: &Arc<dyn Dir>, run| {
+        refusal(Seal::load(root, run, &*Acting::gateway_only(site.chain.clone())).map(drop))
+    };
+    let seal_of = |root: &Arc<dyn Dir>, run| run_dir(root, run).open_dir(b"seal").unwrap();
+    // What its gateway signed is gone, or is that of another run.
+    for name in ["origin.note", "origin.run"] {
+        let root = copy(&site.root);
+        seal_of(&root, &one.new).unlink(name.as_bytes()).unwrap();
+        let refused = load(&root, &one.new);
+        assert!(refused.contains(name) && refused.contains("missing"), "{refused}");
+        let bytes = get(&seal_of(&root, &two.new), name);
+        put(&seal_of(&root, &one.new), name, &bytes);
+        let refused = load(&root, &one.new);
+        assert!(
+            refused.contains(name) && refused.contains("another run") || refused.contains("that of run"),
+            "{refused}"
+        );
+    }
+    // All of another run's seal, or its run.json: of another manifest, and signed for it by the same kind of worker.
+    let root = copy(&site.root);
+    for name in ["seal.note", "origin.note", "origin.run"] {
+        let bytes = get(&seal_of(&root, &two.new), name);
+        put(&seal_of(&root, &one.new), name, &bytes);
+    }
+    assert!(load(&root, &one.new).contains("seal.note"));
+    let root = copy(&site.root);
+    put(&run_dir(&root, &one.new), "run.json", &get(&run_dir(&root, &two.new), "run.json"));
+    let refused = load(&root, &one.new);
+    assert!(refused.contains("the audit log names worker"), "{refused}");
+    // A run that no line names.
+    let root = copy(&site.root);
+    let runs = root.open_dir(b"runs").unwrap();
+    let stranger = RunId([9; 16]);
+    runs.rename(one.new.to_string().as_bytes(), &*runs, stranger.to_string().as_bytes(), Rename::Over)
+        .unwrap();
+    let refused = load(&root, &stranger);
+    assert!(refused.contains("no line of the audit log names it"), "{refused}");
+    // Notes of a run that was taken away, in the seal of one that does not stand for it, close no gap.
+    let root = copy(&site.root);
+    let third = site.sealed(b"third");
+    let (note, run_json) = {
+        let dir = run_dir(&site.root, &third);
+        (get(&dir.open_dir(b"seal").unwrap(), "seal.note"), get(&dir, "run.json"))
+    };
+    put(&seal_of(&root, &one.new), "origin.note", &note);
+    put(&seal_of(&root, &one.new), "origin.run", &run_json);
+    let gaps = gaps(&root, &site.chain).unwrap();
+    assert!(gaps.iter().any(|gap| gap.what.contains("number 1 is missing")), "{gaps:?}");
+}
+
+/// A worker signs another manifest than was sealed first: its own seal is good, and the run is refused all the same.
+#[test]
+fn a_worker_cannot_change_the_content() {
+    let mut site = Site::new();
+    let run = site.sealed(b"run");
+    let one = site.agree_on(run);
+    let worker = worker_of(&site.root, &site.chain, &site.owner, &one).unwrap().unwrap();
+    site.work(&site.root, &one, Shard::ALL).unwrap();
+    let seal = run_dir(&site.root, &one.new).open_dir(b"seal").unwrap();
+    let text = Note::parse(&get(&seal, "seal.note")).unwrap().text.to_owned();
+    let said = runvault_format::seal_note::SealNote::parse_text(&text).unwrap();
+    let load = || Seal::load(&site.root, &one.new, &*Acting::gateway_only(site.chain.clone())).map(drop);
+    load().unwrap();
+    let other = runvault_format::seal_note::SealNote { manifest_sha256: Digest([5; 32]), ..said.clone() };
+    put(&seal, "seal.note", &Worker::sign(&worker, &other.to_text().unwrap()));
+    assert!(refusal(load()).contains("another content than was sealed first"));
+    let chained = runvault_format::seal_note::SealNote { n: 2, prev: Some(Digest([1; 32])), ..said };
+    put(&seal, "seal.note", &Worker::sign(&worker, &chained.to_text().unwrap()));
+    assert!(refusal(load()).contains("have no chain"));
+}
+
+/// A rotation and a revocation between the line and the work: the new run is sealed to whom there is in the end.
+#[test]
+fn what_changes_meanwhile_counts() {
+    let mut site = Site::new();
+    let run = site.sealed(b"run");
+    let guest = site.add_reader("guest", false);
+    site.agree(Operation::Grant { reader: guest.id(), runs: vec![run] });
+    let one = site.agree_on(run);
+    let stale = Chain::load(&site.root).unwrap();
+    site.agree(Operation::Revoke { reader: guest.id(), runs: vec![run] });
+    site.agree(Operation::Rotate { epoch: 2 });
+    let worker = worker_of(&site.root, &site.chain, &site.owner, &one).unwrap().unwrap();
+    // The worker's process began before.
+    let authority = Acting::open(&site.root, stale, &worker).unwrap();
+    let (root, grace) = (&site.root, Duration::ZERO);
+    let job = Job { root, authority: &*authority, worker: &worker, old: one.run, new: one.new, grace };
+    rekey(&job, Shard::ALL, &|_, _| ()).unwrap();
+    assert_eq!(names_of(&site.root, &one.new), ["vault-2"]);
+    site.assert_sound(&site.root, &one.new);
+}
+
+/// Until it is done a run is not re-keyed twice, and an open one not at all.
+#[test]
+fn one_rekeying_at_a_time() {
+    let mut site = Site::new();
+    let run = site.sealed(b"run");
+    let one = site.agree_on(run);
+    assert!(matches!(check(&site.root, &site.chain, &run), Err(Error::UnderWay { .. })));
+    let again = alone::act(
+        &site.root,
+        &site.chain,
+        &site.owner,
+        Operation::Rekey { runs: vec![run] },
+        "",
+        &mut |_, _| {},
+    );
+    assert!(matches!(again, Err(Error::UnderWay { .. })));
+    site.work(&site.root, &one, Shard::ALL).unwrap();
+    assert!(worker_of(&site.root, &site.chain, &site.owner, &one).unwrap().is_none(), "no key is left");
+}

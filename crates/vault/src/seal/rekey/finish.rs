@@ -1,0 +1,336 @@
+//! The seal of a run that replaces another, and what comes after it.
+
+use std::io;
+use std::sync::Arc;
+
+use runvault_crypto::digest::sha256;
+use runvault_format::digests::{self, Kind as Digested, Line};
+use runvault_format::envelope_file::EnvelopeName;
+use runvault_format::header::Kind;
+use runvault_format::ids::{Digest, FileId};
+use runvault_format::name;
+use runvault_format::pins::{self, Pinned};
+use runvault_format::seal_note::{SealNote, StateRef};
+use runvault_store::backend::{Dir, Rename};
+use runvault_store::replace;
+
+use super::super::origin::{self, Kept};
+use super::super::read::hash;
+use super::super::sealed_file::Writer;
+use super::super::survey::Survey;
+use super::super::{DIGESTS, MANIFEST, NEW, NOTE, PINS, SEAL, read_back, verify};
+use super::{Copying, Job, PARTIAL, Progress, Replaced, place_of};
+use crate::authority::{EnvelopeFile, Sealed};
+use crate::lease::Holding;
+use crate::outcome::{exists, part_opened};
+use crate::run_life::{DIR_MODE, FILE_MODE, remove_dir, rename_dir};
+use crate::{Damage, Error, Result, runs, seal, sys};
+
+impl Copying<'_> {
+    fn object(&self, name: &str) -> String {
+        format!("runs/{}/{name}", place_of(&self.job.new))
+    }
+
+    fn failed(&self, operation: &'static str, name: &str, source: io::Error) -> Error {
+        Error::store(operation, self.object(name), source)
+    }
+
+    fn damaged(&self, name: &str, why: impl Into<String>) -> Error {
+        Error::damaged(self.object(name), Damage::Run(why.into()))
+    }
+
+    /// Reads everything back and puts the seal in place; else gives the files that are not as they were sealed first.
+    pub(super) fn seal(&self, holding: &Holding, progress: Progress<'_>) -> Result<Option<Vec<u32>>> {
+        self.tree.complete()?;
+        let top = self.tree.record(0)?.clone();
+        self.tree.dress_named(0, &*self.dir, b"tree", &top)?;
+        self.dir.sync_fs().map_err(|e| self.failed("sync", "tree", e))?;
+        let new = self.begin_seal()?;
+        let mut survey = Survey::walk(&self.context)?;
+        self.check_names(&survey)?;
+        let Some(pins_id) = self.write_pins(&mut survey, &*new, holding, progress)? else {
+            return self.not_as_sealed(&survey).map(Some);
+        };
+        let others = self.not_as_sealed(&survey)?;
+        if !others.is_empty() {
+            return Ok(Some(others));
+        }
+        let sealed = self.envelopes()?;
+        let note = self.write_seal(&*new, survey, pins_id, &sealed)?;
+        self.put(&*new, NOTE, &note)?;
+        holding.check()?;
+        new.sync().map_err(|e| self.failed("sync", "seal.new", e))?;
+        rename_dir(&*self.dir, NEW, SEAL)
+            .and_then(|()| self.dir.sync())
+            .map_err(|e| self.failed("put in place", "seal", e))?;
+        Ok(None)
+    }
+
+    /// An empty `seal.new/`.
+    fn begin_seal(&self) -> Result<Arc<dyn Dir>> {
+        remove_dir(&*self.dir, NEW).map_err(|e| self.failed("remove", "seal.new", e))?;
+        let made = self.dir.create_dir(NEW, DIR_MODE).and_then(|()| self.dir.open_dir(NEW));
+        made.map_err(|e| self.failed("make", "seal.new", e))
+    }
+
+    /// Names and kinds are those of the manifest, in its order.
+    fn check_names(&self, survey: &Survey) -> Result<()> {
+        let entries = &self.tree.manifest.entries;
+        let found = survey.items.iter().map(|item| (&item.entry.name, item.entry.record.kind));
+        if found.eq(entries.iter().map(|entry| (&entry.name, entry.record.kind))) {
+            return Ok(());
+        }
+        let fault = survey.faults.first().map_or_else(|| "tree".to_owned(), |fault| fault.object.clone());
+        Err(self.damaged(&fault, "other names than were sealed, while it was copied"))
+    }
+
+    /// The nonce of every chunk, as the files are read back; `None` where some do not authenticate.
+    fn write_pins(
+        &self,
+        survey: &mut Survey,
+        new: &dyn Dir,
+        holding: &Holding,
+        progress: Progress<'_>,
+    ) -> Result<Option<FileId>> {
+        let entries = u32::try_from(survey.items.len()).map_err(|_| crate::Posix::FileTooLarge)?;
+        let mut writer = Writer::create(&self.context, new, PINS, Kind::Pins)?;
+        writer.write(&pins::Header { entries, nonces: survey.chunks() }.encode())?;
+        let (mut done, total) = (0, self.seal.note.bytes);
+        let table = survey.read(
+            &|_, _, _| Ok(None),
+            &mut |_, nonce| {
+                holding.renew_if_due()?;
+                writer.write(nonce)
+            },
+            &mut |_, content, _| {
+                done += content.size;
+                progress(done, total);
+            },
+        )?;
+        if !survey.faults.is_empty() {
+            return Ok(None);
+        }
+        for pinned in table.iter().map(Pinned::encode) {
+            writer.write(&pinned)?;
+        }
+        writer.finish().map(Some)
+    }
+
+    /// Files whose content is another, or does not authenticate. Anything else that is another ends it.
+    fn not_as_sealed(&self, survey: &Survey) -> Result<Vec<u32>> {
+        let manifest = &self.tree.manifest;
+        let faults: Vec<&str> = survey.faults.iter().map(|fault| fault.object.as_str()).collect();
+        let mut again = Vec::new();
+        for (i, (entry, item)) in (0u32..).zip(manifest.entries.iter().zip(&survey.items)) {
+            let object = survey.object(i as usize);
+            if faults.contains(&object.as_str()) {
+                match item.is_file() {
+                    true => again.push(entry.record.object),
+                    false => return Err(self.damaged(&object, "not as it was written")),
+                }
+                continue;
+            }
+            match verify::difference(manifest, survey, entry, &item.entry) {
+                Some("content") => again.push(entry.record.object),
+                Some(what) => {
+                    return Err(self.damaged(&object, format!("the store keeps it otherwise: {what}")));
+                }
+                None => {}
+            }
+        }
+        again.dedup();
+        Ok(again)
+    }
+
+    /// The key of the new run, for today's epoch and for those who read what it replaces.
+    fn envelopes(&self) -> Result<Sealed> {
+        envelopes(self.job, &self.key)
+    }
+
+    /// All of `seal.new/` but the note, whose bytes it gives.
+    fn write_seal(
+        &self,
+        new: &dyn Dir,
+        mut survey: Survey,
+        pins_id: FileId,
+        sealed: &Sealed,
+    ) -> Result<Vec<u8>> {
+        let mut lines = std::mem::take(&mut survey.lines);
+        let manifest = self.tree.manifest.encode()?;
+        if Digest(sha256(&[&manifest])) != self.seal.note.manifest_sha256 {
+            return Err(self.damaged("seal.new/manifest", "not what was sealed"));
+        }
+        let mut writer = Writer::create(&self.context, new, MANIFEST, Kind::Manifest)?;
+        writer.write(&manifest)?;
+        let manifest_id = writer.finish()?;
+        let old = runs::run_dir(self.job.root, &self.job.old)?;
+        let old_seal = format!("runs/{}/seal", self.job.old);
+        let kept = old.open_dir(SEAL).map_err(|e| part_opened("open", old_seal.clone(), e))?;
+        let kept = Kept::of(&old, &*kept, &old_seal, self.seal.origin.is_some())?;
+        // What is signed here is what others will believe.
+        let (replaced, expected) = origin::generations(&self.job.new, self.job.authority)?;
+        if origin::verify(&kept, &self.object("seal.new"), replaced, self.job.authority)?.seal != expected {
+            return Err(
+                self.damaged("seal.new/origin.note", "not the seal that the audit log says was replaced")
+            );
+        }
+        self.put(new, origin::RUN, &kept.run)?;
+        self.put(new, origin::NOTE, &kept.note)?;
+        let name =
+            name::encrypt_run_name(self.context.keys.name_key(), &self.job.new, &self.tree.manifest.name)?;
+        replace::replace(&*self.dir, b"name", &name, FILE_MODE)
+            .map_err(|e| self.failed("write", "name", e))?;
+        let keys = self.dir.open_dir(b"keys").map_err(|e| part_opened("open", self.object("keys"), e))?;
+        put_envelopes(&*keys, sealed, false).map_err(|e| self.failed("write", "keys", e))?;
+        for envelope in sealed.of_the_vault() {
+            self.put(new, &envelope.name, &envelope.bytes)?;
+            for dir in [&*keys, new] {
+                let found = read_back::fresh(dir, &envelope.name, envelope.bytes.len());
+                if found.map_err(|e| self.failed("read back", &envelope.name, e))? != envelope.bytes {
+                    return Err(self.damaged(&envelope.name, "other bytes than were written"));
+                }
+            }
+        }
+        for name in ["run.json", "name"] {
+            lines.push(Line { path: name.to_owned(), kind: Digested::File(self.hash(&*self.dir, name)?) });
+        }
+        let envelopes = sealed.of_the_vault().map(|envelope| envelope.name.as_str());
+        for name in [MANIFEST, PINS, origin::RUN, origin::NOTE].into_iter().chain(envelopes) {
+            lines.push(Line { path: format!("seal/{name}"), kind: Digested::File(self.hash(new, name)?) });
+        }
+        let digests = digests::encode(lines);
+        self.put(new, DIGESTS, &digests)?;
+        let first = &self.seal.note;
+        let text = SealNote {
+            run: self.job.new,
+            run_note: self.verified.text_hash()?,
+            gateway: self.job.worker.id(),
+            n: 1,
+            prev: None,
+            state: StateRef { n: sealed.state.n, hash: Digest(sealed.state.hash) },
+            files: first.files,
+            bytes: first.bytes,
+            manifest_sha256: first.manifest_sha256,
+            manifest_id,
+            pins_id,
+            digests_sha256: Digest(sha256(&[&digests])),
+            sealed: sys::utc_now(),
+        }
+        .to_text()?;
+        Ok(self.job.worker.sign(&text))
+    }
+
+    fn put(&self, dir: &dyn Dir, name: &str, bytes: &[u8]) -> Result<()> {
+        replace::create(dir, name.as_bytes(), bytes, FILE_MODE).map_err(|e| self.failed("write", name, e))
+    }
+
+    fn hash(&self, dir: &dyn Dir, name: &str) -> Result<Digest> {
+        hash(dir, name.as_bytes()).map_err(|e| self.failed("read back", name, e))
+    }
+
+    /// The sealed run gets its name.
+    pub(super) fn commit(&self) -> Result<()> {
+        let job = self.job;
+        remove_dir(&*self.dir, PARTIAL).map_err(|e| self.failed("remove", "partial", e))?;
+        match self.dir.unlink(b"lease") {
+            Err(e) if e.raw_os_error() != Some(libc::ENOENT) => return Err(self.failed("remove", "lease", e)),
+            _ => {}
+        }
+        self.dir.sync().map_err(|e| self.failed("sync", "", e))?;
+        let runs = runs::runs_dir(job.root)?;
+        let (from, to) = (place_of(&job.new), job.new.to_string());
+        let fail = |e| Error::store("put in place", format!("runs/{to}"), e);
+        rename_dir(&*runs, from.as_bytes(), to.as_bytes()).map_err(fail)?;
+        runs.sync().map_err(fail)
+    }
+}
+
+impl Job<'_> {
+    /// What comes after the commit: the seal is read back, and the old run goes.
+    pub(super) fn end(&self, copied: u64) -> Result<Replaced> {
+        let dir = runs::run_dir(self.root, &self.new)?;
+        let found = seal::Seal::load(self.root, &self.new, self.authority)?;
+        let replaced = Replaced { files: found.note.files, bytes: found.note.bytes, copied };
+        let worker = format!("worker-{}", self.worker.id());
+        let fail = |e| Error::store("clear", format!("runs/{}", self.new), e);
+        let keys =
+            dir.open_dir(b"keys").map_err(|e| part_opened("open", format!("runs/{}/keys", self.new), e))?;
+        let runs_dir = runs::runs_dir(self.root)?;
+        let (old, gone) = (self.old.to_string(), format!(".gone-{}", self.old));
+        let there = exists(&*runs_dir, old.as_bytes()).map_err(fail)?;
+        if there {
+            let context = verify::open(self.root, &self.new, self.authority)?;
+            read_back::read_back(self.root, &dir, &self.new, self.authority, &context)?;
+            // Who was granted the old run, or lost it, while this one was made.
+            if let Some(key) =
+                runs::envelopes(self.root, &self.new, self.authority)?.open(&self.new, self.authority)?
+            {
+                put_envelopes(&*keys, &envelopes(self, &key)?, true).map_err(fail)?;
+            }
+            std::thread::sleep(self.grace);
+            let object = || format!("runs/{old}");
+            runs_dir
+                .rename(old.as_bytes(), &*runs_dir, gone.as_bytes(), Rename::Over)
+                .and_then(|()| runs_dir.sync())
+                .map_err(|e| Error::store("remove", object(), e))?;
+        }
+        remove_dir(&*runs_dir, gone.as_bytes())
+            .map_err(|e| Error::store("remove", format!("runs/{gone}"), e))?;
+        let mut names = vec![(keys.clone(), worker.into_bytes())];
+        dir.entries(0, &mut |entry| {
+            if entry.name.starts_with(WORKER_SEED) {
+                names.push((dir.clone(), entry.name));
+            }
+            true
+        })
+        .map_err(fail)?;
+        for (dir, name) in names {
+            match dir.unlink(&name) {
+                Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {}
+                done => done.and_then(|()| dir.sync()).map_err(fail)?,
+            }
+        }
+        Ok(replaced)
+    }
+}
+
+/// How the files begin that hold the worker's seed, sealed to the vault's key.
+pub const WORKER_SEED: &[u8] = b"worker-vault-";
+
+fn envelopes(job: &Job<'_>, key: &runvault_format::keys::RunKey) -> Result<Sealed> {
+    // A rotation may have come, a reader may have gone.
+    job.authority.refresh();
+    let (replaced, _) = origin::generations(&job.new, job.authority)?;
+    let first = match seal::Seal::load(job.root, &job.old, job.authority)?.origin {
+        Some(origin) => origin.note,
+        None => seal::Seal::load(job.root, &job.old, job.authority)?.note,
+    };
+    job.authority.seal_replacing(&job.new, key, &replaced, first.state.n)
+}
+
+/// Those of `sealed`, and no others to older epochs or to readers. `sealed_before`: one to the vault's key that is there
+/// stays, since the seal has it too.
+fn put_envelopes(keys: &dyn Dir, sealed: &Sealed, sealed_before: bool) -> io::Result<()> {
+    for EnvelopeFile { name, bytes } in &sealed.envelopes {
+        if !(sealed_before && name.starts_with("vault-") && exists(keys, name.as_bytes())?) {
+            replace::replace(keys, name.as_bytes(), bytes, FILE_MODE)?;
+        }
+    }
+    let mut others = Vec::new();
+    keys.entries(0, &mut |entry| {
+        let kept = sealed.envelopes.iter().any(|envelope| envelope.name.as_bytes() == entry.name);
+        let text = std::str::from_utf8(&entry.name).ok().and_then(|name| name.parse().ok());
+        let goes = match text {
+            // A rotation may have come meanwhile.
+            Some(EnvelopeName::Vault(e)) => e < sealed.epoch,
+            Some(EnvelopeName::Reader(_)) => true,
+            _ => false,
+        };
+        others.extend((goes && !kept).then_some(entry.name));
+        true
+    })?;
+    for name in others {
+        keys.unlink(&name)?;
+    }
+    keys.sync()
+}
