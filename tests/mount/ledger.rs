@@ -14,12 +14,23 @@ fn seal(site: &Site) -> Output {
     output(command.args(["seal", "--json", "--state"]).arg(&site.state).arg(&site.store).arg("run"))
 }
 
-/// The stored file of so many plaintext bytes, less than a chunk.
+/// The stored file of so many plaintext bytes, less than a chunk; a close does not wait for what is local.
 fn stored(site: &Site, bytes: u64) -> PathBuf {
+    let until = Instant::now() + Duration::from_secs(10);
+    loop {
+        match stored_now(site, bytes) {
+            Some(path) => return path,
+            None => assert!(Instant::now() < until, "no file of {bytes} bytes is stored"),
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn stored_now(site: &Site, bytes: u64) -> Option<PathBuf> {
     let runs = fs::read_dir(site.store.join("runs")).expect("runs").flatten().next().expect("the run");
     let files = fs::read_dir(runs.path().join("tree")).expect("a tree").flatten();
     let mut files = files.filter(|file| file.metadata().is_ok_and(|meta| meta.len() == 1024 + 28 + bytes));
-    files.next().expect("the file").path()
+    files.next().map(|file| file.path())
 }
 
 fn objects(output: &Output) -> Vec<(String, String)> {
@@ -81,6 +92,24 @@ fn an_older_file_put_back_and_one_taken_away_are_named_and_nothing_is_signed() {
     assert_eq!((&said["files"], &said["ledger"]), (&2.into(), &2.into()), "{said}");
     let vault = fs::read_dir(&site.state).expect("state").flatten().next().expect("a vault").path();
     assert_eq!(fs::read_dir(vault.join("ledger")).expect("ledgers").count(), 0, "it is gone with the seal");
+}
+
+/// `cp -a` and `rsync -A` set the mode by an ACL.
+#[test]
+fn an_empty_file_that_was_given_an_acl_is_signed() {
+    let site = Site::new();
+    site.enroll();
+    let from = site.state.with_file_name("from");
+    fs::create_dir(&from).expect("a folder");
+    fs::write(from.join("Empty.txt"), b"").expect("a file");
+    fs::write(from.join("RunInfo.xml"), b"x").expect("a file");
+    let mount = site.ingest().args(["--seal", "hand"]).mount();
+    let folder = mount.path("run");
+    run(Command::new("cp").arg("-aT").arg(&from).arg(&folder));
+    run(Command::new("setfacl").args(["-m", "g:1234:r"]).arg(folder.join("Empty.txt")));
+    let sealed = seal(&site);
+    assert!(sealed.status.success(), "{}", printed(&sealed));
+    mount.unmount();
 }
 
 /// A gateway that was killed has noted less, and nothing wrong.

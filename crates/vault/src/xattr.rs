@@ -196,17 +196,19 @@ impl Vault {
 
     /// An ACL changes the mode too, and the ledger has neither from then on.
     fn changing_acl(&self, ino: Ino, act: impl FnOnce() -> Result<()>) -> Result<()> {
-        let mut act = Some(act);
-        let done = self.on_subject(ino, false, |subject| match (subject.ledger, act.take()) {
-            (Some(ledger), Some(act)) => {
-                ledger.changing_owner(ledger::group(&subject.id), act, |()| Owner::default())
+        let known = self.nodes.known(ino).ok_or(Posix::Stale)?;
+        let body = self.body(&known.run)?;
+        let Some(ledger) = body.context.ledger() else { return act() };
+        match known.kind {
+            // An empty one too: the ledger knows it by the id that it will have.
+            Kind::File => self.with_file(ino, |file| {
+                ledger.changing_owner(file.ledger_group(), act, |()| Owner::default())
+            }),
+            Kind::Dir => {
+                let of = ledger::group(&self.directory(ino)?.id);
+                ledger.changing_owner(of, act, |()| Owner::default())
             }
-            (None, Some(act)) => act(),
-            (_, None) => Ok(()),
-        })?;
-        match (done, act) {
-            (None, Some(act)) => act(),
-            _ => Ok(()),
+            _ => act(),
         }
     }
 
