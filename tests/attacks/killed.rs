@@ -15,7 +15,7 @@ use runvault_format::envelope_file;
 use runvault_format::ids::VaultId;
 use runvault_format::info::{Purpose, Recipient, Scope, info};
 use runvault_tests::Random;
-use runvault_tests::site::detach;
+use runvault_tests::site::{detach, open_bare};
 use runvault_tests::tools::runvault;
 
 use crate::shares::key_of;
@@ -42,6 +42,7 @@ impl Mounted {
 impl Drop for Mounted {
     fn drop(&mut self) {
         detach(&self.0);
+        open_bare(&self.0);
     }
 }
 

@@ -153,7 +153,7 @@ impl Drop for Site {
 }
 
 /// A gateway's mount makes its bare mount point immutable: nothing could remove it.
-fn open_bare(at: &Path) {
+pub fn open_bare(at: &Path) {
     let opened = fs::File::open(at).and_then(|dir| {
         let flags = rustix::fs::ioctl_getflags(&dir)?;
         Ok(rustix::fs::ioctl_setflags(&dir, flags - rustix::fs::IFlags::IMMUTABLE)?)
