@@ -421,6 +421,43 @@ fn a_worker_cannot_change_the_content() {
     assert!(refusal(load()).contains("have no chain"));
 }
 
+/// Whatever came between the commit and the end: the old run goes only where nothing is missing of the new one.
+#[test]
+fn the_old_run_stays_where_the_new_one_is_not_whole() {
+    let mut site = Site::new();
+    let run = site.sealed(b"run");
+    let one = site.agree_on(run);
+    let worker = worker_of(&site.root, &site.chain, &site.owner, &one).unwrap().unwrap();
+    let both = |root: &Arc<dyn Dir>| [run, one.new].iter().all(|id| runs::list(root).unwrap().contains(id));
+    let start = site.root.clone();
+    let killed = (0..).step_by(5).map(|n| {
+        let root = copy(&start);
+        killed_at(&root, n, |root| Ok(site.work_as(root, &one, Shard::ALL, &worker)?)).expect("killed");
+        root
+    });
+    let start = killed.into_iter().find(both).expect("a kill in between");
+    let changes: [fn(&Arc<dyn Dir>, &[u8]); 2] = [
+        |tree, name| {
+            let file = tree.open_file(name, runvault_store::backend::Access::ReadWrite).unwrap();
+            file.set_len(0).unwrap();
+        },
+        |tree, name| tree.unlink(name).unwrap(),
+    ];
+    for change in changes {
+        let root = copy(&start);
+        let tree = run_dir(&root, &one.new).open_dir(b"tree").unwrap();
+        let names = crate::layout::names(&tree, "tree").unwrap();
+        let is_large =
+            |name: &&Vec<u8>| tree.stat(name).is_ok_and(|stat| stat.kind == Kind::File && stat.size > 20_000);
+        change(&tree, names.iter().find(is_large).unwrap());
+        let refused = refusal(site.work_as(&root, &one, Shard::ALL, &worker));
+        assert!(refused.contains("the run that it replaces stays"), "{refused}");
+        assert!(both(&root));
+    }
+    site.work_as(&start, &one, Shard::ALL, &worker).unwrap();
+    site.assert_sound(&start, &one.new);
+}
+
 /// A rotation and a revocation between the line and the work: the new run is sealed to whom there is in the end.
 #[test]
 fn what_changes_meanwhile_counts() {
