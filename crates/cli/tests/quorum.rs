@@ -170,18 +170,18 @@ fn each_step_of_a_rekeying_says_what_is_next() {
     let scratch = vault(&["alice", "bob", "carol", "dave", "mallory"]);
     let id = written(&scratch);
     run(&scratch, "seal store run").done();
-    run(&scratch, &format!("custody propose store rekey {id} --out req")).done();
-    let shown = run(&scratch, "custody show req").done().out();
+    run(&scratch, &format!("custody propose store rekey {id} --out it")).done();
+    let shown = run(&scratch, "custody show it").done().out();
     assert!(shown.contains(&format!("Runs:\n  {id}\n\nAfterwards:")), "{shown}");
     assert!(shown.contains("learns the vault key") && !shown.contains("makes the next one"), "{shown}");
     for one in ["alice", "bob"] {
-        run(&scratch, &format!("custody approve req --identity {one}.key --out {one}.ok --yes")).done();
+        run(&scratch, &format!("custody approve it --identity {one}.key --out {one}.yes --yes")).done();
     }
-    let execute = "custody execute store req --approval alice.ok --approval bob.ok --json";
+    let execute = "custody execute store it --approval alice.yes --approval bob.yes --json";
     let said: serde_json::Value = serde_json::from_str(&run(&scratch, execute).done().out()).unwrap();
     assert_eq!(
         (&said["worker"], &said["replacements"][0]["run"]),
-        (&"req.worker".into(), &id.as_str().into())
+        (&"it.worker".into(), &id.as_str().into())
     );
     let new = said["replacements"][0]["new"].as_str().unwrap();
     run(&scratch, execute).refused(1, "what is left: runvault custody list");
@@ -199,12 +199,12 @@ fn each_step_of_a_rekeying_says_what_is_next() {
         let other = run(&scratch, &format!("rekey store --identity {one}.key"));
         other.refused(3, "not the worker's").refused(3, "--identity REQ.worker");
     }
-    std::fs::copy(scratch.path("req.worker"), scratch.path("copy")).unwrap();
-    let done = run(&scratch, "rekey store --identity req.worker --grace 0s").done().out();
-    assert!(done.contains(new) && done.contains("req.worker was erased"), "{done}");
+    std::fs::copy(scratch.path("it.worker"), scratch.path("copy")).unwrap();
+    let done = run(&scratch, "rekey store --identity it.worker --grace 0s").done().out();
+    assert!(done.contains(new) && done.contains("it.worker was erased"), "{done}");
     let again = run(&scratch, "rekey store --identity copy --json").done().out();
     assert_eq!(again, "{\"worker_erased\":true}\n");
-    assert!(!scratch.path("req.worker").exists() && !scratch.path("copy").exists());
+    assert!(!scratch.path("it.worker").exists() && !scratch.path("copy").exists());
     // The old id leads to the new one.
     for act in ["grant OLD dave", "rekey OLD", "retire OLD"] {
         let act = act.replace("OLD", &id);
@@ -224,6 +224,6 @@ fn what_one_alone_may_not_do_is_said_before_a_key_is_asked_for() {
     run(&scratch, "ls store --identity mallory.key").refused(3, "a reader's, of whom there is none");
     agree(&scratch, "add-reader dave=dave.key.pub", ["alice", "bob"]);
     let refused = run(&scratch, "ls store --identity mallory.key");
-    refused.refused(3, "needed is dave");
+    refused.refused(3, "needed is \"dave\"");
     assert!(!refused.stderr.contains("alice"), "{}", refused.stderr);
 }
