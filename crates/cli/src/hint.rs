@@ -101,6 +101,9 @@ fn of_custody(error: &Custody) -> Option<String> {
              (runvault custody propose STORE add-reader, or grant)"
                 .into()
         }
+        Custody::NeedsQuorum { what: "rotate the vault key", .. } => {
+            "several have to agree: runvault custody propose STORE rotate --out REQ, then approve, then execute".into()
+        }
         Custody::NeedsQuorum { what: "say that a run is gone", .. } => {
             "several have to agree: runvault custody propose STORE retire RUN --out REQ, then approve, then execute".into()
         }
@@ -152,6 +155,7 @@ fn of_custody(error: &Custody) -> Option<String> {
             "of two requests on one line only one can be executed. If the other one is given up: --instead".into()
         }
         Custody::TooFewApprovals { .. } => "runvault custody approve REQ, by one more custodian".into(),
+        Custody::BadApproval { why: "is there twice", .. } => "name each approval once".into(),
         Custody::BadApproval { .. } => "that custodian approves this very request again: runvault custody approve".into(),
         Custody::WrongShare { .. } => {
             "propose it anew from the newest store; if it says so again, that custodian's part is lost: agree without it,\n\
@@ -159,7 +163,9 @@ fn of_custody(error: &Custody) -> Option<String> {
                 .into()
         }
         Custody::NotSealed { .. } => "its gateway seals it: runvault seal".into(),
-        Custody::UnderWay { .. } => "finish it: runvault rekey STORE RUN".into(),
+        Custody::UnderWay { .. } => {
+            "finish it: runvault rekey STORE RUN, where several have agreed with --identity REQ.worker".into()
+        }
         Custody::BadRequest { .. } => "have it sent again, or propose it again".into(),
         Custody::UnlockedInStore => "--no-lock needs --identity FILE, outside the store".into(),
         Custody::Tpm { why, .. } => return of_tpm(why),

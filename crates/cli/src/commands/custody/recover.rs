@@ -50,7 +50,7 @@ pub fn run(args: &Recover) -> Result<()> {
     pins::check_and_advance(&state, &root, &done.chain)?;
     own.map_or(Ok(()), |file| locks::write(&root, file))?;
     let (what, head) = (in_words::of_act(&done.op, found.chain(), &done.chain), done.chain.head());
-    tell::done(args.json, &what, &done.op, (head.n, head.hash.to_string()), &done.runs, &go_on)
+    tell::done(args.json, &what, &done.op, (head.n, head.hash.to_string()), &done.runs, &go_on, None)
 }
 
 /// Where one custodian of one has it in the store.

@@ -12,12 +12,13 @@ use crate::args::{KeyExport, Token};
 use crate::exit::{Exit, refuse, refuse_with};
 use crate::output::{self, shown, visible};
 use crate::prompt::Asker;
-use crate::store::{load_chain, open_store};
+use crate::store::{load_chain, open_store, require_lock};
 
 pub fn run(args: &KeyExport) -> Result<()> {
     let root = open_store(&args.store, &args.apart)?;
     // Says what is wrong with a directory that is no vault.
     let chain = load_chain(&root, &args.store)?;
+    require_lock(&root, &chain)?;
     if args.remove {
         opens(args, &root, &chain)?;
     }

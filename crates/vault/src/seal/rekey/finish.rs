@@ -56,7 +56,7 @@ impl Copying<'_> {
         if !others.is_empty() {
             return Ok(Some(others));
         }
-        let sealed = self.envelopes()?;
+        let sealed = envelopes(self.job, &self.key)?;
         let note = self.write_seal(&*new, survey, pins_id, &sealed)?;
         self.put(&*new, NOTE, &note)?;
         holding.check()?;
@@ -141,11 +141,6 @@ impl Copying<'_> {
         }
         again.dedup();
         Ok(again)
-    }
-
-    /// The key of the new run, for today's epoch and for those who read what it replaces.
-    fn envelopes(&self) -> Result<Sealed> {
-        envelopes(self.job, &self.key)
     }
 
     /// All of `seal.new/` but the note, whose bytes it gives.
@@ -333,14 +328,13 @@ impl Job<'_> {
 /// How the files begin that hold the worker's seed, sealed to the vault's key.
 pub const WORKER_SEED: &[u8] = b"worker-vault-";
 
+/// The key of the new run, for today's epoch and for those who read what it replaces.
 fn envelopes(job: &Job<'_>, key: &runvault_format::keys::RunKey) -> Result<Sealed> {
     // A rotation may have come, a reader may have gone.
     job.authority.refresh();
     let (replaced, _) = origin::generations(&job.new, job.authority)?;
-    let first = match seal::Seal::load(job.root, &job.old, job.authority)?.origin {
-        Some(origin) => origin.note,
-        None => seal::Seal::load(job.root, &job.old, job.authority)?.note,
-    };
+    let seal = seal::Seal::load(job.root, &job.old, job.authority)?;
+    let first = seal.origin.map_or(seal.note, |origin| origin.note);
     job.authority.seal_replacing(&job.new, key, &replaced, first.state.n)
 }
 
