@@ -43,6 +43,7 @@ fn of_custody(error: &Custody) -> Option<String> {
                 .into()
         }
         Custody::NoGateway(_) => "runvault gateway list STORE shows those that are".into(),
+        Custody::UnknownKey(_) => "runvault audit show STORE has the ids of all".into(),
         Custody::SeveralGateways { .. } => "name one of these ids".into(),
         Custody::WrongKey { .. } => "name the key file of one of those with --identity FILE".into(),
         Custody::OtherVault { .. } => {

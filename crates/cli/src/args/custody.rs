@@ -470,7 +470,7 @@ pub struct Exposure {
     /// The store
     #[arg(value_hint = ValueHint::DirPath)]
     pub store: PathBuf,
-    /// The key: its public key file, its id, or the newest name that it has in this vault
+    /// The key: its public key file, its id, or the name that it has in this vault now
     #[arg(long, value_name = "PUB|ID|NAME", value_hint = ValueHint::FilePath)]
     pub key: String,
     /// In wrong hands from then on: what had ended before opens in old copies alone [default: always]
