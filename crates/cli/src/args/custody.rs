@@ -369,7 +369,8 @@ pub struct Execute {
 
 /// The drill: your share opens, and a copy of it is kept in your key file
 ///
-/// Opens no data. Do it after every change of custodians, and once a year.
+/// Opens no data. Do it after every change of custodians, after every re-keying, and once a year. The key file also gets a
+/// copy of custody/, for the day that it is lost: people's labels, reasons and ids in clear.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  runvault custody confirm /srv/store --identity alice.key")]
 pub struct Confirm {
