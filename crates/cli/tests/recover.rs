@@ -140,7 +140,7 @@ fn a_store_lives_apart_from_its_custody() {
     scratch.secret("pass", STRONG);
     let said = run(&scratch, "init locked --passphrase-file pass --custody keys/locked").done().out();
     let export = said.lines().find_map(|line| line.trim().strip_prefix("runvault key export ")).unwrap();
-    run(&scratch, &format!("key export {export}")).done();
+    run(&scratch, &format!("key export {}", export.replace("owner.key", "locked.key"))).done();
     assert!(!scratch.path("store/custody").exists());
     scratch.folder("run");
     scratch.secret("run/RunInfo.xml", "<RunInfo/>\n");
