@@ -59,7 +59,7 @@ fn keys_of(site: &Site, id: &str) -> Vec<Vec<u8>> {
     let program = "import sys; sys.path.insert(0, sys.argv[1])\n\
                    from types import SimpleNamespace\n\
                    from sections.vault import Vault\n\
-                   vault = Vault(sys.argv[2], SimpleNamespace(identity=[sys.argv[3]], passphrase_file=None, fingerprint=None))\n\
+                   vault = Vault(sys.argv[2], SimpleNamespace(identity=[sys.argv[3]], passphrase_file=None, custody=None, fingerprint=None))\n\
                    with vault.run(sys.argv[4]) as run:\n    \
                        key = run.open_key(vault.id, vault.identity, vault.epochs)\n    \
                        print(key.hex(), run.keys.prk.hex(), run.keys.name.hex())\n";
