@@ -43,6 +43,7 @@ fn of_custody(error: &Custody) -> Option<String> {
                 .into()
         }
         Custody::NoGateway(_) => "runvault gateway list STORE shows those that are".into(),
+        Custody::UnknownKey(_) => "runvault audit show STORE has the ids of all".into(),
         Custody::SeveralGateways { .. } => "name one of these ids".into(),
         Custody::WrongKey { .. } => "name the key file of one of those with --identity FILE".into(),
         Custody::OtherVault { .. } => {
@@ -243,7 +244,9 @@ pub const NEWER: &str =
 /// By where it lies: in the store's custody, in a run, or in this machine's state folder.
 fn of_damaged(object: &str) -> Option<String> {
     Some(if object == "vault.json" {
-        "it names the vault and never changes: put it back from a backup or any other copy of this store, however old".into()
+        "--custody may name another vault's, where it is given. vault.json names the vault and never changes: put it back from\n\
+         a backup or any other copy of this store, however old"
+            .into()
     } else if object == "custody" || object == "runs" {
         format!("put {object}/ back from a backup: without it nothing of this vault can be read")
     } else if object.starts_with("custody/line-") {

@@ -105,16 +105,20 @@ pub fn exposure(
     let authority = Acting::gateway_only(chain.clone());
     let there = runs::list(root)?;
     let (total, now) = (there.len() as u64, clock::now());
-    let mut found = Vec::new();
+    let (mut found, mut told) = (Vec::new(), BTreeSet::from_iter(there.iter().copied()));
     for (run, done) in there.iter().zip(1..) {
         let sealed = Sealed::read(root, &*authority, run, key)?;
         found.extend(past.of_run(&sealed, &now));
+        if let Some(first) = sealed.first.filter(|first| told.insert(first.run)) {
+            found.extend(past.of_run(&first, &now));
+        }
         progress(done, total);
     }
     // What is in the store no more may be elsewhere.
     let mut gone: BTreeSet<RunId> = past.granted().copied().collect();
     gone.extend(retired::all(root, chain)?.iter().map(Gone::run));
-    found.extend(gone.iter().filter(|run| !there.contains(run)).flat_map(|run| past.gone(run, &now)));
+    gone.extend(chain.replacements().map(|one| one.run));
+    found.extend(gone.difference(&told).flat_map(|run| past.gone(run, &now)));
     let mut runs: Vec<Exposed> =
         found.into_iter().filter_map(|one| within(one, from, to.unwrap_or(&now))).collect();
     runs.sort_by_key(|one| (one.run, one.opens, one.by));

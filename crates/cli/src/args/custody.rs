@@ -378,7 +378,8 @@ pub struct Execute {
 
 /// The drill: your share opens, and a copy of it is kept in your key file
 ///
-/// Opens no data. Do it after every change of custodians, and once a year.
+/// Opens no data. Do it after every change of custodians, after every re-keying, and once a year. The key file also gets a
+/// copy of custody/, for the day that it is lost: people's labels, reasons and ids in clear.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  runvault custody confirm /srv/store --identity alice.key")]
 pub struct Confirm {
@@ -479,7 +480,7 @@ pub struct Exposure {
     /// The store
     #[arg(value_hint = ValueHint::DirPath)]
     pub store: PathBuf,
-    /// The key: its public key file, its id, or the newest name that it has in this vault
+    /// The key: its public key file, its id, or the name that it has in this vault now
     #[arg(long, value_name = "PUB|ID|NAME", value_hint = ValueHint::FilePath)]
     pub key: String,
     /// In wrong hands from then on: what had ended before opens in old copies alone [default: always]

@@ -127,6 +127,7 @@ impl Chain {
             replacements: BTreeMap::new(),
             gone,
             recovered: None,
+            rekeyed: None,
         })
     }
 

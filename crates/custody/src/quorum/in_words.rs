@@ -140,7 +140,7 @@ pub fn stays_open(op: &Operation) -> &'static str {
         }
         Operation::Rekey { .. } => {
             "Old copies of these runs open as before, for whoever had their keys. Until the work is done (runvault rekey)\n\
-             the runs in this store do too."
+             the runs in this store do too. Each custodian does the drill then: without that line the runs cannot be read."
         }
         Operation::RevokeGateway { .. } | Operation::DismissGateway { .. } => {
             "Runs and seals up to there count as before."

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use runvault_format::custody_state::ReaderEntry;
+use runvault_format::custody_state::{Custodian, ReaderEntry};
 use runvault_format::note::Note;
 use runvault_format::operation::Operation;
 use runvault_store::backend::{Kind, Rename};
@@ -15,6 +15,7 @@ use runvault_vault::{Error as Engine, Options, Vault};
 
 use super::*;
 use crate::chains::gaps;
+use crate::exposure::{As, Opens, exposure};
 use crate::gateway::StateFolder;
 use crate::quorum::alone;
 use crate::testing::{copy, enrolled, envelopes, get, killed_at, put, run_dir, vault};
@@ -497,4 +498,35 @@ fn one_rekeying_at_a_time() {
     assert!(matches!(again, Err(Error::UnderWay { .. })));
     site.work(&site.root, &one, Shard::ALL).unwrap();
     assert!(worker_of(&site.root, &site.chain, &site.owner, &one).unwrap().is_none(), "no key is left");
+}
+
+#[test]
+fn whoever_had_the_old_run_is_told_after_it_was_re_keyed() {
+    let mut site = Site::new();
+    let (lab, bob) = (site.add_reader("lab", true), Identity::generate("bob").unwrap());
+    site.agree(Operation::AddCustodian { custodian: Custodian::new("bob", &bob.public()) });
+    let run = site.sealed(b"R");
+    site.agree(Operation::RemoveReader { reader: lab.id() });
+    site.agree(Operation::RemoveCustodian { custodian: bob.id() });
+    let keys =
+        [(lab.id(), As::Reader), (bob.id(), As::Custodian { others: 0 }), (site.gateway.id(), As::Gateway)];
+    let told = |site: &Site, root: &Arc<dyn Dir>, key: &IdentityId| -> Vec<(RunId, Opens, As)> {
+        let said = exposure(root, &site.chain, key, (None, None), &mut |_, _| {}).unwrap();
+        said.runs.iter().map(|one| (one.run, one.opens, one.by)).collect()
+    };
+    // The seal's own envelope is to the key of its time.
+    let before = |by| if matches!(by, As::Custodian { .. }) { Opens::Now } else { Opens::Then };
+    for (key, by) in &keys {
+        assert_eq!(told(&site, &site.root, key), [(run, before(*by), *by)]);
+    }
+    let of = site.agree_on(run);
+    site.work(&site.root, &of, Shard::ALL).unwrap();
+    for (key, by) in &keys {
+        assert_eq!(told(&site, &site.root, key), [(run, Opens::Then, *by)]);
+    }
+    // Nothing is left that says whose it was: everybody counts.
+    crate::testing::take_away(&site.root, &of.new);
+    for (key, by) in &keys {
+        assert_eq!(told(&site, &site.root, key), [(run, Opens::Then, *by)]);
+    }
 }

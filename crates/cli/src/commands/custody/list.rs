@@ -35,6 +35,7 @@ pub fn run(args: &List) -> Result<()> {
         let store = shown(&args.store);
         format!("run {} waits for its new key: runvault rekey {store}{worker}", one.run)
     }));
+    due.extend(unkept(chain, &drills));
     if args.json {
         let mut object = as_json(chain, since, &drills, &due);
         object["rekeying"] = replacements(&rekeying);
@@ -120,6 +121,17 @@ fn due(chain: &Chain, since: &str, drills: &[Drill]) -> Vec<String> {
         }
     }
     due
+}
+
+/// A re-keyed run stands by its line: a custody/ from key files that do not have it is of no use to the run.
+fn unkept(chain: &Chain, drills: &[Drill]) -> Option<String> {
+    let (line, needed) = (chain.rekeyed()?, chain.quorum().0 as usize);
+    let keep = drills.iter().filter(|drill| drill.line >= Some(line)).count();
+    (keep < needed).then(|| {
+        format!(
+            "runs were re-keyed by line {line}, which {keep} of {needed} key files keep: custody confirm, by each"
+        )
+    })
 }
 
 fn is_older_than_a_year(at: &str) -> bool {

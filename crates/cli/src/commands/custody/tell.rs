@@ -85,9 +85,12 @@ pub fn done(
         output::warn(&format!("run {run} was left as it was: {why}"));
     }
     let what = format!("{} could not be done", count(summary.failed.len() as u64, "run"));
-    Err(refuse_with(
-        Exit::Damaged,
-        what,
-        format!("they keep the envelopes that they have. Try again: {go_on}"),
-    ))
+    let advice = match op {
+        Operation::Recover { .. } => format!(
+            "they were made or re-keyed after that copy. Bring key files with a newer drill: move custody/ away, keep it,\n\
+             and recover again. Where it is another fault, mend it, then: {go_on}"
+        ),
+        _ => format!("they keep the envelopes that they have. Try again: {go_on}"),
+    };
+    Err(refuse_with(Exit::Damaged, what, advice))
 }

@@ -49,10 +49,12 @@ pub fn run(args: &KeyExport) -> Result<()> {
         "It goes on opening by this passphrase when the one in the store is changed."
     };
     output::line(&format!(
-        "{}: the key of {} ({}), under the same passphrase as in the store.\n{rest}",
+        "{}: the key of {} ({}), under the same passphrase as in the store.\n\
+         A copy of custody/ up to line {} is in it: labels, reasons and ids in clear.\n{rest}",
         shown(&args.out),
         visible(file.label().as_bytes()),
-        file.id()
+        file.id(),
+        chain.head().n
     ))
 }
 
