@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -171,4 +171,40 @@ fn readers_and_a_writer_go_on_while_a_run_is_rekeyed_and_removed() {
         .arg(&custody.site.state)
         .arg(&custody.site.store));
     assert!(listed.status.success(), "{}", printed(&listed));
+}
+
+/// A process that is ended with the test.
+struct Working(Child);
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn who_is_revoked_while_both_runs_are_there_is_shown_neither() {
+    let custody = Custody::of_one_owner();
+    let gateway = custody.gateway();
+    let first = custody.sealed(&gateway, NAME);
+    gateway.unmount();
+    let key = custody.named_key("dave");
+    custody.act(&["add-reader", &key]);
+    custody.act(&["grant", &first, "dave"]);
+    let dave = custody.reader("dave");
+    assert_eq!(shown(&dave), [NAME]);
+    custody.act(&["rekey", &first]);
+    let mut work = custody.command(&["rekey", "--grace", "1h"]);
+    work.arg(&custody.site.store).arg(&first).arg("--identity").arg(&custody.site.identity);
+    let _working = Working(work.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a process"));
+    soon("the new run", &dave, || id_of(&custody, &dave) != first);
+    custody.act(&["revoke", &id_of(&custody, &dave), "dave"]);
+    soon("revoked", &dave, || shown(&dave).is_empty());
+    assert!(custody.site.store.join("runs").join(&first).exists());
+    fs::read(dave.path(NAME).join("RunInfo.xml")).expect_err("by no path");
+    dave.unmount();
+    let again = custody.reader("dave");
+    assert!(shown(&again).is_empty(), "{:?}", shown(&again));
+    again.unmount();
 }

@@ -404,10 +404,12 @@ impl Authority for Acting {
         run: &RunId,
         key: &RunKey,
         replaced: &[RunId],
-        sealed_at: u64,
+        sealed_at: &StateRef,
     ) -> runvault_vault::Result<Sealed> {
         let chain = self.chain();
-        seal_to(&chain, run, key, chain.readers_of(replaced, sealed_at, &clock::now()))
+        // Lines may name it once it has its name, while those that it replaces are there still.
+        let runs_of = [replaced, &[*run]].concat();
+        seal_to(&chain, run, key, chain.readers_of(&runs_of, sealed_at, &clock::now()))
     }
 }
 

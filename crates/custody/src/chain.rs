@@ -44,6 +44,10 @@ pub struct Chain {
     granted: BTreeMap<(IdentityId, RunId), (u64, bool)>,
     /// Runs that replace others, by their ids.
     replacements: BTreeMap<RunId, Replacement>,
+    /// The first run of each of those.
+    firsts: BTreeMap<RunId, RunId>,
+    /// By a first run, all that stand for it, in the order of their lines.
+    generations: BTreeMap<RunId, Vec<RunId>>,
     /// Runs that are not missed.
     gone: BTreeMap<RunId, GoneRun>,
     /// The line by which custody/ was made anew last.
@@ -144,13 +148,25 @@ impl Chain {
         all.map(|((_, run), _)| *run).collect()
     }
 
-    /// Whether a run was granted to a reader or taken from it, by the last line that names that reader and the run, or one
-    /// that it replaces; `None`: there is none.
+    /// Whether a run was granted to a reader or taken from it, by the last line that names that reader and one of the
+    /// run's [`Chain::family`]: they are one run under several keys. `None`: there is none.
     pub(crate) fn granted(&self, reader: &IdentityId, run: &RunId) -> Option<bool> {
-        let before = |new: &RunId| self.replacement(new).map(|said| said.run);
-        let runs = std::iter::successors(Some(*run), before).take(self.replacements.len() + 1);
-        let said = runs.filter_map(|run| self.granted.get(&(*reader, run)));
+        let said = self.family(run).filter_map(|run| self.granted.get(&(*reader, *run)));
         said.max().map(|(_, granted)| *granted)
+    }
+
+    /// A run, those that it replaces and those that replace it or one of these.
+    pub(crate) fn family<'a>(&'a self, run: &'a RunId) -> impl Iterator<Item = &'a RunId> {
+        let first = self.firsts.get(run).unwrap_or(run);
+        std::iter::once(first).chain(self.generations.get(first).into_iter().flatten())
+    }
+
+    /// What a line says of a run that replaces another.
+    fn take_replacement(&mut self, said: &Replacement) {
+        let first = *self.firsts.get(&said.run).unwrap_or(&said.run);
+        self.firsts.insert(said.new, first);
+        self.generations.entry(first).or_default().push(said.new);
+        self.replacements.insert(said.new, said.clone());
     }
 
     /// What the log says of a run that replaces another.
@@ -186,18 +202,20 @@ impl Chain {
         self.replacements.values().filter(move |one| one.worker == *worker)
     }
 
-    /// Who may read a run that replaces these, the first of which was sealed when state `sealed_at` was the newest:
-    /// nobody gets more than they had. A reader whom a grant names for one of them, or who was a standing one when it was
-    /// sealed and is still; in either case if no later revocation names it.
+    /// Who may read the last of these runs, which replaces the others, the first of which was sealed when state `sealed_at`
+    /// was the newest: nobody gets more than they had. A reader whom a grant names for one of them, or who was a standing
+    /// one when it was sealed and is still; in either case if no later revocation names it. Where the state is not one of
+    /// this chain, which was lost and made anew from before, nobody knows who was a standing one.
     pub(crate) fn readers_of(
         &self,
-        replaced: &[RunId],
-        sealed_at: u64,
+        runs_of: &[RunId],
+        sealed_at: &StateRef,
         now: &str,
     ) -> Vec<(IdentityId, KemPublic)> {
+        let sealed_at = self.has_state(sealed_at).then_some(sealed_at.n);
         let mut reads: BTreeMap<IdentityId, Reads> = BTreeMap::new();
         for (n, op) in (1..).zip(self.acts_behind(0)) {
-            let names = |runs: &[RunId]| runs.iter().any(|run| replaced.contains(run));
+            let names = |runs: &[RunId]| runs.iter().any(|run| runs_of.contains(run));
             match op {
                 Operation::AddReader { reader } => {
                     reads.entry(reader.id).or_default().stands(reader.standing, n)
@@ -216,6 +234,14 @@ impl Chain {
         let known = self.state.readers.iter().filter(lasts);
         let may = |reader: &&ReaderEntry| reads.get(&reader.id).is_some_and(|reads| reads.may(sealed_at));
         known.filter(may).map(|reader| (reader.id, reader.kem.clone())).collect()
+    }
+
+    /// Whether line n made that state; of state 0, which has no readers, no line tells.
+    fn has_state(&self, state: &StateRef) -> bool {
+        let line = state.n.checked_sub(1).and_then(|before| usize::try_from(before).ok());
+        let text = line.and_then(|line| self.log.split(|b| *b == b'\n').nth(line));
+        let made = text.and_then(|text| Line::parse(text).ok()?.executed.result.state);
+        made == Some(Digest(state.hash))
     }
 
     /// Runs that lines of the log say are not missed.
@@ -328,8 +354,9 @@ impl Reads {
         self.standing = standing.then(|| self.standing.unwrap_or(n));
     }
 
-    fn may(&self, sealed_at: u64) -> bool {
-        self.said.unwrap_or_else(|| self.standing.is_some_and(|since| since <= sealed_at))
+    fn may(&self, sealed_at: Option<u64>) -> bool {
+        let standing = || self.standing.zip(sealed_at).is_some_and(|(since, sealed)| since <= sealed);
+        self.said.unwrap_or_else(standing)
     }
 }
 

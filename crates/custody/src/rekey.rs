@@ -212,7 +212,7 @@ pub fn worker_of(
 pub enum Left {
     /// The new run stands alone.
     Nothing,
-    /// It is there, and so is the old one, or what is left of that.
+    /// It is there, and so is the old one, or what is left of that or of the worker's keys.
     OldRun,
     /// It is not there yet.
     All,
@@ -231,7 +231,24 @@ pub fn left(root: &Arc<dyn Dir>, of: &Replacement) -> Result<Left> {
         return Ok(if waits { Left::All } else { Left::Nothing });
     }
     let old = there(of.run.to_string())? || there(format!(".gone-{}", of.run))?;
-    Ok(if old { Left::OldRun } else { Left::Nothing })
+    Ok(if old || has_worker(&runs, of)? { Left::OldRun } else { Left::Nothing })
+}
+
+/// Whether the new run has something that is the worker's still.
+fn has_worker(runs: &Arc<dyn Dir>, of: &Replacement) -> Result<bool> {
+    let object = format!("{RUNS}/{}", of.new);
+    let dir = layout::open_dir(runs, &of.new.to_string(), &object)?;
+    let names = layout::names(&dir, &object)?;
+    if names.iter().any(|name| name.starts_with(WORKER_SEED)) {
+        return Ok(true);
+    }
+    // Without any it is damaged, and whoever opens it says so.
+    if !names.iter().any(|name| name == b"keys") {
+        return Ok(false);
+    }
+    let object = format!("{object}/keys");
+    let keys = layout::open_dir(&dir, "keys", &object)?;
+    layout::exists(&keys, &EnvelopeName::Worker(of.worker).to_string(), &object)
 }
 
 /// A run that stands in the place of another.

@@ -12,7 +12,9 @@ use runvault_format::ids::{Digest, IdentityId, RunId, VaultId};
 use runvault_format::keys::RunKey;
 use runvault_format::replacement::Replacement;
 use runvault_format::run_index::{IndexKey, Rows};
-use runvault_vault::authority::{Admission, Authority, EnvelopeFile, GatewayKey, MadeRun, Sealed, Standing};
+use runvault_vault::authority::{
+    Admission, Authority, EnvelopeFile, GatewayKey, MadeRun, Sealed, Standing, StateRef,
+};
 
 use crate::pins;
 use crate::run_index::RunIndex;
@@ -111,7 +113,7 @@ impl Authority for Remembering {
         run: &RunId,
         key: &RunKey,
         replaced: &[RunId],
-        sealed_at: u64,
+        sealed_at: &StateRef,
     ) -> runvault_vault::Result<Sealed> {
         self.of.seal_replacing(run, key, replaced, sealed_at)
     }

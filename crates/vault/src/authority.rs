@@ -224,14 +224,14 @@ pub trait Authority: Send + Sync {
     fn keep_runs(&self, _rows: &Rows) {}
     /// Seals a run's key to whom the newest verified state names.
     fn seal_run(&self, run: &RunId, key: &RunKey) -> Result<Sealed>;
-    /// The same for a run that replaces others, the first of them sealed when the state of that number was the newest:
+    /// The same for a run that replaces others, the first of them sealed when that state was the newest:
     /// nobody reads it who did not read those.
     fn seal_replacing(
         &self,
         run: &RunId,
         key: &RunKey,
         _replaced: &[RunId],
-        _sealed_at: u64,
+        _sealed_at: &StateRef,
     ) -> Result<Sealed> {
         self.seal_run(run, key)
     }

@@ -69,7 +69,8 @@ impl Vault {
     pub(crate) fn close_revoked(&self, scans: &mut Scans) {
         let revoked: Vec<Arc<Run>> = self
             .table()
-            .runs()
+            // Also one that was replaced: it would be shown again.
+            .opened()
             .filter(|run| !run.held && !self.authority.may_open(&run.id))
             .cloned()
             .collect();

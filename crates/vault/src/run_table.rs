@@ -111,7 +111,8 @@ impl RunTable {
         self.opened().filter(|run| !self.is_replaced(&run.id))
     }
 
-    fn opened(&self) -> impl Iterator<Item = &Arc<Run>> {
+    /// Also those whose place another one has taken.
+    pub(crate) fn opened(&self) -> impl Iterator<Item = &Arc<Run>> {
         self.entries.values().filter_map(Entry::run)
     }
 

@@ -60,6 +60,14 @@ pub struct Listed {
     pub(crate) passing: Vec<Vec<u8>>,
 }
 
+impl Listed {
+    /// Runs on their way in: their directories have not got their names yet.
+    pub fn coming(&self) -> impl Iterator<Item = RunId> {
+        let id = |name: &Vec<u8>| std::str::from_utf8(name).ok()?.strip_prefix(".new-")?.parse().ok();
+        self.passing.iter().filter_map(id)
+    }
+}
+
 /// What run.json says of a new run at this place of its gateway's chain.
 pub fn new_descriptor(
     vault: VaultId,
@@ -102,8 +110,11 @@ pub(crate) fn runs_of_vault(root: &Arc<dyn Dir>) -> Result<Arc<dyn Dir>> {
 
 /// `runs/<id>`.
 pub(crate) fn run_dir(root: &Arc<dyn Dir>, run: &RunId) -> Result<Arc<dyn Dir>> {
-    let name = run.to_string();
-    runs_dir(root)?.open_dir(name.as_bytes()).map_err(|e| opened("open", format!("runs/{name}"), e))
+    dir_at(root, &run.to_string())
+}
+
+fn dir_at(root: &Arc<dyn Dir>, place: &str) -> Result<Arc<dyn Dir>> {
+    runs_dir(root)?.open_dir(place.as_bytes()).map_err(|e| opened("open", format!("runs/{place}"), e))
 }
 
 /// Whether `runs/<id>` is not there: a run on its way out is renamed before it is taken apart.
@@ -259,8 +270,12 @@ fn unknown(object: &str, note: &Note<'_>, authority: &dyn Authority, why: runvau
 }
 
 fn keys_dir(root: &Arc<dyn Dir>, run: &RunId) -> Result<Arc<dyn Dir>> {
-    let object = || format!("runs/{run}/keys");
-    run_dir(root, run)?.open_dir(KEYS).map_err(|e| part_opened("open", object(), e))
+    keys_at(root, &run.to_string())
+}
+
+fn keys_at(root: &Arc<dyn Dir>, place: &str) -> Result<Arc<dyn Dir>> {
+    let object = || format!("runs/{place}/keys");
+    dir_at(root, place)?.open_dir(KEYS).map_err(|e| part_opened("open", object(), e))
 }
 
 /// The envelopes of a run that an identity could open, and what was found in the place of others.
@@ -421,8 +436,16 @@ pub fn is_sealed(root: &Arc<dyn Dir>, run: &RunId) -> Result<bool> {
 /// # Errors
 /// The store's.
 pub fn remove_envelope(root: &Arc<dyn Dir>, run: &RunId, name: &str) -> Result<()> {
-    let keys = keys_dir(root, run)?;
-    let fail = |e| Error::store("remove", format!("runs/{run}/keys/{name}"), e);
+    remove_envelope_at(root, &run.to_string(), name)
+}
+
+/// [`remove_envelope`] of a run that has another name in `runs/`, since it is on its way.
+///
+/// # Errors
+/// As of [`remove_envelope`].
+pub fn remove_envelope_at(root: &Arc<dyn Dir>, place: &str, name: &str) -> Result<()> {
+    let keys = keys_at(root, place)?;
+    let fail = |e| Error::store("remove", format!("runs/{place}/keys/{name}"), e);
     match keys.unlink(name.as_bytes()) {
         Err(e) if e.raw_os_error() == Some(libc::ENOENT) => return Ok(()),
         other => other.map_err(fail)?,

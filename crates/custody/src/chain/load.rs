@@ -125,6 +125,8 @@ impl Chain {
             admitted,
             granted,
             replacements: BTreeMap::new(),
+            firsts: BTreeMap::new(),
+            generations: BTreeMap::new(),
             gone,
             recovered: None,
             rekeyed: None,
@@ -174,7 +176,7 @@ impl Chain {
             self.state = state;
         }
         self.take_word(&line.executed.request.op);
-        self.replacements.extend(line.executed.result.runs.iter().map(|one| (one.new, one.clone())));
+        line.executed.result.runs.iter().for_each(|said| self.take_replacement(said));
         self.lines.push(next.hash);
         self.log.extend_from_slice(text);
         self.log.push(b'\n');

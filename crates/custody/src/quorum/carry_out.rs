@@ -7,11 +7,13 @@ use runvault_format::envelope_file::EnvelopeName;
 use runvault_format::ids::{IdentityId, RunId};
 use runvault_format::operation::{KeyChange, Operation};
 use runvault_store::backend::Dir;
-use runvault_vault::runs;
+use runvault_vault::seal::rekey::place_of;
+use runvault_vault::{Posix, runs};
 
 use super::execute::Done;
 use crate::Result;
 use crate::authority::Acting;
+use crate::chain::Chain;
 use crate::rekey;
 use crate::rotate::run::Outcome;
 use crate::rotate::{self, RotateSummary};
@@ -35,17 +37,17 @@ pub fn carry_out(
         }
         Operation::Revoke { reader, runs } => {
             let standing = done.chain.state().reader(reader).is_some_and(|known| known.standing);
-            each(runs, &mut summary, progress, |run| match standing && !runs::is_sealed(root, run)? {
+            each(runs, &mut summary, progress, |run| match standing && is_open(root, run)? {
                 // Its seal would give the key again.
                 true => Ok(Outcome::Failed("it is open, and the reader is a standing one".to_owned())),
-                false => forget(root, run, reader),
+                false => forget_all(root, &done.chain, run, reader),
             })?;
         }
         Operation::RemoveReader { reader } => {
             let mut seen = Vec::new();
             for _ in 0..rotate::PASSES {
                 // A gateway that has not heard of it yet may make runs meanwhile.
-                let mut new = runs::list(root)?;
+                let mut new = all_runs(root)?;
                 new.retain(|run| !seen.contains(run));
                 each(&new, &mut summary, progress, |run| forget(root, run, reader))?;
                 seen.extend(new);
@@ -89,11 +91,48 @@ fn each(
     Ok(())
 }
 
-/// A reader's envelope of a run goes.
+/// Whether a gateway is to seal it; one that is not there any more is not.
+fn is_open(root: &Arc<dyn Dir>, run: &RunId) -> Result<bool> {
+    match runs::is_sealed(root, run) {
+        Err(runvault_vault::Error::Posix(Posix::NotFound)) => Ok(false),
+        sealed => Ok(!sealed?),
+    }
+}
+
+/// A reader's envelopes go: of a run, and of those under other keys that are there still, or on their way.
+fn forget_all(root: &Arc<dyn Dir>, chain: &Chain, run: &RunId, reader: &IdentityId) -> Result<Outcome> {
+    let mut outcome = Outcome::Gone;
+    for one in chain.family(run) {
+        outcome = and(outcome, forget(root, one, reader)?);
+    }
+    Ok(outcome)
+}
+
+/// A reader's envelope of a run goes, also where the run has not got its name yet.
 fn forget(root: &Arc<dyn Dir>, run: &RunId, reader: &IdentityId) -> Result<Outcome> {
     let name = EnvelopeName::Reader(*reader).to_string();
-    match runs::remove_envelope(root, run, &name) {
+    let remove = |place: &str| match runs::remove_envelope_at(root, place, &name) {
         Ok(()) => Ok(Outcome::Rotated),
         Err(error) => rotate::run::of_this_run(error),
+    };
+    let coming = match remove(&place_of(run))? {
+        // Half made: there is nothing to open yet.
+        Outcome::Failed(_) => Outcome::Gone,
+        done => done,
+    };
+    Ok(and(coming, remove(&run.to_string())?))
+}
+
+/// What failed counts, and then what was there.
+fn and(before: Outcome, now: Outcome) -> Outcome {
+    match (&before, &now) {
+        (Outcome::Failed(_), _) | (_, Outcome::Gone) => before,
+        _ => now,
     }
+}
+
+/// The runs of the store, with those that have not got their names yet.
+fn all_runs(root: &Arc<dyn Dir>) -> Result<Vec<RunId>> {
+    let listed = runs::list_all(root)?;
+    Ok(listed.runs.iter().copied().chain(listed.coming()).collect())
 }

@@ -18,7 +18,7 @@ use crate::chains::gaps;
 use crate::exposure::{As, Opens, exposure};
 use crate::gateway::StateFolder;
 use crate::quorum::alone;
-use crate::testing::{copy, enrolled, envelopes, get, killed_at, put, run_dir, vault};
+use crate::testing::{copy, custody, enrolled, envelopes, get, killed_at, put, run_dir, take_away, vault};
 
 const CALLER: Caller = Caller { uid: 0, gid: 0, pid: 1, umask: 0o022 };
 const WRITE: OpenFlags =
@@ -82,6 +82,28 @@ impl Site {
     fn agree_on(&mut self, run: RunId) -> Replacement {
         self.agree(Operation::Rekey { runs: vec![run] });
         self.chain.replaced_by(&run).last().unwrap().clone()
+    }
+
+    /// The store as a kill leaves it right after the new run got its name: the old one is there too.
+    fn both(&self, one: &Replacement) -> Arc<dyn Dir> {
+        let worker = worker_of(&self.root, &self.chain, &self.owner, one).unwrap().unwrap();
+        let (mut less, mut more) = (0u64, 1 << 14);
+        loop {
+            let (n, root) = (less.midpoint(more), copy(&self.root));
+            let killed = killed_at(&root, n, |root| Ok(self.work_as(root, one, Shard::ALL, &worker)?));
+            let there = runs::list(&root).unwrap();
+            match (there.contains(&one.new), there.contains(&one.run)) {
+                (false, _) => less = n + 1,
+                (true, true) => return root,
+                (true, false) => more = n,
+            }
+            assert!(less < more, "{killed:?}");
+        }
+    }
+
+    fn may_open(&self, reader: &Identity, runs: [&RunId; 2]) -> [bool; 2] {
+        let acting = Acting::open(&self.root, self.chain.clone(), reader).unwrap();
+        runs.map(|run| acting.may_open(run))
     }
 
     fn add_reader(&mut self, label: &str, standing: bool) -> Identity {
@@ -478,6 +500,104 @@ fn what_changes_meanwhile_counts() {
     rekey(&job, Shard::ALL, &|_, _| ()).unwrap();
     assert_eq!(names_of(&site.root, &one.new), ["vault-2"]);
     site.assert_sound(&site.root, &one.new);
+}
+
+/// While both runs are there, by whatever name they are called, they are one.
+#[test]
+fn what_is_said_of_the_new_run_counts_while_the_old_one_is_there() {
+    let mut site = Site::new();
+    let standing = site.add_reader("standing", true);
+    let (late, guest) = (site.add_reader("late", false), site.add_reader("guest", false));
+    let run = site.sealed(b"run");
+    site.agree(Operation::Grant { reader: guest.id(), runs: vec![run] });
+    let one = site.agree_on(run);
+    site.root = site.both(&one);
+    let of = |reader: &Identity| format!("reader-{}", reader.id());
+    assert!(names_of(&site.root, &one.new).contains(&of(&standing)));
+    site.agree(Operation::Revoke { reader: standing.id(), runs: vec![one.new] });
+    site.agree(Operation::Revoke { reader: guest.id(), runs: vec![run] });
+    site.agree(Operation::Grant { reader: late.id(), runs: vec![one.new] });
+    for reader in [&standing, &guest] {
+        for run in [&run, &one.new] {
+            assert!(!names_of(&site.root, run).contains(&of(reader)), "neither opens to it");
+        }
+        assert_eq!(site.may_open(reader, [&run, &one.new]), [false, false]);
+    }
+    site.work(&site.root, &one, Shard::ALL).unwrap();
+    assert_eq!(names_of(&site.root, &one.new), [of(&late), "vault-1".into()], "nothing is undone");
+}
+
+/// Also a run that has not got its name yet is closed to who is removed, or whose run is taken away.
+#[test]
+fn a_reader_that_goes_is_not_in_a_run_that_is_on_its_way() {
+    let mut site = Site::new();
+    let (removed, revoked) = (site.add_reader("removed", true), site.add_reader("revoked", true));
+    let run = site.sealed(b"run");
+    let one = site.agree_on(run);
+    let keys = || {
+        site.root
+            .open_dir(b"runs")
+            .unwrap()
+            .open_dir(place_of(&one.new).as_bytes())
+            .unwrap()
+            .open_dir(b"keys")
+    };
+    for reader in [&removed, &revoked] {
+        put(&keys().unwrap(), &format!("reader-{}", reader.id()), b"an envelope");
+    }
+    let (root, names) = (site.root.clone(), |dir: &Arc<dyn Dir>| crate::layout::names(dir, "keys").unwrap());
+    let keys = keys().unwrap();
+    site.agree(Operation::RemoveReader { reader: removed.id() });
+    assert_eq!(names(&keys).len(), 2);
+    site.agree(Operation::Revoke { reader: revoked.id(), runs: vec![run] });
+    assert_eq!(names(&keys), [format!("worker-{}", one.worker).into_bytes()]);
+    assert_eq!(names_of(&root, &run), ["vault-1".to_owned(), format!("worker-{}", one.worker)]);
+}
+
+/// Sealed under a state that custody/ was made anew without, in which another one has its number.
+#[test]
+fn who_was_a_standing_reader_is_told_by_the_state_and_not_by_its_number() {
+    let mut site = Site::new();
+    let before = copy(&custody(&site.root));
+    site.add_reader("forgotten", true);
+    let (run, sealed_at) = (site.sealed(b"run"), site.chain.state_ref());
+    site.root.rename(b"custody", &*site.root, b"lost", Rename::Over).unwrap();
+    site.root.create_dir(b"custody", DIR_MODE).unwrap();
+    for name in crate::layout::names(&before, "custody").unwrap() {
+        let name = String::from_utf8(name).unwrap();
+        put(&custody(&site.root), &name, &get(&before, &name));
+    }
+    site.chain = Chain::load(&site.root).unwrap();
+    site.add_reader("never", true);
+    assert_eq!(site.chain.state_ref().n, sealed_at.n);
+    let guest = site.add_reader("guest", true);
+    site.agree(Operation::Grant { reader: guest.id(), runs: vec![run] });
+    let one = site.agree_on(run);
+    site.work(&site.root, &one, Shard::ALL).unwrap();
+    assert_eq!(names_of(&site.root, &one.new), [format!("reader-{}", guest.id()), "vault-1".into()]);
+}
+
+/// A kill after the old run is gone, before the last of the worker's keys is.
+#[test]
+fn what_is_left_of_the_worker_is_left_to_do() {
+    let mut site = Site::new();
+    let run = site.sealed(b"run");
+    let one = site.agree_on(run);
+    site.root = site.both(&one);
+    take_away(&site.root, &run);
+    let dir = run_dir(&site.root, &one.new);
+    assert_eq!(left(&site.root, &one).unwrap(), Left::OldRun);
+    let start = copy(&site.root);
+    site.work(&site.root, &one, Shard::ALL).unwrap();
+    assert_eq!(names_of(&site.root, &one.new), ["vault-1"]);
+    assert!(crate::layout::names(&dir, "").unwrap().iter().all(|name| !name.starts_with(WORKER_SEED)));
+    assert_eq!(left(&site.root, &one).unwrap(), Left::Nothing);
+    // Only the one, and only the other.
+    let keys = run_dir(&start, &one.new).open_dir(b"keys").unwrap();
+    keys.unlink(format!("worker-{}", one.worker).as_bytes()).unwrap();
+    assert_eq!(left(&start, &one).unwrap(), Left::OldRun);
+    put(&run_dir(&site.root, &one.new).open_dir(b"keys").unwrap(), &format!("worker-{}", one.worker), b"");
+    assert_eq!(left(&site.root, &one).unwrap(), Left::OldRun);
 }
 
 /// Until it is done a run is not re-keyed twice, and an open one not at all.

@@ -21,7 +21,7 @@ use super::super::sealed_file::Writer;
 use super::super::survey::Survey;
 use super::super::{DIGESTS, MANIFEST, NEW, NOTE, PINS, SEAL, read_back, verify};
 use super::{Copying, Job, PARTIAL, Progress, Replaced, Tree, place_of};
-use crate::authority::{EnvelopeFile, Sealed};
+use crate::authority::{self, EnvelopeFile, Sealed};
 use crate::lease::Holding;
 use crate::outcome::{exists, part_opened};
 use crate::run_life::{DIR_MODE, FILE_MODE, remove_dir, rename_dir};
@@ -335,7 +335,8 @@ fn envelopes(job: &Job<'_>, key: &runvault_format::keys::RunKey) -> Result<Seale
     let (replaced, _) = origin::generations(&job.new, job.authority)?;
     let seal = seal::Seal::load(job.root, &job.old, job.authority)?;
     let first = seal.origin.map_or(seal.note, |origin| origin.note);
-    job.authority.seal_replacing(&job.new, key, &replaced, first.state.n)
+    let sealed_at = authority::StateRef { n: first.state.n, hash: first.state.hash.0 };
+    job.authority.seal_replacing(&job.new, key, &replaced, &sealed_at)
 }
 
 /// Those of `sealed`, and no others to older epochs or to readers. `sealed_before`: one to the vault's key that is there
