@@ -47,6 +47,8 @@ pub(super) struct Past {
     /// Their hashes.
     hashes: Vec<Digest>,
     words: Vec<Word>,
+    /// Runs of other machines that it was admitted to, and when.
+    admitted: Vec<(RunId, String)>,
     /// When each epoch was made, by its number.
     epochs: Vec<(u32, String)>,
 }
@@ -62,6 +64,8 @@ pub(super) struct Sealed {
     to_key: bool,
     /// Epochs of the envelopes that are there.
     epochs: Vec<u32>,
+    /// The runs that it replaces.
+    replaces: Vec<RunId>,
     /// The run in whose place it stands, as that was made and sealed first: without envelopes, in old copies alone.
     pub(super) first: Option<Box<Sealed>>,
 }
@@ -75,6 +79,7 @@ impl Past {
             states: Vec::new(),
             hashes: Vec::new(),
             words: Vec::new(),
+            admitted: Vec::new(),
             epochs: Vec::new(),
         };
         let created = walk(root, |before, after, text| {
@@ -121,6 +126,9 @@ impl Past {
         let (reader, runs, granted) = match op {
             Operation::Grant { reader, runs } => (reader, runs, true),
             Operation::Revoke { reader, runs } => (reader, runs, false),
+            Operation::AdmitGateway { gateway, run: Some(run) } if *gateway == self.key => {
+                return self.admitted.push((*run, time.to_owned()));
+            }
             _ => return,
         };
         if *reader == self.key {
@@ -215,7 +223,9 @@ impl Past {
         if let Some((_, at, state)) = sealed.sealed.as_ref().filter(|(_, at, state)| self.stands(state, at)) {
             starts.push((at.clone(), format!("state {}: a standing reader when it was sealed", state.n)));
         }
-        let own = self.words.iter().filter(|word| word.run == sealed.run);
+        // Who was granted a run was granted what replaces it.
+        let own =
+            self.words.iter().filter(|word| word.run == sealed.run || sealed.replaces.contains(&word.run));
         let grants = own.clone().filter(|word| word.granted);
         starts.extend(grants.map(|word| (word.time.clone(), format!("line {}: granted", word.n))));
         starts.sort();
@@ -282,9 +292,8 @@ impl Past {
     fn as_gateway(&self, sealed: &Sealed) -> Option<Exposed> {
         let Some((maker, opened, ..)) = &sealed.made else { return self.as_any_gateway(sealed) };
         let sealer = sealed.sealed.as_ref().map(|(sealer, ..)| sealer);
-        if *maker != self.key && sealer != Some(&self.key) {
-            return None;
-        }
+        let admitted = self.admitted.iter().find(|(run, _)| *run == sealed.run).map(|(_, since)| since);
+        let since = if *maker == self.key || sealer == Some(&self.key) { opened } else { admitted? };
         let until = sealed.sealed.as_ref().map(|(_, at, _)| at.clone());
         let (opens, why) = match until {
             Some(_) => (Opens::Then, "open there until it was sealed"),
@@ -294,7 +303,7 @@ impl Past {
             run: sealed.run,
             opens,
             by: As::Gateway,
-            since: opened.clone(),
+            since: since.clone(),
             until,
             why: why.to_owned(),
         })
@@ -339,6 +348,11 @@ impl Sealed {
         Ok(Self {
             to_key: names.contains(&EnvelopeName::Reader(*key)),
             epochs: names.iter().filter_map(epoch).collect(),
+            replaces: seal
+                .iter()
+                .flat_map(|seal| seal.origin.iter())
+                .flat_map(|o| o.replaced.clone())
+                .collect(),
             first,
             ..Self::without_envelopes(*run, made.as_deref(), seal.as_ref().map(|seal| &seal.note))
         })
@@ -351,6 +365,7 @@ impl Sealed {
             sealed: note.map(|note| (note.gateway, note.sealed.clone(), note.state)),
             to_key: false,
             epochs: Vec::new(),
+            replaces: Vec::new(),
             first: None,
         }
     }
