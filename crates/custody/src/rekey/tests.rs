@@ -459,7 +459,8 @@ fn the_old_run_stays_where_the_new_one_is_not_whole() {
         root
     });
     let start = killed.into_iter().find(both).expect("a kill in between");
-    let changes: [fn(&Arc<dyn Dir>, &[u8]); 2] = [
+    type Change = fn(&Arc<dyn Dir>, &[u8]);
+    let changes: [Change; 2] = [
         |tree, name| {
             let file = tree.open_file(name, runvault_store::backend::Access::ReadWrite).unwrap();
             file.set_len(0).unwrap();
