@@ -22,6 +22,9 @@ const RENEW: Duration = Duration::from_secs(20);
 /// A writer that could not renew for so long writes no more.
 const FENCE: Duration = Duration::from_secs(60);
 
+/// Times that one which someone else is writing at the same moment is written again.
+const TRIES: usize = 5;
+
 /// A lease that this process holds.
 pub(crate) struct Holding {
     run: RunId,
@@ -110,19 +113,16 @@ pub(crate) fn alive_here(found: &Lease, gateway: &IdentityId) -> Option<String> 
 /// Writes a lease; free to be lost, so nothing is synced. Whole by a rename; on a full store over the one
 /// that is there, since a holder who cannot renew may not even delete.
 pub(crate) fn write(dir: &dyn Dir, lease: &Lease) -> io::Result<()> {
-    let temporary = [TEMPORARY, b"lease"].concat();
-    match dir.unlink(&temporary) {
-        Err(e) if e.raw_os_error() != Some(libc::ENOENT) => return Err(e),
-        _ => {}
-    }
     let bytes = lease.to_bytes().map_err(io::Error::other)?;
-    let made = dir
-        .create_file(&temporary, 0o644)
-        .and_then(|file| file.write_at(&bytes, 0))
-        .and_then(|()| dir.rename(&temporary, dir, NAME, Rename::Over));
-    if made.is_err() {
-        // The first error is the one to tell.
-        let _ = dir.unlink(&temporary);
+    let mut made = write_once(dir, &bytes);
+    for _ in 0..TRIES {
+        match &made {
+            // Someone else took it at that moment, and began by clearing away what was half written.
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::EEXIST)) => {
+                made = write_once(dir, &bytes);
+            }
+            _ => break,
+        }
     }
     match made {
         Err(full) if matches!(full.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT)) => {
@@ -132,6 +132,23 @@ pub(crate) fn write(dir: &dyn Dir, lease: &Lease) -> io::Result<()> {
         }
         made => made,
     }
+}
+
+fn write_once(dir: &dyn Dir, bytes: &[u8]) -> io::Result<()> {
+    let temporary = [TEMPORARY, b"lease"].concat();
+    match dir.unlink(&temporary) {
+        Err(e) if e.raw_os_error() != Some(libc::ENOENT) => return Err(e),
+        _ => {}
+    }
+    let made = dir
+        .create_file(&temporary, 0o644)
+        .and_then(|file| file.write_at(bytes, 0))
+        .and_then(|()| dir.rename(&temporary, dir, NAME, Rename::Over));
+    if made.is_err() {
+        // The first error is the one to tell.
+        let _ = dir.unlink(&temporary);
+    }
+    made
 }
 
 /// Whether nobody holds a run, or only someone from whom `gateway` may take it.
@@ -286,6 +303,13 @@ mod tests {
         assert_eq!(read(&*dir).unwrap().unwrap().seq, 2);
         holding.give_up().unwrap();
         assert!(matches!(Holding::take(RunId([2; 16]), dir, &GATEWAY), Err(Error::Store { .. })));
+    }
+
+    #[test]
+    fn one_that_someone_else_clears_away_is_written_again() {
+        let (dir, faults) = Faults::over(MemoryDir::root()).unwrap();
+        faults.add(Rule::next(Op::Rename, Fault::Fail(libc::ENOENT)));
+        Holding::take(RunId([2; 16]), dir, &GATEWAY).unwrap();
     }
 
     #[test]
