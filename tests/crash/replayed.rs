@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use runvault_sequencer::{Event, Family, Replay, RunSpec, Size};
 use runvault_tests::image::Image;
@@ -107,7 +107,11 @@ struct Acknowledged {
 /// A log of which every record is synced; whoever writes it opens it again after an error.
 fn records(path: &Path, stop: &AtomicBool) -> Acknowledged {
     let (mut got, mut file) = (Acknowledged::default(), None);
-    while !stop.load(Ordering::Relaxed) {
+    let mut ends = None;
+    // The run may be done before the log was let go on.
+    while !stop.load(Ordering::Relaxed)
+        || (got.since == 0 && ends.get_or_insert_with(Instant::now).elapsed() < PROMISE)
+    {
         let record = format!("record at {:08}\n", got.bytes.len()).into_bytes();
         let opened = file.take().map_or_else(|| again(path, &got.bytes), Ok);
         let written = opened.and_then(|mut open: File| {

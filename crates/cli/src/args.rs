@@ -17,7 +17,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 pub use alarms::{Alarms, MetricsTo};
 pub use custody::{
     Approve, Audit, AuditCommand, AuditShow, AuditVerify, Confirm, Custody, CustodyCommand, Direct, Execute,
-    Exposure, List, Proposal, Propose, Recover, Rotate, RunsAndPerson, Show,
+    Exposure, List, Proposal, Propose, Recover, Renewing, Rotate, RunsAndPerson, Show,
 };
 pub use gateway::{
     Gateway, GatewayAdmit, GatewayCommand, GatewayDismiss, GatewayEnroll, GatewayList, GatewayRevoke, LastOf,

@@ -43,6 +43,7 @@ fn of_custody(error: &Custody) -> Option<String> {
                 .into()
         }
         Custody::NoGateway(_) => "runvault gateway list STORE shows those that are".into(),
+        Custody::UnknownKey(_) => "runvault audit show STORE has the ids of all".into(),
         Custody::SeveralGateways { .. } => "name one of these ids".into(),
         Custody::WrongKey { .. } => "name the key file of one of those with --identity FILE".into(),
         Custody::OtherVault { .. } => {
@@ -101,6 +102,9 @@ fn of_custody(error: &Custody) -> Option<String> {
              (runvault custody propose STORE add-reader, or grant)"
                 .into()
         }
+        Custody::NeedsQuorum { what: "rotate the vault key", .. } => {
+            "several have to agree: runvault custody propose STORE rotate --out REQ, then approve, then execute".into()
+        }
         Custody::NeedsQuorum { what: "say that a run is gone", .. } => {
             "several have to agree: runvault custody propose STORE retire RUN --out REQ, then approve, then execute".into()
         }
@@ -152,6 +156,7 @@ fn of_custody(error: &Custody) -> Option<String> {
             "of two requests on one line only one can be executed. If the other one is given up: --instead".into()
         }
         Custody::TooFewApprovals { .. } => "runvault custody approve REQ, by one more custodian".into(),
+        Custody::BadApproval { why: "is there twice", .. } => "name each approval once".into(),
         Custody::BadApproval { .. } => "that custodian approves this very request again: runvault custody approve".into(),
         Custody::WrongShare { .. } => {
             "propose it anew from the newest store; if it says so again, that custodian's part is lost: agree without it,\n\
@@ -159,7 +164,9 @@ fn of_custody(error: &Custody) -> Option<String> {
                 .into()
         }
         Custody::NotSealed { .. } => "its gateway seals it: runvault seal".into(),
-        Custody::UnderWay { .. } => "finish it: runvault rekey STORE RUN".into(),
+        Custody::UnderWay { .. } => {
+            "finish it: runvault rekey STORE RUN, where several have agreed with --identity REQ.worker".into()
+        }
         Custody::BadRequest { .. } => "have it sent again, or propose it again".into(),
         Custody::UnlockedInStore => "--no-lock needs --identity FILE, outside the store".into(),
         Custody::Tpm { why, .. } => return of_tpm(why),
@@ -237,7 +244,9 @@ pub const NEWER: &str =
 /// By where it lies: in the store's custody, in a run, or in this machine's state folder.
 fn of_damaged(object: &str) -> Option<String> {
     Some(if object == "vault.json" {
-        "it names the vault and never changes: put it back from a backup or any other copy of this store, however old".into()
+        "--custody may name another vault's, where it is given. vault.json names the vault and never changes: put it back from\n\
+         a backup or any other copy of this store, however old"
+            .into()
     } else if object == "custody" || object == "runs" {
         format!("put {object}/ back from a backup: without it nothing of this vault can be read")
     } else if object.starts_with("custody/line-") {

@@ -5,10 +5,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use anyhow::Result;
+use runvault_custody::chain::Chain;
 use runvault_format::ids::RunId;
 use runvault_store::backend::Dir;
 use runvault_vault::authority::Authority;
-use runvault_vault::{Options, RunStatus, Vault};
+use runvault_vault::{Options, RunStatus, Vault, runs};
 
 use crate::exit::{self, Exit, refuse, refuse_with};
 use crate::left_out::{self, LeftOut};
@@ -89,6 +90,30 @@ pub fn among(left_out: Vec<LeftOut>, run: &OsStr, command: &str) -> Option<anyho
 pub fn no_run(run: &OsStr, store: &str) -> anyhow::Error {
     let what = format!("there is no run {}", shown(run));
     refuse_with(Exit::Failed, what, format!("runvault runs {store} lists them"))
+}
+
+/// The run of that id, or the one that has taken its place under another key. `None`: neither is in the store.
+///
+/// # Errors
+/// The store's.
+pub fn newest(root: &Arc<dyn Dir>, chain: &Chain, run: &RunId) -> Result<Option<RunId>> {
+    let there = runs::list(root)?;
+    if there.contains(run) {
+        return Ok(Some(*run));
+    }
+    Ok(there.into_iter().find(|new| chain.stands_for(new, run)))
+}
+
+/// [`no_run`], of one that is not in the store under this id: it may have been re-keyed.
+pub fn not_there(root: &Arc<dyn Dir>, chain: &Chain, run: &OsStr, store: &str) -> anyhow::Error {
+    match of_id(run).map(|id| newest(root, chain, &id)) {
+        Some(Ok(Some(new))) => {
+            let what = format!("run {} was re-keyed: it is run {new}", shown(run));
+            refuse_with(Exit::Failed, what, "name it by that id")
+        }
+        Some(Err(error)) => error,
+        Some(Ok(None)) | None => no_run(run, store),
+    }
 }
 
 /// What is typed, where it is an id.

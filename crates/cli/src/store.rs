@@ -99,6 +99,19 @@ impl Store {
         Ok(())
     }
 
+    /// Refuses an act of one key where more have to agree, before that key is asked for.
+    ///
+    /// # Errors
+    /// Exit 1.
+    pub fn require_one_custodian(&self, what: &'static str) -> Result<()> {
+        match self.chain.quorum() {
+            (1, _) => Ok(()),
+            (quorum, custodians) => {
+                Err(runvault_custody::Error::NeedsQuorum { quorum, custodians, what }.into())
+            }
+        }
+    }
+
     /// The acting identity: the named key file, else the owner's in the store.
     ///
     /// # Errors
@@ -358,6 +371,21 @@ impl Open {
         drop(self.ticker);
         Ok(self.vault.close()?)
     }
+}
+
+/// Refuses where several have to agree and the store has, as it should, nobody's key file.
+///
+/// # Errors
+/// Exit 2; the store's.
+pub fn require_lock(root: &Arc<dyn Dir>, chain: &Chain) -> Result<()> {
+    if chain.quorum().0 == 1 || locks::are_there(root)? {
+        return Ok(());
+    }
+    Err(refuse_with(
+        Exit::Usage,
+        "several custodians hold this vault's key, each in an own key file; the store has none",
+        "another passphrase for yours: runvault passwd STORE --identity FILE; a copy of it: cp",
+    ))
 }
 
 /// Opens a directory as a store, without looking into it.

@@ -10,11 +10,12 @@ use std::time::Duration;
 use anyhow::Result;
 use runvault_custody::chain::Chain;
 use runvault_format::ids::VaultId;
-use runvault_store::posix;
 use runvault_vault::{Error, Vault};
 
+use crate::args::Apart;
 use crate::mounted::{Ending, Failure};
 use crate::output::shown;
+use crate::store::open_store;
 
 /// A call to the store each time.
 const EVERY: Duration = Duration::from_secs(3);
@@ -23,11 +24,18 @@ const EVERY: Duration = Duration::from_secs(3);
 ///
 /// # Errors
 /// No thread could be started.
-pub fn watch(path: &Path, id: VaultId, vault: &Arc<Vault>, ending: &Arc<Ending>) -> Result<()> {
+pub fn watch(
+    path: &Path,
+    apart: &Apart,
+    id: VaultId,
+    vault: &Arc<Vault>,
+    ending: &Arc<Ending>,
+) -> Result<()> {
     if vault.store_is_local() {
         return Ok(());
     }
-    let (path, vault, ending) = (path.to_owned(), Arc::clone(vault), Arc::clone(ending));
+    let (path, apart) = (path.to_owned(), apart.clone());
+    let (vault, ending) = (Arc::clone(vault), Arc::clone(ending));
     Builder::new().name("store-ended".into()).spawn(move || {
         let mut told = false;
         while !vault.is_closed() {
@@ -42,7 +50,7 @@ pub fn watch(path: &Path, id: VaultId, vault: &Arc<Vault>, ending: &Arc<Ending>)
                 );
                 told = true;
             }
-            if is_there(&path, id) {
+            if is_there(&path, &apart, id) {
                 ending.fail(Failure::Store);
                 return;
             }
@@ -57,6 +65,6 @@ fn has_ended(vault: &Vault) -> bool {
 }
 
 /// Whether the vault lies there, on another file system than the one that has ended.
-fn is_there(path: &Path, id: VaultId) -> bool {
-    posix::open_root(path).is_ok_and(|root| Chain::load(&root).is_ok_and(|chain| chain.vault_id() == id))
+fn is_there(path: &Path, apart: &Apart, id: VaultId) -> bool {
+    open_store(path, apart).is_ok_and(|root| Chain::load(&root).is_ok_and(|chain| chain.vault_id() == id))
 }

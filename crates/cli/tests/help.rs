@@ -99,6 +99,15 @@ fn every_help_has_an_example_of_its_command() {
 }
 
 #[test]
+fn only_what_makes_a_new_vault_key_passes_over_drills() {
+    let scratch = Scratch::new();
+    for (act, does) in [("rekey", false), ("grant", false), ("add-reader", false), ("quorum", true)] {
+        let help = scratch.run(&["custody", act, "--help"]).done().out();
+        assert_eq!(help.contains("--unconfirmed"), does, "{act}");
+    }
+}
+
+#[test]
 fn the_first_column_lists_every_command() {
     let scratch = Scratch::new();
     let top = scratch.run(&["--help"]).out();

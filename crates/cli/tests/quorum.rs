@@ -21,6 +21,23 @@ fn bytes_of(scratch: &Scratch, folder: &str) -> Vec<(std::path::PathBuf, Vec<u8>
     files
 }
 
+/// A machine that writes, a run of it, whose id it gives, and dave, who reads what he is granted.
+fn written(scratch: &Scratch) -> String {
+    let words = run(scratch, "fingerprint store").done().out();
+    let vault = words.lines().last().unwrap().to_owned();
+    let asked = format!("gateway enroll store --fingerprint {vault} --out gateway.req --name novaseq");
+    let said = run(scratch, &asked).done().out();
+    assert!(said.contains("custody propose STORE enroll-gateway gateway.req"), "{said}");
+    let said = agree(scratch, "enroll-gateway gateway.req --reason first-day", ["alice", "bob"]);
+    assert!(said.contains("novaseq") && said.contains("may write runs"), "{said}");
+    agree(scratch, "add-reader dave=dave.key.pub", ["carol", "bob"]);
+    scratch.folder("run");
+    scratch.secret("run/RunInfo.xml", "<RunInfo/>\n");
+    run(scratch, "cp -r run store:/ --identity dave.key").done();
+    let runs = std::fs::read_dir(scratch.path("store/runs")).unwrap();
+    runs.map(|run| run.unwrap().file_name().into_string().unwrap()).find(|name| name.len() == 32).unwrap()
+}
+
 #[test]
 fn two_of_three_agree_and_a_reader_reads_what_is_granted() {
     let scratch = vault(&["alice", "bob", "carol", "dave"]);
@@ -31,20 +48,7 @@ fn two_of_three_agree_and_a_reader_reads_what_is_granted() {
     assert!(!list.contains("due: alice") && list.contains("due: bob"), "{list}");
     confirm(&scratch, &["bob"]);
 
-    // A machine that writes, and a run of it.
-    let words = run(&scratch, "fingerprint store").done().out();
-    let vault = words.lines().last().unwrap().to_owned();
-    run(&scratch, &format!("gateway enroll store --fingerprint {vault} --out gateway.req --name novaseq"))
-        .done();
-    let said = agree(&scratch, "enroll-gateway gateway.req --reason first-day", ["alice", "bob"]);
-    assert!(said.contains("novaseq") && said.contains("may write runs"), "{said}");
-    agree(&scratch, "add-reader dave=dave.key.pub", ["carol", "bob"]);
-    scratch.folder("run");
-    scratch.secret("run/RunInfo.xml", "<RunInfo/>\n");
-    run(&scratch, "cp -r run store:/ --identity dave.key").done();
-    let runs = std::fs::read_dir(scratch.path("store/runs")).unwrap();
-    let id = runs.map(|run| run.unwrap().file_name().into_string().unwrap()).find(|n| n.len() == 32).unwrap();
-
+    let id = written(&scratch);
     let closed = run(&scratch, "cat store run/RunInfo.xml --identity dave.key");
     assert_ne!(closed.code, 0, "not granted yet");
     run(&scratch, "ls store --identity alice.key").refused(1, "several have to agree");
@@ -98,7 +102,7 @@ fn what_is_not_agreed_on_changes_nothing() {
         run(&scratch, &format!("custody execute store req{line}"))
     };
     execute("a.ok").refused(1, "1 of 2 approvals");
-    execute("a.ok a.ok").refused(4, "is there twice");
+    execute("a.ok a.ok").refused(4, "is there twice").refused(4, "name each approval once");
     execute("a.ok c2.ok").refused(4, "is for another request");
     execute("a.ok req").refused(4, "");
     run(&scratch, "custody execute store other --unconfirmed --approval a.ok --approval c2.ok")
@@ -159,4 +163,67 @@ fn one_owner_grows_into_a_quorum() {
     run(&scratch, &format!("cat store run/RunInfo.xml --identity owner.key {owner}")).refused(1, "quorum");
     // Bob is a reader, too.
     run(&scratch, "cat store run/RunInfo.xml --identity bob.key").done();
+}
+
+#[test]
+fn each_step_of_a_rekeying_says_what_is_next() {
+    let scratch = vault(&["alice", "bob", "carol", "dave", "mallory"]);
+    let id = written(&scratch);
+    run(&scratch, "seal store run").done();
+    run(&scratch, &format!("custody propose store rekey {id} --out it")).done();
+    let shown = run(&scratch, "custody show it").done().out();
+    assert!(shown.contains(&format!("Runs:\n  {id}\n\nAfterwards:")), "{shown}");
+    assert!(shown.contains("learns the vault key") && !shown.contains("makes the next one"), "{shown}");
+    for one in ["alice", "bob"] {
+        run(&scratch, &format!("custody approve it --identity {one}.key --out {one}.yes --yes")).done();
+    }
+    let execute = "custody execute store it --approval alice.yes --approval bob.yes --json";
+    let said: serde_json::Value = serde_json::from_str(&run(&scratch, execute).done().out()).unwrap();
+    assert_eq!(
+        (&said["worker"], &said["replacements"][0]["run"]),
+        (&"it.worker".into(), &id.as_str().into())
+    );
+    let new = said["replacements"][0]["new"].as_str().unwrap();
+    run(&scratch, execute).refused(1, "what is left: runvault custody list");
+    let list: serde_json::Value =
+        serde_json::from_str(&run(&scratch, "custody list store --json").done().out()).unwrap();
+    assert_eq!(list["rekeying"], said["replacements"]);
+    let due = format!("run {id} waits for its new key: runvault rekey store --identity REQ.worker");
+    assert!(list["due"].as_array().unwrap().contains(&due.as_str().into()), "{list}");
+    run(&scratch, &format!("custody propose store rekey {id} --out again"))
+        .refused(1, "--identity REQ.worker");
+
+    // Only the worker's key does it, and is erased with it; a copy is, too.
+    run(&scratch, "rekey store").refused(2, "--identity REQ.worker");
+    for one in ["alice", "dave", "mallory"] {
+        let other = run(&scratch, &format!("rekey store --identity {one}.key"));
+        other.refused(3, "not the worker's").refused(3, "--identity REQ.worker");
+    }
+    std::fs::copy(scratch.path("it.worker"), scratch.path("copy")).unwrap();
+    let done = run(&scratch, "rekey store --identity it.worker --grace 0s").done().out();
+    assert!(done.contains(new) && done.contains("it.worker was erased"), "{done}");
+    let again = run(&scratch, "rekey store --identity copy --json").done().out();
+    assert_eq!(again, "{\"worker_erased\":true}\n");
+    assert!(!scratch.path("it.worker").exists() && !scratch.path("copy").exists());
+    // The old id leads to the new one.
+    for act in ["grant OLD dave", "rekey OLD", "retire OLD"] {
+        let act = act.replace("OLD", &id);
+        run(&scratch, &format!("custody propose store {act} --out x"))
+            .refused(1, &format!("run {id} was re-keyed: it is run {new}"));
+    }
+}
+
+#[test]
+fn what_one_alone_may_not_do_is_said_before_a_key_is_asked_for() {
+    let scratch = vault(&["alice", "bob", "carol", "dave", "mallory"]);
+    run(&scratch, "custody add-reader store dave=dave.key.pub").refused(1, "quorum is 2 of 3");
+    run(&scratch, "custody rotate store").refused(1, "custody propose STORE rotate");
+    run(&scratch, "passwd store").refused(2, "each in an own key file");
+    run(&scratch, "key export store --out x").refused(2, "each in an own key file");
+    // Runs are read with a reader's key: no custodian's is asked for.
+    run(&scratch, "ls store --identity mallory.key").refused(3, "a reader's, of whom there is none");
+    agree(&scratch, "add-reader dave=dave.key.pub", ["alice", "bob"]);
+    let refused = run(&scratch, "ls store --identity mallory.key");
+    refused.refused(3, "needed is \"dave\"");
+    assert!(!refused.stderr.contains("alice"), "{}", refused.stderr);
 }

@@ -64,7 +64,7 @@ fn two_key_files_make_a_lost_custody_anew() {
         let of = |folder: &str| fs::read(scratch.path(folder).join(line)).unwrap();
         assert_eq!(of("store/custody"), of("lost"), "{line}");
     }
-    run(&scratch, &format!("{recover} --identity bob.key")).refused(1, "custody/ is there");
+    run(&scratch, "custody recover store --identity alice.key").refused(1, "custody/ is there");
     let trail = run(&scratch, "audit show store").done().out();
     assert!(trail.contains("made anew") && trail.contains("why: burnt"), "{trail}");
     run(&scratch, "cat store run/RunInfo.xml --identity lab.key").done();
@@ -80,7 +80,8 @@ fn two_key_files_make_a_lost_custody_anew() {
     assert!(!scratch.path("store/custody").exists());
     run(&scratch, &format!("{again} --accept-rollback 3"))
         .refused(4, "accepted by --accept-rollback 3")
-        .refused(4, "no envelope to a key of this vault");
+        .refused(4, "no envelope to a key of this vault")
+        .refused(4, "move custody/ away, keep it");
     // One that saw the other line 4 is told why this is another one.
     fs::rename(scratch.path("store/custody"), scratch.path("anew")).unwrap();
     fs::rename(scratch.path("newer"), scratch.path("store/custody")).unwrap();
@@ -101,7 +102,17 @@ fn an_owner_s_exported_key_file_is_enough() {
     scratch.folder("run");
     scratch.secret("run/RunInfo.xml", "<RunInfo/>\n");
     run(&scratch, "cp -r run store:/ --passphrase-file pass").done();
-    run(&scratch, "key export store --out owner.key").done();
+    let said = run(&scratch, "key export store --out owner.key").done().out();
+    assert!(said.contains("up to line 1") && said.contains("in clear"), "{said}");
+    let said = run(&scratch, "key show owner.key").done().out();
+    assert!(said.contains("a copy, up to line 1"), "{said}");
+    let said = run(&scratch, "key show owner.key --json").done().out();
+    assert_eq!(serde_json::from_str::<Value>(&said).unwrap()["copy_line"], 1);
+    scratch.folder("empty");
+    for nothing in ["empty", "none"] {
+        run(&scratch, &format!("custody recover {nothing} --identity owner.key"))
+            .refused(1, "put runs/ of the store back first");
+    }
     fs::remove_dir_all(scratch.path("store/custody")).unwrap();
     fs::remove_file(scratch.path("store/vault.json")).unwrap();
     let recover = "custody recover store --identity owner.key --passphrase-file pass --key-in-store --json";
@@ -120,7 +131,16 @@ fn a_store_lives_apart_from_its_custody() {
     let init = "init store --no-lock --identity owner.key --custody";
     run(&scratch, &format!("{init} keys/used")).refused(1, "not an empty directory");
     run(&scratch, &format!("{init} none/clinic")).refused(1, "no such directory");
-    run(&scratch, &format!("{init} keys/clinic")).done();
+    let said = run(&scratch, &format!("{init} keys/clinic")).done().out();
+    assert!(said.contains("needs --custody /") && said.contains("/keys/clinic"), "{said}");
+    let said =
+        run(&scratch, "init json --no-lock --identity json.key --custody keys/json --json").done().out();
+    let at = serde_json::from_str::<Value>(&said).unwrap()["custody"].as_str().unwrap().to_owned();
+    assert!(at.ends_with("/keys/json"), "{at}");
+    scratch.secret("pass", STRONG);
+    let said = run(&scratch, "init locked --passphrase-file pass --custody keys/locked").done().out();
+    let export = said.lines().find_map(|line| line.trim().strip_prefix("runvault key export ")).unwrap();
+    run(&scratch, &format!("key export {}", export.replace("owner.key", "locked.key"))).done();
     assert!(!scratch.path("store/custody").exists());
     scratch.folder("run");
     scratch.secret("run/RunInfo.xml", "<RunInfo/>\n");
@@ -141,7 +161,9 @@ fn a_store_lives_apart_from_its_custody() {
     assert_eq!(fs::read_to_string(scratch.path("out.xml")).unwrap(), "<RunInfo/>\n");
     // Another vault's is refused.
     run(&scratch, "init other --no-lock --identity other.key").done();
-    run(&scratch, "ls store --custody other/custody --identity owner.key").refused(4, "names vault");
+    run(&scratch, "ls store --custody other/custody --identity owner.key")
+        .refused(4, "names vault")
+        .refused(4, "--custody may name another vault's");
     // Lost, it is made anew where it was; a link leads there as well.
     fs::remove_dir_all(scratch.path("keys/clinic")).unwrap();
     run(&scratch, &format!("custody recover store {by}")).done();
@@ -210,6 +232,46 @@ fn what_a_lost_key_opened() {
         (&"custodian".into(), &1.into())
     );
     assert_eq!(of("novaseq")["runs"][0]["as"], "gateway");
+    let text = run(&scratch, "exposure store --key carol").done().out();
+    assert!(text.contains("runvault custody propose STORE rekey RUN..."), "{text}");
     run(&scratch, "exposure store --key nobody").refused(1, "nobody of that name");
-    run(&scratch, &format!("exposure store --key {}", "0".repeat(32))).refused(1, "was never");
+    run(&scratch, &format!("exposure store --key {}", "0".repeat(32)))
+        .refused(1, "was never")
+        .refused(1, "audit show");
+    run(&scratch, "exposure store --key lab --from 2027-01-01T00:00:00Z --to 2026-01-01T00:00:00Z")
+        .refused(2, "--from is later than --to");
+}
+
+#[test]
+fn a_re_keying_asks_for_the_drill() {
+    let scratch = Scratch::new();
+    scratch.vault();
+    a_run(&scratch, "run", "owner");
+    run(&scratch, "seal store run").done();
+    let confirm = || run(&scratch, "custody confirm store --identity owner.key").done().out();
+    assert!(confirm().contains("a copy of custody/ up to that line"));
+    let due = || {
+        let said = run(&scratch, "custody list store --json").done().out();
+        serde_json::from_str::<Value>(&said).unwrap()["due"].as_array().unwrap().clone()
+    };
+    assert_eq!(due(), Vec::<Value>::new());
+    let old = fs::read(scratch.path("owner.key")).unwrap();
+    let said = run(&scratch, &format!("custody rekey store {} --identity owner.key", runs(&scratch)[0]));
+    assert!(said.done().out().contains("Each custodian does the drill then"), "{}", said.out());
+    run(&scratch, "rekey store --grace 1s --identity owner.key").done();
+    let said = due();
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].as_str().unwrap().contains("by line 2, which 0 of 1 key files keep"), "{said:?}");
+    confirm();
+    assert_eq!(due(), Vec::<Value>::new());
+    // The file of before brings custody/ back without the line, and is told apart from damage; the newer one reads.
+    fs::rename(scratch.path("store/custody"), scratch.path("lost")).unwrap();
+    fs::rename(scratch.path("owner.key"), scratch.path("newer.key")).unwrap();
+    scratch.secret("owner.key", old);
+    let recover = "custody recover store --accept-rollback 1";
+    run(&scratch, &format!("{recover} --identity owner.key --state elsewhere"))
+        .refused(4, "they were made or re-keyed after that copy");
+    fs::rename(scratch.path("store/custody"), scratch.path("older")).unwrap();
+    run(&scratch, "custody recover store --identity newer.key").done();
+    run(&scratch, "cat store run/RunInfo.xml --identity newer.key").done();
 }

@@ -93,3 +93,46 @@ fn reading_a_whole_run_keeps_the_pace_that_is_asked_for() {
         scratch.run(&[command, &["--limit", "0"]].concat()).refused(2, "--limit");
     }
 }
+
+#[test]
+fn a_run_that_is_rekeyed_by_its_name_takes_along_what_was_added() {
+    let scratch = Scratch::new();
+    let old = sealed(&scratch).file_name().unwrap().to_str().unwrap().to_owned();
+    let runs = || {
+        let names = fs::read_dir(scratch.path("store/runs")).unwrap().map(|run| run.unwrap().file_name());
+        names.map(|name| name.into_string().unwrap()).filter(|name| name.len() == 32).collect::<Vec<_>>()
+    };
+    scratch.folder("more");
+    scratch.secret("more/results", "variants");
+    scratch.run(&["cp", "-r", "more", "store:/run", "--identity", "owner.key"]).done();
+    let added = runs().into_iter().find(|run| *run != old).expect("what was added");
+    let agree = ["custody", "rekey", "store", "run", "--identity", "owner.key"];
+    scratch.run(&agree).refused(1, &format!("run {added} is not sealed"));
+    scratch.run(&["seal", "store", &added]).done();
+    let said = scratch.run(&agree).done().out();
+    assert!(said.contains("2 runs get new keys"), "{said}");
+    assert!(said.contains("runvault rekey store --identity owner.key"), "{said}");
+    let listed = scratch.run(&["custody", "list", "store"]).done().out();
+    assert_eq!(listed.matches("waits for its new key: runvault rekey store").count(), 2, "{listed}");
+    let work = ["rekey", "store", "run", "--grace", "0s", "--identity", "owner.key"];
+    let done = scratch.run(&work).done().out();
+    assert_eq!(done.matches("has a new key, as run").count(), 2, "{done}");
+    assert!(runs().iter().all(|run| *run != old && *run != added), "{:?}", runs());
+    let again = scratch.run(&work).done().out();
+    assert_eq!(again.matches("was re-keyed before: it is run").count(), 2, "{again}");
+    let none = ["rekey", "store", "--json", "--identity", "owner.key"];
+    assert_eq!(scratch.run(&none).done().out(), "");
+    // The old id is read under the new one; nothing is done to it.
+    let verified = scratch.run(&["verify", "store", &old, "--identity", "owner.key"]);
+    assert!(
+        verified.done().all().contains(&format!("run {old} was re-keyed: it is run ")),
+        "{}",
+        verified.all()
+    );
+    for act in [&["custody", "rekey"][..], &["custody", "retire"], &["retire"]] {
+        let act = [act, &["store", &old, "--identity", "owner.key"]].concat();
+        scratch.run(&act).refused(1, "was re-keyed: it is run ");
+    }
+    let unknown = "0".repeat(32);
+    scratch.run(&["verify", "store", &unknown, "--identity", "owner.key"]).refused(1, "there is no run");
+}

@@ -19,7 +19,7 @@ use runvault_vault::authority::{
 use runvault_vault::{Damage, Error as VaultError};
 
 use crate::chain::{Chain, Mark};
-use crate::epochs::{EpochKeys, needed_and_given, wrong_key};
+use crate::epochs::{EpochKeys, needed_and_given, opens_nothing};
 use crate::identity::Identity;
 use crate::key_files::shown;
 use crate::{Error, Result, clock};
@@ -115,7 +115,7 @@ impl Acting {
         } else if chain.work_of(&id).next().is_some() {
             Keys::Worker(own(identity)?)
         } else {
-            return Err(wrong_key(&chain, identity));
+            return Err(opens_nothing(&chain, identity));
         };
         Ok(Self::of(chain, keys))
     }

@@ -41,7 +41,7 @@ pub struct Chain {
     /// Gateways that do what only the maker of a run may, and where that was ended; `None`: add to any run.
     admitted: BTreeMap<(IdentityId, Option<RunId>), Option<Until>>,
     /// The last line that names a reader and a run, and whether it grants that or takes it away.
-    granted: BTreeMap<(IdentityId, RunId), (usize, bool)>,
+    granted: BTreeMap<(IdentityId, RunId), (u64, bool)>,
     /// Runs that replace others, by their ids.
     replacements: BTreeMap<RunId, Replacement>,
     /// The first run of each of those.
@@ -52,6 +52,8 @@ pub struct Chain {
     gone: BTreeMap<RunId, GoneRun>,
     /// The line by which custody/ was made anew last.
     recovered: Option<u64>,
+    /// The line by which runs were re-keyed last.
+    rekeyed: Option<u64>,
 }
 
 impl Chain {
@@ -252,9 +254,14 @@ impl Chain {
         self.recovered
     }
 
+    /// The newest line that names runs that replace others: without it nobody reads those.
+    pub fn rekeyed(&self) -> Option<u64> {
+        self.rekeyed
+    }
+
     /// What a line of the log says of admissions, of single runs, of runs that go, of a custody/ that was made anew.
     fn take_word(&mut self, op: &Operation) {
-        let line = self.lines.len() + 1;
+        let line = self.head().n.saturating_add(1);
         match op {
             Operation::Grant { reader, runs } => {
                 self.granted.extend(runs.iter().map(|run| ((*reader, *run), (line, true))));
@@ -262,7 +269,8 @@ impl Chain {
             Operation::Revoke { reader, runs } => {
                 self.granted.extend(runs.iter().map(|run| ((*reader, *run), (line, false))));
             }
-            Operation::Recover { .. } => self.recovered = Some(self.head().n.saturating_add(1)),
+            Operation::Recover { .. } => self.recovered = Some(line),
+            Operation::Rekey { .. } => self.rekeyed = Some(line),
             Operation::Retire { runs } => {
                 self.gone.extend(runs.iter().map(|gone| (gone.run, gone.clone())));
             }

@@ -103,6 +103,19 @@ pub(crate) fn wrong_key(chain: &Chain, given: &Identity) -> Error {
     Error::WrongKey { needed, given }
 }
 
+/// [`wrong_key`] of runs: where several have to agree no custodian opens them alone, and readers do.
+pub(crate) fn opens_nothing(chain: &Chain, given: &Identity) -> Error {
+    if chain.quorum().0 == 1 {
+        return wrong_key(chain, given);
+    }
+    let readers: Vec<String> = chain.readers().iter().map(|(label, id)| shown(label, id)).collect();
+    let needed = match readers.as_slice() {
+        [] => "a reader's, of whom there is none".to_owned(),
+        _ => readers.join(" or "),
+    };
+    Error::WrongKey { needed, given: shown(&given.label, &given.id()) }
+}
+
 /// Labels and ids: of those whose keys open this vault, and of the one that was given.
 pub(crate) fn needed_and_given(chain: &Chain, given: &Identity) -> (String, String) {
     let needed: Vec<String> = chain.custodians().iter().map(|(label, id)| shown(label, id)).collect();

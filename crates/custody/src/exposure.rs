@@ -105,26 +105,30 @@ pub fn exposure(
     let authority = Acting::gateway_only(chain.clone());
     let there = runs::list(root)?;
     let (total, now) = (there.len() as u64, clock::now());
-    let mut found = Vec::new();
+    let (mut found, mut told) = (Vec::new(), BTreeSet::from_iter(there.iter().copied()));
     for (run, done) in there.iter().zip(1..) {
         let sealed = Sealed::read(root, &*authority, run, key)?;
         found.extend(past.of_run(&sealed, &now));
+        if let Some(first) = sealed.first.filter(|first| told.insert(first.run)) {
+            found.extend(past.of_run(&first, &now));
+        }
         progress(done, total);
     }
     // What is in the store no more may be elsewhere.
     let mut gone: BTreeSet<RunId> = past.granted().copied().collect();
     gone.extend(retired::all(root, chain)?.iter().map(Gone::run));
-    found.extend(gone.iter().filter(|run| !there.contains(run)).flat_map(|run| past.gone(run, &now)));
-    let mut runs: Vec<Exposed> =
-        found.into_iter().filter_map(|one| within(one, from, to.unwrap_or(&now))).collect();
+    gone.extend(chain.replacements().map(|one| one.run));
+    found.extend(gone.difference(&told).flat_map(|run| past.gone(run, &now)));
+    let mut runs: Vec<Exposed> = found.into_iter().filter_map(|one| within(one, from, to)).collect();
     runs.sort_by_key(|one| (one.run, one.opens, one.by));
     runs.dedup();
     Ok(Exposure { key: *key, label, roles: past.roles, runs, of: total })
 }
 
-/// What it means for the time in which the key was in wrong hands; `None`: it did not open before the end of that.
-fn within(one: Exposed, from: Option<&str>, to: &str) -> Option<Exposed> {
-    if one.since.as_str() > to {
+/// What it means for the time in which the key was in wrong hands; `None`: it did not open before the end of that. Times
+/// are by the clocks of several machines: without an end none is too late.
+fn within(one: Exposed, from: Option<&str>, to: Option<&str>) -> Option<Exposed> {
+    if to.is_some_and(|to| one.since.as_str() > to) {
         return None;
     }
     let over = one.until.as_deref().zip(from).is_some_and(|(until, from)| until < from);

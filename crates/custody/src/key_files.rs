@@ -139,6 +139,11 @@ impl KeyFile {
         self.0.copy()
     }
 
+    /// The last line of that copy; 0: of a vault without any.
+    pub fn copy_line(&self) -> Option<u64> {
+        self.copy().map(|copy| copy.lines.len() as u64)
+    }
+
     /// The same file with this copy of `custody/` behind it, or none.
     #[must_use]
     pub fn with_copy(self, copy: Option<CustodyCopy>) -> Self {

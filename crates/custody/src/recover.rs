@@ -169,7 +169,8 @@ pub fn recover(
     agrees: impl FnOnce(&Arc<dyn Dir>, &Chain) -> Result<()>,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Recovered> {
-    refuse_what_is_there(root, place, found)?;
+    check_place(root, place)?;
+    check_store(root, found)?;
     let beside =
         Place { parent: place.parent.clone(), name: [b".", &place.name[..], b".recovering"].concat() };
     remove(&beside.parent, &beside.name)?;
@@ -218,7 +219,11 @@ fn make(
     Ok((execute(&view, &chain, &file, &executor, &approvals, false)?, op))
 }
 
-fn refuse_what_is_there(root: &Arc<dyn Dir>, place: &Place, found: &Found) -> Result<()> {
+/// That `custody/` is to be made anew there: before anybody is asked for a passphrase.
+///
+/// # Errors
+/// [`Error::CustodyThere`], [`Error::NotAVault`]; the store's.
+pub fn check_place(root: &Arc<dyn Dir>, place: &Place) -> Result<()> {
     match place.parent.open_dir(&place.name) {
         Ok(there) if layout::names(&there, "custody/")?.is_empty() => {}
         Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {}
@@ -230,6 +235,10 @@ fn refuse_what_is_there(root: &Arc<dyn Dir>, place: &Place, found: &Found) -> Re
     if !layout::exists(root, RUNS, RUNS)? {
         return Err(Error::NotAVault { found: "no runs/".to_owned() });
     }
+    Ok(())
+}
+
+fn check_store(root: &Arc<dyn Dir>, found: &Found) -> Result<()> {
     let there = layout::read_if_there(root, VAULT_JSON, VAULT_JSON, vault_file::LEN_MAX)?;
     let there = there.map(|bytes| vault_file::parse(&bytes)).transpose();
     match there.map_err(|e| Error::damaged(VAULT_JSON, e))? {

@@ -11,6 +11,7 @@ use runvault_format::run_index::{Row, Rows};
 use runvault_format::seal_note::SealNote;
 use runvault_store::backend::Dir;
 use runvault_store::replace::replace;
+use runvault_vault::seal::origin;
 
 use crate::gateway::{Head, Pending, SealHead};
 use crate::layout::{self, DIR_MODE, PUBLIC_MODE, RETIRED, RUNS};
@@ -81,9 +82,9 @@ pub(crate) fn each_signed(
 /// What a run keeps of the first of those that it has replaced.
 fn kept_in(root: &Arc<dyn Dir>, run: &RunId) -> Option<OfRun> {
     let read = |name| in_seal(root, run, name).ok().flatten();
-    let run_note = read("origin.run")?;
+    let run_note = read(origin::RUN)?;
     let first = RunDescriptor::parse_text(Note::parse(&run_note).ok()?.text).ok()?.run;
-    Some(OfRun { run: first, run_note: Some(run_note), seal_note: read("origin.note"), kept_by: Some(*run) })
+    Some(OfRun { run: first, run_note: Some(run_note), seal_note: read(origin::NOTE), kept_by: Some(*run) })
 }
 
 /// The note of a run's seal, whatever it is; `None`: it has none.

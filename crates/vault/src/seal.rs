@@ -10,7 +10,7 @@ mod compare;
 mod earlier;
 mod finding;
 mod hidden;
-pub(crate) mod origin;
+pub mod origin;
 mod own_name;
 mod read;
 mod read_back;

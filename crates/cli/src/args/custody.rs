@@ -43,10 +43,10 @@ pub enum CustodyCommand {
     AddCustodian(Direct<AddCustodian>),
     /// End a custodian's part; a new vault key is made
     #[command(after_help = "Examples:\n  runvault custody remove-custodian /srv/store bob")]
-    RemoveCustodian(Direct<Person>),
+    RemoveCustodian(Direct<Renewing<Person>>),
     /// Change how many custodians have to agree; a new vault key is made
     #[command(after_help = "Examples:\n  runvault custody quorum /srv/store 2")]
-    Quorum(Direct<Quorum>),
+    Quorum(Direct<Renewing<Quorum>>),
     /// Let someone read runs
     #[command(after_help = "\
 Examples:
@@ -85,14 +85,21 @@ pub struct Direct<T: Args> {
     /// Why, for the audit log
     #[arg(long, value_name = "TEXT", default_value = "", value_parser = reason)]
     pub reason: String,
-    /// Make a new vault key though too few custodians have seen their shares open (confirm)
-    #[arg(long)]
-    pub unconfirmed: bool,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
     pub who: Who,
+}
+
+/// An act that makes a new vault key.
+#[derive(Args, Debug)]
+pub struct Renewing<T: Args> {
+    #[command(flatten)]
+    pub act: T,
+    /// Make a new vault key though too few custodians have seen their shares open (confirm)
+    #[arg(long)]
+    pub unconfirmed: bool,
 }
 
 /// A custodian to be.
@@ -136,7 +143,8 @@ pub struct AddReader {
 /// Runs, then a reader.
 #[derive(Args, Debug)]
 pub struct RunsAndPerson {
-    /// Runs by name or id, then the reader's name or id. By name only for whoever can open them
+    /// Runs by name or id, then the reader's name or id. By name only for whoever can open them, and with what was added
+    /// to them. That is runs of their own, each with its id: where ids are named, name them all
     #[arg(value_name = "RUN... READER", num_args = 2.., required = true)]
     pub runs_and_reader: Vec<OsString>,
 }
@@ -144,7 +152,8 @@ pub struct RunsAndPerson {
 /// Runs that an act is about.
 #[derive(Args, Debug)]
 pub struct NamedRuns {
-    /// Runs by name or id. By name only for whoever can open them
+    /// Runs by name or id. By name only for whoever can open them. What was added to a run is runs of their own, each
+    /// with its id: name them all (rekey by a name takes them along)
     #[arg(value_name = "RUN", required = true)]
     pub runs: Vec<OsString>,
 }
@@ -369,7 +378,8 @@ pub struct Execute {
 
 /// The drill: your share opens, and a copy of it is kept in your key file
 ///
-/// Opens no data. Do it after every change of custodians, and once a year.
+/// Opens no data. Do it after every change of custodians, after every re-keying, and once a year. The key file also gets a
+/// copy of custody/, for the day that it is lost: people's labels, reasons and ids in clear.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  runvault custody confirm /srv/store --identity alice.key")]
 pub struct Confirm {
@@ -470,7 +480,7 @@ pub struct Exposure {
     /// The store
     #[arg(value_hint = ValueHint::DirPath)]
     pub store: PathBuf,
-    /// The key: its public key file, its id, or the newest name that it has in this vault
+    /// The key: its public key file, its id, or the name that it has in this vault now
     #[arg(long, value_name = "PUB|ID|NAME", value_hint = ValueHint::FilePath)]
     pub key: String,
     /// In wrong hands from then on: what had ended before opens in old copies alone [default: always]

@@ -14,13 +14,13 @@ use super::{NewPassphrase, Token, Unlock, Who};
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
-  runvault init /srv/store                             asks for a passphrase, twice
+  runvault init /srv/store                             asks for a passphrase
   runvault init /srv/store --passphrase-file pass.txt  for scripts
-  runvault init /srv/store --identity ~/owner.key      no key in the store: keep it elsewhere
-  runvault init /tmp/t --identity t.key --no-lock      an unlocked key, for tests
+  runvault init /srv/store --identity ~/owner.key      no key in the store
+  runvault init /tmp/t --identity t.key --no-lock      unlocked, for tests
   runvault init /srv/store --custodian alice=a.key.pub --custodian bob=b.key.pub \\
-    --custodian carol=c.key.pub --quorum 2             two of three have to agree
-  runvault init /srv/store --custody /keys/clinic      custody/ apart from the data: give it to every command")]
+    --custodian carol=c.key.pub --quorum 2             two of three agree
+  runvault init /srv/store --custody /keys/clinic      keys apart from data")]
 pub struct Init {
     /// An empty directory, or one to be made
     #[arg(value_hint = ValueHint::DirPath)]

@@ -21,10 +21,10 @@ use super::sealing::Pace;
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
-  runvault rekey /srv/store --identity req.worker                  all runs of that request
-  runvault rekey /srv/store 240101_NB501 --passphrase-file pass.txt      one owner, after custody rekey
-  runvault rekey /srv/store RUN-ID --identity req.worker --shard 2/8     one of eight processes
-  sbatch --array=1-8 --wrap 'runvault rekey /srv/store RUN-ID --identity req.worker \\
+  runvault rekey /srv/store --identity req.worker              all its runs
+  runvault rekey /srv/store 240101_NB501                       one owner
+  runvault rekey /srv/store --identity req.worker --shard 2/8  one of eight
+  sbatch --array=1-8 --wrap 'runvault rekey /srv/store --identity req.worker \\
     --shard $SLURM_ARRAY_TASK_ID/8'")]
 pub struct Rekey {
     /// The store
@@ -41,7 +41,7 @@ pub struct Rekey {
     pub grace: Duration,
     #[command(flatten)]
     pub pace: Pace,
-    /// Print JSON: an object for each run
+    /// Print JSON: an object for each run, and one more where the worker's key was erased
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]

@@ -9,12 +9,15 @@ use runvault_format::ids::IdentityId;
 use serde_json::json;
 
 use crate::args::Exposure;
-use crate::exit::{Exit, refuse_with};
+use crate::exit::{Exit, refuse, refuse_with};
 use crate::output::{self, count, visible};
 use crate::progress;
 use crate::store::Store;
 
 pub fn run(args: &Exposure) -> Result<()> {
+    if args.from.as_deref().zip(args.to.as_deref()).is_some_and(|(from, to)| from > to) {
+        return Err(refuse(Exit::Usage, "--from is later than --to"));
+    }
     let store = Store::open(&args.store, &args.seen.who())?;
     let key = named(&store, &args.key)?;
     let bar = progress::items(0, "runs");
@@ -24,7 +27,8 @@ pub fn run(args: &Exposure) -> Result<()> {
         bar.set_position(done);
     })?;
     bar.finish_and_clear();
-    if args.json { output::json(&as_json(&found)) } else { output::line(&as_text(&found)) }
+    let act = if store.chain.quorum().0 == 1 { "custody" } else { "custody propose STORE" };
+    if args.json { output::json(&as_json(&found)) } else { output::line(&as_text(&found, act)) }
 }
 
 fn named(store: &Store, key: &str) -> Result<IdentityId> {
@@ -110,7 +114,8 @@ fn as_json(found: &Found) -> serde_json::Value {
     })
 }
 
-fn as_text(found: &Found) -> String {
+/// `act`: the command by which this vault's owner, or its owners, do something.
+fn as_text(found: &Found, act: &str) -> String {
     let mut text = format!("{} ({})\n", visible(found.label.as_bytes()), found.key);
     for role in &found.roles {
         let (line, time) = &role.from;
@@ -138,7 +143,7 @@ fn as_text(found: &Found) -> String {
     if found.runs.is_empty() {
         text += &format!("\nNone of the {} here.\n", count(found.of, "run"));
     }
-    text + &format!("\n{}", what_next(found))
+    text + &format!("\n{}", what_next(found, act))
 }
 
 fn who(one: &Exposed) -> String {
@@ -153,7 +158,7 @@ fn who(one: &Exposed) -> String {
 }
 
 /// The commands that end what can be ended.
-fn what_next(found: &Found) -> String {
+fn what_next(found: &Found, act: &str) -> String {
     let mut next = vec!["What was read, or copied with its envelopes, cannot be taken back.".to_owned()];
     let now = |is: fn(&As) -> bool| found.runs.iter().any(|one| one.opens == Opens::Now && is(&one.by));
     if now(|by| matches!(by, As::Reader)) {
@@ -169,6 +174,11 @@ fn what_next(found: &Found) -> String {
             "What is open on that machine is closed to it when it is sealed; runvault gateway revoke"
                 .to_owned(),
         );
+    }
+    if !found.runs.is_empty() {
+        next.push(format!(
+            "Runs under a new key: runvault {act} rekey RUN... (docs/custody.md, \"A key was exposed\")"
+        ));
     }
     next.join("\n")
 }

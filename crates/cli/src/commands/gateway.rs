@@ -85,7 +85,11 @@ fn tell_request(json: bool, out: &Path, id: &IdentityId) -> Result<()> {
     }
     output::line(&format!(
         "{}: the request of gateway {id}. Nothing was signed yet: the owner does that with\n  \
-         runvault gateway enroll STORE --request {}\nand compares this id with the one that it prints.",
+         runvault gateway enroll STORE --request {}\n\
+         several custodians with\n  \
+         runvault custody propose STORE enroll-gateway {} --out REQ\n\
+         and whoever does compares this id with the one that it prints.",
+        shown(out),
         shown(out),
         shown(out)
     ))

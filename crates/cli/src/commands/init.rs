@@ -63,7 +63,7 @@ fn shared(args: &Init, store: &Path, quorum: u8) -> Result<()> {
     make_directory(store)?;
     let root = open_to_be(args, store)?;
     vault.write_shared(&root)?;
-    let chain = Chain::load(&root)?;
+    let (chain, custody) = (Chain::load(&root)?, custody_at(args)?);
     let custodians = chain.custodians();
     if args.json {
         let custodians: Vec<_> = custodians
@@ -76,6 +76,7 @@ fn shared(args: &Init, store: &Path, quorum: u8) -> Result<()> {
             "words": chain.words(),
             "quorum": quorum,
             "custodians": custodians,
+            "custody": custody.as_deref().map(Path::to_string_lossy),
         }));
     }
     output::line(&format!("Made a vault in {}\n", shown(store)))?;
@@ -92,9 +93,11 @@ fn shared(args: &Init, store: &Path, quorum: u8) -> Result<()> {
     output::line(&output::pairs(&rows))?;
     output::line(&format!(
         "Keep the fingerprint on paper, apart from the store. Compare each id with its custodian, and have each of\n\
-         them do the drill: runvault custody confirm {} --identity KEY",
-        shown(store)
-    ))
+         them do the drill: runvault custody confirm {}{} --identity KEY",
+        shown(store),
+        option(custody.as_deref())
+    ))?;
+    custody.map_or(Ok(()), |custody| output::line(&every_command(&custody)))
 }
 
 fn refuse_used(store: &Path) -> Result<()> {
@@ -190,18 +193,20 @@ fn tell(
     owner: &Identity,
     outside: Option<&Path>,
 ) -> Result<()> {
-    let chain = Chain::load(root)?;
+    let (chain, custody) = (Chain::load(root)?, custody_at(args)?);
     if args.json {
         return output::json(&serde_json::json!({
             "store": store.to_string_lossy(),
             "vault": chain.vault_id().to_string(),
             "words": chain.words(),
+            "custody": custody.as_deref().map(Path::to_string_lossy),
             "owner": { "label": owner.label, "id": owner.id().to_string() },
             "key_file": outside.map(|path| path.to_string_lossy()),
             "locked": !args.no_lock,
         }));
     }
     let kept = match (outside, args.no_lock) {
+        (None, _) if custody.is_some() => "in custody/ (locks), locked by the passphrase".to_owned(),
         (None, _) => "in the store (custody/locks), locked by the passphrase".to_owned(),
         (Some(path), false) => format!("{}, locked by the passphrase", shown(path)),
         (Some(path), true) => format!("{}, NOT LOCKED: whoever reads it has the vault", shown(path)),
@@ -213,10 +218,25 @@ fn tell(
         ("owner", format!("{} ({})", output::visible(owner.label.as_bytes()), owner.id())),
         ("key file", kept),
     ]))?;
-    output::line(&format!("Keep, apart from the store:\n{}", to_keep(store, outside, args.no_lock)))
+    let keep = to_keep(store, custody.as_deref(), outside, args.no_lock);
+    output::line(&format!("Keep, apart from the store:\n{keep}"))?;
+    custody.map_or(Ok(()), |custody| output::line(&every_command(&custody)))
 }
 
-fn to_keep(store: &Path, outside: Option<&Path>, unlocked: bool) -> String {
+/// Where custody/ lies, if not in the store.
+fn custody_at(args: &Init) -> Result<Option<PathBuf>> {
+    args.custody.as_deref().map(absolute).transpose()
+}
+
+fn option(custody: Option<&Path>) -> String {
+    custody.map_or_else(String::new, |custody| format!(" --custody {}", shown(custody)))
+}
+
+fn every_command(custody: &Path) -> String {
+    format!("\nEvery command on this store needs{}, a mount in fstab -o custody=DIR.", option(Some(custody)))
+}
+
+fn to_keep(store: &Path, custody: Option<&Path>, outside: Option<&Path>, unlocked: bool) -> String {
     let mut text = String::from("  - the fingerprint, on paper: it tells this vault from every other one\n");
     match outside {
         Some(path) => {
@@ -225,8 +245,9 @@ fn to_keep(store: &Path, outside: Option<&Path>, unlocked: bool) -> String {
         }
         None => {
             text += &format!(
-                "  - a copy of the key file, for the day that custody/ is lost:\n      runvault key export {} --out owner.key\n",
-                shown(store)
+                "  - a copy of the key file, for the day that custody/ is lost:\n      runvault key export {}{} --out owner.key\n",
+                shown(store),
+                option(custody)
             );
         }
     }

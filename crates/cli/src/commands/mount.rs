@@ -123,7 +123,9 @@ fn serve(options: &Options, at: &Path, path: &Path, ready: Option<Readiness>) ->
     let mounted = mount(options, at, path, &store, &open)
         .and_then(|session| ending.watch(session))
         .and_then(|()| erase_kept_keys(&open))
-        .and_then(|()| store_ended::watch(path, store.chain.vault_id(), &open.vault, &ending))
+        .and_then(|()| {
+            store_ended::watch(path, &options.mount.who.apart, store.chain.vault_id(), &open.vault, &ending)
+        })
         .and_then(|()| announce(&served, at, &open, &store, ready));
     match mounted {
         Ok(()) => ending.wait(),

@@ -15,10 +15,13 @@ use crate::args::Passwd;
 use crate::exit::{Exit, refuse_with};
 use crate::output::{self, shown};
 use crate::prompt::Source;
-use crate::store::Store;
+use crate::store::{Store, require_lock};
 
 pub fn run(args: &Passwd) -> Result<()> {
     let store = Store::open(&args.store, &args.who)?;
+    if args.who.identity.is_none() {
+        require_lock(&store.root, &store.chain)?;
+    }
     let kept = Kept::see(&store, args)?;
     let owner = store.identity(&args.who)?;
     let among = |people: Vec<(String, IdentityId)>| people.iter().any(|(_, id)| *id == owner.id());

@@ -7,6 +7,7 @@ use runvault_custody::authority::Acting;
 use runvault_custody::identity::Identity;
 use runvault_custody::rekey::{self, Left};
 use runvault_custody::seen::Remembering;
+use runvault_format::ids::RunId;
 use runvault_format::replacement::Replacement;
 use runvault_vault::authority::Authority;
 use runvault_vault::pace;
@@ -16,14 +17,24 @@ use serde_json::json;
 use crate::args::Rekey;
 use crate::exit::{Exit, refuse_with};
 use crate::output::{self, count, shown, size};
-use crate::run_of_name::{find, no_run, of_id};
+use crate::run_of_name::{no_run, of_id, parts};
 use crate::store::Store;
 use crate::{files, progress, signals};
 
 pub fn run(args: &Rekey) -> Result<()> {
     pace::limit_mib(args.pace.limit);
     let store = Store::open(&args.store, &args.who)?;
+    let alone = store.chain.quorum().0 == 1;
+    if !alone && args.who.identity.is_none() {
+        return Err(not_the_workers(
+            Exit::Usage,
+            "several have to agree here: the work is done with the worker's key",
+        ));
+    }
     let identity = store.identity(&args.who)?;
+    if !alone && store.chain.work_of(&identity.id()).next().is_none() {
+        return Err(not_the_workers(Exit::WrongKey, "this key is not the worker's"));
+    }
     let chosen = chosen(args, &store, &identity)?;
     let go_on = "what was copied stays: the same command goes on".to_owned();
     signals::end_with(|| go_on)?;
@@ -37,11 +48,17 @@ pub fn run(args: &Rekey) -> Result<()> {
     if let Some(key) = args.who.identity.as_ref().filter(|_| !own.is_empty())
         && left.iter().all(|left| *left == Left::Nothing)
     {
-        files::wipe(key).unwrap_or_else(|e| {
-            output::warn(&format!("{}: {e}; it is of no more use: remove it", shown(key)));
-        });
+        match files::wipe(key) {
+            Ok(()) if args.json => output::json(&json!({ "worker_erased": true }))?,
+            Ok(()) => output::line(&format!("{} was erased: it opens nothing any more", shown(key)))?,
+            Err(e) => output::warn(&format!("{}: {e}; it is of no more use: remove it", shown(key))),
+        }
     }
     Ok(())
+}
+
+fn not_the_workers(exit: Exit, what: &str) -> anyhow::Error {
+    refuse_with(exit, what, "--identity REQ.worker, which execute wrote")
 }
 
 /// Runs that were asked for, or all that wait.
@@ -55,7 +72,7 @@ fn chosen(args: &Rekey, store: &Store, identity: &Identity) -> Result<Vec<Replac
                 waiting.push(one);
             }
         }
-        if waiting.is_empty() {
+        if waiting.is_empty() && !args.json {
             output::line("No run waits for this key.")?;
         }
         return Ok(waiting);
@@ -63,23 +80,31 @@ fn chosen(args: &Rekey, store: &Store, identity: &Identity) -> Result<Vec<Replac
     let mut authority = None;
     let mut chosen = Vec::new();
     for run in &args.runs {
-        let id = match of_id(run) {
-            Some(id) => id,
+        let (first, later) = match of_id(run) {
+            Some(id) => (id, Vec::new()),
             None => {
                 let authority = match &authority {
                     Some(authority) => authority,
                     None => authority.insert(Acting::open(&store.root, store.chain.clone(), identity)?),
                 };
-                find(&store.root, authority, run, |_| no_run(run, &shown(&args.store)))?
+                parts(&store.root, authority, run, |_| no_run(run, &shown(&args.store)))?
             }
         };
-        let is_meant = |one: &&Replacement| [one.run, one.new].contains(&id);
-        let waits =
-            |one: &&Replacement| rekey::left(&store.root, one).is_ok_and(|left| left != Left::Nothing);
-        let meant = all.iter().filter(is_meant).find(waits).or_else(|| all.iter().find(is_meant));
-        chosen.push(meant.cloned().ok_or_else(|| nobody_agreed(args, run))?);
+        let agreed = [first].into_iter().chain(later).filter_map(|id| meant(store, &all, &id));
+        let before = chosen.len();
+        chosen.extend(agreed.cloned());
+        if chosen.len() == before {
+            return Err(nobody_agreed(args, run));
+        }
     }
     Ok(chosen)
+}
+
+/// The line's word about a run, by its old id or its new one: one that waits, if there is one.
+fn meant<'a>(store: &Store, all: &'a [Replacement], id: &RunId) -> Option<&'a Replacement> {
+    let is_meant = |one: &&Replacement| [one.run, one.new].contains(id);
+    let waits = |one: &&Replacement| rekey::left(&store.root, one).is_ok_and(|left| left != Left::Nothing);
+    all.iter().filter(is_meant).find(waits).or_else(|| all.iter().find(is_meant))
 }
 
 fn nobody_agreed(args: &Rekey, run: &std::ffi::OsStr) -> anyhow::Error {
@@ -95,6 +120,7 @@ fn nobody_agreed(args: &Rekey, run: &std::ffi::OsStr) -> anyhow::Error {
 }
 
 fn rekey_one(args: &Rekey, store: &Store, identity: &Identity, one: &Replacement) -> Result<()> {
+    let before = rekey::left(&store.root, one)? == Left::Nothing;
     let sealed_to_owner;
     let worker = if one.worker == identity.id() {
         identity
@@ -104,8 +130,9 @@ fn rekey_one(args: &Rekey, store: &Store, identity: &Identity, one: &Replacement
                 sealed_to_owner = worker;
                 &sealed_to_owner
             }
-            None if rekey::left(&store.root, one)? == Left::Nothing => {
-                return tell(args, one, &Outcome::Replaced(rekey::replaced(&store.root, &store.chain, one)?));
+            None if before => {
+                let replaced = rekey::replaced(&store.root, &store.chain, one)?;
+                return tell(args, one, &Outcome::Replaced(replaced), before);
             }
             None => return Err(runvault_vault::Error::NotBegun { run: one.run.to_string() }.into()),
         }
@@ -126,10 +153,11 @@ fn rekey_one(args: &Rekey, store: &Store, identity: &Identity, one: &Replacement
         bar.set_position(done);
     });
     bar.finish_and_clear();
-    tell(args, one, &outcome?)
+    tell(args, one, &outcome?, before)
 }
 
-fn tell(args: &Rekey, one: &Replacement, outcome: &Outcome) -> Result<()> {
+/// `before`: it had been done when the command began.
+fn tell(args: &Rekey, one: &Replacement, outcome: &Outcome, before: bool) -> Result<()> {
     let (run, new) = (one.run.to_string(), one.new.to_string());
     match outcome {
         Outcome::Replaced(done) if args.json => output::json(&json!({
@@ -140,6 +168,9 @@ fn tell(args: &Rekey, one: &Replacement, outcome: &Outcome) -> Result<()> {
             "run": run, "new": new, "replaced": false,
             "files": left.files, "missing": left.missing, "copied_bytes": left.copied, "sealing": left.sealing,
         })),
+        Outcome::Replaced(_) if before => {
+            output::line(&format!("run {run} was re-keyed before: it is run {new}"))
+        }
         Outcome::Replaced(done) => output::line(&format!(
             "run {run} has a new key, as run {new}: {}, {}, read back and sealed; what its gateway signed is kept.\n\
              The old run is removed from this store. Whoever kept a copy of it and its key still opens that copy.",

@@ -5,18 +5,20 @@ use runvault_custody::authority::Acting;
 use runvault_custody::follow::with_newest_keys;
 use runvault_custody::retired;
 use runvault_custody::seen::Remembering;
+use runvault_vault::runs;
 use serde_json::json;
 
 use crate::args::Retire;
 use crate::output::{self, shown};
-use crate::run_of_name::{find, none_of_that_name, of_id};
+use crate::run_of_name::{find, none_of_that_name, not_there, of_id};
 use crate::store::Store;
 
 pub fn run(args: &Retire) -> Result<()> {
     let mut store = Store::open(&args.store, &args.who)?;
     let owner = store.identity(&args.who)?;
     let run = match of_id(&args.run) {
-        Some(id) => id,
+        Some(id) if runs::list(&store.root)?.contains(&id) => id,
+        Some(_) => return Err(not_there(&store.root, &store.chain, &args.run, &shown(&args.store))),
         None => with_newest_keys(&store.root, &mut store.chain, &owner, |authority| {
             find(&store.root, authority, &args.run, |left_out| {
                 let command = format!("runvault retire {}", shown(&args.store));

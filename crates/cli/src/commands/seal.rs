@@ -89,7 +89,7 @@ fn tell(args: &Seal, sealed: &Sealing) -> Result<()> {
             let (files, bytes) = (count(number("files"), "file"), size(number("bytes")));
             output::line(&format!(
                 "run {name} is sealed: {files}, {bytes}; seal {} of this gateway.\n\
-                 Its key is erased here: only the owner, and readers that it is sealed to, open it from now on.",
+                 Its key is erased here: only who has the vault's key, and readers that it is sealed to, open it from now on.",
                 number("n")
             ))?;
             if number("read_bytes") < number("bytes") {

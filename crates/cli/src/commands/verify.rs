@@ -18,7 +18,7 @@ use serde_json::{Map, Value, json};
 use crate::args::{Verify, Who};
 use crate::exit::{Exit, refuse_with};
 use crate::output::{self, count, json_name, shown, size, visible};
-use crate::run_of_name::{none_of_that_name, parts};
+use crate::run_of_name::{newest, no_run, none_of_that_name, of_id, parts};
 use crate::store::Store;
 use crate::{progress, resuming};
 
@@ -178,18 +178,35 @@ pub fn with_sealed_run<T>(
     run: &OsStr,
     mut look: impl FnMut(&Arc<dyn Dir>, &RunId, &dyn Authority) -> Result<T>,
 ) -> Result<Vec<T>> {
-    let command = format!("runvault verify {}", shown(store));
+    let (path, command) = (shown(store), format!("runvault verify {}", shown(store)));
     let mut store = Store::open(store, who)?;
+    let by_id = match of_id(run) {
+        Some(id) => Some(id_of(&store, &id)?.ok_or_else(|| no_run(run, &path))?),
+        None => None,
+    };
     let identity = store.identity(who)?;
     with_newest_keys(&store.root, &mut store.chain, &identity, |authority| {
         let authority = Remembering::over(Arc::clone(authority), &store.state);
-        let (first, later) =
-            parts(&store.root, &authority, run, |left_out| none_of_that_name(run, &command, left_out))?;
+        let (first, later) = match by_id {
+            Some(id) => (id, Vec::new()),
+            None => {
+                parts(&store.root, &authority, run, |left_out| none_of_that_name(run, &command, left_out))?
+            }
+        };
         require_seal(&store.root, &first, run, &*authority)?;
         let sealed = later.into_iter().filter(|part| seal::has_seal(&store.root, part).unwrap_or(true));
         let look = |part: RunId| look(&store.root, &part, &*authority);
         std::iter::once(first).chain(sealed).map(look).collect()
     })
+}
+
+/// What was re-keyed is read under its new id.
+fn id_of(store: &Store, run: &RunId) -> Result<Option<RunId>> {
+    let newest = newest(&store.root, &store.chain, run)?;
+    if let Some(new) = newest.filter(|new| new != run) {
+        output::warn(&format!("run {run} was re-keyed: it is run {new}"));
+    }
+    Ok(newest)
 }
 
 /// Exit 4 where a part of the seal was taken away.

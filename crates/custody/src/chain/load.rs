@@ -129,6 +129,7 @@ impl Chain {
             generations: BTreeMap::new(),
             gone,
             recovered: None,
+            rekeyed: None,
         })
     }
 

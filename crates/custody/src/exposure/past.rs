@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use runvault_format::audit_entry::Line;
 use runvault_format::custody_state::State;
-use runvault_format::descriptor::StateRef;
+use runvault_format::descriptor::{RunDescriptor, StateRef};
 use runvault_format::envelope_file::EnvelopeName;
 use runvault_format::ids::{Digest, IdentityId, RunId};
 use runvault_format::operation::Operation;
+use runvault_format::seal_note::SealNote;
 use runvault_store::backend::Dir;
 use runvault_vault::authority::Authority;
 use runvault_vault::{runs, seal};
@@ -46,13 +47,15 @@ pub(super) struct Past {
     /// Their hashes.
     hashes: Vec<Digest>,
     words: Vec<Word>,
+    /// Runs of other machines that it was admitted to, and when.
+    admitted: Vec<(RunId, String)>,
     /// When each epoch was made, by its number.
     epochs: Vec<(u32, String)>,
 }
 
 /// What a run was sealed to, as far as can be told without a key.
 pub(super) struct Sealed {
-    run: RunId,
+    pub(super) run: RunId,
     /// Its maker, when, under which state and epoch; `None`: what is signed about it cannot be read.
     made: Option<(IdentityId, String, StateRef, u32)>,
     /// Who sealed it, when, under which state.
@@ -61,6 +64,10 @@ pub(super) struct Sealed {
     to_key: bool,
     /// Epochs of the envelopes that are there.
     epochs: Vec<u32>,
+    /// The runs that it replaces.
+    replaces: Vec<RunId>,
+    /// The run in whose place it stands, as that was made and sealed first: without envelopes, in old copies alone.
+    pub(super) first: Option<Box<Sealed>>,
 }
 
 impl Past {
@@ -72,6 +79,7 @@ impl Past {
             states: Vec::new(),
             hashes: Vec::new(),
             words: Vec::new(),
+            admitted: Vec::new(),
             epochs: Vec::new(),
         };
         let created = walk(root, |before, after, text| {
@@ -118,6 +126,9 @@ impl Past {
         let (reader, runs, granted) = match op {
             Operation::Grant { reader, runs } => (reader, runs, true),
             Operation::Revoke { reader, runs } => (reader, runs, false),
+            Operation::AdmitGateway { gateway, run: Some(run) } if *gateway == self.key => {
+                return self.admitted.push((*run, time.to_owned()));
+            }
             _ => return,
         };
         if *reader == self.key {
@@ -168,8 +179,7 @@ impl Past {
 
     /// A run that is in the store no more: nothing signed about it can be read.
     pub(super) fn gone(&self, run: &RunId, now: &str) -> Vec<Exposed> {
-        let sealed = Sealed { run: *run, made: None, sealed: None, to_key: false, epochs: Vec::new() };
-        self.of_run(&sealed, now)
+        self.of_run(&Sealed::without_envelopes(*run, None, None), now)
     }
 
     /// Every way in which the key could have opened the run.
@@ -213,7 +223,9 @@ impl Past {
         if let Some((_, at, state)) = sealed.sealed.as_ref().filter(|(_, at, state)| self.stands(state, at)) {
             starts.push((at.clone(), format!("state {}: a standing reader when it was sealed", state.n)));
         }
-        let own = self.words.iter().filter(|word| word.run == sealed.run);
+        // Who was granted a run was granted what replaces it.
+        let own =
+            self.words.iter().filter(|word| word.run == sealed.run || sealed.replaces.contains(&word.run));
         let grants = own.clone().filter(|word| word.granted);
         starts.extend(grants.map(|word| (word.time.clone(), format!("line {}: granted", word.n))));
         starts.sort();
@@ -278,11 +290,10 @@ impl Past {
 
     /// While a run is open its gateway has the run's key.
     fn as_gateway(&self, sealed: &Sealed) -> Option<Exposed> {
-        let (maker, opened, ..) = sealed.made.as_ref()?;
+        let Some((maker, opened, ..)) = &sealed.made else { return self.as_any_gateway(sealed) };
         let sealer = sealed.sealed.as_ref().map(|(sealer, ..)| sealer);
-        if *maker != self.key && sealer != Some(&self.key) {
-            return None;
-        }
+        let admitted = self.admitted.iter().find(|(run, _)| *run == sealed.run).map(|(_, since)| since);
+        let since = if *maker == self.key || sealer == Some(&self.key) { opened } else { admitted? };
         let until = sealed.sealed.as_ref().map(|(_, at, _)| at.clone());
         let (opens, why) = match until {
             Some(_) => (Opens::Then, "open there until it was sealed"),
@@ -292,9 +303,22 @@ impl Past {
             run: sealed.run,
             opens,
             by: As::Gateway,
-            since: opened.clone(),
+            since: since.clone(),
             until,
             why: why.to_owned(),
+        })
+    }
+
+    /// Of a run that whoever was a gateway may have made.
+    fn as_any_gateway(&self, sealed: &Sealed) -> Option<Exposed> {
+        let (since, _) = self.states.iter().find(|(_, part)| part.gateway)?;
+        Some(Exposed {
+            run: sealed.run,
+            opens: Opens::Then,
+            by: As::Gateway,
+            since: since.clone(),
+            until: None,
+            why: "a gateway, and its maker cannot be read".to_owned(),
         })
     }
 }
@@ -311,19 +335,39 @@ impl Sealed {
         key: &IdentityId,
     ) -> Result<Self> {
         let made = runs::read_descriptor(root, run, authority).ok().map(|made| made.descriptor);
-        let note = seal::find(root, run, authority).ok().flatten().map(|seal| seal.note);
+        let seal = seal::find(root, run, authority).ok().flatten();
         let names = envelopes(root, run)?;
         let epoch = |name: &EnvelopeName| match name {
             EnvelopeName::Vault(e) => Some(*e),
             EnvelopeName::Reader(_) | EnvelopeName::Worker(_) => None,
         };
+        let first = seal.as_ref().and_then(|seal| seal.origin.as_deref()).and_then(|origin| {
+            let run = origin.replaced.last()?;
+            Some(Box::new(Self::without_envelopes(*run, Some(&origin.run), Some(&origin.note))))
+        });
         Ok(Self {
-            run: *run,
-            made: made.map(|made| (made.signer, made.opened.clone(), made.state, made.epoch)),
-            sealed: note.map(|note| (note.gateway, note.sealed.clone(), note.state)),
             to_key: names.contains(&EnvelopeName::Reader(*key)),
             epochs: names.iter().filter_map(epoch).collect(),
+            replaces: seal
+                .iter()
+                .flat_map(|seal| seal.origin.iter())
+                .flat_map(|o| o.replaced.clone())
+                .collect(),
+            first,
+            ..Self::without_envelopes(*run, made.as_deref(), seal.as_ref().map(|seal| &seal.note))
         })
+    }
+
+    fn without_envelopes(run: RunId, made: Option<&RunDescriptor>, note: Option<&SealNote>) -> Self {
+        Self {
+            run,
+            made: made.map(|made| (made.signer, made.opened.clone(), made.state, made.epoch)),
+            sealed: note.map(|note| (note.gateway, note.sealed.clone(), note.state)),
+            to_key: false,
+            epochs: Vec::new(),
+            replaces: Vec::new(),
+            first: None,
+        }
     }
 }
 

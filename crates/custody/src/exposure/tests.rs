@@ -187,6 +187,34 @@ fn an_owner_alone_and_then_with_another() {
     );
 }
 
+/// A machine that took a run over has its key, whoever made it.
+#[test]
+fn a_machine_that_was_admitted_to_a_run() {
+    let vault = Vault::of(2, 3);
+    let gateway = vault.gateway();
+    let mine = run(&vault, &gateway);
+    let other = vault.gateway();
+    vault.agree(Operation::AdmitGateway { gateway: Gateway::id(&other), run: Some(mine) });
+    let told =
+        exposure(&vault.root, &vault.chain(), &Gateway::id(&other), (None, None), &mut |_, _| {}).unwrap();
+    assert_eq!(those(&told, &[Opens::Now]), BTreeSet::from([mine]));
+}
+
+/// The clock of who made it is ahead.
+#[test]
+fn what_began_later_than_now_counts() {
+    let ahead = Exposed {
+        run: RunId([1; 16]),
+        opens: Opens::Now,
+        by: As::Reader,
+        since: "2999-01-01T00:00:00Z".to_owned(),
+        until: None,
+        why: String::new(),
+    };
+    assert_eq!(within(ahead.clone(), None, None), Some(ahead.clone()));
+    assert_eq!(within(ahead, None, Some("2026-01-01T00:00:00Z")), None);
+}
+
 #[test]
 fn a_run_that_is_retired_was_granted_all_the_same() {
     let vault = Vault::of(2, 3);

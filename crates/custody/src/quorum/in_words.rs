@@ -2,7 +2,7 @@
 
 use runvault_format::custody_state::{NamedReader, Outline, State};
 use runvault_format::ids::IdentityId;
-use runvault_format::operation::{Operation, SeenBy};
+use runvault_format::operation::{KeyChange, Operation, SeenBy};
 use runvault_format::removed::GoneRun;
 
 use super::request_file::RequestFile;
@@ -113,10 +113,12 @@ pub fn runs(op: &Operation) -> Vec<String> {
 
 /// What custodians give to the executor.
 pub fn released(op: &Operation) -> &'static str {
-    if op.releases_share() {
-        "your share: the machine that executes this learns the vault key, of now and of before, and makes the next one"
-    } else {
-        "a signature only: no share of the vault key leaves your key file"
+    match (op.releases_share(), op.key_change()) {
+        (true, KeyChange::New) => {
+            "your share: the machine that executes this learns the vault key, of now and of before, and makes the next one"
+        }
+        (true, _) => "your share: the machine that executes this learns the vault key, of now and of before",
+        (false, _) => "a signature only: no share of the vault key leaves your key file",
     }
 }
 
@@ -138,7 +140,7 @@ pub fn stays_open(op: &Operation) -> &'static str {
         }
         Operation::Rekey { .. } => {
             "Old copies of these runs open as before, for whoever had their keys. Until the work is done (runvault rekey)\n\
-             the runs in this store do too."
+             the runs in this store do too. Each custodian does the drill then: without that line the runs cannot be read."
         }
         Operation::RevokeGateway { .. } | Operation::DismissGateway { .. } => {
             "Runs and seals up to there count as before."

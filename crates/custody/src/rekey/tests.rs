@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use runvault_format::custody_state::ReaderEntry;
+use runvault_format::custody_state::{Custodian, ReaderEntry};
 use runvault_format::note::Note;
 use runvault_format::operation::Operation;
 use runvault_store::backend::{Kind, Rename};
@@ -15,6 +15,7 @@ use runvault_vault::{Error as Engine, Options, Vault};
 
 use super::*;
 use crate::chains::gaps;
+use crate::exposure::{As, Opens, exposure};
 use crate::gateway::StateFolder;
 use crate::quorum::alone;
 use crate::testing::{
@@ -445,6 +446,43 @@ fn a_worker_cannot_change_the_content() {
     assert!(refusal(load()).contains("have no chain"));
 }
 
+/// Whatever came between the commit and the end: the old run goes only where nothing is missing of the new one.
+#[test]
+fn the_old_run_stays_where_the_new_one_is_not_whole() {
+    let mut site = Site::new();
+    let run = site.sealed(b"run");
+    let one = site.agree_on(run);
+    let worker = worker_of(&site.root, &site.chain, &site.owner, &one).unwrap().unwrap();
+    let both = |root: &Arc<dyn Dir>| [run, one.new].iter().all(|id| runs::list(root).unwrap().contains(id));
+    let start = site.root.clone();
+    let killed = (0..).step_by(5).map(|n| {
+        let root = copy(&start);
+        killed_at(&root, n, |root| Ok(site.work_as(root, &one, Shard::ALL, &worker)?)).expect("killed");
+        root
+    });
+    let start = killed.into_iter().find(both).expect("a kill in between");
+    let changes: [fn(&Arc<dyn Dir>, &[u8]); 2] = [
+        |tree, name| {
+            let file = tree.open_file(name, runvault_store::backend::Access::ReadWrite).unwrap();
+            file.set_len(0).unwrap();
+        },
+        |tree, name| tree.unlink(name).unwrap(),
+    ];
+    for change in changes {
+        let root = copy(&start);
+        let tree = run_dir(&root, &one.new).open_dir(b"tree").unwrap();
+        let names = crate::layout::names(&tree, "tree").unwrap();
+        let is_large =
+            |name: &&Vec<u8>| tree.stat(name).is_ok_and(|stat| stat.kind == Kind::File && stat.size > 20_000);
+        change(&tree, names.iter().find(is_large).unwrap());
+        let refused = refusal(site.work_as(&root, &one, Shard::ALL, &worker));
+        assert!(refused.contains("the run that it replaces stays"), "{refused}");
+        assert!(both(&root));
+    }
+    site.work_as(&start, &one, Shard::ALL, &worker).unwrap();
+    site.assert_sound(&start, &one.new);
+}
+
 /// A rotation and a revocation between the line and the work: the new run is sealed to whom there is in the end.
 #[test]
 fn what_changes_meanwhile_counts() {
@@ -579,4 +617,35 @@ fn one_rekeying_at_a_time() {
     assert!(matches!(again, Err(Error::UnderWay { .. })));
     site.work(&site.root, &one, Shard::ALL).unwrap();
     assert!(worker_of(&site.root, &site.chain, &site.owner, &one).unwrap().is_none(), "no key is left");
+}
+
+#[test]
+fn whoever_had_the_old_run_is_told_after_it_was_re_keyed() {
+    let mut site = Site::new();
+    let (lab, bob) = (site.add_reader("lab", true), Identity::generate("bob").unwrap());
+    site.agree(Operation::AddCustodian { custodian: Custodian::new("bob", &bob.public()) });
+    let run = site.sealed(b"R");
+    site.agree(Operation::RemoveReader { reader: lab.id() });
+    site.agree(Operation::RemoveCustodian { custodian: bob.id() });
+    let keys =
+        [(lab.id(), As::Reader), (bob.id(), As::Custodian { others: 0 }), (site.gateway.id(), As::Gateway)];
+    let told = |site: &Site, root: &Arc<dyn Dir>, key: &IdentityId| -> Vec<(RunId, Opens, As)> {
+        let said = exposure(root, &site.chain, key, (None, None), &mut |_, _| {}).unwrap();
+        said.runs.iter().map(|one| (one.run, one.opens, one.by)).collect()
+    };
+    // The seal's own envelope is to the key of its time.
+    let before = |by| if matches!(by, As::Custodian { .. }) { Opens::Now } else { Opens::Then };
+    for (key, by) in &keys {
+        assert_eq!(told(&site, &site.root, key), [(run, before(*by), *by)]);
+    }
+    let of = site.agree_on(run);
+    site.work(&site.root, &of, Shard::ALL).unwrap();
+    for (key, by) in &keys {
+        assert_eq!(told(&site, &site.root, key), [(run, Opens::Then, *by)]);
+    }
+    // Nothing is left that says whose it was: everybody counts.
+    crate::testing::take_away(&site.root, &of.new);
+    for (key, by) in &keys {
+        assert_eq!(told(&site, &site.root, key), [(run, Opens::Then, *by)]);
+    }
 }

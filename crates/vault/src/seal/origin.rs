@@ -16,9 +16,9 @@ use crate::outcome::part_opened;
 use crate::{Damage, Error, Result, runs};
 
 /// In `seal/`: run.json of the first run.
-pub(crate) const RUN: &str = "origin.run";
+pub const RUN: &str = "origin.run";
 /// In `seal/`: its seal's note.
-pub(crate) const NOTE: &str = "origin.note";
+pub const NOTE: &str = "origin.note";
 /// A chain of so many re-keyings is none that anybody made.
 const GENERATIONS_MAX: usize = 1000;
 

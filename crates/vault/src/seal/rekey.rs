@@ -2,8 +2,8 @@
 //!
 //! The run that is to be lies in `runs/.new-<id>` until it is sealed: nobody sees it. Order: directories and links; each
 //! file under a name of its own in `partial/`, then renamed, so that what has its name is whole; whoever finds all there
-//! reads everything back, and seals; the seal's rename and the directory's are the commit; what is sealed is read back;
-//! then the run that was replaced goes. A kill at any point is gone on from, and any number of processes may work at once.
+//! reads everything back, and seals; the seal's rename and the directory's are the commit; what is sealed is read back,
+//! and nothing may be missing; then the run that was replaced goes. A kill at any point is gone on from, and any number of processes may work at once.
 
 mod copy;
 mod finish;
@@ -116,12 +116,12 @@ pub fn place_of(new: &RunId) -> String {
 /// does not name; the store's.
 pub fn rekey(job: &Job<'_>, shard: Shard, progress: Progress<'_>) -> Result<Outcome> {
     if job.is_committed()? {
-        return job.end(0).map(Outcome::Replaced);
+        return job.end(0, None, progress).map(Outcome::Replaced);
     }
     let outcome = Copying::begin(job).and_then(|copying| copying.work(shard, progress));
     match outcome {
         // Someone else was first, and took away what this process was about to use.
-        Err(_) if job.is_committed()? => job.end(0).map(Outcome::Replaced),
+        Err(_) if job.is_committed()? => job.end(0, None, progress).map(Outcome::Replaced),
         outcome => outcome,
     }
 }
@@ -219,7 +219,9 @@ impl<'a> Copying<'a> {
             copied += self.seal_all(&holding, progress).inspect_err(|_| _ = holding.give_up())?;
         }
         self.commit()?;
-        self.job.end(copied).map(Outcome::Replaced)
+        // On a network others may have put something in the place of what was read back.
+        let read_back = (!sealed && self.dir.is_local()).then_some(&self.tree);
+        self.job.end(copied, read_back, progress).map(Outcome::Replaced)
     }
 
     /// One process at a time reads everything back. One of another machine that does not renew its lease has ended.
@@ -242,8 +244,11 @@ impl<'a> Copying<'a> {
     fn seal_all(&self, holding: &Holding, progress: Progress<'_>) -> Result<u64> {
         let mut copied = 0;
         for _ in 0..ROUNDS {
+            self.tree.shut_out()?;
             let Some(again) = self.seal(holding, progress)? else { return Ok(copied) };
             for file in &again {
+                holding.renew_if_due()?;
+                holding.check()?;
                 self.tree.remove(*file)?;
             }
             copied += self.copy(Shard::ALL, progress)?;

@@ -38,6 +38,7 @@ pub fn run(args: &Confirm) -> Result<()> {
     }
     output::line(&format!(
         "Your share of vault key {} opens. {} keeps a copy of it, and the head of the audit log:\n  {}:{}\n\
+         and a copy of custody/ up to that line: labels, reasons and ids in clear.\n\
          Renew your copies of that file.",
         store.chain.epoch(),
         shown(path),

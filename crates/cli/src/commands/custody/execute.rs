@@ -9,9 +9,11 @@ use runvault_custody::key_files::{self, NewLock, NoPrompt, read_secret};
 use runvault_custody::quorum::carry_out::carry_out;
 use runvault_custody::quorum::execute::{execute, resume};
 use runvault_format::approval_file::ApprovalFile;
+use runvault_format::ids::IdentityId;
 use runvault_format::operation::Operation;
 
-use super::{confirmed, propose::executor_of, show, tell};
+use super::tell::{self, Work};
+use super::{confirmed, propose::executor_of, show};
 use crate::args::Execute;
 use crate::exit::{Exit, refuse_with};
 use crate::files;
@@ -28,7 +30,7 @@ pub fn run(args: &Execute) -> Result<()> {
     let store = Store::open(&args.store, &args.seen.who())?;
     let key = executor_of(&args.request);
     if let Some(line) = store.chain.line_of(&file.hash()?).filter(|_| !key.exists()) {
-        let hint = "all of it was done, and its executor's key was erased: runvault audit show STORE";
+        let hint = "its executor's key was erased: runvault audit show STORE; what is left: runvault custody list STORE";
         return Err(refuse_with(Exit::Failed, Custody::RequestUsed { line }.to_string(), hint));
     }
     let executor = key_files::read(&key, false).and_then(|file| key_files::unlock(&file, &mut NoPrompt));
@@ -50,6 +52,13 @@ pub fn run(args: &Execute) -> Result<()> {
     store.pin(&done.chain)?;
     let line = done.chain.line_of(&file.hash()?).unwrap_or_default();
     let head = (line, done.chain.line_hash(line).map_or_else(String::new, |hash| hash.to_string()));
+    let work = worker.as_ref().map(|(worker, id)| Work {
+        store: &args.store,
+        apart: &args.seen.apart,
+        identity: None,
+        worker: Some(worker),
+        replacements: done.chain.work_of(id).cloned().collect(),
+    });
     let bar = progress::items(0, "runs");
     let summary = carry_out(&store.root, done, &file.request.op, &mut |done, total| {
         bar.set_length(total);
@@ -64,20 +73,11 @@ pub fn run(args: &Execute) -> Result<()> {
             shown(&key)
         ));
     }
-    tell::done(args.json, &file.sentence(), &file.request.op, head, &summary, &go_on(args))?;
-    match worker.filter(|_| !args.json) {
-        Some(worker) => output::line(&format!(
-            "The work is next, on any machine that has {}:\n  runvault rekey {} --identity {}",
-            shown(&worker),
-            shown(&args.store),
-            shown(&worker)
-        )),
-        None => Ok(()),
-    }
+    tell::done(args.json, &file.sentence(), &file.request.op, head, &summary, &go_on(args), work.as_ref())
 }
 
-/// The key of those who do the work of a re-keying, as REQ.worker.
-fn keep_worker(args: &Execute, executor: &Identity, store: &Store) -> Result<PathBuf> {
+/// The key of those who do the work of a re-keying, as REQ.worker, and its id.
+fn keep_worker(args: &Execute, executor: &Identity, store: &Store) -> Result<(PathBuf, IdentityId)> {
     let mut name = args.request.as_os_str().to_owned();
     name.push(".worker");
     let path = PathBuf::from(name);
@@ -87,7 +87,7 @@ fn keep_worker(args: &Execute, executor: &Identity, store: &Store) -> Result<Pat
         Err(Custody::KeyFileExists(_)) if key_files::read(&path, false)?.id() == worker.id() => {}
         written => written?,
     }
-    Ok(path)
+    Ok((path, worker.id()))
 }
 
 fn erase(key: &Path) {
@@ -111,7 +111,17 @@ fn approval(path: &Path) -> Result<ApprovalFile> {
 
 fn go_on(args: &Execute) -> String {
     let approvals: String = args.approval.iter().map(|path| format!(" --approval {}", shown(path))).collect();
-    format!("runvault custody execute {} {}{approvals} --resume", shown(&args.store), shown(&args.request))
+    let custody = args
+        .seen
+        .apart
+        .custody
+        .as_deref()
+        .map_or_else(String::new, |dir| format!(" --custody {}", shown(dir)));
+    format!(
+        "runvault custody execute {} {}{approvals}{custody} --resume",
+        shown(&args.store),
+        shown(&args.request)
+    )
 }
 
 /// Any point is as good as another: every run stays readable.

@@ -7,10 +7,12 @@ use runvault_custody::clock;
 use runvault_custody::confirm::{Drill, drills};
 use runvault_custody::locks;
 use runvault_custody::rekey::{self, Left};
+use runvault_format::replacement::Replacement;
 use serde_json::json;
 
+use super::tell::replacements;
 use crate::args::List;
-use crate::output::{self, visible};
+use crate::output::{self, shown, visible};
 use crate::store::Store;
 
 /// A vault key is replaced once a year, and every share is seen to open as often: NIST SP 800-57 Part 1 Rev. 5,
@@ -27,13 +29,17 @@ pub fn run(args: &List) -> Result<()> {
     if chain.quorum().0 > 1 && locks::are_there(&store.root)? {
         due.push("custody/locks holds a key file, whose passphrase can be guessed at: remove it".to_owned());
     }
-    for one in chain.replacements() {
-        if rekey::left(&store.root, one)? != Left::Nothing {
-            due.push(format!("run {} waits for its new key: runvault rekey", one.run));
-        }
-    }
+    let rekeying = rekeying(&store)?;
+    let worker = if chain.quorum().0 == 1 { "" } else { " --identity REQ.worker" };
+    due.extend(rekeying.iter().map(|one| {
+        let store = shown(&args.store);
+        format!("run {} waits for its new key: runvault rekey {store}{worker}", one.run)
+    }));
+    due.extend(unkept(chain, &drills));
     if args.json {
-        return output::json(&as_json(chain, since, &drills, &due));
+        let mut object = as_json(chain, since, &drills, &due);
+        object["rekeying"] = replacements(&rekeying);
+        return output::json(&object);
     }
     let (quorum, custodians) = chain.quorum();
     let head = chain.head();
@@ -66,6 +72,17 @@ pub fn run(args: &List) -> Result<()> {
         output::line(&format!("due: {one}"))?;
     }
     Ok(())
+}
+
+/// Runs that wait for their new keys.
+fn rekeying(store: &Store) -> Result<Vec<Replacement>> {
+    let mut waiting = Vec::new();
+    for one in store.chain.replacements() {
+        if rekey::left(&store.root, one)? != Left::Nothing {
+            waiting.push(one.clone());
+        }
+    }
+    Ok(waiting)
 }
 
 /// What its key file has for the day that custody/ is lost.
@@ -104,6 +121,17 @@ fn due(chain: &Chain, since: &str, drills: &[Drill]) -> Vec<String> {
         }
     }
     due
+}
+
+/// A re-keyed run stands by its line: a custody/ from key files that do not have it is of no use to the run.
+fn unkept(chain: &Chain, drills: &[Drill]) -> Option<String> {
+    let (line, needed) = (chain.rekeyed()?, chain.quorum().0 as usize);
+    let keep = drills.iter().filter(|drill| drill.line >= Some(line)).count();
+    (keep < needed).then(|| {
+        format!(
+            "runs were re-keyed by line {line}, which {keep} of {needed} key files keep: custody confirm, by each"
+        )
+    })
 }
 
 fn is_older_than_a_year(at: &str) -> bool {

@@ -21,18 +21,17 @@ use crate::args::{LastOf, Proposal, RunsAndPerson};
 use crate::commands::gateway::cut_off_words;
 use crate::exit::{Exit, refuse_with};
 use crate::output::{visible, warn};
-use crate::run_of_name::{no_run, of_id};
+use crate::run_of_name::{not_there, of_id};
 use crate::store::Store;
 
-/// What is to be done. `by_name` finds a run that is not named by its id.
+/// Finds a run by its name: it, and behind it what was added to it.
+pub type ByName<'a> = dyn FnMut(&OsString) -> Result<(RunId, Vec<RunId>)> + 'a;
+
+/// What is to be done. `by_name` finds runs that are not named by their ids.
 ///
 /// # Errors
 /// Exit 1: nobody of that name, no such run; exit 2: a file that is no public key.
-pub fn asked(
-    store: &Store,
-    proposal: &Proposal,
-    by_name: &mut dyn FnMut(&OsString) -> Result<RunId>,
-) -> Result<Operation> {
+pub fn asked(store: &Store, proposal: &Proposal, by_name: &mut ByName<'_>) -> Result<Operation> {
     let (root, chain) = (&store.root, &store.chain);
     Ok(match proposal {
         Proposal::Rotate => Operation::Rotate { epoch: chain.epoch().saturating_add(1) },
@@ -53,13 +52,13 @@ pub fn asked(
             Operation::RevokeGateway { gateway, until: end_of(root, chain, &gateway, &args.last)? }
         }
         Proposal::DismissGateway(args) => {
-            let gateway = gateways::named(chain, &args.name)?;
-            let run = args.run.as_ref().map(|run| run_of(&runs::list(root)?, run, by_name)).transpose()?;
+            let (gateway, there) = (gateways::named(chain, &args.name)?, runs::list(root)?);
+            let run = args.run.as_ref().map(|run| run_of(root, chain, &there, run, by_name)).transpose()?;
             Operation::DismissGateway { gateway, run, until: end_of(root, chain, &gateway, &args.last)? }
         }
         Proposal::AdmitGateway(args) => {
-            let gateway = gateways::named(chain, &args.name)?;
-            let run = args.run.as_ref().map(|run| run_of(&runs::list(root)?, run, by_name)).transpose()?;
+            let (gateway, there) = (gateways::named(chain, &args.name)?, runs::list(root)?);
+            let run = args.run.as_ref().map(|run| run_of(root, chain, &there, run, by_name)).transpose()?;
             Operation::AdmitGateway { gateway, run }
         }
         Proposal::AddReader(args) => {
@@ -85,7 +84,7 @@ pub fn asked(
             Operation::Revoke { reader, runs }
         }
         Proposal::Rekey(args) => {
-            let runs = listed(root, &args.runs, by_name)?;
+            let runs = listed(root, chain, &args.runs, by_name)?;
             for run in &runs {
                 rekey::check(root, chain, run)?;
             }
@@ -96,9 +95,12 @@ pub fn asked(
             let authority = Remembering::over(Acting::gateway_only(chain.clone()), &store.state);
             let mut gone = Vec::new();
             for run in &args.runs {
-                let id = of_id(run).map_or_else(|| by_name(run), Ok)?;
+                let id = match of_id(run) {
+                    Some(id) => id,
+                    None => by_name(run)?.0,
+                };
                 let named = retired::named(root, chain, &*authority, &id)?;
-                gone.push(named.ok_or_else(|| no_run(run, "STORE"))?);
+                gone.push(named.ok_or_else(|| not_there(root, chain, run, "STORE"))?);
             }
             gone.sort_by_key(|gone| gone.run);
             gone.dedup();
@@ -142,32 +144,48 @@ fn runs_and_reader(
     root: &Arc<dyn Dir>,
     chain: &Chain,
     args: &RunsAndPerson,
-    by_name: &mut dyn FnMut(&OsString) -> Result<RunId>,
+    by_name: &mut ByName<'_>,
 ) -> Result<(Vec<RunId>, IdentityId)> {
     let (who, named) =
         args.runs_and_reader.split_last().ok_or_else(|| crate::exit::refuse(Exit::Usage, "name a reader"))?;
     let reader = reader(chain, &who.to_string_lossy())?;
-    Ok((listed(root, named, by_name)?, reader))
+    Ok((listed(root, chain, named, by_name)?, reader))
 }
 
-/// In ascending order, each once.
+/// In ascending order, each once: by its id that run alone, by its name also what was added to it.
 fn listed(
     root: &Arc<dyn Dir>,
+    chain: &Chain,
     named: &[OsString],
-    by_name: &mut dyn FnMut(&OsString) -> Result<RunId>,
+    by_name: &mut ByName<'_>,
 ) -> Result<Vec<RunId>> {
     let there = runs::list(root)?;
-    let mut runs = named.iter().map(|run| run_of(&there, run, by_name)).collect::<Result<Vec<_>>>()?;
+    let mut runs = Vec::new();
+    for run in named {
+        match of_id(run) {
+            Some(_) => runs.push(run_of(root, chain, &there, run, by_name)?),
+            None => {
+                let (first, later) = by_name(run)?;
+                runs.push(first);
+                runs.extend(later);
+            }
+        }
+    }
     runs.sort();
     runs.dedup();
     Ok(runs)
 }
 
 fn run_of(
+    root: &Arc<dyn Dir>,
+    chain: &Chain,
     there: &[RunId],
     run: &OsString,
-    by_name: &mut dyn FnMut(&OsString) -> Result<RunId>,
+    by_name: &mut ByName<'_>,
 ) -> Result<RunId> {
-    let id = of_id(run).map_or_else(|| by_name(run), Ok)?;
-    if there.contains(&id) { Ok(id) } else { Err(no_run(run, "STORE")) }
+    let id = match of_id(run) {
+        Some(id) => id,
+        None => by_name(run)?.0,
+    };
+    if there.contains(&id) { Ok(id) } else { Err(not_there(root, chain, run, "STORE")) }
 }

@@ -8,7 +8,7 @@ use anyhow::Result;
 use runvault_custody::chain::Chain;
 use runvault_custody::key_files::{self, KeyFile};
 use runvault_custody::quorum::in_words;
-use runvault_custody::recover::{Found, Given, recover};
+use runvault_custody::recover::{Found, Given, check_place, recover};
 use runvault_custody::{Error as Custody, locks, pins};
 use runvault_store::backend::Dir;
 
@@ -20,9 +20,19 @@ use crate::prompt::Asker;
 use crate::store::{is_rollback, lies, open_store, state_folder};
 use crate::{progress, signals};
 
+/// Where there is no store yet to make custody/ anew for.
+const RUNS_FIRST: &str = "put runs/ of the store back first, from any copy";
+
 pub fn run(args: &Recover) -> Result<()> {
-    let root = open_store(&args.store, &args.apart)?;
+    let root = open_store(&args.store, &args.apart).map_err(|error| match args.store.exists() {
+        true => error,
+        false => refuse_with(Exit::Failed, error.to_string(), RUNS_FIRST),
+    })?;
     let place = lies(&root, &args.apart)?;
+    check_place(&root, &place).map_err(|error| match error {
+        Custody::NotAVault { .. } => refuse_with(Exit::Failed, error.to_string(), RUNS_FIRST),
+        error => error.into(),
+    })?;
     let state = state_folder(args.state.as_deref())?;
     let given = opened(args)?;
     let found = Found::among(&given, args.accept_rollback)?;
@@ -50,7 +60,7 @@ pub fn run(args: &Recover) -> Result<()> {
     pins::check_and_advance(&state, &root, &done.chain)?;
     own.map_or(Ok(()), |file| locks::write(&root, file))?;
     let (what, head) = (in_words::of_act(&done.op, found.chain(), &done.chain), done.chain.head());
-    tell::done(args.json, &what, &done.op, (head.n, head.hash.to_string()), &done.runs, &go_on)
+    tell::done(args.json, &what, &done.op, (head.n, head.hash.to_string()), &done.runs, &go_on, None)
 }
 
 /// Where one custodian of one has it in the store.

@@ -15,6 +15,7 @@ use crate::{progress, signals};
 
 pub fn run(args: &Rotate) -> Result<()> {
     let store = Store::open(&args.store, &args.who)?;
+    store.require_one_custodian("rotate the vault key")?;
     let owner = store.identity(&args.who)?;
     let bar = progress::items(0, "runs");
     let sealing = Arc::new(AtomicBool::new(args.resume));

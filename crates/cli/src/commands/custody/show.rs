@@ -46,7 +46,8 @@ pub fn in_full(file: &RequestFile) -> Result<String> {
         text += &format!("\nRuns:\n  {}", runs.join("\n  "));
     }
     if let Some(after) = &request.state {
-        text += &format!("\nAfterwards:\n  {}", in_words::people(after).join("\n  "));
+        let gap = if runs.is_empty() { "\n" } else { "\n\n" };
+        text += &format!("{gap}Afterwards:\n  {}", in_words::people(after).join("\n  "));
     }
     text += &format!("\n\n{}", in_words::stays_open(&request.op));
     if !request.reason.is_empty() {

@@ -1,16 +1,48 @@
 //! What was done, and what it does not end, for people and machines.
 
+use std::path::Path;
+
 use anyhow::Result;
 use runvault_custody::quorum::in_words;
 use runvault_custody::rotate::RotateSummary;
 use runvault_format::operation::Operation;
-use serde_json::json;
+use runvault_format::replacement::Replacement;
+use serde_json::{Value, json};
 
+use crate::args::Apart;
 use crate::exit::{Exit, refuse_with};
-use crate::output::{self, count};
+use crate::output::{self, count, shown};
+
+/// What `rekey` is to do.
+pub struct Work<'a> {
+    pub store: &'a Path,
+    pub apart: &'a Apart,
+    /// The owner's key file, outside of the store.
+    pub identity: Option<&'a Path>,
+    /// The worker's, with which whoever has it does the work; `None`: the owner does.
+    pub worker: Option<&'a Path>,
+    pub replacements: Vec<Replacement>,
+}
+
+impl Work<'_> {
+    fn is_next(&self) -> String {
+        let on =
+            self.worker.map_or_else(String::new, |key| format!(", on any machine that has {}", shown(key)));
+        let named = [("custody", self.apart.custody.as_deref()), ("identity", self.worker.or(self.identity))];
+        let option =
+            |(name, path): (&str, Option<&Path>)| path.map(|path| format!(" --{name} {}", shown(path)));
+        let options: String = named.into_iter().filter_map(option).collect();
+        format!("The work is next{on}:\n  runvault rekey {}{options}", shown(self.store))
+    }
+}
+
+/// Runs and those that take their places.
+pub fn replacements(all: &[Replacement]) -> Value {
+    all.iter().map(|one| json!({ "run": one.run.to_string(), "new": one.new.to_string() })).collect()
+}
 
 /// `what`: the operation in a sentence; `head`: the line that it became; `go_on`: the command that tries again what
-/// failed.
+/// failed; `work`: of a re-keying.
 ///
 /// # Errors
 /// Exit 4 where runs were left as they were.
@@ -21,11 +53,12 @@ pub fn done(
     head: (u64, String),
     summary: &RotateSummary,
     go_on: &str,
+    work: Option<&Work>,
 ) -> Result<()> {
     if as_json {
         let failed: Vec<_> =
             summary.failed.iter().map(|(run, why)| json!({ "run": run.to_string(), "why": why })).collect();
-        output::json(&json!({
+        let mut object = json!({
             "done": what,
             "line": head.0,
             "head": format!("{}:{}", head.0, head.1),
@@ -33,23 +66,31 @@ pub fn done(
             "runs": summary.rotated,
             "already": summary.already,
             "failed": failed,
-        }))?;
+        });
+        if let Some(work) = work {
+            object["worker"] = json!(work.worker.map(Path::to_string_lossy));
+            object["replacements"] = replacements(&work.replacements);
+        }
+        output::json(&object)?;
     } else {
         let runs = summary.rotated + summary.already;
-        let done = if matches!(op, Operation::Rekey { .. }) { "prepared: runvault rekey" } else { "done" };
+        let done = if work.is_some() { "prepared: runvault rekey" } else { "done" };
         let runs = if runs > 0 { format!("\n{} {done}.", count(runs, "run")) } else { String::new() };
         output::line(&format!("Line {}: {what}.{runs}\n\n{}", head.0, in_words::stays_open(op)))?;
     }
     if summary.failed.is_empty() {
-        return Ok(());
+        return work.filter(|_| !as_json).map_or(Ok(()), |work| output::line(&work.is_next()));
     }
     for (run, why) in &summary.failed {
         output::warn(&format!("run {run} was left as it was: {why}"));
     }
     let what = format!("{} could not be done", count(summary.failed.len() as u64, "run"));
-    Err(refuse_with(
-        Exit::Damaged,
-        what,
-        format!("they keep the envelopes that they have. Try again: {go_on}"),
-    ))
+    let advice = match op {
+        Operation::Recover { .. } => format!(
+            "they were made or re-keyed after that copy. Bring key files with a newer drill: move custody/ away, keep it,\n\
+             and recover again. Where it is another fault, mend it, then: {go_on}"
+        ),
+        _ => format!("they keep the envelopes that they have. Try again: {go_on}"),
+    };
+    Err(refuse_with(Exit::Damaged, what, advice))
 }

@@ -12,12 +12,13 @@ use crate::args::{KeyExport, Token};
 use crate::exit::{Exit, refuse, refuse_with};
 use crate::output::{self, shown, visible};
 use crate::prompt::Asker;
-use crate::store::{load_chain, open_store};
+use crate::store::{load_chain, open_store, require_lock};
 
 pub fn run(args: &KeyExport) -> Result<()> {
     let root = open_store(&args.store, &args.apart)?;
     // Says what is wrong with a directory that is no vault.
     let chain = load_chain(&root, &args.store)?;
+    require_lock(&root, &chain)?;
     if args.remove {
         opens(args, &root, &chain)?;
     }
@@ -48,10 +49,12 @@ pub fn run(args: &KeyExport) -> Result<()> {
         "It goes on opening by this passphrase when the one in the store is changed."
     };
     output::line(&format!(
-        "{}: the key of {} ({}), under the same passphrase as in the store.\n{rest}",
+        "{}: the key of {} ({}), under the same passphrase as in the store.\n\
+         A copy of custody/ up to line {} is in it: labels, reasons and ids in clear.\n{rest}",
         shown(&args.out),
         visible(file.label().as_bytes()),
-        file.id()
+        file.id(),
+        chain.head().n
     ))
 }
 

@@ -44,6 +44,7 @@ fn object(args: &KeyShow, file: &KeyFile, lock: &Shown) -> Value {
         "vault": file.vault().map(|vault| vault.to_string()),
         "lock": lock.parameters,
         "kept": kept,
+        "copy_line": file.copy_line(),
     })
 }
 
@@ -70,6 +71,9 @@ fn text(file: &KeyFile, lock: &Shown) -> String {
             )
         });
         rows.push(("approved last", approved.unwrap_or("nothing".to_owned())));
+    }
+    if let Some(line) = file.copy_line() {
+        rows.push(("custody/", format!("a copy, up to line {line}")));
     }
     output::pairs(&rows).trim_end().to_owned()
 }

@@ -14,12 +14,13 @@ use runvault_format::seal_note::{SealNote, StateRef};
 use runvault_store::backend::{Dir, Rename};
 use runvault_store::replace;
 
+use super::super::checked::Anew;
 use super::super::origin::{self, Kept};
 use super::super::read::hash;
 use super::super::sealed_file::Writer;
 use super::super::survey::Survey;
 use super::super::{DIGESTS, MANIFEST, NEW, NOTE, PINS, SEAL, read_back, verify};
-use super::{Copying, Job, PARTIAL, Progress, Replaced, place_of};
+use super::{Copying, Job, PARTIAL, Progress, Replaced, Tree, place_of};
 use crate::authority::{self, EnvelopeFile, Sealed};
 use crate::lease::Holding;
 use crate::outcome::{exists, part_opened};
@@ -55,7 +56,7 @@ impl Copying<'_> {
         if !others.is_empty() {
             return Ok(Some(others));
         }
-        let sealed = self.envelopes()?;
+        let sealed = envelopes(self.job, &self.key)?;
         let note = self.write_seal(&*new, survey, pins_id, &sealed)?;
         self.put(&*new, NOTE, &note)?;
         holding.check()?;
@@ -140,11 +141,6 @@ impl Copying<'_> {
         }
         again.dedup();
         Ok(again)
-    }
-
-    /// The key of the new run, for today's epoch and for those who read what it replaces.
-    fn envelopes(&self) -> Result<Sealed> {
-        envelopes(self.job, &self.key)
     }
 
     /// All of `seal.new/` but the note, whose bytes it gives.
@@ -247,7 +243,13 @@ impl Copying<'_> {
 
 impl Job<'_> {
     /// What comes after the commit: the seal is read back, and the old run goes.
-    pub(super) fn end(&self, copied: u64) -> Result<Replaced> {
+    /// `read_back`: this process has just read it.
+    pub(super) fn end(
+        &self,
+        copied: u64,
+        read_back: Option<&Tree>,
+        progress: Progress<'_>,
+    ) -> Result<Replaced> {
         let dir = runs::run_dir(self.root, &self.new)?;
         let found = seal::Seal::load(self.root, &self.new, self.authority)?;
         let replaced = Replaced { files: found.note.files, bytes: found.note.bytes, copied };
@@ -268,7 +270,11 @@ impl Job<'_> {
                 put_envelopes(&*keys, &envelopes(self, &key)?, true).map_err(fail)?;
             }
             std::thread::sleep(self.grace);
+            self.stands(&found, read_back, progress)?;
             let object = || format!("runs/{old}");
+            // Of one that was put back once.
+            remove_dir(&*runs_dir, gone.as_bytes())
+                .map_err(|e| Error::store("remove", format!("runs/{gone}"), e))?;
             runs_dir
                 .rename(old.as_bytes(), &*runs_dir, gone.as_bytes(), Rename::Over)
                 .and_then(|()| runs_dir.sync())
@@ -294,17 +300,41 @@ impl Job<'_> {
     }
 }
 
+impl Job<'_> {
+    /// The last look before the old run goes: a process that was gone on from, a machine that slept, or somebody, may have
+    /// been at the new one since it was read back.
+    fn stands(&self, found: &seal::Seal, read_back: Option<&Tree>, progress: Progress<'_>) -> Result<()> {
+        if let Some(tree) = read_back.filter(|_| found.origin.is_some()) {
+            return if self.is_committed()? { tree.is_whole() } else { Err(self.gone()) };
+        }
+        let look = &mut |done, total| progress(done, total);
+        let verified = verify::verify(self.root, found, self.authority, &Anew, look)?;
+        match verified.findings.first() {
+            None if found.origin.is_some() => Ok(()),
+            None => Err(self.gone()),
+            Some(finding) => {
+                let what = "not as it was sealed: the run that it replaces stays".to_owned();
+                Err(Error::damaged(&finding.object, Damage::Run(what)))
+            }
+        }
+    }
+
+    fn gone(&self) -> Error {
+        let what = "another run stands there, or none: the run that it replaces stays".to_owned();
+        Error::damaged(format!("runs/{}", self.new), Damage::Run(what))
+    }
+}
+
 /// How the files begin that hold the worker's seed, sealed to the vault's key.
 pub const WORKER_SEED: &[u8] = b"worker-vault-";
 
+/// The key of the new run, for today's epoch and for those who read what it replaces.
 fn envelopes(job: &Job<'_>, key: &runvault_format::keys::RunKey) -> Result<Sealed> {
     // A rotation may have come, a reader may have gone.
     job.authority.refresh();
     let (replaced, _) = origin::generations(&job.new, job.authority)?;
-    let first = match seal::Seal::load(job.root, &job.old, job.authority)?.origin {
-        Some(origin) => origin.note,
-        None => seal::Seal::load(job.root, &job.old, job.authority)?.note,
-    };
+    let seal = seal::Seal::load(job.root, &job.old, job.authority)?;
+    let first = seal.origin.map_or(seal.note, |origin| origin.note);
     let sealed_at = authority::StateRef { n: first.state.n, hash: first.state.hash.0 };
     job.authority.seal_replacing(&job.new, key, &replaced, &sealed_at)
 }

@@ -218,6 +218,10 @@ impl Tree {
         file.set_mode(record.mode.into()).map_err(|e| self.failed("set the mode of", i, e))?;
         self.set_attributes(i, &*file, id)?;
         file.set_times(SetTime::Omit, mtime(record)).map_err(|e| self.failed("set the time of", i, e))?;
+        if !self.partial.is_local() {
+            // Who seals may sit at another machine, and syncs his own.
+            file.sync_all().map_err(|e| self.failed("sync", i, e))?;
+        }
         let parent = self.dir(open, record.parent)?;
         self.put_side(&*parent, &stored, i)?;
         self.name(&temporary, &*parent, &stored.text).map_err(|e| self.failed("put in place", i, e))
@@ -228,12 +232,14 @@ impl Tree {
         const NO_FLAG: [i32; 2] = [libc::EINVAL, libc::EOPNOTSUPP];
         const NO_LINKS: [i32; 4] = [libc::EPERM, libc::EOPNOTSUPP, libc::ENOSYS, libc::EINVAL];
         let is = |e: &std::io::Error, errnos: &[i32]| e.raw_os_error().is_some_and(|e| errnos.contains(&e));
-        let renamed = match self.partial.rename(temporary, dir, name, Rename::NoReplace) {
+        // A store on a network that lacks the flag looks first, and renames then: others may come between.
+        let renamed = match dir.is_local() {
+            true => self.partial.rename(temporary, dir, name, Rename::NoReplace),
+            false => Err(std::io::Error::from_raw_os_error(libc::EINVAL)),
+        };
+        let renamed = match renamed {
             Err(e) if is(&e, &NO_FLAG) => match self.partial.link(temporary, dir, name) {
-                Err(e) if is(&e, &NO_LINKS) => match exists(dir, name)? {
-                    true => Err(std::io::Error::from_raw_os_error(libc::EEXIST)),
-                    false => self.partial.rename(temporary, dir, name, Rename::Over),
-                },
+                Err(e) if is(&e, &NO_LINKS) => self.partial.rename(temporary, dir, name, Rename::NoReplace),
                 linked => linked.and_then(|()| self.partial.unlink(temporary)),
             },
             renamed => renamed,
@@ -250,12 +256,47 @@ impl Tree {
         exists(&*dir, &self.stored(i)?.text).map_err(|e| self.failed("stat", i, e))
     }
 
-    /// A file is copied again.
+    /// Whoever is still at a file finds his copy gone, and what has its name from now on keeps it.
+    pub(super) fn shut_out(&self) -> Result<()> {
+        let failed = |e| self.failed("clear what is half copied of", 0, e);
+        let mut names = Vec::new();
+        let mut visit = |entry: backend::Entry| {
+            names.push(entry.name);
+            true
+        };
+        self.partial.entries(0, &mut visit).map_err(failed)?;
+        for name in names {
+            match self.partial.unlink(&name) {
+                Err(e) if e.raw_os_error() != Some(libc::ENOENT) => return Err(failed(e)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether every file is there in all of its length.
+    pub(super) fn is_whole(&self) -> Result<()> {
+        let mut open = None;
+        for i in self.files() {
+            let (dir, size) = (self.dir(&mut open, self.record(i)?.parent)?, self.record(i)?.size);
+            let stat = dir.stat(&self.stored(i)?.text).map_err(|e| part_opened("open", self.object(i), e))?;
+            if !self.context.geometry.plain_len(stat.size).is_ok_and(|found| found == size) {
+                let what = "shorter or longer than it was sealed: the run that it replaces stays".to_owned();
+                return Err(Error::damaged(self.object(i), crate::Damage::Run(what)));
+            }
+        }
+        Ok(())
+    }
+
+    /// A file is copied again. Once the run is sealed nobody's `partial/` is there to take it.
     pub(super) fn remove(&self, i: u32) -> Result<()> {
         let alone = [i];
         for name in self.links.get(&i).map_or(&alone[..], Vec::as_slice) {
             let dir = self.dir(&mut None, self.record(*name)?.parent)?;
-            match dir.unlink(&self.stored(*name)?.text) {
+            let mut random = [0; 8];
+            random::fill(&mut random)?;
+            let away = format!("{:016x}", u64::from_le_bytes(random)).into_bytes();
+            match dir.rename(&self.stored(*name)?.text, &*self.partial, &away, Rename::Over) {
                 Err(e) if e.raw_os_error() != Some(libc::ENOENT) => return Err(self.failed("remove", i, e)),
                 _ => {}
             }
