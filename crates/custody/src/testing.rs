@@ -69,8 +69,13 @@ pub(crate) fn killed_at<T>(
 /// A deep copy, so that each kill starts from the same store.
 pub(crate) fn copy(from: &Arc<dyn Dir>) -> Arc<dyn Dir> {
     let root = MemoryDir::root();
-    copy_into(from, &root, &mut HashMap::new());
+    copy_to(from, &root);
     root
+}
+
+/// A deep copy of what is in a directory.
+pub(crate) fn copy_to(from: &Arc<dyn Dir>, to: &Arc<dyn Dir>) {
+    copy_into(from, to, &mut HashMap::new());
 }
 
 /// Files that were copied, by their numbers: where, and under which name.

@@ -18,7 +18,9 @@ use crate::chains::gaps;
 use crate::exposure::{As, Opens, exposure};
 use crate::gateway::StateFolder;
 use crate::quorum::alone;
-use crate::testing::{copy, custody, enrolled, envelopes, get, killed_at, put, run_dir, take_away, vault};
+use crate::testing::{
+    copy, copy_to, custody, enrolled, envelopes, get, killed_at, put, run_dir, take_away, vault,
+};
 
 const CALLER: Caller = Caller { uid: 0, gid: 0, pid: 1, umask: 0o022 };
 const WRITE: OpenFlags =
@@ -564,10 +566,7 @@ fn who_was_a_standing_reader_is_told_by_the_state_and_not_by_its_number() {
     let (run, sealed_at) = (site.sealed(b"run"), site.chain.state_ref());
     site.root.rename(b"custody", &*site.root, b"lost", Rename::Over).unwrap();
     site.root.create_dir(b"custody", DIR_MODE).unwrap();
-    for name in crate::layout::names(&before, "custody").unwrap() {
-        let name = String::from_utf8(name).unwrap();
-        put(&custody(&site.root), &name, &get(&before, &name));
-    }
+    copy_to(&before, &custody(&site.root));
     site.chain = Chain::load(&site.root).unwrap();
     site.add_reader("never", true);
     assert_eq!(site.chain.state_ref().n, sealed_at.n);
