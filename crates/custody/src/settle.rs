@@ -68,8 +68,8 @@ pub(crate) fn each_signed(
     visit: &mut dyn FnMut(OfRun) -> Result<()>,
 ) -> Result<()> {
     for run in runs {
-        let kept = kept_in(root, run);
         let (run_note, seal_note) = (run_note(root, run)?, seal_note(root, run).unwrap_or_default());
+        let kept = if says_it_replaces(&run_note) { kept_in(root, run) } else { None };
         visit(OfRun { run: *run, run_note, seal_note, kept_by: None })?;
         match kept {
             Some(kept) if !runs.contains(&kept.run) => visit(kept)?,
@@ -79,12 +79,16 @@ pub(crate) fn each_signed(
     Ok(())
 }
 
+fn says_it_replaces(run_note: &Option<Vec<u8>>) -> bool {
+    Signed::parse(run_note, RunDescriptor::parse_text).is_some_and(|run| run.said.replaces())
+}
+
 /// What a run keeps of the first of those that it has replaced.
 fn kept_in(root: &Arc<dyn Dir>, run: &RunId) -> Option<OfRun> {
     let read = |name| in_seal(root, run, name).ok().flatten();
-    let run_note = read(origin::RUN)?;
-    let first = RunDescriptor::parse_text(Note::parse(&run_note).ok()?.text).ok()?.run;
-    Some(OfRun { run: first, run_note: Some(run_note), seal_note: read(origin::NOTE), kept_by: Some(*run) })
+    let run_note = read(origin::RUN);
+    let first = Signed::parse(&run_note, RunDescriptor::parse_text)?.said.run;
+    Some(OfRun { run: first, run_note, seal_note: read(origin::NOTE), kept_by: Some(*run) })
 }
 
 /// The note of a run's seal, whatever it is; `None`: it has none.

@@ -119,6 +119,11 @@ struct Fields {
 }
 
 impl RunDescriptor {
+    /// Whether it stands for another run, under a new key.
+    pub fn replaces(&self) -> bool {
+        self.after.as_ref().is_some_and(|after| after.how == How::Replaces)
+    }
+
     /// The note's text.
     ///
     /// # Errors

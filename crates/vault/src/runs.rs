@@ -35,11 +35,6 @@ pub struct VerifiedRun {
 }
 
 impl VerifiedRun {
-    /// Whether it stands for another run, under a new key.
-    pub fn replaces(&self) -> bool {
-        self.descriptor.after.as_ref().is_some_and(|after| after.how == How::Replaces)
-    }
-
     /// What chains name it by.
     ///
     /// # Errors

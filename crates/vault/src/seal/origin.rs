@@ -116,7 +116,7 @@ pub(crate) fn verify(
     let first = *replaced.last().ok_or(runvault_format::Error::NotCanonical("replaced"))?;
     let run = runs::verify_descriptor(&first, &format!("{object}/{RUN}"), &kept.run, authority)?.into_inner();
     let run_note = text_hash(Note::parse(&kept.run)?.text);
-    let signed = Signed { run: &first, run_note, maker: run.signer };
+    let signed = Signed { run: &first, run_note, maker: run.signer, replaces: run.replaces() };
     let (note, seal) = verify_note(&kept.note, &format!("{object}/{NOTE}"), &signed, authority)?;
     Ok(Origin { run, run_note, note, seal, replaced })
 }

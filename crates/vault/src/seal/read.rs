@@ -92,9 +92,10 @@ impl Seal {
         let bytes = read_whole(&*dir, NOTE.as_bytes(), NOTE_MAX);
         let bytes = bytes.map_err(|e| part_opened("read", object(), e))?;
         let (run_note, maker) = (verified.text_hash()?, verified.descriptor.signer);
-        let signed = Signed { run, run_note, maker };
+        let replaces = verified.descriptor.replaces();
+        let signed = Signed { run, run_note, maker, replaces };
         let (note, hash) = verify_note(&bytes, &object(), &signed, authority)?;
-        let origin = match verified.replaces() {
+        let origin = match replaces {
             true => Some(Box::new(origin::load(run, &*dir, &note, authority)?)),
             false => None,
         };
@@ -196,6 +197,8 @@ pub(super) struct Signed<'a> {
     pub(super) run_note: Digest,
     /// The signer of that.
     pub(super) maker: IdentityId,
+    /// It replaces another run: the log is asked who made it, which it is for no other.
+    pub(super) replaces: bool,
 }
 
 /// A seal's note, and its text's hash: the gateway that made the run must have signed it, or one that was admitted to
@@ -212,7 +215,8 @@ pub(super) fn verify_note(
     // Whose it says it is, to find the key that it is verified with.
     let signer = SealNote::parse_text(parsed.text).map_err(named)?.gateway;
     let made = signer == of.maker;
-    let worker = authority.replacement(of.run).filter(|said| made && said.worker == signer);
+    let said = if of.replaces && made { authority.replacement(of.run) } else { None };
+    let worker = said.filter(|said| said.worker == signer);
     let admission = authority.admission(&signer, Some(of.run)).filter(|_| !made);
     if !made && admission.is_none() {
         return Err(refuse(&format!("gateway {signer}, which signed it, did not make the run")));
