@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
@@ -180,6 +181,11 @@ fn escape(text: &mut String, byte: u8) {
 /// A name for standard output: made visible on a terminal, byte for byte elsewhere.
 pub fn name_bytes(name: &[u8]) -> Vec<u8> {
     if io::stdout().is_terminal() { visible(name).into_bytes() } else { name.to_vec() }
+}
+
+/// An option with a path, as it is typed behind other arguments; nothing where it is not given.
+pub fn option(name: &str, path: Option<&Path>) -> String {
+    path.map_or_else(String::new, |path| format!(" --{name} {}", shown(path)))
 }
 
 /// A path for a message.

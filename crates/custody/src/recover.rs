@@ -15,6 +15,7 @@ use runvault_format::request::Head;
 use runvault_format::vault_file;
 use runvault_store::backend::{Dir, Rename};
 use runvault_store::replace::replace;
+use runvault_vault::remove_dir;
 
 use crate::apart::{Place, with_custody};
 use crate::authority::check_bound;
@@ -249,21 +250,7 @@ fn check_store(root: &Arc<dyn Dir>, found: &Found) -> Result<()> {
     }
 }
 
-/// What a kill left: files, and directories of files.
+/// What a kill left.
 fn remove(parent: &Arc<dyn Dir>, name: &[u8]) -> Result<()> {
-    let object = String::from_utf8_lossy(name).into_owned();
-    let io = |e| Error::io("remove", object.as_str(), e);
-    let dir = match parent.open_dir(name) {
-        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => return Ok(()),
-        dir => dir.map_err(io)?,
-    };
-    for inner in layout::names(&dir, &object)? {
-        match dir.unlink(&inner) {
-            Err(e) if matches!(e.raw_os_error(), Some(libc::EISDIR | libc::EPERM)) => {
-                dir.remove_dir(&inner).map_err(io)?;
-            }
-            gone => gone.map_err(io)?,
-        }
-    }
-    parent.remove_dir(name).map_err(io)
+    remove_dir(&**parent, name).map_err(|e| Error::io("remove", String::from_utf8_lossy(name), e))
 }

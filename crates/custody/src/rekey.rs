@@ -234,6 +234,23 @@ pub fn left(root: &Arc<dyn Dir>, of: &Replacement) -> Result<Left> {
     Ok(if old || has_worker(&runs, of)? { Left::OldRun } else { Left::Nothing })
 }
 
+/// Those of which something is left to do.
+///
+/// # Errors
+/// The store's.
+pub fn waiting<'a>(
+    root: &Arc<dyn Dir>,
+    all: impl IntoIterator<Item = &'a Replacement>,
+) -> Result<Vec<Replacement>> {
+    let mut waiting = Vec::new();
+    for one in all {
+        if left(root, one)? != Left::Nothing {
+            waiting.push(one.clone());
+        }
+    }
+    Ok(waiting)
+}
+
 /// Whether the new run has something that is the worker's still.
 fn has_worker(runs: &Arc<dyn Dir>, of: &Replacement) -> Result<bool> {
     let object = format!("{RUNS}/{}", of.new);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use runvault_crypto::aead::Engine;
 use runvault_crypto::secrets::Secret;
+use runvault_format::custody_state::ReaderEntry;
 use runvault_format::descriptor::{RunDescriptor, RunKind, StateRef};
 use runvault_format::ids::{Digest, FileId, RunId, SessionId};
 use runvault_format::keys::{RunKey, RunKeys};
@@ -71,6 +72,13 @@ pub(crate) fn copy(from: &Arc<dyn Dir>) -> Arc<dyn Dir> {
     let root = MemoryDir::root();
     copy_to(from, &root);
     root
+}
+
+/// How a state names a reader.
+pub(crate) fn reader_entry(identity: &Identity, standing: bool, expires: Option<&str>) -> ReaderEntry {
+    let keys = identity.public();
+    let (id, label) = (keys.id(), identity.label.clone());
+    ReaderEntry { id, label, sign: keys.sign, kem: keys.kem, standing, expires: expires.map(str::to_owned) }
 }
 
 /// A deep copy of what is in a directory.

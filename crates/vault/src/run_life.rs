@@ -299,8 +299,11 @@ pub(crate) fn rename_dir(dir: &dyn Dir, from: &[u8], to: &[u8]) -> std::io::Resu
     })
 }
 
-/// A directory with all that is in it; nothing where there is none.
-pub(crate) fn remove_dir(parent: &dyn Dir, name: &[u8]) -> std::io::Result<()> {
+/// Removes a directory with all that is in it; nothing where there is none.
+///
+/// # Errors
+/// The store's; ELOOP where it is too deep.
+pub fn remove_dir(parent: &dyn Dir, name: &[u8]) -> std::io::Result<()> {
     match parent.open_dir(name) {
         Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(()),
         opened => {
@@ -330,6 +333,8 @@ pub(crate) fn remove_all(dir: &Arc<dyn Dir>) -> std::io::Result<()> {
                     below = Some(name);
                     break;
                 }
+                // Someone else removes it too.
+                Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {}
                 other => other?,
             }
         }

@@ -4,7 +4,6 @@
 mod common;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use common::{CALLER, Fixture, Mount, State, WRITE, would_seal};
 use runvault_store::backend::Rename;
@@ -71,12 +70,7 @@ fn alarm(disk: &Disk, draw: &mut Draw, fixture: &Fixture, state: &State) -> Opti
 fn no_power_cut_leaves_what_the_ledger_calls_changed() {
     for seed in 0..25 {
         let memory = MemoryDir::root();
-        let mut fixture = Fixture::on(memory.clone());
-        fixture.options.journal_bytes = 64 << 10;
-        // At every tick what waits goes out, the store is synced and what was noted counts.
-        fixture.options.delay = Duration::ZERO;
-        memory.create_dir(b"ledgers", 0o700).unwrap();
-        fixture.state.ledgers = memory.open_dir(b"ledgers").unwrap();
+        let mut fixture = Fixture::with_ledgers(memory.clone());
         let first = fixture.writer();
         first.make_dir("run").unwrap();
         first.put("run/a", &[7; 5_000]).unwrap();

@@ -178,12 +178,7 @@ struct Session {
 impl Session {
     fn begin(seed: u64) -> Self {
         let memory = MemoryDir::root();
-        let mut fixture = Fixture::on(memory.clone());
-        fixture.options.journal_bytes = 64 << 10;
-        // Whatever waits in a ledger goes out at every tick.
-        fixture.options.delay = Duration::ZERO;
-        memory.create_dir(b"ledgers", 0o700).unwrap();
-        fixture.state.ledgers = memory.open_dir(b"ledgers").unwrap();
+        let mut fixture = Fixture::with_ledgers(memory.clone());
         let first = fixture.writer();
         first.make_dir("run").unwrap();
         first.close().unwrap();

@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 use crate::args::{Apart, Init};
 use crate::exit::{Exit, refuse, refuse_with};
 use crate::mount_point::absolute;
-use crate::output::{self, shown};
+use crate::output::{self, option, shown};
 use crate::prompt::Source;
 use crate::store::{open_root, open_store};
 
@@ -95,7 +95,7 @@ fn shared(args: &Init, store: &Path, quorum: u8) -> Result<()> {
         "Keep the fingerprint on paper, apart from the store. Compare each id with its custodian, and have each of\n\
          them do the drill: runvault custody confirm {}{} --identity KEY",
         shown(store),
-        option(custody.as_deref())
+        option("custody", custody.as_deref())
     ))?;
     custody.map_or(Ok(()), |custody| output::line(&every_command(&custody)))
 }
@@ -228,12 +228,11 @@ fn custody_at(args: &Init) -> Result<Option<PathBuf>> {
     args.custody.as_deref().map(absolute).transpose()
 }
 
-fn option(custody: Option<&Path>) -> String {
-    custody.map_or_else(String::new, |custody| format!(" --custody {}", shown(custody)))
-}
-
 fn every_command(custody: &Path) -> String {
-    format!("\nEvery command on this store needs{}, a mount in fstab -o custody=DIR.", option(Some(custody)))
+    format!(
+        "\nEvery command on this store needs{}, a mount in fstab -o custody=DIR.",
+        option("custody", Some(custody))
+    )
 }
 
 fn to_keep(store: &Path, custody: Option<&Path>, outside: Option<&Path>, unlocked: bool) -> String {
@@ -247,7 +246,7 @@ fn to_keep(store: &Path, custody: Option<&Path>, outside: Option<&Path>, unlocke
             text += &format!(
                 "  - a copy of the key file, for the day that custody/ is lost:\n      runvault key export {}{} --out owner.key\n",
                 shown(store),
-                option(custody)
+                option("custody", custody)
             );
         }
     }

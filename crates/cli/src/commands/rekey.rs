@@ -42,11 +42,10 @@ pub fn run(args: &Rekey) -> Result<()> {
         rekey_one(args, &store, &identity, one)?;
     }
     let id = identity.id();
-    let own: Vec<_> = store.chain.work_of(&id).collect();
-    let left = own.iter().map(|one| rekey::left(&store.root, one)).collect::<Result<Vec<_>, _>>()?;
+    let (own, left) = (store.chain.work_of(&id), rekey::waiting(&store.root, store.chain.work_of(&id))?);
     // A copy of it elsewhere opens nothing any more either: no envelope is left that is sealed to it.
-    if let Some(key) = args.who.identity.as_ref().filter(|_| !own.is_empty())
-        && left.iter().all(|left| *left == Left::Nothing)
+    if let Some(key) = args.who.identity.as_ref().filter(|_| left.is_empty())
+        && own.count() > 0
     {
         match files::wipe(key) {
             Ok(()) if args.json => output::json(&json!({ "worker_erased": true }))?,
@@ -66,12 +65,7 @@ fn chosen(args: &Rekey, store: &Store, identity: &Identity) -> Result<Vec<Replac
     let own: Vec<_> = store.chain.work_of(&identity.id()).cloned().collect();
     let all = if own.is_empty() { store.chain.replacements().cloned().collect() } else { own };
     if args.runs.is_empty() {
-        let mut waiting = Vec::new();
-        for one in all {
-            if rekey::left(&store.root, &one)? != Left::Nothing {
-                waiting.push(one);
-            }
-        }
+        let waiting = rekey::waiting(&store.root, &all)?;
         if waiting.is_empty() && !args.json {
             output::line("No run waits for this key.")?;
         }

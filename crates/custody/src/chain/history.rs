@@ -8,11 +8,11 @@ use runvault_format::ids::Digest;
 use runvault_format::words;
 use runvault_store::backend::Dir;
 
-use super::load::{genesis, lines};
+use super::load::{broken, genesis, lines};
 use super::{Chain, Head, name_of};
+use crate::Result;
 use crate::layout::{self, AUDIT_LOG, LOG_MAX};
 use crate::quorum::in_words;
-use crate::{Error, Result};
 
 /// One line of the audit log, verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,8 +58,8 @@ impl History {
 /// As [`Chain::load`].
 pub fn history(root: &Arc<dyn Dir>) -> Result<History> {
     let mut entries = Vec::new();
-    let created = walk(root, |before, after, text| {
-        entries.push(entry(before, after, text)?);
+    let created = walk(root, |before, after, line| {
+        entries.push(entry(before, after, line)?);
         Ok(())
     })?;
     Ok(History { created, entries })
@@ -68,7 +68,7 @@ pub fn history(root: &Arc<dyn Dir>) -> Result<History> {
 /// Line by line: the state before, the chain with the line, the line. Gives when the vault was made.
 pub(crate) fn walk(
     root: &Arc<dyn Dir>,
-    mut visit: impl FnMut(&State, &Chain, &[u8]) -> Result<()>,
+    mut visit: impl FnMut(&State, &Chain, &Line) -> Result<()>,
 ) -> Result<String> {
     let custody = layout::custody_dir(root)?;
     let (genesis, vault) = genesis(&custody)?;
@@ -77,7 +77,7 @@ pub(crate) fn walk(
     for text in lines(&log)? {
         let before = chain.state().clone();
         chain.follow(&custody, text)?;
-        visit(&before, &chain, text)?;
+        visit(&before, &chain, &parsed(&chain, text)?)?;
     }
     loop {
         let (before, len) = (chain.state().clone(), chain.log().len());
@@ -85,13 +85,17 @@ pub(crate) fn walk(
             return Ok(genesis.created);
         }
         let text = chain.log().get(len..).and_then(|text| text.strip_suffix(b"\n")).unwrap_or_default();
-        visit(&before, &chain, text)?;
+        visit(&before, &chain, &parsed(&chain, text)?)?;
     }
 }
 
-fn entry(before: &State, after: &Chain, text: &[u8]) -> Result<Entry> {
+/// The newest line of a chain.
+fn parsed(chain: &Chain, text: &[u8]) -> Result<Line> {
+    Line::parse(text).map_err(|e| broken(chain.head().n, e))
+}
+
+fn entry(before: &State, after: &Chain, line: &Line) -> Result<Entry> {
     let head = after.head();
-    let line = Line::parse(text).map_err(|e| Error::ChainBroken { line: head.n, why: e.to_string() })?;
     let (request, executed) = (&line.executed.request, &line.executed);
     let hash = request.hash()?;
     Ok(Entry {

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use runvault_format::audit_entry::Line;
 use runvault_format::custody_state::State;
 use runvault_format::descriptor::{RunDescriptor, StateRef};
 use runvault_format::envelope_file::EnvelopeName;
@@ -82,14 +81,12 @@ impl Past {
             admitted: Vec::new(),
             epochs: Vec::new(),
         };
-        let created = walk(root, |before, after, text| {
-            let n = after.head().n;
-            let line = Line::parse(text).map_err(|e| Error::ChainBroken { line: n, why: e.to_string() })?;
+        let created = walk(root, |before, after, line| {
             if past.states.is_empty() {
                 past.take(before, "")?;
             }
             past.take(after.state(), &line.executed.time)?;
-            past.take_word(n, &line.executed.time, &line.executed.request.op);
+            past.take_word(after.head().n, &line.executed.time, &line.executed.request.op);
             Ok(())
         })?;
         if past.states.is_empty() {
@@ -341,18 +338,15 @@ impl Sealed {
             EnvelopeName::Vault(e) => Some(*e),
             EnvelopeName::Reader(_) | EnvelopeName::Worker(_) => None,
         };
-        let first = seal.as_ref().and_then(|seal| seal.origin.as_deref()).and_then(|origin| {
+        let origin = seal.as_ref().and_then(|seal| seal.origin.as_deref());
+        let first = origin.and_then(|origin| {
             let run = origin.replaced.last()?;
             Some(Box::new(Self::without_envelopes(*run, Some(&origin.run), Some(&origin.note))))
         });
         Ok(Self {
             to_key: names.contains(&EnvelopeName::Reader(*key)),
             epochs: names.iter().filter_map(epoch).collect(),
-            replaces: seal
-                .iter()
-                .flat_map(|seal| seal.origin.iter())
-                .flat_map(|o| o.replaced.clone())
-                .collect(),
+            replaces: origin.map_or_else(Vec::new, |origin| origin.replaced.clone()),
             first,
             ..Self::without_envelopes(*run, made.as_deref(), seal.as_ref().map(|seal| &seal.note))
         })

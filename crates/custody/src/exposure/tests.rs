@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use runvault_format::custody_state::{Custodian, ReaderEntry};
+use runvault_format::custody_state::Custodian;
 use runvault_format::envelope_file::{self, EnvelopeName};
 use runvault_format::operation::Operation;
 use runvault_format::removed::GoneRun;
@@ -13,13 +13,7 @@ use crate::epochs::{EpochKeys, open_share};
 use crate::gateway::StateFolder;
 use crate::identity::Identity;
 use crate::quorum::tests::Vault;
-use crate::testing::{copy, envelopes, make_run, seal};
-
-fn entry(identity: &Identity, standing: bool, expires: Option<&str>) -> ReaderEntry {
-    let keys = identity.public();
-    let (id, label) = (keys.id(), identity.label.clone());
-    ReaderEntry { id, label, sign: keys.sign, kem: keys.kem, standing, expires: expires.map(str::to_owned) }
-}
+use crate::testing::{copy, envelopes, make_run, reader_entry as entry, seal};
 
 /// The runs that a reader's key opens, whatever honest mounts say.
 fn read_by(root: &Arc<dyn Dir>, reader: &Identity) -> BTreeSet<RunId> {

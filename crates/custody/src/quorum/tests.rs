@@ -24,7 +24,7 @@ use crate::gateway::StateFolder;
 use crate::identity::Identity;
 use crate::init::NewVault;
 use crate::state_folder::Folder;
-use crate::testing::{copy, custody, envelopes, get, killed_at, make_run};
+use crate::testing::{copy, custody, envelopes, get, killed_at, make_run, reader_entry};
 use crate::{Error, Result};
 
 pub(crate) struct Vault {
@@ -104,15 +104,7 @@ impl Vault {
 
 fn reader(label: &str, standing: bool) -> (Identity, ReaderEntry) {
     let identity = Identity::generate(label).unwrap();
-    let keys = identity.public();
-    let entry = ReaderEntry {
-        id: keys.id(),
-        label: label.into(),
-        sign: keys.sign,
-        kem: keys.kem,
-        standing,
-        expires: None,
-    };
+    let entry = reader_entry(&identity, standing, None);
     (identity, entry)
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use runvault_format::custody_state::{Custodian, ReaderEntry};
+use runvault_format::custody_state::Custodian;
 use runvault_format::note::Note;
 use runvault_format::operation::Operation;
 use runvault_store::backend::{Kind, Rename};
@@ -19,7 +19,7 @@ use crate::exposure::{As, Opens, exposure};
 use crate::gateway::StateFolder;
 use crate::quorum::alone;
 use crate::testing::{
-    copy, copy_to, custody, enrolled, envelopes, get, killed_at, put, run_dir, take_away, vault,
+    copy, copy_to, custody, enrolled, envelopes, get, killed_at, put, reader_entry, run_dir, take_away, vault,
 };
 
 const CALLER: Caller = Caller { uid: 0, gid: 0, pid: 1, umask: 0o022 };
@@ -110,15 +110,7 @@ impl Site {
 
     fn add_reader(&mut self, label: &str, standing: bool) -> Identity {
         let identity = Identity::generate(label).unwrap();
-        let keys = identity.public();
-        let reader = ReaderEntry {
-            id: keys.id(),
-            label: label.into(),
-            sign: keys.sign,
-            kem: keys.kem,
-            standing,
-            expires: None,
-        };
+        let reader = reader_entry(&identity, standing, None);
         self.agree(Operation::AddReader { reader });
         identity
     }

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use runvault_crypto::secrets::Secret;
 use runvault_crypto::signature::{SigningKey, VerifyingKey};
@@ -293,6 +294,17 @@ impl Fixture {
 
     pub fn in_memory() -> Self {
         Self::on(MemoryDir::root())
+    }
+
+    /// Its ledgers lie in the store too, so that what a power cut takes of both is of one moment; at every tick what waits
+    /// goes out, the store is synced and what was noted counts.
+    pub fn with_ledgers(store: Arc<dyn Dir>) -> Self {
+        let mut fixture = Self::on(store.clone());
+        fixture.options.journal_bytes = 64 << 10;
+        fixture.options.delay = Duration::ZERO;
+        store.create_dir(b"ledgers", 0o700).unwrap();
+        fixture.state.ledgers = store.open_dir(b"ledgers").unwrap();
+        fixture
     }
 
     pub fn on_disk() -> Self {

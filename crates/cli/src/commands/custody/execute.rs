@@ -17,7 +17,7 @@ use super::{confirmed, propose::executor_of, show};
 use crate::args::Execute;
 use crate::exit::{Exit, refuse_with};
 use crate::files;
-use crate::output::{self, shown};
+use crate::output::{self, option, shown};
 use crate::store::Store;
 use crate::{progress, signals};
 
@@ -111,12 +111,7 @@ fn approval(path: &Path) -> Result<ApprovalFile> {
 
 fn go_on(args: &Execute) -> String {
     let approvals: String = args.approval.iter().map(|path| format!(" --approval {}", shown(path))).collect();
-    let custody = args
-        .seen
-        .apart
-        .custody
-        .as_deref()
-        .map_or_else(String::new, |dir| format!(" --custody {}", shown(dir)));
+    let custody = option("custody", args.seen.apart.custody.as_deref());
     format!(
         "runvault custody execute {} {}{approvals}{custody} --resume",
         shown(&args.store),

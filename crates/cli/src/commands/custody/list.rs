@@ -6,8 +6,7 @@ use runvault_custody::chain::history::history;
 use runvault_custody::clock;
 use runvault_custody::confirm::{Drill, drills};
 use runvault_custody::locks;
-use runvault_custody::rekey::{self, Left};
-use runvault_format::replacement::Replacement;
+use runvault_custody::rekey;
 use serde_json::json;
 
 use super::tell::replacements;
@@ -29,7 +28,7 @@ pub fn run(args: &List) -> Result<()> {
     if chain.quorum().0 > 1 && locks::are_there(&store.root)? {
         due.push("custody/locks holds a key file, whose passphrase can be guessed at: remove it".to_owned());
     }
-    let rekeying = rekeying(&store)?;
+    let rekeying = rekey::waiting(&store.root, chain.replacements())?;
     let worker = if chain.quorum().0 == 1 { "" } else { " --identity REQ.worker" };
     due.extend(rekeying.iter().map(|one| {
         let store = shown(&args.store);
@@ -72,17 +71,6 @@ pub fn run(args: &List) -> Result<()> {
         output::line(&format!("due: {one}"))?;
     }
     Ok(())
-}
-
-/// Runs that wait for their new keys.
-fn rekeying(store: &Store) -> Result<Vec<Replacement>> {
-    let mut waiting = Vec::new();
-    for one in store.chain.replacements() {
-        if rekey::left(&store.root, one)? != Left::Nothing {
-            waiting.push(one.clone());
-        }
-    }
-    Ok(waiting)
 }
 
 /// What its key file has for the day that custody/ is lost.

@@ -52,13 +52,13 @@ pub fn asked(store: &Store, proposal: &Proposal, by_name: &mut ByName<'_>) -> Re
             Operation::RevokeGateway { gateway, until: end_of(root, chain, &gateway, &args.last)? }
         }
         Proposal::DismissGateway(args) => {
-            let (gateway, there) = (gateways::named(chain, &args.name)?, runs::list(root)?);
-            let run = args.run.as_ref().map(|run| run_of(root, chain, &there, run, by_name)).transpose()?;
+            let gateway = gateways::named(chain, &args.name)?;
+            let run = args.run.as_ref().map(|run| one_listed(root, chain, run, by_name)).transpose()?;
             Operation::DismissGateway { gateway, run, until: end_of(root, chain, &gateway, &args.last)? }
         }
         Proposal::AdmitGateway(args) => {
-            let (gateway, there) = (gateways::named(chain, &args.name)?, runs::list(root)?);
-            let run = args.run.as_ref().map(|run| run_of(root, chain, &there, run, by_name)).transpose()?;
+            let gateway = gateways::named(chain, &args.name)?;
+            let run = args.run.as_ref().map(|run| one_listed(root, chain, run, by_name)).transpose()?;
             Operation::AdmitGateway { gateway, run }
         }
         Proposal::AddReader(args) => {
@@ -95,10 +95,7 @@ pub fn asked(store: &Store, proposal: &Proposal, by_name: &mut ByName<'_>) -> Re
             let authority = Remembering::over(Acting::gateway_only(chain.clone()), &store.state);
             let mut gone = Vec::new();
             for run in &args.runs {
-                let id = match of_id(run) {
-                    Some(id) => id,
-                    None => by_name(run)?.0,
-                };
+                let id = id_of(run, by_name)?;
                 let named = retired::named(root, chain, &*authority, &id)?;
                 gone.push(named.ok_or_else(|| not_there(root, chain, run, "STORE"))?);
             }
@@ -176,6 +173,15 @@ fn listed(
     Ok(runs)
 }
 
+fn id_of(run: &OsString, by_name: &mut ByName<'_>) -> Result<RunId> {
+    of_id(run).map_or_else(|| by_name(run).map(|(first, _)| first), Ok)
+}
+
+/// A single run that is in the store.
+fn one_listed(root: &Arc<dyn Dir>, chain: &Chain, run: &OsString, by_name: &mut ByName<'_>) -> Result<RunId> {
+    run_of(root, chain, &runs::list(root)?, run, by_name)
+}
+
 fn run_of(
     root: &Arc<dyn Dir>,
     chain: &Chain,
@@ -183,9 +189,6 @@ fn run_of(
     run: &OsString,
     by_name: &mut ByName<'_>,
 ) -> Result<RunId> {
-    let id = match of_id(run) {
-        Some(id) => id,
-        None => by_name(run)?.0,
-    };
+    let id = id_of(run, by_name)?;
     if there.contains(&id) { Ok(id) } else { Err(not_there(root, chain, run, "STORE")) }
 }

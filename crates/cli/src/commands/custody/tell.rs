@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::args::Apart;
 use crate::exit::{Exit, refuse_with};
-use crate::output::{self, count, shown};
+use crate::output::{self, count, option, shown};
 
 /// What `rekey` is to do.
 pub struct Work<'a> {
@@ -29,9 +29,7 @@ impl Work<'_> {
         let on =
             self.worker.map_or_else(String::new, |key| format!(", on any machine that has {}", shown(key)));
         let named = [("custody", self.apart.custody.as_deref()), ("identity", self.worker.or(self.identity))];
-        let option =
-            |(name, path): (&str, Option<&Path>)| path.map(|path| format!(" --{name} {}", shown(path)));
-        let options: String = named.into_iter().filter_map(option).collect();
+        let options: String = named.into_iter().map(|(name, path)| option(name, path)).collect();
         format!("The work is next{on}:\n  runvault rekey {}{options}", shown(self.store))
     }
 }

@@ -16,6 +16,7 @@ use runvault_store::backend::{self, Dir, File, Rename, SetTime, Stat, Time, Xatt
 use super::super::sealed_file::Stands;
 use crate::file::RunContext;
 use crate::outcome::{exists, part_opened};
+use crate::run_life::remove_all;
 use crate::xattr::ACLS;
 use crate::{Error, Result, lease, record};
 
@@ -180,9 +181,7 @@ impl Tree {
 
     /// A file on its way, which no other process has.
     fn temporary(&self, mode: u32) -> std::io::Result<(Vec<u8>, Arc<dyn File>)> {
-        let mut random = [0; 8];
-        random::fill(&mut random).map_err(std::io::Error::other)?;
-        let name = format!("{:016x}", u64::from_le_bytes(random)).into_bytes();
+        let name = random_name().map_err(std::io::Error::other)?;
         let file = self.partial.create_file(&name, mode)?;
         Ok((name, file))
     }
@@ -258,20 +257,7 @@ impl Tree {
 
     /// Whoever is still at a file finds his copy gone, and what has its name from now on keeps it.
     pub(super) fn shut_out(&self) -> Result<()> {
-        let failed = |e| self.failed("clear what is half copied of", 0, e);
-        let mut names = Vec::new();
-        let mut visit = |entry: backend::Entry| {
-            names.push(entry.name);
-            true
-        };
-        self.partial.entries(0, &mut visit).map_err(failed)?;
-        for name in names {
-            match self.partial.unlink(&name) {
-                Err(e) if e.raw_os_error() != Some(libc::ENOENT) => return Err(failed(e)),
-                _ => {}
-            }
-        }
-        Ok(())
+        remove_all(&self.partial).map_err(|e| self.failed("clear what is half copied of", 0, e))
     }
 
     /// Whether every file is there in all of its length.
@@ -293,10 +279,7 @@ impl Tree {
         let alone = [i];
         for name in self.links.get(&i).map_or(&alone[..], Vec::as_slice) {
             let dir = self.dir(&mut None, self.record(*name)?.parent)?;
-            let mut random = [0; 8];
-            random::fill(&mut random)?;
-            let away = format!("{:016x}", u64::from_le_bytes(random)).into_bytes();
-            match dir.rename(&self.stored(*name)?.text, &*self.partial, &away, Rename::Over) {
+            match dir.rename(&self.stored(*name)?.text, &*self.partial, &random_name()?, Rename::Over) {
                 Err(e) if e.raw_os_error() != Some(libc::ENOENT) => return Err(self.failed("remove", i, e)),
                 _ => {}
             }
@@ -397,6 +380,13 @@ impl Tree {
     pub(super) fn has_attributes(&self, i: u32) -> Result<bool> {
         Ok(self.entry(i)?.xattrs.iter().any(|(name, _)| !ACLS.contains(&name.as_slice())))
     }
+}
+
+/// Of something in `partial/`.
+fn random_name() -> runvault_crypto::Result<Vec<u8>> {
+    let mut random = [0; 8];
+    random::fill(&mut random)?;
+    Ok(format!("{:016x}", u64::from_le_bytes(random)).into_bytes())
 }
 
 fn mtime(record: &Record) -> SetTime {
