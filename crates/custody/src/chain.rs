@@ -244,6 +244,12 @@ impl Chain {
         made == Some(Digest(state.hash))
     }
 
+    /// The hash of the state that each line made.
+    pub(crate) fn states(&self) -> Vec<Option<Digest>> {
+        let lines = self.log.split(|b| *b == b'\n').filter(|line| !line.is_empty());
+        lines.map(|line| Line::parse(line).ok()?.executed.result.state).collect()
+    }
+
     /// Runs that lines of the log say are not missed.
     pub(crate) fn gone(&self) -> &BTreeMap<RunId, GoneRun> {
         &self.gone

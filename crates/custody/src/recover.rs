@@ -3,6 +3,7 @@
 //! Order, so that a kill at any point leaves a store without `custody/`, or one with all of it: the copy and the line are
 //! written beside its place, under another name, and come there by one rename. What a kill left there is made again.
 
+mod beyond;
 #[cfg(test)]
 mod tests;
 
@@ -49,17 +50,18 @@ pub struct Given {
 pub struct Found {
     copied: Copied,
     seen: Vec<SeenBy>,
+    passed_over: Vec<Error>,
 }
 
 impl Found {
-    /// The newest copy; every other one, and what each file has seen, is a part of it. `accepted`: a person knows that
-    /// some file has seen more than that line, and that no file with it is left.
+    /// The newest copy; every other one, and what each file has seen, is a part of it, and nothing that is signed in the
+    /// store names more. `accepted`: a person knows that more than that line was seen, and that no file with it is left.
     ///
     /// # Errors
     /// [`Error::KeyTwice`], [`Error::NoCopy`], [`Error::KeysOfTwoVaults`], [`Error::OtherVault`], [`Error::Forked`],
     /// [`Error::SeenMore`], [`Error::WrongKey`], [`Error::WrongShare`], [`Error::TooFewKeys`]; those of a copy that does
-    /// not verify.
-    pub fn among(given: &[Given], accepted: Option<u64>) -> Result<Self> {
+    /// not verify; the store's.
+    pub fn among(root: &Arc<dyn Dir>, given: &[Given], accepted: Option<u64>) -> Result<Self> {
         for (i, one) in given.iter().enumerate() {
             if given.iter().take(i).any(|other| other.custodian.id() == one.custodian.id()) {
                 return Err(Error::KeyTwice { key: name(one) });
@@ -75,13 +77,20 @@ impl Found {
             is_part(&newest.chain, *vault, *head)?;
         }
         let has = |own: &Option<(VaultId, Head)>| own.map_or(0, |(_, head)| head.n);
-        let seen = given.iter().zip(&heads).map(|(one, own)| seen_by(&newest.chain, one, has(own), accepted));
+        let mut passed_over = Vec::new();
+        let mut refused = |more: Error| match accepted == Some(newest.chain.head().n) {
+            true => Ok(passed_over.push(more)),
+            false => Err(more),
+        };
+        let seen = given.iter().zip(&heads);
+        let seen = seen.map(|(one, own)| seen_by(&newest.chain, one, has(own), &mut refused));
         let seen = seen.collect::<Result<Vec<_>>>()?;
         let (given, needed) = (seen.len(), newest.chain.quorum().0 as usize);
         if given < needed {
             return Err(Error::TooFewKeys { given, needed });
         }
-        Ok(Self { copied: newest, seen: in_order(seen) })
+        beyond::beyond(root, &newest.chain)?.map_or(Ok(()), refused)?;
+        Ok(Self { copied: newest, seen: in_order(seen), passed_over })
     }
 
     /// The chain up to the newest line that the key files know.
@@ -93,6 +102,15 @@ impl Found {
     pub fn seen(&self) -> &[SeenBy] {
         &self.seen
     }
+
+    /// What was seen beyond the copies, and accepted.
+    pub fn passed_over(&self) -> &[Error] {
+        &self.passed_over
+    }
+}
+
+fn line_of_log(n: u64) -> String {
+    format!("line {n} of the audit log")
 }
 
 fn in_order(mut seen: Vec<SeenBy>) -> Vec<SeenBy> {
@@ -115,8 +133,14 @@ fn is_part(chain: &Chain, vault: VaultId, head: Head) -> Result<()> {
     }
 }
 
-/// The newest line that a file's holder has seen, and that its key counts here. `n`: the last one of its copy.
-fn seen_by(chain: &Chain, given: &Given, mut n: u64, accepted: Option<u64>) -> Result<SeenBy> {
+/// The newest line that a file's holder has seen, and that its key counts here. `n`: the last one of its copy. `refused`
+/// is asked where that is more than the copies have.
+fn seen_by(
+    chain: &Chain,
+    given: &Given,
+    mut n: u64,
+    refused: &mut dyn FnMut(Error) -> Result<()>,
+) -> Result<SeenBy> {
     let (file, id) = (&given.file, given.custodian.id());
     check_bound(chain, &given.custodian)?;
     if let Some((kept, share)) = file.kept().and_then(|kept| Some((kept, kept.share.as_ref()?))) {
@@ -124,11 +148,10 @@ fn seen_by(chain: &Chain, given: &Given, mut n: u64, accepted: Option<u64>) -> R
             return Err(Error::KeysOfTwoVaults { one: chain.vault_id(), other: kept.vault });
         }
         match kept.head.n.cmp(&chain.head().n) {
-            Ordering::Greater if accepted != Some(chain.head().n) => {
-                let (seen, found) = (kept.head.n, chain.head().n);
-                return Err(Error::SeenMore { key: name(given), seen, found });
+            Ordering::Greater => {
+                let (who, seen) = (format!("the key file of {}", name(given)), line_of_log(kept.head.n));
+                refused(Error::SeenMore { who, seen, found: chain.head().n })?;
             }
-            Ordering::Greater => {}
             _ => is_part(chain, kept.vault, kept.head)?,
         }
         n = n.max(kept.head.n);

@@ -102,7 +102,7 @@ impl Vault {
     }
 }
 
-fn reader(label: &str, standing: bool) -> (Identity, ReaderEntry) {
+pub(crate) fn reader(label: &str, standing: bool) -> (Identity, ReaderEntry) {
     let identity = Identity::generate(label).unwrap();
     let entry = reader_entry(&identity, standing, None);
     (identity, entry)
