@@ -76,6 +76,7 @@ fn of_run(run: &RunStatus) -> Value {
         None => add(&mut object, "name", Value::Null),
     }
     add(&mut object, "writing", run.writing);
+    add(&mut object, "sealed", run.sealed);
     add(&mut object, "holder", &run.holder);
     add(&mut object, "closed", run.closed);
     add(&mut object, "trouble", &run.trouble);
@@ -178,6 +179,8 @@ fn without_holder(run: &Value) -> &'static str {
         "closed: no key that is held here opens it"
     } else if run["writing"] == true {
         "written here"
+    } else if run["sealed"] == true {
+        "sealed"
     } else {
         "open"
     }
@@ -196,7 +199,8 @@ mod tests {
             "engine": { "name": "aes-gcm", "bytes_per_second": 1073741824u64 }, "memory_locked": true,
             "gateway_key": { "home": "tpm", "nv_index": "0x01800010" }, "keeps_keys": false,
             "custody": { "line": 3, "lost": "it was removed", "revoked": true },
-            "runs": [{ "run": "00", "name": "a\u{1b}", "writing": true, "holder": null, "trouble": null },
+            "runs": [{ "run": "03", "name": "b", "writing": false, "sealed": true, "holder": null, "trouble": null },
+                { "run": "00", "name": "a\u{1b}", "writing": true, "holder": null, "trouble": null },
                 { "run": "01", "name": null, "writing": false, "holder": null, "closed": true, "trouble": null },
                 { "run": "02", "name": null, "writing": false, "holder": null, "trouble": "it is missing" }],
         });
@@ -208,6 +212,7 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("00   a\\x1b  written here\n"), "{text}");
+        assert!(text.contains("03   b      sealed\n"), "{text}");
         assert!(text.contains("01   -      closed: no key"), "{text}");
         assert!(text.contains("02   -      left out: it is missing\n"), "{text}");
         assert!(text.contains("identity    reads nothing any more: it was removed\n"), "{text}");

@@ -15,7 +15,7 @@ pub(crate) use self::load::Mark;
 use std::collections::BTreeMap;
 
 use runvault_crypto::envelope::KemPublic;
-use runvault_format::audit_entry::Line;
+use runvault_format::audit_entry::{Executed, Line};
 use runvault_format::custody_state::{self, Epoch, Machine, ReaderEntry, State};
 use runvault_format::ids::{Digest, IdentityId, RunId, VaultId};
 use runvault_format::operation::Operation;
@@ -106,6 +106,12 @@ impl Chain {
         let numbered = (2..).map(|n: u32| format!("{}-{n}", gateway.label));
         let label = std::iter::once(gateway.label.clone()).chain(numbered).find(|label| !taken(label));
         Machine::new(label.as_deref().unwrap_or(&gateway.label), &gateway.keys())
+    }
+
+    /// What each line says, from the first on.
+    pub(crate) fn executed(&self) -> impl Iterator<Item = Executed> + '_ {
+        let lines = self.log.split(|b| *b == b'\n').filter(|line| !line.is_empty());
+        lines.filter_map(|line| Some(Line::parse(line).ok()?.executed))
     }
 
     /// The operations of the lines behind line `n`.

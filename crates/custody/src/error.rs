@@ -341,9 +341,11 @@ pub enum Error {
     OtherExecutor,
     /// This custodian's yes to another request still counts.
     #[error(
-        "this key approved another request on the same line of the audit log, which can be executed until {until}"
+        "this key approved another request on the same line of the audit log ({words}), which can be executed until {until}"
     )]
     ApprovedAnother {
+        /// Six of that one.
+        words: String,
         /// RFC 3339 in UTC.
         until: String,
     },

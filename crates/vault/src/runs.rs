@@ -426,11 +426,11 @@ pub fn is_sealed(root: &Arc<dyn Dir>, run: &RunId) -> Result<bool> {
     }
 }
 
-/// Removes an envelope, durably. Nothing if there is none.
+/// Removes an envelope, durably; whether there was one.
 ///
 /// # Errors
 /// The store's.
-pub fn remove_envelope(root: &Arc<dyn Dir>, run: &RunId, name: &str) -> Result<()> {
+pub fn remove_envelope(root: &Arc<dyn Dir>, run: &RunId, name: &str) -> Result<bool> {
     remove_envelope_at(root, &run.to_string(), name)
 }
 
@@ -438,12 +438,13 @@ pub fn remove_envelope(root: &Arc<dyn Dir>, run: &RunId, name: &str) -> Result<(
 ///
 /// # Errors
 /// As of [`remove_envelope`].
-pub fn remove_envelope_at(root: &Arc<dyn Dir>, place: &str, name: &str) -> Result<()> {
+pub fn remove_envelope_at(root: &Arc<dyn Dir>, place: &str, name: &str) -> Result<bool> {
     let keys = keys_at(root, place)?;
     let fail = |e| Error::store("remove", format!("runs/{place}/keys/{name}"), e);
     match keys.unlink(name.as_bytes()) {
-        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => return Ok(()),
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => return Ok(false),
         other => other.map_err(fail)?,
     }
-    keys.sync().map_err(fail)
+    keys.sync().map_err(fail)?;
+    Ok(true)
 }

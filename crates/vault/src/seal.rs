@@ -327,6 +327,8 @@ impl Making<'_> {
         let mut lines = std::mem::take(&mut survey.lines);
         let (manifest_sha256, manifest_id) = self.write_manifest(survey, text, &*new)?;
         let verified = runs::read_descriptor(&self.vault.root, &self.run.id, &*self.vault.authority)?;
+        // Reading all of it back may have taken hours, and nobody else looks where there is no mount.
+        self.vault.authority.refresh();
         let sealed = self.vault.authority.seal_run(&self.run.id, &self.run.key()?)?;
         self.put_envelopes(&*new, &sealed)?;
         for name in ["run.json", "name"] {

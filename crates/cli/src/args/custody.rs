@@ -47,11 +47,23 @@ pub enum CustodyCommand {
     /// Change how many custodians have to agree; a new vault key is made
     #[command(after_help = "Examples:\n  runvault custody quorum /srv/store 2")]
     Quorum(Direct<Renewing<Quorum>>),
+    /// Let a machine write runs
+    #[command(after_help = "Examples:\n  runvault custody enroll-gateway /srv/store novaseq.req")]
+    EnrollGateway(Direct<EnrollGateway>),
+    /// End a machine's chains
+    #[command(after_help = "Examples:\n  runvault custody revoke-gateway /srv/store novaseq")]
+    RevokeGateway(Direct<RevokeGateway>),
+    /// Let a machine add to runs of others, and seal what it took over
+    #[command(after_help = "Examples:\n  runvault custody admit-gateway /srv/store novaseq-2 RUN-ID")]
+    AdmitGateway(Direct<AdmitGateway>),
+    /// End what a machine was admitted to
+    #[command(after_help = "Examples:\n  runvault custody dismiss-gateway /srv/store analysis-1")]
+    DismissGateway(Direct<DismissGateway>),
     /// Let someone read runs
     #[command(after_help = "\
 Examples:
   runvault custody add-reader /srv/store pipeline=pipeline.key.pub --standing
-  runvault custody add-reader /srv/store guest=guest.key.pub --expires 2027-01-31T00:00:00Z")]
+  runvault custody add-reader /srv/store guest=guest.key.pub --expires 2027-01-31")]
     AddReader(Direct<AddReader>),
     /// End a reader's access: its envelopes of all runs go
     #[command(after_help = "Examples:\n  runvault custody remove-reader /srv/store guest")]
@@ -134,8 +146,8 @@ pub struct AddReader {
     /// Every run that is made from now on is sealed to it, too
     #[arg(long)]
     pub standing: bool,
-    /// No run is sealed to it, and no mount of ours opens for it, from then on: RFC 3339 in UTC, such as
-    /// 2027-01-31T00:00:00Z
+    /// No run is sealed to it, and no mount of ours opens for it, from then on: a date (its beginning), or a time, in UTC,
+    /// such as 2027-01-31 or 2027-01-31T08:00:00Z
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub expires: Option<String>,
 }
@@ -143,10 +155,12 @@ pub struct AddReader {
 /// Runs, then a reader.
 #[derive(Args, Debug)]
 pub struct RunsAndPerson {
-    /// Runs by name or id, then the reader's name or id. By name only for whoever can open them, and with what was added
-    /// to them. That is runs of their own, each with its id: where ids are named, name them all
-    #[arg(value_name = "RUN... READER", num_args = 2.., required = true)]
-    pub runs_and_reader: Vec<OsString>,
+    /// Runs by name or id. By name only for whoever can open them, and with what was added to them. That is runs of their
+    /// own, each with its id: where ids are named, name them all
+    #[arg(value_name = "RUN", required = true)]
+    pub runs: Vec<OsString>,
+    /// The reader's name or id
+    pub reader: String,
 }
 
 /// Runs that an act is about.
@@ -302,6 +316,9 @@ pub struct Show {
     /// The request
     #[arg(value_hint = ValueHint::FilePath)]
     pub request: PathBuf,
+    /// Tell of each run what is signed about it there: whose, when, how large
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, conflicts_with = "json")]
+    pub store: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -423,6 +440,13 @@ pub struct Recover {
     /// tried once
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "pkcs11_module")]
     pub pin_file: Vec<PathBuf>,
+    /// Read a passphrase from the first line of file descriptor N; once for each, in the order of the key files, behind
+    /// those of --passphrase-file
+    #[arg(long, value_name = "N")]
+    pub passphrase_fd: Vec<u32>,
+    /// Read a token's PIN from the first line of file descriptor N; once for each, behind those of --pin-file
+    #[arg(long, value_name = "N", requires = "pkcs11_module")]
+    pub pin_fd: Vec<u32>,
     /// Try the PIN though a token says that one more wrong one locks it
     #[arg(long, requires = "pkcs11_module")]
     pub last_pin_try: bool,
@@ -580,10 +604,9 @@ fn reason(text: &str) -> Result<String, String> {
 }
 
 fn time(text: &str) -> Result<String, String> {
-    if runvault_format::time::is_time(text) {
-        return Ok(text.to_owned());
-    }
-    Err("give it as 2027-01-31T00:00:00Z".to_owned())
+    let midnight = format!("{text}T00:00:00Z");
+    let given = [text, &midnight].into_iter().find(|time| runvault_format::time::is_time(time));
+    given.map(str::to_owned).ok_or_else(|| "give it as 2027-01-31, or 2027-01-31T08:00:00Z".to_owned())
 }
 
 fn head(text: &str) -> Result<(u64, runvault_format::ids::Digest), String> {

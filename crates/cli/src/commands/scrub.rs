@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use runvault_custody::authority::Acting;
+use runvault_custody::behind::States;
 use runvault_custody::chains::{self, Gap};
 use runvault_custody::seen::Remembering;
 use runvault_format::ids::{Digest, RunId};
@@ -10,7 +11,7 @@ use runvault_vault::seal::{self, Change, Checked, Finding, Scrubbed};
 use runvault_vault::{Error, pace, runs};
 use serde_json::json;
 
-use super::verify::{end, tell};
+use super::verify::{end, tell, tell_behind};
 use crate::args::Scrub;
 use crate::output::{self, count, shown, visible};
 use crate::store::Store;
@@ -25,6 +26,7 @@ pub fn run(args: &Scrub) -> Result<()> {
     let record = resuming::open(&args.store, args.who.state.as_deref(), vault, b"", &args.resuming)?;
     let bar = progress::items(0, "scrub");
     let (mut sealed, mut open, mut findings, mut read) = (0u64, 0u64, 0u64, 0u64);
+    let (states, mut behind) = (States::of(&store.chain), 0u64);
     for (i, run) in listed.iter().enumerate() {
         bar.set_message(format!("run {} of {}", i + 1, listed.len()));
         let checked = |hash: Digest| record.of_run(*run, hash, resuming::place(&args.store, run));
@@ -32,6 +34,9 @@ pub fn run(args: &Scrub) -> Result<()> {
             bar.set_length(total as u64);
             bar.set_position(done as u64);
         })?;
+        let older = states.behind(&store.root, run, &*authority);
+        behind += older.len() as u64;
+        bar.suspend(|| tell_behind(args.json, &older))?;
         match found {
             None => open += 1,
             Some(found) => {
@@ -53,8 +58,8 @@ pub fn run(args: &Scrub) -> Result<()> {
     record.finish();
     if args.json {
         output::json(&json!({ "summary": {
-            "sealed_runs": sealed, "open_runs": open, "findings": findings, "read_bytes": read,
-            "resumed": resuming::to_json(resumed.as_ref()),
+            "sealed_runs": sealed, "open_runs": open, "findings": findings, "behind": behind,
+            "read_bytes": read, "resumed": resuming::to_json(resumed.as_ref()),
         } }))?;
     } else if findings == 0 {
         output::line(&format!(

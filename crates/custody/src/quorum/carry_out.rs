@@ -112,7 +112,8 @@ fn forget_all(root: &Arc<dyn Dir>, chain: &Chain, run: &RunId, reader: &Identity
 fn forget(root: &Arc<dyn Dir>, run: &RunId, reader: &IdentityId) -> Result<Outcome> {
     let name = EnvelopeName::Reader(*reader).to_string();
     let remove = |place: &str| match runs::remove_envelope_at(root, place, &name) {
-        Ok(()) => Ok(Outcome::Rotated),
+        Ok(true) => Ok(Outcome::Rotated),
+        Ok(false) => Ok(Outcome::Gone),
         Err(error) => rotate::run::of_this_run(error),
     };
     let coming = match remove(&place_of(run))? {

@@ -31,6 +31,8 @@ pub struct RunStatus {
     pub continues: Option<RunId>,
     /// It is being sealed: nothing of it opens until that is done.
     pub sealing: bool,
+    /// It is sealed.
+    pub sealed: bool,
 }
 
 /// What a live vault tells of itself.
@@ -111,6 +113,7 @@ impl Vault {
             trouble: None,
             closed: false,
             sealing: false,
+            sealed: false,
             continues: None,
         };
         match entry {
@@ -120,6 +123,7 @@ impl Vault {
                 status.name = Some(run.name());
                 status.continues = table.first_of(run);
                 status.sealing = run.is_closed_for_good();
+                status.sealed = run.is_sealed();
                 status.holder = if run.is_sealed() { None } else { self.holder_of(run) };
                 let body = run.opened_body();
                 let blocked = body.as_ref().and_then(|body| body.blocked());

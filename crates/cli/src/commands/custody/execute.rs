@@ -17,8 +17,9 @@ use super::{confirmed, propose::executor_of, show};
 use crate::args::Execute;
 use crate::exit::{Exit, refuse_with};
 use crate::files;
-use crate::output::{self, option, shown};
+use crate::output::{self, shown};
 use crate::store::Store;
+use crate::typed::typed;
 use crate::{progress, signals};
 
 /// An approval is a signature and an envelope.
@@ -111,9 +112,9 @@ fn approval(path: &Path) -> Result<ApprovalFile> {
 
 fn go_on(args: &Execute) -> String {
     let approvals: String = args.approval.iter().map(|path| format!(" --approval {}", shown(path))).collect();
-    let custody = option("custody", args.seen.apart.custody.as_deref());
+    let options = typed(&args.seen.who());
     format!(
-        "runvault custody execute {} {}{approvals}{custody} --resume",
+        "runvault custody execute {} {}{approvals}{options} --resume",
         shown(&args.store),
         shown(&args.request)
     )

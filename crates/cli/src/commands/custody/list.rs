@@ -9,6 +9,7 @@ use runvault_custody::locks;
 use runvault_custody::rekey;
 use serde_json::json;
 
+use super::left;
 use super::tell::replacements;
 use crate::args::List;
 use crate::output::{self, shown, visible};
@@ -24,8 +25,9 @@ pub fn run(args: &List) -> Result<()> {
     let chain = &store.chain;
     let since = history.key_since(chain);
     let drills = drills(&store.root, chain)?;
-    let mut due = due(chain, since, &drills);
-    if chain.quorum().0 > 1 && locks::are_there(&store.root)? {
+    let key_in_store = locks::are_there(&store.root)?;
+    let mut due = due(chain, since, &drills, key_in_store.then(|| shown(&args.store)).as_deref());
+    if chain.quorum().0 > 1 && key_in_store {
         due.push("custody/locks holds a key file, whose passphrase can be guessed at: remove it".to_owned());
     }
     let rekeying = rekey::waiting(&store.root, chain.replacements())?;
@@ -35,9 +37,12 @@ pub fn run(args: &List) -> Result<()> {
         format!("run {} waits for its new key: runvault rekey {store}{worker}", one.run)
     }));
     due.extend(unkept(chain, &drills));
+    let left = left::of(&store)?;
+    due.extend(left.due(&store, &args.store));
     if args.json {
         let mut object = as_json(chain, since, &drills, &due);
         object["rekeying"] = replacements(&rekeying);
+        (object["unfinished"], object["behind"]) = left.as_json();
         return output::json(&object);
     }
     let (quorum, custodians) = chain.quorum();
@@ -82,19 +87,26 @@ fn row(kind: &str, label: &str, id: &impl ToString, state: String) -> Vec<String
     vec![kind.to_owned(), visible(label.as_bytes()), id.to_string(), state]
 }
 
-/// What a person has to do, and by which command.
-fn due(chain: &Chain, since: &str, drills: &[Drill]) -> Vec<String> {
+/// What a person has to do, and by which command. `key_in_store`: the store, where the owner's key file lies in it: the
+/// drill is done with a copy of that.
+fn due(chain: &Chain, since: &str, drills: &[Drill], key_in_store: Option<&str>) -> Vec<String> {
     let mut due = Vec::new();
     let act = if chain.quorum().0 == 1 { "custody" } else { "custody propose STORE" };
     if is_older_than_a_year(since) {
         due.push(format!("vault key {} is over a year old: {act} rotate", chain.epoch()));
     }
+    let confirm = match key_in_store.filter(|_| chain.quorum().0 == 1) {
+        Some(store) => format!(
+            "runvault key export {store} --out FILE, then runvault custody confirm {store} --identity FILE"
+        ),
+        None => "custody confirm".to_owned(),
+    };
     for drill in drills {
         let name = visible(drill.label.as_bytes());
         match &drill.confirmed {
-            None => due.push(format!("{name} has not seen the own share open: custody confirm")),
+            None => due.push(format!("{name} has not seen the own share open: {confirm}")),
             Some(at) if is_older_than_a_year(at) => {
-                due.push(format!("{name} has not seen the own share open for a year: custody confirm"));
+                due.push(format!("{name} has not seen the own share open for a year: {confirm}"));
             }
             Some(_) => {}
         }
@@ -117,7 +129,8 @@ fn unkept(chain: &Chain, drills: &[Drill]) -> Option<String> {
     let keep = drills.iter().filter(|drill| drill.line >= Some(line)).count();
     (keep < needed).then(|| {
         format!(
-            "runs were re-keyed by line {line}, which {keep} of {needed} key files keep: custody confirm, by each"
+            "runs were re-keyed by line {line}, which the key files of {keep} custodians keep, and {needed} are needed: custody \
+             confirm, by each"
         )
     })
 }
