@@ -11,6 +11,7 @@ use runvault_store::backend::Dir;
 use runvault_vault::runs;
 
 use crate::chain::Chain;
+use crate::layout::RUNS;
 use crate::{Error, Result, clock, layout};
 
 /// A reader, and the runs where an act is not done.
@@ -85,10 +86,10 @@ pub fn unfinished(
     let readers: BTreeMap<IdentityId, bool> =
         chain.reader_terms().iter().map(|reader| (reader.id, lasts(&reader.expires))).collect();
     let (mut older_key, mut not_taken, mut not_given) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
-    let there = runs::list(root)?;
+    let (there, runs_dir) = (runs::list(root)?, layout::open_dir(root, RUNS, RUNS)?);
     let total = there.len() as u64;
     for (run, done) in there.iter().zip(1..) {
-        if let Some(names) = envelopes(root, run)? {
+        if let Some(names) = envelopes(&runs_dir, run)? {
             let said = |reader: &IdentityId| said.runs.get(&(*reader, first(chain, run))).copied();
             if !names.contains(&newest) {
                 older_key.push(*run);
@@ -122,12 +123,9 @@ pub fn unfinished(
 }
 
 /// The names in a run's `keys/`; `None`: the run is gone, or has none, which is `check`'s to name.
-fn envelopes(root: &Arc<dyn Dir>, run: &RunId) -> Result<Option<Vec<EnvelopeName>>> {
+fn envelopes(runs: &Arc<dyn Dir>, run: &RunId) -> Result<Option<Vec<EnvelopeName>>> {
     let object = format!("runs/{run}/keys");
-    let opened = root
-        .open_dir(b"runs")
-        .and_then(|runs| runs.open_dir(run.to_string().as_bytes()))
-        .and_then(|run| run.open_dir(b"keys"));
+    let opened = runs.open_dir(run.to_string().as_bytes()).and_then(|run| run.open_dir(b"keys"));
     let keys = match opened {
         Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP)) => {
             return Ok(None);
