@@ -78,7 +78,7 @@ fn tell(args: &Rotate, summary: &RotateSummary, before: u32) -> Result<()> {
             "{how} vault key {}: {} sealed to it, {} before.\n\n\
              What an old copy of the store still opens: the owner's key opens the runs that are in it, as before.\n\
              The vault key that was replaced opens them too, for whoever kept it, until a run gets a new key (runvault\n\
-             custody rekey); it opens no run that is made from now on, by a gateway that this store shows its newest line.",
+             custody rekey). It opens no run that is made from now on, where the gateway is shown this line.",
             summary.epoch,
             count(summary.rotated, "run"),
             summary.already,
