@@ -74,7 +74,7 @@ pub fn leave_out(why: &str) {
 
 /// The library that moves a process's wall clock, where it is installed; else a test is left out, and says so.
 pub fn faketime() -> Option<PathBuf> {
-    let architectures = fs::read_dir("/usr/lib").expect("/usr/lib").flatten();
+    let architectures = std::fs::read_dir("/usr/lib").expect("/usr/lib").flatten();
     let mut libraries = architectures.map(|dir| dir.path().join("faketime/libfaketimeMT.so.1"));
     let found = libraries.find(|library| library.exists());
     if found.is_none() {
