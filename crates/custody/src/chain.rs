@@ -197,6 +197,11 @@ impl Chain {
         false
     }
 
+    /// The runs of which it says so.
+    pub fn standing_for<'a>(&'a self, old: &'a RunId) -> impl Iterator<Item = &'a RunId> {
+        self.family(old).filter(move |new| self.stands_for(new, old))
+    }
+
     /// What a worker makes.
     pub fn work_of<'a>(&'a self, worker: &'a IdentityId) -> impl Iterator<Item = &'a Replacement> {
         self.replacements.values().filter(move |one| one.worker == *worker)

@@ -185,7 +185,8 @@ fn what_the_stores_runs_name_beyond_the_copies_is_not_passed_over_in_silence() {
     // On its way into the place of another one it is.
     let runs = burnt.vault.root.open_dir(b"runs").unwrap();
     put(&run_dir(&burnt.vault.root, &later), "run.json", &run_json);
-    runs.rename(later.to_string().as_bytes(), &*runs, format!(".new-{later}").as_bytes(), Rename::Over).unwrap();
+    runs.rename(later.to_string().as_bytes(), &*runs, format!(".new-{later}").as_bytes(), Rename::Over)
+        .unwrap();
     assert!(burnt.refused().0.starts_with(&format!("runs/.new-{later}/run.json")));
 
     // A run of before the drill, sealed after it.
@@ -193,7 +194,10 @@ fn what_the_stores_runs_name_beyond_the_copies_is_not_passed_over_in_silence() {
     let state = burnt.line_2();
     seal_at(&burnt.vault.root, &burnt.gateway, &burnt.run, state);
     let (who, seen) = burnt.refused();
-    assert!(who.starts_with(&format!("runs/{}/seal/seal.note", burnt.run)) && seen.contains("line 2"), "{who}");
+    assert!(
+        who.starts_with(&format!("runs/{}/seal/seal.note", burnt.run)) && seen.contains("line 2"),
+        "{who}"
+    );
     // By what it names another history is told too.
     let burnt = Drilled::new();
     seal_at(&burnt.vault.root, &burnt.gateway, &burnt.run, StateRef { n: 1, hash: state.hash });
