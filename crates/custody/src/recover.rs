@@ -80,9 +80,12 @@ impl Found {
         }
         let has = |own: &Option<(VaultId, Head)>| own.map_or(0, |(_, head)| head.n);
         let mut passed_over = Vec::new();
-        let mut refused = |more: Error| match accepted == Some(newest.chain.head().n) {
-            true => Ok(passed_over.push(more)),
-            false => Err(more),
+        let mut refused = |more: Error| {
+            if accepted != Some(newest.chain.head().n) {
+                return Err(more);
+            }
+            passed_over.push(more);
+            Ok(())
         };
         let seen = given.iter().zip(&heads);
         let seen = seen.map(|(one, own)| seen_by(&newest.chain, one, has(own), &mut refused));

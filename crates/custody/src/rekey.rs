@@ -306,8 +306,11 @@ pub fn clear(root: &Arc<dyn Dir>, chain: &Chain) -> Result<usize> {
     Ok(cleared)
 }
 
+/// A directory, and a name in it.
+type Place = (Arc<dyn Dir>, Vec<u8>);
+
 /// What in the new run is the worker's.
-fn worker_files(runs: &Arc<dyn Dir>, of: &Replacement) -> Result<Vec<(Arc<dyn Dir>, Vec<u8>)>> {
+fn worker_files(runs: &Arc<dyn Dir>, of: &Replacement) -> Result<Vec<Place>> {
     let object = format!("{RUNS}/{}", of.new);
     let dir = layout::open_dir(runs, &of.new.to_string(), &object)?;
     let names = layout::names(&dir, &object)?;

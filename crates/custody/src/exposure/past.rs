@@ -293,7 +293,7 @@ impl Past {
         let let_in = (0..=n).rev().take_while(|n| reader(n).is_some()).last()? as u64;
         let names = |word: &&Word| word.run == sealed.run || sealed.replaces.contains(&word.run);
         let in_time = |word: &&Word| (let_in..=n as u64).contains(&word.n);
-        if let Some(last) = self.words.iter().filter(names).filter(in_time).next_back() {
+        if let Some(last) = self.words.iter().filter(names).rfind(in_time) {
             return last.granted.then(|| format!("line {}: granted", last.n));
         }
         let standing = |n: &usize| reader(n).is_some_and(|(_, (standing, _))| *standing);
