@@ -39,6 +39,7 @@ mod terminal;
 mod ticker;
 mod trees;
 mod typed;
+mod undone;
 mod vault_status;
 mod watch;
 

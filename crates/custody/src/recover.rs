@@ -10,7 +10,9 @@ mod tests;
 use std::cmp::Ordering;
 use std::sync::Arc;
 
+use runvault_format::descriptor::RunDescriptor;
 use runvault_format::ids::VaultId;
+use runvault_format::note::Note;
 use runvault_format::operation::{Operation, SeenBy};
 use runvault_format::request::Head;
 use runvault_format::vault_file;
@@ -31,7 +33,7 @@ use crate::quorum::carry_out::carry_out;
 use crate::quorum::execute::execute;
 use crate::quorum::propose::propose;
 use crate::rotate::RotateSummary;
-use crate::{Error, Result};
+use crate::{Error, Result, settle};
 
 /// Seconds from the request to its line.
 const EXPIRES: u64 = 3600;
@@ -78,9 +80,12 @@ impl Found {
         }
         let has = |own: &Option<(VaultId, Head)>| own.map_or(0, |(_, head)| head.n);
         let mut passed_over = Vec::new();
-        let mut refused = |more: Error| match accepted == Some(newest.chain.head().n) {
-            true => Ok(passed_over.push(more)),
-            false => Err(more),
+        let mut refused = |more: Error| {
+            if accepted != Some(newest.chain.head().n) {
+                return Err(more);
+            }
+            passed_over.push(more);
+            Ok(())
         };
         let seen = given.iter().zip(&heads);
         let seen = seen.map(|(one, own)| seen_by(&newest.chain, one, has(own), &mut refused));
@@ -198,10 +203,19 @@ pub fn recover(
     let beside =
         Place { parent: place.parent.clone(), name: [b".", &place.name[..], b".recovering"].concat() };
     remove(&beside.parent, &beside.name)?;
+    let named = layout::exists(root, VAULT_JSON, VAULT_JSON)?;
+    if !named {
+        let bytes = vault_file::to_bytes(&found.chain().vault_id())?;
+        replace(&**root, VAULT_JSON.as_bytes(), &bytes, PUBLIC_MODE)
+            .map_err(|e| Error::io("write", VAULT_JSON, e))?;
+    }
     let made = make(root, &beside, found, given, reason, agrees);
     let (done, op) = made.inspect_err(|_| {
         // The first error is the one to tell; what stays is removed by the next one.
         let _ = remove(&beside.parent, &beside.name);
+        if !named {
+            let _ = root.unlink(VAULT_JSON.as_bytes());
+        }
     })?;
     // A rename over a directory replaces an empty one alone.
     beside
@@ -226,11 +240,6 @@ fn make(
     let io = |e| Error::io("make", "custody/", e);
     beside.parent.create_dir(&beside.name, DIR_MODE).map_err(io)?;
     found.copied.write(&beside.parent.open_dir(&beside.name).map_err(io)?)?;
-    if !layout::exists(root, VAULT_JSON, VAULT_JSON)? {
-        let bytes = vault_file::to_bytes(&found.chain().vault_id())?;
-        replace(&**root, VAULT_JSON.as_bytes(), &bytes, PUBLIC_MODE)
-            .map_err(|e| Error::io("write", VAULT_JSON, e))?;
-    }
     let view = with_custody(root, beside.clone());
     let chain = Chain::load(&view)?;
     agrees(&view, &chain)?;
@@ -269,8 +278,25 @@ fn check_store(root: &Arc<dyn Dir>, found: &Found) -> Result<()> {
         Some(named) if named != found.chain().vault_id() => {
             Err(Error::KeysOfTwoVaults { one: named, other: found.chain().vault_id() })
         }
-        _ => Ok(()),
+        Some(_) => Ok(()),
+        None => check_runs(root, found.chain().vault_id()),
     }
+}
+
+/// Where nothing names the vault its runs do: one of them at least is of these keys, or there is none.
+fn check_runs(root: &Arc<dyn Dir>, vault: VaultId) -> Result<()> {
+    let mut other = None;
+    for run in settle::runs(root)? {
+        let note = settle::run_note(root, &run)?.unwrap_or_default();
+        let said = Note::parse(&note).and_then(|note| RunDescriptor::parse_text(note.text));
+        match said.map(|said| said.vault) {
+            Ok(named) if named == vault => return Ok(()),
+            Ok(named) => other = Some(named),
+            // What cannot be read is of no vault.
+            Err(_) => {}
+        }
+    }
+    other.map_or(Ok(()), |one| Err(Error::KeysOfTwoVaults { one, other: vault }))
 }
 
 /// What a kill left.
