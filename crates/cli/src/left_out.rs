@@ -81,6 +81,20 @@ pub fn warn_all(vault: &Vault) {
         warn(&format!("{} more left out: runvault check STORE names them", count(more as u64, "run")));
     }
     warn_closed(vault);
+    if let Some(text) = open_runs(vault) {
+        warn(&text);
+    }
+}
+
+/// That runs are left out because no seal proves them, and the way to them; `None`: none is.
+pub fn open_runs(vault: &Vault) -> Option<String> {
+    let open = vault.open_runs_left_out();
+    (open > 0).then(|| {
+        format!(
+            "{} left out: no seal proves them yet; --open shows them, and each appears by itself once it is sealed",
+            count(open, "open run")
+        )
+    })
 }
 
 /// Says how many runs the key does not open: no damage, but what is shown is not everything.

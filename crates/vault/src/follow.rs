@@ -125,7 +125,10 @@ impl Vault {
             self.change_table_held(scans, |entries| {
                 entries.extend(opened.iter().map(|run| (run.id, Entry::Run(run.clone()))));
             });
-            tell("were granted, and are shown", &opened);
+            let table = self.table();
+            let (open, shown): (Vec<_>, Vec<_>) = opened.into_iter().partition(|run| table.is_left_out(run));
+            tell("were granted, and are shown", &shown);
+            tell("were granted, and are left out until they are sealed (--open shows them)", &open);
         }
         if begun < scans.followed.until {
             scans.followed.awaited = left;
@@ -155,6 +158,9 @@ impl Vault {
 }
 
 fn tell(what: &str, runs: &[Arc<Run>]) {
+    if runs.is_empty() {
+        return;
+    }
     let named: Vec<String> = runs.iter().take(NAMED).map(|run| run.id.to_string()).collect();
     let more = runs.len() - named.len();
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };

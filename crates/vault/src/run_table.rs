@@ -98,6 +98,8 @@ pub(crate) struct RunTable {
     pub(crate) foreign: u64,
     /// Runs whose place another one has taken.
     replaced: HashSet<RunId>,
+    /// See [`crate::Options::sealed_only`].
+    sealed_only: bool,
 }
 
 impl RunTable {
@@ -106,12 +108,18 @@ impl RunTable {
         self.folders.get(path)
     }
 
-    /// Those that open, but for those whose place another one has taken.
+    /// Those that open and are shown: no other run has taken their place, and they are not left out.
     pub(crate) fn runs(&self) -> impl Iterator<Item = &Arc<Run>> {
-        self.opened().filter(|run| !self.is_replaced(&run.id))
+        self.opened().filter(|run| !self.is_replaced(&run.id) && !self.is_left_out(run))
     }
 
-    /// Also those whose place another one has taken.
+    /// Whether it is not shown because no seal proves it.
+    pub(crate) fn is_left_out(&self, run: &Run) -> bool {
+        // Folders of a loose run lead to sealed ones.
+        self.sealed_only && !run.is_sealed() && !run.is_loose()
+    }
+
+    /// All that open.
     pub(crate) fn opened(&self) -> impl Iterator<Item = &Arc<Run>> {
         self.entries.values().filter_map(Entry::run)
     }
@@ -231,7 +239,9 @@ impl Vault {
             // Whoever made it may have been ended since the chain was read.
             self.authority.refresh();
         }
-        entries.extend(self.on_all_cores(&new, |id| self.load(id)).into_iter().flatten());
+        let found: Vec<_> = self.on_all_cores(&new, |id| self.load(id)).into_iter().flatten().collect();
+        tell_left_out(&before, &found);
+        entries.extend(found);
         changed |= std::mem::take(&mut scans.renamed);
         if changed {
             self.set_table(scans, entries, foreign);
@@ -341,7 +351,8 @@ impl Vault {
 
     /// Replaces the table: nobody else does meanwhile.
     pub(crate) fn set_table(&self, _scans: &mut Scans, entries: BTreeMap<RunId, Entry>, foreign: u64) {
-        let mut table = RunTable { entries, foreign, ..RunTable::default() };
+        let sealed_only = self.options.sealed_only;
+        let mut table = RunTable { entries, foreign, sealed_only, ..RunTable::default() };
         table.replaced = table.opened().flat_map(|run| run.replaced()).copied().collect();
         let runs: Vec<Arc<Run>> = table.runs().cloned().collect();
         self.stand_in(&table);
@@ -376,9 +387,7 @@ impl Vault {
                 tops.insert(0, (Vec::new(), run));
             } else {
                 // Another gateway's: its files stay reachable.
-                let name = with_id(b"loose", run);
-                table.show(b"", name.clone(), run);
-                tops.push((name, run));
+                tops.push((with_id(b"loose", run), run));
             }
         }
         let mut folders: HashMap<Vec<u8>, Option<Vec<u8>>> = HashMap::new();
@@ -413,6 +422,11 @@ impl Vault {
                     );
                 }
                 table.show(folder, if alone { last.to_vec() } else { with_id(last, run) }, run);
+            }
+        }
+        for (name, run) in tops {
+            if !name.is_empty() && (!table.sealed_only || table.has_runs_below(&name)) {
+                table.show(b"", name, run);
             }
         }
         table.find_parts(runs);
@@ -470,6 +484,15 @@ impl Vault {
         self.among_runs(|| self.table().folder(&path)?.by_name.get(name).cloned())
     }
 
+    /// Whether the run that stands under a name is sealed; `None`: no run does.
+    ///
+    /// # Errors
+    /// As of [`Vault::run_named`].
+    pub fn is_sealed_run(&self, parent: Ino, name: &[u8]) -> Result<Option<bool>> {
+        let run = self.run_named(parent, name)?.filter(|run| !run.is_loose());
+        Ok(run.map(|run| run.is_sealed()))
+    }
+
     /// Whether a run lies in a folder or below it.
     ///
     /// # Errors
@@ -477,6 +500,20 @@ impl Vault {
     pub(crate) fn has_runs_below(&self, folder: Ino) -> Result<bool> {
         let Some(path) = self.folder_path(folder) else { return Ok(false) };
         Ok(self.among_runs(|| self.table().has_runs_below(&path).then_some(()))?.is_some())
+    }
+
+    /// Whether a name of a loose run is left out: what lies outside runs is under no seal, but its folders lead to some
+    /// that are.
+    ///
+    /// # Errors
+    /// As of [`Vault::run_named`].
+    pub(crate) fn is_left_out(&self, dir: Ino, name: &[u8]) -> Result<bool> {
+        if !self.options.sealed_only {
+            return Ok(false);
+        }
+        let Some(folder) = self.nodes.plain_path(dir, DEPTH_MAX) else { return Ok(true) };
+        let path = joined(&folder.join(&b'/'), name);
+        Ok(self.among_runs(|| self.table().has_runs_below(&path).then_some(()))?.is_none())
     }
 
     /// Whether a directory made in `parent` is a run; another gateway's folders get none of ours.
@@ -487,6 +524,13 @@ impl Vault {
         }
         let depth = |path: Vec<u8>| if path.is_empty() { 0 } else { path.split(|c| *c == b'/').count() };
         self.folder_path(parent).map(depth) == usize::try_from(self.options.run_depth.saturating_sub(1)).ok()
+    }
+}
+
+/// Tells of runs that came and are left out.
+fn tell_left_out(table: &RunTable, found: &[(RunId, Entry)]) {
+    for run in found.iter().filter_map(|(_, entry)| entry.run()).filter(|run| table.is_left_out(run)) {
+        log::info!("run {} is open: it is left out until it is sealed (--open shows it)", run.id);
     }
 }
 
