@@ -1,11 +1,14 @@
 //! What can be typed: the one source of help texts, man pages and completions.
 
 mod alarms;
+mod audit;
 mod custody;
+mod exposure;
 mod gateway;
 mod keys;
 mod rekey;
 mod sealing;
+mod typed;
 mod who;
 
 use std::ffi::OsString;
@@ -15,10 +18,12 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 pub use alarms::{Alarms, MetricsTo};
+pub use audit::{Audit, AuditCommand, AuditShow, AuditVerify};
 pub use custody::{
-    Approve, Audit, AuditCommand, AuditShow, AuditVerify, Confirm, Custody, CustodyCommand, Direct, Execute,
-    Exposure, List, Proposal, Propose, Recover, Renewing, Rotate, RunsAndPerson, Show,
+    Approve, Confirm, Custody, CustodyCommand, Direct, Execute, List, Proposal, Propose, Recover, Renewing,
+    Rotate, RunsAndPerson, Show,
 };
+pub use exposure::Exposure;
 pub use gateway::{
     Gateway, GatewayAdmit, GatewayCommand, GatewayDismiss, GatewayEnroll, GatewayList, GatewayRevoke, LastOf,
 };

@@ -10,7 +10,8 @@ use runvault_format::ids::RunId;
 use crate::api::Ino;
 use crate::authority::{Lost, Standing};
 use crate::run::Run;
-use crate::run_table::{Entry, Scans};
+use crate::run_table::Entry;
+use crate::scans::Scans;
 use crate::{Vault, buffers};
 
 /// Granted runs that are looked at together, and how long one look may take over them.
