@@ -52,6 +52,7 @@ fn a_readers_mount_shows_open_runs_where_it_is_asked_to() {
     }
 
     sealed.logged("2 open runs left out: no seal proves them yet; --open shows them", 1);
+    sealed.logged("files outside runs are left out", 1);
     assert!(!all.log().contains("left out"), "{}", all.log());
     let said = custody.site.status(&sealed.at);
     assert_eq!((&said["read_only"], &said["open_runs_left_out"]), (&true.into(), &2.into()), "{said}");

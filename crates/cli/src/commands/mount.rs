@@ -289,7 +289,8 @@ fn look_through(open: &Open) -> Result<()> {
             }
         }
         tell_lost(&vault);
-        if let Some(text) = left_out::open_runs(&vault) {
+        let open = left_out::open_runs(&vault);
+        for text in open.as_deref().into_iter().chain(left_out::outside_runs(&vault)) {
             log::info!("{text}");
         }
     })?;

@@ -94,6 +94,12 @@ impl Vault {
         table.opened().filter(|run| table.is_left_out(run)).count() as u64
     }
 
+    /// Whether a gateway's files outside runs are not shown, since no seal ever proves them
+    /// ([`crate::Options::sealed_only`]).
+    pub fn is_outside_left_out(&self) -> bool {
+        self.options.sealed_only && self.table().opened().any(|run| run.is_loose())
+    }
+
     /// The runs that this gateway made and nobody sealed, of which it has no key: it was not kept, or its entry is lost. Their
     /// owner reads them.
     pub fn lost_runs(&self) -> Vec<RunId> {
