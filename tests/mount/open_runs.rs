@@ -64,6 +64,18 @@ fn a_readers_mount_shows_open_runs_where_it_is_asked_to() {
     assert!(said.contains("open, left out: no seal proves it yet"), "{said}");
     assert_eq!(custody.site.status(&all.at)["open_runs_left_out"], 0);
 
+    let listed = |how: &str| {
+        let mut ls = custody.command(&["ls", how]);
+        printed(&run(ls.arg(&custody.site.store).arg("--identity").arg(custody.key("lab"))))
+    };
+    let state = |name: &str| {
+        let said = listed("--json");
+        let mut rows = said.lines().map(|row| serde_json::from_str::<serde_json::Value>(row).expect("JSON"));
+        rows.find(|row| row["path"] == name).expect("it is listed")["state"].clone()
+    };
+    assert_eq!((state("run one"), state("run two")), ("sealed".into(), "open".into()));
+    assert!(state("note").is_null() && listed("-l").contains("  open    run two\n"), "{}", listed("-l"));
+
     custody.seal("run two");
     soon("it is sealed", &sealed, || shown(&sealed) == ["run one", "run two"]);
     assert!(fs::read(sealed.path("run two/Data/large")).expect("read") == content("run two"));

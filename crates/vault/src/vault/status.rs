@@ -33,7 +33,7 @@ pub struct RunStatus {
     pub sealing: bool,
     /// It has a seal, and opens.
     pub sealed: bool,
-    /// It opens, and is not shown: no seal proves it ([`crate::Options::sealed_only`]).
+    /// It opens, and is not shown, or of a loose run the files are not: no seal proves it ([`crate::Options::sealed_only`]).
     pub left_out: bool,
 }
 
@@ -139,7 +139,7 @@ impl Vault {
                 status.continues = table.first_of(run);
                 status.sealing = run.is_closed_for_good();
                 status.sealed = run.is_sealed();
-                status.left_out = table.is_left_out(run);
+                status.left_out = self.options.sealed_only && !run.is_sealed();
                 status.holder = if run.is_sealed() { None } else { self.holder_of(run) };
                 let body = run.opened_body();
                 let blocked = body.as_ref().and_then(|body| body.blocked());
