@@ -79,7 +79,7 @@ fn a_readers_mount_shows_open_runs_where_it_is_asked_to() {
         rows.find(|row| row["path"] == name).expect("it is listed")["state"].clone()
     };
     assert_eq!((state("run one"), state("run two")), ("sealed".into(), "open".into()));
-    assert!(state("note").is_null() && listed("-l").contains("  open    run two\n"), "{}", listed("-l"));
+    assert!(state("note").is_null() && listed("-l").contains("  open  run two\n"), "{}", listed("-l"));
 
     custody.seal("run two");
     soon("it is sealed", &sealed, || shown(&sealed) == ["run one", "run two"]);
