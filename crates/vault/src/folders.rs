@@ -33,7 +33,7 @@ impl Vault {
     /// The run that stands under a name.
     ///
     /// # Errors
-    /// [`Error::Closed`], where it was to be opened before that can be told.
+    /// [`crate::Error::Closed`], where it was to be opened before that can be told.
     pub(crate) fn run_named(&self, parent: Ino, name: &[u8]) -> Result<Option<Arc<Run>>> {
         let Some(path) = self.folder_path(parent) else { return Ok(None) };
         self.among_runs(|| self.table().folder(&path)?.by_name.get(name).cloned())
@@ -42,7 +42,7 @@ impl Vault {
     /// Whether the run that stands under a name is sealed; `None`: no run does.
     ///
     /// # Errors
-    /// As of [`Vault::run_named`].
+    /// [`crate::Error::Closed`], where it was to be opened before that can be told.
     pub fn is_sealed_run(&self, parent: Ino, name: &[u8]) -> Result<Option<bool>> {
         let run = self.run_named(parent, name)?.filter(|run| !run.is_loose());
         Ok(run.map(|run| run.is_sealed()))
