@@ -81,9 +81,9 @@ fn a_readers_mount_shows_open_runs_where_it_is_asked_to() {
     assert_eq!((state("run one"), state("run two")), ("sealed".into(), "open".into()));
     assert!(state("note").is_null() && listed("-l").contains("  open  run two\n"), "{}", listed("-l"));
 
-    custody.seal("run two");
-    soon("it is sealed", &sealed, || shown(&sealed) == ["run one", "run two"]);
-    assert!(fs::read(sealed.path("run two/Data/large")).expect("read") == content("run two"));
+    custody.sealed(&gateway, "run four");
+    soon("it is sealed", &sealed, || shown(&sealed) == ["run four", "run one"]);
+    assert!(fs::read(sealed.path("run four/Data/large")).expect("read") == content("run four"));
     write_run(&gateway, "run three");
     sealed.logged("is open: it is left out until it is sealed (--open shows it)", 1);
     is_missing(&sealed, "run three");
