@@ -11,10 +11,10 @@ use runvault_format::operation::{KeyChange, Operation};
 use super::tell::{self, Work};
 use super::{confirmed, operations};
 use crate::args::{Direct, Proposal, Renewing};
+use crate::given::given;
 use crate::output::{shown, warn};
 use crate::run_of_name::{no_run, parts};
 use crate::store::Store;
-use crate::typed::typed;
 use crate::{progress, signals};
 
 pub fn run<T: Args>(args: Direct<T>, proposal: fn(T) -> Proposal) -> Result<()> {
@@ -54,7 +54,7 @@ fn act<T: Args>(args: Direct<T>, proposal: impl FnOnce(T) -> (Proposal, bool)) -
             format!("once several have to agree: runvault custody propose {} rotate --out REQ", shown(&path))
         }
         (op, _) if op.key_change() == KeyChange::New => {
-            format!("runvault custody rotate --resume {}{}", shown(&path), typed(&who))
+            format!("runvault custody rotate --resume {}{}", shown(&path), given(&who))
         }
         _ => "the same command".to_owned(),
     };

@@ -17,9 +17,9 @@ use super::{confirmed, propose::executor_of, show};
 use crate::args::Execute;
 use crate::exit::{Exit, refuse_with};
 use crate::files;
+use crate::given::given;
 use crate::output::{self, shown};
 use crate::store::Store;
-use crate::typed::typed;
 use crate::{progress, signals};
 
 /// An approval is a signature and an envelope.
@@ -112,7 +112,7 @@ fn approval(path: &Path) -> Result<ApprovalFile> {
 
 fn go_on(args: &Execute) -> String {
     let approvals: String = args.approval.iter().map(|path| format!(" --approval {}", shown(path))).collect();
-    let options = typed(&args.seen.who());
+    let options = given(&args.seen.who());
     format!(
         "runvault custody execute {} {}{approvals}{options} --resume",
         shown(&args.store),

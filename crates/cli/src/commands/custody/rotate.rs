@@ -9,9 +9,9 @@ use runvault_custody::rotate::{RotateSummary, resume, rotate};
 
 use crate::args::Rotate;
 use crate::exit::{Exit, refuse_with};
+use crate::given::given;
 use crate::output::{self, count, shown};
 use crate::store::Store;
-use crate::typed::typed;
 use crate::{progress, signals};
 
 pub fn run(args: &Rotate) -> Result<()> {
@@ -37,7 +37,7 @@ pub fn run(args: &Rotate) -> Result<()> {
             "vault key {} was made, but not all runs are sealed to it: runvault custody rotate --resume {}{}",
             chain.epoch(),
             shown(&args.store),
-            typed(&args.who)
+            given(&args.who)
         ));
     }
     tell(args, &summary?, store.chain.epoch())
@@ -45,7 +45,7 @@ pub fn run(args: &Rotate) -> Result<()> {
 
 /// Any point is as good as another: every run stays readable.
 fn end_at_ctrl_c(args: &Rotate, sealing: &Arc<AtomicBool>) -> Result<()> {
-    let (store, options, sealing) = (shown(&args.store), typed(&args.who), Arc::clone(sealing));
+    let (store, options, sealing) = (shown(&args.store), given(&args.who), Arc::clone(sealing));
     signals::end_with(move || {
         let resume = if sealing.load(Ordering::Relaxed) { "--resume " } else { "" };
         format!("every run stays readable; go on with: runvault custody rotate {resume}{store}{options}")

@@ -4,7 +4,7 @@ use crate::args::Who;
 use crate::output::option;
 
 /// Who acts, and where: whatever else the command is, it needs these again. A passphrase is asked for.
-pub fn typed(who: &Who) -> String {
+pub fn given(who: &Who) -> String {
     let files = [
         ("custody", &who.apart.custody),
         ("identity", &who.identity),
@@ -22,10 +22,10 @@ mod tests {
 
     #[test]
     fn what_was_given_is_given_again() {
-        assert_eq!(typed(&Who::default()), "");
+        assert_eq!(given(&Who::default()), "");
         let mut who = Who { identity: Some("o.key".into()), state: Some("s".into()), ..Who::default() };
         who.apart.custody = Some("apart".into());
         who.unlock.passphrase_file = Some("pass".into());
-        assert_eq!(typed(&who), " --custody apart --identity o.key --state s --passphrase-file pass");
+        assert_eq!(given(&who), " --custody apart --identity o.key --state s --passphrase-file pass");
     }
 }
