@@ -132,6 +132,10 @@ impl States {
     pub fn behind(&self, root: &Arc<dyn Dir>, run: &RunId, authority: &dyn Authority) -> Vec<Behind> {
         let made = runs::read_descriptor(root, run, authority).ok().and_then(|made| {
             let made = made.descriptor;
+            // One that replaces another was made by its line, and has the time of that other.
+            if made.replaces() {
+                return None;
+            }
             self.signed(run, Signed::Made, (&made.signer, &made.opened), &made.state)
         });
         let sealed = seal::find(root, run, authority).ok().flatten().and_then(|seal| {
