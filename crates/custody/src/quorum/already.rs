@@ -38,7 +38,7 @@ pub fn removed(chain: &Chain, name: &str) -> Option<IdentityId> {
         _ => None,
     });
     let of_name = had.filter(|reader| reader.label == name || reader.id.to_string() == name);
-    of_name.map(|reader| reader.id).filter(|id| chain.state().reader(id).is_none()).next_back()
+    of_name.map(|reader| reader.id).rfind(|id| chain.state().reader(id).is_none())
 }
 
 /// Does what is left of such an act. `progress` gets runs done and runs in all.
