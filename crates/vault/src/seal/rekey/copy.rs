@@ -108,7 +108,10 @@ impl Copying<'_> {
         let copied = if from.size > 0 || self.tree.has_attributes(i)? {
             let stands = self.tree.stands(i)?;
             let writer = Writer::of(&self.context, file.clone(), self.tree.object(i), Kind::File, stands)?;
-            self.copy_content(&from, writer, buf, told).map(Some)
+            let copied = self.copy_content(&from, writer, buf, told);
+            // Here, while others are at work: one thread removes the old run in the end, with all that is in memory.
+            from.will_not_need();
+            copied.map(Some)
         } else {
             Ok(None)
         };
