@@ -2,8 +2,9 @@
 //!
 //! The run that is to be lies in `runs/.new-<id>` until it is sealed: nobody sees it. Order: directories and links; each
 //! file under a name of its own in `partial/`, then renamed, so that what has its name is whole; whoever finds all there
-//! reads everything back that it has not read back by then, and seals; the seal's rename and the directory's are the commit; what is sealed is read back,
-//! and nothing may be missing; then the run that was replaced goes. A kill at any point is gone on from, and any number of processes may work at once.
+//! reads everything back that it has not read back by then, and seals; the seal's rename and the directory's are the
+//! commit; what is sealed is read back, and nothing may be missing; then the run that was replaced goes. A kill at any
+//! point is gone on from, and any number of processes may work at once.
 
 mod copy;
 mod early;
