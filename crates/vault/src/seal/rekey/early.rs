@@ -61,7 +61,7 @@ impl<'a> Early<'a> {
         Ok(Some(Self { context, tree, state }))
     }
 
-    /// A file has its name. What does not hold is left to the seal, which has it copied again.
+    /// A file has its name. What does not hold, or is gone, is left to the seal, which has it copied again.
     ///
     /// # Errors
     /// The store's.
@@ -71,6 +71,16 @@ impl<'a> Early<'a> {
         if record.size < LARGE || record.nlink > 1 {
             return Ok(());
         }
+        match self.find(open, i) {
+            Ok(found) => {
+                self.state().files.insert(i, found);
+                Ok(())
+            }
+            Err(error) => damage_of(error).map(drop),
+        }
+    }
+
+    fn find(&self, open: &mut OpenDir, i: u32) -> Result<Found> {
         let (file, here) = self.tree.named(open, i)?;
         // What is not on the disk yet would be read from memory.
         file.sync_data().map_err(|e| self.tree.failed("sync", i, e))?;
@@ -81,21 +91,13 @@ impl<'a> Early<'a> {
             waiting.clear();
             Ok(())
         };
-        let found = FileObject::open(self.context, stat.ino, file, &stat, Some(here)).and_then(|file| {
-            let content = file.read_back(&mut |nonce| {
-                waiting.push(*nonce);
-                if waiting.len() == BATCH { put_away(&mut waiting) } else { Ok(()) }
-            })?;
-            put_away(&mut waiting)?;
-            Ok(content)
-        });
-        match found {
-            Ok(content) => {
-                self.state().files.insert(i, Found { stamp: stamp(&stat), content, nonces });
-                Ok(())
-            }
-            Err(error) => damage_of(error).map(drop),
-        }
+        let opened = FileObject::open(self.context, stat.ino, file, &stat, Some(here))?;
+        let content = opened.read_back(&mut |nonce| {
+            waiting.push(*nonce);
+            if waiting.len() == BATCH { put_away(&mut waiting) } else { Ok(()) }
+        })?;
+        put_away(&mut waiting)?;
+        Ok(Found { stamp: stamp(&stat), content, nonces })
     }
 
     /// For the seal.

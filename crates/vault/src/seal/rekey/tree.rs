@@ -197,8 +197,12 @@ impl Tree {
 
     /// A file that no name leads to: it goes with whoever has it open.
     pub(super) fn nameless(&self) -> Result<Arc<dyn File>> {
-        let made = self.temporary(MODE).and_then(|(name, file)| self.partial.unlink(&name).map(|()| file));
-        made.map_err(|e| self.failed("create", 0, e))
+        let (name, file) = self.temporary(MODE).map_err(|e| self.failed("create", 0, e))?;
+        match self.partial.unlink(&name) {
+            // Who seals has cleared it away.
+            Err(e) if e.raw_os_error() != Some(libc::ENOENT) => Err(self.failed("create", 0, e)),
+            _ => Ok(file),
+        }
     }
 
     /// A file that has its name, and where its header must say that it stands.
