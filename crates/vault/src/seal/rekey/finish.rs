@@ -21,6 +21,7 @@ use super::super::read::hash;
 use super::super::sealed_file::Writer;
 use super::super::survey::Survey;
 use super::super::{DIGESTS, MANIFEST, NEW, NOTE, PINS, SEAL, read_back, verify};
+use super::early::ReadBack;
 use super::tree::random_name;
 use super::{Copying, Job, PARTIAL, Progress, Replaced, Tree, place_of};
 use crate::authority::{self, EnvelopeFile, Sealed};
@@ -43,7 +44,13 @@ impl Copying<'_> {
     }
 
     /// Reads everything back and puts the seal in place; else gives the files that are not as they were sealed first.
-    pub(super) fn seal(&self, holding: &Holding, progress: Progress<'_>) -> Result<Option<Vec<u32>>> {
+    /// `early`: what needs no reading.
+    pub(super) fn seal(
+        &self,
+        holding: &Holding,
+        early: Option<&ReadBack>,
+        progress: Progress<'_>,
+    ) -> Result<Option<Vec<u32>>> {
         self.tree.complete()?;
         let top = self.tree.record(0)?.clone();
         self.tree.dress_named(0, &*self.dir, b"tree", &top)?;
@@ -52,7 +59,7 @@ impl Copying<'_> {
         let name = [NEW, b"-", &random_name()?[..]].concat();
         let made = self.dir.create_dir(&name, DIR_MODE).and_then(|()| self.dir.open_dir(&name));
         let new = made.map_err(|e| self.failed("make", "seal.new", e))?;
-        let sealed = self.seal_in(&name, &new, holding, progress);
+        let sealed = self.seal_in((&name, &new), holding, early, progress);
         if !matches!(sealed, Ok(None)) {
             // The first error is the one to tell; what stays is cleared away at the commit.
             let _ = remove_dir(&*self.dir, &name);
@@ -63,14 +70,14 @@ impl Copying<'_> {
     /// [`Copying::seal`], in `new`, which is empty and has that name.
     fn seal_in(
         &self,
-        name: &[u8],
-        new: &Arc<dyn Dir>,
+        (name, new): (&[u8], &Arc<dyn Dir>),
         holding: &Holding,
+        early: Option<&ReadBack>,
         progress: Progress<'_>,
     ) -> Result<Option<Vec<u32>>> {
         let mut survey = Survey::walk(&self.context)?;
         self.check_names(&survey)?;
-        let Some(pins_id) = self.write_pins(&mut survey, &**new, holding, progress)? else {
+        let Some(pins_id) = self.write_pins(&mut survey, &**new, early, holding, progress)? else {
             return self.not_as_sealed(&survey).map(Some);
         };
         let others = self.not_as_sealed(&survey)?;
@@ -108,6 +115,7 @@ impl Copying<'_> {
         &self,
         survey: &mut Survey,
         new: &dyn Dir,
+        early: Option<&ReadBack>,
         holding: &Holding,
         progress: Progress<'_>,
     ) -> Result<Option<FileId>> {
@@ -116,7 +124,7 @@ impl Copying<'_> {
         writer.write(&pins::Header { entries, nonces: survey.chunks() }.encode())?;
         let (mut done, total) = (0, self.seal.note.bytes);
         let table = survey.read(
-            &|_, _, _| Ok(None),
+            &|i, stat, nonce| early.map_or(Ok(None), |early| early.content(i, stat, nonce)),
             &mut |_, nonce| {
                 holding.renew_if_due()?;
                 writer.write(nonce)
