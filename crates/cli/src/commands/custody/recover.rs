@@ -134,14 +134,12 @@ fn opened(args: &Recover) -> Result<Vec<Given>> {
             passphrase_file: passphrases.front().and_then(Secret::file),
             passphrase_fd: passphrases.front().and_then(Secret::fd),
             allow_readable_secret: args.allow_readable_secret,
-            ..Unlock::default()
         };
         let token = Token {
             pkcs11_module: modules.front().cloned(),
             pin_file: pins.front().and_then(Secret::file),
             pin_fd: pins.front().and_then(Secret::fd),
             last_pin_try: args.last_pin_try,
-            ..Token::default()
         };
         let mut asker = Asker::of(&unlock, &token);
         let custodian = asker.unlock(&file)?;
