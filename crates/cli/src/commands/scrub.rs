@@ -26,11 +26,13 @@ pub fn run(args: &Scrub) -> Result<()> {
     let bar = progress::items(0, "scrub");
     let (mut sealed, mut open, mut findings, mut read) = (0u64, 0u64, 0u64, 0u64);
     for (i, run) in listed.iter().enumerate() {
-        bar.set_message(format!("run {} of {}", i + 1, listed.len()));
+        let of_all = format!("run {} of {}", i + 1, listed.len());
         let checked = |hash: Digest| record.of_run(*run, hash, resuming::place(&args.store, run));
         let found = look(&store, run, &*authority, checked, &|done, total| {
             bar.set_length(total as u64);
             bar.set_position(done as u64);
+            // After its length: a bar without one looks as if it were done.
+            bar.set_message(of_all.clone());
         })?;
         match found {
             None => open += 1,
