@@ -97,9 +97,9 @@ impl Site {
         self.builder().mount()
     }
 
-    /// A read-only mount.
+    /// A read-only mount, of open runs too.
     pub fn mount_read_only(&self) -> Mount {
-        self.builder().arg("--read-only").mount()
+        self.builder().args(["--read-only", "--open"]).mount()
     }
 
     /// Makes the state folder that of an enrolled gateway.

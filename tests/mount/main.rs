@@ -22,6 +22,7 @@ mod many_names;
 mod memory;
 mod model;
 mod names;
+mod open_runs;
 mod owner;
 mod plaintext;
 mod posix;
