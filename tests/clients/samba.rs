@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use runvault_sequencer::family::FAMILIES;
 use runvault_sequencer::replay::place::Place;
 use runvault_sequencer::replay::{MODES, send};
-use runvault_sequencer::{Family, Mode, Read, Replay, RunSpec, Size};
+use runvault_sequencer::{Family, Mode, Replay, RunSpec, Size};
 use runvault_tests::analysis::assert_real_hiseq_fastq;
-use runvault_tests::making::attributes_of;
+use runvault_tests::making::{attributes_of, of_few_cycles};
 use runvault_tests::snapshot::contents;
 use runvault_tests::tools::{leave_out, output, printed, real_runs, root_for, run, runvault};
 use runvault_tests::{Mount, Site};
@@ -218,9 +218,8 @@ fn a_client_that_cannot_encrypt_is_refused() {
 fn spec(family: Family, mode: Mode, n: usize) -> RunSpec {
     let preset = RunSpec::preset(family, Size::Tiny);
     let name = preset.name.replacen("_0", &format!("_{}0", n + 1), 1);
-    let reads = vec![Read { cycles: 3, indexed: false }, Read { cycles: 2, indexed: true }];
     let clusters_per_tile = if mode == Mode::Preallocate { 1_200_000 } else { 50_000 };
-    RunSpec { name, reads, clusters_per_tile, ..preset }
+    RunSpec { name, clusters_per_tile, ..of_few_cycles(preset) }
 }
 
 /// As instruments' copy services write: space first, then pieces out of order, then time and attributes; another name,

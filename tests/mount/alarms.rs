@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use runvault_sequencer::{Family, Replay, RunSpec, Size};
 use runvault_tests::image::Image;
+use runvault_tests::making::of_few_cycles;
 use runvault_tests::tools::{output, printed, root_for, run, runvault, tool};
 use runvault_tests::{Mount, Site};
 use serde_json::Value;
@@ -193,7 +194,7 @@ fn a_run_that_lacks_files_is_told_before_its_seal_and_after() {
     let metrics = site.dir().join("metrics.sock");
     let to = format!("unix:{}", metrics.display());
     let mount = site.ingest().args(["--quiet", "8s", "--metrics", &to]).mount();
-    let spec = RunSpec::preset(Family::NovaSeqX, Size::Tiny);
+    let spec = of_few_cycles(RunSpec::preset(Family::NovaSeqX, Size::Tiny));
     let done = Replay::new(spec).run(&mount.at, &mut |_| {}).expect("a run");
     let name = done.folder.file_name().expect("a name").to_owned();
     fs::remove_file(mount.path(&name).join("Data/Intensities/BaseCalls/L001/C3.1/L001_2.cbcl"))

@@ -10,6 +10,7 @@ use runvault_sequencer::family::FAMILIES;
 use runvault_sequencer::models::MODELS;
 use runvault_sequencer::{Family, Replay, RunSpec, Size};
 use runvault_tests::Site;
+use runvault_tests::making::of_few_cycles;
 use runvault_tests::tools::{output, printed, run, runvault};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -256,7 +257,8 @@ fn each_family_is_sealed_by_its_last_marker_once_it_is_quiet() {
     site.enroll();
     let mount = site.ingest().arg("-o").arg("quiet=3s,drained=8s").mount();
     let families = FAMILIES.map(|family| RunSpec::preset(family, Size::Tiny)).into_iter();
-    let specs: Vec<_> = families.chain(MODELS.iter().map(|model| model.preset(Size::Tiny))).collect();
+    let specs = families.chain(MODELS.iter().map(|model| model.preset(Size::Tiny)));
+    let specs: Vec<_> = specs.map(of_few_cycles).collect();
     let begun = |spec: &RunSpec| {
         let done = Replay::new(spec.clone()).run(&mount.at, &mut |_| {}).expect("a run");
         // What is re-sent after the end belongs to it.
