@@ -10,6 +10,7 @@ mod contained;
 mod continuations;
 mod custody;
 mod deep;
+mod fio;
 mod gateways;
 mod index;
 mod ingest;

@@ -101,7 +101,7 @@ impl Watch {
             Ok(files) => files,
             Err(error) => return self.say(run, log::Level::Warn, &error.to_string()),
         };
-        match sealing::progress_of_held(run, &files, &self.patience) {
+        match sealing::progress_of_held(&self.vault, run, &files, &self.patience) {
             State::Open => {}
             State::Draining => {
                 self.say(run, log::Level::Info, "base calling has ended; files are still sent")
@@ -151,7 +151,10 @@ impl Watch {
             }
             Ok(Sealing::Withheld) => self.withhold(run),
             Err(error) if matches!(error.downcast_ref(), Some(runvault_vault::Error::Closed)) => {
-                log::info!("run {}: its seal is given up, since the mount ends; the next one goes on", run.run);
+                log::info!(
+                    "run {}: its seal is given up, since the mount ends; the next one goes on",
+                    run.run
+                );
             }
             // Whoever has it open is waited for.
             Err(error) if exit::of(&error) == Exit::Busy => {
@@ -166,7 +169,8 @@ impl Watch {
 
     /// Whether everything is there that its RunInfo.xml promises.
     fn is_complete(&self, run: &HeldRun) -> bool {
-        let compared = run_report::completeness_of(&self.vault, &self.store, &run.name);
+        let name = self.vault.held_name(&run.run);
+        let compared = name.and_then(|name| run_report::completeness_of(&self.vault, &self.store, &name));
         compared.is_some_and(|compared| compared.missing.is_empty())
     }
 

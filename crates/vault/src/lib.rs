@@ -59,5 +59,6 @@ pub use check::{CheckEvent, CheckSummary, Unproven};
 pub use error::{Damage, Error, Posix, Result};
 pub use run_life::remove_dir;
 pub use runvault_crypto::registers;
+pub use runvault_store::apart::apart;
 pub use sys::is_on_its_way_out;
 pub use vault::{Options, RunStatus, Status, Vault};
