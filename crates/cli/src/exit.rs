@@ -160,7 +160,7 @@ pub fn of_vault(error: &runvault_vault::Error) -> Exit {
     use runvault_vault::Error as E;
     match error {
         E::Damaged { .. } => Exit::Damaged,
-        E::Held { .. } | E::Posix(Posix::Busy) => Exit::Busy,
+        E::Held { .. } | E::Sealing { .. } | E::Posix(Posix::Busy) => Exit::Busy,
         E::WrongKey(_) => Exit::WrongKey,
         E::Format(error) => of_format(error),
         _ => Exit::Failed,

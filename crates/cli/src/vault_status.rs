@@ -150,7 +150,9 @@ fn of_machine(status: &Value) -> Vec<Row> {
     if let Some(key) = status.get("gateway_key") {
         let mut text = match key["nv_index"].as_str() {
             Some(index) => format!("in the TPM, NV index {index} and the next"),
-            None => "in a file of the state folder".to_owned(),
+            None => {
+                "in a file of the state folder: best effort, keep it out of backups and snapshots".to_owned()
+            }
         };
         if status.get("keeps_keys") == Some(&Value::Bool(false)) {
             text.push_str("; keys of open runs in memory alone: they are closed when the mount ends");

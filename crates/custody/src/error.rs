@@ -391,6 +391,9 @@ pub enum Error {
         /// Its permission bits.
         mode: u32,
     },
+    /// What is written for others to take is not written over something else.
+    #[error("{}: exists, and is not overwritten", .0.display())]
+    FileExists(PathBuf),
     /// Key files are never overwritten.
     #[error("{}: exists; a key file is never overwritten", .0.display())]
     KeyFileExists(PathBuf),

@@ -207,12 +207,13 @@ pub(crate) fn verify_descriptor(
     let note = Note::parse(bytes).map_err(named)?;
     // The signer's name is read before its signature holds, and only to find the key to check with.
     let claimed = RunDescriptor::parse_text(note.text).map_err(|e| unknown(object, &note, authority, e))?;
-    let key = signer_of(run, &claimed, authority).map_err(refuse)?;
+    let not_theirs = |what: String| Error::damaged(object, Damage::Signer(what));
+    let key = signer_of(run, &claimed, authority).map_err(not_theirs)?;
     let text = note.verify(&claimed.signer, &key.sign).map_err(named)?;
     let descriptor = text.parse(RunDescriptor::parse_text).map_err(named)?;
     let last = key.until.map(|until| until.run);
     if let Some(why) = last.and_then(|last| last.refuses("run", descriptor.seq, || text_hash(note.text))) {
-        return Err(refuse(format!("{why} (gateway {})", claimed.signer)));
+        return Err(not_theirs(format!("{why} (gateway {})", claimed.signer)));
     }
     if descriptor.vault != authority.vault_id() {
         return Err(refuse("it belongs to another vault".to_owned()));

@@ -28,11 +28,13 @@ pub fn run(args: &Scrub) -> Result<()> {
     let (mut sealed, mut open, mut findings, mut read) = (0u64, 0u64, 0u64, 0u64);
     let (states, mut behind) = (States::of(&store.chain), 0u64);
     for (i, run) in listed.iter().enumerate() {
-        bar.set_message(format!("run {} of {}", i + 1, listed.len()));
+        let of_all = format!("run {} of {}", i + 1, listed.len());
         let checked = |hash: Digest| record.of_run(*run, hash, resuming::place(&args.store, run));
         let found = look(&store, run, &*authority, checked, &|done, total| {
             bar.set_length(total as u64);
             bar.set_position(done as u64);
+            // After its length: a bar without one looks as if it were done.
+            bar.set_message(of_all.clone());
         })?;
         let older = states.behind(&store.root, run, &*authority);
         behind += older.len() as u64;
