@@ -1,15 +1,13 @@
 //! Runs that are sealed: what the seal says, what it refuses to say, and every tampering afterwards.
 
 mod common;
+mod tampering;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 
 use common::{CALLER, Fixture, Mount, WRITE, posix};
-use proptest::prelude::Rng;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 use runvault_crypto::digest::sha256;
 use runvault_format::ids::{Digest, RunId};
@@ -19,6 +17,7 @@ use runvault_vault::api::SetAttr;
 use runvault_vault::authority::{Last, Until};
 use runvault_vault::seal::{self, Anew, Change, Checked, Outcome, Scrubbed, Seal, Summary, Verified};
 use runvault_vault::{Error, Posix};
+use tampering::{Rewritten, copy, data, dirs_below, everything, files_below};
 
 /// Of the only run named `run`.
 fn id(mount: &Mount) -> RunId {
@@ -45,40 +44,7 @@ fn verify(fixture: &Fixture, run: &RunId, checked: &dyn Checked) -> runvault_vau
 
 fn scrub(fixture: &Fixture, run: &RunId, checked: &dyn Checked) -> runvault_vault::Result<Scrubbed> {
     let seal = Seal::load(&fixture.root, run, &*fixture.authority)?;
-    seal::scrub(&fixture.root, &seal, checked, &|_, _| ())
-}
-
-fn data(n: usize, seed: u8) -> Vec<u8> {
-    (0..n).map(|i| (i % 251) as u8 ^ seed).collect()
-}
-
-/// A run with something of everything.
-fn everything(mount: &Mount) {
-    mount.make_dir("run").unwrap();
-    for dir in ["run/Data", "run/Data/L001", "run/Data/L002", "run/Logs", "run/empty folder"] {
-        mount.make_dir(dir).unwrap();
-    }
-    for (n, lane) in ["L001", "L002"].iter().enumerate() {
-        for cycle in 0..4usize {
-            let bytes = data(3_000 + 9_000 * cycle, (16 * n + cycle) as u8);
-            mount.put(&format!("run/Data/{lane}/C{cycle}.cbcl"), &bytes).unwrap();
-        }
-    }
-    mount.put("run/RunInfo.xml", b"<RunInfo/>").unwrap();
-    mount.put("run/empty", b"").unwrap();
-    let long = "x".repeat(250);
-    mount.put(&format!("run/Logs/{long}"), b"a long name").unwrap();
-    let run = mount.ino("run").unwrap();
-    mount.symlink(&CALLER, run, b"link", b"Data/L001").unwrap();
-    mount.symlink(&CALLER, run, b"long link", "y/".repeat(1_900).as_bytes()).unwrap();
-    mount.mknod(&CALLER, run, b"fifo", Stored::Fifo, 0o600, 0).unwrap();
-    let file = mount.ino("run/RunInfo.xml").unwrap();
-    mount.link(file, run, b"again.xml").unwrap();
-    mount.setxattr(file, b"user.sample", b"NA12878", 0).unwrap();
-    // A hole in the middle.
-    let (_, opened) = mount.create(&CALLER, run, b"sparse", 0o644, WRITE).unwrap();
-    mount.write(opened.handle, 100_000, b"end", false).unwrap();
-    mount.release(opened.handle).unwrap();
+    seal::scrub(&fixture.root, &seal, &*fixture.authority, checked, &|_, _| ())
 }
 
 #[test]
@@ -294,198 +260,47 @@ fn a_key_stays_until_the_seal_reads_back() {
     }
 }
 
-fn files_below(dir: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut stack = vec![dir.to_owned()];
-    while let Some(dir) = stack.pop() {
-        for entry in fs::read_dir(&dir).unwrap() {
-            let entry = entry.unwrap();
-            match entry.file_type().unwrap() {
-                kind if kind.is_dir() => stack.push(entry.path()),
-                kind if kind.is_file() => found.push(entry.path()),
-                _ => {}
-            }
-        }
-    }
-    found.sort();
-    found
-}
-
-fn dirs_below(dir: &Path) -> Vec<PathBuf> {
-    let mut found = vec![dir.to_owned()];
-    let mut at = 0;
-    while at < found.len() {
-        for entry in fs::read_dir(&found[at]).unwrap().flatten() {
-            if entry.file_type().unwrap().is_dir() {
-                found.push(entry.path());
-            }
-        }
-        at += 1;
-    }
-    found.remove(0);
-    found.sort();
-    found
-}
-
-fn copy(from: &Path, to: &Path) {
-    let done = Command::new("cp").arg("-a").arg("--").arg(from).arg(to).status().unwrap();
-    assert!(done.success());
-}
-
-/// One random act of someone who may write to the store; what he did, in words. `older` is the run's tree of before a
-/// rewrite of some of its files.
-fn tamper(random: &mut TestRng, run: &Path, older: &Path) -> Option<String> {
-    let mut pick = |n: usize| random.next_u64() as usize % n.max(1);
-    let mut files = files_below(&run.join("tree"));
-    files.extend(files_below(&run.join("seal")));
-    files.extend([run.join("run.json"), run.join("name")]);
-    let dirs = dirs_below(&run.join("tree"));
-    let (act, file, other) = (pick(11), files[pick(files.len())].clone(), files[pick(files.len())].clone());
-    let (dir, dir2) = (dirs[pick(dirs.len())].clone(), dirs[pick(dirs.len())].clone());
-    let shown = |path: &Path| path.strip_prefix(run).unwrap().display().to_string();
-    let bytes = fs::read(&file).unwrap();
-    let said = match act {
-        0 | 1 => {
-            let mut bytes = bytes;
-            let at = pick(bytes.len());
-            *bytes.get_mut(at)? ^= 1 << pick(8);
-            fs::write(&file, bytes).unwrap();
-            format!("flipped a bit of {} at {at}", shown(&file))
-        }
-        2 => {
-            let len = pick(bytes.len());
-            fs::write(&file, bytes.get(..len).filter(|cut| cut.len() < bytes.len())?).unwrap();
-            format!("cut {} to {len}", shown(&file))
-        }
-        3 => {
-            let more = [&bytes[..], &data(1 + pick(9_000), 7)].concat();
-            fs::write(&file, more).unwrap();
-            format!("extended {}", shown(&file))
-        }
-        4 => {
-            fs::remove_file(&file).unwrap();
-            format!("removed {}", shown(&file))
-        }
-        5 => {
-            fs::remove_dir_all(&dir).unwrap();
-            format!("removed the directory {}", shown(&dir))
-        }
-        6 => {
-            let theirs = fs::read(&other).unwrap();
-            if theirs == bytes {
-                return None;
-            }
-            fs::write(&file, theirs).unwrap();
-            fs::write(&other, bytes).unwrap();
-            format!("swapped {} and {}", shown(&file), shown(&other))
-        }
-        7 => {
-            if dir.starts_with(&dir2) || dir2.starts_with(&dir) {
-                return None;
-            }
-            let aside = run.join("aside");
-            fs::rename(&dir, &aside).unwrap();
-            fs::rename(&dir2, &dir).unwrap();
-            fs::rename(&aside, &dir2).unwrap();
-            format!("swapped the directories {} and {}", shown(&dir), shown(&dir2))
-        }
-        8 => {
-            let name = ["a".repeat(26), "x".repeat(39), "note.txt".into(), "b234567".into()][pick(4)].clone();
-            fs::write(dir.join(&name), &bytes).unwrap();
-            format!("added {}/{name}", shown(&dir))
-        }
-        9 => {
-            let to = file.with_file_name("c".repeat(26));
-            fs::rename(&file, &to).unwrap();
-            format!("renamed {} to {}", shown(&file), shown(&to))
-        }
-        _ => {
-            let changed: Vec<PathBuf> = files_below(older)
-                .into_iter()
-                .filter(|old| {
-                    let now = run.join("tree").join(old.strip_prefix(older).unwrap());
-                    fs::read(now).ok() != fs::read(old).ok()
-                })
-                .collect();
-            let old = &changed[pick(changed.len())];
-            let now = run.join("tree").join(old.strip_prefix(older).unwrap());
-            fs::write(&now, fs::read(old).unwrap()).unwrap();
-            format!("put an older {} back", shown(&now))
-        }
-    };
-    Some(said)
-}
-
-/// A run that was written, written over and sealed.
-struct Rewritten {
-    fixture: Fixture,
-    run: RunId,
-    /// Its directory in the store.
-    dir: PathBuf,
-    /// Its tree before it was written over.
-    older: PathBuf,
-    /// A copy of the directory.
-    good: PathBuf,
-    /// What a mount shows of the sealed run.
-    truth: BTreeMap<String, String>,
-    /// What its files read as.
-    contents: BTreeMap<String, Vec<u8>>,
-    _kept: tempfile::TempDir,
-}
-
-impl Rewritten {
-    fn new() -> Self {
-        let fixture = Fixture::on_disk();
-        let mount = fixture.writer();
-        everything(&mount);
-        let run = id(&mount);
-        mount.close().unwrap();
-        let dir = fixture.path().join("runs").join(run.to_string());
-        let kept = tempfile::tempdir().unwrap();
-        let (older, good) = (kept.path().join("older"), kept.path().join("good"));
-        copy(&dir.join("tree"), &older);
-        let mount = fixture.writer();
-        for cycle in 0..4usize {
-            mount.put(&format!("run/Data/L001/C{cycle}.cbcl"), &data(3_000 + 9_000 * cycle, 99)).unwrap();
-        }
-        sealed(&mount);
-        let truth = shown(&mount);
-        let files = truth.iter().filter(|(_, text)| text.starts_with("File"));
-        let contents = files.map(|(path, _)| (path.clone(), mount.get(path).unwrap())).collect();
-        mount.close().unwrap();
-        copy(&dir, &good);
-        Self { fixture, run, dir, older, good, truth, contents, _kept: kept }
-    }
-
-    fn restore(&self) {
-        fs::remove_dir_all(&self.dir).unwrap();
-        copy(&self.good, &self.dir);
-    }
-}
-
 /// By whoever has no key, and by whoever has it: none missed, and none told of a run that is as it was.
 #[test]
 fn every_tampering_is_named_with_and_without_the_key() {
     let rewritten = Rewritten::new();
     let Rewritten { fixture, run, .. } = &rewritten;
-    let cases: u32 = std::env::var("RUNVAULT_TAMPERINGS").ok().and_then(|n| n.parse().ok()).unwrap_or(300);
+    let cases: u32 = std::env::var("RUNVAULT_TAMPERINGS").ok().and_then(|n| n.parse().ok()).unwrap_or(1000);
     let mut random = TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]);
     let scrub = || scrub(fixture, run, &Anew).map(|s| s.findings);
     let verify = || verify(fixture, run, &Anew).map(|v| v.findings);
     let mut words = std::collections::BTreeSet::new();
     let mut n = 0;
     while n < cases {
-        let Some(said) = tamper(&mut random, &rewritten.dir, &rewritten.older) else { continue };
-        for (who, found) in [("scrub", scrub()), ("verify", verify())] {
-            match found {
-                Ok(findings) => {
-                    assert!(!findings.is_empty(), "{who}: {said}");
-                    words.extend(findings.iter().map(|finding| finding.change.word()));
-                }
-                Err(Error::Damaged { .. }) => {}
-                Err(Error::Store { source, .. }) if source.raw_os_error() == Some(libc::ENOENT) => {}
-                Err(other) => panic!("{who}: {said}: {other}"),
+        let Some(act) = rewritten.tamper(&mut random) else {
+            rewritten.restore();
+            continue;
+        };
+        let said = &act.said;
+        let found = [("scrub", scrub()), ("verify", verify())].map(|(who, found)| match found {
+            Ok(findings) => {
+                let objects: Vec<&str> = findings.iter().map(|finding| finding.object.as_str()).collect();
+                assert!(act.is_named(&objects), "{who}: {said}: {objects:?}");
+                words.extend(findings.iter().map(|finding| finding.change.word()));
+                Some(findings)
             }
+            Err(Error::Damaged { object, .. }) => {
+                assert!(act.is_met(run, &object), "{who}: {said}: {object}");
+                None
+            }
+            Err(Error::Store { source, object, .. }) if source.raw_os_error() == Some(libc::ENOENT) => {
+                assert!(act.is_met(run, &object), "{who}: {said}: {object}");
+                None
+            }
+            Err(other) => panic!("{who}: {said}: {other}"),
+        });
+        // Who has the key is told all that others are.
+        if let [Some(scrubbed), Some(verified)] = &found {
+            let missed: Vec<_> = scrubbed
+                .iter()
+                .filter(|one| !verified.iter().any(|other| other.object == one.object))
+                .collect();
+            assert!(missed.is_empty(), "{said}: {missed:?}");
         }
         rewritten.restore();
         n += 1;
@@ -660,7 +475,7 @@ fn what_was_changed_in_the_store_is_an_error_at_the_read() {
     let (dir, older) = (sealed_run.dir.as_path(), sealed_run.older.as_path());
     // The whole tree as it was before the rewrite.
     fs::remove_dir_all(dir.join("tree")).unwrap();
-    copy(older, &dir.join("tree"));
+    copy(&older.join("tree"), &dir.join("tree"));
     let rewritten: Vec<String> = (0..4).map(|cycle| format!("run/Data/L001/C{cycle}.cbcl")).collect();
     assert_eq!(unreadable(fixture, contents), rewritten);
     sealed_run.restore();
@@ -713,10 +528,14 @@ fn what_was_changed_in_the_store_is_an_error_at_the_read() {
 #[test]
 fn no_tampering_makes_a_read_lie() {
     let rewritten = Rewritten::new();
-    let Rewritten { fixture, dir, older, truth, .. } = &rewritten;
+    let Rewritten { fixture, truth, .. } = &rewritten;
     let mut random = TestRng::from_seed(RngAlgorithm::ChaCha, &[8; 32]);
     for _ in 0..150 {
-        let Some(said) = tamper(&mut random, dir, older) else { continue };
+        let Some(act) = rewritten.tamper(&mut random) else {
+            rewritten.restore();
+            continue;
+        };
+        let said = act.said;
         let reader = fixture.reader();
         if let Ok(names) = reader.list("run") {
             assert!(!names.is_empty(), "{said}");
