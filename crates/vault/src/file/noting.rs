@@ -37,7 +37,7 @@ pub(crate) struct Noted {
     /// The ledger was told that it changes.
     changing: bool,
     /// There is something to tell.
-    owes: bool,
+    pub(super) owes: bool,
 }
 
 impl Noted {
@@ -177,27 +177,7 @@ impl FileObject {
 
     /// Tells the ledger what the store has, where nothing waits in memory.
     pub(super) fn note_content(&self, state: &mut State) {
-        let Some(ledger) = self.run.ledger() else { return };
-        if !state.noted.owes || state.detached || (state.is_waiting() && !state.poisoned && !state.noted.lost)
-        {
-            return;
-        }
-        let noted = &mut state.noted;
-        noted.lost |= state.poisoned || noted.end != state.size;
-        let how = match noted.lost {
-            true => How::Unknown,
-            false if noted.whole => How::Whole,
-            false => How::Further,
-        };
-        let (sum, size, last) = (noted.sum, noted.end, noted.last);
-        let changing = std::mem::take(&mut noted.changing);
-        (noted.sum, noted.whole, noted.last, noted.owes) = (0, false, None, false);
-        let group = group(state);
-        let at = ledger.content(group, Content { how, sum, size, last });
-        state.noted.known.get_or_insert(at);
-        if changing {
-            ledger.changed(group);
-        }
+        note_content(&self.run, state);
     }
 
     /// Whether [`FileObject::note_content`] would say something.
@@ -222,8 +202,10 @@ impl FileObject {
     }
 }
 
-/// The object of a file goes: what it has not told is not known.
-pub(super) fn end_noting(run: &RunContext, state: &State) {
+/// The object of a file goes: what it could not tell before is not known.
+pub(super) fn end_noting(run: &RunContext, state: &mut State) {
+    // A rename brings in place what waited, and then lets go of the file.
+    note_content(run, state);
     let Some(ledger) = run.ledger() else { return };
     if state.noted.owes || state.noted.changing {
         let content = Content { how: How::Unknown, sum: 0, size: 0, last: None };
@@ -231,6 +213,29 @@ pub(super) fn end_noting(run: &RunContext, state: &State) {
     }
     if state.noted.changing {
         ledger.changed(group(state));
+    }
+}
+
+fn note_content(run: &RunContext, state: &mut State) {
+    let Some(ledger) = run.ledger() else { return };
+    if !state.noted.owes || state.detached || (state.is_waiting() && !state.poisoned && !state.noted.lost) {
+        return;
+    }
+    let noted = &mut state.noted;
+    noted.lost |= state.poisoned || noted.end != state.size;
+    let how = match noted.lost {
+        true => How::Unknown,
+        false if noted.whole => How::Whole,
+        false => How::Further,
+    };
+    let (sum, size, last) = (noted.sum, noted.end, noted.last);
+    let changing = std::mem::take(&mut noted.changing);
+    (noted.sum, noted.whole, noted.last, noted.owes) = (0, false, None, false);
+    let group = group(state);
+    let at = ledger.content(group, Content { how, sum, size, last });
+    state.noted.known.get_or_insert(at);
+    if changing {
+        ledger.changed(group);
     }
 }
 

@@ -257,8 +257,11 @@ impl FileObject {
             let keep = self.what_to_keep(&state)?;
             self.write_slot(&mut state)?;
             self.restore(&mut state, keep)?;
+            // Nothing, and no more than that: what comes later is noted as further than this.
+            state.noted.owes = true;
         }
         self.deliver(&mut state)?;
+        self.note_content(&mut state);
         self.keep_while_needed(&mut state);
         Ok(self.ensure_header(&mut state)?.clear.file_id)
     }

@@ -23,6 +23,10 @@ pub(crate) struct Expected {
     pub(crate) owners: HashMap<Group, Owner>,
     /// By their keyed names; `None`: it was removed.
     pub(crate) attributes: HashMap<Group, HashMap<Group, Option<Group>>>,
+    /// How many sessions had ended uncleanly when an object was noted first.
+    objects: HashMap<Group, u32>,
+    /// How many have.
+    ends: u32,
 }
 
 /// What a name must lead to.
@@ -30,8 +34,8 @@ pub(crate) struct Expected {
 pub(crate) struct Name {
     /// Never unknown.
     pub(crate) what: Named,
-    /// A session that ended uncleanly noted it.
-    pub(crate) loose: bool,
+    /// A session that ended uncleanly noted it, the how manieth of those.
+    pub(crate) loose: Option<u32>,
 }
 
 /// What a file must hold.
@@ -149,9 +153,21 @@ impl Replay {
 
     /// What waits says no more than what may have been changed.
     fn forget_changing(&mut self) {
+        // What is noted of an empty file that was opened lies under the id of before.
+        let mut before: HashMap<Group, Group> = HashMap::new();
         for (_, note) in self.waiting.drain(..) {
-            if let Note::Changing(group) = note {
-                self.changing.insert(group);
+            match note {
+                Note::Changing(group) => {
+                    self.changing.extend(before.get(&group));
+                    self.changing.insert(group);
+                }
+                Note::Reopened { dir, stored, object } => {
+                    let name = self.expected.names.get(&dir).and_then(|names| names.get(&stored));
+                    if let Some(Named::Object(_, id)) = name.map(|name| name.what) {
+                        before.insert(object, id);
+                    }
+                }
+                _ => {}
             }
         }
         self.expected.forget(&std::mem::take(&mut self.changing));
@@ -171,7 +187,10 @@ impl Expected {
                 self.names.get_mut(&dir).and_then(|names| names.remove(&stored));
             }
             Note::Name { dir, stored, what } => {
-                self.names.entry(dir).or_default().insert(stored, Name { what, loose: false });
+                if let Named::Object(_, object) = what {
+                    self.objects.entry(object).or_insert(self.ends);
+                }
+                self.names.entry(dir).or_default().insert(stored, Name { what, loose: None });
             }
             Note::Reopened { dir, stored, object } => self.reopened(dir, stored, object),
             Note::Content { file, content } => match after(self.contents.get(&file), &content) {
@@ -211,7 +230,8 @@ impl Expected {
             owner.map(|owner| self.owners.insert(object, owner));
             attributes.map(|attributes| self.attributes.insert(object, attributes));
         }
-        names.insert(stored, Name { what: Named::Object(manifest::Kind::File as u8, object), loose: false });
+        names.insert(stored, Name { what: Named::Object(manifest::Kind::File as u8, object), loose: None });
+        self.objects.entry(object).or_insert(self.ends);
     }
 
     fn forget(&mut self, groups: &HashSet<Group>) {
@@ -226,7 +246,14 @@ impl Expected {
     }
 
     fn loosen(&mut self) {
-        self.names.values_mut().flat_map(HashMap::values_mut).for_each(|name| name.loose = true);
+        self.ends += 1;
+        let names = self.names.values_mut().flat_map(HashMap::values_mut);
+        names.for_each(|name| _ = name.loose.get_or_insert(self.ends));
+    }
+
+    /// Whether an empty file may have got this id after its name was noted, with nobody left to note it.
+    pub(crate) fn may_be_new(&self, name: Option<u32>, object: &Group) -> bool {
+        name.is_some_and(|end| self.objects.get(object).is_none_or(|noted| *noted >= end))
     }
 }
 

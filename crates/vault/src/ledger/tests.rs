@@ -137,3 +137,20 @@ fn a_name_that_went_stays_gone_after_a_kill_where_nobody_made_it_again() {
     assert_eq!(calls.count(Op::SyncData), before + 1);
     assert_eq!(gone(), None);
 }
+
+#[test]
+fn a_mode_that_may_have_changed_under_a_newer_id_is_not_known() {
+    let dir: Arc<dyn Dir> = MemoryDir::root();
+    let (place, name) = (FileId([9; 32]), b"empty");
+    let mode = |mode| Owner { mode: Some(mode), ..Owner::default() };
+    let ledger = open(&dir);
+    ledger.name(&place, name, Named::Object(1, FILE));
+    ledger.owner(FILE, mode(0o644));
+    cover(&ledger);
+    // Opened, it has another id, under which its mode changes; the kill comes before that is covered.
+    ledger.reopened(&place, name, OTHER);
+    ledger.changing_owner(OTHER, || Ok::<_, ()>(()), |()| mode(0o600)).unwrap();
+    open(&dir).end();
+    let expected = read(&*dir, &ID, &key()).unwrap().expect("a ledger");
+    assert_eq!(expected.owners.get(&FILE), None);
+}

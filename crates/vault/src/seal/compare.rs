@@ -34,7 +34,8 @@ pub(super) struct Comparison {
 struct FileName {
     /// Of the file that it leads to; zeros: any.
     object: Group,
-    loose: bool,
+    /// See [`Name::loose`].
+    loose: Option<u32>,
 }
 
 /// A file that the ledger knows, and what was read of it.
@@ -143,9 +144,11 @@ impl Comparison {
         if *id == FileId::ROOT {
             return read.is_some_and(|read| read.known.size > 0).then_some("an empty file in its place");
         }
-        if name.object != Group::default() && name.object != ledger::group(id) {
+        let there = ledger::group(id);
+        if name.object != Group::default() && name.object != there {
             // An empty file gets its id with its first byte, and nobody may have had the time to note it.
-            return (!name.loose || read.is_some()).then_some("another file in its place");
+            let is_right = read.is_none() && self.expected.may_be_new(name.loose, &there);
+            return (!is_right).then_some("another file in its place");
         }
         let read = read?;
         let known = &read.known;

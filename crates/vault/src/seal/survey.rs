@@ -13,7 +13,7 @@ use runvault_format::keys::place;
 use runvault_format::manifest::{Entry, Kind, Record};
 use runvault_format::name::{self, Shape};
 use runvault_format::pins::{NONCE, Pinned};
-use runvault_store::backend::{self, Access, Dir, Stat, Xattrs};
+use runvault_store::backend::{self, Access, Dir, File, Stat, Xattrs};
 
 use super::read::hash;
 use super::reading::{Nonces, in_order};
@@ -162,8 +162,22 @@ impl Survey {
             };
             pins.push(pinned);
         }
+        self.further_names()?;
         self.repeat();
         Ok(pins)
+    }
+
+    /// A file that is read by its first name must open by the others as well.
+    fn further_names(&mut self) -> Result<()> {
+        let is_further = |item: &Item, i| item.is_file() && item.entry.record.object as usize != i;
+        let further: Vec<usize> =
+            self.items.iter().enumerate().filter(|(i, item)| is_further(item, *i)).map(|(i, _)| i).collect();
+        let mut open = OpenDir::default();
+        for i in further {
+            let opened = self.open_file(&mut open, i).map(drop);
+            self.note(i, opened)?;
+        }
+        Ok(())
     }
 
     /// The content of a file of at most `max` bytes.
@@ -442,14 +456,7 @@ impl Survey {
         let object = self.object(i);
         let gone = || Error::damaged(object.clone(), Damage::Run("changed while it was read".to_owned()));
         let item = self.items.get(i).ok_or_else(gone)?;
-        let parent = item.entry.record.parent as usize;
-        let parent_id = self.items.get(parent).map_or(DirId::ROOT, |p| p.id);
-        let here = place(&parent_id, Object::File, &item.entry.name);
-        let dir = self.dir_by(open, parent)?;
-        let file =
-            dir.open_file(&item.stored, Access::Read).map_err(|e| part_opened("open", object.clone(), e))?;
-        let stat = file.stat().map_err(|e| self.failed("stat", i, e))?;
-        let opened = FileObject::open(&self.context, item.ino, file.clone(), &stat, Some(here))?;
+        let (file, stat, opened) = self.open_file(open, i)?;
         if opened.has_lost_copy() {
             return Err(Error::damaged(object, Damage::HeaderCopy));
         }
@@ -462,6 +469,22 @@ impl Survey {
         }
         let xattrs = self.attributes(i, &*file, (content.id != FileId::ROOT).then_some(&content.id))?;
         Ok(FileContent { content, stat, xattrs })
+    }
+
+    /// Opens a file by one of its names, which its header must know.
+    fn open_file(&self, open: &mut OpenDir, i: usize) -> Result<(Arc<dyn File>, Stat, Arc<FileObject>)> {
+        let object = self.object(i);
+        let gone = || Error::damaged(object.clone(), Damage::Run("changed while it was read".to_owned()));
+        let item = self.items.get(i).ok_or_else(gone)?;
+        let parent = item.entry.record.parent as usize;
+        let parent_id = self.items.get(parent).map_or(DirId::ROOT, |p| p.id);
+        let here = place(&parent_id, Object::File, &item.entry.name);
+        let dir = self.dir_by(open, parent)?;
+        let file =
+            dir.open_file(&item.stored, Access::Read).map_err(|e| part_opened("open", object.clone(), e))?;
+        let stat = file.stat().map_err(|e| self.failed("stat", i, e))?;
+        let opened = FileObject::open(&self.context, item.ino, file.clone(), &stat, Some(here))?;
+        Ok((file, stat, opened))
     }
 
     /// What was read goes into the entry, and among the lines.
