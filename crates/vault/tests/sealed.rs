@@ -5,7 +5,9 @@ mod tampering;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::sync::Arc;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 
 use common::{CALLER, Fixture, Mount, WRITE, posix};
 use proptest::test_runner::{RngAlgorithm, TestRng};
@@ -13,6 +15,7 @@ use runvault_crypto::digest::sha256;
 use runvault_format::ids::{Digest, RunId};
 use runvault_format::manifest::Kind;
 use runvault_store::backend::{Kind as Stored, SetTime};
+use runvault_store::doubles::observe::{Call, Observer, Op, observe};
 use runvault_vault::api::SetAttr;
 use runvault_vault::authority::{Last, Until};
 use runvault_vault::seal::{self, Anew, Change, Checked, Outcome, Scrubbed, Seal, Summary, Verified};
@@ -560,7 +563,7 @@ fn no_tampering_makes_a_read_lie() {
 
 /// What was checked, and how much of it is told as read.
 #[derive(Default)]
-struct Kept(std::sync::Mutex<(std::collections::BTreeSet<usize>, u64)>);
+struct Kept(Mutex<(std::collections::BTreeSet<usize>, u64)>);
 
 impl Checked for Kept {
     fn of(&self, _objects: usize) {}
@@ -717,4 +720,85 @@ fn what_was_kept_of_a_seal_that_was_cut_short_may_be_anything() {
     assert!(sealed(&mount).read <= 5 * 40_000);
     mount.close().unwrap();
     assert_eq!(verify(&fixture, &run, &Anew).unwrap().findings, []);
+}
+
+/// Which files the kernel was told to forget, and which were read, in order, by their inode numbers.
+#[derive(Default)]
+struct Forgetting(Mutex<Vec<(Op, u64)>>);
+
+impl Observer for Forgetting {
+    fn around(&self, call: Call<'_>, run: &mut dyn FnMut() -> std::io::Result<u64>) -> std::io::Result<()> {
+        if matches!(call.op, Op::Forget | Op::Read) {
+            self.0.lock().unwrap().push((call.op, call.ino));
+        }
+        run().map(drop)
+    }
+}
+
+impl Forgetting {
+    /// Each of these files was read after the kernel was told to forget it, since this was asked last.
+    fn assert_forgot(&self, files: &[PathBuf], who: &str) {
+        let calls = std::mem::take(&mut *self.0.lock().unwrap());
+        for file in files.iter().filter(|file| fs::metadata(file).unwrap().len() > 0) {
+            let of_it = |op, ino| move |call: &(Op, u64)| *call == (op, ino);
+            let ino = fs::metadata(file).unwrap().ino();
+            let (forgot, read) =
+                (calls.iter().position(of_it(Op::Forget, ino)), calls.iter().rposition(of_it(Op::Read, ino)));
+            assert!(forgot.is_some() && forgot < read, "{who}: {}: {forgot:?} {read:?}", file.display());
+        }
+    }
+}
+
+/// What counts is on the disk, and not in the kernel's memory of what was written.
+#[test]
+fn everything_is_read_back_past_the_kernels_cache() {
+    let (forgetting, mut fixture) = (Arc::new(Forgetting::default()), Fixture::on_disk());
+    fixture.root = observe(fixture.root.clone(), forgetting.clone()).unwrap();
+    let mount = fixture.writer();
+    everything(&mount);
+    let run = id(&mount);
+    forgetting.0.lock().unwrap().clear();
+    sealed(&mount);
+    let dir = fixture.path().join("runs").join(run.to_string());
+    forgetting.assert_forgot(&files_below(&dir), "seal");
+    mount.close().unwrap();
+    for (who, look) in [
+        ("scrub", &(|| scrub(&fixture, &run, &Anew).unwrap().findings) as &dyn Fn() -> Vec<seal::Finding>),
+        ("verify", &|| verify(&fixture, &run, &Anew).unwrap().findings),
+    ] {
+        forgetting.0.lock().unwrap().clear();
+        assert_eq!(look(), []);
+        forgetting.assert_forgot(&files_below(&dir.join("tree")), who);
+    }
+}
+
+/// Writers come and go, and a kill leaves what they had in hand.
+#[test]
+fn what_writers_leave_is_no_addition_until_it_is_old() {
+    let fixture = Fixture::on_disk();
+    let mount = fixture.writer();
+    everything(&mount);
+    let run = id(&mount);
+    sealed(&mount);
+    mount.close().unwrap();
+    let dir = fixture.path().join("runs").join(run.to_string());
+    let looks = || {
+        let looks =
+            [verify(&fixture, &run, &Anew).unwrap().findings, scrub(&fixture, &run, &Anew).unwrap().findings];
+        looks.map(|found| found.into_iter().map(|one| (one.object, one.change)).collect::<Vec<_>>())
+    };
+    let passing = [".tmp-lease", ".tmp-0123456789abcdef", "keys/.tmp-0123456789abcdef"];
+    passing.iter().chain(&["lease"]).for_each(|name| fs::write(dir.join(name), "half").unwrap());
+    assert_eq!(looks(), [[], []]);
+    for name in passing {
+        let days = std::time::Duration::from_secs(2 * 24 * 3600);
+        let file = fs::File::options().write(true).open(dir.join(name)).unwrap();
+        for time in [std::time::SystemTime::now() - days, std::time::SystemTime::now() + days] {
+            file.set_modified(time).unwrap();
+            assert_eq!(looks(), [(); 2].map(|()| vec![(name.to_owned(), Change::Added)]));
+        }
+        fs::remove_file(dir.join(name)).unwrap();
+    }
+    fs::write(dir.join("lease"), [b' '; 4097]).unwrap();
+    assert_eq!(looks(), [(); 2].map(|()| vec![("lease".to_owned(), Change::Added)]));
 }
