@@ -1,9 +1,9 @@
 //! What someone who may write to the store does to a sealed run.
 #![allow(dead_code)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -131,9 +131,34 @@ impl Rewritten {
         Self { fixture, run, dir, older, other, good, truth, contents, _kept: kept }
     }
 
+    /// Puts back what is another now: a copy of all of it would take most of the time.
     pub fn restore(&self) {
-        fs::remove_dir_all(&self.dir).unwrap();
-        copy(&self.good, &self.dir);
+        let (now, good) = (seen(&self.dir), seen(&self.good));
+        let all: BTreeSet<&PathBuf> = now.keys().chain(good.keys()).collect();
+        // The outermost of them: the rest goes and comes with it.
+        let mut wrong: Vec<&PathBuf> = Vec::new();
+        for place in all.into_iter().filter(|place| now.get(*place) != good.get(*place)) {
+            if !wrong.last().is_some_and(|outer| place.starts_with(outer)) {
+                wrong.push(place);
+            }
+        }
+        let is_linked = |place: &&PathBuf| good.get(*place).is_some_and(|seen| seen.names > 1);
+        if wrong.len() > 9 || wrong.iter().any(is_linked) {
+            fs::remove_dir_all(&self.dir).unwrap();
+            return copy(&self.good, &self.dir);
+        }
+        for place in wrong {
+            let (at, from) = (self.dir.join(place), self.good.join(place));
+            match at.symlink_metadata() {
+                Ok(meta) if meta.is_dir() => fs::remove_dir_all(&at).unwrap(),
+                Ok(_) => fs::remove_file(&at).unwrap(),
+                Err(_) => {}
+            }
+            if good.contains_key(place) {
+                copy(&from, &at);
+            }
+        }
+        assert!(seen(&self.dir) == good, "put back");
     }
 
     /// One random act; `None` where it would change nothing.
@@ -323,6 +348,29 @@ impl Rewritten {
     }
 }
 
+/// What shows that something is another: nobody here sets a time back.
+#[derive(PartialEq)]
+struct SeenAt {
+    kind: fs::FileType,
+    size: u64,
+    changed: (i64, i64),
+    names: u64,
+}
+
+/// Everything below a directory, by its place there; of directories only that they are.
+fn seen(dir: &Path) -> BTreeMap<PathBuf, SeenAt> {
+    let one = |path: PathBuf| {
+        let meta = path.symlink_metadata().unwrap();
+        let (size, changed, names) = match meta.is_dir() {
+            true => (0, (0, 0), 1),
+            false => (meta.len(), (meta.mtime(), meta.mtime_nsec()), meta.nlink()),
+        };
+        let place = path.strip_prefix(dir).unwrap().to_owned();
+        (place, SeenAt { kind: meta.file_type(), size, changed, names })
+    };
+    below(dir).into_iter().map(one).collect()
+}
+
 /// A number below that one.
 type Pick<'a> = &'a mut dyn FnMut(usize) -> usize;
 
@@ -341,8 +389,7 @@ pub struct Act {
 impl Act {
     /// Whether each of the places is told, or what it is in, or something in it.
     pub fn is_named(&self, objects: &[&str]) -> bool {
-        let within = |a: &str, b: &str| a == b || a.strip_prefix(b).is_some_and(|rest| rest.starts_with('/'));
-        let named = |place: &String| objects.iter().any(|o| within(o, place) || within(place, o));
+        let named = |place: &String| objects.iter().any(|o| is_within(o, place) || is_within(place, o));
         self.touched.iter().all(named)
     }
 
@@ -355,6 +402,11 @@ impl Act {
             .iter()
             .any(|one| Act { said: String::new(), touched: vec![one.clone()] }.is_named(&[place]))
     }
+}
+
+/// Whether a place is that one, or in it.
+pub fn is_within(place: &str, other: &str) -> bool {
+    place == other || place.strip_prefix(other).is_some_and(|rest| rest.starts_with('/'))
 }
 
 /// Another run that is sealed; its directory.
