@@ -273,7 +273,7 @@ fn a_key_stays_until_the_seal_reads_back() {
 fn every_tampering_is_named_with_and_without_the_key() {
     let rewritten = Rewritten::new();
     let Rewritten { fixture, run, .. } = &rewritten;
-    let cases: u32 = std::env::var("RUNVAULT_TAMPERINGS").ok().and_then(|n| n.parse().ok()).unwrap_or(1000);
+    let cases: u32 = std::env::var("RUNVAULT_TAMPERINGS").ok().and_then(|n| n.parse().ok()).unwrap_or(300);
     let mut random = TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]);
     let scrub = || scrub(fixture, run, &Anew).map(|s| s.findings);
     let verify = || verify(fixture, run, &Anew).map(|v| v.findings);
