@@ -12,8 +12,8 @@ use rustix::process::{Pid, Signal, WaitOptions, waitpid};
 const PIECE: u64 = 1 << 20;
 
 /// All that a process has mapped: heap, stacks, what is locked, what is left out of core dumps, also what it may only read
-/// or not even that; and the registers of its first thread. Without pieces that hold nothing.
-pub struct Image(Vec<Vec<u8>>);
+/// or not even that; and the registers of its first thread; each with what /proc calls it. Without pieces that hold nothing.
+pub struct Image(Vec<(String, Vec<u8>)>);
 
 impl Image {
     /// Of a process of this machine. Needs root where it is not dumpable.
@@ -26,34 +26,47 @@ impl Image {
         let mapped = maps.lines().filter_map(|line| {
             let (from, to) = line.split_ascii_whitespace().next()?.split_once('-')?;
             let number = |text| u64::from_str_radix(text, 16).expect("hex");
-            Some((number(from), number(to)))
+            Some((line, number(from), number(to)))
         });
         let mut found = Vec::new();
-        for (from, to) in mapped {
-            let mut run = Vec::new();
+        for (line, from, to) in mapped {
+            let mut whole = Vec::new();
             for at in (from..to).step_by(PIECE as usize) {
                 let mut bytes = vec![0; (to - at).min(PIECE) as usize];
                 // What the kernel itself maps there cannot be read.
                 if memory.read_exact_at(&mut bytes, at).is_ok() && bytes.iter().any(|byte| *byte != 0) {
-                    run.extend(bytes);
+                    whole.extend(bytes);
                 } else {
-                    found.push(std::mem::take(&mut run));
+                    found.push((line.to_owned(), std::mem::take(&mut whole)));
                 }
             }
-            found.push(run);
+            found.push((line.to_owned(), whole));
         }
-        found.retain(|piece| !piece.is_empty());
+        found.retain(|(_, piece)| !piece.is_empty());
         Self(found)
     }
 
     /// Whether these bytes are somewhere in it.
     pub fn holds(&self, what: &[u8]) -> bool {
-        self.0.iter().any(|piece| memmem::find(piece, what).is_some())
+        self.0.iter().any(|(_, piece)| memmem::find(piece, what).is_some())
+    }
+
+    /// Where they are, each with what stands around it.
+    pub fn places(&self, what: &[u8]) -> Vec<String> {
+        const AROUND: usize = 64;
+        let of = |(line, piece): &(String, Vec<u8>)| {
+            let found = memmem::find_iter(piece, what).map(|at| {
+                let around = &piece[at.saturating_sub(AROUND)..piece.len().min(at + what.len() + AROUND)];
+                format!("{line} +{at:#x}: {}", around.escape_ascii())
+            });
+            found.collect::<Vec<_>>()
+        };
+        self.0.iter().flat_map(of).collect()
     }
 
     /// Bytes of it.
     pub fn size(&self) -> usize {
-        self.0.iter().map(Vec::len).sum()
+        self.0.iter().map(|(_, piece)| piece.len()).sum()
     }
 }
 
@@ -118,7 +131,7 @@ fn image_with_registers(pid: Pid) -> Image {
         unsafe { libc::ptrace(libc::PTRACE_GETREGSET, pid.as_raw_nonzero().get(), XSTATE, &raw mut filled) };
     if read == 0 {
         registers.truncate(filled.iov_len);
-        image.0.push(registers);
+        image.0.push(("registers".to_owned(), registers));
     }
     image
 }
