@@ -55,6 +55,8 @@ fn a_sealed_run_is_verified_by_the_page_alone() {
     for (name, bytes, says) in [
         ("more", &b"x"[..], "more: digests (added)"),
         ("keys/more", b"x", "keys/more: digests (added)"),
+        ("keys/vault-7", &envelope, "keys/vault-7: digests (added)"),
+        ("keys/reader-77777777777777777777777777777777", &envelope, "7: digests (added)"),
         ("keys/vault-1", &envelope[..1177], "keys/vault-1: truncated"),
         (
             "keys/vault-1",

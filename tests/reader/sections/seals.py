@@ -275,7 +275,7 @@ class Seal:
                 try:
                     if name.startswith(".tmp-"):
                         continue
-                    demand(ENVELOPE.fullmatch(name), "digests", "added")
+                    demand(ENVELOPE.fullmatch(name) and self.is_known(*name.split("-")), "digests", "added")
                     envelope = keys.read(name, 1210)
                     _, sealed = split_envelope(envelope)
                     demand(len(sealed) >= 48, "truncated", "secret")
@@ -284,6 +284,17 @@ class Seal:
                     demand(same, "digests", "another than in the seal")
                 except (Refusal, OSError) as refusal:
                     refuse(path.encode(), refusal)
+
+    def is_known(self, kind, who):
+        """Whether the log says whom an envelope is for."""
+        vault, run = self.run.vault, self.run.id.hex()
+        if any("recover" in op for op in vault.operations):
+            return True
+        if kind == "vault":
+            return int(who) <= vault.state["epochs"][-1]["e"]
+        if kind == "reader":
+            return any(op.get("add-reader", {}).get("reader", {}).get("id") == who for op in vault.operations)
+        return any(one["worker"] == who and run in (one["run"], new) for new, one in vault.replaced.items())
 
     def stored(self, path):
         """The kind of what lies at a path of the run's directory, and its hash."""
