@@ -198,6 +198,11 @@ impl Chain {
         false
     }
 
+    /// The runs of which it says so.
+    pub fn standing_for<'a>(&'a self, old: &'a RunId) -> impl Iterator<Item = &'a RunId> {
+        self.family(old).filter(move |new| self.stands_for(new, old))
+    }
+
     /// What a worker makes.
     pub fn work_of<'a>(&'a self, worker: &'a IdentityId) -> impl Iterator<Item = &'a Replacement> {
         self.replacements.values().filter(move |one| one.worker == *worker)
@@ -258,6 +263,12 @@ impl Chain {
                 EnvelopeName::Reader(id) => was_added(id),
                 EnvelopeName::Worker(id) => self.work_of(id).any(|work| [work.run, work.new].contains(run)),
             }
+    }
+
+    /// The hash of the state that each line made.
+    pub(crate) fn states(&self) -> Vec<Option<Digest>> {
+        let lines = self.log.split(|b| *b == b'\n').filter(|line| !line.is_empty());
+        lines.map(|line| Line::parse(line).ok()?.executed.result.state).collect()
     }
 
     /// Runs that lines of the log say are not missed.

@@ -267,7 +267,8 @@ class Seal:
         replaces = self.run.id.hex() in self.run.vault.replaced
         parts = {"run.json", "name", "tree", "keys", "seal", "lease"}
         for name in map(os.fsdecode, self.run.dir.names()):
-            if not (name in parts or name.startswith(".tmp-") or replaces and name.startswith("worker-vault-")):
+            of_workers = name == "partial" or name.startswith(("worker-vault-", "seal.new-"))
+            if not (name in parts or name.startswith(".tmp-") or replaces and of_workers):
                 refuse(name.encode(), Refusal("digests", "added"))
         with self.run.dir.dir("keys") as keys:
             for name in map(os.fsdecode, keys.names()):

@@ -15,9 +15,10 @@ use runvault_store::backend::{Dir, Kind, Stat};
 use runvault_store::read_whole::read_whole;
 use runvault_store::replace::TEMPORARY;
 
+use super::NEW;
 use super::finding::Change;
 use super::read::Seal;
-use super::rekey::WORKER_SEED;
+use super::rekey::{PARTIAL, WORKER_SEED};
 use crate::authority::Authority;
 use crate::outcome::{is_absent, part_opened};
 use crate::{Error, Result};
@@ -92,8 +93,7 @@ impl Beside<'_> {
                 Some((_, kind)) if *kind == stat.kind => {}
                 Some(_) => self.tell(object, Change::another_kind()),
                 None if is_lease(&name, &stat) || is_under_way(&name, &stat) => {}
-                // The worker's, until the run that this one replaces is gone.
-                None if self.seal.origin.is_some() && is_envelope(&name, WORKER_SEED, &stat) => {}
+                None if self.seal.origin.is_some() && is_of_workers(&name, &stat) => {}
                 None => self.tell(object, Change::Added),
             }
         }
@@ -176,9 +176,19 @@ fn is_lease(name: &[u8], stat: &Stat) -> bool {
 
 /// Whether somebody may be writing it, to give it its name.
 fn is_under_way(name: &[u8], stat: &Stat) -> bool {
+    is_envelope(name, TEMPORARY, stat) && is_new(stat)
+}
+
+/// In a run that replaces another: their seed, until that one is gone, and what one that was late has begun.
+fn is_of_workers(name: &[u8], stat: &Stat) -> bool {
+    let begun = name == PARTIAL || name.starts_with(NEW);
+    is_envelope(name, WORKER_SEED, stat) || begun && stat.kind == Kind::Dir && is_new(stat)
+}
+
+fn is_new(stat: &Stat) -> bool {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
     let age = (i128::from(now) - i128::from(stat.mtime.sec)).unsigned_abs();
-    is_envelope(name, TEMPORARY, stat) && age <= u128::from(UNDER_WAY)
+    age <= u128::from(UNDER_WAY)
 }
 
 /// A file no longer than an envelope, whose name begins so.
