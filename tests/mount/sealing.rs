@@ -194,8 +194,7 @@ fn assert_unreadable(mount: &Mount, name: &str, stored: &str) {
     let files = files_below(&mount.path(name));
     let bad: Vec<_> = files.iter().filter(|path| failed(path)).collect();
     assert_eq!(bad.len(), 1, "{bad:?} of {}", files.len());
-    let program =
-        "import mmap, sys; print(mmap.mmap(open(sys.argv[1], 'rb').fileno(), 0, prot=mmap.PROT_READ)[0])";
+    let program = "import mmap, sys; f = open(sys.argv[1], 'rb'); print(mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ)[0])";
     let mapped = output(Command::new(tool("python/bin/python")).args(["-c", program]).arg(bad[0]));
     assert_eq!(mapped.status.signal(), Some(libc::SIGBUS), "{}", printed(&mapped));
     let log = mount.log();
