@@ -44,7 +44,18 @@ fn nothing_is_done_to_a_sealed_run_unnoticed() {
     let read = format!("cat store {SEALED}/{FILE} --identity lab.key");
     let [large, small] = &stored(&vault, SEALED)[..] else { panic!("two files") };
     let foreign = stored(&vault, OPEN)[1].clone();
-    let attacks: [(&str, &dyn Fn(), bool); 6] = [
+    let within = |name: &str| vault.path(format!("{at}/{name}"));
+    let vaults = within("keys/vault-2");
+    let attacks: [(&str, &dyn Fn(), bool); 11] = [
+        ("added in the run's folder", &|| put(small, &within("more")), false),
+        ("added among the envelopes", &|| put(&vaults, &within("keys/vault-7")), false),
+        ("a link in the seal", &|| std::os::unix::fs::symlink("x", within("seal/more")).unwrap(), false),
+        (
+            "the vault's envelope cut",
+            &|| fs::File::options().write(true).open(&vaults).unwrap().set_len(1170).unwrap(),
+            false,
+        ),
+        ("the vault's envelope taken away", &|| fs::remove_file(&vaults).unwrap(), false),
         ("a bit flipped", &|| flip(small), true),
         ("cut", &|| fs::File::options().write(true).open(small).unwrap().set_len(1030).unwrap(), true),
         ("taken away", &|| fs::remove_file(small).unwrap(), true),
@@ -138,6 +149,7 @@ fn a_run_that_no_gateway_signed_is_refused() {
     for (forged, signer) in [(&own, mallory.id()), (&text, mallory.id()), (&text, gateway)] {
         vault.write(&format!("{at}/run.json"), note::sign(forged, &signer, &mallory.keys.sign));
         vault.refused(check, 4, &id);
+        vault.refused(SCRUB, 4, &id);
     }
     vault.write(&format!("{at}/run.json"), &genuine);
     vault.change(&format!("{at}/run.json"), "\"kind\":\"run\"", "\"kind\":\"loose\"");
@@ -146,6 +158,7 @@ fn a_run_that_no_gateway_signed_is_refused() {
     let sealed = vault.run_at(SEALED);
     vault.write(&format!("{at}/run.json"), vault.read(&format!("{sealed}/run.json")));
     vault.refused(check, 4, &id);
+    vault.refused(SCRUB, 4, &id);
     vault.write(&format!("{at}/run.json"), &genuine);
     fs::remove_dir_all(vault.path(format!("{at}/keys"))).expect("removed");
     vault.copy(&format!("{sealed}/keys"), &format!("{at}/keys"));
@@ -170,11 +183,23 @@ fn a_machines_identity_opens_no_run() {
 #[test]
 fn a_revoked_machine_makes_no_more_runs() {
     let vault = Vault::new();
-    vault.copy("state", "stolen");
-    vault.agree("revoke-gateway machine");
+    for copy in ["stolen", "hidden"] {
+        vault.copy("state", copy);
+    }
     fs::create_dir(vault.path("late")).expect("a folder");
     vault.write("late/file", CONTENT);
+    // One of a number behind the last that counts, made where nobody sees it.
+    vault.copy("store", "elsewhere-store");
+    vault.done("cp -r late elsewhere-store:/ --identity lab.key --state hidden");
+    vault.agree("revoke-gateway machine");
     vault.refused("cp -r late store:/ --identity lab.key --state stolen", 1, "revoked");
+    let runs = |store: &str| fs::read_dir(vault.path(format!("{store}/runs"))).expect("runs").flatten();
+    let known: Vec<_> = runs("store").map(|run| run.file_name()).collect();
+    let late = runs("elsewhere-store").map(|run| run.file_name()).find(|run| !known.contains(run));
+    let late = late.and_then(|run| run.into_string().ok()).expect("what was made late");
+    vault.copy(&format!("elsewhere-store/runs/{late}"), &format!("store/runs/{late}"));
+    vault.refused(SCRUB, 4, &format!("{late}/run.json: damaged: the runs of its signer end at number"));
+    fs::remove_dir_all(vault.path(format!("store/runs/{late}"))).expect("removed");
     // What it made before counts.
     assert_eq!(
         vault.done(&format!("cat store {SEALED}/{FILE} --identity lab.key --state elsewhere")),

@@ -8,8 +8,11 @@ use std::process::{Command, Stdio};
 use memchr::memmem;
 use rustix::process::{Pid, Signal, WaitOptions, waitpid};
 
-/// All that a process may write to: heap, stacks, what is locked, what is left out of core dumps, and the registers of
-/// its first thread; each with what /proc calls it.
+/// Bytes that are read at once.
+const PIECE: u64 = 1 << 20;
+
+/// All that a process has mapped: heap, stacks, what is locked, what is left out of core dumps, also what it may only read
+/// or not even that; and the registers of its first thread; each with what /proc calls it. Without pieces that hold nothing.
 pub struct Image(Vec<(String, Vec<u8>)>);
 
 impl Image {
@@ -20,17 +23,27 @@ impl Image {
     pub fn of(pid: u32) -> Self {
         let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("maps");
         let memory = File::open(format!("/proc/{pid}/mem")).expect("mem");
-        let writable = maps.lines().filter_map(|line| {
-            let mut fields = line.split_ascii_whitespace();
-            let (from, to) = fields.next()?.split_once('-')?;
+        let mapped = maps.lines().filter_map(|line| {
+            let (from, to) = line.split_ascii_whitespace().next()?.split_once('-')?;
             let number = |text| u64::from_str_radix(text, 16).expect("hex");
-            fields.next()?.starts_with("rw").then(|| (line.to_owned(), number(from), number(to)))
+            Some((line, number(from), number(to)))
         });
-        let read = |(line, from, to): (String, u64, u64)| {
-            let mut bytes = vec![0; (to - from) as usize];
-            memory.read_exact_at(&mut bytes, from).ok().map(|()| (line, bytes))
-        };
-        Self(writable.filter_map(read).collect())
+        let mut found = Vec::new();
+        for (line, from, to) in mapped {
+            let mut whole = Vec::new();
+            for at in (from..to).step_by(PIECE as usize) {
+                let mut bytes = vec![0; (to - at).min(PIECE) as usize];
+                // What the kernel itself maps there cannot be read.
+                if memory.read_exact_at(&mut bytes, at).is_ok() && bytes.iter().any(|byte| *byte != 0) {
+                    whole.extend(bytes);
+                } else {
+                    found.push((line.to_owned(), std::mem::take(&mut whole)));
+                }
+            }
+            found.push((line.to_owned(), whole));
+        }
+        found.retain(|(_, piece)| !piece.is_empty());
+        Self(found)
     }
 
     /// Whether these bytes are somewhere in it.

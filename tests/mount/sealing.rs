@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::FileExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -9,9 +10,9 @@ use std::time::{Duration, Instant};
 use runvault_sequencer::family::FAMILIES;
 use runvault_sequencer::models::MODELS;
 use runvault_sequencer::{Family, Replay, RunSpec, Size};
-use runvault_tests::Site;
 use runvault_tests::making::of_few_cycles;
-use runvault_tests::tools::{output, printed, run, runvault};
+use runvault_tests::tools::{output, printed, run, runvault, tool};
+use runvault_tests::{Mount, Site};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// A whole generated run in a gateway's mount; its name.
@@ -190,6 +191,21 @@ fn what_an_incomplete_run_lacks_is_said_in_its_seal() {
     assert_eq!((&summary["about"]["missing"], &summary["summary"]["findings"]), (&1.into(), &0.into()));
 }
 
+/// At the read, before anybody verifies: one file of the run is an error by pread and where it is mapped, and an event.
+fn assert_unreadable(mount: &Mount, name: &str, stored: &str) {
+    let read = |path: &PathBuf| fs::File::open(path).and_then(|file| file.read_at(&mut [0; 4096], 0));
+    let failed = |path: &PathBuf| read(path).is_err_and(|e| e.raw_os_error() == Some(libc::EIO));
+    let files = files_below(&mount.path(name));
+    let bad: Vec<_> = files.iter().filter(|path| failed(path)).collect();
+    assert_eq!(bad.len(), 1, "{bad:?} of {}", files.len());
+    let program = "import mmap, sys; f = open(sys.argv[1], 'rb'); print(mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ)[0])";
+    let mapped = output(Command::new(tool("python/bin/python")).args(["-c", program]).arg(bad[0]));
+    assert_eq!(mapped.status.signal(), Some(libc::SIGBUS), "{}", printed(&mapped));
+    let log = mount.log();
+    let event = log.lines().find(|line| line.contains("a sealed run is not as it was sealed"));
+    assert!(event.is_some_and(|line| line.contains(stored)), "{log}");
+}
+
 #[test]
 fn who_changes_a_sealed_run_in_the_store_is_found_out_by_name() {
     let site = Site::new();
@@ -218,6 +234,7 @@ fn who_changes_a_sealed_run_in_the_store_is_found_out_by_name() {
     let verified = output(site.command(&["verify"]).arg(&site.store).arg(&name));
     assert_eq!(verified.status.code(), Some(4), "{}", printed(&verified));
     assert!(printed(&verified).contains("damaged: chunk 0 does not authenticate"), "{}", printed(&verified));
+    assert_unreadable(&site.mount_read_only(), &name, &stored);
     open.write_all_at(&byte, 2000).expect("put back");
     let late = printed(&output(site.command(&["verify"]).arg(&site.store).arg(&name)));
     assert!(late.contains("changed: time"), "{late}");

@@ -51,6 +51,28 @@ fn a_sealed_run_is_verified_by_the_page_alone() {
     let done = verified(&site);
     assert!(printed(&done).contains("digests (added)") && !done.status.success(), "{}", printed(&done));
     fs::remove_file(&added).expect("taken away");
+    let envelope = fs::read(dir.join("seal/vault-1")).expect("an envelope");
+    for (name, bytes, says) in [
+        ("more", &b"x"[..], "more: digests (added)"),
+        ("keys/more", b"x", "keys/more: digests (added)"),
+        ("keys/vault-7", &envelope, "keys/vault-7: digests (added)"),
+        ("keys/reader-77777777777777777777777777777777", &envelope, "7: digests (added)"),
+        ("keys/vault-1", &envelope[..1177], "keys/vault-1: truncated"),
+        (
+            "keys/vault-1",
+            &[&envelope[..1177], b"x"].concat(),
+            "keys/vault-1: digests (another than in the seal)",
+        ),
+    ] {
+        let kept = fs::read(dir.join(name)).ok();
+        fs::write(dir.join(name), bytes).expect("written");
+        let done = verified(&site);
+        assert!(!done.status.success() && printed(&done).contains(says), "{says}: {}", printed(&done));
+        match kept {
+            Some(kept) => fs::write(dir.join(name), kept).expect("put back"),
+            None => fs::remove_file(dir.join(name)).expect("taken away"),
+        }
+    }
     assert!(verified(&site).status.success());
 }
 

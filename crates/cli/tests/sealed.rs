@@ -35,10 +35,17 @@ fn a_part_of_a_seal_that_was_removed_is_named() {
         assert_eq!(scratch.run(&["scrub", "store"]).code, 4, "{part}");
         fs::write(seal.join(part), good).expect("restored");
     }
-    fs::write(seal.join("more"), "").expect("planted");
-    let scrubbed = scratch.run(&["scrub", "store"]);
-    assert!(scrubbed.code == 4 && scrubbed.out().contains("seal/more"), "{}", scrubbed.all());
-    fs::remove_file(seal.join("more")).expect("removed");
+    let (run, nobody) = (seal.parent().unwrap(), format!("keys/reader-{}", "7".repeat(32)));
+    fs::copy(run.join("keys/vault-1"), scratch.path("envelope")).expect("an envelope");
+    for planted in ["seal/more", "more", "journal", "keys/more", "keys/vault-2", &nobody] {
+        fs::copy(scratch.path("envelope"), run.join(planted)).expect("planted");
+        for command in [&VERIFY[..], &["scrub", "store"]] {
+            let said = scratch.run(command);
+            let named = said.out().contains(&format!("{planted}: added: it was not sealed"));
+            assert!(said.code == 4 && named, "{command:?}: {}", said.all());
+        }
+        fs::remove_file(run.join(planted)).expect("removed");
+    }
     scratch.run(&["scrub", "store"]).done();
     scratch.run(&VERIFY).done();
 }

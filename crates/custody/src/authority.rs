@@ -399,6 +399,14 @@ impl Authority for Acting {
         }
     }
 
+    fn knows_recipient(&self, run: &RunId, of: &EnvelopeName) -> bool {
+        let knows = || self.chain().knows_recipient(run, of);
+        knows() || {
+            self.refresh();
+            knows()
+        }
+    }
+
     fn opens_every_run(&self) -> bool {
         // A rotation whose key this identity lacks seals runs to it.
         matches!(self.keys, Keys::Vault { .. }) && self.refreshed() && self.opens_epoch(self.chain().epoch())

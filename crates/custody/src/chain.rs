@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 use runvault_crypto::envelope::KemPublic;
 use runvault_format::audit_entry::{Executed, Line};
 use runvault_format::custody_state::{self, Epoch, Machine, ReaderEntry, State};
+use runvault_format::envelope_file::EnvelopeName;
 use runvault_format::ids::{Digest, IdentityId, RunId, VaultId};
 use runvault_format::operation::Operation;
 use runvault_format::public_key::PublicKey;
@@ -253,6 +254,21 @@ impl Chain {
         let text = line.and_then(|line| self.log.split(|b| *b == b'\n').nth(line));
         let made = text.and_then(|text| Line::parse(text).ok()?.executed.result.state);
         made == Some(Digest(state.hash))
+    }
+
+    /// Whether lines of the log name whom an envelope of a run is for, now or once. In a custody/ that was made anew some
+    /// may be missing.
+    pub(crate) fn knows_recipient(&self, run: &RunId, of: &EnvelopeName) -> bool {
+        let was_added = |id: &IdentityId| {
+            let added = |op| matches!(op, Operation::AddReader { reader } if reader.id == *id);
+            self.state.reader(id).is_some() || self.acts_behind(0).into_iter().any(added)
+        };
+        self.recovered.is_some()
+            || match of {
+                EnvelopeName::Vault(e) => (1..=self.epoch()).contains(e),
+                EnvelopeName::Reader(id) => was_added(id),
+                EnvelopeName::Worker(id) => self.work_of(id).any(|work| [work.run, work.new].contains(run)),
+            }
     }
 
     /// The hash of the state that each line made.

@@ -8,6 +8,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use runvault_format::envelope_file::EnvelopeName;
 use runvault_format::ids::{Digest, IdentityId, RunId, VaultId};
 use runvault_format::keys::RunKey;
 use runvault_format::replacement::Replacement;
@@ -125,6 +126,9 @@ impl Authority for Remembering {
     }
     fn open_run(&self, run: &RunId, envelopes: &[EnvelopeFile]) -> runvault_vault::Result<Option<RunKey>> {
         self.of.open_run(run, envelopes)
+    }
+    fn knows_recipient(&self, run: &RunId, of: &EnvelopeName) -> bool {
+        self.of.knows_recipient(run, of)
     }
     fn opens_every_run(&self) -> bool {
         self.of.opens_every_run()

@@ -4,6 +4,7 @@
 //! magic "rvkey/1" and a zero byte 8 | suite u16 | enc 1120 | ciphertext
 //! ```
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
@@ -21,6 +22,8 @@ use crate::{Error, Result};
 const MAGIC: &[u8; 8] = b"rvkey/1\0";
 /// Longest secret in an envelope.
 pub const SECRET_MAX: usize = 64;
+/// Bytes of a run's key.
+const RUN_KEY: usize = 32;
 /// Longest envelope.
 pub const LEN_MAX: usize = 8 + 2 + ENC + SECRET_MAX + OVERHEAD;
 
@@ -68,6 +71,19 @@ pub fn parse(bytes: &[u8]) -> Result<Sealed> {
     let enc = Box::new(r.array::<ENC>()?);
     let ciphertext = r.rest().to_vec();
     if ciphertext.len() < OVERHEAD { Err(Error::Truncated) } else { Ok(Sealed { enc, ciphertext }) }
+}
+
+/// [`parse`] of a file in `keys/`, whose secret is a run's key.
+///
+/// # Errors
+/// As of [`parse`]; [`Error::Truncated`] and [`Error::Trailing`] for a secret of another length.
+pub fn parse_run_key(bytes: &[u8]) -> Result<Sealed> {
+    let sealed = parse(bytes)?;
+    match sealed.ciphertext.len().cmp(&(RUN_KEY + OVERHEAD)) {
+        Ordering::Less => Err(Error::Truncated),
+        Ordering::Equal => Ok(sealed),
+        Ordering::Greater => Err(Error::Trailing),
+    }
 }
 
 /// Seals a run's key to whom the file's name says: the content of a file in `keys/`.

@@ -7,6 +7,7 @@ mod ends;
 mod gateway;
 
 use runvault_crypto::signature::VerifyingKey;
+use runvault_format::envelope_file::EnvelopeName;
 use runvault_format::ids::{Digest, IdentityId, RunId, VaultId};
 use runvault_format::keys::RunKey;
 use runvault_format::replacement::Replacement;
@@ -150,6 +151,10 @@ pub trait Authority: Send + Sync {
     /// Opens the run's key with whatever this identity holds; `None` if no envelope is for it.
     /// A wrong or damaged envelope that *is* for it is an error.
     fn open_run(&self, run: &RunId, envelopes: &[EnvelopeFile]) -> Result<Option<RunKey>>;
+    /// Whether the chain names whom an envelope of a run is for.
+    fn knows_recipient(&self, _run: &RunId, _of: &EnvelopeName) -> bool {
+        true
+    }
     /// Whether every genuine run of the vault has an envelope that this identity could open: without any,
     /// a run is not closed to it but damaged.
     fn opens_every_run(&self) -> bool {

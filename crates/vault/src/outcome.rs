@@ -56,6 +56,14 @@ fn posix(errno: i32) -> Option<Posix> {
     })
 }
 
+/// Somebody took it away, or put something else on the way to it.
+pub(crate) fn is_absent(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP | libc::EINVAL | libc::EISDIR | libc::ENXIO)
+    )
+}
+
 /// Whether a name is there. A store that does not say is not believed to have none.
 pub(crate) fn exists(dir: &dyn Dir, name: &[u8]) -> io::Result<bool> {
     match dir.stat(name) {

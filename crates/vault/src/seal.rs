@@ -5,6 +5,7 @@
 //! the run's key erased here. What a crash leaves before the commit is made anew, but for what was read back
 //! (`earlier`); after it the rest is done at the next start.
 
+mod beside;
 mod checked;
 mod compare;
 mod earlier;

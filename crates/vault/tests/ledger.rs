@@ -13,6 +13,7 @@ use common::{CALLER, Fixture, Mount, State, WRITE, names, would_seal};
 use proptest::prelude::Rng;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 use runvault_crypto::digest::sha256;
+use runvault_format::name::{self, Shape};
 use runvault_store::backend::{Access, Dir, Kind, Rename};
 use runvault_store::doubles::crash::Disk;
 use runvault_store::doubles::faulty::{Fault as StoreFault, Faults, Rule};
@@ -348,8 +349,8 @@ fn mount(root: &Arc<dyn Dir>, fixture: &Fixture, state: Option<&State>) -> Mount
     Mount(Vault::open(root.clone(), fixture.authority.clone(), gateway, fixture.options).unwrap())
 }
 
-/// One act of whoever may write to the store, with nothing that was not there once; what he did, in words.
-fn tamper(dice: &mut Dice, tree: &Arc<dyn Dir>, older: &[Tree]) -> Option<String> {
+/// One act of whoever may write to the store, with nothing that was not there once but a flipped bit; what he did, in words.
+fn act(dice: &mut Dice, tree: &Arc<dyn Dir>, older: &[Tree]) -> Option<String> {
     let now = stored(tree);
     let names = |keep: fn(&Stored) -> bool| -> Vec<String> {
         now.iter()
@@ -364,7 +365,7 @@ fn tamper(dice: &mut Dice, tree: &Arc<dyn Dir>, older: &[Tree]) -> Option<String
     let Some(Stored::File(new)) = now.get(&file) else { return None };
     let chunks = (new.len() - 1024) / 8220;
     let put = |bytes: &[u8]| Stored::File(bytes.to_vec()).put(tree, &file);
-    match dice.below(11) {
+    match dice.below(12) {
         0 => {
             let path = dice.of(&all)?;
             delete(tree, &path);
@@ -414,6 +415,12 @@ fn tamper(dice: &mut Dice, tree: &Arc<dyn Dir>, older: &[Tree]) -> Option<String
             Some(format!("swapped {path} and {other}"))
         }
         9 => {
+            let (mut flipped, at) = (new.clone(), dice.below(new.len()));
+            *flipped.get_mut(at)? ^= 1 << dice.below(8);
+            put(&flipped);
+            Some(format!("flipped a bit of {file} at {at}"))
+        }
+        10 => {
             let path = dice.of(&bound)?;
             let (dir, name) = parent(tree, &path);
             let mode = dir.stat(name).unwrap().mode & 0o777 ^ (1 << dice.below(6));
@@ -429,6 +436,43 @@ fn tamper(dice: &mut Dice, tree: &Arc<dyn Dir>, older: &[Tree]) -> Option<String
             Some(format!("removed an attribute of {path}"))
         }
     }
+}
+
+/// [`act`], and the places that are others since: other bytes, another mode, other attributes, under each of their names.
+fn tamper(dice: &mut Dice, tree: &Arc<dyn Dir>, older: &[Tree]) -> Option<(String, Vec<String>)> {
+    let before = dressed(tree);
+    let said = act(dice, tree, older)?;
+    let after = dressed(tree);
+    let places = before.keys().chain(after.keys()).filter(|path| before.get(*path) != after.get(*path));
+    Some((said, places.cloned().collect()))
+}
+
+/// Everything in a tree with its mode and its attributes.
+fn dressed(tree: &Arc<dyn Dir>) -> BTreeMap<String, (Stored, u32, Vec<Vec<u8>>)> {
+    let dress = |(path, object): (String, Stored)| {
+        let (dir, name) = parent(tree, &path);
+        let of_entry = dir.entry_xattrs(name).and_then(|entry| entry.xattrs());
+        let xattrs = if matches!(object, Stored::Link(_)) { Vec::new() } else { of_entry.unwrap() };
+        let mode = dir.stat(name).unwrap().mode;
+        (path, (object, mode, xattrs))
+    };
+    stored(tree).into_iter().map(dress).collect()
+}
+
+/// Whether a fault names one of these places, what it is in, something in it, or the name that a side file is of.
+fn names_one_of(faults: &[Fault], places: &[String]) -> bool {
+    let within = |a: &str, b: &str| a == b || a.strip_prefix(b).is_some_and(|rest| rest.starts_with('/'));
+    let folder = |path: &str| path.rsplit_once('/').map_or(String::new(), |(folder, _)| folder.to_owned());
+    let last = |path: &str| path.rsplit('/').next().unwrap_or_default().as_bytes().to_vec();
+    let is_side = |path: &str| matches!(name::shape(&last(path)), Shape::SideName | Shape::SideLink);
+    faults.iter().any(|fault| {
+        let object = fault.object.strip_prefix("tree/").unwrap_or("");
+        places.iter().any(|place| {
+            within(object, place)
+                || within(place, object)
+                || is_side(place) && folder(place) == folder(object)
+        })
+    })
 }
 
 /// Faults that only the ledger finds.
@@ -470,7 +514,7 @@ fn what_the_stores_side_puts_back_is_named_and_not_signed() {
         while tries < 60 && done < cases() {
             tries += 1;
             let root = copy(&history.fixture.root);
-            let Some(said) = tamper(&mut dice, &tree_of(&root), &history.older) else { continue };
+            let Some((said, places)) = tamper(&mut dice, &tree_of(&root), &history.older) else { continue };
             done += 1;
             let state = history.fixture.state.apart();
             let faults = would_seal(&mount(&root, &history.fixture, Some(&state)), b"run");
@@ -479,6 +523,7 @@ fn what_the_stores_side_puts_back_is_named_and_not_signed() {
                 let error = now.as_ref().err();
                 assert_eq!(now.as_ref().ok(), Some(&truth), "signed after {how:?}: {said}: {error:?}");
             } else {
+                assert!(names_one_of(&faults, &places), "{said}: {places:?}: {faults:?}");
                 refused += 1;
                 by_ledger += usize::from(of_the_ledger(&faults) > 0);
             }

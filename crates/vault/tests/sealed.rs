@@ -1,24 +1,26 @@
 //! Runs that are sealed: what the seal says, what it refuses to say, and every tampering afterwards.
 
 mod common;
+mod tampering;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::Arc;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 
 use common::{CALLER, Fixture, Mount, WRITE, posix};
-use proptest::prelude::Rng;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 use runvault_crypto::digest::sha256;
 use runvault_format::ids::{Digest, RunId};
 use runvault_format::manifest::Kind;
 use runvault_store::backend::{Kind as Stored, SetTime};
+use runvault_store::doubles::observe::{Call, Observer, Op, observe};
 use runvault_vault::api::SetAttr;
 use runvault_vault::authority::{Last, Until};
 use runvault_vault::seal::{self, Anew, Change, Checked, Outcome, Scrubbed, Seal, Summary, Verified};
 use runvault_vault::{Error, Posix};
+use tampering::{Rewritten, copy, data, dirs_below, everything, files_below, is_within};
 
 /// Of the only run named `run`.
 fn id(mount: &Mount) -> RunId {
@@ -45,40 +47,7 @@ fn verify(fixture: &Fixture, run: &RunId, checked: &dyn Checked) -> runvault_vau
 
 fn scrub(fixture: &Fixture, run: &RunId, checked: &dyn Checked) -> runvault_vault::Result<Scrubbed> {
     let seal = Seal::load(&fixture.root, run, &*fixture.authority)?;
-    seal::scrub(&fixture.root, &seal, checked, &|_, _| ())
-}
-
-fn data(n: usize, seed: u8) -> Vec<u8> {
-    (0..n).map(|i| (i % 251) as u8 ^ seed).collect()
-}
-
-/// A run with something of everything.
-fn everything(mount: &Mount) {
-    mount.make_dir("run").unwrap();
-    for dir in ["run/Data", "run/Data/L001", "run/Data/L002", "run/Logs", "run/empty folder"] {
-        mount.make_dir(dir).unwrap();
-    }
-    for (n, lane) in ["L001", "L002"].iter().enumerate() {
-        for cycle in 0..4usize {
-            let bytes = data(3_000 + 9_000 * cycle, (16 * n + cycle) as u8);
-            mount.put(&format!("run/Data/{lane}/C{cycle}.cbcl"), &bytes).unwrap();
-        }
-    }
-    mount.put("run/RunInfo.xml", b"<RunInfo/>").unwrap();
-    mount.put("run/empty", b"").unwrap();
-    let long = "x".repeat(250);
-    mount.put(&format!("run/Logs/{long}"), b"a long name").unwrap();
-    let run = mount.ino("run").unwrap();
-    mount.symlink(&CALLER, run, b"link", b"Data/L001").unwrap();
-    mount.symlink(&CALLER, run, b"long link", "y/".repeat(1_900).as_bytes()).unwrap();
-    mount.mknod(&CALLER, run, b"fifo", Stored::Fifo, 0o600, 0).unwrap();
-    let file = mount.ino("run/RunInfo.xml").unwrap();
-    mount.link(file, run, b"again.xml").unwrap();
-    mount.setxattr(file, b"user.sample", b"NA12878", 0).unwrap();
-    // A hole in the middle.
-    let (_, opened) = mount.create(&CALLER, run, b"sparse", 0o644, WRITE).unwrap();
-    mount.write(opened.handle, 100_000, b"end", false).unwrap();
-    mount.release(opened.handle).unwrap();
+    seal::scrub(&fixture.root, &seal, &*fixture.authority, checked, &|_, _| ())
 }
 
 #[test]
@@ -88,7 +57,12 @@ fn a_run_is_sealed_as_it_is_and_can_only_be_read_from_then_on() {
     everything(&mount);
     let run = id(&mount);
     let top = mount.ino("run").unwrap();
+    let nodes = ["run", "run/Data/L001", "run/RunInfo.xml", "run/sparse", "run/link"]
+        .map(|at| mount.ino(at).unwrap());
     let summary = sealed(&mount);
+    // The kernel is told of each, so that it keeps neither pages nor names.
+    let told = mount.nodes_sealed_since();
+    assert!(nodes.iter().all(|node| told.contains(node)), "{nodes:?}: {told:?}");
     assert_eq!((summary.run, summary.n, summary.files), (run, 1, 12));
     // Whoever stands in the run's old folder is sent to look under its name.
     assert_eq!(posix(mount.getattr(top, None)), Posix::Stale);
@@ -323,175 +297,6 @@ fn a_key_stays_until_the_seal_reads_back() {
     }
 }
 
-fn files_below(dir: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut stack = vec![dir.to_owned()];
-    while let Some(dir) = stack.pop() {
-        for entry in fs::read_dir(&dir).unwrap() {
-            let entry = entry.unwrap();
-            match entry.file_type().unwrap() {
-                kind if kind.is_dir() => stack.push(entry.path()),
-                kind if kind.is_file() => found.push(entry.path()),
-                _ => {}
-            }
-        }
-    }
-    found.sort();
-    found
-}
-
-fn dirs_below(dir: &Path) -> Vec<PathBuf> {
-    let mut found = vec![dir.to_owned()];
-    let mut at = 0;
-    while at < found.len() {
-        for entry in fs::read_dir(&found[at]).unwrap().flatten() {
-            if entry.file_type().unwrap().is_dir() {
-                found.push(entry.path());
-            }
-        }
-        at += 1;
-    }
-    found.remove(0);
-    found.sort();
-    found
-}
-
-fn copy(from: &Path, to: &Path) {
-    let done = Command::new("cp").arg("-a").arg("--").arg(from).arg(to).status().unwrap();
-    assert!(done.success());
-}
-
-/// One random act of someone who may write to the store; what he did, in words. `older` is the run's tree of before a
-/// rewrite of some of its files.
-fn tamper(random: &mut TestRng, run: &Path, older: &Path) -> Option<String> {
-    let mut pick = |n: usize| random.next_u64() as usize % n.max(1);
-    let mut files = files_below(&run.join("tree"));
-    files.extend(files_below(&run.join("seal")));
-    files.extend([run.join("run.json"), run.join("name")]);
-    let dirs = dirs_below(&run.join("tree"));
-    let (act, file, other) = (pick(11), files[pick(files.len())].clone(), files[pick(files.len())].clone());
-    let (dir, dir2) = (dirs[pick(dirs.len())].clone(), dirs[pick(dirs.len())].clone());
-    let shown = |path: &Path| path.strip_prefix(run).unwrap().display().to_string();
-    let bytes = fs::read(&file).unwrap();
-    let said = match act {
-        0 | 1 => {
-            let mut bytes = bytes;
-            let at = pick(bytes.len());
-            *bytes.get_mut(at)? ^= 1 << pick(8);
-            fs::write(&file, bytes).unwrap();
-            format!("flipped a bit of {} at {at}", shown(&file))
-        }
-        2 => {
-            let len = pick(bytes.len());
-            fs::write(&file, bytes.get(..len).filter(|cut| cut.len() < bytes.len())?).unwrap();
-            format!("cut {} to {len}", shown(&file))
-        }
-        3 => {
-            let more = [&bytes[..], &data(1 + pick(9_000), 7)].concat();
-            fs::write(&file, more).unwrap();
-            format!("extended {}", shown(&file))
-        }
-        4 => {
-            fs::remove_file(&file).unwrap();
-            format!("removed {}", shown(&file))
-        }
-        5 => {
-            fs::remove_dir_all(&dir).unwrap();
-            format!("removed the directory {}", shown(&dir))
-        }
-        6 => {
-            let theirs = fs::read(&other).unwrap();
-            if theirs == bytes {
-                return None;
-            }
-            fs::write(&file, theirs).unwrap();
-            fs::write(&other, bytes).unwrap();
-            format!("swapped {} and {}", shown(&file), shown(&other))
-        }
-        7 => {
-            if dir.starts_with(&dir2) || dir2.starts_with(&dir) {
-                return None;
-            }
-            let aside = run.join("aside");
-            fs::rename(&dir, &aside).unwrap();
-            fs::rename(&dir2, &dir).unwrap();
-            fs::rename(&aside, &dir2).unwrap();
-            format!("swapped the directories {} and {}", shown(&dir), shown(&dir2))
-        }
-        8 => {
-            let name = ["a".repeat(26), "x".repeat(39), "note.txt".into(), "b234567".into()][pick(4)].clone();
-            fs::write(dir.join(&name), &bytes).unwrap();
-            format!("added {}/{name}", shown(&dir))
-        }
-        9 => {
-            let to = file.with_file_name("c".repeat(26));
-            fs::rename(&file, &to).unwrap();
-            format!("renamed {} to {}", shown(&file), shown(&to))
-        }
-        _ => {
-            let changed: Vec<PathBuf> = files_below(older)
-                .into_iter()
-                .filter(|old| {
-                    let now = run.join("tree").join(old.strip_prefix(older).unwrap());
-                    fs::read(now).ok() != fs::read(old).ok()
-                })
-                .collect();
-            let old = &changed[pick(changed.len())];
-            let now = run.join("tree").join(old.strip_prefix(older).unwrap());
-            fs::write(&now, fs::read(old).unwrap()).unwrap();
-            format!("put an older {} back", shown(&now))
-        }
-    };
-    Some(said)
-}
-
-/// A run that was written, written over and sealed.
-struct Rewritten {
-    fixture: Fixture,
-    run: RunId,
-    /// Its directory in the store.
-    dir: PathBuf,
-    /// Its tree before it was written over.
-    older: PathBuf,
-    /// A copy of the directory.
-    good: PathBuf,
-    /// What a mount shows of the sealed run.
-    truth: BTreeMap<String, String>,
-    /// What its files read as.
-    contents: BTreeMap<String, Vec<u8>>,
-    _kept: tempfile::TempDir,
-}
-
-impl Rewritten {
-    fn new() -> Self {
-        let fixture = Fixture::on_disk();
-        let mount = fixture.writer();
-        everything(&mount);
-        let run = id(&mount);
-        mount.close().unwrap();
-        let dir = fixture.path().join("runs").join(run.to_string());
-        let kept = tempfile::tempdir().unwrap();
-        let (older, good) = (kept.path().join("older"), kept.path().join("good"));
-        copy(&dir.join("tree"), &older);
-        let mount = fixture.writer();
-        for cycle in 0..4usize {
-            mount.put(&format!("run/Data/L001/C{cycle}.cbcl"), &data(3_000 + 9_000 * cycle, 99)).unwrap();
-        }
-        sealed(&mount);
-        let truth = shown(&mount);
-        let files = truth.iter().filter(|(_, text)| text.starts_with("File"));
-        let contents = files.map(|(path, _)| (path.clone(), mount.get(path).unwrap())).collect();
-        mount.close().unwrap();
-        copy(&dir, &good);
-        Self { fixture, run, dir, older, good, truth, contents, _kept: kept }
-    }
-
-    fn restore(&self) {
-        fs::remove_dir_all(&self.dir).unwrap();
-        copy(&self.good, &self.dir);
-    }
-}
-
 /// By whoever has no key, and by whoever has it: none missed, and none told of a run that is as it was.
 #[test]
 fn every_tampering_is_named_with_and_without_the_key() {
@@ -504,17 +309,33 @@ fn every_tampering_is_named_with_and_without_the_key() {
     let mut words = std::collections::BTreeSet::new();
     let mut n = 0;
     while n < cases {
-        let Some(said) = tamper(&mut random, &rewritten.dir, &rewritten.older) else { continue };
-        for (who, found) in [("scrub", scrub()), ("verify", verify())] {
-            match found {
-                Ok(findings) => {
-                    assert!(!findings.is_empty(), "{who}: {said}");
-                    words.extend(findings.iter().map(|finding| finding.change.word()));
-                }
-                Err(Error::Damaged { .. }) => {}
-                Err(Error::Store { source, .. }) if source.raw_os_error() == Some(libc::ENOENT) => {}
-                Err(other) => panic!("{who}: {said}: {other}"),
+        let Some(act) = rewritten.tamper(&mut random) else {
+            rewritten.restore();
+            continue;
+        };
+        let said = &act.said;
+        let found = [("scrub", scrub()), ("verify", verify())].map(|(who, found)| match found {
+            Ok(findings) => {
+                let objects: Vec<&str> = findings.iter().map(|finding| finding.object.as_str()).collect();
+                assert!(act.is_named(&objects), "{who}: {said}: {objects:?}");
+                words.extend(findings.iter().map(|finding| finding.change.word()));
+                Some(findings)
             }
+            Err(Error::Damaged { object, .. }) => {
+                assert!(act.is_met(run, &object), "{who}: {said}: {object}");
+                None
+            }
+            Err(Error::Store { source, object, .. }) if source.raw_os_error() == Some(libc::ENOENT) => {
+                assert!(act.is_met(run, &object), "{who}: {said}: {object}");
+                None
+            }
+            Err(other) => panic!("{who}: {said}: {other}"),
+        });
+        // Who has the key is told all that others are, or of the directory that it is in.
+        if let [Some(scrubbed), Some(verified)] = &found {
+            let is_told = |object: &str| verified.iter().any(|one| is_within(object, &one.object));
+            let missed: Vec<_> = scrubbed.iter().filter(|one| !is_told(&one.object)).collect();
+            assert!(missed.is_empty(), "{said}: {missed:?}");
         }
         rewritten.restore();
         n += 1;
@@ -689,7 +510,7 @@ fn what_was_changed_in_the_store_is_an_error_at_the_read() {
     let (dir, older) = (sealed_run.dir.as_path(), sealed_run.older.as_path());
     // The whole tree as it was before the rewrite.
     fs::remove_dir_all(dir.join("tree")).unwrap();
-    copy(older, &dir.join("tree"));
+    copy(&older.join("tree"), &dir.join("tree"));
     let rewritten: Vec<String> = (0..4).map(|cycle| format!("run/Data/L001/C{cycle}.cbcl")).collect();
     assert_eq!(unreadable(fixture, contents), rewritten);
     sealed_run.restore();
@@ -729,12 +550,12 @@ fn what_was_changed_in_the_store_is_an_error_at_the_read() {
     // Nor does a machine that has seen the seal take a run without it for one that is open.
     fs::rename(dir.join("seal"), dir.join("elsewhere")).unwrap();
     let reader = fixture.reader();
-    assert_eq!(reader.list("").unwrap(), [""; 0]);
+    assert_eq!(reader.list("").unwrap(), ["other"]);
     assert!(reader.left_out()[0].1.to_string().contains("its seal was removed"), "{:?}", reader.left_out());
     fs::rename(dir.join("elsewhere"), dir.join("seal")).unwrap();
     // A seal that does not hold closes the run.
     fs::write(dir.join("seal/seal.note"), b"x").unwrap();
-    assert_eq!(fixture.reader().list("").unwrap(), [""; 0]);
+    assert_eq!(fixture.reader().list("").unwrap(), ["other"]);
     assert_eq!(fixture.reader().left_out().len(), 1);
 }
 
@@ -742,10 +563,14 @@ fn what_was_changed_in_the_store_is_an_error_at_the_read() {
 #[test]
 fn no_tampering_makes_a_read_lie() {
     let rewritten = Rewritten::new();
-    let Rewritten { fixture, dir, older, truth, .. } = &rewritten;
+    let Rewritten { fixture, truth, .. } = &rewritten;
     let mut random = TestRng::from_seed(RngAlgorithm::ChaCha, &[8; 32]);
     for _ in 0..150 {
-        let Some(said) = tamper(&mut random, dir, older) else { continue };
+        let Some(act) = rewritten.tamper(&mut random) else {
+            rewritten.restore();
+            continue;
+        };
+        let said = act.said;
         let reader = fixture.reader();
         if let Ok(names) = reader.list("run") {
             assert!(!names.is_empty(), "{said}");
@@ -770,7 +595,7 @@ fn no_tampering_makes_a_read_lie() {
 
 /// What was checked, and how much of it is told as read.
 #[derive(Default)]
-struct Kept(std::sync::Mutex<(std::collections::BTreeSet<usize>, u64)>);
+struct Kept(Mutex<(std::collections::BTreeSet<usize>, u64)>);
 
 impl Checked for Kept {
     fn of(&self, _objects: usize) {}
@@ -927,4 +752,85 @@ fn what_was_kept_of_a_seal_that_was_cut_short_may_be_anything() {
     assert!(sealed(&mount).read <= 5 * 40_000);
     mount.close().unwrap();
     assert_eq!(verify(&fixture, &run, &Anew).unwrap().findings, []);
+}
+
+/// Which files the kernel was told to forget, and which were read, in order, by their inode numbers.
+#[derive(Default)]
+struct Forgetting(Mutex<Vec<(Op, u64)>>);
+
+impl Observer for Forgetting {
+    fn around(&self, call: Call<'_>, run: &mut dyn FnMut() -> std::io::Result<u64>) -> std::io::Result<()> {
+        if matches!(call.op, Op::Forget | Op::Read) {
+            self.0.lock().unwrap().push((call.op, call.ino));
+        }
+        run().map(drop)
+    }
+}
+
+impl Forgetting {
+    /// Each of these files was read after the kernel was told to forget it, since this was asked last.
+    fn assert_forgot(&self, files: &[PathBuf], who: &str) {
+        let calls = std::mem::take(&mut *self.0.lock().unwrap());
+        for file in files.iter().filter(|file| fs::metadata(file).unwrap().len() > 0) {
+            let of_it = |op, ino| move |call: &(Op, u64)| *call == (op, ino);
+            let ino = fs::metadata(file).unwrap().ino();
+            let (forgot, read) =
+                (calls.iter().position(of_it(Op::Forget, ino)), calls.iter().rposition(of_it(Op::Read, ino)));
+            assert!(forgot.is_some() && forgot < read, "{who}: {}: {forgot:?} {read:?}", file.display());
+        }
+    }
+}
+
+/// What counts is on the disk, and not in the kernel's memory of what was written.
+#[test]
+fn everything_is_read_back_past_the_kernels_cache() {
+    let (forgetting, mut fixture) = (Arc::new(Forgetting::default()), Fixture::on_disk());
+    fixture.root = observe(fixture.root.clone(), forgetting.clone()).unwrap();
+    let mount = fixture.writer();
+    everything(&mount);
+    let run = id(&mount);
+    forgetting.0.lock().unwrap().clear();
+    sealed(&mount);
+    let dir = fixture.path().join("runs").join(run.to_string());
+    forgetting.assert_forgot(&files_below(&dir), "seal");
+    mount.close().unwrap();
+    for (who, look) in [
+        ("scrub", &(|| scrub(&fixture, &run, &Anew).unwrap().findings) as &dyn Fn() -> Vec<seal::Finding>),
+        ("verify", &|| verify(&fixture, &run, &Anew).unwrap().findings),
+    ] {
+        forgetting.0.lock().unwrap().clear();
+        assert_eq!(look(), []);
+        forgetting.assert_forgot(&files_below(&dir.join("tree")), who);
+    }
+}
+
+/// Writers come and go, and a kill leaves what they had in hand.
+#[test]
+fn what_writers_leave_is_no_addition_until_it_is_old() {
+    let fixture = Fixture::on_disk();
+    let mount = fixture.writer();
+    everything(&mount);
+    let run = id(&mount);
+    sealed(&mount);
+    mount.close().unwrap();
+    let dir = fixture.path().join("runs").join(run.to_string());
+    let looks = || {
+        let looks =
+            [verify(&fixture, &run, &Anew).unwrap().findings, scrub(&fixture, &run, &Anew).unwrap().findings];
+        looks.map(|found| found.into_iter().map(|one| (one.object, one.change)).collect::<Vec<_>>())
+    };
+    let passing = [".tmp-lease", ".tmp-0123456789abcdef", "keys/.tmp-0123456789abcdef"];
+    passing.iter().chain(&["lease"]).for_each(|name| fs::write(dir.join(name), "half").unwrap());
+    assert_eq!(looks(), [[], []]);
+    for name in passing {
+        let days = std::time::Duration::from_secs(2 * 24 * 3600);
+        let file = fs::File::options().write(true).open(dir.join(name)).unwrap();
+        for time in [std::time::SystemTime::now() - days, std::time::SystemTime::now() + days] {
+            file.set_modified(time).unwrap();
+            assert_eq!(looks(), [(); 2].map(|()| vec![(name.to_owned(), Change::Added)]));
+        }
+        fs::remove_file(dir.join(name)).unwrap();
+    }
+    fs::write(dir.join("lease"), [b' '; 4097]).unwrap();
+    assert_eq!(looks(), [(); 2].map(|()| vec![("lease".to_owned(), Change::Added)]));
 }

@@ -346,11 +346,11 @@ EFFECTS = {
 }
 
 
-def follow(zero, zero_file, log, state_file, line_file=lambda n: None):
+def follow(zero, zero_file, log, state_file, line_file=lambda n: None, took=lambda op: None):
     """The newest state and head of a chain, the state's hash, who was admitted: {(gateway, run or None): until}, and
     which runs replace others: {new: what the line says}.
 
-    `state_file(n)` and `line_file(n)` give those files, or None."""
+    `state_file(n)` and `line_file(n)` give those files, or None; `took` is told each operation."""
     admitted, replaced = {}, {}
     state, head = zero, {"n": 0, "hash": zero["vault"]}
     state_hash = sha256(text("state", zero)).hex()
@@ -365,6 +365,7 @@ def follow(zero, zero_file, log, state_file, line_file=lambda n: None):
         demand(not again, "chain", f"line {line['n']}: a run was named before")
         state = verify_line(line, head, state, after or state_file(line["n"]))
         replaced.update((one["new"], one) for one in line["result"]["runs"])
+        took(line["request"]["op"])
         head, state_hash = {"n": line["n"], "hash": sha256(data).hex()}, line["result"]["state"]
         admission = line["request"]["op"].get("admit-gateway")
         if admission:

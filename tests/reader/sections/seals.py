@@ -13,6 +13,7 @@ from .identities import HEX16, HEX32, INT
 from .files import HEADER, OVERHEAD, counting_copies, open_chunk, stored_size
 from .names import ROOT, stored_name
 from .runs import verify_run
+from .suite import split_envelope
 
 MANIFEST, PINS = 3, 4
 SEAL = table(run=HEX16, run_note=HEX32, gateway=HEX16, n=INT, prev=or_null(HEX32), state=table(n=INT, hash=HEX32),
@@ -145,6 +146,7 @@ def parse_pins(data):
 
 # 17.4 Digests
 
+ENVELOPE = re.compile(r"vault-[1-9][0-9]*|(?:reader|worker)-[0-9a-f]{32}")
 PATH = re.compile(r"(?:[a-z0-9_.-]+/)*[a-z0-9_.-]+")
 LINE = re.compile(r"(?:(?P<file>[0-9a-f]{64})  |# (?:(?P<kind>dir|fifo|socket|char|block)|link (?P<link>[0-9a-f]{64})) )"
                   r"(?P<path>.*)")
@@ -252,12 +254,48 @@ class Seal:
             for path in below(seal, "seal"):
                 if path not in signed | {"seal/seal.note", "seal/digests"}:
                     refuse(path.encode(), Refusal("digests", "added"))
+        self.beside({path: digest for path, _, digest in self.digests}, refuse)
         with self.run.dir.dir("tree") as tree:
             for path in below(tree, "tree"):
                 if path not in signed:
                     refuse(path.encode(), Refusal("digests", "added"))
             self.directory(0, tree, ROOT, b"", refuse)
         return self.note["files"]
+
+    def beside(self, signed, refuse):
+        """17.5: what lies beside the tree and the seal."""
+        replaces = self.run.id.hex() in self.run.vault.replaced
+        parts = {"run.json", "name", "tree", "keys", "seal", "lease"}
+        for name in map(os.fsdecode, self.run.dir.names()):
+            of_workers = name == "partial" or name.startswith(("worker-vault-", "seal.new-"))
+            if not (name in parts or name.startswith(".tmp-") or replaces and of_workers):
+                refuse(name.encode(), Refusal("digests", "added"))
+        with self.run.dir.dir("keys") as keys:
+            for name in map(os.fsdecode, keys.names()):
+                path = f"keys/{name}"
+                try:
+                    if name.startswith(".tmp-"):
+                        continue
+                    demand(ENVELOPE.fullmatch(name) and self.is_known(*name.split("-")), "digests", "added")
+                    envelope = keys.read(name, 1210)
+                    _, sealed = split_envelope(envelope)
+                    demand(len(sealed) >= 48, "truncated", "secret")
+                    demand(len(sealed) <= 48, "trailing", "secret")
+                    same = signed.get(f"seal/{name}", sha256(envelope).hex()) == sha256(envelope).hex()
+                    demand(same, "digests", "another than in the seal")
+                except (Refusal, OSError) as refusal:
+                    refuse(path.encode(), refusal)
+
+    def is_known(self, kind, who):
+        """Whether the log says whom an envelope is for."""
+        vault, run = self.run.vault, self.run.id.hex()
+        if any("recover" in op for op in vault.operations):
+            return True
+        if kind == "vault":
+            return int(who) <= vault.state["epochs"][-1]["e"]
+        if kind == "reader":
+            return any(op.get("add-reader", {}).get("reader", {}).get("id") == who for op in vault.operations)
+        return any(one["worker"] == who and run in (one["run"], new) for new, one in vault.replaced.items())
 
     def stored(self, path):
         """The kind of what lies at a path of the run's directory, and its hash."""

@@ -113,14 +113,20 @@ def info(purpose, vault, scope, to):
     return f"runvault/1 {purpose}\nvault {vault.hex()}\n{scope}\nto {to}\n".encode()
 
 
-def open_envelope(data, private, about):
-    """The 32 bytes that an envelope holds."""
+def split_envelope(data):
+    """The encapsulated key and the ciphertext of an envelope."""
     demand(len(data) <= 1210, "too-long", "envelope")
     for at, end, field, refusal in ((0, 8, b"rvkey/1\0", "magic"), (8, 10, u(16, 1), "suite")):
         demand(len(data) >= end, "truncated", "envelope")
         demand(data[at:end] == field, refusal, "envelope")
     demand(len(data) >= 1146, "truncated", "envelope")
-    secret = hpke_open(private, data[10:1130], about, data[1130:])
+    return data[10:1130], data[1130:]
+
+
+def open_envelope(data, private, about):
+    """The 32 bytes that an envelope holds."""
+    enc, ciphertext = split_envelope(data)
+    secret = hpke_open(private, enc, about, ciphertext)
     demand(len(secret) >= 32, "truncated", "secret")
     demand(len(secret) <= 32, "trailing", "secret")
     return secret

@@ -22,10 +22,12 @@ class Vault:
             demand(named == self.id, "state", "vault.json names another vault")
             pin = (options.fingerprint or self.id.hex()).lower()
             demand(pin == self.id.hex(), "state", "another vault than the fingerprint's")
+            self.operations = []
             self.state, self.head, _, self.admitted, self.replaced = follow(
                 state_zero(genesis, self.id), read_if(custody, "state-0"),
                 read_if(custody, "audit.log", 1 << 30) or b"",
-                lambda n: read_if(custody, f"state-{n}"), lambda n: read_if(custody, f"line-{n}", 4 << 20))
+                lambda n: read_if(custody, f"state-{n}"), lambda n: read_if(custody, f"line-{n}", 4 << 20),
+                self.operations.append)
             identities = self.open_identities(custody, options)
         self.identity = identities[0]
         custodians = [c["id"] for c in self.state["custodians"]]

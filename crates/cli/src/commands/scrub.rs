@@ -20,7 +20,7 @@ use crate::{progress, resuming, undone};
 pub fn run(args: &Scrub) -> Result<()> {
     pace::limit_mib(args.pace.limit);
     let store = Store::open(&args.store, &args.who)?;
-    let authority = Remembering::over(Acting::gateway_only(store.chain.clone()), &store.state);
+    let authority = Remembering::over(Acting::ingest(&store.root, store.chain.clone()), &store.state);
     let listed = runs::list(&store.root)?;
     let vault = store.chain.vault_id();
     let record = resuming::open(&args.store, args.who.state.as_deref(), vault, b"", &args.resuming)?;
@@ -98,7 +98,7 @@ fn look<C: Checked>(
 ) -> Result<Option<Scrubbed>> {
     let looked = runs::read_descriptor(&store.root, run, authority).and_then(|_| {
         match seal::find(&store.root, run, authority)? {
-            Some(seal) => seal::scrub(&store.root, &seal, &checked(seal.hash), progress).map(Some),
+            Some(seal) => seal::scrub(&store.root, &seal, authority, &checked(seal.hash), progress).map(Some),
             None => Ok(None),
         }
     });

@@ -159,7 +159,7 @@ pub fn end(findings: u64, what: &str) -> Result<()> {
     Err(refuse_with(
         Exit::Damaged,
         format!("{what} is not as it was sealed: {}", count(findings, "finding")),
-        "restore what is named from a copy whose `scrub` finds nothing",
+        "restore what is named from a copy whose `scrub` finds nothing; move away what was added",
     ))
 }
 

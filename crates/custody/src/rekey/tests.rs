@@ -198,7 +198,7 @@ impl Site {
         let seal = Seal::load(root, run, &*authority).unwrap();
         let verified = seal::verify(root, &seal, &*authority, &Anew, &mut |_, _| ()).unwrap();
         assert_eq!(verified.findings, []);
-        assert_eq!(seal::scrub(root, &seal, &Anew, &|_, _| ()).unwrap().findings, []);
+        assert_eq!(seal::scrub(root, &seal, &*authority, &Anew, &|_, _| ()).unwrap().findings, []);
         assert_eq!(gaps(root, &self.chain).unwrap(), []);
         assert_eq!(runs::list(root).unwrap().iter().filter(|one| *one == run).count(), 1);
     }

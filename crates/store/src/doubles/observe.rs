@@ -45,6 +45,7 @@ pub enum Op {
     Entries,
     Space,
     Advise,
+    Forget,
     Seek,
     Lock,
 }

@@ -33,6 +33,10 @@ impl fmt::Display for Change {
 }
 
 impl Change {
+    pub(super) fn another_kind() -> Self {
+        Self::Changed("another kind of object".to_owned())
+    }
+
     /// One word, for programs.
     pub fn word(&self) -> &'static str {
         match self {

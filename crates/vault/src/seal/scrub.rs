@@ -10,14 +10,13 @@ use runvault_format::digests::{Kind as Digested, Line};
 use runvault_format::ids::{Digest, RunId};
 use runvault_store::backend::{Dir, Kind};
 
+use super::beside::{below, beside};
 use super::checked::Checked;
 use super::finding::{Change, Finding};
 use super::read::{Seal, hash};
-use crate::outcome::{is_not_found, part_opened};
+use crate::authority::Authority;
+use crate::outcome::is_absent;
 use crate::{Error, Result, runs};
-
-/// Levels below which nothing is looked for: no path of ours is that deep.
-const DEPTH: usize = 1 << 12;
 
 /// A run that was compared with its digests.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +34,7 @@ pub struct Scrubbed {
 pub fn scrub(
     root: &Arc<dyn Dir>,
     seal: &Seal,
+    authority: &dyn Authority,
     checked: &dyn Checked,
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<Scrubbed> {
@@ -44,41 +44,17 @@ pub fn scrub(
     let mut scrubbed = compare(run, &dir, seal.longest(), &lines, checked, progress)?;
     let findings = &mut scrubbed.findings;
     let signed: HashSet<&str> = lines.iter().map(|line| line.path.as_str()).collect();
-    let mut unsigned = |object: String| {
-        if !signed.contains(object.as_str()) && !is_beside(&object) {
+    below(seal, &dir, &["tree"], &mut |object| {
+        if !signed.contains(object.as_str()) {
             findings.push(Finding { object, path: None, change: Change::Added });
         }
-    };
-    walk(run, &dir, &mut unsigned)?;
-    // A rotation puts the new one before it removes the old one: between two looks, both may be missed.
-    let has = || has_envelope(&dir).map_err(|e| Error::store("list", format!("runs/{run}/keys"), e));
-    if !has()? && !has()? {
-        findings.push(Finding { object: "keys".to_owned(), path: None, change: Change::Missing });
-    }
+    })?;
+    let told: HashSet<String> = findings.iter().map(|finding| finding.object.clone()).collect();
+    let others = beside(seal, &dir, &lines, authority)?.into_iter();
+    let others = others.filter(|(object, _)| !told.contains(object));
+    findings.extend(others.map(|(object, change)| Finding { object, path: None, change }));
     findings.sort_by(|a, b| a.object.cmp(&b.object));
     Ok(scrubbed)
-}
-
-/// What lies in `seal/` and cannot stand in the digests: the note that names them, and they themselves.
-fn is_beside(object: &str) -> bool {
-    ["seal/seal.note", "seal/digests"].contains(&object)
-}
-
-/// Whether an envelope of the run's key to the vault is where mounts look for it. The one in the seal has a line.
-fn has_envelope(dir: &Arc<dyn Dir>) -> io::Result<bool> {
-    let keys = match dir.open_dir(b"keys") {
-        Err(e) if is_absent(&e) => return Ok(false),
-        keys => keys?,
-    };
-    let mut names = Vec::new();
-    keys.entries(0, &mut |entry| {
-        names.push(entry.name);
-        true
-    })?;
-    let holds = |name: &Vec<u8>| {
-        name.starts_with(b"vault-") && keys.stat(name).is_ok_and(|s| s.kind == Kind::File && s.size > 0)
-    };
-    Ok(names.iter().any(holds))
 }
 
 /// Every line on its own, on all cores; no file of the run has more than `longest` bytes.
@@ -172,7 +148,7 @@ fn look(dir: &Arc<dyn Dir>, longest: u64, line: &Line, known: bool) -> io::Resul
             text => Digested::Link(Digest(sha256(&[&text?]))),
         },
         // Nothing of the size of a file is read where none was sealed.
-        Kind::File if !matches!(line.kind, Digested::File(_)) => return Ok(kind_changed().into()),
+        Kind::File if !matches!(line.kind, Digested::File(_)) => return Ok(Change::another_kind().into()),
         // Nor what someone let grow to what nobody can read to its end.
         Kind::File if stat.size > longest => {
             return Ok(Change::Changed("longer than all of the run".to_owned()).into());
@@ -190,53 +166,7 @@ fn look(dir: &Arc<dyn Dir>, longest: u64, line: &Line, known: bool) -> io::Resul
         (found, signed) if found == signed => None,
         (Digested::File(_), Digested::File(_)) => Some(Change::Changed("stored bytes".to_owned())),
         (Digested::Link(_), Digested::Link(_)) => Some(Change::Changed("link target".to_owned())),
-        _ => Some(kind_changed()),
+        _ => Some(Change::another_kind()),
     };
     Ok(Looked { change, read })
-}
-
-fn kind_changed() -> Change {
-    Change::Changed("another kind of object".to_owned())
-}
-
-/// Somebody took it away, or put something else on the way to it.
-fn is_absent(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP | libc::EINVAL | libc::EISDIR | libc::ENXIO)
-    )
-}
-
-/// Gives the place of everything below `tree/` and `seal/`.
-fn walk(run: &RunId, dir: &Arc<dyn Dir>, visit: &mut dyn FnMut(String)) -> Result<()> {
-    let object = |path: &str| format!("runs/{run}/{path}");
-    let mut stack = Vec::new();
-    for part in ["tree", "seal"] {
-        match dir.open_dir(part.as_bytes()).map_err(|e| part_opened("open", object(part), e)) {
-            Ok(opened) => stack.push((opened, part.to_owned(), 0)),
-            // Each of its lines says so.
-            Err(error) if is_not_found(&error) || matches!(error, Error::Damaged { .. }) => {}
-            Err(Error::Store { source, .. }) if is_absent(&source) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    while let Some((dir, path, depth)) = stack.pop() {
-        let mut below = Vec::new();
-        let listed = dir.entries(0, &mut |entry| {
-            below.push(entry.name);
-            true
-        });
-        listed.map_err(|e| Error::store("list", object(&path), e))?;
-        for name in below {
-            let child = format!("{path}/{}", String::from_utf8_lossy(&name));
-            if dir.stat(&name).is_ok_and(|stat| stat.kind == Kind::Dir)
-                && depth < DEPTH
-                && let Ok(opened) = dir.open_dir(&name)
-            {
-                stack.push((opened, child.clone(), depth + 1));
-            }
-            visit(child);
-        }
-    }
-    Ok(())
 }

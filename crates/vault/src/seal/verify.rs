@@ -13,6 +13,7 @@ use runvault_format::pins::NONCE;
 use runvault_format::seal_note::SealNote;
 use runvault_store::backend::Dir;
 
+use super::beside::beside;
 use super::checked::Checked;
 use super::finding::{Change, Finding};
 use super::read::{Pins, Seal, check_place, hash};
@@ -127,6 +128,9 @@ pub fn verify(
     }
     let dir = runs::run_dir(root, run)?;
     found.stored(&dir, &digests, &survey.lines);
+    for (object, change) in beside(seal, &dir, &digests, authority)? {
+        found.add(object, None, change);
+    }
     match run::read_name(&*dir, run, &context.keys) {
         Ok(name) if name == manifest.name => {}
         Ok(_) => found.add("name".to_owned(), None, Change::Changed("the run's name".to_owned())),

@@ -6,8 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use runvault_crypto::envelope::{self, ENC, OVERHEAD};
+use runvault_crypto::random;
 use runvault_crypto::secrets::Secret;
 use runvault_crypto::signature::{SigningKey, VerifyingKey};
+use runvault_format::envelope_file::{self, EnvelopeName};
 use runvault_format::ids::{Digest, IdentityId, RunId, VaultId};
 use runvault_format::keys::RunKey;
 use runvault_format::note;
@@ -22,7 +25,7 @@ use runvault_vault::authority::{
     Until,
 };
 use runvault_vault::seal::{Fault, Outcome};
-use runvault_vault::{Error, Options, Posix, Result, Vault};
+use runvault_vault::{Damage, Error, Options, Posix, Result, Vault};
 
 pub const CALLER: Caller = Caller { uid: 0, gid: 0, pid: 1, umask: 0o022 };
 pub const READ: OpenFlags =
@@ -30,7 +33,7 @@ pub const READ: OpenFlags =
 pub const WRITE: OpenFlags =
     OpenFlags { read: true, write: true, truncate: false, append: false, kill_suidgid: false };
 
-/// The acting identity: holds the key of every envelope, which is not even sealed.
+/// The acting identity: holds the key of every envelope, which is an envelope by its form alone.
 pub struct Chain {
     pub vault: VaultId,
     pub gateways: Vec<(IdentityId, VerifyingKey)>,
@@ -94,9 +97,19 @@ impl Authority for Chain {
     fn envelope_names(&self) -> Vec<String> {
         if self.opens { vec!["vault-1".into()] } else { Vec::new() }
     }
-    fn open_run(&self, _: &RunId, envelopes: &[EnvelopeFile]) -> Result<Option<RunKey>> {
-        let found = envelopes.iter().find(|e| e.name == "vault-1").filter(|_| self.opens);
-        Ok(found.and_then(|e| <&[u8; 32]>::try_from(&e.bytes[..]).ok()).map(|k| RunKey(Secret::copy_from(k))))
+    fn open_run(&self, run: &RunId, envelopes: &[EnvelopeFile]) -> Result<Option<RunKey>> {
+        let Some(found) = envelopes.iter().find(|e| e.name == "vault-1").filter(|_| self.opens) else {
+            return Ok(None);
+        };
+        let key = envelope_file::parse_run_key(&found.bytes)
+            .ok()
+            .and_then(|frame| frame.ciphertext.first_chunk::<32>().map(|key| RunKey(Secret::copy_from(key))));
+        let refused =
+            || Error::damaged(format!("runs/{run}/keys/vault-1"), Damage::Run("no envelope".into()));
+        key.ok_or_else(refused).map(Some)
+    }
+    fn knows_recipient(&self, _: &RunId, of: &EnvelopeName) -> bool {
+        *of == EnvelopeName::Vault(1)
     }
     fn opens_every_run(&self) -> bool {
         self.opens
@@ -115,7 +128,12 @@ impl Authority for Chain {
         *index = (rows.clone(), index.1 + 1);
     }
     fn seal_run(&self, _: &RunId, key: &RunKey) -> Result<Sealed> {
-        let envelopes = vec![EnvelopeFile { name: "vault-1".into(), bytes: key.0.expose().to_vec() }];
+        // As with a real one, no two are alike.
+        let mut enc = Box::new([0; ENC]);
+        random::fill(&mut *enc)?;
+        let ciphertext = [key.0.expose(), &[0; OVERHEAD][..]].concat();
+        let bytes = envelope_file::encode(&envelope::Sealed { enc, ciphertext });
+        let envelopes = vec![EnvelopeFile { name: "vault-1".into(), bytes }];
         Ok(Sealed { state: StateRef { n: 1, hash: [9; 32] }, epoch: 1, envelopes })
     }
 }

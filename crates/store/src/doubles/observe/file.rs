@@ -120,7 +120,10 @@ impl File for ObservedFile {
         });
     }
     fn will_not_need(&self) {
-        self.inner.will_not_need();
+        let _ = self.watch.call(Op::Forget, b"", None, || {
+            self.inner.will_not_need();
+            Ok(())
+        });
     }
     fn seek(&self, offset: u64, data: bool) -> Result<u64> {
         self.watch.call(Op::Seek, b"", None, || self.inner.seek(offset, data))
