@@ -38,6 +38,7 @@ mod store_ended;
 mod terminal;
 mod ticker;
 mod trees;
+mod undone;
 mod vault_status;
 mod watch;
 

@@ -200,11 +200,23 @@ fn each_step_of_a_rekeying_says_what_is_next() {
         other.refused(3, "not the worker's").refused(3, "--identity REQ.worker");
     }
     std::fs::copy(scratch.path("it.worker"), scratch.path("copy")).unwrap();
+    let keys = std::fs::read_dir(scratch.path("store/runs").join(&id).join("keys")).unwrap();
+    let mut keys = keys.map(|key| key.unwrap().file_name().into_string().unwrap());
+    let worker = keys.find(|name| name.starts_with("worker-")).unwrap();
     let done = run(&scratch, "rekey store --identity it.worker --grace 0s").done().out();
     assert!(done.contains(new) && done.contains("it.worker was erased"), "{done}");
     let again = run(&scratch, "rekey store --identity copy --json").done().out();
     assert_eq!(again, "{\"worker_erased\":true}\n");
     assert!(!scratch.path("it.worker").exists() && !scratch.path("copy").exists());
+    // What somebody puts there under the worker's name goes again, without any key.
+    let planted = scratch.path("store/runs").join(new).join("keys").join(worker);
+    std::fs::write(&planted, "planted").unwrap();
+    let due = run(&scratch, "custody list store").done().out();
+    assert!(due.contains(&format!("what the worker had in run {new} is there still")), "{due}");
+    let cleared = run(&scratch, "rekey store").done().out();
+    assert!(cleared.contains("left of the worker in 1 run was taken away") && !planted.exists(), "{cleared}");
+    let list = run(&scratch, "custody list store").done().out();
+    assert!(!list.contains("worker"), "{list}");
     // The old id leads to the new one.
     for act in ["grant OLD dave", "rekey OLD", "retire OLD"] {
         let act = act.replace("OLD", &id);

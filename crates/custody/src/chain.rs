@@ -197,6 +197,11 @@ impl Chain {
         false
     }
 
+    /// The runs of which it says so.
+    pub fn standing_for<'a>(&'a self, old: &'a RunId) -> impl Iterator<Item = &'a RunId> {
+        self.family(old).filter(move |new| self.stands_for(new, old))
+    }
+
     /// What a worker makes.
     pub fn work_of<'a>(&'a self, worker: &'a IdentityId) -> impl Iterator<Item = &'a Replacement> {
         self.replacements.values().filter(move |one| one.worker == *worker)
@@ -242,6 +247,12 @@ impl Chain {
         let text = line.and_then(|line| self.log.split(|b| *b == b'\n').nth(line));
         let made = text.and_then(|text| Line::parse(text).ok()?.executed.result.state);
         made == Some(Digest(state.hash))
+    }
+
+    /// The hash of the state that each line made.
+    pub(crate) fn states(&self) -> Vec<Option<Digest>> {
+        let lines = self.log.split(|b| *b == b'\n').filter(|line| !line.is_empty());
+        lines.map(|line| Line::parse(line).ok()?.executed.result.state).collect()
     }
 
     /// Runs that lines of the log say are not missed.

@@ -134,16 +134,13 @@ pub enum Error {
         /// How many it takes.
         needed: usize,
     },
-    /// What is lost with custody/ was seen by a key file.
-    #[error(
-        "the key file of {key} has seen line {seen} of the audit log; the newest copy of custody/ in the key files \
-         ends at line {found}"
-    )]
+    /// What is lost with custody/ was seen by a key file, or by who signed a run of the store.
+    #[error("{who} has seen {seen}; the newest copy of custody/ in the key files ends at line {found}")]
     SeenMore {
-        /// Label and id.
-        key: String,
-        /// Number of the line.
-        seen: u64,
+        /// Which key file, or which file of the store and whose.
+        who: String,
+        /// Which line of the audit log, or which vault key.
+        seen: String,
         /// Number of the copy's last line.
         found: u64,
     },

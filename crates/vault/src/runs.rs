@@ -58,7 +58,16 @@ pub struct Listed {
 impl Listed {
     /// Runs on their way in: their directories have not got their names yet.
     pub fn coming(&self) -> impl Iterator<Item = RunId> {
-        let id = |name: &Vec<u8>| std::str::from_utf8(name).ok()?.strip_prefix(".new-")?.parse().ok();
+        self.passing_as(".new-")
+    }
+
+    /// Runs that have lost their names and are not removed yet.
+    pub fn going(&self) -> impl Iterator<Item = RunId> {
+        self.passing_as(".gone-")
+    }
+
+    fn passing_as(&self, prefix: &'static str) -> impl Iterator<Item = RunId> {
+        let id = move |name: &Vec<u8>| std::str::from_utf8(name).ok()?.strip_prefix(prefix)?.parse().ok();
         self.passing.iter().filter_map(id)
     }
 }

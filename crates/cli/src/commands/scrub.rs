@@ -14,7 +14,7 @@ use super::verify::{end, tell};
 use crate::args::Scrub;
 use crate::output::{self, count, shown, visible};
 use crate::store::Store;
-use crate::{progress, resuming};
+use crate::{progress, resuming, undone};
 
 pub fn run(args: &Scrub) -> Result<()> {
     pace::limit_mib(args.pace.limit);
@@ -45,6 +45,12 @@ pub fn run(args: &Scrub) -> Result<()> {
         }
     }
     bar.finish_and_clear();
+    for undone in undone::unseen(&store)? {
+        findings += 1;
+        let change = Change::Damaged(undone.to_string());
+        let found = Finding { object: String::new(), path: None, change };
+        tell(args.json, &found, Some(&undone.of.run))?;
+    }
     for gap in chains::gaps(&store.root, &store.chain)? {
         findings += 1;
         tell_gap(args.json, &gap)?;

@@ -102,13 +102,17 @@ pub fn runs(op: &Operation) -> Vec<String> {
         Operation::Grant { runs, .. } | Operation::Revoke { runs, .. } | Operation::Rekey { runs } => {
             runs.iter().map(ToString::to_string).collect()
         }
-        Operation::Retire { runs } => {
-            let line =
-                |gone: &GoneRun| format!("{}, number {} of gateway {}", gone.run, gone.seq, gone.gateway);
-            runs.iter().map(line).collect()
-        }
+        Operation::Retire { runs } => runs.iter().map(gone_run).collect(),
         _ => Vec::new(),
     }
+}
+
+/// Which run, in which state: a run that is open may be another one by the time that it goes.
+fn gone_run(gone: &GoneRun) -> String {
+    let seal = gone.seal.as_ref().map_or("not sealed".to_owned(), |seal| {
+        format!("sealed by gateway {} as its number {}, seal {}", seal.gateway, seal.n, seal.hash)
+    });
+    format!("{}, number {} of gateway {}, {seal}", gone.run, gone.seq, gone.gateway)
 }
 
 /// What custodians give to the executor.

@@ -62,6 +62,7 @@ pub fn has_seal(root: &Arc<dyn Dir>, run: &RunId) -> Result<bool> {
 /// # Errors
 /// [`Damage::Run`] for another seal than was seen, or none; as of [`Seal::load`].
 pub fn find(root: &Arc<dyn Dir>, run: &RunId, authority: &dyn Authority) -> Result<Option<Seal>> {
+    check_place(root, run, authority)?;
     let seen = authority.seal_seen(run);
     let refuse = |what: &str| Err(Error::damaged(format!("runs/{run}/seal"), Damage::Run(what.to_owned())));
     if !has_seal(root, run)? {
@@ -76,6 +77,27 @@ pub fn find(root: &Arc<dyn Dir>, run: &RunId, authority: &dyn Authority) -> Resu
     }
     authority.note_seal(run, &seal.hash);
     Ok(Some(seal))
+}
+
+/// That no run took the place of this one which this machine has seen, and which is gone: then somebody put this one back,
+/// whose key is out.
+///
+/// # Errors
+/// [`Damage::Run`]; the store's.
+pub(crate) fn check_place(root: &Arc<dyn Dir>, run: &RunId, authority: &dyn Authority) -> Result<()> {
+    let later = authority.replaced_by(run);
+    let Some(seen) = later.iter().find(|new| authority.seal_seen(new).is_some()) else { return Ok(()) };
+    let runs_dir = runs::runs_dir(root)?;
+    for new in &later {
+        let there = exists(&*runs_dir, new.to_string().as_bytes());
+        if there.map_err(|e| Error::store("stat", format!("runs/{new}"), e))? {
+            return Ok(());
+        }
+    }
+    let what = format!(
+        "its re-keying was undone: run {seen} took its place, which this machine has seen, and which is gone"
+    );
+    Err(Error::damaged(format!("runs/{run}/seal"), Damage::Run(what)))
 }
 
 impl Seal {

@@ -52,7 +52,7 @@ pub struct Recover {
     /// Where this machine keeps what it has seen of vaults
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub state: Option<PathBuf>,
-    /// Accept that the newest copy ends at line N, though a key file or this machine has seen a newer one
+    /// Accept that the newest copy ends at line N, though a key file, a run or this machine has seen a newer one
     #[arg(long, value_name = "N")]
     pub accept_rollback: Option<u64>,
     #[command(flatten)]

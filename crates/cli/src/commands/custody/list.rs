@@ -6,13 +6,14 @@ use runvault_custody::chain::history::history;
 use runvault_custody::clock;
 use runvault_custody::confirm::{Drill, drills};
 use runvault_custody::locks;
-use runvault_custody::rekey;
+use runvault_custody::rekey::{self, Left};
 use serde_json::json;
 
 use super::tell::replacements;
 use crate::args::List;
 use crate::output::{self, shown, visible};
 use crate::store::Store;
+use crate::undone;
 
 /// A vault key is replaced once a year, and every share is seen to open as often: NIST SP 800-57 Part 1 Rev. 5,
 /// 5.3.6, gives a symmetric master key about one year.
@@ -30,10 +31,17 @@ pub fn run(args: &List) -> Result<()> {
     }
     let rekeying = rekey::waiting(&store.root, chain.replacements())?;
     let worker = if chain.quorum().0 == 1 { "" } else { " --identity REQ.worker" };
-    due.extend(rekeying.iter().map(|one| {
-        let store = shown(&args.store);
-        format!("run {} waits for its new key: runvault rekey {store}{worker}", one.run)
-    }));
+    let undone = undone::of(&store)?;
+    for one in &rekeying {
+        let (path, run) = (shown(&args.store), one.run);
+        due.push(match undone.iter().find(|undone| undone.of.run == run) {
+            Some(undone) => format!("run {run}: {undone} ({})", undone::WAY_OUT),
+            None if rekey::left(&store.root, one)? == Left::Worker => {
+                format!("what the worker had in run {} is there still: runvault rekey {path}", one.new)
+            }
+            None => format!("run {run} waits for its new key: runvault rekey {path}{worker}"),
+        });
+    }
     due.extend(unkept(chain, &drills));
     if args.json {
         let mut object = as_json(chain, since, &drills, &due);

@@ -35,17 +35,23 @@ pub fn run(args: &Recover) -> Result<()> {
     })?;
     let state = state_folder(args.state.as_deref())?;
     let given = opened(args)?;
-    let found = Found::among(&given, args.accept_rollback)?;
+    let found = Found::among(&root, &given, args.accept_rollback)?;
     let own = key_for_store(args, &found, &given)?;
     let line = found.chain().head().n;
     let go_on = format!("runvault custody rotate, or propose STORE rotate, on {}", shown(&args.store));
     signals::end_with(|| "custody/ is there whole, or not at all: run the same command again".to_owned())?;
-    let agrees = |view: &Arc<dyn Dir>, chain: &Chain| match pins::check_and_advance(&state, view, chain) {
-        Err(error) if is_rollback(&error) && args.accept_rollback == Some(line) => {
-            warn(&format!("{error}; accepted by --accept-rollback {line}"));
-            pins::accept_rollback(&state, view, chain)
+    let agrees = |view: &Arc<dyn Dir>, chain: &Chain| {
+        let pinned = match pins::check_and_advance(&state, view, chain) {
+            Err(error) if is_rollback(&error) && args.accept_rollback == Some(line) => Some(error),
+            other => other.map(|()| None)?,
+        };
+        for error in found.passed_over().iter().chain(&pinned) {
+            let what = format!("{error}; accepted by --accept-rollback {line}");
+            log::warn!("{what}");
+            warn(&what);
+            pins::accept_rollback(&state, view, chain, error)?;
         }
-        other => other,
+        Ok(())
     };
     let bar = progress::items(0, "runs");
     let done = recover(&root, &place, &found, &given, &args.reason, agrees, &mut |done, total| {
