@@ -111,6 +111,9 @@ fn the_demo_shows_the_main_job_and_leaves_nothing() {
     for step in ["written", "searched", "verified"] {
         assert!(figures[step]["files"].as_u64().is_some_and(|files| files > 0), "{step}: {figures}");
     }
+    let [written, sent, verified] = [("written", "files"), ("written", "sent"), ("verified", "files")]
+        .map(|(step, key)| figures[step][key].as_u64());
+    assert!(written == verified && sent > written, "a file that is sent again is one file: {figures}");
     assert!(figures["written"]["bytes_per_second"].as_u64().is_some_and(|rate| rate > 0), "{figures}");
     assert_eq!(fs::read_dir(home.path()).expect("a directory").count(), 0, "something stays");
 }

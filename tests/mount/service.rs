@@ -189,6 +189,7 @@ fn a_mount_in_the_background_keeps_nothing_that_its_caller_had_open() {
     command.args(["mount", "--log", "stderr", "--state"]).arg(&site.state).arg(&site.store).arg(&site.at);
     let mounted = output(&mut command);
     assert!(mounted.status.success(), "{}", printed(&mounted));
+    assert!(printed(&mounted).contains("--log stderr without -f"), "{}", printed(&mounted));
     let status = site.status(&site.at);
     let open: Vec<PathBuf> = fs::read_dir(format!("/proc/{}/fd", status["pid"]))
         .expect("a live process")

@@ -15,19 +15,19 @@ use crate::{fsx, pjdfstest};
 const SHARING: Duration = Duration::from_secs(6);
 const MODEL_CASES: u32 = 12;
 
-/// On a file system of `kind` that fails no case of pjdfstest itself, if `passes`.
-fn on(kind: &str, passes: bool) {
+/// On a file system of `kind` that fails no case of pjdfstest itself, if `passes`; fsx by this seed.
+fn on(kind: &str, seed: u32, passes: bool) {
     if root_for("a loop image") {
         let image = Image::new(kind, 512);
-        suites(&Site::below(image.path()), passes);
+        suites(&Site::below(image.path()), seed, passes);
     }
 }
 
-fn suites(site: &Site, passes: bool) {
+fn suites(site: &Site, seed: u32, passes: bool) {
     pjdfstest::on(site, passes);
     let mount = site.mount();
     for (name, weights) in [("plain", fsx::PLAIN), ("mmap", fsx::MMAP), ("everything", fsx::EVERYTHING)] {
-        fsx::fsx(site, &mount, name, weights, 1..=1);
+        fsx::fsx(site, &mount, name, weights, seed..=seed);
     }
     let run = mount.path("shared");
     fs::create_dir(&run).expect("a run");
@@ -39,23 +39,23 @@ fn suites(site: &Site, passes: bool) {
 
 #[test]
 fn xfs() {
-    on("xfs", true);
+    on("xfs", 2, true);
 }
 
 #[test]
 fn btrfs() {
     // It counts no subdirectories.
-    on("btrfs", false);
+    on("btrfs", 3, false);
 }
 
 #[test]
 fn ext4() {
-    on("ext4", true);
+    on("ext4", 4, true);
 }
 
 #[test]
 fn tmpfs() {
     if root_for("pjdfstest") {
-        suites(&Site::in_memory(), true);
+        suites(&Site::in_memory(), 6, true);
     }
 }

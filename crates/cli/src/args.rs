@@ -190,7 +190,7 @@ pub struct Mount {
     /// Depth at which a directory is a run: 1 for `MNT/<run>`, 2 for `MNT/<instrument>/<run>` [default: 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=8))]
     pub run_depth: Option<u32>,
-    /// Where events go: FILE, journal, syslog or stderr [default: the journal, else syslog]
+    /// Where events go: FILE, journal, syslog, or with -f stderr [default: the journal, else syslog]
     #[arg(long, value_name = "WHERE", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub log: Option<String>,
     /// Names above which the kernel is asked to forget some (for tests)

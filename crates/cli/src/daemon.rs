@@ -48,8 +48,8 @@ pub fn split() -> Result<Side> {
 }
 
 /// The descriptors above standard error that whoever called us left open: they lack the close-on-exec
-/// flag that all of ours have. A secret may still have to be read from one (`--passphrase-fd 3`,
-/// `--passphrase-file <(...)`), so they stay open until the mount answers.
+/// flag that all of ours have. A secret may still have to be read from one (`--passphrase-fd 3`),
+/// so they stay open until the mount answers.
 fn inherited() -> Result<Vec<OwnedFd>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc/self/fd").context("list the open files")? {

@@ -123,6 +123,7 @@ fn of_custody(error: &runvault_custody::Error) -> Exit {
         | E::NoModule(_)
         | E::Permissions { .. }
         | E::BadFile { .. }
+        | E::KeyFile { .. }
         | E::UnlockedInStore
         | E::LockInStore
         | E::KekElsewhere(_) => Exit::Usage,

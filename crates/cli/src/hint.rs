@@ -1,5 +1,7 @@
 //! Advice: what a person can do about an error, with the very command.
 
+use std::io::ErrorKind;
+
 use runvault_custody::Error as Custody;
 use runvault_custody::kek_home::Refused;
 use runvault_custody::token::Refused as Token;
@@ -91,6 +93,13 @@ fn of_custody(error: &Custody) -> Option<String> {
         Custody::Permissions { path, .. } => {
             format!("chmod 600 {}, or accept it with --allow-readable-secret", shown(path))
         }
+        Custody::KeyFile { source, .. } if source.kind() == ErrorKind::NotFound => {
+            "name that file where it is; any copy of it does as well".into()
+        }
+        Custody::KeyFile { path, source } if source.kind() == ErrorKind::PermissionDenied => format!(
+            "this user may not read it: run this as the user whose key it is; the file has mode 600 then (chmod 600 {})",
+            shown(path)
+        ),
         Custody::KeyFileExists(_) => {
             "name a file that does not exist yet; remove this one only if an interrupted init left it and no vault was made".into()
         }
@@ -387,6 +396,18 @@ mod tests {
         };
         assert!(advice(libc::EACCES).contains("chmod 666 /dev/fuse"));
         assert!(advice(libc::ENOENT).contains("modprobe fuse"));
+    }
+
+    #[test]
+    fn a_key_file_that_does_not_open_is_named_and_not_the_store() {
+        let refusal = |errno| {
+            let source = std::io::Error::from_raw_os_error(errno);
+            anyhow::Error::from(Custody::KeyFile { path: "/k/owner.key".into(), source })
+        };
+        assert!(hint(&refusal(libc::ENOENT)).unwrap().contains("where it is"));
+        assert!(hint(&refusal(libc::EACCES)).unwrap().contains("chmod 600 /k/owner.key"));
+        assert_eq!(of(&refusal(libc::EIO)), Exit::Usage);
+        assert_eq!(hint(&refusal(libc::EIO)), None);
     }
 
     #[test]

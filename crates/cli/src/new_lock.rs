@@ -26,6 +26,8 @@ pub enum Chosen {
 pub struct Passphrase {
     /// If one is needed.
     pub source: Source,
+    /// The option that names a file with it.
+    pub option: &'static str,
     /// Whether the command line says so.
     pub named: bool,
 }
@@ -44,14 +46,15 @@ impl Chosen {
     ) -> Result<Self> {
         Ok(match kind {
             LockKind::None => Self::None,
-            LockKind::Passphrase => Self::Passphrase(passphrase.source.new_one(label)?),
+            LockKind::Passphrase => Self::Passphrase(passphrase.source.new_one(label, passphrase.option)?),
             LockKind::Pkcs11 => {
                 let (token, key) = asker.told(|asker| in_token(options, asker))?;
                 Self::Pkcs11(token, key)
             }
             LockKind::Tpm2 => {
                 let with = !options.without_passphrase;
-                let passphrase = with.then(|| passphrase.source.new_one(label)).transpose()?;
+                let passphrase =
+                    with.then(|| passphrase.source.new_one(label, passphrase.option)).transpose()?;
                 Self::Tpm2(options.pcr.as_deref().unwrap_or_default().to_vec(), passphrase)
             }
         })

@@ -77,19 +77,20 @@ impl Source {
         }
     }
 
-    /// A new passphrase: asked twice on a terminal; empty refused, a weak one warned about.
+    /// A new passphrase: asked twice on a terminal; empty refused, a weak one warned about. `option` names a file that
+    /// holds it.
     ///
     /// # Errors
     /// Exit 2: as above, empty, or the two differ.
-    pub fn new_one(&self, label: &str) -> Result<Zeroizing<Vec<u8>>> {
+    pub fn new_one(&self, label: &str, option: &str) -> Result<Zeroizing<Vec<u8>>> {
         let label = visible(label.as_bytes());
         let passphrase = match self {
             Source::Terminal => {
-                let first = ask(&format!("New passphrase for {label}: "), "--passphrase-file")?;
+                let first = ask(&format!("New passphrase for {label}: "), option)?;
                 if first.is_empty() {
                     return Err(refuse(Exit::Usage, "an empty passphrase locks nothing"));
                 }
-                let again = ask("The same again: ", "--passphrase-file")?;
+                let again = ask("The same again: ", option)?;
                 if *first != *again {
                     return Err(refuse(Exit::Usage, "the two passphrases differ"));
                 }

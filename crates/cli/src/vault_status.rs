@@ -88,6 +88,9 @@ fn of_run(run: &RunStatus) -> Value {
 /// The same for people.
 pub fn as_text(status: &Value) -> String {
     let mut rows = Vec::new();
+    if status.get("mount_point") == Some(&Value::Null) {
+        rows.push(("mounted at", "nowhere here".to_owned()));
+    }
     for (label, key) in
         [("mounted at", "mount_point"), ("store", "store"), ("vault", "vault"), ("in words", "words")]
     {

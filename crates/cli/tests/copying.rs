@@ -56,6 +56,15 @@ fn nothing_is_copied_onto_itself() {
 }
 
 #[test]
+fn cat_follows_no_link_and_says_where_it_leads() {
+    let scratch = Scratch::new();
+    scratch.vault();
+    std::os::unix::fs::symlink("a.txt", scratch.folder("run").join("link")).expect("a link");
+    run(&scratch, &["cp", "-r", "run", "store:/"]).done();
+    run(&scratch, &["cat", "store", "run/link"]).refused(1, "a symlink to a.txt; name the file itself");
+}
+
+#[test]
 fn a_copy_that_fails_leaves_the_old_file_here() {
     let scratch = Scratch::new();
     damage(&with_a_file(&scratch, "file", &[7; 5000]));

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{STRONG, Scratch};
+use common::Scratch;
 use runvault_custody::key_files;
 use runvault_format::note::{Note, sign};
 
@@ -89,10 +89,9 @@ fn what_is_no_vault_is_named_with_its_path() {
 fn a_copy_of_the_key_file_that_is_damaged_or_missing() {
     for (copy, damage) in [("owner-0", "changed"), ("owner-1", "missing")] {
         let scratch = Scratch::new();
-        scratch.secret("pass.txt", STRONG);
-        let pass = ["--passphrase-file", "pass.txt"];
+        scratch.vault_with_a_lock();
+        let pass = ["--passphrase-file", "pass"];
         let run = |command: &[&str]| scratch.run(&[command, &pass].concat());
-        run(&["init", "store"]).done();
         assert!(!run(&["ls", "store"]).done().stderr.contains("warning"));
         let path = scratch.path("store/custody/locks").join(copy);
         if damage == "changed" {
@@ -108,7 +107,7 @@ fn a_copy_of_the_key_file_that_is_damaged_or_missing() {
         let checked = run(&["check", "store"]);
         checked.refused(4, "1 object damaged").refused(4, "runvault passwd store");
         assert!(checked.out().contains(&named), "{}", checked.out());
-        run(&["passwd", "store", "--new-passphrase-file", "pass.txt"]).done();
+        run(&["passwd", "store", "--new-passphrase-file", "pass"]).done();
         run(&["check", "store"]).done();
     }
 }

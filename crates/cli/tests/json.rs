@@ -4,7 +4,7 @@ mod common;
 
 use std::collections::BTreeSet;
 
-use common::{STRONG, Scratch};
+use common::Scratch;
 use serde_json::Value;
 
 /// What a command printed.
@@ -22,34 +22,34 @@ fn objects(scratch: &Scratch, command: &str) -> Vec<Value> {
 #[test]
 fn every_command_that_has_it_prints_an_object_a_line() {
     let scratch = Scratch::new();
-    scratch.secret("pass.txt", STRONG);
+    scratch.vault_with_a_lock();
     scratch.secret("new.txt", "other seven words nobody guesses zither quagmire");
     scratch.folder("run/InterOp");
     scratch.secret("run/RunInfo.xml", "<RunInfo/>\n");
     let mut seen = BTreeSet::new();
     for (command, field) in [
-        ("init store --json --passphrase-file pass.txt", "words"),
-        ("key export store --json --out owner.key", "key_file"),
+        ("init other --no-lock --identity other.key --json", "words"),
+        ("key export store --json --out copy.key", "key_file"),
         ("fingerprint store --json", "words"),
-        ("passwd store --json --passphrase-file pass.txt --new-passphrase-file new.txt", "id"),
+        ("passwd store --json --passphrase-file pass --new-passphrase-file new.txt", "id"),
         ("status store --json", "vault"),
-        ("cp -r run store:/ --json --passphrase-file new.txt", "copied"),
-        ("ls store --json --passphrase-file new.txt", "path"),
-        ("check store --json --passphrase-file new.txt", "summary"),
-        ("custody rotate store --json --passphrase-file new.txt", "epoch"),
+        ("cp -r run store:/ --json --identity owner.key", "copied"),
+        ("ls store --json --identity owner.key", "path"),
+        ("check store --json --identity owner.key", "summary"),
+        ("custody rotate store --json --identity owner.key", "epoch"),
         ("gateway list store --json", "gateway"),
-        ("takeover store run --json --passphrase-file new.txt", "taken"),
+        ("takeover store run --json --identity owner.key", "taken"),
         ("doctor store --json", "verdict"),
-        ("runs store --json --passphrase-file new.txt", "waits_for"),
+        ("runs store --json --identity owner.key", "waits_for"),
         ("seal store run --json", "n"),
-        ("verify store run --json --passphrase-file new.txt", "summary"),
+        ("verify store run --json --identity owner.key", "summary"),
         ("scrub store --json", "summary"),
-        ("manifest store run --json --passphrase-file new.txt", "path"),
+        ("manifest store run --json --identity owner.key", "path"),
         ("keygen --out bob.key --no-lock --json", "public_key_file"),
         ("key show bob.key --json", "lock"),
         ("key check bob.key --json", "opens"),
         ("key relock bob.key --lock none --json", "lock"),
-        ("custody add-custodian store bob=bob.key.pub --json --passphrase-file new.txt", "line"),
+        ("custody add-custodian store bob=bob.key.pub --json --identity owner.key", "line"),
         ("custody list store --json", "due"),
         ("custody propose store rotate --out req --json", "words"),
         ("custody show req --json", "afterwards"),
@@ -58,10 +58,10 @@ fn every_command_that_has_it_prints_an_object_a_line() {
         ("custody confirm store --identity bob.key --json", "epoch"),
         ("audit show store --json", "lines"),
         ("audit verify store --json", "head"),
-        ("custody rekey store run --json --passphrase-file new.txt", "line"),
-        ("rekey store run --json --passphrase-file new.txt --grace 0s", "replaced"),
+        ("custody rekey store run --json --identity owner.key", "line"),
+        ("rekey store run --json --identity owner.key --grace 0s", "replaced"),
         ("exposure store --key bob --json", "runs"),
-        ("retire store run --json --passphrase-file new.txt", "seal"),
+        ("retire store run --json --identity owner.key", "seal"),
     ] {
         let printed = objects(&scratch, command);
         assert!(printed.last().is_some_and(|last| last.get(field).is_some()), "{command}: {printed:?}");

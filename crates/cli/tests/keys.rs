@@ -63,6 +63,24 @@ fn a_locked_vault_opens_by_its_passphrase_alone() {
 }
 
 #[test]
+fn a_refusal_names_the_option_or_the_file_that_is_missing() {
+    let scratch = Scratch::new();
+    scratch.vault();
+    let new = "name a file that holds it: --new-passphrase-file FILE";
+    scratch.run(&["passwd", "--identity", "owner.key", "store"]).refused(2, new);
+    scratch.run(&["key", "relock", "owner.key", "--lock", "passphrase"]).refused(2, new);
+    scratch
+        .run(&["keygen", "--out", "new.key"])
+        .refused(2, "name a file that holds it: --passphrase-file FILE");
+    for command in [&["ls", "store"][..], &["mount", "store", text(&scratch.folder("mnt"))]] {
+        scratch
+            .run(&[command, &["--identity", "gone.key"]].concat())
+            .refused(2, "key file gone.key: No such file")
+            .refused(2, "name that file where it is");
+    }
+}
+
+#[test]
 fn the_fingerprint_is_what_init_said_and_its_last_line_is_the_vaults_id() {
     let scratch = Scratch::new();
     let made = scratch.run(&["init", "--no-lock", "--identity", "owner.key", "store"]);
@@ -72,6 +90,7 @@ fn the_fingerprint_is_what_init_said_and_its_last_line_is_the_vaults_id() {
     let [words, id] = printed.lines().collect::<Vec<_>>()[..] else { panic!("{printed}") };
     assert!(said.contains(words) && said.contains(id), "{said} {printed}");
     assert_eq!((words.split(' ').count(), id.len()), (12, 64));
+    assert!(scratch.run(&["status", "store"]).done().out().starts_with("mounted at  nowhere here\n"));
     scratch.folder("other");
     scratch.run(&["fingerprint", "other"]).refused(1, "");
     let genesis = scratch.path("store/custody/genesis");

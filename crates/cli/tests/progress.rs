@@ -2,8 +2,10 @@
 
 mod common;
 
+use std::io::Write;
+
 use common::Scratch;
-use common::pty::converse;
+use common::pty::{converse, read_past, read_until, start};
 
 /// A vault with two runs, and a folder to be copied.
 fn vault() -> Scratch {
@@ -65,4 +67,24 @@ fn the_demo_shows_how_far_it_is() {
     for name in ["write", "verify"] {
         last_bar(&shown, name);
     }
+}
+
+#[test]
+fn the_demo_ends_at_ctrl_c_while_it_writes_and_leaves_nothing() {
+    if !std::path::Path::new("/dev/fuse").exists() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let home = tempfile::TempDir::with_prefix("runvault-test-").expect("a temporary directory");
+    let mut command = scratch.command(&["demo", "--size", "1024"]);
+    command.env("TMPDIR", home.path());
+    let (mut child, terminal) = start(command);
+    let mut shown = String::new();
+    read_past(&terminal, &mut shown, "cycle 3 of");
+    (&terminal).write_all(b"\x03").expect("a key");
+    read_until(&terminal, &mut shown, None);
+    assert_eq!(child.wait().expect("a child").code(), Some(1), "{shown}");
+    assert!(shown.contains("interrupted; everything was cleaned up"), "{shown}");
+    assert!(!shown.contains("through the mount"), "it wrote on to the end: {shown}");
+    assert_eq!(std::fs::read_dir(home.path()).expect("a directory").count(), 0, "something stays");
 }

@@ -41,7 +41,7 @@ fn two_key_files_make_a_lost_custody_anew() {
     // Under a passphrase, and with a copy of custody/ as it is now.
     scratch.secret("pass", STRONG);
     scratch.secret("old", "");
-    run(&scratch, "key relock alice.key --lock passphrase --new-passphrase-file pass").done();
+    scratch.lock_cheaply("alice.key");
     run(&scratch, "custody confirm store --identity alice.key --passphrase-file pass").done();
     fs::rename(scratch.path("store/custody"), scratch.path("lost")).unwrap();
     run(&scratch, "ls store --identity lab.key")
@@ -99,8 +99,8 @@ fn two_key_files_make_a_lost_custody_anew() {
 #[test]
 fn an_owner_s_exported_key_file_is_enough() {
     let scratch = Scratch::new();
-    scratch.secret("pass", STRONG);
-    run(&scratch, "init store --passphrase-file pass").done();
+    scratch.vault_with_a_lock();
+    fs::remove_file(scratch.path("owner.key")).unwrap();
     scratch.folder("run");
     scratch.secret("run/RunInfo.xml", "<RunInfo/>\n");
     run(&scratch, "cp -r run store:/ --passphrase-file pass").done();

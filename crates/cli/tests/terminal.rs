@@ -4,6 +4,7 @@ mod common;
 
 use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use common::pty::{converse, echoes, read_until, start};
@@ -76,6 +77,32 @@ fn a_signal_at_a_question_leaves_the_terminal_as_it_was() {
         assert_eq!(ended.signal(), Some(signal.as_raw()));
         assert!(echoes(), "{signal:?}");
     }
+}
+
+#[test]
+fn a_mount_in_the_background_keeps_no_terminal_that_it_asked_on() {
+    if !Path::new("/dev/fuse").exists() {
+        return;
+    }
+    let scratch = Scratch::new();
+    scratch.vault();
+    scratch.lock_cheaply("owner.key");
+    scratch.folder("mnt");
+    let mount = scratch.command(&["mount", "--identity", "owner.key", "store", "mnt"]);
+    let (shown, code) = converse(mount, &[("Passphrase of owner: ", STRONG)]);
+    assert_eq!(code, 0, "{shown}");
+    let status = scratch.run(&["status", "mnt", "--json"]).out();
+    let pid = serde_json::from_str::<serde_json::Value>(&status).map(|status| status["pid"].to_string());
+    let open = pid.ok().and_then(|pid| std::fs::read_dir(format!("/proc/{pid}/fd")).ok());
+    let open: Vec<PathBuf> = open
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| std::fs::read_link(entry.expect("an entry").path()).ok())
+        .collect();
+    scratch.run(&["unmount", "mnt"]).done();
+    assert!(open.contains(&"/dev/fuse".into()), "{open:?} {status}");
+    let terminal = |path: &PathBuf| path.starts_with("/dev/tty") || path.starts_with("/dev/pts");
+    assert!(!open.iter().any(terminal), "{open:?}");
 }
 
 #[test]

@@ -405,6 +405,14 @@ pub enum Error {
         /// What is wrong.
         why: String,
     },
+    /// A key file that cannot be opened: whoever named it can mend that.
+    #[error("key file {}: {source}", .path.display())]
+    KeyFile {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
     /// An unlocked key must not lie in the store.
     #[error("in the store a key is kept under a passphrase alone")]
     UnlockedInStore,

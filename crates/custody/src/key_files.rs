@@ -231,9 +231,13 @@ fn keep_owner(file: &File, uid: Option<u32>) -> std::io::Result<()> {
 /// Reads a key file. One that others can read is refused unless `allow_readable`.
 ///
 /// # Errors
-/// [`Error::Permissions`], [`Error::BadFile`], [`Error::UnknownVersion`]; [`Error::Damaged`] for absurd costs.
+/// [`Error::KeyFile`], [`Error::Permissions`], [`Error::BadFile`], [`Error::UnknownVersion`]; [`Error::Damaged`] for
+/// absurd costs.
 pub fn read(path: &Path, allow_readable: bool) -> Result<KeyFile> {
-    let bytes = read_secret(path, key_file::WHOLE_MAX, allow_readable)?;
+    let bytes = read_secret(path, key_file::WHOLE_MAX, allow_readable).map_err(|e| match e {
+        Error::Io { source, .. } => Error::KeyFile { path: path.to_owned(), source },
+        e => e,
+    })?;
     let object = path.display().to_string();
     let file = key_file::KeyFile::parse(&bytes).map_err(|e| match Error::damaged(&object, e) {
         Error::Damaged { why, .. } => {
@@ -319,7 +323,7 @@ mod tests {
         assert!(matches!(read_secret(&path, 10, true), Err(Error::BadFile { .. })));
         assert!(matches!(read_secret(dir.path(), 10, true), Err(Error::BadFile { .. })));
         let missing = dir.path().join("missing");
-        assert!(matches!(read(&missing, false), Err(Error::Io { .. })));
+        assert!(matches!(read(&missing, false), Err(Error::KeyFile { path, .. }) if path == missing));
         let fifo = dir.path().join("fifo");
         rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0)
             .unwrap();

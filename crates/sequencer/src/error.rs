@@ -43,6 +43,9 @@ pub enum Error {
         /// Offset of the first wrong byte.
         offset: usize,
     },
+    /// The caller wanted no more of it.
+    #[error("stopped before all was written")]
+    Stopped,
 }
 
 impl Error {

@@ -6,6 +6,7 @@ pub mod place;
 mod tail;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
@@ -33,6 +34,7 @@ pub struct Replay {
     originals: Option<PathBuf>,
     place: Arc<dyn Place>,
     patience: Duration,
+    stop: Arc<AtomicBool>,
 }
 
 /// How long a copy service waits before it sends a file again.
@@ -91,6 +93,7 @@ impl Replay {
             originals: None,
             place: Arc::new(Directory),
             patience: Duration::ZERO,
+            stop: Arc::default(),
         }
     }
 
@@ -157,11 +160,18 @@ impl Replay {
         self
     }
 
+    /// Ends before the next file once this is set.
+    #[must_use]
+    pub fn stopped_by(mut self, stop: Arc<AtomicBool>) -> Self {
+        self.stop = stop;
+        self
+    }
+
     /// Writes the folder `dir/<name of the run>`.
     ///
     /// # Errors
     /// [`Error::Spec`] before anything is written; [`Error::Io`] at the first call that fails;
-    /// [`Error::Garbage`] if a reader saw what was never written ([`Mode::Tailed`]).
+    /// [`Error::Garbage`] if a reader saw what was never written ([`Mode::Tailed`]); [`Error::Stopped`].
     pub fn run(&self, dir: &Path, progress: &mut dyn FnMut(Event)) -> Result<Summary> {
         self.spec.validate()?;
         let folder = dir.join(&self.spec.name);
@@ -267,6 +277,9 @@ impl Replay {
     }
 
     fn write(&self, folder: &Path, growth: &Growth, send: &Send, cycle: u32) -> Result<Written> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(Error::Stopped);
+        }
         let path = folder.join(&send.path);
         let (bytes, manner) = self.bytes(growth, send, cycle)?;
         let hand = Hand { seed: self.spec.seed ^ u64::from(send.turn.0), place: &*self.place, path: &path };

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use runvault_sequencer::copy_log::CopyLog;
@@ -93,6 +95,22 @@ fn what_fails_is_named_and_ends_it() {
     assert!(matches!(&failed, Error::Io { path, .. } if path.starts_with(&blocked)), "{failed}");
     let unsound = RunSpec { lanes: 0, ..spec };
     assert!(matches!(Replay::new(unsound).run(dir.path(), &mut |_| {}), Err(Error::Spec(_))));
+}
+
+#[test]
+fn it_ends_before_the_next_file_when_it_is_told_to() {
+    let dir = scratch();
+    let stop = Arc::new(AtomicBool::new(false));
+    let replay = Replay::new(RunSpec::preset(Family::MiSeq, Size::Tiny)).stopped_by(Arc::clone(&stop));
+    let (mut files, mut in_all) = (0, 0);
+    let stopped = replay.run(dir.path(), &mut |event| {
+        (files, in_all) = (event.files, event.files_in_all);
+        if files == 3 {
+            stop.store(true, Ordering::Relaxed);
+        }
+    });
+    assert!(matches!(stopped, Err(Error::Stopped)), "{stopped:?}");
+    assert!(files < in_all / 2, "{files} files of {in_all}");
 }
 
 /// The real NextSeq run: its order, its real files where they exist, synthetic ones otherwise.

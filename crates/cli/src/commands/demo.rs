@@ -3,8 +3,10 @@
 mod stage;
 mod thief;
 
+use std::collections::HashSet;
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -72,7 +74,7 @@ fn play(stage: &Stage, spec: &RunSpec, voice: Voice) -> Result<Value> {
     let written = write(stage, spec, voice)?;
     stage.unmount()?;
     voice.step("Unmounted. What a thief of the store sees:")?;
-    let searched = thief::look(&stage.store, spec, voice)?;
+    let searched = thief::look(stage, spec, voice)?;
     voice.step("Mounted again, read-only, open runs too. Every file against what the instrument wrote:")?;
     stage.mount(true)?;
     let verified = verify(stage, spec, voice)?;
@@ -84,22 +86,30 @@ fn play(stage: &Stage, spec: &RunSpec, voice: Voice) -> Result<Value> {
 fn write(stage: &Stage, spec: &RunSpec, voice: Voice) -> Result<Value> {
     let bar = progress::bytes(spec.estimated_bytes(), "write");
     let begin = Instant::now();
-    let written = Replay::new(spec.clone()).run(&stage.at, &mut |event| {
+    let replay = Replay::new(spec.clone()).stopped_by(Arc::clone(&stage.stop));
+    let mut paths = HashSet::new();
+    let written = replay.run(&stage.at, &mut |event| {
         bar.set_length(estimate(event.bytes, event.files, event.files_in_all));
         bar.set_position(event.bytes);
         bar.set_message(format!("cycle {} of {}", event.cycle, event.cycles));
+        paths.insert(event.path);
     });
     bar.finish_and_clear();
     let written = written?;
     rustix::fs::syncfs(std::fs::File::open(&stage.at)?).context("sync the mount")?;
+    let files = paths.len() as u64;
     voice.line(&format!(
-        "  {} in {}: {}/s through the mount ({}/s with the making of the data)",
+        "  {} in {}, sent {} (some grow, and are sent again): {}/s through the mount\n  \
+         ({}/s with the making of the data)",
         size(written.bytes),
-        count(written.files, "file"),
+        count(files, "file"),
+        count(written.files, "time"),
         size(rate(written.bytes, written.writing)),
         size(rate(written.bytes, begin.elapsed())),
     ))?;
-    Ok(figures(written.files, written.bytes, written.writing))
+    let mut told = figures(files, written.bytes, written.writing);
+    told["sent"] = written.files.into();
+    Ok(told)
 }
 
 /// Bytes in all, as far as the files up to now tell.

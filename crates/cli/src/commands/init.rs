@@ -32,7 +32,11 @@ pub fn run(args: &Init) -> Result<()> {
         return shared(args, &store, quorum);
     }
     let outside = args.identity.as_deref().map(|path| key_path(path, &store)).transpose()?;
-    let passphrase = if args.no_lock { None } else { Some(Source::of(&args.unlock).new_one(&args.label)?) };
+    let passphrase = if args.no_lock {
+        None
+    } else {
+        Some(Source::of(&args.unlock).new_one(&args.label, "--passphrase-file")?)
+    };
     let owner = Identity::generate(&args.label)?;
     make_directory(&store)?;
     let root = open_to_be(args, &store)?;

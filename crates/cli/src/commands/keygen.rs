@@ -29,7 +29,11 @@ pub fn run(args: &Keygen) -> Result<()> {
             return Err(runvault_custody::Error::KeyFileExists(path.clone()).into());
         }
     }
-    let wanted = Passphrase { source: Source::of(&args.unlock), named: args.unlock.names_a_passphrase() };
+    let wanted = Passphrase {
+        source: Source::of(&args.unlock),
+        option: "--passphrase-file",
+        named: args.unlock.names_a_passphrase(),
+    };
     let kind = args.lock_kind();
     let mut asker = Asker::of(&args.unlock, &args.reach);
     if kind != LockKind::Pkcs11 && asker.names_a_module() {

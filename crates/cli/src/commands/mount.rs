@@ -20,7 +20,7 @@ use crate::exit::{self, Exit, refuse};
 use crate::log::{Target, start as start_log};
 use crate::mount_options::{Options, resolve};
 use crate::mounted::{Ending, Failure, Mounted};
-use crate::output::shown;
+use crate::output::{shown, warn};
 use crate::sealer::Sealer;
 use crate::store::{Open, Store, count_newer, require_gateway};
 use crate::{fuse_ready, left_out, memory, mount_point, mount_table, panics, service, signals, store_ended};
@@ -97,7 +97,13 @@ fn make_absolute(options: &mut Options, at: &Path, store: &Path) -> Result<()> {
 }
 
 fn serve(mut options: Options, at: &Path, path: &Path, ready: Option<Readiness>) -> Result<()> {
-    start_log(&Target::of(options.mount.log.as_deref()))?;
+    let log = Target::of(options.mount.log.as_deref());
+    if ready.is_some() && log == Target::Stderr {
+        warn(
+            "--log stderr without -f: what this mount tells from the background is lost; --log FILE keeps it",
+        );
+    }
+    start_log(&log)?;
     memory::few_heaps();
     if options.mount.ingest {
         require_gateway(path, &options.mount.who)?;

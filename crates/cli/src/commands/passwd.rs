@@ -30,7 +30,8 @@ pub fn run(args: &Passwd) -> Result<()> {
         // Another vault's key is not this command's business: says whose are.
         Acting::open(&store.root, store.chain.clone(), &owner)?;
     }
-    let new = Source::of_new(&args.new, args.who.unlock.allow_readable_secret).new_one(&owner.label)?;
+    let source = Source::of_new(&args.new, args.who.unlock.allow_readable_secret);
+    let new = source.new_one(&owner.label, "--new-passphrase-file")?;
     let lock = NewLock::Passphrase { passphrase: &new, params: Params::DEFAULT };
     kept.relock(&store, &owner, &lock)?;
     if args.json {

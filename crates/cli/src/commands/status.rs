@@ -92,6 +92,7 @@ fn of_store(path: &Path, who: &Who) -> Result<Value> {
     if let Ok(Some(home)) = StateFolder::kek_home_of(&store.state, store.chain.vault_id()) {
         add_gateway_key(&mut object, home, true);
     }
+    add(&mut object, "mount_point", Value::Null);
     add(&mut object, "store", path.to_string_lossy());
     add(&mut object, "vault", store.chain.vault_id().to_string());
     add(&mut object, "words", store.chain.words());

@@ -11,6 +11,9 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use runvault_crypto::passphrase::Params;
+use runvault_custody::key_files::{self, NewLock};
+use runvault_custody::relock;
 use runvault_format::ids::Digest;
 use runvault_format::lease::Lease;
 use tempfile::TempDir;
@@ -78,6 +81,29 @@ impl Scratch {
         let made = self.run(&["init", "--no-lock", "--identity", "owner.key", "store"]);
         assert_eq!(made.code, 0, "{}", made.all());
         self.path("store")
+    }
+}
+
+impl Scratch {
+    /// Puts an unlocked key file under `STRONG`, at the least cost that is taken: for tests of something else.
+    pub fn lock_cheaply(&self, name: &str) {
+        let seen = relock::Seen::read(&self.path(name), false).expect("a key file");
+        let identity = key_files::unlock(seen.file(), &mut key_files::NoPrompt).expect("its key");
+        let lock = NewLock::Passphrase { passphrase: STRONG.as_bytes(), params: Params::FLOOR };
+        seen.relock(&identity, &lock).expect("another lock");
+    }
+
+    /// A vault in `store` whose key is in the store, under `STRONG` as [`Scratch::lock_cheaply`]; unlocked in
+    /// `owner.key`, and the passphrase in `pass`.
+    pub fn vault_with_a_lock(&self) {
+        self.vault();
+        self.secret("pass", STRONG);
+        std::fs::copy(self.path("owner.key"), self.path("locked.key")).expect("a copy");
+        self.lock_cheaply("locked.key");
+        for copy in ["owner-0", "owner-1"] {
+            let bytes = std::fs::read(self.path("locked.key")).expect("a key file");
+            self.secret(&format!("store/custody/locks/{copy}"), bytes);
+        }
     }
 }
 

@@ -25,7 +25,8 @@ pub struct Stage {
     state: PathBuf,
     folder: TempDir,
     mount: Arc<Mutex<Option<Child>>>,
-    stop: Arc<AtomicBool>,
+    /// Set by Ctrl-C.
+    pub stop: Arc<AtomicBool>,
 }
 
 impl Stage {

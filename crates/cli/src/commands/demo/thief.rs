@@ -9,7 +9,7 @@ use runvault_sequencer::RunSpec;
 use serde_json::{Value, json};
 
 use super::Voice;
-use super::stage::files_below;
+use super::stage::{Stage, files_below};
 use crate::exit::{Exit, refuse};
 use crate::output::{count, size};
 
@@ -21,7 +21,8 @@ const BYTES: usize = 96;
 const WIDTH: usize = 100;
 
 /// Shows names and bytes, then looks for anything readable.
-pub(super) fn look(store: &Path, spec: &RunSpec, voice: Voice) -> Result<Value> {
+pub(super) fn look(stage: &Stage, spec: &RunSpec, voice: Voice) -> Result<Value> {
+    let store = &stage.store;
     let files = files_below(store)?;
     let mut sized: Vec<(u64, &str)> = files
         .iter()
@@ -38,7 +39,7 @@ pub(super) fn look(store: &Path, spec: &RunSpec, voice: Voice) -> Result<Value> 
     }
     voice.line(&format!("\n  {} begins with", shortened(largest)))?;
     voice.line(dump(&head(&store.join(largest))?).trim_end())?;
-    search(store, &files, spec, voice)
+    search(stage, &files, spec, voice)
 }
 
 fn shortened(path: &str) -> String {
@@ -72,11 +73,12 @@ fn dump(bytes: &[u8]) -> String {
 }
 
 /// Every byte and every name of the store, for what a thief would look for first.
-fn search(store: &Path, files: &[String], spec: &RunSpec, voice: Voice) -> Result<Value> {
+fn search(stage: &Stage, files: &[String], spec: &RunSpec, voice: Voice) -> Result<Value> {
     let words = [spec.name.as_str(), "RunInfo", "SampleSheet", "BaseCalls", "InterOp", "<?xml"];
     let mut bytes = 0u64;
     for path in files {
-        let content = std::fs::read(store.join(path))?;
+        stage.go_on()?;
+        let content = std::fs::read(stage.store.join(path))?;
         bytes += content.len() as u64;
         let found = words.iter().find(|word| contains(&content, word) || contains(path.as_bytes(), word));
         if let Some(word) = found {

@@ -23,6 +23,7 @@ pub fn run(args: &KeyRelock) -> Result<()> {
     let mut asker = Asker::of(&args.unlock, &args.reach);
     let wanted = Passphrase {
         source: Source::of_new(&args.new, allow_readable),
+        option: "--new-passphrase-file",
         named: args.new.new_passphrase_file.is_some() || args.new.new_passphrase_fd.is_some(),
     };
     new_lock::check(args.lock, &args.options, &wanted, &asker)?;
