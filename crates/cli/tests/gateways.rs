@@ -24,7 +24,7 @@ fn a_machine_is_let_in_by_a_request() {
     let said: serde_json::Value = serde_json::from_str(&said).unwrap();
     let id = said["gateway"].as_str().unwrap().to_owned();
     assert_eq!(said["enrolled"], false);
-    scratch.run(&asked).refused(1, "never overwritten");
+    scratch.run(&asked).refused(2, "never overwritten");
     assert!(scratch.run(&["gateway", "list", "store"]).done().out().contains("no machine was enrolled yet"));
     // The owner's side, with a state folder of its own.
     let sign = ["gateway", "enroll", "store", "--request", "req", "--identity", "owner.key"];
@@ -38,7 +38,7 @@ fn a_machine_is_let_in_by_a_request() {
     scratch.run(&[&sign[..], &["--fingerprint", &vault]].concat()).done();
     assert_eq!(line(&scratch), before);
     std::fs::write(scratch.path("req"), "runvault/1 public\n{}\n").unwrap();
-    scratch.run(&sign).refused(2, "not a public key file");
+    scratch.run(&sign).refused(4, "not a public key file");
 }
 
 #[test]
