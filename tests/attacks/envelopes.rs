@@ -2,11 +2,10 @@
 
 use std::fs;
 
-use runvault_crypto::envelope::KemPrivate;
 use runvault_format::envelope_file;
 use runvault_format::info::{Purpose, Recipient, Scope, info};
 
-use crate::memory::seed;
+use crate::memory::{run_key, vault_key};
 use crate::vault::{CONTENT, FILE, OPEN, SEALED, Vault};
 
 const READ: &str = "--identity guest.key";
@@ -16,7 +15,7 @@ fn cat(run: &str) -> String {
 }
 
 /// What is said of an envelope that another key, or another text of what it is for, was sealed with.
-const FOREIGN: &str = "does not authenticate";
+const FOREIGN: &str = "the envelope does not open: does not authenticate";
 
 /// What the right key, sealed to the right reader, is bound to.
 enum Bound {
@@ -27,21 +26,19 @@ enum Bound {
 }
 
 /// The key of the sealed run to guest, bound to something else: as if both vaults, or runs, had one key.
-fn resealed(vault: &Vault, genuine: &[u8], bound: Bound) -> Vec<u8> {
+fn resealed(vault: &Vault, bound: Bound) -> Vec<u8> {
     let guest = vault.identity("guest");
     let run = |name| Scope::Run(vault.run_id(name).parse().expect("an id"));
     let (own, to) = (vault.id(), Recipient::Identity(guest.id()));
     let other = vault.state_at("other/custody/state-0").vault;
-    let right = info(Purpose::RunKey, &own, &run(SEALED), &to);
-    let opens = KemPrivate::from_seed(&seed(vault, "guest.key")).expect("a key");
-    let key = envelope_file::open(&opens, &right, genuine).expect("it opens");
     let bound = match bound {
-        Bound::Right => right,
+        Bound::Right => info(Purpose::RunKey, &own, &run(SEALED), &to),
         Bound::OtherVault => info(Purpose::RunKey, &other, &run(SEALED), &to),
         Bound::OtherRun => info(Purpose::RunKey, &own, &run(OPEN), &to),
         Bound::OtherPurpose => info(Purpose::Worker, &own, &run(SEALED), &to),
     };
-    envelope_file::seal(&guest.public().kem, &bound, &key).expect("sealed")
+    let key = run_key(vault, &vault_key(vault, &vault.state()), 2);
+    envelope_file::seal(&guest.public().kem, &bound, key.expose()).expect("sealed")
 }
 
 /// The keys/ of both runs, and the name of guest's envelope.
@@ -71,28 +68,28 @@ fn a_readers_envelope_opens_in_its_run_alone() {
     let mut magic = genuine.clone();
     magic[0] ^= 1;
     let others = [
-        ("another reader's", vault.read(&format!("{sealed}/{lab}")), 4, FOREIGN),
-        ("another run's", vault.read(&format!("{open}/{lab}")), 4, FOREIGN),
-        ("the vault's", vault.read(&format!("{sealed}/vault-2")), 4, FOREIGN),
-        ("another vault's", resealed(&vault, &genuine, Bound::OtherVault), 4, FOREIGN),
-        ("of another run, to the same reader", resealed(&vault, &genuine, Bound::OtherRun), 4, FOREIGN),
-        ("of another purpose", resealed(&vault, &genuine, Bound::OtherPurpose), 4, FOREIGN),
-        ("a share", share, 4, FOREIGN),
-        ("an older vault key", previous, 4, FOREIGN),
-        ("a changed one", flipped, 4, FOREIGN),
-        ("another suite's", suite, 4, "SUITE"),
-        ("no envelope", magic, 4, "MAGIC"),
-        ("half of it", genuine[..genuine.len() / 2].to_vec(), 4, "HALF"),
-        ("more than it", [&genuine[..], b"x"].concat(), 4, "MORE"),
-        ("none", Vec::new(), 4, "NONE"),
-        ("a giant", vec![0; envelope_file::LEN_MAX * 100], 4, "GIANT"),
+        ("another reader's", vault.read(&format!("{sealed}/{lab}")), FOREIGN),
+        ("another run's", vault.read(&format!("{open}/{lab}")), FOREIGN),
+        ("the vault's", vault.read(&format!("{sealed}/vault-2")), FOREIGN),
+        ("another vault's", resealed(&vault, Bound::OtherVault), FOREIGN),
+        ("of another run, to the same reader", resealed(&vault, Bound::OtherRun), FOREIGN),
+        ("of another purpose", resealed(&vault, Bound::OtherPurpose), FOREIGN),
+        ("a share", share, FOREIGN),
+        ("an older vault key", previous, FOREIGN),
+        ("a changed one", flipped, FOREIGN),
+        ("another suite's", suite, "cipher suite 9 is not known"),
+        ("no envelope", magic, "the magic is wrong"),
+        ("half of it", genuine[..genuine.len() / 2].to_vec(), "cut short"),
+        ("more than it", [&genuine[..], b"x"].concat(), FOREIGN),
+        ("none", Vec::new(), "cut short"),
+        ("a giant", vec![0; envelope_file::LEN_MAX * 100], "longer than is allowed"),
     ];
-    for (what, bytes, code, says) in others {
+    for (what, bytes, says) in others {
         vault.write(&place, bytes);
-        let said = vault.refused(&cat(SEALED), code, says);
+        let said = vault.refused(&cat(SEALED), 4, says);
         assert!(said.contains(&format!("/keys/{own}")) && !said.contains("GATTACA"), "{what}: {said}");
     }
-    vault.write(&place, resealed(&vault, &genuine, Bound::Right));
+    vault.write(&place, resealed(&vault, Bound::Right));
     assert_eq!(vault.done(&cat(SEALED)), CONTENT, "the control: sealed anew it opens");
     // One that another gave the same name, in a run that is not granted.
     vault.write(&place, &genuine);

@@ -18,17 +18,17 @@ use crate::shares::{point, share_of};
 use crate::vault::{CONTENT, FILE, SEALED, Vault};
 
 /// What the key files hold: the seed, from which everything of an identity follows.
-pub fn seed(vault: &Vault, file: &str) -> Secret<32> {
+fn seed(vault: &Vault, file: &str) -> Secret<32> {
     let file = KeyFile::parse(&vault.read(file)).expect("a key file");
     file.open(&Secret::from_fn(|zeros| zeros.fill(0))).expect("no lock")
 }
 
-fn vault_key(vault: &Vault, state: &State) -> Secret<32> {
+pub fn vault_key(vault: &Vault, state: &State) -> Secret<32> {
     let points = ["alice", "bob"].map(|who| point(vault, state, who));
     sharing::combine(2, &points).expect("a key")
 }
 
-fn run_key(vault: &Vault, key: &Secret<32>, e: u32) -> Secret<32> {
+pub fn run_key(vault: &Vault, key: &Secret<32>, e: u32) -> Secret<32> {
     let run = vault.run_id(SEALED);
     let text =
         info(Purpose::RunKey, &vault.id(), &Scope::Run(run.parse().expect("an id")), &Recipient::Epoch(e));
@@ -129,8 +129,7 @@ fn nothing_of_any_key_is_left_after_a_recovery() {
     let key = vault_key(&vault, &state);
     let (alice, bob, of_run) = (seed(&vault, "alice.key"), seed(&vault, "bob.key"), run_key(&vault, &key, 2));
     std::fs::remove_dir_all(vault.path("store/custody")).expect("custody/ is lost");
-    let line =
-        "custody recover store --identity alice.key --identity bob.key --state new --accept-rollback 6";
+    let line = "custody recover store --identity alice.key --identity bob.key --state new";
     let last = gone(&vault, line, &[("alice's seed", &alice), ("bob's seed", &bob), ("the vault key", &key)]);
     for secret in [of_run, share_of(&vault, &state, "alice"), share_of(&vault, &state, "bob")] {
         assert!(!last.holds(secret.expose()));

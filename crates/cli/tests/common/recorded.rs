@@ -11,9 +11,9 @@ pub fn compare(record: &Path, printed: &str, folder: &Path) {
     }
     let recorded = std::fs::read_to_string(record).unwrap_or_default();
     if recorded != text {
-        let (was, is) = (recorded.lines().chain([""]), text.lines().chain([""]));
-        let n = was.clone().zip(is.clone()).take_while(|(was, is)| was == is).count();
-        let [was, is] = [was.skip(n).next(), is.skip(n).next()].map(Option::unwrap_or_default);
+        let (was, is): (Vec<_>, Vec<_>) = (recorded.lines().collect(), text.lines().collect());
+        let n = was.iter().zip(&is).take_while(|(was, is)| was == is).count();
+        let [was, is] = [was, is].map(|lines| lines.get(n).copied().unwrap_or_default());
         panic!(
             "{} differs from what is printed now from line {} on, where it has\n{was}\nand now\n{is}\n\
              RUNVAULT_RECORD=1 writes it anew. All that is printed now:\n{text}",
