@@ -274,7 +274,7 @@ fn a_token_that_is_near_its_lockout_is_left_alone() {
     assert!(check("10000", "pin", &[]).done().stderr.contains("it takes few more"));
 }
 
-/// A module that does not come back: its first call, or the login.
+/// A module that does not come back from its first call.
 const HANGING: &str = r#"
 #include <unistd.h>
 int C_GetFunctionList(void **out) {
