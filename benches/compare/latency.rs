@@ -102,7 +102,7 @@ fn measured(place: &Path, programs: &Programs, latency: u64) -> Result<[Costs; 2
     let network = share()?;
     let mut reader = programs.runvault();
     reader
-        .args(["mount", "--read-only", "-f", "--identity"])
+        .args(["mount", "--read-only", "--open", "-f", "--identity"])
         .arg(&identity)
         .arg("--state")
         .arg(path("reader"));

@@ -12,6 +12,7 @@ use runvault_custody::chain::Chain;
 use runvault_custody::gateway::StateFolder;
 use runvault_store::posix;
 use runvault_vault::api::{Caller, OpenFlags, ROOT};
+use runvault_vault::held::HeldRun;
 use runvault_vault::seal::Outcome;
 use runvault_vault::{Options, Vault as Engine};
 
@@ -132,7 +133,8 @@ fn make_one(engine: &Engine, name: &str) -> Result<()> {
     let (_, opened) = engine.create(&caller, top.ino, b"RunInfo.xml", 0o644, write)?;
     engine.write(opened.handle, 0, b"<RunInfo/>", false)?;
     engine.release(opened.handle)?;
-    let held = engine.held_runs().into_iter().find(|held| held.name == name.as_bytes());
+    let named = |held: &HeldRun| engine.held_name(&held.run).as_deref() == Some(name.as_bytes());
+    let held = engine.held_runs().into_iter().find(named);
     let run = held.context("the run is not held")?.run;
     match engine.seal(&run, &mut |_| Ok(Some("{}".into())), &mut |_, _| ())? {
         Outcome::Sealed(_) => Ok(()),

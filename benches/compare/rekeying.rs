@@ -1,4 +1,7 @@
 //! `rekey` of a sealed run beside `cp` of the same run through the mount, until all is durable.
+//!
+//! `cp -r` reads the sealed run and writes another one, which is open, through the owner's mount; then the store is synced.
+//! `rekey` is the whole command: it also reads back what it wrote, seals it, and removes the old run.
 
 use std::path::Path;
 use std::process::Command;

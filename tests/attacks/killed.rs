@@ -154,7 +154,7 @@ fn a_rotation_that_is_killed_fifty_times_goes_on_and_no_reader_notices() {
     let line = vault.path(format!("store/custody/line-{line}"));
     let new_ones = || runs.iter().filter(|run| run.join("keys/vault-3").exists()).count();
     let (read, mut kills, mut amid) =
-        (Mounted::new(&vault, "mnt", "--read-only --identity lab.key --log log"), 0, 0);
+        (Mounted::new(&vault, "mnt", "--open --identity lab.key --log log"), 0, 0);
     let reads = std::thread::scope(|scope| {
         let reader = scope.spawn(|| {
             let mut reads = 0;

@@ -97,9 +97,9 @@ impl Site {
         self.builder().mount()
     }
 
-    /// A read-only mount.
+    /// A read-only mount, of open runs too.
     pub fn mount_read_only(&self) -> Mount {
-        self.builder().arg("--read-only").mount()
+        self.builder().args(["--read-only", "--open"]).mount()
     }
 
     /// Makes the state folder that of an enrolled gateway.
@@ -252,8 +252,10 @@ impl MountBuilder {
         self.command.stdin(Stdio::null()).stdout(log.try_clone().expect("a second handle")).stderr(log);
         let mut child = self.command.spawn().expect("runvault starts");
         let until = Instant::now() + Duration::from_secs(30);
+        // It answers `status` before it says so.
+        let says_so = || fs::read_to_string(&self.log).is_ok_and(|log| log.contains("mounted at"));
         while Instant::now() < until {
-            if is_mounted(&self.at) {
+            if is_mounted(&self.at) && says_so() {
                 return Ok(Mount { child: Some(child), at: self.at, log: self.log });
             }
             if child.try_wait().expect("a child").is_some() {

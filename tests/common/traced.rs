@@ -9,8 +9,8 @@ use memchr::memmem;
 use rustix::process::{Pid, Signal, WaitOptions, waitpid};
 
 /// All that a process may write to: heap, stacks, what is locked, what is left out of core dumps, and the registers of
-/// its first thread.
-pub struct Image(Vec<Vec<u8>>);
+/// its first thread; each with what /proc calls it.
+pub struct Image(Vec<(String, Vec<u8>)>);
 
 impl Image {
     /// Of a process of this machine. Needs root where it is not dumpable.
@@ -24,23 +24,36 @@ impl Image {
             let mut fields = line.split_ascii_whitespace();
             let (from, to) = fields.next()?.split_once('-')?;
             let number = |text| u64::from_str_radix(text, 16).expect("hex");
-            fields.next()?.starts_with("rw").then(|| (number(from), number(to)))
+            fields.next()?.starts_with("rw").then(|| (line.to_owned(), number(from), number(to)))
         });
-        let read = |(from, to): (u64, u64)| {
+        let read = |(line, from, to): (String, u64, u64)| {
             let mut bytes = vec![0; (to - from) as usize];
-            memory.read_exact_at(&mut bytes, from).ok().map(|()| bytes)
+            memory.read_exact_at(&mut bytes, from).ok().map(|()| (line, bytes))
         };
         Self(writable.filter_map(read).collect())
     }
 
     /// Whether these bytes are somewhere in it.
     pub fn holds(&self, what: &[u8]) -> bool {
-        self.0.iter().any(|piece| memmem::find(piece, what).is_some())
+        self.0.iter().any(|(_, piece)| memmem::find(piece, what).is_some())
+    }
+
+    /// Where they are, each with what stands around it.
+    pub fn places(&self, what: &[u8]) -> Vec<String> {
+        const AROUND: usize = 64;
+        let of = |(line, piece): &(String, Vec<u8>)| {
+            let found = memmem::find_iter(piece, what).map(|at| {
+                let around = &piece[at.saturating_sub(AROUND)..piece.len().min(at + what.len() + AROUND)];
+                format!("{line} +{at:#x}: {}", around.escape_ascii())
+            });
+            found.collect::<Vec<_>>()
+        };
+        self.0.iter().flat_map(of).collect()
     }
 
     /// Bytes of it.
     pub fn size(&self) -> usize {
-        self.0.iter().map(Vec::len).sum()
+        self.0.iter().map(|(_, piece)| piece.len()).sum()
     }
 }
 
@@ -105,7 +118,7 @@ fn image_with_registers(pid: Pid) -> Image {
         unsafe { libc::ptrace(libc::PTRACE_GETREGSET, pid.as_raw_nonzero().get(), XSTATE, &raw mut filled) };
     if read == 0 {
         registers.truncate(filled.iov_len);
-        image.0.push(registers);
+        image.0.push(("registers".to_owned(), registers));
     }
     image
 }

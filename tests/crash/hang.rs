@@ -206,7 +206,7 @@ fn a_store_that_hung_past_the_fence_is_written_only_where_nobody_took_over() {
     let changed = |path: &&PathBuf| after.get(*path) != taken.get(*path);
     let changed: Vec<_> = taken.keys().chain(after.keys()).filter(changed).collect();
     assert!(changed.is_empty(), "written after the takeover: {changed:?}");
-    let reader = site.builder().arg("--read-only").mount();
+    let reader = site.mount_read_only();
     assert_eq!(fs::read(reader.path("kept/new")).expect("read"), b"goes on");
     assert!(fs::read(reader.path("kept/open")).expect("read").ends_with(b"accepted"));
     reader.unmount();

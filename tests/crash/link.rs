@@ -149,7 +149,7 @@ fn a_file_that_a_broken_link_has_lost_is_an_error_to_who_closes_it() {
             }
         }
         mount.unmount();
-        let mount = site.builder().arg("--read-only").mount();
+        let mount = site.mount_read_only();
         for (path, bytes) in &files {
             let path = mount.path("run").join(path.file_name().expect("a name"));
             assert!(fs::read(&path).expect("read") == *bytes, "{options}: {}", path.display());

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use runvault_sequencer::{Event, Family, Replay, RunSpec, Size};
 use runvault_tests::image::Image;
-use runvault_tests::site::detach;
+use runvault_tests::site::{detach, is_mounted};
 use runvault_tests::snapshot::contents;
 use runvault_tests::tools::{root_for, run};
 use runvault_tests::watched::{Seen, Watched};
@@ -230,4 +230,32 @@ fn a_run_goes_on_after_sshfs_was_killed_and_the_share_mounted_again() {
     });
     // Of the store, of the dead mount, of the bare mount point, of a request that was on its way.
     nothing_missing(&site, mount, met, &[libc::EIO, libc::ENOTCONN, libc::EPERM, libc::ECONNABORTED]);
+}
+
+/// The chain of custody can be read all the time: what is waited for is the share.
+#[test]
+fn a_mount_whose_custody_lies_elsewhere_ends_too_once_its_share_is_mounted_again() {
+    let site = Site::new();
+    site.enroll();
+    let apart = site.dir().join("custody");
+    fs::rename(site.store.join("custody"), &apart).expect("it lies elsewhere");
+    let Some(link) = Link::new(&site.store, site.dir(), SYNC) else { return };
+    let start = || site.ingest().store(&link.at).arg("--custody").arg(&apart).mount();
+    let mount = start();
+    fs::create_dir(mount.path("run")).expect("a run");
+    fs::write(mount.path("run/file"), b"written").expect("a file");
+    link.end();
+    mount.logged("the store's file system has ended", 1);
+    detach(&link.at);
+    std::thread::sleep(Duration::from_secs(4));
+    assert!(is_mounted(&mount.at), "a bare mount point is no store:\n{}", mount.log());
+    assert!(link.begin());
+    let (at, log, status) = (mount.at.clone(), mount.log_path(), mount.wait());
+    let log = fs::read_to_string(log).expect("a log");
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(log.contains("the store's file system had ended, and is another now"), "{log}");
+    detach(&at);
+    let mount = start();
+    assert_eq!(fs::read(mount.path("run/file")).expect("read"), b"written");
+    mount.unmount();
 }

@@ -10,7 +10,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
 
 use runvault_tests::tools::{printed, run, runvault};
-use runvault_tests::{Mount, Random, Site};
+use runvault_tests::{Mount, MountBuilder, Random, Site};
 
 /// More than the kernel reads ahead, so that a later read comes to the mount.
 pub(crate) const LARGE: usize = 6 << 20;
@@ -104,18 +104,26 @@ impl Custody {
         self.act(&["enroll-gateway", request.to_str().expect("UTF-8")]);
     }
 
+    /// A reader's mount, of open runs too.
     pub(crate) fn reader(&self, who: &str) -> Mount {
-        let (at, state) = (format!("at-{who}"), format!("state-{who}"));
-        let mount =
-            self.site.builder().arg("--read-only").identity(&self.key(who)).at(&self.site.dir().join(at));
-        mount.state(&self.site.dir().join(state)).mount()
+        self.reading(who, who).arg("--open").mount()
+    }
+
+    /// A reader's mount, at that place.
+    pub(crate) fn reading(&self, who: &str, at: &str) -> MountBuilder {
+        let place = |what: &str| self.site.dir().join(format!("{what}-{at}"));
+        self.site.builder().identity(&self.key(who)).at(&place("at")).state(&place("state"))
+    }
+
+    pub(crate) fn seal(&self, name: &str) {
+        let mut seal = Command::new(runvault());
+        run(seal.args(["seal", "--state"]).arg(&self.site.state).arg(&self.site.store).arg(name));
     }
 
     /// A run with content, sealed; its id.
     pub(crate) fn sealed(&self, gateway: &Mount, name: &str) -> String {
         write_run(gateway, name);
-        let mut seal = Command::new(runvault());
-        run(seal.args(["seal", "--state"]).arg(&self.site.state).arg(&self.site.store).arg(name));
+        self.seal(name);
         let made = |run: &fs::DirEntry| {
             fs::metadata(run.path().join("run.json")).and_then(|meta| meta.modified()).expect("a time")
         };
@@ -124,7 +132,7 @@ impl Custody {
     }
 }
 
-fn write_run(gateway: &Mount, name: &str) {
+pub(crate) fn write_run(gateway: &Mount, name: &str) {
     fs::create_dir_all(gateway.path(name).join("Data")).expect("a run");
     fs::write(gateway.path(name).join("RunInfo.xml"), name).expect("a file");
     fs::write(gateway.path(name).join("Data/large"), content(name)).expect("a large file");

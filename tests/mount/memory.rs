@@ -33,6 +33,22 @@ fn in_memory(pid: u32, wanted: &[&[u8]]) -> Vec<bool> {
     wanted.iter().map(|what| image.holds(what)).collect()
 }
 
+/// Each place of it, for who reads why a test failed.
+fn places(pid: u32, wanted: &[&[u8]]) -> String {
+    let image = Image::of(pid);
+    wanted.iter().flat_map(|what| image.places(what)).collect::<Vec<_>>().join("\n")
+}
+
+/// A request is wiped behind its answer: the thread may not have come to it yet.
+fn nothing_is_left(mount: &Mount, wanted: &[&[u8]]) {
+    let until = Instant::now() + Duration::from_secs(5);
+    while in_memory(mount.pid(), wanted).contains(&true) && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let left = places(mount.pid(), wanted);
+    assert!(left.is_empty(), "after the seal:\n{left}");
+}
+
 /// In an image that gdb makes, also of what is left out of core dumps.
 fn in_image(site: &Site, pid: u32, wanted: &[&[u8]]) -> Vec<bool> {
     const PIECE: u64 = 32 << 20;
@@ -167,19 +183,36 @@ fn an_image_of_the_process_finds_nothing_of_a_sealed_run() {
     seal(&site, traces.name);
     // The kernel still knows names of the run, and asks for some.
     let _ = fs::read_dir(mount.path(traces.name));
+    nothing_is_left(&mount, &wanted);
     let nothing = vec![false; wanted.len()];
-    // A request is wiped behind its answer: the thread may not have come to it yet.
-    let until = Instant::now() + Duration::from_secs(5);
-    while in_memory(mount.pid(), &wanted) != nothing && Instant::now() < until {
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    assert_eq!(in_memory(mount.pid(), &wanted), nothing, "after the seal");
     assert_eq!(in_image(&site, mount.pid(), &wanted), nothing, "gdb's image after the seal");
     let until = Instant::now() + Duration::from_secs(20);
     while kernel_lets_go() && site.status(&mount.at)["known_nodes"].as_u64().expect("a number") + 4 > known {
         assert!(Instant::now() < until, "the kernel keeps names of the run");
         std::thread::sleep(Duration::from_millis(200));
     }
+    mount.unmount();
+}
+
+/// Alarms look at open runs every ten seconds, and keep what they found until the next look.
+#[test]
+fn what_was_found_out_about_a_run_while_it_was_open_does_not_keep_its_name() {
+    if !root_for("reading another process's memory") {
+        return;
+    }
+    let site = Site::new();
+    site.enroll();
+    let mount = site.ingest().arg("--seal").arg("hand").mount();
+    let name = "240101_NB501_0001_AHPATIENTDELPHINEYOUNGHUSBAND";
+    fs::create_dir(mount.path(name)).expect("a run");
+    fs::write(mount.path(name).join("file"), b"content").expect("written");
+    mount.unmount();
+    // The first look comes with the mount, and finds it.
+    let mount = site.ingest().arg("--seal").arg("hand").mount();
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(in_memory(mount.pid(), &[name.as_bytes()]), [true], "the control: a run that is open");
+    seal(&site, name);
+    nothing_is_left(&mount, &[name.as_bytes()]);
     mount.unmount();
 }
 

@@ -408,7 +408,7 @@ fn a_reader_always_finds_a_file_that_is_replaced_meanwhile() {
     fs::write(mount.path("run/file"), b"version 0").expect("a file");
     let at = site.dir().join("reader");
     fs::create_dir(&at).expect("a mount point");
-    let reader = site.builder().at(&at).arg("--read-only").mount();
+    let reader = site.builder().at(&at).args(["--read-only", "--open"]).mount();
     for version in 1..30 {
         fs::write(mount.path("run/new"), format!("version {version}")).expect("a file");
         fs::rename(mount.path("run/new"), mount.path("run/file")).expect("replaced");

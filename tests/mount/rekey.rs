@@ -26,9 +26,9 @@ impl Sealed {
         let mount = site.ingest().mount();
         fs::create_dir(mount.path("run")).expect("a run");
         full_tree(&mount.path("run/tree"), &mut Random::of(seed));
-        for large in 0..3 {
-            fs::write(mount.path("run").join(format!("{large}.cbcl")), vec![large; 1_500_000])
-                .expect("written");
+        // One that is read back while others are copied.
+        for (number, len) in [(0, 4_500_000), (1, 100_000), (2, 100_000)] {
+            fs::write(mount.path("run").join(format!("{number}.cbcl")), vec![number; len]).expect("written");
         }
         let tree = snapshot(&mount.path("run"), true);
         mount.unmount();

@@ -12,6 +12,7 @@ use runvault_tests::tools::{printed, run, runvault};
 use runvault_tests::{Mount, Random};
 use rustix::fs::{Advice, fadvise};
 
+use crate::fio::{self, Fio};
 use crate::live::{Custody, Ends, LARGE, Mapped, content, shown, soon};
 
 const NAME: &str = "run one";
@@ -105,12 +106,15 @@ fn removed_but_open(mount: &Mount) -> usize {
 fn readers_and_a_writer_go_on_while_a_run_is_rekeyed_and_removed() {
     let custody = Custody::of_one_owner();
     let gateway = custody.gateway();
+    fs::create_dir_all(gateway.path(NAME).join("Data")).expect("a run");
+    fio::write(&gateway.path(NAME).join("Data/blocks"));
     let first = custody.sealed(&gateway, NAME);
     let key = custody.named_key("dave");
     custody.act(&["add-reader", &key]);
     custody.act(&["grant", &first, "dave"]);
     let dave = custody.reader("dave");
     let at = dave.path(NAME);
+    let fio = Fio::reads(&at.join("Data/blocks"));
     let known = content(NAME);
     let file = File::open(at.join("Data/large")).expect("a file");
     let mapped = Mapped::of(&file);
@@ -151,6 +155,10 @@ fn readers_and_a_writer_go_on_while_a_run_is_rekeyed_and_removed() {
     });
     println!("longest call of a reader: {:?}", longest.get());
     assert!(longest.get() < STALL, "{:?}", longest.get());
+    if let Some((reads, longest)) = fio.map(Fio::end) {
+        println!("fio: {reads} reads, the longest {longest:?}");
+        assert!(reads > 0 && longest < STALL, "{reads} {longest:?}");
+    }
     assert!(mapped.bytes() == known, "the pages that nobody had read");
     soon("what was removed takes no room", &dave, || removed_but_open(&dave) == 0);
     assert!(!dave.log().contains("error"), "{}", dave.log());

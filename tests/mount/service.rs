@@ -166,7 +166,7 @@ fn a_readers_mount_shows_the_owner_and_the_mode_that_it_was_told() {
     fs::write(mount.path("run/file"), b"x").expect("a file");
     fs::set_permissions(mount.path("run/file"), fs::Permissions::from_mode(0o666)).expect("chmod");
     mount.unmount();
-    let mount = site.builder().arg("--read-only").arg("-o").arg("uid=5,gid=6,umask=027").mount();
+    let mount = site.builder().arg("-o").arg("ro,open,uid=5,gid=6,umask=027").mount();
     for (path, mode) in [("run", 0o750), ("run/file", 0o640)] {
         let meta = fs::metadata(mount.path(path)).expect("metadata");
         assert_eq!((meta.uid(), meta.gid(), meta.mode() & 0o777), (5, 6, mode), "{path}");

@@ -30,7 +30,7 @@ fn the_owner_has_every_byte_and_another_gateway_brings_the_run_to_its_seal() {
     // Safe under the vault's key.
     let refused = site.ingest().try_mount().err().expect("refused");
     assert!(refused.contains("this machine is no gateway yet"), "{refused}");
-    let reader = site.builder().arg("--read-only").state(&site.dir().join("elsewhere")).mount();
+    let reader = site.builder().args(["--read-only", "--open"]).state(&site.dir().join("elsewhere")).mount();
     assert_as_generated(&reader.path(name), &spec);
     reader.unmount();
     run(site.command(&["check"]).arg(&site.store));

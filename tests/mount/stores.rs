@@ -42,7 +42,7 @@ fn a_read_only_store_is_read_and_not_written() {
     mount.unmount();
     remount(image.path(), "ro");
 
-    let reader = site.builder().store(&store).arg("--read-only").mount();
+    let reader = site.builder().store(&store).args(["--read-only", "--open"]).mount();
     assert_eq!(fs::read(reader.path("run/file")).expect("read").len(), 4);
     let refused = fs::write(reader.path("run/new"), b"x").expect_err("read-only");
     assert_eq!(refused.raw_os_error(), Some(libc::EROFS));

@@ -109,15 +109,13 @@ pub struct Alarm {
     pub kind: Kind,
     /// The run that it is about, where it is about one.
     pub run: Option<RunId>,
-    /// That run's plaintext name, for those who were asked to be told it.
-    pub name: Option<Vec<u8>>,
     /// What was found, without any plaintext name.
     pub text: String,
     pub since: SystemTime,
 }
 
 impl Alarm {
-    /// For `runs`: without the name, which it has by the id.
+    /// For `runs`, which has the name by the id.
     fn to_json(&self) -> Value {
         json!({
             "alarm": self.kind.word(),

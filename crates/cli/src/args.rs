@@ -1,11 +1,14 @@
 //! What can be typed: the one source of help texts, man pages and completions.
 
 mod alarms;
+mod audit;
 mod custody;
+mod exposure;
 mod gateway;
 mod keys;
 mod rekey;
 mod sealing;
+mod typed;
 mod who;
 
 use std::ffi::OsString;
@@ -15,10 +18,12 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 pub use alarms::{Alarms, MetricsTo};
+pub use audit::{Audit, AuditCommand, AuditShow, AuditVerify};
 pub use custody::{
-    Approve, Audit, AuditCommand, AuditShow, AuditVerify, Confirm, Custody, CustodyCommand, Direct, Execute,
-    Exposure, List, Proposal, Propose, Recover, Renewing, Rotate, RunsAndPerson, Show,
+    Approve, Confirm, Custody, CustodyCommand, Direct, Execute, List, Proposal, Propose, Recover, Renewing,
+    Rotate, RunsAndPerson, Show,
 };
+pub use exposure::Exposure;
 pub use gateway::{
     Gateway, GatewayAdmit, GatewayCommand, GatewayDismiss, GatewayEnroll, GatewayList, GatewayRevoke, LastOf,
 };
@@ -111,11 +116,19 @@ pub enum Command {
 ///
 /// Returns when the mount answers. A read-write mount uses a state folder, one writer each, and enrols
 /// itself in the vault at its first use; with --ingest it must have been enrolled before.
+///
+/// A mount with a reader's key, or with --read-only, writes nothing. It shows the runs that are sealed: each of their
+/// bytes is as its gateway signed it. A run that is still open is under no seal: whoever can write to the store could take
+/// files of it away, or put earlier ones back, unseen. Such runs, and what lies outside runs, are shown with --open
+/// alone. A run appears within seconds of its seal.
 #[derive(Args, Clone, Debug, Default)]
 #[command(after_help = "\
 Examples:
   runvault mount /srv/store /mnt/runs                        asks for the passphrase
   runvault mount --read-only /srv/store /mnt/runs            also for a read-only store
+  runvault mount --identity lab.key /srv/store /mnt/runs     a reader: the sealed runs granted to that key
+  runvault mount --identity lab.key --open /srv/store /mnt/runs
+                                                             and those being written, as they grow
   runvault mount -o allow_other,passphrase-file=/root/pass /srv/store /mnt/runs
   runvault mount --run-depth 2 /srv/store /mnt/runs          runs are MNT/<instrument>/<run>
   runvault mount --ingest /srv/store /mnt/runs               beside an instrument: no passphrase
@@ -135,7 +148,7 @@ pub struct Mount {
     #[arg(short, long)]
     pub foreground: bool,
     /// Mount options as in fstab: ro, rw, `[no]atime`, nodiratime, noexec, nosuid, nodev, allow_other,
-    /// uid=, gid=, umask= (read-only mounts), and this command's own without their dashes: identity=,
+    /// uid=, gid=, umask= (mounts that only read), and this command's own without their dashes: open, identity=,
     /// passphrase-file=, passphrase-fd=, allow-readable-secret, pkcs11-module=, pin-file=, state=, custody=,
     /// run-depth=, log=, ingest, seal=, quiet=, drained=, abandoned=, seal-limit=, no-resume-key, exec=,
     /// metrics=, alarm-stuck= and the other alarms
@@ -144,6 +157,9 @@ pub struct Mount {
     /// Write nothing to the store; any number of these at a time
     #[arg(long)]
     pub read_only: bool,
+    /// Of a mount that only reads: runs that are still open too, which no seal proves yet, and what lies outside runs
+    #[arg(long, conflicts_with = "ingest")]
+    pub open: bool,
     /// As a gateway that was enrolled: no passphrase, no key that opens what is sealed. Shows the runs that it
     /// made and still holds
     #[arg(long, conflicts_with_all = ["read_only", "identity", "passphrase_file", "passphrase_fd"])]
@@ -235,6 +251,8 @@ pub struct Status {
 }
 
 /// List a vault's content without a mount
+///
+/// Runs that are still open too, as cat and cp read them: `-l` and `--json` say which those are.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -248,7 +266,7 @@ pub struct Ls {
     /// A path inside the vault
     #[arg(default_value = "/", hide_default_value = true)]
     pub path: OsString,
-    /// Mode, links, owner, group, size and time of each entry
+    /// Mode, links, owner, group, size and time of each entry; of a run also whether it is open, and so under no seal
     #[arg(short, long)]
     pub long: bool,
     /// Directories too, all the way down

@@ -19,8 +19,9 @@ pub struct Options {
     pub allow_other: bool,
     /// Passed on to the kernel.
     pub kernel: Vec<String>,
-    /// Owner, group and the mode bits kept, shown for everything (`uid=`, `gid=`, `umask=`).
+    /// Owner, group and the mode bits kept, shown for everything; `None`: the store's.
     pub owner: Option<(u32, u32, u32)>,
+    shown: Shown,
     /// The command line with what `-o` said of it filled in.
     pub mount: Mount,
 }
@@ -59,17 +60,50 @@ pub fn resolve(mount: &Mount) -> Result<Options> {
         mount: mount.clone(),
         ..Options::default()
     };
-    let mut shown = Shown::default();
     for option in mount.options.iter().filter(|option| !option.is_empty()) {
         let (name, value) = match option.split_once('=') {
             Some((name, value)) => (name, Some(value)),
             None => (option.as_str(), None),
         };
-        apply(&mut options, &mut shown, name, value)?;
+        apply(&mut options, name, value)?;
     }
-    options.owner = shown.owner(options.read_only)?;
     require_keyless(&options)?;
+    // Whether a key file is a reader's the store says.
+    if options.mount.who.identity.is_none() {
+        options.acts_for(false)?;
+    }
     Ok(options)
+}
+
+impl Options {
+    /// What follows from whose key it is: a reader's mount only reads, and of owner, group and mode shows what it was
+    /// told, never what lies in the store.
+    ///
+    /// # Errors
+    /// Exit 2: options of mounts that only read, for one that writes.
+    pub fn acts_for(&mut self, reader: bool) -> Result<()> {
+        self.read_only |= reader;
+        let named = self.shown != Shown::default();
+        if !self.read_only {
+            return self.require_reading(named);
+        }
+        self.owner = (reader || named).then(|| self.shown.owner());
+        Ok(())
+    }
+
+    fn require_reading(&self, named: bool) -> Result<()> {
+        if named {
+            return Err(refuse(Exit::Usage, "-o uid=, gid= and umask= are for read-only mounts (-o ro)"));
+        }
+        if self.mount.open {
+            return Err(refuse_with(
+                Exit::Usage,
+                "--open is for mounts that only read: one that writes shows open runs anyway",
+                "with --read-only, or with a reader's key (--identity)",
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// Of a gateway that needs no passphrase: what says otherwise is a mistake.
@@ -90,6 +124,7 @@ fn require_keyless(options: &Options) -> Result<()> {
         }
         () if !mount.ingest => return Ok(()),
         () if options.read_only => "ro",
+        () if mount.open => "open",
         () if mount.who.identity.is_some() => "identity",
         () if mount.who.unlock.names_a_passphrase() => "a passphrase",
         () if mount.who.token.pkcs11_module.is_some() => "a token",
@@ -98,13 +133,14 @@ fn require_keyless(options: &Options) -> Result<()> {
     Err(refuse(Exit::Usage, format!("ingest and {clash} exclude each other")))
 }
 
-fn apply(options: &mut Options, shown: &mut Shown, name: &str, value: Option<&str>) -> Result<()> {
-    let mount = &mut options.mount;
+fn apply(options: &mut Options, name: &str, value: Option<&str>) -> Result<()> {
+    let (mount, shown) = (&mut options.mount, &mut options.shown);
     match (name, value) {
         ("ro", None) => options.read_only = true,
         // fstab's default; `--read-only` on the command line still stands.
         ("rw", None) => options.read_only = mount.read_only,
         ("allow_other", None) => options.allow_other = true,
+        ("open", None) => mount.open = true,
         ("ingest", None) => mount.ingest = true,
         ("no-resume-key", None) => mount.no_resume_key = true,
         ("seal", Some(v)) => {
@@ -161,7 +197,7 @@ fn apply(options: &mut Options, shown: &mut Shown, name: &str, value: Option<&st
 }
 
 /// Owner, group and mask that a reader's mount shows.
-#[derive(Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Shown {
     uid: Option<u32>,
     gid: Option<u32>,
@@ -169,16 +205,10 @@ struct Shown {
 }
 
 impl Shown {
-    fn owner(&self, read_only: bool) -> Result<Option<(u32, u32, u32)>> {
-        if self.uid.is_none() && self.gid.is_none() && self.umask.is_none() {
-            return Ok(None);
-        }
-        if !read_only {
-            return Err(refuse(Exit::Usage, "-o uid=, gid= and umask= are for read-only mounts (-o ro)"));
-        }
+    fn owner(&self) -> (u32, u32, u32) {
         let uid = self.uid.unwrap_or_else(|| rustix::process::geteuid().as_raw());
         let gid = self.gid.unwrap_or_else(|| rustix::process::getegid().as_raw());
-        Ok(Some((uid, gid, 0o7777 & !self.umask.unwrap_or(0o022))))
+        (uid, gid, 0o7777 & !self.umask.unwrap_or(0o022))
     }
 }
 
@@ -331,6 +361,9 @@ mod tests {
             "ingest,exec=",
             "ingest,alarm-stuck=soon",
             "ingest,alarm-free=91",
+            "open",
+            "open=1,ro",
+            "ingest,open",
         ] {
             let error = of(bad).expect_err(bad);
             assert_eq!(crate::exit::of(&error), Exit::Usage, "{bad}");
@@ -375,6 +408,20 @@ mod tests {
     fn a_readers_mount_takes_owner_and_mask_from_its_options() {
         assert_eq!(of("ro,uid=5,gid=6,umask=027").unwrap().owner, Some((5, 6, 0o7750)));
         assert_eq!(of("ro").unwrap().owner, None);
+        let of_key = |options: &str, reader| {
+            let mut options = of(&format!("identity=/k,{options}"))?;
+            options.acts_for(reader).map(|()| options)
+        };
+        let me = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let reader = of_key("rw,open", true).unwrap();
+        assert!(reader.read_only && reader.mount.open);
+        assert_eq!(reader.owner, Some((me.0, me.1, 0o7755)), "never the store's");
+        assert_eq!(of_key("uid=5,gid=6,umask=0", true).unwrap().owner, Some((5, 6, 0o7777)));
+        for bad in ["uid=5", "open"] {
+            let error = of_key(bad, false).expect_err("one that writes");
+            assert_eq!(crate::exit::of(&error), Exit::Usage, "{bad}");
+        }
+        assert!(of_key("ro,open,uid=5", false).unwrap().read_only);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
+use runvault_vault::apart;
 use rustix::fs::{IFlags, Mode, OFlags};
 use rustix::mount::UnmountFlags;
 
@@ -189,7 +190,8 @@ pub fn unmount(at: &Path) -> Result<Unmounted> {
 
 fn by_fusermount(at: &Path) -> Result<Unmounted> {
     let mut command = Command::new("fusermount3");
-    let output = command.arg("-u").arg("--").arg(at).stdin(Stdio::null()).output().map_err(|e| {
+    command.arg("-u").arg("--").arg(at).stdin(Stdio::null());
+    let output = apart(|| command.output()).flatten().map_err(|e| {
         refuse_with(
             Exit::Failed,
             format!("fusermount3 could not be started: {e}"),

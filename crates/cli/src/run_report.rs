@@ -80,6 +80,10 @@ impl Look<'_> {
                 add(object, "state", "sealing");
                 add(object, "waits_for", "its seal: every file is read back");
             }
+            (None, Some(_)) if status.left_out => {
+                add(object, "state", "open");
+                add(object, "waits_for", "its seal: this mount leaves it out until then (--open shows it)");
+            }
             (None, None) if self.vault.is_lost_here(&status.run) => {
                 add(object, "state", "closed");
                 add(object, "waits_for", "its owner: this machine kept no key of it (runvault takeover)");

@@ -88,7 +88,7 @@ impl Watch {
             Ok(files) => files,
             Err(error) => return self.say(run, log::Level::Warn, &error.to_string()),
         };
-        match sealing::progress_of_held(run, &files, &self.patience) {
+        match sealing::progress_of_held(&self.vault, run, &files, &self.patience) {
             State::Open => {}
             State::Draining => {
                 self.say(run, log::Level::Info, "base calling has ended; files are still sent")

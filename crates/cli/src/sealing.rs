@@ -204,8 +204,9 @@ pub fn progress_of(run: &[u8], adds: bool, top: &[Vec<u8>], quiet: Duration, pat
 }
 
 /// [`progress_of`] a run that this gateway holds.
-pub fn progress_of_held(run: &HeldRun, top: &[Vec<u8>], patience: &Patience) -> State {
-    progress_of(&run.name, run.continues, top, run.quiet, patience)
+pub fn progress_of_held(vault: &Vault, run: &HeldRun, top: &[Vec<u8>], patience: &Patience) -> State {
+    let name = vault.held_name(&run.run).unwrap_or_default();
+    progress_of(&name, run.continues, top, run.quiet, patience)
 }
 
 /// How it is called in `runs` and in metrics (docs/operations.md).

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use runvault_custody::apart::{Place, with_custody};
-use runvault_custody::authority::Acting;
+use runvault_custody::authority::{Acting, only_reads};
 use runvault_custody::chain::Chain;
 use runvault_custody::gateway::StateFolder;
 use runvault_custody::identity::Identity;
@@ -150,6 +150,16 @@ impl Store {
         let identity = self.identity(who)?;
         let acting = Acting::open(&self.root, self.chain.clone(), &identity)?;
         Ok(Remembering::keeping(acting, &self.state, identity.index_key(&self.chain.vault_id())))
+    }
+
+    /// Whether the named key file is of one who only reads; asks for nothing, and opens no lock.
+    ///
+    /// # Errors
+    /// Exit 2: no usable file.
+    pub fn is_readers(&self, who: &Who) -> Result<bool> {
+        let Some(path) = &who.identity else { return Ok(false) };
+        let file = key_files::read(path, who.unlock.allow_readable_secret)?;
+        Ok(only_reads(&self.chain, &file.id()))
     }
 
     /// Opens the vault for reading; nothing is written.

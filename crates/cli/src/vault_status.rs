@@ -18,6 +18,7 @@ pub fn of_vault(vault: &Vault) -> Map<String, Value> {
     let status = vault.status();
     let mut object = Map::new();
     add(&mut object, "read_only", vault.read_only());
+    add(&mut object, "open_runs_left_out", vault.open_runs_left_out());
     add(&mut object, "runs", status.runs.iter().map(of_run).collect::<Vec<_>>());
     add(&mut object, "files_written", status.files_written);
     add(&mut object, "bytes_written", status.bytes_written);
@@ -78,6 +79,8 @@ fn of_run(run: &RunStatus) -> Value {
     add(&mut object, "writing", run.writing);
     add(&mut object, "holder", &run.holder);
     add(&mut object, "closed", run.closed);
+    add(&mut object, "sealed", run.sealed);
+    add(&mut object, "left_out", run.left_out);
     add(&mut object, "trouble", &run.trouble);
     Value::Object(object)
 }
@@ -127,6 +130,10 @@ fn of_machine(status: &Value) -> Vec<Row> {
     if status["custody"]["revoked"] == true {
         rows.push(("gateway", "REVOKED: it starts no run and seals none".to_owned()));
     }
+    if let Some(open) = status["open_runs_left_out"].as_u64().filter(|n| *n > 0) {
+        let open = output::count(open, "open run");
+        rows.push(("left out", format!("{open}: no seal proves them yet; mount with --open to see them")));
+    }
     if let Some(names) = status.get("foreign_names").and_then(Value::as_u64).filter(|n| *n > 0) {
         let names = output::count(names, "name");
         rows.push(("foreign", format!("{names} in the store that are not ours, hidden")));
@@ -164,7 +171,9 @@ fn runs_as_text(status: &Value) -> String {
     let mut rows = vec![vec!["RUN".to_owned(), "NAME".to_owned(), "STATE".to_owned()]];
     for run in runs {
         let text = |key: &str| run.get(key).and_then(Value::as_str).map(|v| output::visible(v.as_bytes()));
-        let state = text("trouble")
+        let left_out = (run["left_out"] == true).then(|| "open, left out: no seal proves it yet".to_owned());
+        let state = left_out
+            .or_else(|| text("trouble"))
             .map(|why| if run["name"].is_null() { format!("left out: {why}") } else { why })
             .or_else(|| text("holder").map(|who| format!("written by {who}")))
             .unwrap_or_else(|| without_holder(run).to_owned());
@@ -176,6 +185,8 @@ fn runs_as_text(status: &Value) -> String {
 fn without_holder(run: &Value) -> &'static str {
     if run["closed"] == true {
         "closed: no key that is held here opens it"
+    } else if run["sealed"] == true {
+        "sealed"
     } else if run["writing"] == true {
         "written here"
     } else {

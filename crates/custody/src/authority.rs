@@ -85,6 +85,14 @@ impl Keys {
     }
 }
 
+/// Whether all that an identity may do with runs is to read them: a reader, or the worker of a re-keying. Where several
+/// have to agree, a custodian reads what was granted to the same key, and no more.
+pub fn only_reads(chain: &Chain, id: &IdentityId) -> bool {
+    let custodian = chain.state().custodian(id).is_some();
+    let reader = chain.state().reader(id).is_some();
+    if custodian { reader && chain.quorum().0 > 1 } else { reader || chain.work_of(id).next().is_some() }
+}
+
 fn own(identity: &Identity) -> Result<Own> {
     Ok(Box::new((identity.id(), identity.again()?.keys.kem)))
 }
@@ -103,9 +111,7 @@ impl Acting {
         check_bound(&chain, identity)?;
         let id = identity.id();
         let custodian = chain.state().custodian(&id).is_some();
-        // Where several have to agree, a custodian reads what was granted to the same key, and no more.
-        let reads_alone = chain.quorum().0 > 1 && chain.state().reader(&id).is_some();
-        let keys = if custodian && !reads_alone {
+        let keys = if custodian && !only_reads(&chain, &id) {
             Keys::vault(EpochKeys::open(&chain, identity)?, Some(own(identity)?))
         } else if let Some(reader) = chain.state().reader(&id) {
             if let Some(at) = reader.expires.as_ref().filter(|at| **at <= clock::now()) {

@@ -1,6 +1,7 @@
 //! The programs of Debian's `tpm2-tools`. Which TPM they use is in their own variable, TPM2TOOLS_TCTI.
 //!
-//! Secrets go to them by a pipe and by a file in memory that has no name; never on a command line.
+//! Secrets go to them by a pipe and by a file in memory that has no name; never on a command line. They have nothing that
+//! is open here ([`apart`]).
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
@@ -10,6 +11,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
+use runvault_store::apart::apart;
 use rustix::fs::MemfdFlags;
 use rustix::process::{Pid, Signal, kill_process_group};
 use zeroize::Zeroizing;
@@ -102,10 +104,28 @@ fn run_within(
     auth: Option<&str>,
     stdin: &[u8],
 ) -> Result<Zeroizing<Vec<u8>>, Refused> {
-    let failed = |what: &str, e: std::io::Error| Refused::Failed {
-        tool: tool.to_owned(),
-        said: format!("{what}: {e}"),
-    };
+    let mut left = None;
+    let said = apart(|| ask(limit, tool, args, auth, stdin, &mut left));
+    if let Some(process) = left {
+        log::warn!("a program of tpm2-tools does not end: process {process}");
+    }
+    said.unwrap_or_else(|e| Err(failed(tool, "start", &e)))
+}
+
+fn failed(tool: &str, what: &str, error: &std::io::Error) -> Refused {
+    Refused::Failed { tool: tool.to_owned(), said: format!("{what}: {error}") }
+}
+
+/// `left`: one that was killed, and does not end.
+fn ask(
+    limit: Duration,
+    tool: &str,
+    args: &[&str],
+    auth: Option<&str>,
+    stdin: &[u8],
+    left: &mut Option<u32>,
+) -> Result<Zeroizing<Vec<u8>>, Refused> {
+    let failed = |what: &str, e: std::io::Error| failed(tool, what, &e);
     let auth = auth.map(in_memory).transpose().map_err(|e| failed("a file in memory", e))?;
     let mut command = Command::new(tool);
     command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -127,7 +147,7 @@ fn run_within(
     }
     let ended = last_words(&mut child, Instant::now() + limit);
     let (status, said, complained) = ended.map_err(|error| {
-        end(child);
+        *left = end(child);
         match error {
             Some(error) => failed("wait", error),
             None => Refused::Silent { tool: tool.to_owned(), limit },
@@ -173,17 +193,18 @@ fn gather(pipe: Option<impl Read + Send + 'static>) -> std::io::Result<Receiver<
     Ok(told)
 }
 
-/// One that hangs in the kernel does not even end by that: it is left behind.
-fn end(mut child: Child) {
+/// One that hangs in the kernel does not even end by that: it is left behind, and told.
+fn end(mut child: Child) -> Option<u32> {
     // Not reaped yet: the number is still its own.
     let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
     let begun = Instant::now();
     while matches!(child.try_wait(), Ok(None)) {
         if begun.elapsed() >= REAPED {
-            return log::warn!("a program of tpm2-tools does not end: process {}", child.id());
+            return Some(child.id());
         }
         std::thread::sleep(POLL);
     }
+    None
 }
 
 fn in_memory(auth: &str) -> std::io::Result<File> {

@@ -13,6 +13,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use runvault_vault::apart;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, statx};
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
@@ -162,12 +163,9 @@ impl Mount {
     }
 
     fn detach_by_helper(&self) -> io::Result<()> {
-        let said = Command::new(HELPER)
-            .args(["-u", "-z", "--"])
-            .arg(&self.path)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .output()?;
+        let mut helper = Command::new(HELPER);
+        helper.args(["-u", "-z", "--"]).arg(&self.path).stdin(Stdio::null()).stdout(Stdio::null());
+        let said = apart(|| helper.output())??;
         if said.status.success() || !self.is_there() {
             return Ok(());
         }

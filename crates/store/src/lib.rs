@@ -3,6 +3,7 @@
 //!
 //! The error of this crate is [`std::io::Error`] with an errno: callers know the object's place.
 
+pub mod apart;
 pub mod backend;
 #[cfg(any(test, feature = "doubles"))]
 pub mod doubles;

@@ -10,7 +10,8 @@ use runvault_format::ids::RunId;
 use crate::api::Ino;
 use crate::authority::{Lost, Standing};
 use crate::run::Run;
-use crate::run_table::{Entry, Scans};
+use crate::run_table::Entry;
+use crate::scans::Scans;
 use crate::{Vault, buffers};
 
 /// Granted runs that are looked at together, and how long one look may take over them.
@@ -125,7 +126,10 @@ impl Vault {
             self.change_table_held(scans, |entries| {
                 entries.extend(opened.iter().map(|run| (run.id, Entry::Run(run.clone()))));
             });
-            tell("were granted, and are shown", &opened);
+            let table = self.table();
+            let (open, shown): (Vec<_>, Vec<_>) = opened.into_iter().partition(|run| table.is_left_out(run));
+            tell("were granted, and are shown", &shown);
+            tell("were granted, and are left out until they are sealed (--open shows them)", &open);
         }
         if begun < scans.followed.until {
             scans.followed.awaited = left;
@@ -155,6 +159,9 @@ impl Vault {
 }
 
 fn tell(what: &str, runs: &[Arc<Run>]) {
+    if runs.is_empty() {
+        return;
+    }
     let named: Vec<String> = runs.iter().take(NAMED).map(|run| run.id.to_string()).collect();
     let more = runs.len() - named.len();
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };

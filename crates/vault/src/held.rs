@@ -35,13 +35,12 @@ impl Changed {
     }
 }
 
-/// A run that this gateway made, holds and has not sealed.
+/// A run that this gateway made, holds and has not sealed. Without its name: who keeps one of these, for as long as another
+/// run is being sealed perhaps, would keep that beyond the run's own seal.
 #[derive(Clone, Debug)]
 pub struct HeldRun {
     /// Its id.
     pub run: RunId,
-    /// Its plaintext name.
-    pub name: Vec<u8>,
     /// It adds to a sealed run.
     pub continues: bool,
     /// For how long nothing of it was changed, as far as this process knows.
@@ -63,13 +62,18 @@ impl Vault {
         });
         held.map(|run| HeldRun {
             run: run.id,
-            name: run.name(),
             continues: run.after.is_some(),
             quiet: run.changed().ago(),
             opened: run.opened.clone(),
             lease_age: run.opened_body().and_then(|body| body.lease_age()),
         })
         .collect()
+    }
+
+    /// The plaintext name of a run that is held here, as long as it is not sealed.
+    pub fn held_name(&self, run: &RunId) -> Option<Vec<u8>> {
+        let table = self.table();
+        table.runs().find(|found| found.id == *run && found.held && !found.is_sealed()).map(|run| run.name())
     }
 
     /// By how many seconds the store's clock is ahead of this machine's: by the lease that was renewed last. `None`

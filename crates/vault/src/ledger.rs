@@ -280,8 +280,9 @@ impl Ledger {
     /// [`Ledger::position`].
     pub(crate) fn end(&self) {
         let inner = &mut *self.lock();
+        let uncovered = inner.uncovered;
         self.settle(inner);
-        if inner.uncovered {
+        if uncovered {
             return;
         }
         Note::End.encode(&mut inner.waiting);
@@ -324,6 +325,8 @@ impl Ledger {
         for (group, _) in inner.changing.iter().filter(|(_, change)| change.by == 0) {
             Note::Settled(*group).encode(&mut inner.waiting);
         }
+        // Also what was about to change and did not: until this is covered it is not known.
+        inner.uncovered |= !inner.waiting.is_empty();
         inner.changing.retain(|_, change| change.by > 0);
         self.put(inner, false);
     }

@@ -283,6 +283,9 @@ impl Vault {
             }
             return Ok(Flow::Hidden);
         };
+        if self.is_left_out(dir.node, &name)? {
+            return Ok(Flow::Hidden);
+        }
         if !plus {
             let kind = match entry.kind {
                 Some(kind) => kind,

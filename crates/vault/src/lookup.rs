@@ -33,6 +33,9 @@ impl Vault {
         if let Some(run) = self.run_named(parent, name)? {
             return self.lookup_run(parent, name, &run);
         }
+        if self.is_left_out(parent, name)? {
+            return Err(Posix::NotFound.into());
+        }
         let dir = self.directory(parent)?;
         let _names = self.locks.shared(parent);
         self.lookup_in(&dir, name)

@@ -15,7 +15,8 @@ use runvault_format::run_index::{Row, Rows};
 
 use crate::authority::{Authority, Last};
 use crate::run::Run;
-use crate::run_table::{Entry, Scans};
+use crate::run_table::Entry;
+use crate::scans::Scans;
 use crate::{Error, Result, Vault, runs};
 
 /// How often at most what was opened so far is shown to those who wait.

@@ -1,30 +1,19 @@
 //! The runs of a vault by name, and the loose run whose files the mount's root shows.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::ops::Bound;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, PoisonError};
 
 use runvault_format::header::Kind as Object;
 use runvault_format::ids::{DirId, RunId};
 use runvault_format::keys::place;
 use runvault_format::name;
 use runvault_format::run_index::Row;
-use runvault_store::backend::Kind;
 
-use crate::api::{Ino, ROOT};
 use crate::authority::Authority;
-use crate::follow::Followed;
-use crate::run::{Loaded, Run};
-use crate::sealed::RunSeal;
-use crate::stamp::Stamp;
+use crate::run::Run;
+use crate::scans::Scans;
 use crate::union::{self, Union};
-use crate::{Error, Posix, Result, Vault, record, runs, seal};
-
-/// Components of a folder's path above which no run is looked for.
-const DEPTH_MAX: usize = 8;
-/// Other machines' runs that are looked at in one scan; the rest have their turn in the next ones.
-const AT_ONCE: usize = 64;
+use crate::{Error, Posix, Result, Vault, record};
 
 /// A directory of `runs/`, as it was found.
 #[derive(Clone)]
@@ -38,7 +27,7 @@ pub(crate) enum Entry {
 
 impl Entry {
     /// Whether no key to it will be there that was not when it was looked at.
-    fn stays_closed(&self, run: &RunId, authority: &dyn Authority) -> bool {
+    pub(crate) fn stays_closed(&self, run: &RunId, authority: &dyn Authority) -> bool {
         match self {
             Self::Closed(Some(_)) => true,
             Self::Closed(None) => !authority.may_be_given(run),
@@ -46,33 +35,8 @@ impl Entry {
         }
     }
 
-    fn run(&self) -> Option<&Arc<Run>> {
+    pub(crate) fn run(&self) -> Option<&Arc<Run>> {
         if let Self::Run(run) = self { Some(run) } else { None }
-    }
-}
-
-/// What one look at `runs/` leaves to the next.
-pub(crate) struct Scans {
-    pub(crate) followed: Followed,
-    /// The run up to which other machines' runs were looked at; `None`: all.
-    looked: Option<RunId>,
-    /// One of them has another name.
-    renamed: bool,
-    /// The sealed run up to which seals were looked for; `None`: all.
-    seals: Option<RunId>,
-    /// Every seal was looked for once.
-    seals_once: bool,
-}
-
-impl Scans {
-    /// Before the first.
-    pub(crate) fn new(followed: Followed) -> Self {
-        Self { followed, looked: None, renamed: false, seals: None, seals_once: false }
-    }
-
-    /// Whether the table has a name that is another one now.
-    pub(crate) fn is_renamed(&self) -> bool {
-        self.renamed
     }
 }
 
@@ -98,6 +62,8 @@ pub(crate) struct RunTable {
     pub(crate) foreign: u64,
     /// Runs whose place another one has taken.
     replaced: HashSet<RunId>,
+    /// See [`crate::Options::sealed_only`].
+    sealed_only: bool,
 }
 
 impl RunTable {
@@ -106,12 +72,18 @@ impl RunTable {
         self.folders.get(path)
     }
 
-    /// Those that open, but for those whose place another one has taken.
+    /// Those that open and are shown: no other run has taken their place, and they are not left out.
     pub(crate) fn runs(&self) -> impl Iterator<Item = &Arc<Run>> {
-        self.opened().filter(|run| !self.is_replaced(&run.id))
+        self.opened().filter(|run| !self.is_replaced(&run.id) && !self.is_left_out(run))
     }
 
-    /// Also those whose place another one has taken.
+    /// Whether it is not shown because no seal proves it.
+    pub(crate) fn is_left_out(&self, run: &Run) -> bool {
+        // Folders of a loose run lead to sealed ones.
+        self.sealed_only && !run.is_sealed() && !run.is_loose()
+    }
+
+    /// All that open.
     pub(crate) fn opened(&self) -> impl Iterator<Item = &Arc<Run>> {
         self.entries.values().filter_map(Entry::run)
     }
@@ -190,134 +162,6 @@ impl Vault {
         self.table().loose.clone()
     }
 
-    /// Looks at `runs/` again. `all`: also at what could not be opened before.
-    ///
-    /// # Errors
-    /// The store's, for `runs/` itself; a single run's trouble is noted with it.
-    pub(crate) fn scan(&self, scans: &mut Scans, all: bool) -> Result<()> {
-        if !self.opening.is_whole() {
-            self.opening.look_again();
-            return Ok(());
-        }
-        self.look_at_others(scans, true);
-        self.list_runs(scans, all)
-    }
-
-    /// [`Vault::scan`] without a look at what other machines' runs have become.
-    ///
-    /// # Errors
-    /// As of [`Vault::scan`].
-    pub(crate) fn list_runs(&self, scans: &mut Scans, all: bool) -> Result<()> {
-        let before = self.table();
-        let listed = runs::list_all(&self.root)?;
-        let (mut entries, mut new) = (BTreeMap::new(), Vec::new());
-        let foreign = listed.foreign.len() as u64;
-        for id in &listed.runs {
-            match before.entries.get(id) {
-                Some(Entry::Run(run)) if !run.is_erased() && !run.is_refused() => {
-                    _ = entries.insert(*id, Entry::Run(run.clone()))
-                }
-                Some(known @ (Entry::Closed(_) | Entry::Trouble(_)))
-                    if !all || known.stays_closed(id, &*self.authority) =>
-                {
-                    _ = entries.insert(*id, known.clone())
-                }
-                _ => new.push(*id),
-            }
-        }
-        let mut changed =
-            listed.runs.len() != before.entries.len() || before.foreign != foreign || !new.is_empty();
-        if !new.is_empty() {
-            // Whoever made it may have been ended since the chain was read.
-            self.authority.refresh();
-        }
-        entries.extend(self.on_all_cores(&new, |id| self.load(id)).into_iter().flatten());
-        changed |= std::mem::take(&mut scans.renamed);
-        if changed {
-            self.set_table(scans, entries, foreign);
-        }
-        Ok(())
-    }
-
-    /// Looks whether other machines have renamed or sealed some of their runs. What was sealed is given up here, to be
-    /// found as that; whether any was. `anyway`: also into those whose directories have the times that they had.
-    pub(crate) fn look_at_others(&self, scans: &mut Scans, anyway: bool) -> bool {
-        let (mut given_up, table) = (false, self.table());
-        let from = scans.looked.map_or(Bound::Unbounded, Bound::Excluded);
-        let runs = table.entries.range((from, Bound::Unbounded)).filter_map(|(_, entry)| entry.run());
-        let turn: Vec<_> = runs.filter(|run| run.is_elsewhere()).take(AT_ONCE).collect();
-        scans.looked = turn.get(AT_ONCE - 1).map(|run| run.id);
-        for run in turn {
-            let stat = self.runs_dir.stat(run.id.to_string().as_bytes()).ok();
-            if !run.differs(Stamp::of(&stat)) && !anyway {
-                continue;
-            }
-            if !run.held && seal::has_seal(&self.root, &run.id).unwrap_or(false) {
-                self.give_up(run);
-                given_up = true;
-            } else {
-                match run.look_at_name(&self.root) {
-                    Ok(renamed) => scans.renamed |= renamed,
-                    // It keeps the one that it had.
-                    Err(_) => run.look_again(),
-                }
-            }
-        }
-        given_up
-    }
-
-    /// Looks whether sealed runs still have their seals, some at a time: soon once, and then `again` and again. One
-    /// that has none is refused, as one is that did not hold when it was opened, to be found as that; whether any is.
-    pub(crate) fn look_at_seals(&self, scans: &mut Scans, again: bool) -> bool {
-        let table = self.table();
-        if !scans.seals_once || again {
-            let from = scans.seals.map_or(Bound::Unbounded, Bound::Excluded);
-            let runs = table.entries.range((from, Bound::Unbounded)).filter_map(|(_, entry)| entry.run());
-            let turn: Vec<RunId> =
-                runs.filter(|run| run.is_sealed()).map(|run| run.id).take(AT_ONCE).collect();
-            self.on_all_cores(&turn, |id| self.look_at_seal(&table, &id));
-            scans.seals = turn.get(AT_ONCE - 1).copied();
-            scans.seals_once |= scans.seals.is_none();
-        }
-        table.runs().any(|run| run.is_refused())
-    }
-
-    fn look_at_seal(&self, table: &RunTable, id: &RunId) {
-        let Some(run) = table.entries.get(id).and_then(Entry::run) else { return };
-        let stat = self.runs_dir.stat(id.to_string().as_bytes()).ok();
-        if run.differs(Stamp::of(&stat)) && matches!(seal::has_seal(&self.root, id), Ok(false)) {
-            run.seal().into_iter().for_each(RunSeal::refuse);
-        }
-    }
-
-    /// `None`: it was removed meanwhile.
-    pub(crate) fn load(&self, id: RunId) -> Option<(RunId, Entry)> {
-        let serial = self.serials.fetch_add(1, Ordering::Relaxed);
-        match Run::load(&self.root, id, &*self.authority, self.gateway.as_deref(), serial) {
-            Ok(Loaded::Opens(run)) => Some((id, Entry::Run(run))),
-            Ok(Loaded::Closed(row)) => Some((id, Entry::Closed(row))),
-            Err(_) if runs::is_gone(&self.root, &id) => None,
-            Err(error) => {
-                log::warn!("run {id} is left out: {error}");
-                Some((id, Entry::Trouble(Arc::new(error))))
-            }
-        }
-    }
-
-    /// While the guard lives nobody looks at `runs/`: a run that is being made must not be found there as another.
-    pub(crate) fn hold_scans(&self) -> MutexGuard<'_, Scans> {
-        self.scanning.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// [`Vault::hold_scans`] where nobody else holds them.
-    pub(crate) fn try_hold_scans(&self) -> Option<MutexGuard<'_, Scans>> {
-        match self.scanning.try_lock() {
-            Ok(scans) => Some(scans),
-            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        }
-    }
-
     /// Removes or renames one run; the caller holds nothing of the table.
     pub(crate) fn change_table(&self, change: impl FnOnce(&mut BTreeMap<RunId, Entry>)) {
         self.change_table_held(&mut self.hold_scans(), change);
@@ -341,7 +185,8 @@ impl Vault {
 
     /// Replaces the table: nobody else does meanwhile.
     pub(crate) fn set_table(&self, _scans: &mut Scans, entries: BTreeMap<RunId, Entry>, foreign: u64) {
-        let mut table = RunTable { entries, foreign, ..RunTable::default() };
+        let sealed_only = self.options.sealed_only;
+        let mut table = RunTable { entries, foreign, sealed_only, ..RunTable::default() };
         table.replaced = table.opened().flat_map(|run| run.replaced()).copied().collect();
         let runs: Vec<Arc<Run>> = table.runs().cloned().collect();
         self.stand_in(&table);
@@ -376,9 +221,7 @@ impl Vault {
                 tops.insert(0, (Vec::new(), run));
             } else {
                 // Another gateway's: its files stay reachable.
-                let name = with_id(b"loose", run);
-                table.show(b"", name.clone(), run);
-                tops.push((name, run));
+                tops.push((with_id(b"loose", run), run));
             }
         }
         let mut folders: HashMap<Vec<u8>, Option<Vec<u8>>> = HashMap::new();
@@ -415,6 +258,11 @@ impl Vault {
                 table.show(folder, if alone { last.to_vec() } else { with_id(last, run) }, run);
             }
         }
+        for (name, run) in tops {
+            if !name.is_empty() && (!table.sealed_only || table.has_runs_below(&name)) {
+                table.show(b"", name, run);
+            }
+        }
         table.find_parts(runs);
     }
 
@@ -442,51 +290,6 @@ impl Vault {
             Ok(())
         };
         walk().is_ok()
-    }
-
-    /// The plaintext path of a directory in which runs may lie: the root, and folders of loose runs.
-    pub(crate) fn folder_path(&self, dir: Ino) -> Option<Vec<u8>> {
-        if dir == ROOT {
-            return Some(Vec::new());
-        }
-        let known = self.nodes.known(dir)?;
-        if !known.run.is_loose() || known.top || known.kind != Kind::Dir {
-            return None;
-        }
-        Some(self.nodes.plain_path(dir, DEPTH_MAX)?.join(&b'/'))
-    }
-
-    /// Whether runs may lie in a directory: in the root, and in folders of loose runs.
-    pub fn may_hold_runs(&self, dir: Ino) -> bool {
-        self.folder_path(dir).is_some()
-    }
-
-    /// The run that stands under a name.
-    ///
-    /// # Errors
-    /// [`Error::Closed`], where it was to be opened before that can be told.
-    pub(crate) fn run_named(&self, parent: Ino, name: &[u8]) -> Result<Option<Arc<Run>>> {
-        let Some(path) = self.folder_path(parent) else { return Ok(None) };
-        self.among_runs(|| self.table().folder(&path)?.by_name.get(name).cloned())
-    }
-
-    /// Whether a run lies in a folder or below it.
-    ///
-    /// # Errors
-    /// As of [`Vault::run_named`].
-    pub(crate) fn has_runs_below(&self, folder: Ino) -> Result<bool> {
-        let Some(path) = self.folder_path(folder) else { return Ok(false) };
-        Ok(self.among_runs(|| self.table().has_runs_below(&path).then_some(()))?.is_some())
-    }
-
-    /// Whether a directory made in `parent` is a run; another gateway's folders get none of ours.
-    pub(crate) fn is_run_depth(&self, parent: Ino) -> bool {
-        let ours = |loose: Arc<Run>| self.nodes.known(parent).is_some_and(|k| Arc::ptr_eq(&k.run, &loose));
-        if parent != ROOT && !self.loose_run().is_some_and(ours) {
-            return false;
-        }
-        let depth = |path: Vec<u8>| if path.is_empty() { 0 } else { path.split(|c| *c == b'/').count() };
-        self.folder_path(parent).map(depth) == usize::try_from(self.options.run_depth.saturating_sub(1)).ok()
     }
 }
 

@@ -23,7 +23,8 @@ use crate::locks::NameLocks;
 use crate::nodes::Nodes;
 use crate::opening::{Kept, Opening};
 use crate::run::{Body, Run};
-use crate::run_table::{RunTable, Scans};
+use crate::run_table::RunTable;
+use crate::scans::Scans;
 use crate::sealed::{RunSeal, SealedRuns};
 use crate::stamp::{Stamp, Stamps};
 use crate::{Error, Posix, Result, runs};
@@ -48,6 +49,9 @@ pub struct Options {
     pub delay: Duration,
     /// Bytes of each of a run's two journal files.
     pub journal_bytes: u64,
+    /// Shows what a seal proves and nothing else: runs that are open are left out until they are sealed, and so is what
+    /// lies outside runs.
+    pub sealed_only: bool,
     /// Answers before all runs are opened, and keeps what is found out about sealed ones for later mounts
     /// ([`Authority::known_runs`]).
     pub in_background: bool,
@@ -60,6 +64,7 @@ impl Default for Options {
             owner: None,
             delay: Duration::from_secs(1),
             journal_bytes: 8 << 20,
+            sealed_only: false,
             in_background: false,
         }
     }

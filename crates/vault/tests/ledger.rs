@@ -15,9 +15,11 @@ use proptest::test_runner::{RngAlgorithm, TestRng};
 use runvault_crypto::digest::sha256;
 use runvault_store::backend::{Access, Dir, Kind, Rename};
 use runvault_store::doubles::crash::Disk;
+use runvault_store::doubles::faulty::{Fault as StoreFault, Faults, Rule};
+use runvault_store::doubles::memory::MemoryDir;
 use runvault_store::doubles::observe::{Call, Observer, Op, observe};
 use runvault_store::read_whole::read_whole;
-use runvault_vault::api::{Allocate, SetAttr};
+use runvault_vault::api::{Allocate, Opened, SetAttr};
 use runvault_vault::seal::Fault;
 use runvault_vault::{Damage, Error, Posix, Vault};
 
@@ -189,10 +191,11 @@ const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 const DIRS: [&str; 4] = ["run", "run/x", "run/y", "run/x/z"];
 
 impl History {
-    fn new() -> Self {
+    /// `patient`: nothing that waits goes out by itself.
+    fn new(patient: bool) -> Self {
         let mut fixture = Fixture::in_memory();
         fixture.options.journal_bytes = 256 << 10;
-        fixture.options.delay = Duration::from_millis(1);
+        fixture.options.delay = if patient { Duration::from_secs(60) } else { Duration::from_millis(1) };
         let mount = fixture.writer();
         mount.make_dir("run").unwrap();
         Self { fixture, mount: Some(mount), older: Vec::new(), kills: Vec::new() }
@@ -444,7 +447,8 @@ fn what_the_stores_side_puts_back_is_named_and_not_signed() {
     let mut dice = Dice(TestRng::from_seed(RngAlgorithm::ChaCha, &[9; 32]));
     let (mut done, mut refused, mut by_ledger) = (0, 0, 0);
     while done < cases() {
-        let mut history = History::new();
+        let patient = dice.below(3) == 0;
+        let mut history = History::new(patient);
         history.acts(&mut dice, 30);
         for _ in 0..2 {
             history.remount(true);
@@ -453,7 +457,7 @@ fn what_the_stores_side_puts_back_is_named_and_not_signed() {
             history.acts(&mut dice, 5);
         }
         history.remount(true);
-        let how = [End::Clean, End::ForeignJournal, End::Hanging][dice.below(3)];
+        let how = [End::Clean, End::ForeignJournal, End::Hanging][dice.below(if patient { 2 } else { 3 })];
         history.acts(&mut dice, 10);
         let truth = history.end(how);
         // However a process was killed, nothing is called changed that nobody changed.
@@ -726,6 +730,56 @@ fn a_short_file_put_back_is_named_although_the_journal_could_not_be_removed() {
     assert_eq!(faults.into_iter().map(|fault| fault.damage).collect::<Vec<_>>(), [Some(what)]);
     newer.iter().for_each(|(path, object)| object.put(&tree, path));
     assert_eq!(would_seal(&fixture.writer(), b"run"), []);
+}
+
+/// A file of 20,000 ones that was synced and stays open.
+fn open_file(mount: &Mount) -> Opened {
+    mount.make_dir("run").unwrap();
+    let run = mount.ino("run").unwrap();
+    let (_, opened) = mount.create(&CALLER, run, b"file", 0o644, WRITE).unwrap();
+    mount.write(opened.handle, 0, &[1; 20_000], false).unwrap();
+    mount.fsync(opened.handle, false).unwrap();
+    opened
+}
+
+/// He shows an earlier state of a chunk to a write of a part of it, and takes it back before the new one is in place: what
+/// was not written over is an earlier state all the same.
+#[test]
+fn an_earlier_state_that_was_shown_to_a_write_of_a_part_is_named() {
+    let fixture = Fixture::in_memory();
+    let mount = fixture.writer();
+    let opened = open_file(&mount);
+    let tree = tree_of(&fixture.root);
+    let older = stored(&tree);
+    mount.write(opened.handle, 0, &[2; 20_000], false).unwrap();
+    mount.fsync(opened.handle, false).unwrap();
+    let newer = stored(&tree);
+    older.iter().for_each(|(path, object)| object.put(&tree, path));
+    mount.write(opened.handle, 100, &[3; 10], false).unwrap();
+    newer.iter().for_each(|(path, object)| object.put(&tree, path));
+    mount.fsync(opened.handle, false).unwrap();
+    mount.release(opened.handle).unwrap();
+    assert_eq!(mount.get("run/file").unwrap()[..3], [1; 3], "the control: he got it in");
+    let faults = would_seal(&mount, b"run");
+    let what = Damage::NotAsWritten("an earlier state of it, or of a part of it");
+    assert_eq!(faults.into_iter().map(|fault| fault.damage).collect::<Vec<_>>(), [Some(what)]);
+}
+
+/// What is tried again has left the sum once.
+#[test]
+fn a_chunk_for_which_there_was_no_room_in_place_makes_no_seal_impossible() {
+    let (store, faults) = Faults::over(MemoryDir::root()).unwrap();
+    let fixture = Fixture::on(store);
+    let mount = fixture.writer();
+    let opened = open_file(&mount);
+    mount.write(opened.handle, 0, &[2; 9_000], false).unwrap();
+    // The first goes into the journal.
+    faults.add(Rule { after: 1, ..Rule::next(Op::Write, StoreFault::Fail(libc::ENOSPC)) });
+    mount.fsync(opened.handle, false).unwrap_err();
+    mount.fsync(opened.handle, false).unwrap();
+    mount.release(opened.handle).unwrap();
+    assert_eq!(mount.get("run/file").unwrap()[8_999..9_001], [2, 1]);
+    assert_eq!(would_seal(&mount, b"run"), []);
 }
 
 /// The first file of a tree, and where it is.

@@ -45,8 +45,8 @@ impl Board {
                 }
                 None if finding.level == Level::Keep => {}
                 None => {
-                    let Finding { kind, run, name, text, .. } = finding;
-                    let alarm = Alarm { kind, run, name, text, since: clock };
+                    let Finding { kind, run, text, .. } = finding;
+                    let alarm = Alarm { kind, run, text, since: clock };
                     changes.push(Change { alarm: alarm.clone(), raised: true });
                     self.0.insert(key, Raised { alarm, well: None });
                 }
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     fn found(kind: Kind, level: Level, text: &str) -> Finding {
-        Finding { kind, run: None, name: None, level, text: text.into() }
+        Finding { kind, run: None, level, text: text.into() }
     }
 
     /// What changed at that second.

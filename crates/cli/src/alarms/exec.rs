@@ -1,8 +1,9 @@
 //! `--exec`: a program of the operator's that hears of each alarm. One runs at a time, for a bounded time, and the
-//! mount never waits for it.
+//! mount never waits for it, and it has nothing that is open here ([`apart`]).
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
@@ -15,6 +16,8 @@ use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use runvault_format::ids::RunId;
+use runvault_vault::apart;
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::board::Change;
@@ -61,7 +64,7 @@ impl Program {
     }
 
     /// No argument and no shell: whatever a run's name holds, it is a value.
-    fn command(&self, change: &Change) -> Command {
+    fn command(&self, change: &Change, name: Option<&[u8]>) -> Command {
         let alarm = &change.alarm;
         let mut command = Command::new(&self.path);
         command.env_clear();
@@ -73,12 +76,19 @@ impl Program {
         command.env("RUNVAULT_ALARM_TEXT", &alarm.text);
         command.env("RUNVAULT_ALARM_SINCE", utc(unix_seconds(alarm.since)));
         command.envs(alarm.run.map(|run| ("RUNVAULT_ALARM_RUN", run.to_string())));
-        command.envs(alarm.name.as_deref().map(|name| ("RUNVAULT_ALARM_NAME", OsStr::from_bytes(name))));
+        command.envs(name.map(|name| ("RUNVAULT_ALARM_NAME", OsStr::from_bytes(name))));
         // A group of its own, so that what it starts ends with it.
         command.stdin(Stdio::null()).process_group(0);
         command
     }
+
+    fn start(&self, change: &Change, name: Option<&[u8]>) -> io::Result<Child> {
+        apart(|| self.command(change, name).spawn()).flatten()
+    }
 }
+
+/// Tells the plaintext name of a run that is open here.
+pub type Names = Box<dyn Fn(&RunId) -> Option<Vec<u8>> + Send>;
 
 /// Runs it, in a thread of its own.
 pub struct Runner {
@@ -90,11 +100,11 @@ pub struct Runner {
 impl Runner {
     /// # Errors
     /// The thread could not be started.
-    pub fn start(program: Program) -> Result<Runner> {
+    pub fn start(program: Program, names: Names) -> Result<Runner> {
         let (queue, changes) = sync_channel(QUEUE);
         let ended = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&ended);
-        let run = move || run_all(&program, &changes, &told);
+        let run = move || run_all(&program, &names, &changes, &told);
         let thread = Builder::new().name("alarm-exec".into()).spawn(run)?;
         Ok(Runner { queue: Some(queue), ended, thread: Some(thread) })
     }
@@ -119,10 +129,12 @@ impl Drop for Runner {
     }
 }
 
-fn run_all(program: &Program, changes: &Receiver<Change>, ended: &AtomicBool) {
+fn run_all(program: &Program, names: &Names, changes: &Receiver<Change>, ended: &AtomicBool) {
     keep_umask();
     for change in changes.iter().take_while(|_| !ended.load(Ordering::SeqCst)) {
-        let failed = match program.command(&change).spawn() {
+        // No earlier, and no longer than it takes to start the program: a sealed run's name is gone from here.
+        let started = program.start(&change, change.alarm.run.and_then(|run| names(&run)).as_deref());
+        let failed = match started {
             Ok(child) => failure(child, ended, program.limit),
             Err(error) => Some(error.to_string()),
         };
@@ -201,7 +213,6 @@ mod tests {
         let alarm = Alarm {
             kind: Kind::Stuck,
             run: Some(RunId([7; 16])),
-            name: Some(NAME.to_vec()),
             text: "silent".to_owned(),
             since: SystemTime::UNIX_EPOCH,
         };
@@ -211,7 +222,7 @@ mod tests {
     /// A file that is not written by one process while another is started: else it could not be executed.
     fn spawn(program: &Program, change: &Change) -> Child {
         loop {
-            match program.command(change).spawn() {
+            match program.start(change, Some(NAME)) {
                 Err(error) if error.raw_os_error() == Some(libc::ETXTBSY) => std::thread::sleep(POLL),
                 spawned => break spawned.unwrap(),
             }
@@ -303,7 +314,7 @@ mod tests {
     fn nobody_waits_for_a_program_that_is_slow() {
         let folder = tempfile::tempdir().unwrap();
         let (program, change) = script(folder.path(), "umask > umask; sleep 600");
-        let runner = Runner::start(program).unwrap();
+        let runner = Runner::start(program, Box::new(|_| None)).unwrap();
         let begun = Instant::now();
         for _ in 0..2 * QUEUE {
             runner.run(&change);

@@ -88,12 +88,11 @@ pub struct Clock {
     pub store_ahead: Option<i64>,
 }
 
-/// A run that is open here, or one that something is wrong with.
+/// A run that is open here, or one that something is wrong with. Its name is nowhere in what is kept from one look to the
+/// next, nor in an alarm: it would be there after the seal.
 #[derive(Clone, Debug)]
 pub struct Run {
     pub run: RunId,
-    /// Plaintext.
-    pub name: Option<Vec<u8>>,
     /// It adds to a sealed run: it has no markers, and ends by silence alone.
     pub addition: bool,
     /// How far it is; `None` where it is not written here.

@@ -133,7 +133,6 @@ impl Look {
         let begun = humantime::parse_rfc3339(&held.opened).unwrap_or_else(|_| SystemTime::now());
         let mut run = Run {
             run: held.run,
-            name: Some(held.name.clone()),
             addition: held.continues,
             state: None,
             age: begun.elapsed().unwrap_or_default(),
@@ -146,7 +145,7 @@ impl Look {
         };
         match top {
             Ok(files) => {
-                let state = progress_of_held(held, &files, &self.patience);
+                let state = progress_of_held(&self.vault, held, &files, &self.patience);
                 run.state = Some(state);
                 run.missing = self.missing(held, &state);
             }
@@ -181,7 +180,8 @@ impl Look {
         }
         // Not its end: what is written while it is walked counts as later.
         let begun = Instant::now();
-        let compared = run_report::completeness_of(&self.vault, &self.store, &held.name);
+        let name = self.vault.held_name(&held.run)?;
+        let compared = run_report::completeness_of(&self.vault, &self.store, &name);
         let missing = compared.map(|compared| Missing {
             count: compared.missing.len(),
             named: compared.missing.into_iter().take(NAMED).collect(),
@@ -233,7 +233,6 @@ impl Look {
 fn nothing_known(run: RunId) -> Run {
     Run {
         run,
-        name: None,
         addition: false,
         state: None,
         age: Duration::ZERO,

@@ -188,7 +188,6 @@ mod tests {
     fn the_text_names_runs_by_their_ids() {
         let run = Run {
             run: RunId([7; 16]),
-            name: Some(b"Mueller".to_vec()),
             addition: false,
             state: Some(State::Draining),
             age: Duration::from_secs(90_000),
@@ -200,13 +199,7 @@ mod tests {
             refused: None,
         };
         let now = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
-        let alarm = |kind, run: Option<RunId>| Alarm {
-            kind,
-            run,
-            name: Some(b"Mueller".to_vec()),
-            text: "Mueller".to_owned(),
-            since: now,
-        };
+        let alarm = |kind, run: Option<RunId>| Alarm { kind, run, text: "Mueller".to_owned(), since: now };
         let facts = Facts {
             revoked: false,
             store: Store { written: 5, size: 1 << 40, ..Store::default() },

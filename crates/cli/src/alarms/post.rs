@@ -12,7 +12,7 @@ use runvault_fuse::Health;
 use runvault_vault::Vault;
 
 use super::board::Change;
-use super::exec::{Program, Runner};
+use super::exec::{Names, Program, Runner};
 use super::facts::{Clock, Facts, Limits};
 use super::look::{Look, Looked};
 use super::metrics::Metrics;
@@ -70,7 +70,7 @@ impl Post {
             gathered,
             alarms: Arc::clone(alarms),
             limits: wish.limits,
-            runner: wish.program.map(Runner::start).transpose()?,
+            runner: wish.program.map(|program| Runner::start(program, names_of(vault))).transpose()?,
             metrics: wish.metrics,
             clock: Jumps::default(),
         };
@@ -89,6 +89,11 @@ impl Drop for Post {
             let _ = thread.join();
         }
     }
+}
+
+fn names_of(vault: &Arc<Vault>) -> Names {
+    let vault = Arc::clone(vault);
+    Box::new(move |run| vault.held_name(run))
 }
 
 /// Short limits are looked at often enough to mean something.

@@ -31,7 +31,6 @@ pub enum Level {
 pub struct Finding {
     pub kind: Kind,
     pub run: Option<RunId>,
-    pub name: Option<Vec<u8>>,
     pub level: Level,
     /// Without any plaintext name.
     pub text: String,
@@ -51,7 +50,6 @@ pub fn findings(facts: &Facts, limits: &Limits) -> Vec<Finding> {
         found.into_iter().flatten().map(|(kind, text)| Finding {
             kind,
             run: Some(run.run),
-            name: run.name.clone(),
             level: Level::Raise,
             text,
         })
@@ -62,13 +60,8 @@ pub fn findings(facts: &Facts, limits: &Limits) -> Vec<Finding> {
         clock(&facts.clock, limits),
         revoked(facts.revoked),
     ];
-    let of_all = of_all.into_iter().flatten().map(|(kind, level, text)| Finding {
-        kind,
-        run: None,
-        name: None,
-        level,
-        text,
-    });
+    let of_all =
+        of_all.into_iter().flatten().map(|(kind, level, text)| Finding { kind, run: None, level, text });
     of_runs.chain(of_all).collect()
 }
 
@@ -225,7 +218,6 @@ mod tests {
             revoked: false,
             runs: vec![Run {
                 run: RunId([7; 16]),
-                name: Some(b"Mueller".to_vec()),
                 addition: false,
                 state: Some(State::Open),
                 age: HOUR,
@@ -244,8 +236,6 @@ mod tests {
         let mut facts = well();
         change(&mut facts);
         let found = findings(&facts, &limits());
-        assert!(found.iter().all(|found| !found.text.contains("Mueller")), "{found:?}");
-        assert!(found.iter().all(|found| found.run.is_some() == found.name.is_some()), "{found:?}");
         found.into_iter().map(|found| (found.kind, found.level)).collect()
     }
 

@@ -43,7 +43,7 @@ pub struct Alarms {
     /// A program that is run for each alarm that is raised or cleared: without arguments, one at a time, for 30 s at
     /// most. What it is told is in its environment: RUNVAULT_ALARM (its name), RUNVAULT_ALARM_STATE (raised, cleared),
     /// RUNVAULT_ALARM_TEXT, RUNVAULT_ALARM_SINCE and, of a run, RUNVAULT_ALARM_RUN (its id) and RUNVAULT_ALARM_NAME.
-    /// Only the last one reveals a run's name: logs, metrics and the other variables have its id
+    /// Only the last one reveals a run's name, while the run is open here: logs, metrics and the other variables have its id
     #[arg(long, value_name = "PROGRAM", requires = "ingest", value_hint = ValueHint::ExecutablePath)]
     pub exec: Option<PathBuf>,
     /// How long it may run (for tests)

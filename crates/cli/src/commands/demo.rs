@@ -73,7 +73,7 @@ fn play(stage: &Stage, spec: &RunSpec, voice: Voice) -> Result<Value> {
     stage.unmount()?;
     voice.step("Unmounted. What a thief of the store sees:")?;
     let searched = thief::look(&stage.store, spec, voice)?;
-    voice.step("Mounted again, read-only. Every file against what the instrument wrote:")?;
+    voice.step("Mounted again, read-only, open runs too. Every file against what the instrument wrote:")?;
     stage.mount(true)?;
     let verified = verify(stage, spec, voice)?;
     stage.unmount()?;

@@ -145,6 +145,9 @@ impl Listing<'_> {
             object.insert("size".into(), json!(meta.size));
             object.insert("mtime".into(), json!(output::utc(meta.mtime.sec)));
             object.insert("mtime_ns".into(), json!(meta.mtime.nsec));
+            if let Some(state) = self.tree.state_of_run(parent, name)? {
+                object.insert("state".into(), json!(state));
+            }
             if meta.kind == Kind::Symlink {
                 json_name(&mut object, "target", self.tree.read_link(&path)?.as_bytes());
             }
@@ -155,15 +158,20 @@ impl Listing<'_> {
 
     /// Columns as wide as their widest cell; the name last, as its bytes are.
     fn long(&self, parent: &Path, entries: &[(std::ffi::OsString, Meta)]) -> Result<Vec<u8>> {
-        let cells = entries.iter().map(|(_, meta)| {
-            vec![
+        let states = entries.iter().map(|(name, _)| self.tree.state_of_run(parent, name));
+        let states: Vec<_> = states.collect::<Result<_>>()?;
+        let of_runs = states.iter().any(Option::is_some);
+        let cells = entries.iter().zip(states).map(|((_, meta), state)| {
+            let mut cells = vec![
                 mode_text(meta),
                 meta.nlink.to_string(),
                 meta.uid.to_string(),
                 meta.gid.to_string(),
                 size_cell(meta),
                 output::utc(meta.mtime.sec),
-            ]
+            ];
+            cells.extend(of_runs.then(|| state.unwrap_or("-").to_owned()));
+            cells
         });
         let table = output::table(&cells.collect::<Vec<_>>(), &[1, 2, 3, 4]);
         let mut text = Vec::new();

@@ -48,11 +48,11 @@ pub fn run(args: &Mount, fake: bool) -> Result<ExitCode> {
         return Ok(Exit::Done.into());
     }
     if args.foreground {
-        return serve(&options, &at, &store, None).map(|()| Exit::Done.into());
+        return serve(options, &at, &store, None).map(|()| Exit::Done.into());
     }
     match daemon::split()? {
         Side::Parent(code) => Ok(code),
-        Side::Child(ready) => serve(&options, &at, &store, Some(ready)).map(|()| Exit::Done.into()),
+        Side::Child(ready) => serve(options, &at, &store, Some(ready)).map(|()| Exit::Done.into()),
     }
 }
 
@@ -96,7 +96,7 @@ fn make_absolute(options: &mut Options, at: &Path, store: &Path) -> Result<()> {
     Ok(())
 }
 
-fn serve(options: &Options, at: &Path, path: &Path, ready: Option<Readiness>) -> Result<()> {
+fn serve(mut options: Options, at: &Path, path: &Path, ready: Option<Readiness>) -> Result<()> {
     start_log(&Target::of(options.mount.log.as_deref()))?;
     memory::few_heaps();
     if options.mount.ingest {
@@ -105,6 +105,8 @@ fn serve(options: &Options, at: &Path, path: &Path, ready: Option<Readiness>) ->
     pace::limit_mib(options.mount.seal_limit);
     raise_file_limit();
     let mut store = Store::open(path, &options.mount.who)?;
+    options.acts_for(store.is_readers(&options.mount.who)?)?;
+    let options = &options;
     let open = open(&mut store, options)?;
     look_through(&open)?;
     memory::warn_of_unlocked();
@@ -211,6 +213,7 @@ fn open(store: &mut Store, options: &Options) -> Result<Open> {
     let engine = VaultOptions {
         run_depth: options.mount.run_depth.unwrap_or(1),
         owner: options.owner,
+        sealed_only: options.read_only && !options.mount.open,
         in_background: true,
         ..VaultOptions::default()
     };
@@ -287,6 +290,10 @@ fn look_through(open: &Open) -> Result<()> {
             }
         }
         tell_lost(&vault);
+        let open = left_out::open_runs(&vault);
+        for text in open.as_deref().into_iter().chain(left_out::outside_runs(&vault)) {
+            log::info!("{text}");
+        }
     })?;
     let since = Instant::now();
     let _ = tell.recv_timeout(AT_ONCE);

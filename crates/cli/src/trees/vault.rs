@@ -109,6 +109,12 @@ impl InVault {
         left_out::of(&self.vault)
     }
 
+    /// `open` or `sealed`, of a name that is a run's; what is open no seal proves yet.
+    pub fn state_of_run(&self, parent: &Path, name: &OsStr) -> Result<Option<&'static str>> {
+        let sealed = self.vault.is_sealed_run(self.directory(parent)?, name.as_bytes())?;
+        Ok(sealed.map(|sealed| if sealed { "sealed" } else { "open" }))
+    }
+
     /// The names of a directory, and how many are left out because they do not authenticate.
     fn names(&self, ino: Ino) -> runvault_vault::Result<(Vec<OsString>, u64)> {
         let handle = self.vault.opendir(ino)?;

@@ -1,5 +1,7 @@
 //! A run with something of everything, under a new key.
 
+mod read_back;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,6 +46,11 @@ impl Site {
 
     /// A sealed run of that name.
     fn sealed(&self, name: &[u8]) -> RunId {
+        self.sealed_with(name, &[])
+    }
+
+    /// With a file of these bytes, unless it is none.
+    fn sealed_with(&self, name: &[u8], large: &[u8]) -> RunId {
         let authority = Acting::ingest(&self.root, self.chain.clone());
         let vault = Vault::open(self.root.clone(), authority, Some(self.gateway.clone()), Options::default())
             .unwrap();
@@ -59,6 +66,9 @@ impl Site {
         };
         file(run, b"empty", 0, b"");
         file(run, b"sparse", 100_000, b"end");
+        if !large.is_empty() {
+            file(run, b"large", 0, large);
+        }
         let twice = file(deep, b"a.cbcl", 0, &[7; 30_000]);
         file(deep, &[b'n'; 200], 0, b"a long name");
         vault.link(twice, run, b"again.cbcl").unwrap();

@@ -1,8 +1,10 @@
 //! What a file tells the ledger: which chunks the store got, by their nonces.
 //!
 //! The sum of what is known of each whole chunk ([`ledger::term`]) goes on from chunk to chunk; one that is written over
-//! leaves it by the nonce that stands in the store then. A partial last chunk is not in it.
+//! leaves it by the nonce that it was read with, where a part of it stays, so that what the store showed then must be what was
+//! written; else by the one that stands in the store. A partial last chunk is not in it.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -28,6 +30,8 @@ pub(crate) struct Noted {
     end: u64,
     /// Chunks that are stored in part: the last one, and one that was the last while its further bytes wait.
     partial: Vec<u64>,
+    /// Nonces of chunks that were read to be written in part.
+    loaded: BTreeMap<u64, [u8; NONCE]>,
     /// Nonce of the partial last chunk, where it changed.
     last: Option<[u8; NONCE]>,
     /// Nobody can say any more.
@@ -71,6 +75,14 @@ impl FileObject {
         self.ensure_header(state).map(drop)
     }
 
+    /// A chunk was read, of which a part will be written over.
+    pub(super) fn chunk_loaded(&self, state: &mut State, i: u64, nonce: Option<[u8; NONCE]>) {
+        let room = (state.noted.loaded.len() as u64) < READ;
+        if let Some(nonce) = nonce.filter(|_| room && self.run.ledger().is_some()) {
+            state.noted.loaded.insert(i, nonce);
+        }
+    }
+
     /// Before chunks are written in place, or become holes.
     pub(super) fn before_chunks(&self, state: &mut State, chunks: Range<u64>) {
         self.is_changing(state);
@@ -88,6 +100,7 @@ impl FileObject {
             let Some(nonce) = bytes.first_chunk::<NONCE>() else { return };
             let whole = bytes.len() as u64 == geometry.stored_chunk();
             let noted = &mut state.noted;
+            noted.loaded.remove(&i);
             if whole {
                 noted.sum = noted.sum.wrapping_add(ledger::term(&ledger.key, i, nonce));
                 noted.partial.retain(|partial| *partial != i);
@@ -161,18 +174,24 @@ impl FileObject {
             if examined.is_ok() && (state.is_bare_hole(i) || state.noted.partial.contains(&i)) {
                 continue;
             }
-            let mut nonce = [0; NONCE];
-            let got = self.file.read_at(&mut nonce, self.run.geometry.chunk_offset(i));
-            if examined.is_err() || !got.is_ok_and(|got| got == nonce.len()) {
+            let loaded = state.noted.loaded.remove(&i);
+            let nonce = examined.ok().and_then(|()| loaded.or_else(|| self.stored_nonce(i)));
+            let Some(nonce) = nonce else {
                 log::warn!(
                     "{}: what chunk {i} was is not known to the ledger: its seal will not compare this file's content",
                     self.run.object(self.ino)
                 );
                 state.noted.lost = true;
                 return;
-            }
+            };
             state.noted.sum = state.noted.sum.wrapping_sub(ledger::term(&ledger.key, i, &nonce));
         }
+    }
+
+    fn stored_nonce(&self, i: u64) -> Option<[u8; NONCE]> {
+        let mut nonce = [0; NONCE];
+        let got = self.file.read_at(&mut nonce, self.run.geometry.chunk_offset(i));
+        got.is_ok_and(|got| got == nonce.len()).then_some(nonce)
     }
 
     /// Tells the ledger what the store has, where nothing waits in memory.

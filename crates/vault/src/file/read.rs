@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use runvault_format::chunk;
+use runvault_format::pins::NONCE;
 
 use super::FileObject;
 use super::state::{Header, State};
@@ -83,7 +84,7 @@ impl FileObject {
         Ok(len)
     }
 
-    /// Reads and opens stored chunks into `out`, which begins `skip` bytes into the first.
+    /// Reads and opens stored chunks into `out`, which begins `skip` bytes into the first. Gives the nonce of that.
     fn read_stored(
         &self,
         state: &State,
@@ -91,7 +92,7 @@ impl FileObject {
         chunks: Range<u64>,
         skip: usize,
         out: &mut [u8],
-    ) -> Result<()> {
+    ) -> Result<Option<[u8; NONCE]>> {
         let geometry = &self.run.geometry;
         let header = state.header.as_ref().ok_or_else(|| self.damaged(Damage::Header))?;
         let last = chunks.end.saturating_sub(1);
@@ -114,7 +115,7 @@ impl FileObject {
             skip = 0;
         }
         rest.fill(0);
-        Ok(())
+        Ok(stored.first_chunk().copied())
     }
 
     /// The bytes of a chunk from `skip` on, as many as `piece` takes.
@@ -158,10 +159,15 @@ impl FileObject {
         Ok(())
     }
 
-    /// Plaintext of chunk `i` as it stands, `chunk_len` bytes long.
-    pub(super) fn load_chunk(&self, state: &State, i: u64) -> Result<Vec<u8>> {
+    /// Plaintext of chunk `i` as it stands, `chunk_len` bytes long, of which a part will be written over.
+    pub(super) fn load_chunk(&self, state: &mut State, i: u64) -> Result<Vec<u8>> {
         let mut plain = vec![0u8; self.run.geometry.chunk_len(i, state.size)];
-        self.read_up_to(state, state.size, i * self.run.geometry.chunk(), &mut plain)?;
+        if plain.is_empty() || in_memory(state, i).is_some() || bare_hole(state, i).is_some() {
+            self.read_up_to(state, state.size, i * self.run.geometry.chunk(), &mut plain)?;
+        } else {
+            let nonce = self.read_stored(state, state.size, i..i + 1, 0, &mut plain)?;
+            self.chunk_loaded(state, i, nonce);
+        }
         Ok(plain)
     }
 

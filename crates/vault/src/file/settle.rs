@@ -158,7 +158,11 @@ impl FileObject {
             let offset = self.run.geometry.chunk_offset(first);
             let n = (stored.len() as u64).div_ceil(self.run.geometry.stored_chunk());
             self.before_chunks(state, first..first + n);
-            self.file.write_at(stored, offset).map_err(self.io("write"))?;
+            let written = self.file.write_at(stored, offset);
+            if written.is_err() {
+                Self::chunks_failed(state);
+            }
+            written.map_err(self.io("write"))?;
             self.chunks_written(state, first, stored);
         }
         self.count_writes(state, redos.len() as u64);

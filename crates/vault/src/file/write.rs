@@ -121,7 +121,7 @@ impl FileObject {
     }
 
     /// The durable chunk that is written in part; empty where all of it is written over.
-    fn before_overlay(&self, state: &State, i: u64, at: usize, len: usize) -> Result<Vec<u8>> {
+    fn before_overlay(&self, state: &mut State, i: u64, at: usize, len: usize) -> Result<Vec<u8>> {
         let covers = at == 0 && len >= self.run.geometry.chunk_len(i, state.size);
         if covers || state.overlay.contains_key(&i) { Ok(Vec::new()) } else { self.load_chunk(state, i) }
     }

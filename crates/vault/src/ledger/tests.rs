@@ -154,3 +154,16 @@ fn a_mode_that_may_have_changed_under_a_newer_id_is_not_known() {
     let expected = read(&*dir, &ID, &key()).unwrap().expect("a ledger");
     assert_eq!(expected.owners.get(&FILE), None);
 }
+
+#[test]
+fn what_was_about_to_change_and_did_not_is_covered_as_well() {
+    let dir: Arc<dyn Dir> = MemoryDir::root();
+    let ledger = open(&dir);
+    ledger.content(FILE, whole(1));
+    cover(&ledger);
+    ledger.changing(FILE, LONG_AGO);
+    ledger.changed(FILE);
+    assert!(ledger.tick(), "the store is to be synced");
+    cover(&ledger);
+    assert_eq!(sizes(&dir), [Some(1), None]);
+}

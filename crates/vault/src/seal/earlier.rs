@@ -334,7 +334,8 @@ fn changes_show(dir: &dyn Dir) -> bool {
     shows
 }
 
-fn stamp(stat: &Stat) -> Stamp {
+/// What tells that a stored file was changed.
+pub(super) fn stamp(stat: &Stat) -> Stamp {
     let time = |time: Time| (time.sec, time.nsec);
     Stamp { ino: stat.ino, stored: stat.size, mtime: time(stat.mtime), ctime: time(stat.ctime) }
 }

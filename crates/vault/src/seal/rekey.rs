@@ -2,10 +2,12 @@
 //!
 //! The run that is to be lies in `runs/.new-<id>` until it is sealed: nobody sees it. Order: directories and links; each
 //! file under a name of its own in `partial/`, then renamed, so that what has its name is whole; whoever finds all there
-//! reads everything back, and seals; the seal's rename and the directory's are the commit; what is sealed is read back,
-//! and nothing may be missing; then the run that was replaced goes. A kill at any point is gone on from, and any number of processes may work at once.
+//! reads everything back that it has not read back by then, and seals; the seal's rename and the directory's are the
+//! commit; what is sealed is read back, and nothing may be missing; then the run that was replaced goes. A kill at any
+//! point is gone on from, and any number of processes may work at once.
 
 mod copy;
+mod early;
 mod finish;
 mod tree;
 
@@ -18,6 +20,7 @@ use runvault_format::ids::RunId;
 use runvault_format::keys::{RunKey, RunKeys};
 use runvault_store::backend::Dir;
 
+use self::early::{Early, ReadBack};
 pub use self::finish::WORKER_SEED;
 use self::tree::Tree;
 use super::read::Seal;
@@ -198,7 +201,8 @@ impl<'a> Copying<'a> {
         let mut copied = 0;
         if !sealed {
             self.tree.make_directories()?;
-            copied = self.copy(shard, progress)?;
+            let early = Early::begin(self, shard)?;
+            copied = self.copy(shard, early.as_ref(), progress)?;
             let missing = self.missing()?;
             if !missing.is_empty() {
                 let (missing, files) = (missing.len() as u64, self.tree.files().count() as u64);
@@ -216,7 +220,9 @@ impl<'a> Copying<'a> {
                 }
                 taken => taken?,
             };
-            copied += self.seal_all(&holding, progress).inspect_err(|_| _ = holding.give_up())?;
+            let early = early.map(Early::finish).transpose()?;
+            copied +=
+                self.seal_all(&holding, early.as_ref(), progress).inspect_err(|_| _ = holding.give_up())?;
         }
         self.commit()?;
         // On a network others may have put something in the place of what was read back.
@@ -241,17 +247,17 @@ impl<'a> Copying<'a> {
     }
 
     /// Seals what is read back as it was sealed first; files that are not are copied once more.
-    fn seal_all(&self, holding: &Holding, progress: Progress<'_>) -> Result<u64> {
+    fn seal_all(&self, holding: &Holding, early: Option<&ReadBack>, progress: Progress<'_>) -> Result<u64> {
         let mut copied = 0;
         for _ in 0..ROUNDS {
             self.tree.shut_out()?;
-            let Some(again) = self.seal(holding, progress)? else { return Ok(copied) };
+            let Some(again) = self.seal(holding, early, progress)? else { return Ok(copied) };
             for file in &again {
                 holding.renew_if_due()?;
                 holding.check()?;
                 self.tree.remove(*file)?;
             }
-            copied += self.copy(Shard::ALL, progress)?;
+            copied += self.copy(Shard::ALL, None, progress)?;
         }
         let what = "files are read back otherwise than they were written, again and again".to_owned();
         Err(Error::damaged(format!("runs/{}", place_of(&self.job.new)), Damage::Run(what)))

@@ -93,6 +93,12 @@ impl<'a> Writer<'a> {
         self.put_all(bytes)
     }
 
+    /// What was written begins to go to the disk; nobody waits for it.
+    pub(super) fn write_out(&self) {
+        // That it is not needed is how the kernel is told.
+        self.file.will_not_need();
+    }
+
     /// So many chunks without data, behind those that were written: where the header can list no more holes, zeros.
     pub(super) fn skip(&mut self, chunks: u64, size: u64) -> Result<()> {
         if self.holes.len() < HOLES_MAX {
@@ -137,6 +143,15 @@ impl<'a> Writer<'a> {
         self.put_header(size)?;
         self.file.sync_all().map_err(|e| Error::store("write", self.object.clone(), e))?;
         Ok(self.clear.file_id)
+    }
+
+    /// All that was written, to be read again here: it has no header.
+    pub(super) fn into_reader(mut self, run: &Arc<RunContext>) -> Result<Reader> {
+        let last = std::mem::take(&mut self.waiting);
+        let size = self.next * self.run.geometry.chunk() + last.len() as u64;
+        self.put_all(&last)?;
+        let (object, file, key) = (self.object, self.file, self.key);
+        Ok(Reader { run: run.clone(), object, file, key, size, kept: Mutex::default() })
     }
 
     /// The header of one that [`Reader::open_begun`] reads while it is not finished.

@@ -96,6 +96,11 @@ impl SealedFile {
         Ok(len)
     }
 
+    /// What the kernel has of it can go: it was read to its end, and not again soon.
+    pub(crate) fn will_not_need(&self) {
+        self.file.iter().for_each(|(file, _)| file.will_not_need());
+    }
+
     /// Reads and opens chunks into `out`, which begins `skip` bytes into the first.
     fn open(&self, chunks: Range<u64>, nonces: &[[u8; NONCE]], skip: usize, out: &mut [u8]) -> Result<()> {
         let geometry = &self.tree.context.geometry;

@@ -31,6 +31,10 @@ pub struct RunStatus {
     pub continues: Option<RunId>,
     /// It is being sealed: nothing of it opens until that is done.
     pub sealing: bool,
+    /// It has a seal, and opens.
+    pub sealed: bool,
+    /// It opens, and is not shown, or of a loose run the files are not: no seal proves it ([`crate::Options::sealed_only`]).
+    pub left_out: bool,
 }
 
 /// What a live vault tells of itself.
@@ -84,6 +88,18 @@ impl Vault {
         self.table().entries.values().filter(|entry| matches!(entry, Entry::Closed(_))).count() as u64
     }
 
+    /// How many runs open, and are not shown because no seal proves them ([`crate::Options::sealed_only`]).
+    pub fn open_runs_left_out(&self) -> u64 {
+        let table = self.table();
+        table.opened().filter(|run| table.is_left_out(run)).count() as u64
+    }
+
+    /// Whether a gateway's files outside runs are not shown, since no seal ever proves them
+    /// ([`crate::Options::sealed_only`]).
+    pub fn is_outside_left_out(&self) -> bool {
+        self.options.sealed_only && self.table().opened().any(|run| run.is_loose())
+    }
+
     /// The runs that this gateway made and nobody sealed, of which it has no key: it was not kept, or its entry is lost. Their
     /// owner reads them.
     pub fn lost_runs(&self) -> Vec<RunId> {
@@ -112,6 +128,8 @@ impl Vault {
             closed: false,
             sealing: false,
             continues: None,
+            sealed: false,
+            left_out: false,
         };
         match entry {
             Entry::Closed(_) => status.closed = true,
@@ -120,6 +138,8 @@ impl Vault {
                 status.name = Some(run.name());
                 status.continues = table.first_of(run);
                 status.sealing = run.is_closed_for_good();
+                status.sealed = run.is_sealed();
+                status.left_out = self.options.sealed_only && !run.is_sealed();
                 status.holder = if run.is_sealed() { None } else { self.holder_of(run) };
                 let body = run.opened_body();
                 let blocked = body.as_ref().and_then(|body| body.blocked());

@@ -66,7 +66,7 @@ impl Stage {
         let mut command = self.command("mount");
         command.args(["-f", "--log", "stderr", "--state"]).arg(&self.state);
         if read_only {
-            command.arg("--read-only");
+            command.args(["--read-only", "--open"]);
         }
         let errors = self.folder.path().join("mount.log");
         command.arg(&self.store).arg(&self.at).stderr(std::fs::File::create(&errors)?);

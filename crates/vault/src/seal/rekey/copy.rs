@@ -7,6 +7,7 @@ use runvault_format::header::Kind;
 use runvault_format::ids::FileId;
 
 use super::super::sealed_file::Writer;
+use super::early::Early;
 use super::tree::OpenDir;
 use super::{Copying, Progress, Shard};
 use crate::sealed::SealedFile;
@@ -14,13 +15,20 @@ use crate::{Error, Posix, Result, pace};
 
 /// Plaintext that is read at once.
 const STRETCH: u64 = 1 << 20;
+/// Plaintext after which the disk begins to write: the kernel would wait until much has come together.
+const WRITTEN_OUT: u64 = 8 << 20;
 
 impl Copying<'_> {
-    /// Copies what is missing of a shard; gives the plaintext bytes of it.
+    /// Copies what is missing of a shard, and has it read back; gives the plaintext bytes of it.
     ///
     /// # Errors
     /// Damage of the old run, [`Error::NoRoom`]; the store's. The first of them ends it.
-    pub(super) fn copy(&self, shard: Shard, progress: Progress<'_>) -> Result<u64> {
+    pub(super) fn copy(
+        &self,
+        shard: Shard,
+        early: Option<&Early<'_>>,
+        progress: Progress<'_>,
+    ) -> Result<u64> {
         let mine = |(at, _): &(usize, u32)| at % shard.of.max(1) == shard.number.saturating_sub(1);
         let files: Vec<u32> = self.tree.files().enumerate().filter(mine).map(|(_, file)| file).collect();
         let (mut missing, mut open) = (Vec::new(), None);
@@ -45,7 +53,12 @@ impl Copying<'_> {
                     progress(done.fetch_add(bytes, Ordering::Relaxed) + bytes, total);
                     stop.load(Ordering::Relaxed)
                 };
-                if let Err(error) = self.copy_file(&mut open, *file, &mut buf, &mut told) {
+                let done = self.copy_file(&mut open, *file, &mut buf, &mut told);
+                let read_back = |()| match early.filter(|_| !stop.load(Ordering::Relaxed)) {
+                    Some(early) => early.read_back(&mut open, *file),
+                    None => Ok(()),
+                };
+                if let Err(error) = done.and_then(read_back) {
                     stop.store(true, Ordering::Relaxed);
                     failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
                     return;
@@ -95,7 +108,10 @@ impl Copying<'_> {
         let copied = if from.size > 0 || self.tree.has_attributes(i)? {
             let stands = self.tree.stands(i)?;
             let writer = Writer::of(&self.context, file.clone(), self.tree.object(i), Kind::File, stands)?;
-            self.copy_content(&from, writer, buf, told).map(Some)
+            let copied = self.copy_content(&from, writer, buf, told);
+            // Here, while others are at work: one thread removes the old run in the end, with all that is in memory.
+            from.will_not_need();
+            copied.map(Some)
         } else {
             Ok(None)
         };
@@ -143,6 +159,9 @@ impl Copying<'_> {
                 pace::keep(len as u64);
                 writer.write_through(piece)?;
                 at += len as u64;
+                if at % WRITTEN_OUT < len as u64 {
+                    writer.write_out();
+                }
                 if told(len as u64) {
                     return Ok(None);
                 }

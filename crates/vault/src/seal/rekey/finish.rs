@@ -20,6 +20,7 @@ use super::super::read::hash;
 use super::super::sealed_file::Writer;
 use super::super::survey::Survey;
 use super::super::{DIGESTS, MANIFEST, NEW, NOTE, PINS, SEAL, read_back, verify};
+use super::early::ReadBack;
 use super::{Copying, Job, PARTIAL, Progress, Replaced, Tree, place_of};
 use crate::authority::{self, EnvelopeFile, Sealed};
 use crate::lease::Holding;
@@ -41,7 +42,13 @@ impl Copying<'_> {
     }
 
     /// Reads everything back and puts the seal in place; else gives the files that are not as they were sealed first.
-    pub(super) fn seal(&self, holding: &Holding, progress: Progress<'_>) -> Result<Option<Vec<u32>>> {
+    /// `early`: what needs no reading.
+    pub(super) fn seal(
+        &self,
+        holding: &Holding,
+        early: Option<&ReadBack>,
+        progress: Progress<'_>,
+    ) -> Result<Option<Vec<u32>>> {
         self.tree.complete()?;
         let top = self.tree.record(0)?.clone();
         self.tree.dress_named(0, &*self.dir, b"tree", &top)?;
@@ -49,7 +56,7 @@ impl Copying<'_> {
         let new = self.begin_seal()?;
         let mut survey = Survey::walk(&self.context)?;
         self.check_names(&survey)?;
-        let Some(pins_id) = self.write_pins(&mut survey, &*new, holding, progress)? else {
+        let Some(pins_id) = self.write_pins(&mut survey, &*new, early, holding, progress)? else {
             return self.not_as_sealed(&survey).map(Some);
         };
         let others = self.not_as_sealed(&survey)?;
@@ -90,6 +97,7 @@ impl Copying<'_> {
         &self,
         survey: &mut Survey,
         new: &dyn Dir,
+        early: Option<&ReadBack>,
         holding: &Holding,
         progress: Progress<'_>,
     ) -> Result<Option<FileId>> {
@@ -98,7 +106,7 @@ impl Copying<'_> {
         writer.write(&pins::Header { entries, nonces: survey.chunks() }.encode())?;
         let (mut done, total) = (0, self.seal.note.bytes);
         let table = survey.read(
-            &|_, _, _| Ok(None),
+            &|i, stat, nonce| early.map_or(Ok(None), |early| early.content(i, stat, nonce)),
             &mut |_, nonce| {
                 holding.renew_if_due()?;
                 writer.write(nonce)

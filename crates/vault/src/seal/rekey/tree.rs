@@ -7,11 +7,11 @@ use std::time::Duration;
 use runvault_crypto::random;
 use runvault_format::header::Kind as Object;
 use runvault_format::ids::{DirId, FileId};
-use runvault_format::keys::place;
+use runvault_format::keys::{Place, place};
 use runvault_format::manifest::{Entry, Kind, Manifest, Record};
 use runvault_format::name::{self, RECORD};
 use runvault_format::state_slot::SEVERAL_LINKS;
-use runvault_store::backend::{self, Dir, File, Rename, SetTime, Stat, Time, Xattrs};
+use runvault_store::backend::{self, Access, Dir, File, Rename, SetTime, Stat, Time, Xattrs};
 
 use super::super::sealed_file::Stands;
 use crate::file::RunContext;
@@ -193,6 +193,24 @@ impl Tree {
         let now = file.stat()?.mtime;
         self.partial.unlink(&name)?;
         Ok(Duration::from_secs(u64::try_from(now.sec.saturating_sub(written.sec)).unwrap_or_default()))
+    }
+
+    /// A file that no name leads to: it goes with whoever has it open.
+    pub(super) fn nameless(&self) -> Result<Arc<dyn File>> {
+        let (name, file) = self.temporary(MODE).map_err(|e| self.failed("create", 0, e))?;
+        match self.partial.unlink(&name) {
+            // Who seals has cleared it away.
+            Err(e) if e.raw_os_error() != Some(libc::ENOENT) => Err(self.failed("create", 0, e)),
+            _ => Ok(file),
+        }
+    }
+
+    /// A file that has its name, and where its header must say that it stands.
+    pub(super) fn named(&self, open: &mut OpenDir, i: u32) -> Result<(Arc<dyn File>, Place)> {
+        let (entry, stored) = (self.entry(i)?, self.stored(i)?);
+        let file = self.dir(open, entry.record.parent)?.open_file(&stored.text, Access::Read);
+        let file = file.map_err(|e| part_opened("open", self.object(i), e))?;
+        Ok((file, place(&self.id(entry.record.parent), Object::File, &entry.name)))
     }
 
     /// A file that is to be written.
