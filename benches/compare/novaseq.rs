@@ -166,7 +166,7 @@ fn make_base_calls(originals: &Path, spec: &RunSpec, load: &Load) -> Result<()> 
         std::io::Write::write_all(&mut file, part)?;
     }
     for call in &calls {
-        let path = originals.join(layout::path_of(spec.family, call));
+        let path = originals.join(layout::path_of(spec, call));
         fs::create_dir_all(path.parent().context("a path")?)?;
         fs::hard_link(&one, path)?;
     }

@@ -2,6 +2,7 @@
 //! What an attacker does get is shown, too.
 
 mod approvals;
+mod behind;
 mod chain;
 mod envelopes;
 mod keys;

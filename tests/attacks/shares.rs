@@ -129,6 +129,29 @@ fn old_shares_open_what_was_made_before_and_nothing_after() {
     assert!(vault.state().current().expect("an epoch").shares.iter().all(|share| share.to != carol));
 }
 
+/// Row "enough shares of a vault key that was shared anew": the key is the same, also for what is made later, until it is
+/// rotated; and that is what is said.
+#[test]
+fn shares_of_before_a_custodian_came_open_until_the_next_rotation() {
+    let vault = Vault::new();
+    let old = key_of(&vault, &vault.state(), ["bob", "carol"]);
+    let said = vault.agree("add-custodian mallory=mallory.key.pub");
+    assert!(said.contains("what is made from now on, until: runvault custody rotate"), "{said}");
+    let write = |name: &str| {
+        std::fs::create_dir(vault.path(name)).expect("a folder");
+        vault.write(&format!("{name}/file"), CONTENT);
+        vault.done(&format!("cp -r {name} store:/ --identity lab.key"));
+    };
+    write("later");
+    assert!(opens(&vault, &old, "later", &format!("{}/keys/vault-2", vault.run_at("later")), 2));
+    for one in ["alice", "bob"] {
+        vault.done(&format!("custody confirm store --identity {one}.key"));
+    }
+    vault.agree("rotate");
+    write("last");
+    assert!(!opens(&vault, &old, "last", &format!("{}/keys/vault-3", vault.run_at("last")), 3));
+}
+
 /// Row "a reader's key file, opened": its runs, and nothing of custody.
 #[test]
 fn a_readers_key_opens_its_runs_alone() {

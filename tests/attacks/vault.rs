@@ -1,6 +1,7 @@
 //! A vault that is attacked: of three custodians two agree, a machine writes, two readers read. Made once, copied for
 //! each test.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -109,6 +110,20 @@ impl Vault {
 
     /// Runs a command line; arguments hold no spaces. One that hangs is ended, and panics here.
     pub fn run(&self, line: &str) -> Said {
+        self.run_with(line, &[])
+    }
+
+    /// [`Vault::run`], and well, by a clock that is an hour ahead: `library` is libfaketime.
+    #[track_caller]
+    pub fn done_later(&self, library: &Path, line: &str) -> String {
+        let clock = [("LD_PRELOAD", library.as_os_str()), ("FAKETIME", "+3600".as_ref())];
+        let quirks = [("FAKETIME_DONT_FAKE_MONOTONIC", "1".as_ref()), ("NO_FAKE_STAT", "1".as_ref())];
+        let said = self.run_with(line, &[clock, quirks].concat());
+        assert_eq!(said.code, 0, "{line}\n{}", said.text);
+        said.text
+    }
+
+    fn run_with(&self, line: &str, environment: &[(&str, &OsStr)]) -> Said {
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
         let mut command = Command::new("timeout");
         command.args(["-k", "1", "60"]).arg(runvault()).args(&words).current_dir(self.dir.path());
@@ -118,6 +133,7 @@ impl Vault {
             command.args(["--state", "state"]);
         }
         command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", self.dir.path());
+        command.envs(environment.iter().copied());
         let said = output(&mut command);
         let (code, text) = (said.status.code().unwrap_or(-1), printed(&said));
         assert!(!text.contains("panicked") && (0..100).contains(&code), "{line}: {code}\n{text}");

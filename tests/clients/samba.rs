@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -11,12 +12,13 @@ use std::time::{Duration, Instant};
 use runvault_sequencer::family::FAMILIES;
 use runvault_sequencer::replay::place::Place;
 use runvault_sequencer::replay::{MODES, send};
-use runvault_sequencer::{Family, Mode, Read, Replay, RunSpec, Size};
+use runvault_sequencer::{Family, Mode, Replay, RunSpec, Size};
 use runvault_tests::analysis::assert_real_hiseq_fastq;
-use runvault_tests::making::attributes_of;
+use runvault_tests::making::{attributes_of, of_few_cycles};
 use runvault_tests::snapshot::contents;
 use runvault_tests::tools::{leave_out, output, printed, real_runs, root_for, run, runvault};
 use runvault_tests::{Mount, Site};
+use rustix::process::Signal;
 
 use super::copy_service::CopyService;
 
@@ -26,12 +28,13 @@ const PASSWORD: &str = "instrument";
 struct Samba {
     child: Child,
     port: u16,
+    account: &'static str,
     dir: tempfile::TempDir,
 }
 
 impl Samba {
-    /// Shares a mount; `None` where Samba is missing.
-    fn over(mount: &Path) -> Option<Samba> {
+    /// Shares a mount with an account of the system; `None` where Samba is missing.
+    fn over(mount: &Path, account: &'static str) -> Option<Samba> {
         if Command::new("smbd").arg("--version").output().is_err() {
             leave_out("smbd is missing (packages samba and smbclient)");
             return None;
@@ -43,7 +46,7 @@ impl Samba {
         let mut text = fs::read_to_string(shipped).expect("the shipped configuration");
         for (from, to) in [
             ("MOUNT_POINT", mount.to_str().expect("UTF-8").to_owned()),
-            ("ACCOUNT", "root".to_owned()),
+            ("ACCOUNT", account.to_owned()),
             ("smb ports = 445", format!("smb ports = {port}")),
             ("lo INTERFACE", "lo".to_owned()),
         ] {
@@ -67,7 +70,7 @@ impl Samba {
         let config = dir.path().join("smb.conf");
         fs::write(&config, text.replacen("[global]\n", &format!("[global]\n{own}"), 1)).expect("a file");
         run(Command::new("testparm").args(["-s", "--suppress-prompt"]).arg(&config));
-        let add = format!("printf '%s\\n%s\\n' {PASSWORD} {PASSWORD} | smbpasswd -c \"$1\" -a -s root");
+        let add = format!("printf '%s\\n%s\\n' {PASSWORD} {PASSWORD} | smbpasswd -c \"$1\" -a -s {account}");
         run(Command::new("sh").args(["-c", &add, "sh"]).arg(&config));
         let child = Command::new("smbd")
             .args(["--foreground", "--no-process-group", "--debuglevel=1", "-s"])
@@ -79,7 +82,7 @@ impl Samba {
             .stderr(fs::File::create(dir.path().join("err")).expect("a file"))
             .spawn()
             .expect("smbd");
-        let samba = Samba { child, port, dir };
+        let samba = Samba { child, port, account, dir };
         let until = Instant::now() + Duration::from_secs(30);
         while TcpStream::connect(("127.0.0.1", samba.port)).is_err() {
             assert!(Instant::now() < until, "smbd does not answer: {}", samba.log());
@@ -99,7 +102,11 @@ impl Samba {
     fn client(&self, more: &[&str], commands: &str) -> std::process::Output {
         let mut client = Command::new("smbclient");
         client.arg("//127.0.0.1/runs").args(["-p", &self.port.to_string(), "-U"]);
-        client.arg(format!("root%{PASSWORD}")).args(["-s", "/dev/null"]).args(more).args(["-c", commands]);
+        client
+            .arg(format!("{}%{PASSWORD}", self.account))
+            .args(["-s", "/dev/null"])
+            .args(more)
+            .args(["-c", commands]);
         output(&mut client)
     }
 }
@@ -120,7 +127,7 @@ fn served(options: &[&str]) -> Option<(Site, Mount, Samba)> {
     let site = Site::new();
     site.enroll();
     let mount = options.iter().fold(site.ingest(), |ingest, option| ingest.arg(option)).mount();
-    let samba = Samba::over(&mount.at)?;
+    let samba = Samba::over(&mount.at, "root")?;
     Some((site, mount, samba))
 }
 
@@ -128,33 +135,68 @@ fn bytes(n: usize) -> Vec<u8> {
     (0..n).map(|i| (i * 31 % 251) as u8).collect()
 }
 
+/// An account of every Debian, and not root's.
+const SEQUENCER: &str = "games";
+
+/// The account's alone and two levels below the server, as docs/operations.md has it; and while the gateway is down nothing
+/// lands anywhere, though Samba is up.
 #[test]
 fn an_instrument_writes_a_run_by_smb_and_the_owner_reads_it() {
-    let Some((site, mount, samba)) = served(&["--seal", "hand"]) else { return };
-    let local = site.dir().join("C1.1.cbcl");
+    if !root_for("smbd") {
+        return;
+    }
+    let site = Site::new();
+    site.enroll();
+    // As /mnt is, and as a temporary folder is not.
+    fs::set_permissions(site.dir(), PermissionsExt::from_mode(0o711)).expect("a mode");
+    let gateway = || site.ingest().args(["--seal", "hand", "--allow-other", "--run-depth", "2"]).mount();
+    let mount = gateway();
+    fs::create_dir(mount.path("novaseq")).expect("a folder");
+    run(Command::new("chown").arg(format!("{SEQUENCER}:")).arg(mount.path("novaseq")));
+    let Some(samba) = Samba::over(&mount.at, SEQUENCER) else { return };
+    let (local, back) = (site.dir().join("C1.1.cbcl"), site.dir().join("back"));
     fs::write(&local, bytes(3_000_000)).expect("a file");
     let put = format!(
-        "mkdir run; mkdir run\\Data; put {0} run\\Data\\tmp.cbcl; rename run\\Data\\tmp.cbcl run\\Data\\L001_1.cbcl; \
-         put {0} run\\RunInfo.xml; ls run\\DATA\\l001_1.CBCL; get run\\runinfo.XML {1}",
+        "cd novaseq; mkdir run; mkdir run\\Data; put {0} run\\Data\\tmp.cbcl; \
+         rename run\\Data\\tmp.cbcl run\\Data\\L001_1.cbcl; put {0} run\\RunInfo.xml; \
+         ls run\\DATA\\l001_1.CBCL; get run\\runinfo.XML {1}",
         local.display(),
-        site.dir().join("back").display()
+        back.display()
     );
     let done = samba.client(&["--client-protection=encrypt"], &put);
     assert!(done.status.success(), "{}\n{}", printed(&done), samba.log());
-    assert!(
-        printed(&done).contains("L001_1.cbcl") || printed(&done).contains("3000000"),
-        "{}",
-        printed(&done)
-    );
-    assert_eq!(fs::read(site.dir().join("back")).expect("read by another case"), bytes(3_000_000));
-    assert_eq!(fs::read(mount.path("run/Data/L001_1.cbcl")).expect("written"), bytes(3_000_000));
+    assert!(printed(&done).contains("L001_1.cbcl"), "{}", printed(&done));
+    assert_eq!(fs::read(&back).expect("read by another case"), bytes(3_000_000));
+    let run_at = mount.path("novaseq/run");
+    assert_eq!(fs::read(run_at.join("Data/L001_1.cbcl")).expect("written"), bytes(3_000_000));
+    let outside = samba.client(&[], "mkdir elsewhere");
+    assert!(printed(&outside).contains("ACCESS_DENIED"), "{}", printed(&outside));
+
+    let send = format!("put {} novaseq\\run\\more", local.display());
+    mount.signal(Signal::KILL);
+    let refused = samba.client(&[], &send);
+    assert!(!refused.status.success(), "a dead mount: {}", printed(&refused));
+    mount.kill();
+    let here = format!("mkdir novaseq; put {} here", local.display());
+    for commands in [&send, &here] {
+        let refused = samba.client(&[], commands);
+        assert!(!refused.status.success(), "the bare mount point: {}", printed(&refused));
+    }
+    let bare = fs::metadata(&site.at).expect("a mount point");
+    assert_eq!((bare.permissions().mode() & 0o7777, fs::read_dir(&site.at).expect("it").count()), (0, 0));
+    // And goes on with the run.
+    let mount = gateway();
+    let done = samba.client(&[], &send);
+    assert!(done.status.success(), "{}\n{}", printed(&done), samba.log());
     drop(samba);
     mount.unmount();
-    let read = run(site.command(&["cat"]).arg(&site.store).arg("run/Data/L001_1.cbcl"));
-    assert_eq!(read.stdout, bytes(3_000_000));
-    let sealed =
-        run(Command::new(runvault()).args(["seal", "--state"]).arg(&site.state).arg(&site.store).arg("run"));
-    assert!(printed(&sealed).contains("is sealed: 2 files"), "{}", printed(&sealed));
+    for file in ["Data/L001_1.cbcl", "more"] {
+        let read = run(site.command(&["cat"]).arg(&site.store).arg(format!("novaseq/run/{file}")));
+        assert_eq!(read.stdout, bytes(3_000_000), "{file}");
+    }
+    let mut seal = Command::new(runvault());
+    let sealed = run(seal.args(["seal", "--state"]).arg(&site.state).arg(&site.store).arg("novaseq/run"));
+    assert!(printed(&sealed).contains("is sealed: 3 files"), "{}", printed(&sealed));
 }
 
 /// The leg from the instrument must not carry genomes in the clear.
@@ -176,9 +218,8 @@ fn a_client_that_cannot_encrypt_is_refused() {
 fn spec(family: Family, mode: Mode, n: usize) -> RunSpec {
     let preset = RunSpec::preset(family, Size::Tiny);
     let name = preset.name.replacen("_0", &format!("_{}0", n + 1), 1);
-    let reads = vec![Read { cycles: 3, indexed: false }, Read { cycles: 2, indexed: true }];
     let clusters_per_tile = if mode == Mode::Preallocate { 1_200_000 } else { 50_000 };
-    RunSpec { name, reads, clusters_per_tile, ..preset }
+    RunSpec { name, clusters_per_tile, ..of_few_cycles(preset) }
 }
 
 /// As instruments' copy services write: space first, then pieces out of order, then time and attributes; another name,

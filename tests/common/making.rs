@@ -7,6 +7,7 @@ use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use runvault_sequencer::{Read, RunSpec};
 use rustix::fs::{CWD, FallocateFlags, FileType, Mode, XattrFlags, fallocate, mknodat, setxattr};
 
 use crate::Random;
@@ -63,6 +64,12 @@ pub fn plain_tree(at: &Path, random: &mut Random) {
     }
     symlink("/etc/passwd", at.join("link out of it")).expect("a symlink");
     symlink("../..", at.join(named(255, random))).expect("a symlink");
+}
+
+/// The run with five cycles, an index among them: markers, and files that are missing, show with no more.
+pub fn of_few_cycles(spec: RunSpec) -> RunSpec {
+    let reads = vec![Read { cycles: 3, indexed: false }, Read { cycles: 2, indexed: true }];
+    RunSpec { reads, ..spec }
 }
 
 /// What else a mount keeps: several names of a file, attributes, special files, and a past.

@@ -72,6 +72,17 @@ pub fn leave_out(why: &str) {
     println!("left out: {why}");
 }
 
+/// The library that moves a process's wall clock, where it is installed; else a test is left out, and says so.
+pub fn faketime() -> Option<PathBuf> {
+    let architectures = std::fs::read_dir("/usr/lib").expect("/usr/lib").flatten();
+    let mut libraries = architectures.map(|dir| dir.path().join("faketime/libfaketimeMT.so.1"));
+    let found = libraries.find(|library| library.exists());
+    if found.is_none() {
+        leave_out("there is no libfaketime");
+    }
+    found
+}
+
 /// Whether this test runs as root.
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()

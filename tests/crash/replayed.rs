@@ -17,6 +17,7 @@ use runvault_tests::snapshot::contents;
 use runvault_tests::tools::{root_for, run};
 use runvault_tests::watched::{Seen, Watched};
 use runvault_tests::{Mount, Site};
+use rustix::process::Signal;
 
 use super::full::fill;
 use super::hang::PROMISE;
@@ -194,6 +195,33 @@ fn a_store_whose_link_breaks_in_a_run_gets_all_of_it_once_it_is_back() {
         }
     });
     nothing_missing(&site, mount, met, &[libc::EIO]);
+}
+
+/// Kept in the middle of it by nothing but the unit that starts it again.
+#[test]
+fn a_run_goes_on_after_its_gateway_was_killed() {
+    let site = Site::new();
+    site.enroll();
+    let start = || site.ingest().arg("--quiet").arg("2s").mount();
+    let mut first = Some(start());
+    let at = site.at.clone();
+    let (met, mount) = std::thread::scope(|scope| {
+        let mut next = None;
+        let met = beside_a_log(&at, &mut |event| {
+            if let Some(killed) = first.take_if(|_| event.cycle == 20) {
+                killed.signal(Signal::KILL);
+                next = Some(scope.spawn(|| {
+                    std::thread::sleep(Duration::from_secs(1));
+                    killed.kill();
+                    start()
+                }));
+            }
+        });
+        (met, next.expect("it was killed").join().expect("a second mount"))
+    });
+    // Of the dead mount, of the bare mount point, of a request that was on its way.
+    nothing_missing(&site, mount, met, &[libc::ENOTCONN, libc::EPERM, libc::ECONNABORTED]);
+    assert_eq!(fs::read_dir(site.store.join("runs")).expect("runs").count(), 1, "it is the same run");
 }
 
 /// The mount ends once the share is there again, and whoever starts services starts it anew.

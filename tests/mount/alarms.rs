@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use runvault_sequencer::{Family, Replay, RunSpec, Size};
 use runvault_tests::image::Image;
+use runvault_tests::making::of_few_cycles;
 use runvault_tests::tools::{output, printed, root_for, run, runvault, tool};
 use runvault_tests::{Mount, Site};
 use serde_json::Value;
@@ -35,9 +36,15 @@ fn logged(mount: &Mount, says: &str) -> String {
 }
 
 /// What `runs --json` says that is an alarm about a run; this machine may be slow, or full, too.
-fn alarms(site: &Site) -> Vec<Value> {
+/// `runvault runs` on the gateway, to be completed.
+fn runs(site: &Site) -> Command {
     let mut command = Command::new(runvault());
-    let said = run(command.args(["runs", "--json", "--state"]).arg(&site.state).arg(&site.store));
+    command.args(["runs", "--state"]).arg(&site.state).arg(&site.store);
+    command
+}
+
+fn alarms(site: &Site) -> Vec<Value> {
+    let said = run(runs(site).arg("--json"));
     let lines = String::from_utf8(said.stdout).expect("UTF-8");
     let objects = lines.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
     objects.filter(|object| object.get("alarm").is_some() && object["run"].is_string()).collect()
@@ -187,7 +194,7 @@ fn a_run_that_lacks_files_is_told_before_its_seal_and_after() {
     let metrics = site.dir().join("metrics.sock");
     let to = format!("unix:{}", metrics.display());
     let mount = site.ingest().args(["--quiet", "8s", "--metrics", &to]).mount();
-    let spec = RunSpec::preset(Family::NovaSeqX, Size::Tiny);
+    let spec = of_few_cycles(RunSpec::preset(Family::NovaSeqX, Size::Tiny));
     let done = Replay::new(spec).run(&mount.at, &mut |_| {}).expect("a run");
     let name = done.folder.file_name().expect("a name").to_owned();
     fs::remove_file(mount.path(&name).join("Data/Intensities/BaseCalls/L001/C3.1/L001_2.cbcl"))
@@ -213,6 +220,15 @@ fn a_run_that_lacks_files_is_told_before_its_seal_and_after() {
     assert_eq!(sample(&file, "runvault_alarms", &labels), Some(1.0), "{told}");
     mount.unmount();
     assert!(!metrics.exists());
+    // Also after a restart, and by who asks the store.
+    let seen = printed(&run(runs(&site).arg("--json")));
+    assert!(seen.contains("\"missing\":1") && seen.contains("L001 C3.1 surface 2"), "{seen}");
+    let mount = site.ingest().mount();
+    let line = logged(&mount, "alarm incomplete raised: ");
+    assert!(line.ends_with(&format!("run {run_id}: incomplete: L001 C3.1 surface 2")), "{line}");
+    let seen = printed(&run(&mut runs(&site)));
+    assert!(seen.matches("incomplete: L001 C3.1 surface 2").count() == 2, "{seen}");
+    mount.unmount();
 
     // Someone takes its seal away.
     let seal = site.store.join("runs").join(&run_id).join("seal");

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use runvault_sequencer::{Family, Replay, RunSpec, Size};
-use runvault_tests::tools::{leave_out, printed, run, runvault};
+use runvault_tests::tools::{faketime, printed, run, runvault};
 use runvault_tests::{Mount, Site};
 
 const DAY: i64 = 24 * 3600;
@@ -21,12 +21,7 @@ struct Clock {
 impl Clock {
     /// `None` leaves a test out, and says so: there is no libfaketime.
     fn new(dir: &Path) -> Option<Self> {
-        let architectures = fs::read_dir("/usr/lib").expect("/usr/lib").flatten();
-        let mut libraries = architectures.map(|dir| dir.path().join("faketime/libfaketimeMT.so.1"));
-        let Some(library) = libraries.find(|library| library.exists()) else {
-            leave_out("there is no libfaketime");
-            return None;
-        };
+        let library = faketime()?;
         let clock = Self { library, file: dir.join("clock") };
         clock.is_off_by(0);
         Some(clock)

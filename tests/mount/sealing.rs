@@ -3,12 +3,16 @@
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use runvault_sequencer::family::FAMILIES;
+use runvault_sequencer::models::MODELS;
 use runvault_sequencer::{Family, Replay, RunSpec, Size};
 use runvault_tests::Site;
+use runvault_tests::making::of_few_cycles;
 use runvault_tests::tools::{output, printed, run, runvault};
+use rustix::process::{Pid, Signal, kill_process};
 
 /// A whole generated run in a gateway's mount; its name.
 fn sequenced(at: &Path) -> String {
@@ -246,30 +250,91 @@ fn a_run_that_was_changed_before_its_seal_is_not_signed() {
     mount.unmount();
 }
 
+/// Every family, and the models that write otherwise: all through one gateway, at once.
 #[test]
 fn each_family_is_sealed_by_its_last_marker_once_it_is_quiet() {
-    for family in runvault_sequencer::family::FAMILIES {
-        let site = Site::new();
-        site.enroll();
-        let mount = site.ingest().arg("--quiet").arg("2s").mount();
-        let done =
-            Replay::new(RunSpec::preset(family, Size::Tiny)).run(&mount.at, &mut |_| {}).expect("a run");
-        let name = done.folder.file_name().expect("a name").to_string_lossy().into_owned();
-        mount.logged("complete; it is sealed when it was quiet for 2 s", 1);
+    let site = Site::new();
+    site.enroll();
+    let mount = site.ingest().arg("-o").arg("quiet=3s,drained=8s").mount();
+    let families = FAMILIES.map(|family| RunSpec::preset(family, Size::Tiny)).into_iter();
+    let specs = families.chain(MODELS.iter().map(|model| model.preset(Size::Tiny)));
+    let specs: Vec<_> = specs.map(of_few_cycles).collect();
+    let begun = |spec: &RunSpec| {
+        let done = Replay::new(spec.clone()).run(&mount.at, &mut |_| {}).expect("a run");
         // What is re-sent after the end belongs to it.
-        let sent_late = mount.path(&name).join("RunInfo.xml");
+        let sent_late = done.folder.join("RunInfo.xml");
         let bytes = fs::read(&sent_late).expect("read");
         fs::write(&sent_late, bytes).expect("sent again");
-        fs::write(mount.path(&name).join("late.txt"), b"came late").expect("sent late");
-        mount.logged("is sealed: seal 1 of this gateway", 1);
-        mount.unmount();
-        let about = site.verified(name.as_ref());
-        let last: Vec<String> = family.profile().last.iter().map(|marker| marker.file_name()).collect();
-        assert_eq!((&about["complete"], &about["family"]), (&true.into(), &family.profile().name.into()));
-        assert!(last.iter().any(|marker| about["ended"] == **marker), "{family:?}: {about}");
-        let late = run(site.command(&["cat"]).arg(&site.store).arg(format!("{name}/late.txt")));
-        assert_eq!(late.stdout, b"came late");
+        fs::write(done.folder.join("late.txt"), b"came late").expect("sent late");
+    };
+    std::thread::scope(|scope| specs.iter().for_each(|spec| drop(scope.spawn(move || begun(spec)))));
+    mount.logged("is sealed: seal ", specs.len());
+    assert!(mount.log().contains("complete; it is sealed when it was quiet for 3 s"), "{}", mount.log());
+    mount.unmount();
+    for spec in &specs {
+        let (about, profile) = (site.verified(spec.name.as_ref()), spec.family.profile());
+        let marked = profile.last.iter().find(|last| spec.markers.contains(last));
+        let ended = marked.map_or_else(|| "silence".to_owned(), |marker| marker.file_name());
+        assert_eq!((&about["complete"], &about["family"]), (&true.into(), &profile.name.into()), "{about}");
+        assert_eq!(about["ended"], ended, "{}: {about}", spec.name);
     }
+    let late = run(site.command(&["cat"]).arg(&site.store).arg(format!("{}/late.txt", specs[0].name)));
+    assert_eq!(late.stdout, b"came late");
+}
+
+/// A run of one large file.
+fn large(at: &Path, name: &str, mib: usize) {
+    fs::create_dir(at.join(name)).expect("a run");
+    let mut bytes = vec![0; mib << 20];
+    rustix::rand::getrandom(&mut bytes[..256], rustix::rand::GetRandomFlags::empty()).expect("bytes");
+    fs::write(at.join(name).join("large"), bytes).expect("a file");
+}
+
+/// `runs` says so of one.
+fn await_sealing(site: &Site) {
+    let until = Instant::now() + Duration::from_secs(30);
+    while runs(Command::new(runvault()), site).iter().all(|run| run["state"] != "sealing") {
+        assert!(Instant::now() < until, "nothing is sealed");
+    }
+}
+
+#[test]
+fn who_asks_while_a_run_is_sealed_is_told_and_ctrl_c_gives_it_up() {
+    let site = Site::new();
+    site.enroll();
+    let mount = site.ingest().args(["--quiet", "200ms", "--seal-limit", "8"]).mount();
+    large(&mount.at, "by hand", 40);
+    large(&mount.at, "by itself", 24);
+    let begun = Instant::now();
+    fs::write(mount.path("by itself/CopyComplete.txt"), b"").expect("a marker");
+    await_sealing(&site);
+    let refused = seal(&site, "by hand");
+    assert_eq!(refused.status.code(), Some(5), "{}", printed(&refused));
+    for says in ["is being sealed, and there is one seal at a time", "of by itself "] {
+        assert!(printed(&refused).contains(says), "{}", printed(&refused));
+    }
+    mount.logged("is sealed: seal 1 of this gateway", 1);
+    assert!(begun.elapsed() >= Duration::from_millis(2500), "24 MiB at 8 MiB/s, in {:?}", begun.elapsed());
+
+    let mut command = Command::new(runvault());
+    command.args(["seal", "--limit", "4", "--state"]).arg(&site.state).arg(&site.store).arg("by hand");
+    let asking = command.stderr(Stdio::piped()).spawn().expect("seal");
+    await_sealing(&site);
+    let refused = seal(&site, "by hand");
+    assert!(printed(&refused).contains("run by hand is being sealed"), "{}", printed(&refused));
+    kill_process(Pid::from_child(&asking), Signal::INT).expect("Ctrl-C");
+    let ended = asking.wait_with_output().expect("seal");
+    assert_eq!(ended.status.code(), Some(1), "{}", printed(&ended));
+    for says in ["interrupted", "nothing was signed", "The same command goes on"] {
+        assert!(printed(&ended).contains(says), "{}", printed(&ended));
+    }
+    mount.logged("its seal is given up: whoever asked for it has gone", 1);
+    // It is as it was.
+    fs::write(mount.path("by hand/more"), b"it is still open").expect("written");
+    let mut command = Command::new(runvault());
+    command.args(["seal", "--json", "--limit", "4000", "--state"]).arg(&site.state);
+    assert_eq!(said(&output(command.arg(&site.store).arg("by hand")))["files"], 2);
+    mount.unmount();
 }
 
 #[test]
@@ -285,8 +350,22 @@ fn silence_seals_a_whole_run_and_never_half_of_one() {
     fs::remove_file(&call).expect("half a run");
     mount.logged("base calling has ended; files are still sent", 1);
     mount.logged("it was quiet for long and is not complete", 1);
+    // That it was not sealed changes nothing: who has to decide is told once.
+    mount.logged("alarm incomplete raised", 1);
+    std::thread::sleep(Duration::from_millis(1500));
+    assert_eq!(mount.log().matches("alarm incomplete").count(), 1, "{}", mount.log());
+    let waits = runs(Command::new(runvault()), &site).remove(0);
+    assert!(waits["waits_for"].as_str().is_some_and(|what| what.starts_with("a person: ")), "{waits}");
+    // Whoever names a key sees the same alarms.
+    let mut owners = Command::new(runvault());
+    owners.args(["runs", "--json", "--identity"]).arg(&site.identity).arg("--state").arg(&site.state);
+    let owners = printed(&run(owners.arg(&site.store)));
+    assert!(owners.contains("\"alarm\":\"incomplete\""), "{owners}");
     assert!(folder.join("RunInfo.xml").exists() && !mount.log().contains("is sealed"), "{}", mount.log());
     mount.unmount();
+    let waits = runs(Command::new(runvault()), &site).remove(0);
+    assert_eq!(waits["state"], "open", "{waits}");
+    assert!(waits["waits_for"].as_str().is_some_and(|what| what.starts_with("a mount: ")), "{waits}");
     // The rest comes, and then nothing more.
     let mount = site.ingest().arg("-o").arg("quiet=1s,drained=3s").mount();
     fs::write(mount.path(&name).join("Data/Intensities/BaseCalls/L001/C3.1/L001_2.cbcl"), bytes)

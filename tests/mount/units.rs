@@ -26,6 +26,37 @@ fn the_gateways_unit_is_sound_and_confined() {
     run(Command::new("systemd-analyze").args(["security", "--offline=yes", "--threshold=50"]).arg(&unit));
 }
 
+/// Without the mount no share, and with each start of the mount the share: `BindsTo=` takes Samba down with a gateway that
+/// ends, and nothing else would start it again when the gateway is started again.
+#[test]
+fn the_share_goes_and_comes_with_the_mount() {
+    let gateway = directives("systemd/runvault-ingest@.service", "Unit");
+    let samba = directives("systemd/smbd.service.d/runvault.conf", "Unit");
+    let mount = "runvault-ingest@NAME.service";
+    for (unit, key, other) in [
+        (&samba, "BindsTo", mount),
+        (&samba, "After", mount),
+        (&gateway, "Wants", "smbd.service"),
+        (&gateway, "Before", "smbd.service"),
+    ] {
+        let named = unit.iter().filter(|(known, _)| known == key);
+        assert!(
+            named.clone().any(|(_, value)| value.split(' ').any(|word| word == other)),
+            "{key}: {unit:?}"
+        );
+    }
+    let service = directives("systemd/runvault-ingest@.service", "Service");
+    assert!(service.contains(&("Restart".to_owned(), "always".to_owned())), "{service:?}");
+}
+
+/// Keys and values of a section of a shipped unit.
+fn directives(name: &str, section: &str) -> Vec<(String, String)> {
+    let text = fs::read_to_string(shipped(name)).expect("a unit");
+    let lines = text.lines().skip_while(|line| *line != format!("[{section}]")).skip(1);
+    let own = lines.take_while(|line| !line.starts_with('[')).filter(|line| !line.starts_with('#'));
+    own.filter_map(|line| line.split_once('=')).map(|(key, value)| (key.into(), value.into())).collect()
+}
+
 /// Whether a program is installed; else a test is left out.
 fn is_there(program: &str, package: &str) -> bool {
     let there = Command::new(program).arg("--version").output().is_ok();

@@ -8,12 +8,14 @@
 mod board;
 mod exec;
 mod facts;
+mod incomplete;
 mod look;
 mod metrics;
 mod metrics_socket;
 mod post;
 mod rules;
 
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -25,11 +27,11 @@ use crate::output::utc;
 use self::board::Board;
 pub use self::exec::Program;
 pub use self::facts::{Limits, Notes};
+pub use self::incomplete::Incomplete;
 pub use self::metrics::Metrics;
 pub use self::post::{Post, Wish};
 
 /// What a mount keeps of them, for all who find or ask something.
-#[derive(Default)]
 pub struct Alarms {
     board: Mutex<Board>,
     /// What sealing has found.
@@ -37,6 +39,11 @@ pub struct Alarms {
 }
 
 impl Alarms {
+    /// Of a mount with that `<state>/<vault id>`.
+    pub fn of(folder: Option<&Path>) -> Self {
+        Self { board: Mutex::default(), notes: Notes::of(folder) }
+    }
+
     fn board(&self) -> MutexGuard<'_, Board> {
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }

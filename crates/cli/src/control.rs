@@ -54,9 +54,9 @@ pub trait Service: Send + Sync {
     /// and then, when everything is durable or was found not to be, `{"closed": true}` or the error.
     /// Whether it was unmounted.
     fn unmount(&self, at: &str, reply: &mut dyn FnMut(&Value)) -> bool;
-    /// Seals the run of that name or id, read back no faster than `limit` MiB a second: `{"done": n, "total": n}` as it goes, then `{"sealed": ...}`,
-    /// `{"refused": [...]}` or `{"error": ...}`.
-    fn seal(&self, run: &[u8], limit: Option<u64>, reply: &mut dyn FnMut(&Value));
+    /// Seals the run of that name or id, read back no faster than `limit` MiB a second: `{"done": n, "total": n}` as it
+    /// goes, then `{"sealed": ...}`, `{"refused": [...]}` or `{"error": ...}`. Where `reply` says that nobody listens any more, the seal is given up.
+    fn seal(&self, run: &[u8], limit: Option<u64>, reply: &mut dyn FnMut(&Value) -> bool);
 }
 
 /// Sockets that are served; their names go away when dropped.
@@ -130,16 +130,17 @@ fn answer(mut stream: UnixStream, service: &dyn Service) {
     let _ = stream.set_write_timeout(Some(REQUEST));
     let Ok(request) = read_line(&mut BufReader::new(&stream)) else { return };
     // A peer that does not listen any more has its own reasons.
-    let mut reply = |value: &Value| drop(send(&mut stream, &with_protocol(value)));
+    let mut heard = |value: &Value| send(&mut stream, &with_protocol(value)).is_ok();
+    let mut reply = |value: &Value| _ = heard(value);
     let (word, at) = request.trim().split_once(' ').unwrap_or((request.trim(), ""));
     match (word, serde_json::from_str::<String>(at)) {
         ("status", _) if service.is_gone() => reply(&serde_json::json!({ "gone": true })),
         ("status", _) => reply(&service.status()),
         ("runs", _) => reply(&service.runs()),
         ("alarms", _) => reply(&service.alarms()),
-        ("seal", Ok(run)) => service.seal(&client::of_hex(&run), None, &mut reply),
+        ("seal", Ok(run)) => service.seal(&client::of_hex(&run), None, &mut heard),
         ("seal-at", _) if let Ok((limit, run)) = serde_json::from_str::<(NonZeroU64, String)>(at) => {
-            service.seal(&client::of_hex(&run), Some(limit.get()), &mut reply);
+            service.seal(&client::of_hex(&run), Some(limit.get()), &mut heard);
         }
         ("unmount", Ok(at)) => {
             if service.unmount(&at, &mut reply) {
@@ -199,7 +200,7 @@ mod tests {
             reply(&serde_json::json!({ "busy": at }));
             false
         }
-        fn seal(&self, run: &[u8], limit: Option<u64>, reply: &mut dyn FnMut(&Value)) {
+        fn seal(&self, run: &[u8], limit: Option<u64>, reply: &mut dyn FnMut(&Value) -> bool) {
             reply(&serde_json::json!({ "error": String::from_utf8_lossy(run), "limit": limit }));
         }
     }

@@ -130,6 +130,7 @@ fn of_custody(error: &runvault_custody::Error) -> Exit {
         | E::NoModule(_)
         | E::Permissions { .. }
         | E::BadFile { .. }
+        | E::FileExists(_)
         | E::KeyFileExists(_)
         | E::UnlockedInStore
         | E::LockInStore
@@ -169,7 +170,7 @@ pub fn of_vault(error: &runvault_vault::Error) -> Exit {
     use runvault_vault::Error as E;
     match error {
         E::Damaged { .. } => Exit::Damaged,
-        E::Held { .. } | E::Posix(Posix::Busy) => Exit::Busy,
+        E::Held { .. } | E::Sealing { .. } | E::Posix(Posix::Busy) => Exit::Busy,
         E::WrongKey(_) => Exit::WrongKey,
         E::Format(error) => of_format(error),
         _ => Exit::Failed,

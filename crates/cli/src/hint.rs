@@ -5,7 +5,7 @@ use runvault_custody::kek_home::Refused;
 use runvault_custody::token::Refused as Token;
 use runvault_format::vault_file;
 use runvault_fuse::Error as Fuse;
-use runvault_vault::Error as Vault;
+use runvault_vault::{Damage, Error as Vault};
 
 use crate::exit::Refusal;
 use crate::output::shown;
@@ -94,6 +94,7 @@ fn of_custody(error: &Custody) -> Option<String> {
         Custody::KeyFileExists(_) => {
             "name a file that does not exist yet; remove this one only if an interrupted init left it and no vault was made".into()
         }
+        Custody::FileExists(_) => "name a file that does not exist yet".into(),
         Custody::ReaderExpired { .. } => {
             "who holds the vault's key gives it new terms: runvault custody add-reader NAME=FILE --expires TIME".into()
         }
@@ -278,6 +279,10 @@ fn of_damaged(object: &str) -> Option<String> {
 const RUN_DAMAGED: &str =
     "runvault check STORE names everything that is damaged; put those files back from a backup";
 
+/// No copy of it would count either.
+const NOT_OURS: &str = "who signed it may not, or no longer: runvault gateway list STORE shows who may. Find out who put it there;\n\
+                        move it out of the store, and keep it";
+
 fn of_vault(error: &Vault) -> Option<String> {
     match error {
         Vault::Held { run, .. } => Some(format!(
@@ -297,6 +302,7 @@ fn of_vault(error: &Vault) -> Option<String> {
              To have the space back, remove what is in it; for the empty folder the owner says that it may go:\n\
              runvault retire STORE {run}"
         )),
+        Vault::Damaged { damage: Damage::Signer(_), .. } => Some(NOT_OURS.into()),
         Vault::Damaged { object, .. } => Some(of_damaged(object).unwrap_or_else(|| RUN_DAMAGED.into())),
         Vault::Newer { .. } => Some(NEWER.into()),
         Vault::Store { source, .. } => of_errno(source.raw_os_error()?),

@@ -10,6 +10,7 @@ mod daemon;
 mod exit;
 mod files;
 mod fuse_ready;
+mod given;
 mod hint;
 mod left_out;
 mod log;
@@ -38,6 +39,7 @@ mod store_ended;
 mod terminal;
 mod ticker;
 mod trees;
+mod undone;
 mod vault_status;
 mod watch;
 

@@ -250,7 +250,9 @@ impl Service for Mounted {
     fn runs(&self) -> Value {
         // A list that leaves out what is not opened yet would say that it is not there.
         while !self.vault.await_runs(TELL) && !self.vault.is_closed() {}
-        json!({ "runs": run_report::of_vault(&self.vault, &self.store, &self.patience) })
+        let mut runs = run_report::of_vault(&self.vault, &self.store, &self.patience);
+        self.alarms.notes.lock().incomplete.tell(&mut runs);
+        json!({ "runs": runs })
     }
 
     fn alarms(&self) -> Value {
@@ -261,22 +263,31 @@ impl Service for Mounted {
         self.lock().gone
     }
 
-    fn seal(&self, run: &[u8], limit: Option<u64>, reply: &mut dyn FnMut(&Value)) {
+    fn seal(&self, run: &[u8], limit: Option<u64>, reply: &mut dyn FnMut(&Value) -> bool) {
         let _limited = pace::limited_mib(limit);
         let mut told = Instant::now();
         let sealed = sealing::seal(&self.vault, run, &Wish::by_hand(), &mut |done, total| {
             if told.elapsed() > TELL {
                 told = Instant::now();
-                reply(&json!({ "done": done, "total": total }));
+                if !reply(&json!({ "done": done, "total": total })) {
+                    self.vault.give_up_seal();
+                }
             }
         });
-        if let Ok(Sealing::Sealed(said)) = &sealed {
-            sealing::log_sealed(said);
-            self.alarms.notes.sealed(said);
-        }
-        if let (Ok(Sealing::Refused(faults)), Ok((id, _))) = (&sealed, sealing::find(&self.vault, run)) {
-            sealing::log_refused(&id, faults);
-            self.alarms.notes.refused(id, faults.len());
+        let id = sealing::find(&self.vault, run).map(|(id, _)| id);
+        match (&sealed, id) {
+            (Ok(Sealing::Sealed(said)), _) => {
+                sealing::log_sealed(said);
+                self.alarms.notes.sealed(said);
+            }
+            (Ok(Sealing::Refused(faults)), Ok(id)) => {
+                sealing::log_refused(&id, faults);
+                self.alarms.notes.refused(id, faults.len());
+            }
+            (Err(error), Ok(id)) if matches!(error.downcast_ref(), Some(runvault_vault::Error::GivenUp)) => {
+                log::info!("run {id}: its seal is given up: whoever asked for it has gone");
+            }
+            _ => {}
         }
         reply(&sealing::answer(sealed));
     }

@@ -134,12 +134,13 @@ impl Look<'_> {
             add(object, "missing", compared.missing.len());
             add(object, "named", &compared.missing[..compared.missing.len().min(NAMED)]);
         }
-        add(object, "waits_for", self.waits_for(&state, compared.as_ref(), held.is_some()));
+        add(object, "waits_for", self.waits_for(&state, adds, compared.as_ref(), held.is_some()));
         Ok(())
     }
 
-    fn waits_for(&self, state: &State, compared: Option<&Completeness>, ours: bool) -> String {
+    fn waits_for(&self, state: &State, adds: bool, compared: Option<&Completeness>, ours: bool) -> String {
         let long = humantime::format_duration;
+        let complete = compared.is_some_and(|compared| compared.missing.is_empty());
         match (state, compared) {
             // Whether that is still there nobody here knows.
             (State::Complete { .. }, _) if !ours => {
@@ -154,6 +155,10 @@ impl Look<'_> {
             (State::Complete { why: Why::Abandoned, .. }, _) => format!(
                 "a person: silence for {} and no marker, was it aborted? It is sealed by hand only",
                 long(self.patience.abandoned)
+            ),
+            (State::Complete { why: Why::Drained, .. }, _) if !adds && !complete => format!(
+                "a person: silence for {} and not complete by its RunInfo.xml. It is sealed by hand only",
+                long(self.patience.drained)
             ),
             (State::Complete { quiet: false, .. }, _) => {
                 format!("{} without a change", long(self.patience.quiet))

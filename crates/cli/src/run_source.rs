@@ -3,18 +3,29 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use runvault_custody::gateway::StateFolder;
+use runvault_format::ids::VaultId;
 use runvault_sequencer::completion::Patience;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use crate::args::Runs;
+use crate::alarms::Incomplete;
+use crate::args;
 use crate::control::{Client, alarms_request, runs_request};
 use crate::run_report;
 use crate::store::{Open, Store};
+use crate::vault_status::add;
 
 /// May be asked again and again.
-pub enum Source {
-    /// The mount that uses this state folder.
-    Mount(PathBuf),
+pub struct Source {
+    runs: Runs,
+    /// This machine's state folder, whose mount knows of alarms, and the vault.
+    state: PathBuf,
+    vault: VaultId,
+}
+
+enum Runs {
+    /// The mount that uses the state folder.
+    Mount,
     /// A vault that is open here, and where it is.
     Here(Box<Open>, PathBuf),
 }
@@ -24,17 +35,17 @@ impl Source {
     ///
     /// # Errors
     /// The store's, the key's.
-    pub fn of(args: &Runs, store: &Store) -> Result<Source> {
-        let state = store.state_of_vault();
-        if !args.who.names_a_key() && ask(&state, &alarms_request()).is_ok() {
-            return Ok(Source::Mount(state));
+    pub fn of(args: &args::Runs, store: &Store) -> Result<Source> {
+        let (state, vault) = (store.state.clone(), store.chain.vault_id());
+        if !args.who.names_a_key() && ask(&store.state_of_vault(), &alarms_request()).is_ok() {
+            return Ok(Source { runs: Runs::Mount, state, vault });
         }
         let open = if args.who.names_a_key() {
             store.read(&args.who, runvault_vault::Options::default())?
         } else {
             store.look()?
         };
-        Ok(Source::Here(Box::new(open), args.store.clone()))
+        Ok(Source { runs: Runs::Here(Box::new(open), args.store.clone()), state, vault })
     }
 
     /// An object for each run.
@@ -42,28 +53,51 @@ impl Source {
     /// # Errors
     /// The mount is gone, or answers nonsense.
     pub fn runs(&self) -> Result<Vec<Value>> {
-        match self {
-            Source::Mount(state) => {
-                let answer = ask(state, &runs_request())?;
+        match &self.runs {
+            Runs::Mount => {
+                let answer = ask(&self.folder(), &runs_request())?;
                 list(answer, "runs").context("the mount's process says nothing of runs")
             }
-            Source::Here(open, store) => Ok(run_report::of_vault(&open.vault, store, &Patience::default())),
+            Runs::Here(open, store) => {
+                let mut runs = run_report::of_vault(&open.vault, store, &Patience::default());
+                Incomplete::of(&self.folder()).tell(&mut runs);
+                runs.iter_mut().filter_map(Value::as_object_mut).for_each(|run| self.tell_held(run));
+                Ok(runs)
+            }
         }
     }
 
-    /// What a mount's process finds wrong, which it says although its store hangs. Nothing where it is of a version
-    /// that has no alarms.
+    /// What the process of a mount finds wrong, which it says although its store hangs. Nothing where there is none, or it
+    /// is of a version that has no alarms.
     pub fn alarms(&self) -> Vec<Value> {
-        let Source::Mount(state) = self else { return Vec::new() };
-        ask(state, &alarms_request()).ok().and_then(|answer| list(answer, "alarms")).unwrap_or_default()
+        ask(&self.folder(), &alarms_request())
+            .ok()
+            .and_then(|answer| list(answer, "alarms"))
+            .unwrap_or_default()
+    }
+
+    /// Of a run that this machine writes, and that does not open without its mount.
+    fn tell_held(&self, run: &mut Map<String, Value>) {
+        let id = run.get("run").and_then(Value::as_str).and_then(|id| id.parse().ok());
+        let unknown = run.get("state").is_some_and(|state| state == "open") && !run.contains_key("waits_for");
+        if unknown && id.is_some_and(|id| StateFolder::keeps_key_of(&self.state, self.vault, &id)) {
+            let what =
+                "a mount: this machine keeps its key, and no mount of it answers (runvault mount --ingest)";
+            add(run, "waits_for", what);
+        }
+    }
+
+    /// `<state>/<vault id>`.
+    fn folder(&self) -> PathBuf {
+        self.state.join(self.vault.to_string())
     }
 
     /// # Errors
     /// The store's.
     pub fn close(self) -> Result<()> {
-        match self {
-            Source::Mount(_) => Ok(()),
-            Source::Here(open, _) => open.close(),
+        match self.runs {
+            Runs::Mount => Ok(()),
+            Runs::Here(open, _) => open.close(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Sealing by itself: when a run's markers, or silence, say that it is over.
 
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{Builder, JoinHandle};
@@ -14,6 +15,7 @@ use runvault_vault::held::HeldRun;
 
 use crate::alarms::Alarms;
 use crate::exit::{self, Exit};
+use crate::run_report;
 use crate::sealing::{self, Sealing, Wish};
 
 /// How often runs are looked at, at most.
@@ -33,10 +35,20 @@ impl Sealer {
     ///
     /// # Errors
     /// The thread could not be started.
-    pub fn start(vault: &Arc<Vault>, patience: Patience, alarms: &Arc<Alarms>) -> Result<Sealer> {
+    pub fn start(
+        vault: &Arc<Vault>,
+        store: &Path,
+        patience: Patience,
+        alarms: &Arc<Alarms>,
+    ) -> Result<Sealer> {
         let (stop, stopped) = channel();
-        let mut watch =
-            Watch { vault: Arc::clone(vault), patience, alarms: Arc::clone(alarms), known: HashMap::new() };
+        let mut watch = Watch {
+            vault: Arc::clone(vault),
+            store: store.to_owned(),
+            patience,
+            alarms: Arc::clone(alarms),
+            known: HashMap::new(),
+        };
         let thread = Builder::new().name("sealer".into()).spawn(move || watch.run(&stopped))?;
         Ok(Sealer { vault: Arc::clone(vault), stop: Some(stop), thread: Some(thread) })
     }
@@ -56,6 +68,7 @@ impl Drop for Sealer {
 
 struct Watch {
     vault: Arc<Vault>,
+    store: PathBuf,
     patience: Patience,
     alarms: Arc<Alarms>,
     known: HashMap<RunId, Known>,
@@ -115,8 +128,18 @@ impl Watch {
             // Half a run must not pass as one because the line to the instrument is down.
             Why::Drained | Why::Abandoned => Wish { ended: "silence".to_owned(), complete: !run.continues },
         };
-        log::info!("run {}: {}; it is read back and sealed", run.run, wish.ended);
-        match sealing::seal(&self.vault, run.run.to_string().as_bytes(), &wish, &mut |_, _| ()) {
+        // Nothing of the run opens while it is read back, which takes hours: what will not be sealed is not begun.
+        if wish.complete && !self.is_complete(run) {
+            return self.withhold(run);
+        }
+        let mut begun = false;
+        // Not before: something of it may be open, again and again.
+        let mut told = |_, _| {
+            if !std::mem::replace(&mut begun, true) {
+                log::info!("run {}: {}; it is read back for its seal", run.run, wish.ended);
+            }
+        };
+        match sealing::seal(&self.vault, run.run.to_string().as_bytes(), &wish, &mut told) {
             Ok(Sealing::Sealed(said)) => {
                 sealing::log_sealed(&said);
                 self.alarms.notes.sealed(&said);
@@ -126,10 +149,12 @@ impl Watch {
                 self.alarms.notes.refused(run.run, faults.len());
                 self.leave(run);
             }
-            Ok(Sealing::Withheld) => {
-                let what = "it was quiet for long and is not complete: sealed by hand only, runvault seal";
-                self.say(run, log::Level::Warn, what);
-                self.leave(run);
+            Ok(Sealing::Withheld) => self.withhold(run),
+            Err(error) if matches!(error.downcast_ref(), Some(runvault_vault::Error::Closed)) => {
+                log::info!(
+                    "run {}: its seal is given up, since the mount ends; the next one goes on",
+                    run.run
+                );
             }
             // Whoever has it open is waited for.
             Err(error) if exit::of(&error) == Exit::Busy => {
@@ -140,6 +165,19 @@ impl Watch {
                 self.leave(run);
             }
         }
+    }
+
+    /// Whether everything is there that its RunInfo.xml promises.
+    fn is_complete(&self, run: &HeldRun) -> bool {
+        let name = self.vault.held_name(&run.run);
+        let compared = name.and_then(|name| run_report::completeness_of(&self.vault, &self.store, &name));
+        compared.is_some_and(|compared| compared.missing.is_empty())
+    }
+
+    fn withhold(&mut self, run: &HeldRun) {
+        let what = "it was quiet for long and is not complete: sealed by hand only, runvault seal";
+        self.say(run, log::Level::Warn, what);
+        self.leave(run);
     }
 
     fn leave(&mut self, run: &HeldRun) {

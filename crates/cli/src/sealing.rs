@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 
 use crate::exit::{self, Exit, refuse, refuse_with};
 use crate::hint::hint;
-use crate::output::{json_name, visible};
+use crate::output::{json_name, size, visible};
 
 /// What a run consists of.
 pub const RUN_INFO: &str = "RunInfo.xml";
@@ -69,6 +69,9 @@ pub fn seal(vault: &Vault, run: &[u8], wish: &Wish, progress: &mut dyn FnMut(u64
             format!("something of run {} is open", visible(run)),
             "whoever writes or reads it must close it first: fuser -vm MOUNTPOINT",
         )),
+        Err(runvault_vault::Error::Sealing { run: other, done, total }) => {
+            Err(being_sealed(vault, run, &other, (done, total)))
+        }
         Err(runvault_vault::Error::Posix(runvault_vault::Posix::NotPermitted)) => {
             Err(refuse(Exit::Usage, "the files outside any run are not sealed"))
         }
@@ -88,6 +91,23 @@ pub fn seal(vault: &Vault, run: &[u8], wish: &Wish, progress: &mut dyn FnMut(u64
             Ok(Sealing::Sealed(Value::Object(facts)))
         }
     }
+}
+
+/// The log of a gateway has ids only, and says a thing once: the name, and how far it is, are for who asks.
+fn being_sealed(vault: &Vault, run: &[u8], other: &str, (done, total): (u64, u64)) -> anyhow::Error {
+    let known = vault.status().runs.into_iter().find(|known| known.run.to_string() == other);
+    let name = known.and_then(|known| known.name).unwrap_or_else(|| other.as_bytes().to_vec());
+    let what = if run == name || run == other.as_bytes() { visible(run) } else { other.to_owned() };
+    refuse_with(
+        Exit::Busy,
+        format!("run {what} is being sealed, and there is one seal at a time"),
+        format!(
+            "of {} {} of {} are read back: runvault runs STORE shows when it is sealed",
+            visible(&name),
+            size(done),
+            size(total)
+        ),
+    )
 }
 
 fn fault(fault: &runvault_vault::seal::Fault) -> Value {

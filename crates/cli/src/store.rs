@@ -86,7 +86,7 @@ impl Store {
             let anew = recovered_at(&self.chain);
             return Err(refuse_with(Exit::Damaged, format!("{error}{anew}"), way_back(error, found)));
         }
-        pins::accept_rollback(&self.state, &self.root, &self.chain)?;
+        pins::accept_rollback(&self.state, &self.root, &self.chain, error)?;
         let what = format!("{error}; accepted by --accept-rollback {found}");
         log::warn!("{what}");
         let undone = match error.downcast_ref() {

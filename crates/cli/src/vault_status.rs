@@ -150,7 +150,9 @@ fn of_machine(status: &Value) -> Vec<Row> {
     if let Some(key) = status.get("gateway_key") {
         let mut text = match key["nv_index"].as_str() {
             Some(index) => format!("in the TPM, NV index {index} and the next"),
-            None => "in a file of the state folder".to_owned(),
+            None => {
+                "in a file of the state folder: best effort, keep it out of backups and snapshots".to_owned()
+            }
         };
         if status.get("keeps_keys") == Some(&Value::Bool(false)) {
             text.push_str("; keys of open runs in memory alone: they are closed when the mount ends");
@@ -207,7 +209,8 @@ mod tests {
             "engine": { "name": "aes-gcm", "bytes_per_second": 1073741824u64 }, "memory_locked": true,
             "gateway_key": { "home": "tpm", "nv_index": "0x01800010" }, "keeps_keys": false,
             "custody": { "line": 3, "lost": "it was removed", "revoked": true },
-            "runs": [{ "run": "00", "name": "a\u{1b}", "writing": true, "holder": null, "trouble": null },
+            "runs": [{ "run": "03", "name": "b", "writing": false, "sealed": true, "holder": null, "trouble": null },
+                { "run": "00", "name": "a\u{1b}", "writing": true, "holder": null, "trouble": null },
                 { "run": "01", "name": null, "writing": false, "holder": null, "closed": true, "trouble": null },
                 { "run": "02", "name": null, "writing": false, "holder": null, "trouble": "it is missing" }],
         });
@@ -219,6 +222,7 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("00   a\\x1b  written here\n"), "{text}");
+        assert!(text.contains("03   b      sealed\n"), "{text}");
         assert!(text.contains("01   -      closed: no key"), "{text}");
         assert!(text.contains("02   -      left out: it is missing\n"), "{text}");
         assert!(text.contains("identity    reads nothing any more: it was removed\n"), "{text}");

@@ -24,7 +24,9 @@ fn a_machine_is_let_in_by_a_request() {
     let said: serde_json::Value = serde_json::from_str(&said).unwrap();
     let id = said["gateway"].as_str().unwrap().to_owned();
     assert_eq!(said["enrolled"], false);
-    scratch.run(&asked).refused(2, "never overwritten");
+    let again = scratch.run(&asked);
+    again.refused(2, "req: exists, and is not overwritten").refused(2, "name a file that does not exist yet");
+    assert!(!again.stderr.contains("key file") && !again.stderr.contains("init"), "{}", again.stderr);
     assert!(scratch.run(&["gateway", "list", "store"]).done().out().contains("no machine was enrolled yet"));
     // The owner's side, with a state folder of its own.
     let sign = ["gateway", "enroll", "store", "--request", "req", "--identity", "owner.key"];
@@ -140,6 +142,9 @@ fn a_gateway_whose_numbers_have_gaps_is_ended_where_a_person_says() {
     assert_eq!(ended["cut_off"], serde_json::json!({ "runs": [third], "seals": [] }));
     let listed = scratch.run(&["ls", "store", "--identity", "owner.key"]);
     assert!(listed.refused(4, "end at number 1").out().contains("one"), "{}", listed.all());
+    // Genuine bytes that count no longer: no backup has others.
+    listed.refused(4, "runvault gateway list STORE shows who may");
+    assert!(!listed.stderr.contains("backup"), "{}", listed.stderr);
 }
 
 /// Who copied the state folder makes a run of the same number as the machine itself.

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use common::Scratch;
 
-const COMMANDS: [&[&str]; 70] = [
+const COMMANDS: [&[&str]; 74] = [
     &["init"],
     &["keygen"],
     &["key"],
@@ -36,6 +36,10 @@ const COMMANDS: [&[&str]; 70] = [
     &["custody", "add-custodian"],
     &["custody", "remove-custodian"],
     &["custody", "quorum"],
+    &["custody", "enroll-gateway"],
+    &["custody", "revoke-gateway"],
+    &["custody", "admit-gateway"],
+    &["custody", "dismiss-gateway"],
     &["custody", "add-reader"],
     &["custody", "remove-reader"],
     &["custody", "grant"],

@@ -36,8 +36,13 @@ fn what_takes_long_shows_how_far_it_is() {
         ("copy", "292.97 KiB/292.97 KiB", &["cp", "-r", "store:/one", "out"]),
         ("check", " KiB ", &["check", "store"]),
         ("runs", "3/3", &["custody", "rotate", "store"]),
+        ("seal", "292.97 KiB/292.97 KiB", &["seal", "store", "one"]),
+        ("verify", "292.97 KiB/292.97 KiB", &["verify", "store", "one"]),
+        ("scrub", "/", &["scrub", "store"]),
     ] {
-        let command = scratch.command(&[args, &["--identity", "owner.key"]].concat());
+        let keyless = ["seal", "scrub"].contains(&args[0]);
+        let key: &[&str] = if keyless { &[] } else { &["--identity", "owner.key"] };
+        let command = scratch.command(&[args, key].concat());
         let (shown, code) = converse(command, &[]);
         assert_eq!(code, 0, "{shown}");
         let (bar, then) = last_bar(&shown, name);

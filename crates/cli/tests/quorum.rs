@@ -201,11 +201,23 @@ fn each_step_of_a_rekeying_says_what_is_next() {
         other.refused(3, "not the worker's").refused(3, "--identity REQ.worker");
     }
     std::fs::copy(scratch.path("it.worker"), scratch.path("copy")).unwrap();
+    let keys = std::fs::read_dir(scratch.path("store/runs").join(&id).join("keys")).unwrap();
+    let mut keys = keys.map(|key| key.unwrap().file_name().into_string().unwrap());
+    let worker = keys.find(|name| name.starts_with("worker-")).unwrap();
     let done = run(&scratch, "rekey store --identity it.worker --grace 0s").done().out();
     assert!(done.contains(new) && done.contains("it.worker was erased"), "{done}");
     let again = run(&scratch, "rekey store --identity copy --json").done().out();
     assert_eq!(again, "{\"worker_erased\":true}\n");
     assert!(!scratch.path("it.worker").exists() && !scratch.path("copy").exists());
+    // What somebody puts there under the worker's name goes again, without any key.
+    let planted = scratch.path("store/runs").join(new).join("keys").join(worker);
+    std::fs::write(&planted, "planted").unwrap();
+    let due = run(&scratch, "custody list store").done().out();
+    assert!(due.contains(&format!("what the worker had in run {new} is there still")), "{due}");
+    let cleared = run(&scratch, "rekey store").done().out();
+    assert!(cleared.contains("left of the worker in 1 run was taken away") && !planted.exists(), "{cleared}");
+    let list = run(&scratch, "custody list store").done().out();
+    assert!(!list.contains("worker"), "{list}");
     // The old id leads to the new one.
     for act in ["grant OLD dave", "rekey OLD", "retire OLD"] {
         let act = act.replace("OLD", &id);
@@ -329,4 +341,117 @@ fn files_that_are_there_and_files_that_are_none_have_one_exit_code_each() {
             said.stderr
         );
     }
+}
+
+fn json(scratch: &Scratch, line: &str) -> serde_json::Value {
+    serde_json::from_str(&run(scratch, line).done().out()).unwrap()
+}
+
+/// What people read before they say yes, and afterwards.
+#[test]
+fn what_is_asked_is_told_in_words() {
+    let scratch = vault(&["alice", "bob", "carol", "dave"]);
+    confirm(&scratch, &["alice", "bob"]);
+    let id = written(&scratch);
+    let propose = |what: &str, out: &str| run(&scratch, &format!("custody propose store {what} --out {out}"));
+    // A run by what is signed about it: its id says nothing.
+    let said = propose(&format!("grant {id} dave"), "grant").done().out();
+    let facts = format!("{id}: of gateway novaseq, made on 20");
+    assert!(said.contains(&facts) && said.contains(", not sealed"), "{said}");
+    let shown = run(&scratch, "custody show grant --store store").done().out();
+    assert!(
+        shown.contains(&facts) && shown.contains("may read 1 run: their keys are sealed to it"),
+        "{shown}"
+    );
+    // What is new in it, and what it does not end.
+    propose("remove-custodian carol", "gone").done();
+    let shown = run(&scratch, "custody show gone").done().out();
+    assert!(
+        shown.contains("quorum 2 of 2   <- new") && shown.contains("no more: custodian \"carol\""),
+        "{shown}"
+    );
+    let shown = json(&scratch, "custody show gone --json");
+    assert!(
+        shown["stays_open"].as_str().unwrap().contains("until those get new keys: runvault custody rekey")
+    );
+    // A second request on one line: the first is named by the words that were read out.
+    let words = |req: &str| json(&scratch, &format!("custody show {req} --json"))["words"].clone();
+    run(&scratch, "custody approve gone --identity alice.key --out a.ok --yes").done();
+    let first = words("gone");
+    run(&scratch, "custody approve grant --identity alice.key --out b.ok --yes")
+        .refused(1, first.as_str().unwrap());
+    let kept = json(&scratch, "key show alice.key --json");
+    assert_eq!(kept["kept"]["approved"]["words"], first);
+    // Of a time: a day is enough, and one that is over is none.
+    let reader = "add-reader eve=dave.key.pub --standing";
+    propose(&format!("{reader} --expires 2020-02-01"), "late")
+        .refused(2, "2020-02-01T00:00:00Z: that time is over");
+    propose(&format!("{reader} --expires 2020-02-31"), "late").refused(2, "give it as 2027-01-31");
+    let said = propose(&format!("{reader} --expires 2990-02-01"), "day").done().out();
+    assert!(said.contains("called \"dave\" so far") && said.contains("until 2990-02-01T00:00:00Z"), "{said}");
+    propose("add-custodian bob=dave.key.pub", "twice").refused(1, "a custodian of that name already");
+    // Without a key a run is what it is.
+    run(&scratch, "seal store run").done();
+    let status = run(&scratch, "status store").done().out();
+    assert!(status.lines().any(|line| line.starts_with(&id) && line.ends_with("sealed")), "{status}");
+}
+
+/// With one owner: what an interruption leaves is due, and the same command does it.
+#[test]
+fn what_was_interrupted_is_due_and_is_finished() {
+    let scratch = Scratch::new();
+    scratch.vault();
+    run(&scratch, "keygen --out lab.key --no-lock").done();
+    scratch.folder("run");
+    scratch.secret("run/RunInfo.xml", "<RunInfo/>\n");
+    let act = |line: &str| {
+        let said = run(&scratch, &format!("custody {line} --identity owner.key"));
+        said.done();
+        said
+    };
+    run(&scratch, "cp -r run store:/ --identity owner.key").done();
+    act("add-reader store lab=lab.key.pub");
+    act("grant store run lab");
+    let names = std::fs::read_dir(scratch.path("store/runs")).unwrap();
+    let names = names.map(|run| run.unwrap().file_name().into_string().unwrap());
+    let id = names.into_iter().find(|name| name.len() == 32).unwrap();
+    let keys = scratch.path(&format!("store/runs/{id}/keys"));
+    let held =
+        || std::fs::read_dir(&keys).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
+    let lab = held().find(|name| name.starts_with("reader-")).unwrap();
+    let before: Vec<(String, Vec<u8>)> = [lab.clone(), "vault-1".into()]
+        .map(|name| (name.clone(), std::fs::read(keys.join(name)).unwrap()))
+        .into();
+    let due = || run(&scratch, "custody list store").done().out();
+    assert!(!due().contains(&id), "{}", due());
+    std::fs::remove_file(keys.join(&lab)).unwrap();
+    assert!(due().contains(&format!("runvault custody grant store {id} lab")), "{}", due());
+    act("grant store run lab");
+    act("remove-reader store lab");
+    act("rotate store");
+    assert!(!due().contains(&id), "{}", due());
+    // As an interruption leaves them: the lines are there, and none of the work.
+    for (name, bytes) in &before {
+        std::fs::write(keys.join(name), bytes).unwrap();
+    }
+    std::fs::remove_file(keys.join("vault-2")).unwrap();
+    let said = due();
+    assert!(said.contains(&format!("({}) is no reader, and has envelopes of 1 run", &lab[7..])), "{said}");
+    assert!(said.contains("runvault custody remove-reader store lab\n"), "{said}");
+    assert!(
+        said.contains("not sealed to vault key 2 yet")
+            && said.contains("runvault custody rotate --resume store\n"),
+        "{said}"
+    );
+    act("rotate --resume store");
+    // No second line, and what was there is counted.
+    let lines = || run(&scratch, "audit show store --json").done().out().lines().count();
+    let trail = lines();
+    let said = act("remove-reader store lab");
+    assert!(said.all().contains("says so already") && said.out().contains("1 run done"), "{}", said.all());
+    assert!(!act("remove-reader store lab").out().contains("run done"));
+    assert_eq!((lines(), held().collect::<Vec<_>>()), (trail, vec!["vault-2".to_owned()]));
+    assert!(!due().contains(&id), "{}", due());
+    // What acts in a quorum by a request acts at once here, gateways too.
+    run(&scratch, "custody revoke-gateway store nobody --identity owner.key").refused(1, "nobody");
 }

@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 
 use common::agreeing::{agree, confirm, run, vault};
-use common::{STRONG, Scratch};
+use common::{Outcome, STRONG, Scratch};
 use serde_json::Value;
 
 /// The ids of the runs in a store.
@@ -76,9 +76,11 @@ fn two_key_files_make_a_lost_custody_anew() {
     // This machine saw what is lost with it; the runs were sealed to the lost key alone, and stay as they are.
     fs::rename(scratch.path("store/custody"), scratch.path("newer")).unwrap();
     let again = format!("{recover} --identity bob.key");
-    run(&scratch, &again).refused(4, "rolled back to line 3").refused(4, "--accept-rollback 3");
+    run(&scratch, &again).refused(4, "has seen line 4 of the audit log").refused(4, "--accept-rollback 3");
     assert!(!scratch.path("store/custody").exists());
     run(&scratch, &format!("{again} --accept-rollback 3"))
+        .refused(4, "has seen line 4 of the audit log")
+        .refused(4, "rolled back to line 3")
         .refused(4, "accepted by --accept-rollback 3")
         .refused(4, "no envelope to a key of this vault")
         .refused(4, "move custody/ away, keep it");
@@ -115,8 +117,10 @@ fn an_owner_s_exported_key_file_is_enough() {
     }
     fs::remove_dir_all(scratch.path("store/custody")).unwrap();
     fs::remove_file(scratch.path("store/vault.json")).unwrap();
-    let recover = "custody recover store --identity owner.key --passphrase-file pass --key-in-store --json";
-    let said = run(&scratch, recover);
+    let recover = "custody recover store --identity owner.key --passphrase-fd 0 --key-in-store --json";
+    let mut recover = scratch.command(&recover.split(' ').collect::<Vec<_>>());
+    recover.stdin(fs::File::open(scratch.path("pass")).unwrap());
+    let said = Outcome::of(recover);
     let said: Value = serde_json::from_str(&said.done().out()).unwrap();
     assert_eq!((&said["line"], &said["already"]), (&2.into(), &1.into()));
     run(&scratch, "cat store run/RunInfo.xml --passphrase-file pass").done();
@@ -242,6 +246,34 @@ fn what_a_lost_key_opened() {
         .refused(2, "--from is later than --to");
 }
 
+/// The run of before is put back from the tape and the new one taken away: told by all who look, and put right.
+fn undone(scratch: &Scratch, id: &str, new: &str) {
+    let run_of = |id: &str| scratch.path("store/runs").join(id);
+    fs::rename(run_of(new), scratch.path("aside")).unwrap();
+    fs::rename(scratch.path("tape"), run_of(id)).unwrap();
+    let seen = format!("run {new} took its place, which this machine has seen, and which is gone");
+    for command in ["scrub store", "check store --identity owner.key", "runs store", "runs store --json"] {
+        let told = run(scratch, command);
+        assert_eq!(told.code, 4, "{command}: {}", told.all());
+        assert!(
+            told.all().contains(&seen) && told.all().matches(&seen).count() == 1,
+            "{command}: {}",
+            told.all()
+        );
+        // Nothing was seen from there.
+        let told = run(scratch, &format!("{command} --state nowhere"));
+        assert_eq!(told.code, 4, "{command}: {}", told.all());
+        assert!(told.all().contains("its re-keying was undone, or never begun"), "{command}: {}", told.all());
+    }
+    run(scratch, &format!("verify store {id} --identity owner.key")).refused(4, &seen);
+    run(scratch, "cat store run/RunInfo.xml --identity owner.key").refused(4, &seen);
+    let due = run(scratch, "custody list store").done().out();
+    assert!(due.contains(&format!("due: run {id}: its re-keying was undone")), "{due}");
+    fs::rename(run_of(id), scratch.path("tape")).unwrap();
+    fs::rename(scratch.path("aside"), run_of(new)).unwrap();
+    run(scratch, "scrub store").done();
+}
+
 #[test]
 fn a_re_keying_asks_for_the_drill() {
     let scratch = Scratch::new();
@@ -256,21 +288,47 @@ fn a_re_keying_asks_for_the_drill() {
     };
     assert_eq!(due(), Vec::<Value>::new());
     let old = fs::read(scratch.path("owner.key")).unwrap();
+    let id = runs(&scratch).remove(0);
+    let run_of = |id: &str| scratch.path("store/runs").join(id);
+    let copied =
+        std::process::Command::new("cp").arg("-a").arg(run_of(&id)).arg(scratch.path("tape")).status();
+    assert!(copied.unwrap().success());
     let said = run(&scratch, &format!("custody rekey store {} --identity owner.key", runs(&scratch)[0]));
     assert!(said.done().out().contains("Each custodian does the drill then"), "{}", said.out());
     run(&scratch, "rekey store --grace 1s --identity owner.key").done();
     let said = due();
     assert_eq!(said.len(), 1, "{said:?}");
-    assert!(said[0].as_str().unwrap().contains("by line 2, which 0 of 1 key files keep"), "{said:?}");
+    assert!(
+        said[0]
+            .as_str()
+            .unwrap()
+            .contains("by line 2, which the key files of 0 custodians keep, and 1 are needed"),
+        "{said:?}"
+    );
     confirm();
     assert_eq!(due(), Vec::<Value>::new());
+    let new = runs(&scratch).remove(0);
+    let moved = format!("run {id} was re-keyed: it is run {new}");
+    run(&scratch, &format!("takeover store {id} --identity owner.key")).refused(1, &moved);
+    undone(&scratch, &id, &new);
     // The file of before brings custody/ back without the line, and is told apart from damage; the newer one reads.
     fs::rename(scratch.path("store/custody"), scratch.path("lost")).unwrap();
     fs::rename(scratch.path("owner.key"), scratch.path("newer.key")).unwrap();
     scratch.secret("owner.key", old);
     let recover = "custody recover store --accept-rollback 1";
-    run(&scratch, &format!("{recover} --identity owner.key --state elsewhere"))
+    // Nor does a machine take it that has seen nothing yet: the run names the line.
+    let on_another = "--identity owner.key --state elsewhere";
+    run(&scratch, &format!("custody recover store {on_another}"))
+        .refused(4, &format!("runs/{new}/run.json, signed by"))
+        .refused(4, "has seen line 2 of the audit log")
+        .refused(4, "--accept-rollback 1");
+    assert!(!scratch.path("store/custody").exists());
+    run(&scratch, &format!("{recover} {on_another}"))
+        .refused(4, "accepted by --accept-rollback 1")
         .refused(4, "they were made or re-keyed after that copy");
+    let noted = fs::read_dir(scratch.path("elsewhere")).unwrap().next().unwrap().unwrap().path();
+    let noted = fs::read_to_string(noted.join("rollbacks")).unwrap();
+    assert!(noted.contains(&format!("runs/{new}/run.json")), "{noted}");
     fs::rename(scratch.path("store/custody"), scratch.path("older")).unwrap();
     run(&scratch, "custody recover store --identity newer.key").done();
     run(&scratch, "cat store run/RunInfo.xml --identity newer.key").done();

@@ -348,6 +348,10 @@ impl Authority for Acting {
         })
     }
 
+    fn replaced_by(&self, run: &RunId) -> Vec<RunId> {
+        self.chain().standing_for(run).copied().collect()
+    }
+
     fn replacement(&self, new: &RunId) -> Option<Replacement> {
         let known = self.chain().replacement(new).cloned();
         known.or_else(|| {

@@ -15,7 +15,7 @@ pub(crate) use self::load::Mark;
 use std::collections::BTreeMap;
 
 use runvault_crypto::envelope::KemPublic;
-use runvault_format::audit_entry::Line;
+use runvault_format::audit_entry::{Executed, Line};
 use runvault_format::custody_state::{self, Epoch, Machine, ReaderEntry, State};
 use runvault_format::ids::{Digest, IdentityId, RunId, VaultId};
 use runvault_format::operation::Operation;
@@ -108,6 +108,12 @@ impl Chain {
         Machine::new(label.as_deref().unwrap_or(&gateway.label), &gateway.keys())
     }
 
+    /// What each line says, from the first on.
+    pub(crate) fn executed(&self) -> impl Iterator<Item = Executed> + '_ {
+        let lines = self.log.split(|b| *b == b'\n').filter(|line| !line.is_empty());
+        lines.filter_map(|line| Some(Line::parse(line).ok()?.executed))
+    }
+
     /// The operations of the lines behind line `n`.
     pub(crate) fn acts_behind(&self, n: u64) -> Vec<Operation> {
         let lines = self.log.split(|b| *b == b'\n').filter(|line| !line.is_empty());
@@ -197,6 +203,11 @@ impl Chain {
         false
     }
 
+    /// The runs of which it says so.
+    pub fn standing_for<'a>(&'a self, old: &'a RunId) -> impl Iterator<Item = &'a RunId> {
+        self.family(old).filter(move |new| self.stands_for(new, old))
+    }
+
     /// What a worker makes.
     pub fn work_of<'a>(&'a self, worker: &'a IdentityId) -> impl Iterator<Item = &'a Replacement> {
         self.replacements.values().filter(move |one| one.worker == *worker)
@@ -242,6 +253,11 @@ impl Chain {
         let text = line.and_then(|line| self.log.split(|b| *b == b'\n').nth(line));
         let made = text.and_then(|text| Line::parse(text).ok()?.executed.result.state);
         made == Some(Digest(state.hash))
+    }
+
+    /// The hash of the state that each line made.
+    pub(crate) fn states(&self) -> Vec<Option<Digest>> {
+        self.executed().map(|line| line.result.state).collect()
     }
 
     /// Runs that lines of the log say are not missed.

@@ -134,16 +134,13 @@ pub enum Error {
         /// How many it takes.
         needed: usize,
     },
-    /// What is lost with custody/ was seen by a key file.
-    #[error(
-        "the key file of {key} has seen line {seen} of the audit log; the newest copy of custody/ in the key files \
-         ends at line {found}"
-    )]
+    /// What is lost with custody/ was seen by a key file, or by who signed a run of the store.
+    #[error("{who} has seen {seen}; the newest copy of custody/ in the key files ends at line {found}")]
     SeenMore {
-        /// Label and id.
-        key: String,
-        /// Number of the line.
-        seen: u64,
+        /// Which key file, or which file of the store and whose.
+        who: String,
+        /// Which line of the audit log, or which vault key.
+        seen: String,
         /// Number of the copy's last line.
         found: u64,
     },
@@ -344,9 +341,11 @@ pub enum Error {
     OtherExecutor,
     /// This custodian's yes to another request still counts.
     #[error(
-        "this key approved another request on the same line of the audit log, which can be executed until {until}"
+        "this key approved another request on the same line of the audit log ({words}), which can be executed until {until}"
     )]
     ApprovedAnother {
+        /// Six of that one.
+        words: String,
         /// RFC 3339 in UTC.
         until: String,
     },
@@ -392,6 +391,9 @@ pub enum Error {
         /// Its permission bits.
         mode: u32,
     },
+    /// What is written for others to take is not written over something else.
+    #[error("{}: exists, and is not overwritten", .0.display())]
+    FileExists(PathBuf),
     /// Key files are never overwritten.
     #[error("{}: exists; a key file is never overwritten", .0.display())]
     KeyFileExists(PathBuf),

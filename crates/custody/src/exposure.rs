@@ -5,7 +5,7 @@
 
 mod past;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -107,10 +107,12 @@ pub fn exposure(
     let (total, now) = (there.len() as u64, clock::now());
     let (mut found, mut told) = (Vec::new(), BTreeSet::from_iter(there.iter().copied()));
     for (run, done) in there.iter().zip(1..) {
-        let sealed = Sealed::read(root, &*authority, run, key)?;
+        let sealed = past.as_rekeyed(Sealed::read(root, &*authority, run, key)?);
         found.extend(past.of_run(&sealed, &now));
-        if let Some(first) = sealed.first.filter(|first| told.insert(first.run)) {
-            found.extend(past.of_run(&first, &now));
+        let between = past.between(&sealed);
+        let before = between.iter().chain(sealed.first.as_deref());
+        for one in before.filter(|one| told.insert(one.run)) {
+            found.extend(past.of_run(one, &now));
         }
         progress(done, total);
     }
@@ -118,11 +120,19 @@ pub fn exposure(
     let mut gone: BTreeSet<RunId> = past.granted().copied().collect();
     gone.extend(retired::all(root, chain)?.iter().map(Gone::run));
     gone.extend(chain.replacements().map(|one| one.run));
+    gone.extend(made_and_gone(root, chain, &told)?);
     found.extend(gone.difference(&told).flat_map(|run| past.gone(run, &now)));
     let mut runs: Vec<Exposed> = found.into_iter().filter_map(|one| within(one, from, to)).collect();
     runs.sort_by_key(|one| (one.run, one.opens, one.by));
     runs.dedup();
     Ok(Exposure { key: *key, label, roles: past.roles, runs, of: total })
+}
+
+/// Runs that took the places of others, and are not there either.
+fn made_and_gone(root: &Arc<dyn Dir>, chain: &Chain, told: &BTreeSet<RunId>) -> Result<Vec<RunId>> {
+    let coming: BTreeSet<RunId> = runs::list_all(root)?.coming().collect();
+    let made = chain.replacements().filter(|one| !told.contains(&one.run) && !coming.contains(&one.new));
+    Ok(made.map(|one| one.new).collect())
 }
 
 /// What it means for the time in which the key was in wrong hands; `None`: it did not open before the end of that. Times

@@ -67,6 +67,11 @@ impl StateFolder {
         state_dir.join(vault.to_string()).join(IDENTITY).exists()
     }
 
+    /// Whether it keeps a key of that run, without its lock and without opening any.
+    pub fn keeps_key_of(state_dir: &Path, vault: VaultId, run: &RunId) -> bool {
+        ResumeEntries::keeps(&state_dir.join(vault.to_string()), run)
+    }
+
     /// Makes or opens the folder (0700) and locks it.
     ///
     /// # Errors
@@ -183,7 +188,7 @@ impl StateFolder {
     /// Writes [`StateFolder::public`] to a file, signed by the identity; never overwrites.
     ///
     /// # Errors
-    /// [`Error::KeyFileExists`], [`Error::Io`].
+    /// [`Error::FileExists`], [`Error::Io`].
     pub fn write_public(&self, path: &Path, label: Option<&str>) -> Result<()> {
         public_file::write_new(path, &self.identity, label)
     }

@@ -5,6 +5,7 @@
 
 pub mod apart;
 pub mod authority;
+pub mod behind;
 pub mod chain;
 pub mod chains;
 pub mod checked;
@@ -52,5 +53,6 @@ mod testing;
 pub mod token;
 mod tpm2_tools;
 mod tpm_sealed;
+pub mod unfinished;
 
 pub use error::{Error, Result};

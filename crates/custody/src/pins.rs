@@ -39,6 +39,8 @@ struct Pins {
 #[derive(Serialize)]
 struct Accepted {
     time: String,
+    /// What was refused before.
+    why: String,
     seen: Option<Head>,
     accepted: Head,
     /// Newest runs of gateways that were seen and are gone.
@@ -82,12 +84,17 @@ fn is_not_writable(error: &std::io::Error) -> bool {
 }
 
 /// Takes the chain and the runs as they are for the newest ones, whatever was seen before: a person has put the store
-/// back from a backup, or removed a run, and says so. Both heads, and the runs that are gone, are noted in
+/// back from a backup, or removed a run, and says so. `why`, both heads, and the runs that are gone, are noted in
 /// `<state_dir>/<vault id>/rollbacks`, for ever.
 ///
 /// # Errors
 /// [`Error::Damaged`] for a pin or a note that is none; [`Error::Io`].
-pub fn accept_rollback(state_dir: &Path, root: &Arc<dyn Dir>, chain: &Chain) -> Result<()> {
+pub fn accept_rollback(
+    state_dir: &Path,
+    root: &Arc<dyn Dir>,
+    chain: &Chain,
+    why: &impl ToString,
+) -> Result<()> {
     let folder = Folder::open(state_dir, &chain.vault_id())?;
     let _lock = lock(&folder)?;
     let pinned = read(&folder, chain.vault_id())?;
@@ -98,7 +105,7 @@ pub fn accept_rollback(state_dir: &Path, root: &Arc<dyn Dir>, chain: &Chain) -> 
         runs.insert(*gateway, *run);
     }
     let seen = pinned.map(|pinned| pinned.head);
-    let accepted = Accepted { time: clock::now(), seen, accepted: chain.head(), gone };
+    let accepted = Accepted { time: clock::now(), why: why.to_string(), seen, accepted: chain.head(), gone };
     let mut trail = folder.read(ROLLBACKS)?.unwrap_or_default();
     trail.append(&mut line(&folder, ROLLBACKS, &accepted)?);
     folder.write(ROLLBACKS, &trail)?;
@@ -261,9 +268,9 @@ mod tests {
         check(&root).unwrap();
 
         // A person accepts what was put back; from then on that is the least, and the trail says so.
-        accept_rollback(state.path(), &one_line, &Chain::load(&one_line).unwrap()).unwrap();
+        accept_rollback(state.path(), &one_line, &Chain::load(&one_line).unwrap(), &"why").unwrap();
         check(&one_line).unwrap();
-        accept_rollback(state.path(), &other_future, &Chain::load(&other_future).unwrap()).unwrap();
+        accept_rollback(state.path(), &other_future, &Chain::load(&other_future).unwrap(), &"why").unwrap();
         assert!(check(&root).is_err() && check(&one_line).is_err());
         let trail = state.path().join(chain.vault_id().to_string()).join(ROLLBACKS);
         let trail = std::fs::read_to_string(trail).unwrap();
@@ -330,7 +337,7 @@ mod tests {
             assert!(matches!(check(&hollow), Err(Error::RunGone { .. })), "{left:?}");
         }
         // A person accepts it, once.
-        accept_rollback(state.path(), &removed, &chain).unwrap();
+        accept_rollback(state.path(), &removed, &chain, &"why").unwrap();
         check(&removed).unwrap();
         let trail = state.path().join(chain.vault_id().to_string()).join(ROLLBACKS);
         assert!(std::fs::read_to_string(trail).unwrap().contains(&newest.to_string()));

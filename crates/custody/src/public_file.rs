@@ -19,12 +19,12 @@ pub(crate) fn of(identity: &Identity, label: Option<&str>) -> PublicKey {
 /// Writes the identity's public key file, synced; never overwrites.
 ///
 /// # Errors
-/// [`Error::KeyFileExists`], [`Error::Io`].
+/// [`Error::FileExists`], [`Error::Io`].
 pub fn write_new(path: &Path, identity: &Identity, label: Option<&str>) -> Result<()> {
     let bytes = of(identity, label).to_note(&identity.keys)?;
     let io = |e| Error::io("write", path.display().to_string(), e);
     let mut file = match OpenOptions::new().write(true).create_new(true).open(path) {
-        Err(e) if e.kind() == ErrorKind::AlreadyExists => return Err(Error::KeyFileExists(path.to_owned())),
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => return Err(Error::FileExists(path.to_owned())),
         made => made.map_err(io)?,
     };
     file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(io)
@@ -66,7 +66,7 @@ mod tests {
         let mut identity = Identity::generate("host").unwrap();
         identity.vault = Some(VaultId([1; 32]));
         write_new(&path, &identity, Some("novaseq-1")).unwrap();
-        assert!(matches!(write_new(&path, &identity, None), Err(Error::KeyFileExists(_))));
+        assert!(matches!(write_new(&path, &identity, None), Err(Error::FileExists(_))));
         let read_back = read(&path, VaultId([1; 32])).unwrap();
         assert_eq!((read_back.label.as_str(), read_back.id), ("novaseq-1", identity.id()));
         let refused = read(&path, VaultId([2; 32])).unwrap_err().to_string();

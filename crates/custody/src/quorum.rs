@@ -2,6 +2,7 @@
 //! machine that proposed it.
 
 pub mod alone;
+pub mod already;
 pub mod approve;
 pub mod carry_out;
 pub mod execute;

@@ -3,13 +3,16 @@
 //! Order, so that a kill at any point leaves a store without `custody/`, or one with all of it: the copy and the line are
 //! written beside its place, under another name, and come there by one rename. What a kill left there is made again.
 
+mod beyond;
 #[cfg(test)]
 mod tests;
 
 use std::cmp::Ordering;
 use std::sync::Arc;
 
+use runvault_format::descriptor::RunDescriptor;
 use runvault_format::ids::VaultId;
+use runvault_format::note::Note;
 use runvault_format::operation::{Operation, SeenBy};
 use runvault_format::request::Head;
 use runvault_format::vault_file;
@@ -30,7 +33,7 @@ use crate::quorum::carry_out::carry_out;
 use crate::quorum::execute::execute;
 use crate::quorum::propose::propose;
 use crate::rotate::RotateSummary;
-use crate::{Error, Result};
+use crate::{Error, Result, settle};
 
 /// Seconds from the request to its line.
 const EXPIRES: u64 = 3600;
@@ -49,17 +52,18 @@ pub struct Given {
 pub struct Found {
     copied: Copied,
     seen: Vec<SeenBy>,
+    passed_over: Vec<Error>,
 }
 
 impl Found {
-    /// The newest copy; every other one, and what each file has seen, is a part of it. `accepted`: a person knows that
-    /// some file has seen more than that line, and that no file with it is left.
+    /// The newest copy; every other one, and what each file has seen, is a part of it, and nothing that is signed in the
+    /// store names more. `accepted`: a person knows that more than that line was seen, and that no file with it is left.
     ///
     /// # Errors
     /// [`Error::KeyTwice`], [`Error::NoCopy`], [`Error::KeysOfTwoVaults`], [`Error::OtherVault`], [`Error::Forked`],
     /// [`Error::SeenMore`], [`Error::WrongKey`], [`Error::WrongShare`], [`Error::TooFewKeys`]; those of a copy that does
-    /// not verify.
-    pub fn among(given: &[Given], accepted: Option<u64>) -> Result<Self> {
+    /// not verify; the store's.
+    pub fn among(root: &Arc<dyn Dir>, given: &[Given], accepted: Option<u64>) -> Result<Self> {
         for (i, one) in given.iter().enumerate() {
             if given.iter().take(i).any(|other| other.custodian.id() == one.custodian.id()) {
                 return Err(Error::KeyTwice { key: name(one) });
@@ -75,13 +79,23 @@ impl Found {
             is_part(&newest.chain, *vault, *head)?;
         }
         let has = |own: &Option<(VaultId, Head)>| own.map_or(0, |(_, head)| head.n);
-        let seen = given.iter().zip(&heads).map(|(one, own)| seen_by(&newest.chain, one, has(own), accepted));
+        let mut passed_over = Vec::new();
+        let mut refused = |more: Error| {
+            if accepted != Some(newest.chain.head().n) {
+                return Err(more);
+            }
+            passed_over.push(more);
+            Ok(())
+        };
+        let seen = given.iter().zip(&heads);
+        let seen = seen.map(|(one, own)| seen_by(&newest.chain, one, has(own), &mut refused));
         let seen = seen.collect::<Result<Vec<_>>>()?;
         let (given, needed) = (seen.len(), newest.chain.quorum().0 as usize);
         if given < needed {
             return Err(Error::TooFewKeys { given, needed });
         }
-        Ok(Self { copied: newest, seen: in_order(seen) })
+        beyond::beyond(root, &newest.chain)?.map_or(Ok(()), refused)?;
+        Ok(Self { copied: newest, seen: in_order(seen), passed_over })
     }
 
     /// The chain up to the newest line that the key files know.
@@ -93,6 +107,15 @@ impl Found {
     pub fn seen(&self) -> &[SeenBy] {
         &self.seen
     }
+
+    /// What was seen beyond the copies, and accepted.
+    pub fn passed_over(&self) -> &[Error] {
+        &self.passed_over
+    }
+}
+
+fn line_of_log(n: u64) -> String {
+    format!("line {n} of the audit log")
 }
 
 fn in_order(mut seen: Vec<SeenBy>) -> Vec<SeenBy> {
@@ -115,8 +138,14 @@ fn is_part(chain: &Chain, vault: VaultId, head: Head) -> Result<()> {
     }
 }
 
-/// The newest line that a file's holder has seen, and that its key counts here. `n`: the last one of its copy.
-fn seen_by(chain: &Chain, given: &Given, mut n: u64, accepted: Option<u64>) -> Result<SeenBy> {
+/// The newest line that a file's holder has seen, and that its key counts here. `n`: the last one of its copy. `refused`
+/// is asked where that is more than the copies have.
+fn seen_by(
+    chain: &Chain,
+    given: &Given,
+    mut n: u64,
+    refused: &mut dyn FnMut(Error) -> Result<()>,
+) -> Result<SeenBy> {
     let (file, id) = (&given.file, given.custodian.id());
     check_bound(chain, &given.custodian)?;
     if let Some((kept, share)) = file.kept().and_then(|kept| Some((kept, kept.share.as_ref()?))) {
@@ -124,11 +153,10 @@ fn seen_by(chain: &Chain, given: &Given, mut n: u64, accepted: Option<u64>) -> R
             return Err(Error::KeysOfTwoVaults { one: chain.vault_id(), other: kept.vault });
         }
         match kept.head.n.cmp(&chain.head().n) {
-            Ordering::Greater if accepted != Some(chain.head().n) => {
-                let (seen, found) = (kept.head.n, chain.head().n);
-                return Err(Error::SeenMore { key: name(given), seen, found });
+            Ordering::Greater => {
+                let (who, seen) = (format!("the key file of {}", name(given)), line_of_log(kept.head.n));
+                refused(Error::SeenMore { who, seen, found: chain.head().n })?;
             }
-            Ordering::Greater => {}
             _ => is_part(chain, kept.vault, kept.head)?,
         }
         n = n.max(kept.head.n);
@@ -175,10 +203,19 @@ pub fn recover(
     let beside =
         Place { parent: place.parent.clone(), name: [b".", &place.name[..], b".recovering"].concat() };
     remove(&beside.parent, &beside.name)?;
+    let named = layout::exists(root, VAULT_JSON, VAULT_JSON)?;
+    if !named {
+        let bytes = vault_file::to_bytes(&found.chain().vault_id())?;
+        replace(&**root, VAULT_JSON.as_bytes(), &bytes, PUBLIC_MODE)
+            .map_err(|e| Error::io("write", VAULT_JSON, e))?;
+    }
     let made = make(root, &beside, found, given, reason, agrees);
     let (done, op) = made.inspect_err(|_| {
         // The first error is the one to tell; what stays is removed by the next one.
         let _ = remove(&beside.parent, &beside.name);
+        if !named {
+            let _ = root.unlink(VAULT_JSON.as_bytes());
+        }
     })?;
     // A rename over a directory replaces an empty one alone.
     beside
@@ -203,11 +240,6 @@ fn make(
     let io = |e| Error::io("make", "custody/", e);
     beside.parent.create_dir(&beside.name, DIR_MODE).map_err(io)?;
     found.copied.write(&beside.parent.open_dir(&beside.name).map_err(io)?)?;
-    if !layout::exists(root, VAULT_JSON, VAULT_JSON)? {
-        let bytes = vault_file::to_bytes(&found.chain().vault_id())?;
-        replace(&**root, VAULT_JSON.as_bytes(), &bytes, PUBLIC_MODE)
-            .map_err(|e| Error::io("write", VAULT_JSON, e))?;
-    }
     let view = with_custody(root, beside.clone());
     let chain = Chain::load(&view)?;
     agrees(&view, &chain)?;
@@ -246,8 +278,25 @@ fn check_store(root: &Arc<dyn Dir>, found: &Found) -> Result<()> {
         Some(named) if named != found.chain().vault_id() => {
             Err(Error::KeysOfTwoVaults { one: named, other: found.chain().vault_id() })
         }
-        _ => Ok(()),
+        Some(_) => Ok(()),
+        None => check_runs(root, found.chain().vault_id()),
     }
+}
+
+/// Where nothing names the vault its runs do: one of them at least is of these keys, or there is none.
+fn check_runs(root: &Arc<dyn Dir>, vault: VaultId) -> Result<()> {
+    let mut other = None;
+    for run in settle::runs(root)? {
+        let note = settle::run_note(root, &run)?.unwrap_or_default();
+        let said = Note::parse(&note).and_then(|note| RunDescriptor::parse_text(note.text));
+        match said.map(|said| said.vault) {
+            Ok(named) if named == vault => return Ok(()),
+            Ok(named) => other = Some(named),
+            // What cannot be read is of no vault.
+            Err(_) => {}
+        }
+    }
+    other.map_or(Ok(()), |one| Err(Error::KeysOfTwoVaults { one, other: vault }))
 }
 
 /// What a kill left.

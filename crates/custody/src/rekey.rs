@@ -3,6 +3,7 @@
 
 #[cfg(test)]
 mod tests;
+mod undone;
 
 use std::sync::Arc;
 
@@ -24,6 +25,7 @@ use runvault_vault::runs;
 use runvault_vault::seal::Seal;
 use runvault_vault::seal::rekey::{Replaced, WORKER_SEED, place_of};
 
+pub use self::undone::{Undone, undone};
 use crate::authority::{Acting, seal_one};
 use crate::chain::Chain;
 use crate::epochs::EpochKeys;
@@ -56,14 +58,34 @@ pub(crate) fn replacements(
     worker: &Identity,
 ) -> Result<Vec<Replacement>> {
     let authority = Acting::gateway_only(chain.clone());
+    let runs_dir = layout::open_dir(root, RUNS, RUNS)?;
+    let there = |id: &RunId| -> Result<bool> {
+        let at = |name: String| layout::exists(&runs_dir, &name, &format!("{RUNS}/{name}"));
+        Ok(chain.replacement(id).is_some() || at(id.to_string())? || at(place_of(id))?)
+    };
     let one = |run: &RunId| {
         check(root, chain, run)?;
         let seal = Seal::load(root, run, &*authority)?.hash;
-        let mut new = RunId([0; 16]);
-        random::fill(&mut new.0)?;
+        let new = fresh(&mut draw_id, &there)?;
         Ok(Replacement { run: *run, seal, new, worker: worker.id(), sign: worker.public().sign })
     };
     runs.iter().map(one).collect()
+}
+
+fn draw_id() -> Result<RunId> {
+    let mut id = RunId([0; 16]);
+    random::fill(&mut id.0)?;
+    Ok(id)
+}
+
+/// An id that nothing in the store has: whatever lies there would be taken for the run that was made.
+fn fresh(draw: &mut dyn FnMut() -> Result<RunId>, there: &dyn Fn(&RunId) -> Result<bool>) -> Result<RunId> {
+    loop {
+        let id = draw()?;
+        if !there(&id)? {
+            return Ok(id);
+        }
+    }
 }
 
 /// That a run can be re-keyed: it is sealed, and nobody is at it.
@@ -212,7 +234,9 @@ pub fn worker_of(
 pub enum Left {
     /// The new run stands alone.
     Nothing,
-    /// It is there, and so is the old one, or what is left of that or of the worker's keys.
+    /// It does, and beside its envelopes lies something of the worker's, which nobody needs any more.
+    Worker,
+    /// It is there, and so is the old one, or what is left of that.
     OldRun,
     /// It is not there yet.
     All,
@@ -231,7 +255,13 @@ pub fn left(root: &Arc<dyn Dir>, of: &Replacement) -> Result<Left> {
         return Ok(if waits { Left::All } else { Left::Nothing });
     }
     let old = there(of.run.to_string())? || there(format!(".gone-{}", of.run))?;
-    Ok(if old || has_worker(&runs, of)? { Left::OldRun } else { Left::Nothing })
+    Ok(if old {
+        Left::OldRun
+    } else if worker_files(&runs, of)?.is_empty() {
+        Left::Nothing
+    } else {
+        Left::Worker
+    })
 }
 
 /// Those of which something is left to do.
@@ -251,21 +281,52 @@ pub fn waiting<'a>(
     Ok(waiting)
 }
 
-/// Whether the new run has something that is the worker's still.
-fn has_worker(runs: &Arc<dyn Dir>, of: &Replacement) -> Result<bool> {
+/// Takes away what lies in new runs that is the worker's, where nothing else is left to do, whoever put it there; gives how
+/// many those were. No key is needed for it.
+///
+/// # Errors
+/// The store's.
+pub fn clear(root: &Arc<dyn Dir>, chain: &Chain) -> Result<usize> {
+    let runs = layout::open_dir(root, RUNS, RUNS)?;
+    let mut cleared = 0;
+    for of in chain.replacements() {
+        if left(root, of)? != Left::Worker {
+            continue;
+        }
+        for (dir, name) in worker_files(&runs, of)? {
+            match dir.unlink(&name) {
+                Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {}
+                done => done.and_then(|()| dir.sync()).map_err(|e| {
+                    Error::io("remove", format!("{RUNS}/{}: {}", of.new, String::from_utf8_lossy(&name)), e)
+                })?,
+            }
+        }
+        cleared += 1;
+    }
+    Ok(cleared)
+}
+
+/// A directory, and a name in it.
+type Place = (Arc<dyn Dir>, Vec<u8>);
+
+/// What in the new run is the worker's.
+fn worker_files(runs: &Arc<dyn Dir>, of: &Replacement) -> Result<Vec<Place>> {
     let object = format!("{RUNS}/{}", of.new);
     let dir = layout::open_dir(runs, &of.new.to_string(), &object)?;
     let names = layout::names(&dir, &object)?;
-    if names.iter().any(|name| name.starts_with(WORKER_SEED)) {
-        return Ok(true);
-    }
+    let mut found = Vec::new();
     // Without any it is damaged, and whoever opens it says so.
-    if !names.iter().any(|name| name == b"keys") {
-        return Ok(false);
+    if names.iter().any(|name| name == b"keys") {
+        let object = format!("{object}/keys");
+        let (keys, own) =
+            (layout::open_dir(&dir, "keys", &object)?, EnvelopeName::Worker(of.worker).to_string());
+        if layout::exists(&keys, &own, &object)? {
+            found.push((keys, own.into_bytes()));
+        }
     }
-    let object = format!("{object}/keys");
-    let keys = layout::open_dir(&dir, "keys", &object)?;
-    layout::exists(&keys, &EnvelopeName::Worker(of.worker).to_string(), &object)
+    let seeds = names.into_iter().filter(|name| name.starts_with(WORKER_SEED));
+    found.extend(seeds.map(|name| (dir.clone(), name)));
+    Ok(found)
 }
 
 /// A run that stands in the place of another.

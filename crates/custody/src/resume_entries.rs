@@ -4,6 +4,8 @@
 //! that lacks `kek/`. At each seal the entries of the other runs are sealed anew under KEK_t+1, then that key is
 //! written, which is the commit, then KEK_t is overwritten. Where the keys are: [`crate::kek_home`].
 
+use std::path::Path;
+
 use runvault_crypto::secrets::Secret;
 use runvault_format::ids::{RunId, VaultId};
 use runvault_format::resume::Entry;
@@ -55,6 +57,12 @@ impl ResumeEntries {
             && layout::exists(folder.dir(), RESUME, &folder.shown(RESUME))?
             && !kek_home::open(&folder.subfolder(KEK)?, vault, Wish::AsItIs)?.numbers()?.is_empty();
         if made { Self::open(folder, vault, Wish::AsItIs).map(Some) } else { Ok(None) }
+    }
+
+    /// Whether there is an entry of that run, of any t.
+    pub(crate) fn keeps(folder: &Path, run: &RunId) -> bool {
+        let numbers = std::fs::read_dir(folder.join(RESUME)).into_iter().flatten().flatten();
+        numbers.into_iter().any(|number| number.path().join(run.to_string()).exists())
     }
 
     /// Where the folder keeps its key; nothing is made, and no TPM is asked.

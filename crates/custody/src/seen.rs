@@ -108,6 +108,9 @@ impl Authority for Remembering {
     fn replacement(&self, new: &RunId) -> Option<Replacement> {
         self.of.replacement(new)
     }
+    fn replaced_by(&self, run: &RunId) -> Vec<RunId> {
+        self.of.replaced_by(run)
+    }
     fn seal_replacing(
         &self,
         run: &RunId,

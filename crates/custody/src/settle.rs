@@ -24,7 +24,7 @@ const RUN_JSON_MAX: usize = 64 << 10;
 /// Whether the run that was being made is in the store with the very descriptor that was signed.
 pub(crate) fn is_in_store(root: &Arc<dyn Dir>, pending: &Pending) -> Result<bool> {
     let runs = layout::open_dir(root, RUNS, RUNS)?;
-    Ok(read_descriptor(&runs, &pending.head.run)?.is_some_and(|found| found == pending.note))
+    Ok(read_descriptor(&runs, &pending.head.run.to_string())?.is_some_and(|found| found == pending.note))
 }
 
 /// The runs of the store, by their names.
@@ -37,7 +37,7 @@ pub(crate) fn runs(root: &Arc<dyn Dir>) -> Result<Vec<RunId>> {
 /// else's to name; what is empty is nothing.
 pub(crate) fn has_run(root: &Arc<dyn Dir>, run: &RunId) -> Result<bool> {
     let runs = layout::open_dir(root, RUNS, RUNS)?;
-    match read_descriptor(&runs, run) {
+    match read_descriptor(&runs, &run.to_string()) {
         Ok(note) => Ok(note.is_some_and(|note| !note.is_empty())),
         // What cannot be read is there.
         Err(_) => layout::exists(&runs, &run.to_string(), &format!("{RUNS}/{run}")),
@@ -46,9 +46,14 @@ pub(crate) fn has_run(root: &Arc<dyn Dir>, run: &RunId) -> Result<bool> {
 
 /// A run's run.json, whatever it is; `None`: it has none.
 pub(crate) fn run_note(root: &Arc<dyn Dir>, run: &RunId) -> Result<Option<Vec<u8>>> {
+    note_at(root, &run.to_string())
+}
+
+/// [`run_note`] of what has another name in `runs/`, since it is on its way.
+pub(crate) fn note_at(root: &Arc<dyn Dir>, place: &str) -> Result<Option<Vec<u8>>> {
     let dir = layout::open_dir(root, RUNS, RUNS)?;
     // What is no file is `check`'s to name.
-    Ok(read_descriptor(&dir, run).unwrap_or_default())
+    Ok(read_descriptor(&dir, place).unwrap_or_default())
 }
 
 /// What is signed of a run, whatever it is.
@@ -229,11 +234,11 @@ fn newest_among(
     Ok(newest)
 }
 
-fn read_descriptor(runs: &Arc<dyn Dir>, run: &RunId) -> Result<Option<Vec<u8>>> {
-    let dir = match runs.open_dir(run.to_string().as_bytes()) {
+fn read_descriptor(runs: &Arc<dyn Dir>, place: &str) -> Result<Option<Vec<u8>>> {
+    let dir = match runs.open_dir(place.as_bytes()) {
         Ok(dir) => dir,
         Err(e) if e.raw_os_error() == Some(libc::ENOENT) => return Ok(None),
-        Err(e) => return Err(Error::io("open", format!("{RUNS}/{run}"), e)),
+        Err(e) => return Err(Error::io("open", format!("{RUNS}/{place}"), e)),
     };
-    layout::read_if_there(&dir, RUN_JSON, &format!("{RUNS}/{run}/{RUN_JSON}"), RUN_JSON_MAX)
+    layout::read_if_there(&dir, RUN_JSON, &format!("{RUNS}/{place}/{RUN_JSON}"), RUN_JSON_MAX)
 }

@@ -194,6 +194,11 @@ pub(crate) fn envelopes(root: &Arc<dyn Dir>, run: &RunId) -> Vec<EnvelopeFile> {
 
 /// The gateway's seal of a run: its note alone.
 pub(crate) fn seal(root: &Arc<dyn Dir>, gateway: &StateFolder, run: &RunId) {
+    seal_at(root, gateway, run, StateRef { n: 1, hash: Digest([0; 32]) });
+}
+
+/// [`seal`] of a gateway that knew that state.
+pub(crate) fn seal_at(root: &Arc<dyn Dir>, gateway: &StateFolder, run: &RunId, state: StateRef) {
     let described = get(&run_dir(root, run), "run.json");
     let run_note = text_hash(Note::parse(&described).unwrap().text);
     let text = |place: SealPlace| {
@@ -205,7 +210,7 @@ pub(crate) fn seal(root: &Arc<dyn Dir>, gateway: &StateFolder, run: &RunId) {
             gateway: gateway.id(),
             n: place.n,
             prev: place.prev,
-            state: StateRef { n: 1, hash: zeros },
+            state,
             files: 0,
             bytes: 0,
             manifest_sha256: zeros,

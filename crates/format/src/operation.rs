@@ -174,8 +174,9 @@ impl Operation {
                 }
             }
             Self::AddCustodian { custodian } => {
-                let taken = |known: &Custodian| known.id == custodian.id || known.label == custodian.label;
-                demand(!before.custodians.iter().any(taken), "a custodian already")?;
+                demand(before.custodian(&custodian.id).is_none(), "a custodian already")?;
+                let taken = |known: &Custodian| known.label == custodian.label;
+                demand(!before.custodians.iter().any(taken), "a custodian of that name already")?;
                 next.custodians.push(custodian.clone());
             }
             Self::RemoveCustodian { custodian } => {

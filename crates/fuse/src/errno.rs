@@ -26,6 +26,8 @@ pub(crate) fn of(error: &Error) -> i32 {
         // No mount re-keys.
         Error::Deleted | Error::NotBegun { .. } => libc::EIO,
         Error::NoRoom { .. } => libc::ENOSPC,
+        // Nor seals.
+        Error::Sealing { .. } | Error::GivenUp => libc::EBUSY,
         // What the kernel itself says of a FUSE mount whose program has gone.
         Error::Closed => libc::ENOTCONN,
     }

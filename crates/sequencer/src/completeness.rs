@@ -30,16 +30,18 @@ pub fn of_run(family: Family, run_info: &str, found: &HashSet<String>) -> Result
     // Clusters say nothing of which files there are.
     let spec = RunSpec::of_run_info(family, &info, 1)?;
     let calls = (1..=spec.cycles()).flat_map(|cycle| base_call_files(&spec, cycle));
+    // RunInfo.xml does not say whether base calls are in gzip, and of one family some are.
+    let either = [false, true].map(|gzip| RunSpec { gzip, ..spec.clone() });
     let mut outcome = Completeness { cycles: spec.cycles(), ..Completeness::default() };
     for file in calls.chain(filter_files(&spec)) {
         outcome.expected += 1;
-        if found.contains(&path_of(family, &file)) {
+        if either.iter().any(|spec| found.contains(&path_of(spec, &file))) {
             if let File::BaseCalls { cycle, .. } = file {
                 outcome.cycle = outcome.cycle.max(cycle);
             }
             continue;
         }
-        let named = named(family, &file);
+        let named = named(&spec, &file);
         if outcome.missing.last() != Some(&named) {
             outcome.missing.push(named);
         }
@@ -49,9 +51,9 @@ pub fn of_run(family: Family, run_info: &str, found: &HashSet<String>) -> Result
 }
 
 /// How people name a file of base calls or of filters.
-fn named(family: Family, file: &File) -> String {
+fn named(spec: &RunSpec, file: &File) -> String {
     match *file {
-        File::BaseCalls { lane, part, cycle } if part > 0 => match family.profile().base_calls {
+        File::BaseCalls { lane, part, cycle } if part > 0 => match spec.family.profile().base_calls {
             BaseCalls::Cbcl => format!("L{lane:03} C{cycle}.1 surface {part}"),
             _ => format!("L{lane:03} C{cycle}.1 tile {part}"),
         },
@@ -59,7 +61,7 @@ fn named(family: Family, file: &File) -> String {
         File::BaseCallIndex { lane, cycle } => format!("L{lane:03} C{cycle}.1 index"),
         File::Filter { lane, tile: 0 } => format!("L{lane:03} filter"),
         File::Filter { lane, tile } => format!("L{lane:03} filter of tile {tile}"),
-        ref other => path_of(family, other),
+        ref other => path_of(spec, other),
     }
 }
 
@@ -67,28 +69,31 @@ fn named(family: Family, file: &File) -> String {
 mod tests {
     use super::*;
     use crate::family::FAMILIES;
+    use crate::models::MODELS;
     use crate::spec::Size;
 
     #[test]
     fn each_file_that_is_missing_is_named_in_every_family() {
-        for family in FAMILIES {
-            let spec = RunSpec::preset(family, Size::Tiny);
+        let presets = FAMILIES.map(|family| RunSpec::preset(family, Size::Tiny)).into_iter();
+        for spec in presets.chain(MODELS.iter().map(|model| model.preset(Size::Tiny))) {
+            let family = spec.family;
             let xml = spec.run_info().to_xml();
             let files = (1..=spec.cycles()).flat_map(|cycle| base_call_files(&spec, cycle));
             let files: Vec<File> = files.chain(filter_files(&spec)).collect();
-            let all: HashSet<String> = files.iter().map(|file| path_of(family, file)).collect();
+            let all: HashSet<String> = files.iter().map(|file| path_of(&spec, file)).collect();
             let whole = of_run(family, &xml, &all).unwrap();
             assert_eq!((whole.expected, &whole.missing), (files.len(), &vec![]), "{family:?}");
             assert_eq!((whole.cycle, whole.cycles), (spec.cycles(), spec.cycles()), "{family:?}");
             for file in files.iter().step_by(files.len().div_ceil(40)) {
                 let mut fewer = all.clone();
-                fewer.remove(&path_of(family, file));
-                assert_eq!(of_run(family, &xml, &fewer).unwrap().missing, [named(family, file)]);
+                fewer.remove(&path_of(&spec, file));
+                assert_eq!(of_run(family, &xml, &fewer).unwrap().missing, [named(&spec, file)]);
             }
             let none = of_run(family, &xml, &HashSet::new()).unwrap();
             assert_eq!((none.missing.len(), none.cycle), (files.len(), 0));
         }
         assert!(of_run(Family::NovaSeq, "<RunInfo/>", &HashSet::new()).is_err());
-        assert_eq!(named(Family::NextSeq, &File::BaseCalls { lane: 3, part: 0, cycle: 112 }), "L003 C112.1");
+        let calls = File::BaseCalls { lane: 3, part: 0, cycle: 112 };
+        assert_eq!(named(&RunSpec::preset(Family::NextSeq, Size::Tiny), &calls), "L003 C112.1");
     }
 }

@@ -113,6 +113,7 @@ mod tests {
     use super::*;
     use crate::family::FAMILIES;
     use crate::layout::File;
+    use crate::models::MODELS;
     use crate::schedule;
     use crate::spec::{RunSpec, Size};
 
@@ -122,10 +123,15 @@ mod tests {
         SystemTime::UNIX_EPOCH + since
     }
 
-    /// What one sees of a run after each of its batches.
     fn history(family: Family) -> Vec<Observation> {
-        let mut run = Observation { family: Some(family), markers: vec![], last_write: at(Duration::ZERO) };
-        let batches = schedule::of_family(&RunSpec::preset(family, Size::Tiny));
+        history_of(&RunSpec::preset(family, Size::Tiny))
+    }
+
+    /// What one sees of a run after each of its batches.
+    fn history_of(spec: &RunSpec) -> Vec<Observation> {
+        let family = Some(spec.family);
+        let mut run = Observation { family, markers: vec![], last_write: at(Duration::ZERO) };
+        let batches = schedule::of_family(spec);
         batches
             .into_iter()
             .map(|batch| {
@@ -167,6 +173,34 @@ mod tests {
         assert_eq!(last(Family::NextSeq), Marker::RunCompletionStatus);
         assert_eq!(last(Family::NovaSeq), Marker::CopyComplete);
         assert_eq!(last(Family::NovaSeqX), Marker::CopyComplete);
+    }
+
+    /// Marked by the first that may be its last, or over after six hours where none comes.
+    #[test]
+    fn each_model_ends_in_its_own_way() {
+        for (model, last) in [
+            ("HiSeq 2500", None),
+            ("HiSeq X", Some(Marker::SequencingComplete)),
+            ("MiSeq", Some(Marker::CompletedJobInfo)),
+            ("MiniSeq", Some(Marker::CopyComplete)),
+            ("iSeq 100", Some(Marker::CopyComplete)),
+            ("NextSeq 2000", Some(Marker::CopyComplete)),
+        ] {
+            let spec = MODELS.iter().find(|known| known.name == model).unwrap().preset(Size::Tiny);
+            let history = history_of(&spec);
+            let of = |run: &Observation, later| state(run, run.last_write + later, &Patience::default());
+            let states: Vec<State> = history.iter().map(|run| of(run, Duration::ZERO)).collect();
+            let first = states.iter().find(|state| matches!(state, State::Complete { .. }));
+            let marked = last.map(|last| State::Complete { why: Why::Marker(last), quiet: false });
+            assert_eq!(first, marked.as_ref(), "{model}");
+            assert!(states.contains(&State::Draining), "{model}");
+            let end = of(history.last().unwrap(), 6 * HOUR);
+            match last {
+                Some(_) => assert!(matches!(end, State::Complete { why: Why::Marker(_), .. }), "{model}"),
+                None => assert_eq!(end, State::Complete { why: Why::Drained, quiet: true }, "{model}"),
+            }
+        }
+        assert_eq!(MODELS.len(), 6);
     }
 
     #[test]

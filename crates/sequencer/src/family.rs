@@ -24,11 +24,8 @@ pub enum Family {
 /// How base calls are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BaseCalls {
-    /// A file a tile and cycle, plain or in gzip.
-    Bcl {
-        /// `.bcl.gz` instead of `.bcl`.
-        gzip: bool,
-    },
+    /// A file a tile and cycle, plain (`.bcl`) or in gzip (`.bcl.gz`).
+    Bcl,
     /// A file a lane and cycle in blocks of gzip, with an index: `.bcl.bgzf`, `.bcl.bgzf.bci`.
     Bgzf,
     /// A file a lane, surface and cycle: `.cbcl`.
@@ -70,6 +67,8 @@ pub struct Profile {
     pub run_parameters: &'static str,
     /// The base caller's configuration.
     pub configuration: &'static str,
+    /// Of files a tile and cycle: `.bcl.gz` instead of `.bcl`.
+    pub gzip: bool,
     /// How base calls are stored.
     pub base_calls: BaseCalls,
     /// How cluster positions are stored.

@@ -74,9 +74,9 @@ pub enum File {
 
 /// Path of a file of such a run.
 #[must_use]
-pub fn path_of(family: Family, file: &File) -> String {
+pub fn path_of(spec: &RunSpec, file: &File) -> String {
     match file {
-        File::BaseCalls { lane, part, cycle } => base_calls(family, *lane, *part, *cycle),
+        File::BaseCalls { lane, part, cycle } => base_calls(spec, *lane, *part, *cycle),
         File::BaseCallIndex { lane, cycle } => format!("{}/{cycle:04}.bcl.bgzf.bci", calls_of(*lane)),
         File::TileIndex { lane } => format!("{}/s_{lane}.bci", calls_of(*lane)),
         File::Filter { lane, tile: 0 } => format!("{}/s_{lane}.filter", calls_of(*lane)),
@@ -124,7 +124,7 @@ pub fn base_call_files(spec: &RunSpec, cycle: u32) -> Vec<File> {
     for lane in 1..=spec.lanes {
         let calls = |part| File::BaseCalls { lane, part, cycle };
         match spec.family.profile().base_calls {
-            BaseCalls::Bcl { .. } => files.extend(spec.tiles_of_lane(lane).into_iter().map(calls)),
+            BaseCalls::Bcl => files.extend(spec.tiles_of_lane(lane).into_iter().map(calls)),
             BaseCalls::Bgzf => files.extend([File::BaseCallIndex { lane, cycle }, calls(0)]),
             BaseCalls::Cbcl => files.extend((1..=spec.surfaces).map(calls)),
         }
@@ -135,7 +135,7 @@ pub fn base_call_files(spec: &RunSpec, cycle: u32) -> Vec<File> {
 /// Every file of cluster positions.
 #[must_use]
 pub fn location_files(spec: &RunSpec) -> Vec<File> {
-    match spec.family.profile().locations {
+    match spec.locations {
         Per::Run => vec![File::Locations { lane: 0, tile: 0 }],
         Per::Lane => (1..=spec.lanes).map(|lane| File::Locations { lane, tile: 0 }).collect(),
         Per::Tile => {
@@ -159,11 +159,11 @@ fn calls_of(lane: u32) -> String {
     format!("{INTENSITIES}/BaseCalls/L{lane:03}")
 }
 
-fn base_calls(family: Family, lane: u32, part: u32, cycle: u32) -> String {
+fn base_calls(spec: &RunSpec, lane: u32, part: u32, cycle: u32) -> String {
     let lane_dir = calls_of(lane);
-    match family.profile().base_calls {
-        BaseCalls::Bcl { gzip } => {
-            let end = if gzip { ".gz" } else { "" };
+    match spec.family.profile().base_calls {
+        BaseCalls::Bcl => {
+            let end = if spec.gzip { ".gz" } else { "" };
             format!("{lane_dir}/C{cycle}.1/s_{lane}_{part}.bcl{end}")
         }
         BaseCalls::Bgzf => format!("{lane_dir}/{cycle:04}.bcl.bgzf"),
@@ -173,8 +173,9 @@ fn base_calls(family: Family, lane: u32, part: u32, cycle: u32) -> String {
 
 fn in_lane(family: Family, lane: u32, rest: &[&str]) -> Option<File> {
     let file = match (family.profile().base_calls, rest) {
-        (BaseCalls::Bcl { gzip }, [cycle, name]) => {
-            let stem = name.strip_suffix(if gzip { ".bcl.gz" } else { ".bcl" })?;
+        // Plain or in gzip: models of a family differ, and software versions of a model.
+        (BaseCalls::Bcl, [cycle, name]) => {
+            let stem = name.strip_suffix(".gz").unwrap_or(name).strip_suffix(".bcl")?;
             File::BaseCalls { lane, part: lane_and_tile(stem)?.1, cycle: cycle_of(cycle)? }
         }
         (BaseCalls::Cbcl, [cycle, name]) => {
@@ -239,8 +240,13 @@ mod tests {
     use crate::family::FAMILIES;
     use crate::spec::Size;
 
+    fn tiny(family: Family) -> RunSpec {
+        RunSpec::preset(family, Size::Tiny)
+    }
+
     #[test]
     fn real_paths() {
+        let path_of = |family, file| path_of(&tiny(family), file);
         let calls = File::BaseCalls { lane: 1, part: 1101, cycle: 12 };
         assert_eq!(path_of(Family::HiSeq, &calls), "Data/Intensities/BaseCalls/L001/C12.1/s_1_1101.bcl");
         assert_eq!(path_of(Family::MiSeq, &calls), "Data/Intensities/BaseCalls/L001/C12.1/s_1_1101.bcl.gz");
@@ -255,7 +261,7 @@ mod tests {
     #[test]
     fn paths_say_what_they_are() {
         for family in FAMILIES {
-            let spec = RunSpec::preset(family, Size::Tiny);
+            let spec = tiny(family);
             let mut files = base_call_files(&spec, 7);
             files.extend(location_files(&spec));
             files.extend(filter_files(&spec));
@@ -272,7 +278,10 @@ mod tests {
                 files.push(File::TileIndex { lane: 2 });
             }
             for file in files {
-                assert_eq!(file_at(family, &path_of(family, &file)), Some(file));
+                for gzip in [false, true] {
+                    let spec = RunSpec { gzip, ..spec.clone() };
+                    assert_eq!(file_at(family, &path_of(&spec, &file)).as_ref(), Some(&file));
+                }
             }
         }
     }
@@ -282,7 +291,7 @@ mod tests {
         for path in [
             "Data/Intensities/BaseCalls/L001/0001.bcl.bgzf",
             "Data/Intensities/BaseCalls/L001/C1.1/L001_1.cbcl",
-            "Data/Intensities/BaseCalls/L001/C1.1/s_1_1101.bcl.gz",
+            "Data/Intensities/BaseCalls/L001/C1.1/s_1_1101.bcl.zst",
             "Data/Intensities/BaseCalls/L001",
             "InterOp/notes.txt",
         ] {

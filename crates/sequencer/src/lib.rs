@@ -1,7 +1,7 @@
 //! Instrument makers' habits as data, and a replayer that writes run folders as instruments do.
 //!
 //! Names, times and markers only: nothing here knows keys, ciphertext or FUSE. [`family`] says how the folders
-//! of a family look, [`completion`] when one is finished, [`synthetic`] makes valid base calls whose FASTQ is
+//! of a family look, [`models`] which instruments do otherwise, [`completion`] when one is finished, [`synthetic`] makes valid base calls whose FASTQ is
 //! known, [`replay`] writes a whole run folder into any directory, in the ways that instruments and the services
 //! beside them write.
 
@@ -13,6 +13,7 @@ pub mod families;
 pub mod family;
 pub mod layout;
 pub mod marker;
+pub mod models;
 pub mod random;
 pub mod replay;
 pub mod run_info;

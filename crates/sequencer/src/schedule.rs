@@ -71,7 +71,7 @@ pub fn of_log(spec: &RunSpec, log: &CopyLog) -> Vec<Batch> {
             if let File::BaseCalls { cycle: called, .. } = file {
                 cycle = called.max(cycle);
             }
-            batch.sends.push(send(spec.family, file));
+            batch.sends.push(send(spec, file));
         }
         batch.cycle = cycle.min(spec.cycles());
         batches.push(batch);
@@ -92,13 +92,13 @@ fn number_turns(batches: &mut [Batch]) {
     }
 }
 
-fn send(family: Family, file: File) -> Send {
+fn send(spec: &RunSpec, file: File) -> Send {
     let writer = match &file {
         File::Thumbnail { .. } | File::SampleSheet | File::Text(_) => Writer::Control,
         File::Marker(Marker::RunCompletionStatus | Marker::CompletedJobInfo) => Writer::Control,
         _ => Writer::BaseCaller,
     };
-    Send { path: layout::path_of(family, &file), file, writer, turn: (1, 1) }
+    Send { path: layout::path_of(spec, &file), file, writer, turn: (1, 1) }
 }
 
 struct Plan<'a> {
@@ -110,8 +110,7 @@ struct Plan<'a> {
 
 impl Plan<'_> {
     fn batch(&mut self, cycle: u32, files: Vec<File>) {
-        let family = self.spec.family;
-        let sends = files.into_iter().map(|file| send(family, file)).collect();
+        let sends = files.into_iter().map(|file| send(self.spec, file)).collect();
         self.batches.push(Batch { at: self.now, cycle, sends });
     }
 
@@ -188,7 +187,7 @@ impl Plan<'_> {
     fn end_of_read(&mut self, cycle: u32) {
         let ended = self.spec.spans().zip(1..).find(|((first, read), _)| first + read.cycles - 1 == cycle);
         let Some((_, number)) = ended else { return };
-        let netcopy = self.profile.markers.contains(&Marker::BaseCalling);
+        let netcopy = self.spec.markers.contains(&Marker::BaseCalling);
         let marker = if netcopy { Marker::NetcopyRead(number) } else { Marker::ReadComplete(number) };
         if netcopy || self.profile.family == Family::NextSeq {
             self.batch(cycle, vec![File::Marker(marker)]);
@@ -205,7 +204,7 @@ impl Plan<'_> {
             let whole = |name: &&str| File::Metric { metric: (**name).into(), cycle: None };
             self.batch(cycle, self.profile.interop.iter().map(whole).collect());
         }
-        for marker in self.profile.markers {
+        for marker in self.spec.markers {
             self.now += Duration::from_secs(45);
             let mut files = vec![File::Marker(*marker)];
             if *marker == Marker::RtaComplete && self.profile.family == Family::NextSeq {

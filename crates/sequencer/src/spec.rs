@@ -1,6 +1,7 @@
 //! What run to make: geometry of the flow cell, reads, seed.
 
-use crate::family::{BaseCalls, Family};
+use crate::family::{BaseCalls, Family, Per};
+use crate::marker::Marker;
 use crate::run_info::{Layout, RunInfo, TileNaming};
 use crate::{Error, Result};
 
@@ -45,6 +46,12 @@ pub struct RunSpec {
     pub reads: Vec<Read>,
     /// Clusters of a tile, before the filter.
     pub clusters_per_tile: u32,
+    /// Base calls of a tile are `.bcl.gz` instead of `.bcl`.
+    pub gzip: bool,
+    /// How cluster positions are stored.
+    pub locations: Per,
+    /// Markers in the order of their appearance, without those of single reads.
+    pub markers: &'static [Marker],
     /// What all content follows from.
     pub seed: u64,
 }
@@ -54,6 +61,7 @@ impl RunSpec {
     #[must_use]
     pub fn preset(family: Family, size: Size) -> Self {
         let (lanes, surfaces, swaths, sections, tiles) = geometry(family, size);
+        let profile = family.profile();
         Self {
             family,
             name: example_name(family).into(),
@@ -64,6 +72,9 @@ impl RunSpec {
             tiles,
             reads: reads(family, size),
             clusters_per_tile: clusters(family, size),
+            gzip: profile.gzip,
+            locations: profile.locations,
+            markers: profile.markers,
             seed: 1,
         }
     }
@@ -73,7 +84,7 @@ impl RunSpec {
     /// # Errors
     /// [`Error::Spec`] if its tile numbers do not follow from its layout.
     pub fn of_run_info(family: Family, info: &RunInfo, clusters_per_tile: u32) -> Result<Self> {
-        let layout = &info.layout;
+        let (layout, profile) = (&info.layout, family.profile());
         let spec = Self {
             family,
             name: info.id.clone(),
@@ -84,6 +95,9 @@ impl RunSpec {
             tiles: layout.tiles,
             reads: info.reads.clone(),
             clusters_per_tile,
+            gzip: profile.gzip,
+            locations: profile.locations,
+            markers: profile.markers,
             seed: 1,
         };
         spec.validate()?;
@@ -195,8 +209,8 @@ impl RunSpec {
         let calls =
             self.tile_list().len() as u64 * u64::from(self.clusters_per_tile) * u64::from(self.cycles());
         match self.family.profile().base_calls {
-            BaseCalls::Bcl { gzip: false } => calls,
-            BaseCalls::Bcl { gzip: true } | BaseCalls::Bgzf => calls / 2,
+            BaseCalls::Bcl if !self.gzip => calls,
+            BaseCalls::Bcl | BaseCalls::Bgzf => calls / 2,
             BaseCalls::Cbcl => calls / 3,
         }
     }

@@ -44,7 +44,7 @@ pub fn content_after(spec: &RunSpec, file: &File, after: u32) -> Result<Vec<u8>>
             Ok(bgzf::tile_index(spec, *lane))
         }
         File::Filter { lane, tile } => Ok(filter::encode(&per_tile(&known, *lane, *tile, bases::passes)?)),
-        File::Locations { lane: 0, tile: 0 } if spec.family.profile().locations == Per::Run => {
+        File::Locations { lane: 0, tile: 0 } if spec.locations == Per::Run => {
             Ok(locs::encode(&bases::positions(spec, 0, 0)))
         }
         File::Locations { lane, tile } => {
@@ -101,10 +101,10 @@ fn base_calls(known: &Known<'_>, lane: u32, part: u32, cycle: u32) -> Result<Vec
     known.lane_and_cycle(lane, cycle)?;
     let spec = known.spec;
     match spec.family.profile().base_calls {
-        BaseCalls::Bcl { gzip } => {
+        BaseCalls::Bcl => {
             known.tile(lane, part)?;
             let plain = bcl::encode(&bases::calls(spec, lane, part, cycle));
-            Ok(if gzip { bgzf::gzip(&plain) } else { plain })
+            Ok(if spec.gzip { bgzf::gzip(&plain) } else { plain })
         }
         BaseCalls::Bgzf => Ok(bgzf::base_calls(spec, lane, cycle).0),
         BaseCalls::Cbcl if (1..=spec.surfaces).contains(&part) => {
@@ -146,7 +146,7 @@ impl Known<'_> {
     }
 
     fn unknown(&self) -> Error {
-        Error::UnknownFile(crate::layout::path_of(self.spec.family, self.file))
+        Error::UnknownFile(crate::layout::path_of(self.spec, self.file))
     }
 }
 

@@ -140,6 +140,11 @@ pub trait Authority: Send + Sync {
     fn replacement(&self, _new: &RunId) -> Option<Replacement> {
         None
     }
+    /// The runs that stand for that one under other keys, by the audit log: those that replace it, and those that replace
+    /// these.
+    fn replaced_by(&self, _run: &RunId) -> Vec<RunId> {
+        Vec::new()
+    }
     /// File names of the envelopes that this identity could open, the likeliest first.
     fn envelope_names(&self) -> Vec<String>;
     /// Opens the run's key with whatever this identity holds; `None` if no envelope is for it.

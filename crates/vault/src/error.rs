@@ -73,6 +73,9 @@ pub enum Damage {
     Name,
     #[error("{0}")]
     Run(String),
+    /// Nobody who may sign it did, or only later than that.
+    #[error("{0}")]
+    Signer(String),
     #[error("another kind of object than belongs there")]
     Kind,
     #[error("not what was written: {0}")]
@@ -164,6 +167,19 @@ pub enum Error {
         /// The object's place in the store.
         object: String,
     },
+    /// A seal is being made, of this run or another, and there is one at a time.
+    #[error("run {run} is being sealed: {done} of {total} bytes are read back")]
+    Sealing {
+        /// Run id.
+        run: String,
+        /// Plaintext bytes that are read back.
+        done: u64,
+        /// And in all; 0 before that is known.
+        total: u64,
+    },
+    /// A seal that was not to be gone on with; the run is as it was before.
+    #[error("the seal was given up")]
+    GivenUp,
     /// No key for this.
     #[error("{0}")]
     WrongKey(String),

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use runvault_crypto::random;
 use runvault_format::ids::{IdentityId, RunId};
 use runvault_format::lease::{LEN_MAX, Lease};
 use runvault_store::backend::{Access, Dir, Rename, Time};
@@ -149,6 +150,24 @@ fn write_once(dir: &dyn Dir, bytes: &[u8]) -> io::Result<()> {
         let _ = dir.unlink(&temporary);
     }
     made
+}
+
+/// Takes that lease away, and no other: one that was written meanwhile stays.
+pub(crate) fn take_away(dir: &dyn Dir, found: &Lease) -> io::Result<()> {
+    let mut random = [0; 8];
+    random::fill(&mut random).map_err(io::Error::other)?;
+    let aside = [TEMPORARY, format!("lease-{:016x}", u64::from_le_bytes(random)).as_bytes()].concat();
+    match dir.rename(NAME, dir, &aside, Rename::Over) {
+        // Someone else did.
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => return Ok(()),
+        moved => moved?,
+    }
+    let moved = read_whole(dir, &aside, LEN_MAX).ok().and_then(|bytes| Lease::parse(&bytes).ok());
+    // Where it cannot be put back its holder writes it anew.
+    if moved.as_ref() == Some(found) || dir.rename(&aside, dir, NAME, Rename::NoReplace).is_err() {
+        dir.unlink(&aside)?;
+    }
+    Ok(())
 }
 
 /// Whether nobody holds a run, or only someone from whom `gateway` may take it.
@@ -303,6 +322,26 @@ mod tests {
         assert_eq!(read(&*dir).unwrap().unwrap().seq, 2);
         holding.give_up().unwrap();
         assert!(matches!(Holding::take(RunId([2; 16]), dir, &GATEWAY), Err(Error::Store { .. })));
+    }
+
+    #[test]
+    fn an_old_one_is_taken_away_and_no_newer_one() {
+        let dir = MemoryDir::root();
+        let old = of_this_process(&GATEWAY);
+        let newer = Lease { seq: 2, ..old.clone() };
+        take_away(&*dir, &old).unwrap();
+        for (there, left) in [(&old, None), (&newer, Some(2))] {
+            write(&*dir, there).unwrap();
+            take_away(&*dir, &old).unwrap();
+            assert_eq!(read(&*dir).unwrap().map(|lease| lease.seq), left);
+        }
+        let mut names = 0;
+        dir.entries(0, &mut |_| {
+            names += 1;
+            true
+        })
+        .unwrap();
+        assert_eq!(names, 1, "nothing is left beside it");
     }
 
     #[test]

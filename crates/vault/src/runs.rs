@@ -58,7 +58,16 @@ pub struct Listed {
 impl Listed {
     /// Runs on their way in: their directories have not got their names yet.
     pub fn coming(&self) -> impl Iterator<Item = RunId> {
-        let id = |name: &Vec<u8>| std::str::from_utf8(name).ok()?.strip_prefix(".new-")?.parse().ok();
+        self.passing_as(".new-")
+    }
+
+    /// Runs that have lost their names and are not removed yet.
+    pub fn going(&self) -> impl Iterator<Item = RunId> {
+        self.passing_as(".gone-")
+    }
+
+    fn passing_as(&self, prefix: &'static str) -> impl Iterator<Item = RunId> {
+        let id = move |name: &Vec<u8>| std::str::from_utf8(name).ok()?.strip_prefix(prefix)?.parse().ok();
         self.passing.iter().filter_map(id)
     }
 }
@@ -198,12 +207,13 @@ pub(crate) fn verify_descriptor(
     let note = Note::parse(bytes).map_err(named)?;
     // The signer's name is read before its signature holds, and only to find the key to check with.
     let claimed = RunDescriptor::parse_text(note.text).map_err(|e| unknown(object, &note, authority, e))?;
-    let key = signer_of(run, &claimed, authority).map_err(refuse)?;
+    let not_theirs = |what: String| Error::damaged(object, Damage::Signer(what));
+    let key = signer_of(run, &claimed, authority).map_err(not_theirs)?;
     let text = note.verify(&claimed.signer, &key.sign).map_err(named)?;
     let descriptor = text.parse(RunDescriptor::parse_text).map_err(named)?;
     let last = key.until.map(|until| until.run);
     if let Some(why) = last.and_then(|last| last.refuses("run", descriptor.seq, || text_hash(note.text))) {
-        return Err(refuse(format!("{why} (gateway {})", claimed.signer)));
+        return Err(not_theirs(format!("{why} (gateway {})", claimed.signer)));
     }
     if descriptor.vault != authority.vault_id() {
         return Err(refuse("it belongs to another vault".to_owned()));
@@ -426,11 +436,11 @@ pub fn is_sealed(root: &Arc<dyn Dir>, run: &RunId) -> Result<bool> {
     }
 }
 
-/// Removes an envelope, durably. Nothing if there is none.
+/// Removes an envelope, durably; whether there was one.
 ///
 /// # Errors
 /// The store's.
-pub fn remove_envelope(root: &Arc<dyn Dir>, run: &RunId, name: &str) -> Result<()> {
+pub fn remove_envelope(root: &Arc<dyn Dir>, run: &RunId, name: &str) -> Result<bool> {
     remove_envelope_at(root, &run.to_string(), name)
 }
 
@@ -438,12 +448,13 @@ pub fn remove_envelope(root: &Arc<dyn Dir>, run: &RunId, name: &str) -> Result<(
 ///
 /// # Errors
 /// As of [`remove_envelope`].
-pub fn remove_envelope_at(root: &Arc<dyn Dir>, place: &str, name: &str) -> Result<()> {
+pub fn remove_envelope_at(root: &Arc<dyn Dir>, place: &str, name: &str) -> Result<bool> {
     let keys = keys_at(root, place)?;
     let fail = |e| Error::store("remove", format!("runs/{place}/keys/{name}"), e);
     match keys.unlink(name.as_bytes()) {
-        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => return Ok(()),
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => return Ok(false),
         other => other.map_err(fail)?,
     }
-    keys.sync().map_err(fail)
+    keys.sync().map_err(fail)?;
+    Ok(true)
 }

@@ -19,10 +19,11 @@ pub mod rekey;
 mod scrub;
 mod sealed_file;
 mod survey;
+mod under_way;
 mod verify;
 
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use runvault_crypto::digest::sha256;
 use runvault_crypto::{random, registers};
@@ -51,6 +52,7 @@ use self::sealed_file::Writer;
 pub use self::survey::Fault;
 use self::survey::Survey;
 pub(crate) use self::survey::kind_of;
+pub(crate) use self::under_way::UnderWay;
 pub use self::verify::{Verified, manifest, paths, verify};
 use crate::authority::{Gateway, SealPlace, Sealed};
 use crate::file::RunContext;
@@ -68,6 +70,8 @@ const NOTE: &str = "seal.note";
 const MANIFEST: &str = "manifest";
 const PINS: &str = "pins";
 const DIGESTS: &str = "digests";
+/// Of a large file its progress is told so often, in plaintext bytes.
+const TOLD: u64 = 1 << 20;
 
 /// What came of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,13 +138,12 @@ impl Vault {
     ///
     /// # Errors
     /// [`Posix::Busy`] while a file of it is open; [`Posix::NotPermitted`] for the files outside any run;
-    /// [`Error::NotHeld`], [`Error::NotMaker`], [`Error::Revoked`], [`Error::Sealed`], [`Error::Held`]; the store's.
+    /// [`Error::Sealing`] while one is made already, [`Error::GivenUp`]; [`Error::NotHeld`], [`Error::NotMaker`],
+    /// [`Error::Revoked`], [`Error::Sealed`], [`Error::Held`]; the store's.
     pub fn seal(&self, run: &RunId, about: About<'_>, progress: &mut dyn FnMut(u64, u64)) -> Result<Outcome> {
         self.check_open()?;
         let gateway = self.gateway.as_deref().ok_or(Posix::ReadOnly)?;
-        // One at a time: their numbers follow each other, and each replaces the key of the state folder.
-        let one = self.sealing.try_lock();
-        let Ok(_one) = one else { return Err(Posix::Busy.into()) };
+        let _turn = self.sealing.begin(*run)?;
         let run = self.table().runs().find(|found| found.id == *run).cloned().ok_or(Posix::NotFound)?;
         if run.kind != RunKind::Run {
             return Err(Posix::NotPermitted.into());
@@ -163,7 +166,7 @@ impl Vault {
         run.reopen();
         // What an earlier session left is put in order by whoever opens the run for writing.
         let body = self.body(&run)?;
-        body.check_writer()?;
+        body.check_held()?;
         // What waits in memory goes out, so that no file stays open for that alone.
         body.context.close()?;
         drop(body);
@@ -226,13 +229,12 @@ impl Vault {
     /// A seal that is being made is given up, and none is begun any more: the vault is about to be closed, and
     /// reading a run may take hours.
     pub fn end_seals(&self) {
-        self.no_seals.store(true, Ordering::Relaxed);
+        self.sealing.end();
     }
 
-    /// # Errors
-    /// [`Error::Closed`] after [`Vault::end_seals`].
-    fn check_seals(&self) -> Result<()> {
-        if self.no_seals.load(Ordering::Relaxed) { Err(Error::Closed) } else { Ok(()) }
+    /// The seal that is being made ends with [`Error::GivenUp`], and the run stays open: whoever asked for it has gone.
+    pub fn give_up_seal(&self) {
+        self.sealing.give_up();
     }
 
     fn seal_closed(
@@ -327,6 +329,8 @@ impl Making<'_> {
         let mut lines = std::mem::take(&mut survey.lines);
         let (manifest_sha256, manifest_id) = self.write_manifest(survey, text, &*new)?;
         let verified = runs::read_descriptor(&self.vault.root, &self.run.id, &*self.vault.authority)?;
+        // Reading all of it back may have taken hours, and nobody else looks where there is no mount.
+        self.vault.authority.refresh();
         let sealed = self.vault.authority.seal_run(&self.run.id, &self.run.key()?)?;
         self.put_envelopes(&*new, &sealed)?;
         for name in ["run.json", "name"] {
@@ -400,25 +404,37 @@ impl Making<'_> {
         let mut writer = Writer::create(self.context, new, PINS, Kind::Pins)?;
         writer.write(&pins::Header { entries, nonces }.encode())?;
         let resuming = Resuming::begin(self.context, &**self.dir, &self.gateway.id(), survey);
-        let mut done = 0;
+        let (done, within) = (Cell::new(0_u64), Cell::new(0_u64));
+        let (progress, chunk) = (RefCell::new(progress), self.context.geometry.chunk());
+        let tell = || {
+            let done = done.get().saturating_add(within.get()).min(total);
+            self.vault.sealing.tell(done, total);
+            (progress.borrow_mut())(done, total);
+        };
         let table = survey.read(
             &|i, stat, nonces| resuming.content(i, stat, nonces),
             &mut |i, nonce| {
                 if let Some(comparison) = &mut comparison {
                     comparison.nonce(i, nonce);
                 }
-                self.vault.check_seals()?;
+                self.vault.sealing.check()?;
                 // A run is read for hours: its lease is renewed meanwhile.
                 self.holding.renew_if_due()?;
                 resuming.nonce(i, nonce);
+                within.set(within.get() + chunk);
+                if within.get().is_multiple_of(TOLD) {
+                    tell();
+                }
                 writer.write(nonce)
             },
             &mut |i, content, stat| {
                 *read += if resuming.file(i, content, stat) { 0 } else { content.size };
-                done += content.size;
-                progress(done, total);
+                done.set(done.get() + content.size);
+                within.set(0);
+                tell();
             },
         )?;
+        let done = done.get();
         if *read < done {
             log::info!(
                 "run {}: {read} of {done} bytes were read back, the others within the last day",

@@ -25,6 +25,7 @@ use crate::opening::{Kept, Opening};
 use crate::run::{Body, Run};
 use crate::run_table::RunTable;
 use crate::scans::Scans;
+use crate::seal::UnderWay;
 use crate::sealed::{RunSeal, SealedRuns};
 use crate::stamp::{Stamp, Stamps};
 use crate::{Error, Posix, Result, runs};
@@ -134,10 +135,7 @@ pub struct Vault {
     /// First nodes of sealed runs that were closed to this identity, and how many they have, of which nobody has been told.
     closed_away: Mutex<Vec<(Ino, u32)>>,
     pub(crate) revoked_told: AtomicBool,
-    /// Held while a run is sealed.
-    pub(crate) sealing: Mutex<()>,
-    /// No seal is made any more.
-    pub(crate) no_seals: AtomicBool,
+    pub(crate) sealing: UnderWay,
     closed: AtomicBool,
 }
 
@@ -183,8 +181,7 @@ impl Vault {
             sealed_away: Mutex::default(),
             closed_away: Mutex::default(),
             revoked_told: AtomicBool::new(false),
-            sealing: Mutex::default(),
-            no_seals: AtomicBool::new(false),
+            sealing: UnderWay::default(),
             closed: AtomicBool::new(false),
         });
         let rest = vault.begin_opening()?;

@@ -163,7 +163,9 @@ fn a_run_in_use_is_not_sealed_and_goes_on() {
     mount.write(open, 0, b"<", false).unwrap();
     mount.release(open).unwrap();
     mount.put("Thumbs.db", b"x").unwrap();
-    // Nor one that whoever asks does not want sealed as it is.
+    // Nor one that whoever asks does not want sealed as it is; to ask is no change of it.
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    let quiet = mount.held_runs()[0].quiet;
     let mut seen = Vec::new();
     let withheld = mount.seal(
         &id(&mount),
@@ -179,6 +181,7 @@ fn a_run_in_use_is_not_sealed_and_goes_on() {
     assert!(seen.contains(&b"Data/L002/C3.cbcl".to_vec()), "{seen:?}");
     let held = mount.held_runs();
     assert_eq!(held.len(), 1);
+    assert!(held[0].quiet > quiet, "{quiet:?}: {held:?}");
     let name = || mount.held_name(&held[0].run);
     assert_eq!(name().as_deref(), Some(&b"run"[..]));
     let mut tops = mount.top_files(&held[0].run).unwrap();
@@ -187,6 +190,29 @@ fn a_run_in_use_is_not_sealed_and_goes_on() {
     sealed(&mount);
     assert!(mount.held_runs().is_empty());
     assert_eq!(name(), None);
+}
+
+/// Whoever asked for it may have gone, and others may ask meanwhile.
+#[test]
+fn a_seal_that_is_given_up_leaves_its_run_open() {
+    let fixture = Fixture::in_memory();
+    let mount = fixture.writer();
+    everything(&mount);
+    let run = id(&mount);
+    let mut met = None;
+    let given_up = mount.seal(&run, &mut |_| panic!("it is not read to its end"), &mut |done, total| {
+        met.get_or_insert_with(|| (try_seal(&mount), done, total));
+        mount.give_up_seal();
+    });
+    assert!(matches!(given_up, Err(Error::GivenUp)), "{given_up:?}");
+    match met {
+        Some((Err(Error::Sealing { run: other, done: read, total: all }), done, total)) => {
+            assert_eq!((other, read, all), (run.to_string(), done, total));
+        }
+        other => panic!("{other:?}"),
+    }
+    mount.put("run/more", b"it is still open").unwrap();
+    sealed(&mount);
 }
 
 /// Between write and seal the store is someone else's.

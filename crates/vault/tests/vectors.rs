@@ -36,7 +36,7 @@ fn refusal(error: &Error) -> &'static str {
         Damage::Place => "place",
         Damage::HeaderCopy => "header-copy",
         Damage::Foreign => "foreign",
-        Damage::Run(_) => "run",
+        Damage::Run(_) | Damage::Signer(_) => "run",
         Damage::DirectoryRecord | Damage::Name | Damage::Kind | Damage::NotAsWritten(_) => panic!("{error}"),
     }
 }

@@ -1,13 +1,16 @@
 //! What alarms are decided by: times, sizes and states, as they were at one moment.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use runvault_format::ids::RunId;
 use runvault_fuse::Health;
 use runvault_sequencer::completion::{Patience, State};
 use serde_json::Value;
+
+use super::incomplete::Incomplete;
 
 /// From where on each of them is alarming.
 #[derive(Clone, Copy, Debug)]
@@ -131,11 +134,28 @@ pub struct Noted {
     pub seals: u64,
     /// Runs whose seal was refused, and how much of each.
     pub refused: HashMap<RunId, usize>,
-    /// Runs that were sealed as incomplete, and when.
-    pub incomplete: HashMap<RunId, (Instant, Missing)>,
+    /// Runs that were sealed as incomplete.
+    pub incomplete: Incomplete,
+}
+
+impl Missing {
+    /// Of an object that counts and names it.
+    pub fn of(said: &Value) -> Self {
+        let named = said["named"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        Self {
+            count: said["missing"].as_u64().and_then(|n| usize::try_from(n).ok()).unwrap_or(0),
+            named: named.map(str::to_owned).collect(),
+        }
+    }
 }
 
 impl Notes {
+    /// With what `<state>/<vault id>` keeps of them.
+    pub fn of(folder: Option<&Path>) -> Self {
+        let incomplete = folder.map(Incomplete::of).unwrap_or_default();
+        Self(Mutex::new(Noted { incomplete, ..Noted::default() }))
+    }
+
     pub fn lock(&self) -> MutexGuard<'_, Noted> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -147,12 +167,7 @@ impl Notes {
         noted.seals += 1;
         noted.refused.remove(&run);
         if said["complete"] == false {
-            let named = said["named"].as_array().into_iter().flatten().filter_map(Value::as_str);
-            let missing = Missing {
-                count: said["missing"].as_u64().and_then(|n| usize::try_from(n).ok()).unwrap_or(0),
-                named: named.map(str::to_owned).collect(),
-            };
-            noted.incomplete.insert(run, (Instant::now(), missing));
+            noted.incomplete.note(run, Missing::of(said));
         }
     }
 

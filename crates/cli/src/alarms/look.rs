@@ -23,8 +23,6 @@ const RATE: Duration = Duration::from_secs(3600);
 const RATE_LEAST: Duration = Duration::from_secs(600);
 /// How long a run is quiet before it is compared with its RunInfo.xml: its last files are in flight before.
 const SETTLED: Duration = Duration::from_secs(60);
-/// How long it is told that a run was sealed as incomplete: over a weekend.
-const TOLD: Duration = Duration::from_secs(72 * 3600);
 
 /// Runs that are sealed, and so closed to this machine, whose seals are looked at in one look: 10,000 take two hours.
 const TURN: usize = 16;
@@ -223,10 +221,8 @@ impl Look {
 
     fn sealed_as_incomplete(&self) -> Vec<Run> {
         let mut noted = self.alarms.notes.lock();
-        noted.incomplete.retain(|_, (at, _)| at.elapsed() < TOLD);
-        let told = noted.incomplete.iter();
-        told.map(|(run, (_, missing))| Run { missing: Some(missing.clone()), ..nothing_known(*run) })
-            .collect()
+        let told = noted.incomplete.told();
+        told.map(|(run, missing)| Run { missing: Some(missing.clone()), ..nothing_known(*run) }).collect()
     }
 }
 

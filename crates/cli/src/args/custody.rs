@@ -9,7 +9,10 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueHint};
 
 pub use self::acts::RunsAndPerson;
-use self::acts::{AddCustodian, AddReader, NamedRuns, Person, Quorum};
+use self::acts::{
+    AddCustodian, AddReader, AdmitGateway, DismissGateway, EnrollGateway, NamedRuns, Person, Quorum,
+    RevokeGateway,
+};
 pub use self::recover::Recover;
 pub use self::steps::{Approve, Execute, Proposal, Propose, Show};
 use super::Who;
@@ -53,11 +56,23 @@ pub enum CustodyCommand {
     /// Change how many custodians have to agree; a new vault key is made
     #[command(after_help = "Examples:\n  runvault custody quorum /srv/store 2")]
     Quorum(Direct<Renewing<Quorum>>),
+    /// Let a machine write runs
+    #[command(after_help = "Examples:\n  runvault custody enroll-gateway /srv/store novaseq.req")]
+    EnrollGateway(Direct<EnrollGateway>),
+    /// End a machine's chains
+    #[command(after_help = "Examples:\n  runvault custody revoke-gateway /srv/store novaseq")]
+    RevokeGateway(Direct<RevokeGateway>),
+    /// Let a machine add to runs of others, and seal what it took over
+    #[command(after_help = "Examples:\n  runvault custody admit-gateway /srv/store novaseq-2 RUN-ID")]
+    AdmitGateway(Direct<AdmitGateway>),
+    /// End what a machine was admitted to
+    #[command(after_help = "Examples:\n  runvault custody dismiss-gateway /srv/store analysis-1")]
+    DismissGateway(Direct<DismissGateway>),
     /// Let someone read runs
     #[command(after_help = "\
 Examples:
   runvault custody add-reader /srv/store pipeline=pipeline.key.pub --standing
-  runvault custody add-reader /srv/store guest=guest.key.pub --expires 2027-01-31T00:00:00Z")]
+  runvault custody add-reader /srv/store guest=guest.key.pub --expires 2027-01-31")]
     AddReader(Direct<AddReader>),
     /// End a reader's access: its envelopes of all runs go
     #[command(after_help = "Examples:\n  runvault custody remove-reader /srv/store guest")]

@@ -8,11 +8,11 @@ pub fn reason(text: &str) -> Result<String, String> {
     Err("a reason has at most 1,024 bytes and no control characters".to_owned())
 }
 
+/// A time in UTC, or a date: its beginning.
 pub fn time(text: &str) -> Result<String, String> {
-    if runvault_format::time::is_time(text) {
-        return Ok(text.to_owned());
-    }
-    Err("give it as 2027-01-31T00:00:00Z".to_owned())
+    let midnight = format!("{text}T00:00:00Z");
+    let given = [text, &midnight].into_iter().find(|time| runvault_format::time::is_time(time));
+    given.map(str::to_owned).ok_or_else(|| "give it as 2027-01-31, or 2027-01-31T08:00:00Z".to_owned())
 }
 
 pub fn head(text: &str) -> Result<(u64, runvault_format::ids::Digest), String> {

@@ -13,8 +13,8 @@ use crate::args::Check;
 use crate::exit::{Exit, refuse_with};
 use crate::hint::NEWER;
 use crate::output::{self, count, json_name, shown, size, visible};
-use crate::progress;
 use crate::store::Store;
+use crate::{progress, undone};
 
 pub fn run(args: &Check) -> Result<()> {
     let store = Store::open(&args.store, &args.who)?;
@@ -26,13 +26,18 @@ pub fn run(args: &Check) -> Result<()> {
     for fault in faults.locks.iter().chain(&faults.others) {
         report.fault(fault);
     }
+    let undone = undone::unseen(&store)?;
+    for one in &undone {
+        let object = format!("runs/{}", one.of.run);
+        report.event(&CheckEvent::Damage { object, path: None, what: one.to_string() });
+    }
     let summary = check(&store.root, &authority, &held, &mut |event| report.event(&event));
     bar.finish_and_clear();
     if let Some(error) = report.failed {
         return Err(error);
     }
     let mut summary = summary.with_context(|| format!("the store {}", shown(&args.store)))?;
-    summary.damages += (faults.locks.len() + faults.others.len()) as u64;
+    summary.damages += (faults.locks.len() + faults.others.len() + undone.len()) as u64;
     tell(args, &summary, !faults.locks.is_empty())
 }
 

@@ -6,11 +6,13 @@ mod confirm;
 mod confirmed;
 mod direct;
 mod execute;
+pub mod left;
 mod list;
 mod operations;
 mod propose;
 mod recover;
 mod rotate;
+mod run_facts;
 mod show;
 mod tell;
 
@@ -31,6 +33,10 @@ pub fn run(args: Custody) -> Result<()> {
         C::AddCustodian(args) => direct::run(args, Proposal::AddCustodian),
         C::RemoveCustodian(args) => direct::renew(args, Proposal::RemoveCustodian),
         C::Quorum(args) => direct::renew(args, Proposal::Quorum),
+        C::EnrollGateway(args) => direct::run(args, Proposal::EnrollGateway),
+        C::RevokeGateway(args) => direct::run(args, Proposal::RevokeGateway),
+        C::AdmitGateway(args) => direct::run(args, Proposal::AdmitGateway),
+        C::DismissGateway(args) => direct::run(args, Proposal::DismissGateway),
         C::AddReader(args) => direct::run(args, Proposal::AddReader),
         C::RemoveReader(args) => direct::run(args, Proposal::RemoveReader),
         C::Grant(args) => direct::run(args, Proposal::Grant),

@@ -119,8 +119,9 @@ fn serve(mut options: Options, at: &Path, path: &Path, ready: Option<Readiness>)
     })?;
     let failing = Arc::clone(&ending);
     panics::on_lost_thread(move || failing.fail(Failure::Bug));
-    let alarms = Arc::new(Alarms::default());
-    let sealer = sealer(&options.mount, &open, &alarms)?;
+    let state = open.folder.as_ref().map(|_| store.state_of_vault());
+    let alarms = Arc::new(Alarms::of(state.as_deref()));
+    let sealer = sealer(&options.mount, path, &open, &alarms)?;
     let post = post(&options.mount, path, &open, &alarms, &ending)?;
     let served = Mounted::new(at, path, &store, &open, patience(&options.mount), &alarms);
     let mounted = mount(options, at, path, &store, &open)
@@ -158,11 +159,11 @@ fn await_its_end(vault: &Weak<Vault>) {
 }
 
 /// Who seals runs by themselves: a gateway's mount, unless it was told not to.
-fn sealer(mount: &Mount, open: &Open, alarms: &Arc<Alarms>) -> Result<Option<Sealer>> {
+fn sealer(mount: &Mount, store: &Path, open: &Open, alarms: &Arc<Alarms>) -> Result<Option<Sealer>> {
     if !mount.ingest || mount.seal == Some(SealWhen::Hand) {
         return Ok(None);
     }
-    Sealer::start(&open.vault, patience(mount), alarms).map(Some)
+    Sealer::start(&open.vault, store, patience(mount), alarms).map(Some)
 }
 
 /// Who calls for a person: a gateway's mount, which nobody watches.

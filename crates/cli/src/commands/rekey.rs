@@ -24,6 +24,9 @@ use crate::{files, progress, signals};
 pub fn run(args: &Rekey) -> Result<()> {
     pace::limit_mib(args.pace.limit);
     let store = Store::open(&args.store, &args.who)?;
+    if clear(args, &store)? && !args.who.names_a_key() && args.runs.is_empty() {
+        return Ok(());
+    }
     let alone = store.chain.quorum().0 == 1;
     if !alone && args.who.identity.is_none() {
         return Err(not_the_workers(
@@ -54,6 +57,22 @@ pub fn run(args: &Rekey) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What is left of workers where nothing else is; whether that was all that there is to do.
+fn clear(args: &Rekey, store: &Store) -> Result<bool> {
+    let cleared = rekey::clear(&store.root, &store.chain)?;
+    if cleared == 0 {
+        return Ok(false);
+    }
+    match args.json {
+        true => output::json(&json!({ "cleared_runs": cleared }))?,
+        false => output::line(&format!(
+            "what was left of the worker in {} was taken away: it opens nothing any more",
+            count(cleared as u64, "run")
+        ))?,
+    }
+    Ok(rekey::waiting(&store.root, store.chain.replacements())?.is_empty())
 }
 
 fn not_the_workers(exit: Exit, what: &str) -> anyhow::Error {

@@ -7,7 +7,7 @@ use crate::output;
 use crate::run_rows::{self, Seen, cycle, last_write, name, number, rate, text, waits_for};
 use crate::run_source::Source;
 use crate::store::Store;
-use crate::watch;
+use crate::{undone, watch};
 
 pub fn run(args: &Runs) -> Result<()> {
     if args.watch {
@@ -18,12 +18,22 @@ pub fn run(args: &Runs) -> Result<()> {
     if args.watch {
         return watch::run(source, &args.store);
     }
-    let seen = Seen { runs: source.runs()?, alarms: source.alarms() };
+    let mut seen = Seen { runs: source.runs()?, alarms: source.alarms() };
     source.close()?;
-    if args.json {
-        return seen.runs.iter().chain(&seen.alarms).try_for_each(output::json);
+    let undone = undone::of(&store)?;
+    for one in &undone {
+        let id = one.of.run.to_string();
+        for run in seen.runs.iter_mut().filter(|run| run["run"] == id.as_str()) {
+            run["state"] = "damaged".into();
+            run["trouble"] = one.to_string().into();
+        }
     }
-    output::bytes(as_text(&seen).as_bytes())
+    if args.json {
+        seen.runs.iter().chain(&seen.alarms).try_for_each(output::json)?;
+    } else {
+        output::bytes(as_text(&seen).as_bytes())?;
+    }
+    undone::end(&undone, &args.store)
 }
 
 fn as_text(seen: &Seen) -> String {

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use runvault_custody::authority::Acting;
+use runvault_custody::behind::States;
 use runvault_custody::chains::{self, Gap};
 use runvault_custody::seen::Remembering;
 use runvault_format::ids::{Digest, RunId};
@@ -10,11 +11,11 @@ use runvault_vault::seal::{self, Change, Checked, Finding, Scrubbed};
 use runvault_vault::{Error, pace, runs};
 use serde_json::json;
 
-use super::verify::{end, tell};
+use super::verify::{end, tell, tell_behind};
 use crate::args::Scrub;
 use crate::output::{self, count, shown, visible};
 use crate::store::Store;
-use crate::{progress, resuming};
+use crate::{progress, resuming, undone};
 
 pub fn run(args: &Scrub) -> Result<()> {
     pace::limit_mib(args.pace.limit);
@@ -25,13 +26,19 @@ pub fn run(args: &Scrub) -> Result<()> {
     let record = resuming::open(&args.store, args.who.state.as_deref(), vault, b"", &args.resuming)?;
     let bar = progress::items(0, "scrub");
     let (mut sealed, mut open, mut findings, mut read) = (0u64, 0u64, 0u64, 0u64);
+    let (states, mut behind) = (States::of(&store.chain), 0u64);
     for (i, run) in listed.iter().enumerate() {
-        bar.set_message(format!("run {} of {}", i + 1, listed.len()));
+        let of_all = format!("run {} of {}", i + 1, listed.len());
         let checked = |hash: Digest| record.of_run(*run, hash, resuming::place(&args.store, run));
         let found = look(&store, run, &*authority, checked, &|done, total| {
             bar.set_length(total as u64);
             bar.set_position(done as u64);
+            // After its length: a bar without one looks as if it were done.
+            bar.set_message(of_all.clone());
         })?;
+        let older = states.behind(&store.root, run, &*authority);
+        behind += older.len() as u64;
+        bar.suspend(|| tell_behind(args.json, &older))?;
         match found {
             None => open += 1,
             Some(found) => {
@@ -45,6 +52,12 @@ pub fn run(args: &Scrub) -> Result<()> {
         }
     }
     bar.finish_and_clear();
+    for undone in undone::unseen(&store)? {
+        findings += 1;
+        let change = Change::Damaged(undone.to_string());
+        let found = Finding { object: String::new(), path: None, change };
+        tell(args.json, &found, Some(&undone.of.run))?;
+    }
     for gap in chains::gaps(&store.root, &store.chain)? {
         findings += 1;
         tell_gap(args.json, &gap)?;
@@ -53,8 +66,8 @@ pub fn run(args: &Scrub) -> Result<()> {
     record.finish();
     if args.json {
         output::json(&json!({ "summary": {
-            "sealed_runs": sealed, "open_runs": open, "findings": findings, "read_bytes": read,
-            "resumed": resuming::to_json(resumed.as_ref()),
+            "sealed_runs": sealed, "open_runs": open, "findings": findings, "behind": behind,
+            "read_bytes": read, "resumed": resuming::to_json(resumed.as_ref()),
         } }))?;
     } else if findings == 0 {
         output::line(&format!(

@@ -7,17 +7,24 @@ use runvault_custody::Error as Custody;
 use runvault_vault::{Options, pace};
 use serde_json::Value;
 
+use crate::alarms::Notes;
 use crate::args::Seal;
 use crate::control::{Client, seal_request};
 use crate::exit::{Exit, refuse, refuse_with};
 use crate::output::{self, count, shown, size, visible};
 use crate::progress;
 use crate::sealing::{self, Sealing, Wish};
+use crate::signals;
 use crate::store::{Store, require_gateway};
+
+/// After Ctrl-C; a mount's process gives the seal up as soon as it has nobody to tell.
+const GO_ON: &str = "nothing was signed, unless runvault runs shows the run as sealed. The same command goes on: what was read back\n\
+                     within the last day is not read again";
 
 pub fn run(args: &Seal) -> Result<()> {
     require_gateway(&args.store, &args.who)?;
     pace::limit_mib(args.pace.limit);
+    signals::end_with(|| GO_ON.to_owned())?;
     let store = Store::open(&args.store, &args.who)?;
     match store.ingest(Options::default(), true) {
         Ok(open) => {
@@ -30,6 +37,9 @@ pub fn run(args: &Seal) -> Result<()> {
             bar.finish_and_clear();
             let closed = open.close();
             let sealed = sealed?;
+            if let Sealing::Sealed(said) = &sealed {
+                Notes::of(Some(&store.state_of_vault())).sealed(said);
+            }
             closed?;
             tell(args, &sealed)
         }

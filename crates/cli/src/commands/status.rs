@@ -108,8 +108,16 @@ fn without_key(store: &Store) -> Result<Map<String, Value>> {
         add(&mut of_run, "run", run.to_string());
         // What cannot be read is the run's own trouble, not this command's.
         let verified = runvault_vault::runs::read_descriptor(&store.root, &run, &*authority);
-        match verified.and_then(|_| runvault_vault::takeover::holder(&store.root, &run)) {
-            Ok(holder) => add(&mut of_run, "holder", holder),
+        let looked = verified.and_then(|_| {
+            let sealed = runvault_vault::seal::find(&store.root, &run, &*authority)?.is_some();
+            let holder = if sealed { None } else { runvault_vault::takeover::holder(&store.root, &run)? };
+            Ok((sealed, holder))
+        });
+        match looked {
+            Ok((sealed, holder)) => {
+                add(&mut of_run, "sealed", sealed);
+                add(&mut of_run, "holder", holder);
+            }
             Err(error) => add(&mut of_run, "trouble", error.to_string()),
         }
         runs.push(Value::Object(of_run));

@@ -18,11 +18,17 @@ use crate::exit::{Exit, refuse_with};
 use crate::left_out::LeftOut;
 use crate::output::{self, shown, visible};
 use crate::prompt::confirm;
-use crate::run_of_name::{among, find, of_id};
+use crate::run_of_name::{among, find, not_there, of_id};
 use crate::store::Store;
 
 pub fn run(args: &Takeover) -> Result<()> {
     let mut store = Store::open(&args.store, &args.who)?;
+    // Before anybody is asked for a passphrase: it may have another id by now.
+    if let Some(id) = of_id(&args.run)
+        && !runs::list(&store.root)?.contains(&id)
+    {
+        return Err(not_there(&store.root, &store.chain, &args.run, &shown(&args.store)));
+    }
     let (folder, identity) = store.gateway(&args.who)?;
     let run = match of_id(&args.run) {
         Some(id) => id,

@@ -5,6 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Result;
+use runvault_custody::behind::{Behind, States};
+use runvault_custody::chain::Chain;
 use runvault_custody::checked::{Record, Resumed};
 use runvault_custody::follow::with_newest_keys;
 use runvault_custody::seen::Remembering;
@@ -15,6 +17,7 @@ use runvault_vault::seal::{self, Finding, Seal, Seen, Shown, Verified};
 use runvault_vault::{Error, pace};
 use serde_json::{Map, Value, json};
 
+use super::custody::left::behind_as_json;
 use crate::args::{Verify, Who};
 use crate::exit::{Exit, refuse_with};
 use crate::output::{self, count, json_name, shown, size, visible};
@@ -29,7 +32,7 @@ pub fn run(args: &Verify) -> Result<()> {
     pace::limit_mib(args.pace.limit);
     let bar = progress::bytes(0, "verify");
     let (state, what) = (args.who.state.as_deref(), args.run.as_encoded_bytes());
-    let mut kept = None;
+    let (mut kept, mut states) = (None, None);
     let verified = with_sealed_run(&args.store, &args.who, &args.run, |root, run, authority| {
         let record = match kept.take() {
             Some(record) => record,
@@ -43,9 +46,16 @@ pub fn run(args: &Verify) -> Result<()> {
         });
         drop(checked);
         kept = Some(record);
+        let known = match states.take() {
+            Some(known) => known,
+            None => States::of(&Chain::load(root)?),
+        };
+        let behind = known.behind(root, run, authority);
+        states = Some(known);
         Ok((
             verified.map_err(seal_is_missing)?,
             seal::manifest(root, run, authority).map_err(seal_is_missing)?,
+            behind,
         ))
     })?;
     bar.finish_and_clear();
@@ -54,18 +64,27 @@ pub fn run(args: &Verify) -> Result<()> {
     if let Some(record) = kept {
         record.finish();
     }
-    let findings = verified.iter().map(|(part, _)| part.findings.len() as u64).sum();
+    let findings = verified.iter().map(|(part, ..)| part.findings.len() as u64).sum();
     let mut shown = Shown::default();
-    for (part, manifest) in &verified {
+    for (part, manifest, behind) in &verified {
         let entries = shown.add(part.note.run, manifest).into_iter();
         let hidden = entries.filter_map(|(path, seen)| match seen {
             Seen::Hidden { by } => Some((path, by)),
             _ => None,
         });
+        tell_behind(args.json, behind)?;
         tell_part(args.json, part, &hidden.collect::<Vec<_>>(), resumed.as_ref())?;
     }
-    let name = verified.first().map_or_else(String::new, |(part, _)| visible(&part.name));
+    let name = verified.first().map_or_else(String::new, |(part, ..)| visible(&part.name));
     end(findings, &format!("run {name}"))
+}
+
+/// Under which older state a run was made or sealed. Nothing of it was changed: who keeps the vault must know.
+pub fn tell_behind(json: bool, behind: &[Behind]) -> Result<()> {
+    behind.iter().try_for_each(|one| match json {
+        true => output::json(&json!({ "run": one.run, "behind": behind_as_json(one) })),
+        false => output::line(&format!("run {}: {one}", one.run)),
+    })
 }
 
 /// What was found of a run, or of a part that adds to one.

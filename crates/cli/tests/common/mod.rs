@@ -20,9 +20,9 @@ use tempfile::TempDir;
 pub const STRONG: &str = "outlet gravel sublime tanker veneer mossy pelican";
 
 /// Commands that keep something on this machine; root's place for it is not for tests.
-const KEEP_STATE: [&str; 18] = [
+const KEEP_STATE: [&str; 20] = [
     "mount", "doctor", "status", "ls", "cat", "cp", "check", "passwd", "custody", "gateway", "takeover",
-    "runs", "seal", "verify", "scrub", "manifest", "audit", "exposure",
+    "runs", "seal", "verify", "scrub", "manifest", "audit", "exposure", "rekey", "retire",
 ];
 
 /// A folder of its own for each test, and the program run in it.

@@ -1,12 +1,15 @@
 //! What the audit log says of one key, and what a run says of who it was sealed to.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use runvault_format::audit_entry::Line;
 use runvault_format::custody_state::State;
 use runvault_format::descriptor::{RunDescriptor, StateRef};
 use runvault_format::envelope_file::EnvelopeName;
 use runvault_format::ids::{Digest, IdentityId, RunId};
 use runvault_format::operation::Operation;
+use runvault_format::replacement::Replacement;
 use runvault_format::seal_note::SealNote;
 use runvault_store::backend::Dir;
 use runvault_vault::authority::Authority;
@@ -50,6 +53,20 @@ pub(super) struct Past {
     admitted: Vec<(RunId, String)>,
     /// When each epoch was made, by its number.
     epochs: Vec<(u32, String)>,
+    /// Runs that replace others.
+    rekeyed: BTreeMap<RunId, Rekeyed>,
+}
+
+/// What the log says of a run that replaces another.
+struct Rekeyed {
+    /// That one.
+    run: RunId,
+    worker: IdentityId,
+    /// The line, and when.
+    n: u64,
+    time: String,
+    state: StateRef,
+    epoch: u32,
 }
 
 /// What a run was sealed to, as far as can be told without a key.
@@ -63,10 +80,12 @@ pub(super) struct Sealed {
     to_key: bool,
     /// Epochs of the envelopes that are there.
     epochs: Vec<u32>,
-    /// The runs that it replaces.
+    /// The runs that it replaces, the newest first.
     replaces: Vec<RunId>,
     /// The run in whose place it stands, as that was made and sealed first: without envelopes, in old copies alone.
     pub(super) first: Option<Box<Sealed>>,
+    /// Under which state that was sealed, and when.
+    first_sealed: Option<(StateRef, String)>,
 }
 
 impl Past {
@@ -80,6 +99,7 @@ impl Past {
             words: Vec::new(),
             admitted: Vec::new(),
             epochs: Vec::new(),
+            rekeyed: BTreeMap::new(),
         };
         let created = walk(root, |before, after, line| {
             if past.states.is_empty() {
@@ -87,6 +107,7 @@ impl Past {
             }
             past.take(after.state(), &line.executed.time)?;
             past.take_word(after.head().n, &line.executed.time, &line.executed.request.op);
+            past.take_rekeyed(after, line);
             Ok(())
         })?;
         if past.states.is_empty() {
@@ -134,6 +155,19 @@ impl Past {
         }
     }
 
+    fn take_rekeyed(&mut self, after: &Chain, line: &Line) {
+        let state = after.state_ref();
+        let said = |one: &Replacement| Rekeyed {
+            run: one.run,
+            worker: one.worker,
+            n: after.head().n,
+            time: line.executed.time.clone(),
+            state: StateRef { n: state.n, hash: Digest(state.hash) },
+            epoch: after.epoch(),
+        };
+        self.rekeyed.extend(line.executed.result.runs.iter().map(|one| (one.new, said(one))));
+    }
+
     /// The parts that it had, one after the other.
     fn told(&self) -> Vec<Role> {
         type Told = fn(&Part) -> Option<String>;
@@ -176,7 +210,30 @@ impl Past {
 
     /// A run that is in the store no more: nothing signed about it can be read.
     pub(super) fn gone(&self, run: &RunId, now: &str) -> Vec<Exposed> {
-        self.of_run(&Sealed::without_envelopes(*run, None, None), now)
+        self.of_run(&self.as_rekeyed(Sealed::without_envelopes(*run, None, None)), now)
+    }
+
+    /// What the log knows better of a run that replaces others: who made it and when.
+    pub(super) fn as_rekeyed(&self, sealed: Sealed) -> Sealed {
+        let Some(line) = self.rekeyed.get(&sealed.run) else { return sealed };
+        let mut replaces = vec![line.run];
+        // Whoever executes a line chooses ids: they may lead in a circle.
+        for _ in 0..self.rekeyed.len() {
+            let Some(before) = replaces.last().and_then(|run| self.rekeyed.get(run)) else { break };
+            replaces.push(before.run);
+        }
+        let made = Some((line.worker, line.time.clone(), line.state, line.epoch));
+        Sealed { made, replaces, ..sealed }
+    }
+
+    /// The runs that stood between one and the first, which are gone.
+    pub(super) fn between(&self, sealed: &Sealed) -> Vec<Sealed> {
+        let between = sealed.replaces.split_last().map(|(_, between)| between).unwrap_or_default();
+        let one = |run: &RunId| {
+            let first_sealed = sealed.first_sealed.clone();
+            self.as_rekeyed(Sealed { first_sealed, ..Sealed::without_envelopes(*run, None, None) })
+        };
+        between.iter().map(one).collect()
     }
 
     /// Every way in which the key could have opened the run.
@@ -191,7 +248,7 @@ impl Past {
     /// Whether a run that a gateway made or sealed under that state at `time` was sealed to it. Of a state that this
     /// chain does not have, such as one that was lost with an older custody/, it was where it ever could be.
     fn stands(&self, state: &StateRef, time: &str) -> bool {
-        let at = usize::try_from(state.n).ok().filter(|at| self.hashes.get(*at) == Some(&state.hash));
+        let at = usize::try_from(state.n).ok().filter(|_| self.has(state));
         let Some((_, part)) = at.and_then(|at| self.states.get(at)) else { return self.ever_stood() };
         match &part.reader {
             Some((true, expires)) => expires.as_ref().is_none_or(|at| time < at.as_str()),
@@ -203,7 +260,60 @@ impl Past {
         self.states.iter().any(|(_, part)| part.reader.as_ref().is_some_and(|(standing, _)| *standing))
     }
 
+    /// A run that replaces others is sealed to whom the log names (docs/format.md, section 8.2), from the line on that says
+    /// so.
+    fn as_reader_of_rekeyed(&self, sealed: &Sealed, line: &Rekeyed) -> Option<Exposed> {
+        let since = usize::try_from(line.n).ok()?;
+        let mut reads = (since..self.states.len()).map(|n| (n, self.reads_rekeyed(sealed, n)));
+        let first = reads.by_ref().find_map(|(n, why)| Some((n, why?)));
+        let ended = reads.find(|(_, why)| why.is_none()).map(|(n, _)| n);
+        let time = |n: usize| self.states.get(n).map(|(time, _)| time.clone());
+        let (since, why) = match first {
+            Some((n, why)) => (time(n)?, why),
+            None if sealed.to_key => {
+                (line.time.clone(), "its envelope is there, and no line says why".to_owned())
+            }
+            None => return None,
+        };
+        let (opens, until) = match sealed.to_key {
+            true => (Opens::Now, None),
+            false => (Opens::Then, ended.and_then(time)),
+        };
+        Some(Exposed { run: sealed.run, opens, by: As::Reader, since, until, why })
+    }
+
+    /// Why a run that replaces others is sealed to the key by line `n`.
+    fn reads_rekeyed(&self, sealed: &Sealed, n: usize) -> Option<String> {
+        let reader =
+            |n: &usize| self.states.get(*n).and_then(|(time, part)| Some((time, part.reader.as_ref()?)));
+        let (time, (_, expires)) = reader(&n)?;
+        if expires.as_ref().is_some_and(|at| at <= time) {
+            return None;
+        }
+        let let_in = (0..=n).rev().take_while(|n| reader(n).is_some()).last()? as u64;
+        let names = |word: &&Word| word.run == sealed.run || sealed.replaces.contains(&word.run);
+        let in_time = |word: &&Word| (let_in..=n as u64).contains(&word.n);
+        if let Some(last) = self.words.iter().filter(names).rfind(in_time) {
+            return last.granted.then(|| format!("line {}: granted", last.n));
+        }
+        let standing = |n: &usize| reader(n).is_some_and(|(_, (standing, _))| *standing);
+        let since = (0..=n).rev().take_while(standing).last()?;
+        let stood = match &sealed.first_sealed {
+            Some((state, at)) => self.stands(state, at) && (since as u64 <= state.n || !self.has(state)),
+            None => true,
+        };
+        stood.then(|| "a standing reader since before its content was sealed first".to_owned())
+    }
+
+    fn has(&self, state: &StateRef) -> bool {
+        let known = usize::try_from(state.n).ok().and_then(|n| self.hashes.get(n));
+        known == Some(&state.hash)
+    }
+
     fn as_reader(&self, sealed: &Sealed, created: &str) -> Option<Exposed> {
+        if let Some(line) = self.rekeyed.get(&sealed.run) {
+            return self.as_reader_of_rekeyed(sealed, line);
+        }
         let mut starts: Vec<(String, String)> = Vec::new();
         match &sealed.made {
             Some((_, at, state, _)) if self.stands(state, at) => {
@@ -220,9 +330,7 @@ impl Past {
         if let Some((_, at, state)) = sealed.sealed.as_ref().filter(|(_, at, state)| self.stands(state, at)) {
             starts.push((at.clone(), format!("state {}: a standing reader when it was sealed", state.n)));
         }
-        // Who was granted a run was granted what replaces it.
-        let own =
-            self.words.iter().filter(|word| word.run == sealed.run || sealed.replaces.contains(&word.run));
+        let own = self.words.iter().filter(|word| word.run == sealed.run);
         let grants = own.clone().filter(|word| word.granted);
         starts.extend(grants.map(|word| (word.time.clone(), format!("line {}: granted", word.n))));
         starts.sort();
@@ -348,6 +456,7 @@ impl Sealed {
             epochs: names.iter().filter_map(epoch).collect(),
             replaces: origin.map_or_else(Vec::new, |origin| origin.replaced.clone()),
             first,
+            first_sealed: origin.map(|origin| (origin.note.state, origin.note.sealed.clone())),
             ..Self::without_envelopes(*run, made.as_deref(), seal.as_ref().map(|seal| &seal.note))
         })
     }
@@ -361,6 +470,7 @@ impl Sealed {
             epochs: Vec::new(),
             replaces: Vec::new(),
             first: None,
+            first_sealed: None,
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::quorum::tests::Vault;
 use crate::testing::{copy, envelopes, make_run, reader_entry as entry, seal};
 
 /// The runs that a reader's key opens, whatever honest mounts say.
-fn read_by(root: &Arc<dyn Dir>, reader: &Identity) -> BTreeSet<RunId> {
+pub(crate) fn read_by(root: &Arc<dyn Dir>, reader: &Identity) -> BTreeSet<RunId> {
     let vault = Chain::load(root).unwrap().vault_id();
     let name = EnvelopeName::Reader(reader.id());
     let opens = |run: &RunId| {

@@ -6,7 +6,7 @@ use runvault_format::envelope_file;
 use runvault_format::info::{Purpose, Recipient, Scope, info};
 use runvault_format::kept::{Approved, Kept};
 use runvault_format::request::{Approval, Head};
-use runvault_format::share;
+use runvault_format::{share, words};
 
 use super::request_file::RequestFile;
 use crate::identity::Identity;
@@ -55,7 +55,10 @@ pub fn approve(
         }
         let other = kept.approved.as_ref().filter(|a| a.request != hash && a.head == request.head);
         if let Some(other) = other.filter(|other| !instead && clock::now() <= other.expires) {
-            return Err(Error::ApprovedAnother { until: other.expires.clone() });
+            return Err(Error::ApprovedAnother {
+                words: words::of_request(&other.request).join(" "),
+                until: other.expires.clone(),
+            });
         }
     }
     // Opened also where it stays here: a state whose shares do not open must not become the next one's.

@@ -32,8 +32,16 @@ pub fn carry_out(
     let mut summary = RotateSummary { epoch, ..RotateSummary::default() };
     match op {
         Operation::Grant { reader, runs } => {
+            let chain = done.chain.clone();
             let acting = acting(done)?;
-            each(runs, &mut summary, progress, |run| rotate::run::grant(root, &acting, run, reader))?;
+            each(runs, &mut summary, progress, |run| {
+                // One that was re-keyed meanwhile is the run that has taken its place.
+                let mut outcome = rotate::run::grant(root, &acting, run, reader)?;
+                for new in chain.standing_for(run) {
+                    outcome = and(outcome, rotate::run::grant(root, &acting, new, reader)?);
+                }
+                Ok(outcome)
+            })?;
         }
         Operation::Revoke { reader, runs } => {
             let standing = done.chain.state().reader(reader).is_some_and(|known| known.standing);
@@ -108,19 +116,24 @@ fn forget_all(root: &Arc<dyn Dir>, chain: &Chain, run: &RunId, reader: &Identity
     Ok(outcome)
 }
 
-/// A reader's envelope of a run goes, also where the run has not got its name yet.
+/// A reader's envelope of a run goes, also where the run has not got its name yet, or has lost it to the run that replaces
+/// it.
 fn forget(root: &Arc<dyn Dir>, run: &RunId, reader: &IdentityId) -> Result<Outcome> {
     let name = EnvelopeName::Reader(*reader).to_string();
     let remove = |place: &str| match runs::remove_envelope_at(root, place, &name) {
-        Ok(()) => Ok(Outcome::Rotated),
+        Ok(true) => Ok(Outcome::Rotated),
+        Ok(false) => Ok(Outcome::Gone),
         Err(error) => rotate::run::of_this_run(error),
     };
-    let coming = match remove(&place_of(run))? {
-        // Half made: there is nothing to open yet.
-        Outcome::Failed(_) => Outcome::Gone,
-        done => done,
+    let passing = |place: String| {
+        Ok::<_, crate::Error>(match remove(&place)? {
+            // Half made, or half removed.
+            Outcome::Failed(_) => Outcome::Gone,
+            done => done,
+        })
     };
-    Ok(and(coming, remove(&run.to_string())?))
+    let passing = and(passing(place_of(run))?, passing(format!(".gone-{run}"))?);
+    Ok(and(passing, remove(&run.to_string())?))
 }
 
 /// What failed counts, and then what was there.
@@ -131,8 +144,8 @@ fn and(before: Outcome, now: Outcome) -> Outcome {
     }
 }
 
-/// The runs of the store, with those that have not got their names yet.
+/// The runs of the store, with those that have not got their names yet, or lost them.
 fn all_runs(root: &Arc<dyn Dir>) -> Result<Vec<RunId>> {
     let listed = runs::list_all(root)?;
-    Ok(listed.runs.iter().copied().chain(listed.coming()).collect())
+    Ok(listed.runs.iter().copied().chain(listed.coming()).chain(listed.going()).collect())
 }

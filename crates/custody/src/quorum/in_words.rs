@@ -56,22 +56,36 @@ pub fn sentence(op: &Operation, before: &State, after: &Outline) -> String {
             after.epoch
         ),
         Operation::AddReader { reader } => {
-            let runs = if reader.standing {
-                "reads every run that is made from now on, and those that are granted"
-            } else {
-                "reads the runs that are granted, and no others"
+            let known = before.reader(&reader.id);
+            let runs = match (reader.standing, known) {
+                (true, _) => "reads every run that is made from now on, and those that are granted",
+                (false, Some(known)) if known.standing => {
+                    "is no standing reader any more: it keeps what it has by now (revoke takes that away), and reads \
+                     what is granted"
+                }
+                (false, Some(_)) => "reads the runs that are granted, and keeps what it has by now",
+                (false, None) => "reads the runs that are granted, and no others",
             };
             let until = reader.expires.as_deref().map_or(String::new(), |at| format!(", until {at}"));
-            format!("{} {runs}{until}", named(Some(&reader.label), &reader.id))
+            let until = match known.filter(|known| known.expires.is_some() && reader.expires.is_none()) {
+                Some(_) => ", without an end".to_owned(),
+                None => until,
+            };
+            let called = known.filter(|known| known.label != reader.label);
+            let called = called.map_or(String::new(), |known| {
+                format!(" (the key that was called {:?} so far)", known.label)
+            });
+            format!("{}{called} {runs}{until}", named(Some(&reader.label), &reader.id))
         }
         Operation::RemoveReader { reader: id } => {
-            format!("{} is no reader any more: its envelopes of all runs are removed", reader(id))
+            format!("{} is no reader any more: what is sealed to it is removed from all runs", reader(id))
         }
         Operation::Grant { reader: id, runs } => {
-            format!("{} gets the keys of {}", reader(id), count(runs.len(), "run"))
+            format!("{} may read {}: their keys are sealed to it", reader(id), count(runs.len(), "run"))
         }
         Operation::Revoke { reader: id, runs } => {
-            format!("{} loses its envelopes of {}", reader(id), count(runs.len(), "run"))
+            let runs = count(runs.len(), "run");
+            format!("{} may not read {runs} any more: what is sealed to it there is removed", reader(id))
         }
         Operation::Rekey { runs } => {
             let what = match runs.len() {
@@ -103,13 +117,17 @@ pub fn runs(op: &Operation) -> Vec<String> {
         Operation::Grant { runs, .. } | Operation::Revoke { runs, .. } | Operation::Rekey { runs } => {
             runs.iter().map(ToString::to_string).collect()
         }
-        Operation::Retire { runs } => {
-            let line =
-                |gone: &GoneRun| format!("{}, number {} of gateway {}", gone.run, gone.seq, gone.gateway);
-            runs.iter().map(line).collect()
-        }
+        Operation::Retire { runs } => runs.iter().map(gone_run).collect(),
         _ => Vec::new(),
     }
+}
+
+/// Which run, in which state: a run that is open may be another one by the time that it goes.
+fn gone_run(gone: &GoneRun) -> String {
+    let seal = gone.seal.as_ref().map_or("not sealed".to_owned(), |seal| {
+        format!("sealed by gateway {} as its number {}, seal {}", seal.gateway, seal.n, seal.hash)
+    });
+    format!("{}, number {} of gateway {}, {seal}", gone.run, gone.seq, gone.gateway)
 }
 
 /// What custodians give to the executor.
@@ -128,16 +146,20 @@ pub fn stays_open(op: &Operation) -> &'static str {
     match op {
         Operation::RemoveCustodian { .. } | Operation::ChangeQuorum { .. } | Operation::Rotate { .. } => {
             "Enough shares of the key before still open every run that was made before, in old copies of the store, and\n\
-             runs that are sealed also in this one. Runs made from now on do not open for them."
+             runs that are sealed also in this one, until those get new keys: runvault custody rekey. Runs made from now\n\
+             on do not open for them, where their gateway sees this line (runvault scrub names those that it did not)."
         }
         Operation::AddCustodian { .. } => {
-            "The shares before go on counting for old copies of the store: the vault key is the same."
+            "The vault key is the same: enough of the shares before still make it, with an old copy of custody/. They open\n\
+             this store and what is made from now on, until: runvault custody rotate."
         }
         Operation::RemoveReader { .. } | Operation::Revoke { .. } => {
-            "Whoever kept a copy of the envelopes, or of what was read, still has it."
+            "Whoever kept a copy of the envelopes, or of what was read, still has it, and reads every copy of those runs,\n\
+             this store's too, until they get new keys: runvault custody rekey."
         }
         Operation::Grant { .. } | Operation::AddReader { .. } => {
-            "What a reader has read cannot be taken back later."
+            "What a reader has read cannot be taken back later. What it may read from now on ends with: runvault custody\n\
+             revoke, or remove-reader."
         }
         Operation::Rekey { .. } => {
             "Old copies of these runs open as before, for whoever had their keys. Until the work is done (runvault rekey)\n\
@@ -158,6 +180,17 @@ pub fn stays_open(op: &Operation) -> &'static str {
              does the drill anew."
         }
     }
+}
+
+/// Who may do what afterwards, one a line: what is new is marked, and what is no more comes last.
+pub fn changed(before: &State, after: &Outline) -> Vec<String> {
+    let (before, after) = (people(&before.outline()), people(after));
+    let marked = after.iter().map(|line| match before.contains(line) {
+        true => line.clone(),
+        false => format!("{line}   <- new"),
+    });
+    let gone = before.iter().filter(|line| !after.contains(line)).map(|line| format!("no more: {line}"));
+    marked.chain(gone).collect()
 }
 
 /// Who may do what afterwards, one a line.
@@ -197,5 +230,81 @@ impl RequestFile {
             Some(after) => sentence(&self.request.op, &self.before, after),
             None => String::new(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::Identity;
+    use crate::quorum::tests::Vault;
+    use crate::testing::reader_entry;
+    use runvault_format::custody_state::{Custodian, ReaderEntry};
+    use runvault_format::ids::RunId;
+
+    fn said(vault: &Vault, op: &Operation) -> String {
+        let before = vault.chain().state().clone();
+        sentence(op, &before, &op.outline(&before).unwrap())
+    }
+
+    /// Each act that leaves something open says by what that ends.
+    #[test]
+    fn what_stays_open_names_the_command_that_ends_it() {
+        let (vault, one) = (Vault::of(2, 3), Identity::generate("one").unwrap());
+        let (reader, runs) = (one.id(), vec![RunId([1; 16])]);
+        let entry = reader_entry(&one, false, None);
+        let custodian = Custodian::new("one", &one.public());
+        for (op, ends) in [
+            (Operation::Rotate { epoch: 2 }, &["new keys: runvault custody rekey", "runvault scrub"][..]),
+            (Operation::RemoveCustodian { custodian: vault.people[0].id() }, &["runvault custody rekey"]),
+            (Operation::ChangeQuorum { quorum: 3 }, &["runvault custody rekey"]),
+            (Operation::AddCustodian { custodian }, &["until: runvault custody rotate", "made from now on"]),
+            (Operation::RemoveReader { reader }, &["runvault custody rekey"]),
+            (Operation::Revoke { reader, runs: runs.clone() }, &["runvault custody rekey"]),
+            (Operation::Grant { reader, runs: runs.clone() }, &["revoke, or remove-reader"]),
+            (Operation::AddReader { reader: entry }, &["revoke, or remove-reader"]),
+            (Operation::Rekey { runs }, &["Old copies of these runs open as before", "runvault rekey"]),
+        ] {
+            let text = stays_open(&op).replace('\n', " ");
+            assert!(ends.iter().all(|end| text.contains(end)), "{op:?}: {text}");
+        }
+    }
+
+    /// Of a key that is let in already: what it keeps, and whose it is under another name.
+    #[test]
+    fn other_terms_for_a_reader_say_what_it_keeps() {
+        let vault = Vault::of(2, 3);
+        let (lab, guest) = (Identity::generate("lab").unwrap(), Identity::generate("guest").unwrap());
+        let new = Operation::AddReader { reader: reader_entry(&lab, false, None) };
+        assert!(said(&vault, &new).ends_with(" reads the runs that are granted, and no others"));
+        vault.agree(Operation::AddReader { reader: reader_entry(&lab, true, None) });
+        let stands_no_more = said(&vault, &new);
+        assert!(
+            stands_no_more.contains("is no standing reader any more: it keeps what it has"),
+            "{stands_no_more}"
+        );
+        vault.agree(Operation::AddReader {
+            reader: reader_entry(&guest, false, Some("2999-01-01T00:00:00Z")),
+        });
+        let entry = ReaderEntry { label: "visitor".into(), ..reader_entry(&guest, false, None) };
+        let renamed = said(&vault, &Operation::AddReader { reader: entry });
+        assert!(
+            renamed.starts_with("\"visitor\" (") && renamed.contains("called \"guest\" so far"),
+            "{renamed}"
+        );
+        assert!(renamed.ends_with("keeps what it has by now, without an end"), "{renamed}");
+    }
+
+    #[test]
+    fn what_changes_is_marked() {
+        let vault = Vault::of(2, 3);
+        let before = vault.chain().state().clone();
+        let op = Operation::RemoveCustodian { custodian: vault.people[2].id() };
+        let lines = changed(&before, &op.outline(&before).unwrap());
+        let marked: Vec<_> = lines.iter().filter(|line| line.ends_with("<- new")).collect();
+        assert_eq!(marked, ["quorum 2 of 2   <- new"]);
+        let gone: Vec<_> = lines.iter().filter(|line| line.starts_with("no more: ")).collect();
+        assert_eq!(gone.len(), 2, "{lines:?}");
+        assert!(gone[1].contains("custodian-2"), "{gone:?}");
     }
 }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use runvault_format::approval_file::ApprovalFile;
 use runvault_format::custody_state::{Custodian, ReaderEntry};
-use runvault_format::ids::RunId;
+use runvault_format::ids::{Digest, IdentityId, RunId};
 use runvault_format::keys::RunKey;
 use runvault_format::operation::Operation;
+use runvault_format::removed::{GoneRun, RemovedSeal};
 use runvault_store::backend::Dir;
 use runvault_store::doubles::memory::MemoryDir;
 use runvault_vault::authority::{Authority, Gateway, Lost};
@@ -15,6 +16,7 @@ use runvault_vault::runs;
 use super::approve::approve;
 use super::carry_out::carry_out;
 use super::execute::{execute, resume};
+use super::in_words;
 use super::propose::propose;
 use super::request_file::RequestFile;
 use crate::authority::Acting;
@@ -102,7 +104,7 @@ impl Vault {
     }
 }
 
-fn reader(label: &str, standing: bool) -> (Identity, ReaderEntry) {
+pub(crate) fn reader(label: &str, standing: bool) -> (Identity, ReaderEntry) {
     let identity = Identity::generate(label).unwrap();
     let entry = reader_entry(&identity, standing, None);
     (identity, entry)
@@ -549,6 +551,20 @@ fn a_request_says_what_it_does() {
     let (file, _) =
         vault.propose(Operation::AddCustodian { custodian: Custodian::new("dave", &dave.public()) });
     assert!(file.sentence().contains("dave") && file.sentence().contains("one of 4"), "{}", file.sentence());
+    let gone = |seal: Option<RemovedSeal>| Operation::Retire {
+        runs: vec![GoneRun {
+            run: RunId([1; 16]),
+            gateway: IdentityId([2; 16]),
+            seq: 3,
+            run_note: Digest([4; 32]),
+            prev: Some(Digest([5; 32])),
+            seal,
+        }],
+    };
+    let seal = RemovedSeal { gateway: IdentityId([6; 16]), n: 7, hash: Digest([8; 32]), prev: None };
+    let (open, sealed) = (in_words::runs(&gone(None)).concat(), in_words::runs(&gone(Some(seal))).concat());
+    assert!(open.contains("number 3 of gateway 0202") && open.ends_with("not sealed"), "{open}");
+    assert!(sealed.contains("gateway 0606") && sealed.contains("number 7, seal 0808"), "{sealed}");
     let mut hidden = file.clone();
     hidden.request.op = Operation::Rotate { epoch: 2 };
     let refused = RequestFile::parse(&hidden.to_bytes().unwrap()).unwrap_err();

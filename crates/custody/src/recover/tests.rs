@@ -1,3 +1,4 @@
+use runvault_format::descriptor::StateRef;
 use runvault_format::ids::{Digest, RunId};
 use runvault_format::kept::Kept;
 use runvault_format::keys::RunKey;
@@ -5,10 +6,11 @@ use runvault_format::keys::RunKey;
 use super::*;
 use crate::chain::history::history;
 use crate::confirm::confirm;
+use crate::gateway::StateFolder;
 use crate::key_files::{self, NewLock};
 use crate::pins;
 use crate::quorum::tests::Vault;
-use crate::testing::{copy, custody, enrolled, killed_at, make_run};
+use crate::testing::{copy, custody, enrolled, get, killed_at, make_run, put, run_dir, seal_at};
 
 /// A vault of three that has rotated, and what two of its custodians have after their drill.
 struct Burnt {
@@ -35,7 +37,7 @@ impl Burnt {
     }
 
     fn among(&self, who: &[usize]) -> Result<Found> {
-        Found::among(&self.given(who), None)
+        Found::among(&self.vault.root, &self.given(who), None)
     }
 
     fn recover(&self, root: &Arc<dyn Dir>, who: &[usize]) -> Result<Recovered> {
@@ -56,7 +58,7 @@ fn drilled(root: &Arc<dyn Dir>, custodian: &Identity) -> KeyFile {
 }
 
 fn recover_at(root: &Arc<dyn Dir>, given: &[Given]) -> Result<Recovered> {
-    let found = Found::among(given, None)?;
+    let found = Found::among(root, given, None)?;
     let agrees = |view: &Arc<dyn Dir>, chain: &Chain| {
         assert_eq!(Chain::load(view)?.head(), chain.head());
         Ok(())
@@ -96,7 +98,7 @@ fn any_two_of_three_make_it_anew_and_the_vault_goes_on() {
         vault.all_open(&[0, 2], &burnt.runs);
         assert_eq!(vault.agree(Operation::Rotate { epoch: 3 }).epoch(), 3);
         vault.all_open(&[1, 2], &burnt.runs);
-        let refused = burnt.recover(&root, &who).unwrap_err();
+        let refused = check_place(&root, &Place::within(&root)).unwrap_err();
         assert!(matches!(refused, Error::CustodyThere), "{refused}");
     }
 }
@@ -111,7 +113,7 @@ fn a_machine_that_saw_more_says_so() {
     pins::check_and_advance(state.path(), &vault.root, &vault.chain()).unwrap();
     let root = without_custody(&vault.root);
     let given: Vec<Given> = [0, 1].iter().map(|i| given(&files[*i], &vault.people[*i])).collect();
-    let found = Found::among(&given, None).unwrap();
+    let found = Found::among(&root, &given, None).unwrap();
     let look = |view: &Arc<dyn Dir>, chain: &Chain| pins::check_and_advance(state.path(), view, chain);
     let place = Place::within(&root);
     let before = crate::layout::names(&root, ".").unwrap().len();
@@ -123,10 +125,112 @@ fn a_machine_that_saw_more_says_so() {
     assert!(matches!(refused, Error::Forked { line: 2 }), "{refused}");
 }
 
+/// A vault of two of three after their drill, its gateway, and a run that knows no more than the key files do.
+struct Drilled {
+    vault: Vault,
+    gateway: StateFolder,
+    run: RunId,
+    given: Vec<Given>,
+}
+
+impl Drilled {
+    fn new() -> Self {
+        let vault = Vault::of(2, 3);
+        let gateway = vault.gateway();
+        let run = vault.runs(&gateway, 1)[0].0;
+        let drilled = |one: &Identity| given(&drilled(&vault.root, one), one);
+        let given = vault.people.iter().take(2).map(drilled).collect();
+        Self { vault, gateway, run, given }
+    }
+
+    /// The state of line 2, which no key file has seen.
+    fn line_2(&self) -> StateRef {
+        let (_, reader) = crate::quorum::tests::reader("later", false);
+        let state = self.vault.agree(Operation::AddReader { reader }).state_ref();
+        StateRef { n: state.n, hash: Digest(state.hash) }
+    }
+
+    fn among(&self, accepted: Option<u64>) -> Result<Found> {
+        Found::among(&self.vault.root, &self.given, accepted)
+    }
+
+    /// What is named of the store beyond line 1; accepted by a person it is passed over.
+    fn refused(&self) -> (String, String) {
+        let accepted = self.among(Some(1)).unwrap();
+        assert_eq!(accepted.passed_over().len(), 1);
+        match self.among(None).unwrap_err() {
+            Error::SeenMore { who, seen, found: 1 } => (who, seen),
+            other => panic!("{other}"),
+        }
+    }
+}
+
+#[test]
+fn what_the_stores_runs_name_beyond_the_copies_is_not_passed_over_in_silence() {
+    let burnt = Drilled::new();
+    assert!(burnt.among(None).unwrap().passed_over().is_empty());
+    // A run that was made after the drill, by a gateway that the copies know.
+    burnt.line_2();
+    let (later, _) = burnt.vault.runs(&burnt.gateway, 1)[0];
+    let (who, seen) = burnt.refused();
+    assert!(who.starts_with(&format!("runs/{later}/run.json, signed by")), "{who}");
+    assert_eq!(seen, "line 2 of the audit log");
+    assert!(matches!(burnt.among(Some(2)), Err(Error::SeenMore { .. })), "another line was accepted");
+    // One that its gateway did not sign is no witness.
+    let run_json = get(&run_dir(&burnt.vault.root, &later), "run.json");
+    let mut forged = run_json.clone();
+    *forged.iter_mut().rev().nth(4).unwrap() ^= 1;
+    put(&run_dir(&burnt.vault.root, &later), "run.json", &forged);
+    assert!(burnt.among(None).is_ok());
+    // On its way into the place of another one it is.
+    let runs = burnt.vault.root.open_dir(b"runs").unwrap();
+    put(&run_dir(&burnt.vault.root, &later), "run.json", &run_json);
+    runs.rename(later.to_string().as_bytes(), &*runs, format!(".new-{later}").as_bytes(), Rename::Over)
+        .unwrap();
+    assert!(burnt.refused().0.starts_with(&format!("runs/.new-{later}/run.json")));
+
+    // A run of before the drill, sealed after it.
+    let burnt = Drilled::new();
+    let state = burnt.line_2();
+    seal_at(&burnt.vault.root, &burnt.gateway, &burnt.run, state);
+    let (who, seen) = burnt.refused();
+    assert!(
+        who.starts_with(&format!("runs/{}/seal/seal.note", burnt.run)) && seen.contains("line 2"),
+        "{who}"
+    );
+    // By what it names another history is told too.
+    let burnt = Drilled::new();
+    seal_at(&burnt.vault.root, &burnt.gateway, &burnt.run, StateRef { n: 1, hash: state.hash });
+    assert_eq!(burnt.refused().1, "another line 1 of the audit log");
+
+    // A machine that was let in after it: whoever says that, nobody here can tell.
+    let burnt = Drilled::new();
+    let gateway = burnt.vault.gateway();
+    burnt.vault.runs(&gateway, 1);
+    let (who, seen) = burnt.refused();
+    assert!(who.contains("whom the copies do not know") && seen.contains("line 2"), "{who}");
+    // A run that was sealed to a later vault key, which nobody signs; what is signed is named before it.
+    let burnt = Drilled::new();
+    burnt.vault.agree(Operation::Rotate { epoch: 2 });
+    let (who, seen) = burnt.refused();
+    assert_eq!((who.ends_with("/keys/vault-2"), seen.as_str()), (true, "vault key 2"), "{who}");
+    burnt.vault.runs(&burnt.gateway, 1);
+    assert_eq!(burnt.refused().1, "line 2 of the audit log");
+    // Another vault's runs say nothing of this one.
+    let burnt = Drilled::new();
+    let other = Burnt::new();
+    let (run, runs) = (other.runs[2].0, burnt.vault.root.open_dir(b"runs").unwrap());
+    runs.create_dir(run.to_string().as_bytes(), 0o755).unwrap();
+    let note = get(&run_dir(&other.vault.root, &run), "run.json");
+    put(&run_dir(&burnt.vault.root, &run), "run.json", &note);
+    assert!(burnt.among(None).is_ok());
+}
+
 #[test]
 fn what_does_not_fit_is_refused_by_name() {
     let burnt = Burnt::new();
-    let among = |given: &[Given]| Found::among(given, None).unwrap_err();
+    let root = &burnt.vault.root;
+    let among = |given: &[Given]| Found::among(root, given, None).unwrap_err();
     assert!(matches!(burnt.among(&[0]).unwrap_err(), Error::TooFewKeys { given: 1, needed: 2 }));
     assert!(
         matches!(burnt.among(&[0, 1, 0]).unwrap_err(), Error::KeyTwice { key } if key.contains("custodian-0"))
@@ -148,11 +252,11 @@ fn what_does_not_fit_is_refused_by_name() {
     later.head.n += 1;
     let refused = among(&with(changed(later.clone())));
     assert!(
-        matches!(refused, Error::SeenMore { seen: 3, found: 2, ref key } if key.contains("custodian-1")),
+        matches!(refused, Error::SeenMore { found: 2, ref who, ref seen } if who.contains("custodian-1") && seen.contains("line 3")),
         "{refused}"
     );
-    let accepted = Found::among(&with(changed(later)), Some(2)).unwrap();
-    assert!(accepted.seen().iter().any(|seen| seen.n == 3));
+    let accepted = Found::among(root, &with(changed(later)), Some(2)).unwrap();
+    assert!(accepted.seen().iter().any(|seen| seen.n == 3) && accepted.passed_over().len() == 1);
     forked.head.hash = Digest([9; 32]);
     assert!(matches!(among(&with(changed(forked))), Error::Forked { line: 2 }));
     share.share.as_mut().unwrap().share.x += 1;
@@ -162,7 +266,7 @@ fn what_does_not_fit_is_refused_by_name() {
         "{refused}"
     );
     // An older file, without a copy, counts beside one that has it; alone there is nothing.
-    assert!(Found::among(&with(given(&plain(second), second)), None).is_ok());
+    assert!(Found::among(root, &with(given(&plain(second), second)), None).is_ok());
     let bare: Vec<Given> = burnt.vault.people.iter().map(|one| given(&plain(one), one)).collect();
     assert!(matches!(among(&bare), Error::NoCopy));
 

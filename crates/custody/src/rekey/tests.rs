@@ -1,7 +1,9 @@
 //! A run with something of everything, under a new key.
 
+mod meanwhile;
 mod read_back;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,9 +19,11 @@ use runvault_vault::{Error as Engine, Options, Vault};
 
 use super::*;
 use crate::chains::gaps;
+use crate::exposure::tests::read_by;
 use crate::exposure::{As, Opens, exposure};
 use crate::gateway::StateFolder;
 use crate::quorum::alone;
+use crate::seen::Remembering;
 use crate::testing::{
     copy, copy_to, custody, enrolled, envelopes, get, killed_at, put, reader_entry, run_dir, take_away, vault,
 };
@@ -588,7 +592,7 @@ fn what_is_left_of_the_worker_is_left_to_do() {
     site.root = site.both(&one);
     take_away(&site.root, &run);
     let dir = run_dir(&site.root, &one.new);
-    assert_eq!(left(&site.root, &one).unwrap(), Left::OldRun);
+    assert_eq!(left(&site.root, &one).unwrap(), Left::Worker);
     let start = copy(&site.root);
     site.work(&site.root, &one, Shard::ALL).unwrap();
     assert_eq!(names_of(&site.root, &one.new), ["vault-1"]);
@@ -597,9 +601,131 @@ fn what_is_left_of_the_worker_is_left_to_do() {
     // Only the one, and only the other.
     let keys = run_dir(&start, &one.new).open_dir(b"keys").unwrap();
     keys.unlink(format!("worker-{}", one.worker).as_bytes()).unwrap();
-    assert_eq!(left(&start, &one).unwrap(), Left::OldRun);
+    assert_eq!(left(&start, &one).unwrap(), Left::Worker);
     put(&run_dir(&site.root, &one.new).open_dir(b"keys").unwrap(), &format!("worker-{}", one.worker), b"");
-    assert_eq!(left(&site.root, &one).unwrap(), Left::OldRun);
+    assert_eq!(left(&site.root, &one).unwrap(), Left::Worker);
+    // Nobody has a key for what was put there, and none is needed.
+    for root in [&start, &site.root] {
+        assert_eq!(clear(root, &site.chain).unwrap(), 1);
+        assert_eq!((left(root, &one).unwrap(), clear(root, &site.chain).unwrap()), (Left::Nothing, 0));
+        site.assert_sound(root, &one.new);
+    }
+}
+
+/// The old run is put back from a copy of before, and the new one taken away.
+#[test]
+fn a_re_keying_that_was_undone_is_told() {
+    let mut site = Site::new();
+    let run = site.sealed(b"run");
+    let old = copy(&run_dir(&site.root, &run));
+    let one = site.agree_on(run);
+    let (nobody, nothing) = (|_: &RunId| false, Vec::<Undone>::new());
+    let told = |root: &Arc<dyn Dir>, seen: &dyn Fn(&RunId) -> bool| undone(root, &site.chain, seen).unwrap();
+    assert_eq!(told(&site.root, &nobody), nothing, "it is on its way");
+    let coming = place_of(&one.new);
+    let runs = site.root.open_dir(b"runs").unwrap();
+    runs.rename(coming.as_bytes(), &*site.root, b"aside", Rename::Over).unwrap();
+    assert_eq!(told(&site.root, &nobody), [Undone { of: one.clone(), seen: None }], "it never began");
+    site.root.rename(b"aside", &*runs, coming.as_bytes(), Rename::Over).unwrap();
+    assert_eq!(told(&site.both(&one), &nobody), nothing);
+
+    // A machine that has seen the new one, by whatever it did; the worker's own has too.
+    let state = tempfile::tempdir().unwrap();
+    std::fs::create_dir(state.path().join(site.chain.vault_id().to_string())).unwrap();
+    let remembering = |identity: &Identity| {
+        Remembering::over(Acting::open(&site.root, site.chain.clone(), identity).unwrap(), state.path())
+    };
+    let worker = worker_of(&site.root, &site.chain, &site.owner, &one).unwrap().unwrap();
+    let authority = remembering(&worker);
+    let (root, grace) = (&site.root, Duration::ZERO);
+    let job = Job { root, authority: &*authority, worker: &worker, old: run, new: one.new, grace };
+    rekey(&job, Shard::ALL, &|_, _| ()).unwrap();
+    assert_eq!(told(&site.root, &nobody), nothing);
+    take_away(&site.root, &one.new);
+    runs.create_dir(run.to_string().as_bytes(), DIR_MODE).unwrap();
+    copy_to(&old, &run_dir(&site.root, &run));
+    let authority = remembering(&site.owner);
+    let seen = |run: &RunId| authority.seal_seen(run).is_some();
+    assert_eq!(told(&site.root, &nobody), [Undone { of: one.clone(), seen: None }]);
+    // Something of its name on its way deceives nobody who has seen it there.
+    runs.create_dir(coming.as_bytes(), DIR_MODE).unwrap();
+    assert_eq!(told(&site.root, &nobody), nothing);
+    assert_eq!(told(&site.root, &seen), [Undone { of: one.clone(), seen: Some(one.new) }]);
+    runs.remove_dir(coming.as_bytes()).unwrap();
+    // It does not open there: not in a mount, not to be verified.
+    let refused = refusal(seal::find(&site.root, &run, &*authority));
+    assert!(refused.contains("its re-keying was undone"), "{refused}");
+    let found = Seal::load(&site.root, &run, &*authority).unwrap();
+    assert!(refusal(seal::verify(&site.root, &found, &*authority, &Anew, &mut |_, _| ())).contains("undone"));
+    let open = |authority| Vault::open(site.root.clone(), authority, None, Options::default()).unwrap();
+    let vault = open(authority.clone());
+    assert!(vault.lookup(ROOT, b"run").is_err());
+    assert_eq!(vault.left_out().iter().map(|(run, _)| *run).collect::<Vec<_>>(), [run]);
+    vault.close().unwrap();
+    let vault = open(Acting::open(&site.root, site.chain.clone(), &site.owner).unwrap());
+    vault.lookup(ROOT, b"run").unwrap();
+    vault.close().unwrap();
+
+    // The way out, where the new one is lost: once more.
+    site.agree(Operation::Rekey { runs: vec![run] });
+    let again = site.chain.replaced_by(&run).find(|other| other.new != one.new).unwrap().clone();
+    site.work(&site.root, &again, Shard::ALL).unwrap();
+    site.assert_sound(&site.root, &again.new);
+    assert_eq!(undone(&site.root, &site.chain, &nobody).unwrap(), nothing);
+}
+
+#[test]
+fn an_id_that_is_there_is_not_chosen() {
+    let (there, free) = (RunId([1; 16]), RunId([2; 16]));
+    let mut drawn = [there, there, free].into_iter();
+    let id = fresh(&mut || Ok(drawn.next().unwrap()), &|id| Ok(*id == there)).unwrap();
+    assert_eq!(id, free);
+}
+
+/// Twice, and each key is told of those runs that it opens in one of the copies that there ever were.
+#[test]
+fn keys_are_told_the_truth_of_a_run_that_was_re_keyed_twice() {
+    let mut site = Site::new();
+    let readers = ["standing", "guest", "second", "late", "never"];
+    let standing = site.add_reader("standing", true);
+    let bob = Identity::generate("bob").unwrap();
+    site.agree(Operation::AddCustodian { custodian: Custodian::new("bob", &bob.public()) });
+    let run = site.sealed(b"run");
+    let [guest, second] = ["guest", "second"].map(|label| site.add_reader(label, false));
+    let [late, never] = ["late", "never"].map(|label| site.add_reader(label, label == "late"));
+    let mut copies = vec![copy(&site.root)];
+    site.agree(Operation::Grant { reader: guest.id(), runs: vec![run] });
+    copies.push(copy(&site.root));
+    site.agree(Operation::Revoke { reader: guest.id(), runs: vec![run] });
+    site.agree(Operation::RemoveCustodian { custodian: bob.id() });
+    let first = site.agree_on(run);
+    site.work(&site.root, &first, Shard::ALL).unwrap();
+    copies.push(copy(&site.root));
+    site.agree(Operation::Grant { reader: second.id(), runs: vec![first.new] });
+    copies.push(copy(&site.root));
+    site.agree(Operation::RemoveReader { reader: standing.id() });
+    let last = site.agree_on(first.new);
+    site.work(&site.root, &last, Shard::ALL).unwrap();
+    copies.push(copy(&site.root));
+    let told = |root: &Arc<dyn Dir>, key: &IdentityId| -> BTreeSet<RunId> {
+        let said = exposure(root, &site.chain, key, (None, None), &mut |_, _| {}).unwrap();
+        said.runs.iter().map(|one| one.run).collect()
+    };
+    for (reader, label) in [&standing, &guest, &second, &late, &never].into_iter().zip(readers) {
+        let truth: BTreeSet<RunId> = copies.iter().flat_map(|root| read_by(root, reader)).collect();
+        assert_eq!(told(&site.root, &reader.id()), truth, "{label}");
+    }
+    assert_eq!(told(&site.root, &standing.id()), BTreeSet::from([run, first.new]));
+    // The machine that wrote it, and who was a custodian, had the first key alone.
+    for key in [site.gateway.id(), bob.id()] {
+        assert_eq!(told(&site.root, &key), BTreeSet::from([run]));
+    }
+    assert_eq!(told(&site.root, &site.owner.id()), BTreeSet::from([run, first.new, last.new]));
+    // Nothing is left of it: the log tells, and where it cannot all count.
+    take_away(&site.root, &last.new);
+    assert_eq!(told(&site.root, &bob.id()), BTreeSet::from([run]));
+    assert_eq!(told(&site.root, &site.owner.id()), BTreeSet::from([run, first.new, last.new]));
+    assert!(told(&site.root, &second.id()).is_superset(&BTreeSet::from([first.new, last.new])));
 }
 
 /// Until it is done a run is not re-keyed twice, and an open one not at all.

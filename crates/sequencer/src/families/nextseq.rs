@@ -10,6 +10,7 @@ pub static PROFILE: Profile = Profile {
     instruments: &["NB", "NS", "NDX", "MN", "FS"],
     run_parameters: "RunParameters.xml",
     configuration: "RTAConfiguration.xml",
+    gzip: false,
     base_calls: BaseCalls::Bgzf,
     locations: Per::Lane,
     filters: Per::Lane,

@@ -10,6 +10,7 @@ pub static PROFILE: Profile = Profile {
     instruments: &["A", "VH"],
     run_parameters: "RunParameters.xml",
     configuration: "RTA3.cfg",
+    gzip: false,
     base_calls: BaseCalls::Cbcl,
     locations: Per::Run,
     filters: Per::Tile,

@@ -10,6 +10,7 @@ pub static PROFILE: Profile = Profile {
     instruments: &["LH"],
     run_parameters: "RunParameters.xml",
     configuration: "RTA.cfg",
+    gzip: false,
     base_calls: BaseCalls::Cbcl,
     locations: Per::Run,
     filters: Per::Tile,

@@ -46,7 +46,7 @@ pub fn passes(spec: &RunSpec, lane: u32, tile: u32) -> Vec<bool> {
 /// Patterned flow cells (one file of positions a run) have the same ones in every tile.
 #[must_use]
 pub fn positions(spec: &RunSpec, lane: u32, tile: u32) -> Vec<(u32, u32)> {
-    let same = spec.family.profile().locations == Per::Run;
+    let same = spec.locations == Per::Run;
     let (lane, tile) = if same { (0, 0) } else { (lane, tile) };
     let mut stream = Stream::new(spec.seed, &[POSITIONS, lane.into(), tile.into()]);
     // Each cluster in a cell of its own.

@@ -18,6 +18,7 @@ const LEASE: &[u8] = b"lease";
 const PARTS: [&[u8]; 7] = [b"run.json", b"keys", b"name", b"tree", LEASE, journal_files::DIRECTORY, b"seal"];
 /// Of a seal that was not finished.
 const BEGUN: [&[u8]; 3] = [b"seal.new", b"read-back", b"read-back.new"];
+const OF_A_REKEYING: &[u8] = b"seal.new-";
 
 impl Checker<'_> {
     /// The directory of a run, but for what is in its tree. What does not open there is named by who needs it.
@@ -59,7 +60,8 @@ impl Checker<'_> {
         }
         for name in others {
             let object = format!("{object}/{}", String::from_utf8_lossy(&name));
-            if !name.starts_with(TEMPORARY) && !BEGUN.contains(&name.as_slice()) {
+            let begun = BEGUN.contains(&name.as_slice()) || name.starts_with(OF_A_REKEYING);
+            if !name.starts_with(TEMPORARY) && !begun {
                 self.foreign(object);
             } else if dir.stat(&name).is_ok() {
                 self.summary.leftovers += 1;

@@ -90,11 +90,19 @@ impl Body {
     /// Whether this process may write now; who asks is about to.
     ///
     /// # Errors
+    /// As of [`Body::check_held`].
+    pub(crate) fn check_writer(&self) -> Result<()> {
+        self.check_held().inspect(|()| self.changed.again())
+    }
+
+    /// Whether this process may write now.
+    ///
+    /// # Errors
     /// [`Error::Held`], [`Error::NotHeld`], [`Posix::ReadOnly`]; the store's, when the lease could not be renewed
     /// in time.
-    pub(crate) fn check_writer(&self) -> Result<()> {
+    pub(crate) fn check_held(&self) -> Result<()> {
         match (&self.holding, &self.holder) {
-            (Some(holding), _) => holding.check().inspect(|()| self.changed.again()),
+            (Some(holding), _) => holding.check(),
             (None, Some(holder)) => Err(Error::Held { run: self.run.to_string(), holder: holder.clone() }),
             (None, None) => Err(self.why_read_only()),
         }

@@ -62,6 +62,7 @@ pub fn has_seal(root: &Arc<dyn Dir>, run: &RunId) -> Result<bool> {
 /// # Errors
 /// [`Damage::Run`] for another seal than was seen, or none; as of [`Seal::load`].
 pub fn find(root: &Arc<dyn Dir>, run: &RunId, authority: &dyn Authority) -> Result<Option<Seal>> {
+    check_place(root, run, authority)?;
     let seen = authority.seal_seen(run);
     let refuse = |what: &str| Err(Error::damaged(format!("runs/{run}/seal"), Damage::Run(what.to_owned())));
     if !has_seal(root, run)? {
@@ -76,6 +77,27 @@ pub fn find(root: &Arc<dyn Dir>, run: &RunId, authority: &dyn Authority) -> Resu
     }
     authority.note_seal(run, &seal.hash);
     Ok(Some(seal))
+}
+
+/// That no run took the place of this one which this machine has seen, and which is gone: then somebody put this one back,
+/// whose key is out.
+///
+/// # Errors
+/// [`Damage::Run`]; the store's.
+pub(crate) fn check_place(root: &Arc<dyn Dir>, run: &RunId, authority: &dyn Authority) -> Result<()> {
+    let later = authority.replaced_by(run);
+    let Some(seen) = later.iter().find(|new| authority.seal_seen(new).is_some()) else { return Ok(()) };
+    let runs_dir = runs::runs_dir(root)?;
+    for new in &later {
+        let there = exists(&*runs_dir, new.to_string().as_bytes());
+        if there.map_err(|e| Error::store("stat", format!("runs/{new}"), e))? {
+            return Ok(());
+        }
+    }
+    let what = format!(
+        "its re-keying was undone: run {seen} took its place, which this machine has seen, and which is gone"
+    );
+    Err(Error::damaged(format!("runs/{run}/seal"), Damage::Run(what)))
 }
 
 impl Seal {
@@ -210,6 +232,7 @@ pub(super) fn verify_note(
     authority: &dyn Authority,
 ) -> Result<(SealNote, Digest)> {
     let refuse = |what: &str| Error::damaged(object, Damage::Run(what.to_owned()));
+    let not_theirs = |what: String| Error::damaged(object, Damage::Signer(what));
     let named = |e: runvault_format::Error| refuse(&e.to_string());
     let parsed = Note::parse(bytes).map_err(named)?;
     // Whose it says it is, to find the key that it is verified with.
@@ -219,11 +242,13 @@ pub(super) fn verify_note(
     let worker = said.filter(|said| said.worker == signer);
     let admission = authority.admission(&signer, Some(of.run)).filter(|_| !made);
     if !made && admission.is_none() {
-        return Err(refuse(&format!("gateway {signer}, which signed it, did not make the run")));
+        return Err(not_theirs(format!("gateway {signer}, which signed it, did not make the run")));
     }
     let key = match &worker {
         Some(worker) => GatewayKey { sign: worker.sign, until: None },
-        None => authority.gateway_key(&signer).ok_or_else(|| refuse("its signer is no gateway"))?,
+        None => {
+            authority.gateway_key(&signer).ok_or_else(|| not_theirs("its signer is no gateway".into()))?
+        }
     };
     let text = parsed.verify(&signer, &key.sign).map_err(named)?;
     let note = SealNote::parse_text(&text).map_err(named)?;
@@ -238,10 +263,12 @@ pub(super) fn verify_note(
     }
     let last = key.until.map(|until| until.seal);
     if let Some(why) = last.and_then(|last| last.refuses("seal", Some(note.n), || text_hash(&text))) {
-        return Err(refuse(&format!("{why} (gateway {signer})")));
+        return Err(not_theirs(format!("{why} (gateway {signer})")));
     }
     if admission.is_some_and(|admission| !admission.counts_seal(note.n, text_hash(&text))) {
-        return Err(refuse(&format!("gateway {signer}, which signed it, was dismissed from the run before")));
+        return Err(not_theirs(format!(
+            "gateway {signer}, which signed it, was dismissed from the run before"
+        )));
     }
     Ok((note, text_hash(&text)))
 }

@@ -65,7 +65,7 @@ pub(super) fn read_back(
 }
 
 /// Names and bytes of the envelopes to the vault's keys.
-fn envelopes(dir: &dyn Dir) -> io::Result<Vec<(String, Vec<u8>)>> {
+pub(super) fn envelopes(dir: &dyn Dir) -> io::Result<Vec<(String, Vec<u8>)>> {
     let mut names = Vec::new();
     dir.entries(0, &mut |entry| {
         names.extend(String::from_utf8(entry.name).ok().filter(|name| name.starts_with("vault-")));

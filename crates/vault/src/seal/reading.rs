@@ -9,10 +9,10 @@ use crate::{Error, Result};
 
 /// Files that are read, or were, before it is their turn.
 const AHEAD: usize = 32;
-/// Nonces that are told at once: those of 32 MiB.
-const BATCH: usize = 4096;
+/// Nonces that are told at once: those of 4 MiB, after which a seal that nobody wants any more ends.
+const BATCH: usize = 512;
 /// Of a file whose turn has not come, so many are kept; then its reader waits.
-const BATCHES: usize = 16;
+const BATCHES: usize = 128;
 
 /// Takes the nonces of a file's chunks in turn.
 pub(super) type Nonces<'a> = &'a mut dyn FnMut(&[u8; NONCE]) -> Result<()>;

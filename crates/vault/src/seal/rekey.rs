@@ -27,7 +27,7 @@ use super::read::Seal;
 use super::verify;
 use crate::authority::{Authority, Worker};
 use crate::file::RunContext;
-use crate::lease::Holding;
+use crate::lease::{self, Holding};
 use crate::outcome::{exists, part_opened};
 use crate::run_life::DIR_MODE;
 use crate::runs::{self, VerifiedRun};
@@ -196,10 +196,12 @@ impl<'a> Copying<'a> {
 
     fn work(&self, shard: Shard, progress: Progress<'_>) -> Result<Outcome> {
         let object = place_of(&self.job.new);
-        let sealed = exists(&*self.dir, super::SEAL)
-            .map_err(|e| Error::store("stat", format!("runs/{object}/seal"), e))?;
-        let mut copied = 0;
-        if !sealed {
+        let is_sealed = || {
+            exists(&*self.dir, super::SEAL)
+                .map_err(|e| Error::store("stat", format!("runs/{object}/seal"), e))
+        };
+        let (mut copied, mut read_back) = (0, None);
+        if !is_sealed()? {
             self.tree.make_directories()?;
             let early = Early::begin(self, shard)?;
             copied = self.copy(shard, early.as_ref(), progress)?;
@@ -208,25 +210,27 @@ impl<'a> Copying<'a> {
                 let (missing, files) = (missing.len() as u64, self.tree.files().count() as u64);
                 return Ok(Outcome::Waiting(Waiting { missing, files, copied, sealing: None }));
             }
-            let holding = match self.hold() {
-                Err(Error::Held { holder, .. }) => {
-                    let files = self.tree.files().count() as u64;
-                    return Ok(Outcome::Waiting(Waiting {
-                        missing: 0,
-                        files,
-                        copied,
-                        sealing: Some(holder),
-                    }));
+            let sealed = self.hold().and_then(|holding| {
+                let early = early.map(Early::finish).transpose();
+                let sealed = early.and_then(|early| self.seal_all(&holding, early.as_ref(), progress));
+                sealed.inspect_err(|_| _ = holding.give_up())
+            });
+            match sealed {
+                Ok(again) => {
+                    copied += again;
+                    // On a network others may have put something in the place of what was read back.
+                    read_back = self.dir.is_local().then_some(&self.tree);
                 }
-                taken => taken?,
-            };
-            let early = early.map(Early::finish).transpose()?;
-            copied +=
-                self.seal_all(&holding, early.as_ref(), progress).inspect_err(|_| _ = holding.give_up())?;
+                // Another one sealed it first, and took away what this process was about to use.
+                Err(_) if is_sealed()? => {}
+                Err(Error::Held { holder, .. }) if !self.job.is_committed()? => {
+                    let (files, sealing) = (self.tree.files().count() as u64, Some(holder));
+                    return Ok(Outcome::Waiting(Waiting { missing: 0, files, copied, sealing }));
+                }
+                Err(error) => return Err(error),
+            }
         }
         self.commit()?;
-        // On a network others may have put something in the place of what was read back.
-        let read_back = (!sealed && self.dir.is_local()).then_some(&self.tree);
         self.job.end(copied, read_back, progress).map(Outcome::Replaced)
     }
 
@@ -236,10 +240,12 @@ impl<'a> Copying<'a> {
         match take() {
             Err(held @ Error::Held { .. }) => {
                 let failed = |e| Error::store("look at the lease of", place_of(&self.job.new), e);
+                let found = lease::read(&*self.dir).map_err(failed)?;
+                let Some(found) = found else { return take() };
                 if self.tree.age_of_lease(&*self.dir).map_err(failed)? < LEASE_ENDS {
                     return Err(held);
                 }
-                self.dir.unlink(b"lease").map_err(failed)?;
+                lease::take_away(&*self.dir, &found).map_err(failed)?;
                 take()
             }
             taken => taken,

@@ -15,7 +15,7 @@ use runvault_store::backend::Dir;
 
 use super::checked::Checked;
 use super::finding::{Change, Finding};
-use super::read::{Pins, Seal, hash};
+use super::read::{Pins, Seal, check_place, hash};
 use super::survey::{Fault, Survey};
 use crate::authority::Authority;
 use crate::file::{Content, RunContext};
@@ -81,6 +81,7 @@ pub fn verify(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Verified> {
     let run = &seal.run;
+    check_place(root, run, authority)?;
     let context = open(root, run, authority)?;
     let (digests, manifest) = (seal.digests()?, seal.manifest(&context)?);
     checked.of(manifest.entries.len());

@@ -41,8 +41,8 @@ pub struct AddReader {
     /// Every run that is made from now on is sealed to it, too
     #[arg(long)]
     pub standing: bool,
-    /// No run is sealed to it, and no mount of ours opens for it, from then on: RFC 3339 in UTC, such as
-    /// 2027-01-31T00:00:00Z
+    /// No run is sealed to it, and no mount of ours opens for it, from then on: a date (its beginning), or a time, in UTC,
+    /// such as 2027-01-31 or 2027-01-31T08:00:00Z
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub expires: Option<String>,
 }
@@ -50,10 +50,12 @@ pub struct AddReader {
 /// Runs, then a reader.
 #[derive(Args, Debug)]
 pub struct RunsAndPerson {
-    /// Runs by name or id, then the reader's name or id. By name only for whoever can open them, and with what was added
-    /// to them. That is runs of their own, each with its id: where ids are named, name them all
-    #[arg(value_name = "RUN... READER", num_args = 2.., required = true)]
-    pub runs_and_reader: Vec<OsString>,
+    /// Runs by name or id. By name only for whoever can open them, and with what was added to them. That is runs of their
+    /// own, each with its id: where ids are named, name them all
+    #[arg(value_name = "RUN", required = true)]
+    pub runs: Vec<OsString>,
+    /// The reader's name or id
+    pub reader: String,
 }
 
 /// Runs that an act is about.

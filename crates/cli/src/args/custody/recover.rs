@@ -37,6 +37,13 @@ pub struct Recover {
     /// tried once
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "pkcs11_module")]
     pub pin_file: Vec<PathBuf>,
+    /// Read a passphrase from the first line of file descriptor N; once for each, in the order of the key files, behind
+    /// those of --passphrase-file
+    #[arg(long, value_name = "N")]
+    pub passphrase_fd: Vec<u32>,
+    /// Read a token's PIN from the first line of file descriptor N; once for each, behind those of --pin-file
+    #[arg(long, value_name = "N", requires = "pkcs11_module")]
+    pub pin_fd: Vec<u32>,
     /// Try the PIN though a token says that one more wrong one locks it
     #[arg(long, requires = "pkcs11_module")]
     pub last_pin_try: bool,
@@ -52,7 +59,7 @@ pub struct Recover {
     /// Where this machine keeps what it has seen of vaults
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub state: Option<PathBuf>,
-    /// Accept that the newest copy ends at line N, though a key file or this machine has seen a newer one
+    /// Accept that the newest copy ends at line N, though a key file, a run or this machine has seen a newer one
     #[arg(long, value_name = "N")]
     pub accept_rollback: Option<u64>,
     #[command(flatten)]

@@ -119,6 +119,9 @@ pub struct Show {
     /// The request
     #[arg(value_hint = ValueHint::FilePath)]
     pub request: PathBuf,
+    /// Tell of each run what is signed about it there: whose, when, how large
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, conflicts_with = "json")]
+    pub store: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

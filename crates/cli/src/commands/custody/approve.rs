@@ -34,6 +34,7 @@ pub fn run(args: &Approve) -> Result<()> {
             "approval": args.out.to_string_lossy(),
             "what": file.sentence(),
             "words": file.words()?,
+            "stays_open": show::stays_open(&file.request.op),
             "released_share": approval.env.is_some(),
         }));
     }

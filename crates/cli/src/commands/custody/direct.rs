@@ -3,13 +3,16 @@
 use anyhow::Result;
 use clap::Args;
 use runvault_custody::follow::with_newest_keys;
+use runvault_custody::quorum::already::{already, finish as finish_act, removed};
 use runvault_custody::quorum::{alone, in_words};
+use runvault_format::ids::IdentityId;
 use runvault_format::operation::{KeyChange, Operation};
 
 use super::tell::{self, Work};
 use super::{confirmed, operations};
 use crate::args::{Direct, Proposal, Renewing};
-use crate::output::shown;
+use crate::given::given;
+use crate::output::{shown, warn};
 use crate::run_of_name::{no_run, parts};
 use crate::store::Store;
 use crate::{progress, signals};
@@ -38,14 +41,20 @@ fn act<T: Args>(args: Direct<T>, proposal: impl FnOnce(T) -> (Proposal, bool)) -
         })
     };
     let (proposal, unconfirmed) = proposal(act);
-    let op = operations::asked(&store, &proposal, &mut by_name)?;
+    let op = match gone_reader(&store, &proposal) {
+        Some(reader) => Operation::RemoveReader { reader },
+        None => operations::asked(&store, &proposal, &mut by_name)?,
+    };
+    if let Some(line) = already(&store.chain, &op) {
+        return finish(&store, &op, line, json);
+    }
     confirmed::enough(&store.root, &store.chain, &op, unconfirmed)?;
     let go_on = match (&op, store.chain.quorum()) {
         (Operation::ChangeQuorum { quorum: 2.. }, _) => {
-            format!("once several have to agree: runvault custody propose {} rotate", shown(&path))
+            format!("once several have to agree: runvault custody propose {} rotate --out REQ", shown(&path))
         }
         (op, _) if op.key_change() == KeyChange::New => {
-            format!("runvault custody rotate --resume {}", shown(&path))
+            format!("runvault custody rotate --resume {}{}", shown(&path), given(&who))
         }
         _ => "the same command".to_owned(),
     };
@@ -74,4 +83,28 @@ fn act<T: Args>(args: Direct<T>, proposal: impl FnOnce(T) -> (Proposal, bool)) -
     store.pin(&store.chain)?;
     let head = (store.chain.head().n, store.chain.head().hash.to_string());
     tell::done(json, &what, &op, head, &summary, &go_on, work.as_ref())
+}
+
+/// Whoever is to be removed and is no reader any more: the act was interrupted.
+fn gone_reader(store: &Store, proposal: &Proposal) -> Option<IdentityId> {
+    let Proposal::RemoveReader(person) = proposal else { return None };
+    let known = |(label, id): &(String, IdentityId)| *label == person.name || id.to_string() == person.name;
+    let is_there = store.chain.readers().iter().any(known);
+    if is_there { None } else { removed(&store.chain, &person.name) }
+}
+
+/// What is left of an act that a line says already.
+fn finish(store: &Store, op: &Operation, line: u64, json: bool) -> Result<()> {
+    warn(&format!(
+        "line {line} of the audit log says so already: no other is written, what is left of it is done"
+    ));
+    let bar = progress::items(0, "runs");
+    let summary = finish_act(&store.root, &store.chain, op, &mut |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    })?;
+    bar.finish_and_clear();
+    let what = in_words::of_act(op, &store.chain, &store.chain);
+    let head = (line, store.chain.line_hash(line).map_or_else(String::new, |hash| hash.to_string()));
+    tell::done(json, &what, op, head, &summary, "the same command", None)
 }

@@ -17,7 +17,8 @@ use super::{confirmed, propose::executor_of, show};
 use crate::args::Execute;
 use crate::exit::{Exit, refuse_with};
 use crate::files;
-use crate::output::{self, option, shown};
+use crate::given::given;
+use crate::output::{self, shown};
 use crate::store::Store;
 use crate::{progress, signals};
 
@@ -112,9 +113,9 @@ fn approval(path: &Path) -> Result<ApprovalFile> {
 
 fn go_on(args: &Execute) -> String {
     let approvals: String = args.approval.iter().map(|path| format!(" --approval {}", shown(path))).collect();
-    let custody = option("custody", args.seen.apart.custody.as_deref());
+    let options = given(&args.seen.who());
     format!(
-        "runvault custody execute {} {}{approvals}{custody} --resume",
+        "runvault custody execute {} {}{approvals}{options} --resume",
         shown(&args.store),
         shown(&args.request)
     )

@@ -6,15 +6,17 @@ use runvault_custody::chain::history::{History, history};
 use runvault_custody::clock;
 use runvault_custody::confirm::{Drill, drills};
 use runvault_custody::locks;
-use runvault_custody::rekey;
+use runvault_custody::rekey::{self, Left};
 use runvault_format::ids::IdentityId;
 use serde_json::json;
 
 use super::ages::{self, YEAR_DAYS, is_older, old};
+use super::left;
 use super::tell::replacements;
 use crate::args::List;
 use crate::output::{self, shown, visible};
 use crate::store::Store;
+use crate::undone;
 
 pub fn run(args: &List) -> Result<()> {
     let store = Store::open(&args.store, &args.seen.who())?;
@@ -22,20 +24,31 @@ pub fn run(args: &List) -> Result<()> {
     let chain = &store.chain;
     let since = history.key_since(chain);
     let drills = drills(&store.root, chain)?;
-    let mut due = due(chain, &history, &drills);
-    if chain.quorum().0 > 1 && locks::are_there(&store.root)? {
+    let key_in_store = locks::are_there(&store.root)?;
+    let mut due = due(chain, &history, &drills, key_in_store.then(|| shown(&args.store)).as_deref());
+    if chain.quorum().0 > 1 && key_in_store {
         due.push("custody/locks holds a key file, whose passphrase can be guessed at: remove it".to_owned());
     }
     let rekeying = rekey::waiting(&store.root, chain.replacements())?;
     let worker = if chain.quorum().0 == 1 { "" } else { " --identity REQ.worker" };
-    due.extend(rekeying.iter().map(|one| {
-        let store = shown(&args.store);
-        format!("run {} waits for its new key: runvault rekey {store}{worker}", one.run)
-    }));
+    let undone = undone::of(&store)?;
+    for one in &rekeying {
+        let (path, run) = (shown(&args.store), one.run);
+        due.push(match undone.iter().find(|undone| undone.of.run == run) {
+            Some(undone) => format!("run {run}: {undone} ({})", undone::WAY_OUT),
+            None if rekey::left(&store.root, one)? == Left::Worker => {
+                format!("what the worker had in run {} is there still: runvault rekey {path}", one.new)
+            }
+            None => format!("run {run} waits for its new key: runvault rekey {path}{worker}"),
+        });
+    }
     due.extend(unkept(chain, &drills));
+    let left = left::of(&store)?;
+    due.extend(left.due(&store, &args.store));
     if args.json {
         let mut object = as_json(chain, &history, &drills, &due);
         object["rekeying"] = replacements(&rekeying);
+        (object["unfinished"], object["behind"]) = left.as_json();
         return output::json(&object);
     }
     let (quorum, custodians) = chain.quorum();
@@ -82,19 +95,26 @@ fn row(history: &History, kind: &str, label: &str, id: &IdentityId, state: Strin
     vec![kind.to_owned(), visible(label.as_bytes()), id.to_string(), age, state]
 }
 
-/// What a person has to do, and by which command.
-fn due(chain: &Chain, history: &History, drills: &[Drill]) -> Vec<String> {
+/// What a person has to do, and by which command. `key_in_store`: the store, where the owner's key file lies in it: the
+/// drill is done with a copy of that.
+fn due(chain: &Chain, history: &History, drills: &[Drill], key_in_store: Option<&str>) -> Vec<String> {
     let (mut due, since) = (Vec::new(), history.key_since(chain));
     let act = if chain.quorum().0 == 1 { "custody" } else { "custody propose STORE" };
     if is_older(since, YEAR_DAYS) {
         due.push(format!("vault key {} is over a year old: {act} rotate", chain.epoch()));
     }
+    let confirm = match key_in_store.filter(|_| chain.quorum().0 == 1) {
+        Some(store) => format!(
+            "runvault key export {store} --out FILE, then runvault custody confirm {store} --identity FILE"
+        ),
+        None => "custody confirm".to_owned(),
+    };
     for drill in drills {
         let name = visible(drill.label.as_bytes());
         match &drill.confirmed {
-            None => due.push(format!("{name} has not seen the own share open: custody confirm")),
+            None => due.push(format!("{name} has not seen the own share open: {confirm}")),
             Some(at) if is_older(at, YEAR_DAYS) => {
-                due.push(format!("{name} has not seen the own share open for a year: custody confirm"));
+                due.push(format!("{name} has not seen the own share open for a year: {confirm}"));
             }
             Some(_) => {}
         }
@@ -118,7 +138,8 @@ fn unkept(chain: &Chain, drills: &[Drill]) -> Option<String> {
     let keep = drills.iter().filter(|drill| drill.line >= Some(line)).count();
     (keep < needed).then(|| {
         format!(
-            "runs were re-keyed by line {line}, which {keep} of {needed} key files keep: custody confirm, by each"
+            "runs were re-keyed by line {line}, which the key files of {keep} custodians keep, and {needed} are needed: custody \
+             confirm, by each"
         )
     })
 }

@@ -9,7 +9,7 @@ use runvault_custody::authority::Acting;
 use runvault_custody::chain::Chain;
 use runvault_custody::ends::CutOff;
 use runvault_custody::seen::Remembering;
-use runvault_custody::{gateways, public_file, rekey, retired};
+use runvault_custody::{clock, gateways, public_file, rekey, retired};
 use runvault_format::custody_state::{Custodian, ReaderEntry, Until};
 use runvault_format::ids::{IdentityId, RunId};
 use runvault_format::operation::Operation;
@@ -62,6 +62,10 @@ pub fn asked(store: &Store, proposal: &Proposal, by_name: &mut ByName<'_>) -> Re
             Operation::AdmitGateway { gateway, run }
         }
         Proposal::AddReader(args) => {
+            if let Some(at) = args.expires.as_ref().filter(|at| **at <= clock::now()) {
+                let hint = "give a later one; to end a reader's part: remove-reader, or revoke";
+                return Err(refuse_with(Exit::Usage, format!("--expires {at}: that time is over"), hint));
+            }
             let public = public(chain, &args.key.1)?;
             Operation::AddReader {
                 reader: ReaderEntry {
@@ -143,10 +147,8 @@ fn runs_and_reader(
     args: &RunsAndPerson,
     by_name: &mut ByName<'_>,
 ) -> Result<(Vec<RunId>, IdentityId)> {
-    let (who, named) =
-        args.runs_and_reader.split_last().ok_or_else(|| crate::exit::refuse(Exit::Usage, "name a reader"))?;
-    let reader = reader(chain, &who.to_string_lossy())?;
-    Ok((listed(root, chain, named, by_name)?, reader))
+    let reader = reader(chain, &args.reader)?;
+    Ok((listed(root, chain, &args.runs, by_name)?, reader))
 }
 
 /// In ascending order, each once: by its id that run alone, by its name also what was added to it.

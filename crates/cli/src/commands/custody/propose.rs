@@ -8,7 +8,7 @@ use runvault_custody::quorum::propose::propose;
 use runvault_custody::quorum::request_file::RequestFile;
 use serde_json::json;
 
-use super::operations;
+use super::{operations, run_facts};
 use crate::args::{Apart, Propose, Seen};
 use crate::exit::{Exit, refuse_with};
 use crate::files::{must_be_new, write_new};
@@ -43,7 +43,7 @@ pub fn run(args: &Propose) -> Result<()> {
         // Made a moment ago, for a request that does not exist.
         let _ = std::fs::remove_file(&key);
     })?;
-    tell(args, &file, out, &key)
+    tell(args, &store, &file, out, &key)
 }
 
 /// Where the executor's key of a request lies.
@@ -53,7 +53,7 @@ pub fn executor_of(request: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-fn tell(args: &Propose, file: &RequestFile, out: &Path, key: &Path) -> Result<()> {
+fn tell(args: &Propose, store: &Store, file: &RequestFile, out: &Path, key: &Path) -> Result<()> {
     if args.json {
         return output::json(&json!({
             "request": out.to_string_lossy(),
@@ -65,9 +65,13 @@ fn tell(args: &Propose, file: &RequestFile, out: &Path, key: &Path) -> Result<()
             "releases_share": file.request.releases_share,
         }));
     }
+    let facts = match run_facts::of_op(store, &file.request.op) {
+        facts if facts.is_empty() => facts,
+        facts => format!("\n{facts}"),
+    };
     let (request, store) = (shown(out), shown(&args.store));
     output::line(&format!(
-        "Proposed: {}.\nSix words: {}\n\n\
+        "Proposed: {}.{facts}\nSix words: {}\n\n\
          Give {request} to the custodians; {} of them say yes until {}:\n  \
          runvault custody approve {request} --identity KEY --out NAME.ok\n\
          Read the six words to each of them. Then, on this machine, which has {}:\n  \

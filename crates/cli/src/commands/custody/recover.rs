@@ -35,17 +35,23 @@ pub fn run(args: &Recover) -> Result<()> {
     })?;
     let state = state_folder(args.state.as_deref())?;
     let given = opened(args)?;
-    let found = Found::among(&given, args.accept_rollback)?;
+    let found = Found::among(&root, &given, args.accept_rollback)?;
     let own = key_for_store(args, &found, &given)?;
     let line = found.chain().head().n;
     let go_on = format!("runvault custody rotate, or propose STORE rotate, on {}", shown(&args.store));
     signals::end_with(|| "custody/ is there whole, or not at all: run the same command again".to_owned())?;
-    let agrees = |view: &Arc<dyn Dir>, chain: &Chain| match pins::check_and_advance(&state, view, chain) {
-        Err(error) if is_rollback(&error) && args.accept_rollback == Some(line) => {
-            warn(&format!("{error}; accepted by --accept-rollback {line}"));
-            pins::accept_rollback(&state, view, chain)
+    let agrees = |view: &Arc<dyn Dir>, chain: &Chain| {
+        let pinned = match pins::check_and_advance(&state, view, chain) {
+            Err(error) if is_rollback(&error) && args.accept_rollback == Some(line) => Some(error),
+            other => other.map(|()| None)?,
+        };
+        for error in found.passed_over().iter().chain(&pinned) {
+            let what = format!("{error}; accepted by --accept-rollback {line}");
+            log::warn!("{what}");
+            warn(&what);
+            pins::accept_rollback(&state, view, chain, error)?;
         }
-        other => other,
+        Ok(())
     };
     let bar = progress::items(0, "runs");
     let done = recover(&root, &place, &found, &given, &args.reason, agrees, &mut |done, total| {
@@ -81,24 +87,59 @@ fn more_was_seen(line: u64) -> String {
     )
 }
 
+/// Where one passphrase or PIN comes from.
+enum Secret {
+    File(PathBuf),
+    Fd(u32),
+}
+
+impl Secret {
+    fn file(&self) -> Option<PathBuf> {
+        match self {
+            Self::File(path) => Some(path.clone()),
+            Self::Fd(_) => None,
+        }
+    }
+
+    fn fd(&self) -> Option<u32> {
+        match self {
+            Self::File(_) => None,
+            Self::Fd(fd) => Some(*fd),
+        }
+    }
+}
+
+impl std::fmt::Display for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(path) => f.write_str(&shown(path)),
+            Self::Fd(fd) => write!(f, "file descriptor {fd}"),
+        }
+    }
+}
+
+fn sources(files: &[PathBuf], fds: &[u32]) -> VecDeque<Secret> {
+    files.iter().cloned().map(Secret::File).chain(fds.iter().copied().map(Secret::Fd)).collect()
+}
+
 /// Each key file, opened with the next passphrase or PIN that is left.
 fn opened(args: &Recover) -> Result<Vec<Given>> {
-    let mut passphrases: VecDeque<PathBuf> = args.passphrase_file.iter().cloned().collect();
-    let mut pins: VecDeque<PathBuf> = args.pin_file.iter().cloned().collect();
+    let mut passphrases = sources(&args.passphrase_file, &args.passphrase_fd);
+    let mut pins = sources(&args.pin_file, &args.pin_fd);
     let mut modules: VecDeque<PathBuf> = args.pkcs11_module.iter().cloned().collect();
     let mut given = Vec::new();
     for path in &args.identity {
         let file = key_files::read(path, args.allow_readable_secret)?;
         let unlock = Unlock {
-            passphrase_file: passphrases.front().cloned(),
+            passphrase_file: passphrases.front().and_then(Secret::file),
+            passphrase_fd: passphrases.front().and_then(Secret::fd),
             allow_readable_secret: args.allow_readable_secret,
-            ..Unlock::default()
         };
         let token = Token {
             pkcs11_module: modules.front().cloned(),
-            pin_file: pins.front().cloned(),
+            pin_file: pins.front().and_then(Secret::file),
+            pin_fd: pins.front().and_then(Secret::fd),
             last_pin_try: args.last_pin_try,
-            ..Token::default()
         };
         let mut asker = Asker::of(&unlock, &token);
         let custodian = asker.unlock(&file)?;
@@ -114,7 +155,7 @@ fn opened(args: &Recover) -> Result<Vec<Given>> {
         given.push(Given { file, custodian });
     }
     for unused in passphrases.iter().chain(&pins) {
-        warn(&format!("{} was not read: no key file was left that wants it", shown(unused)));
+        warn(&format!("{unused} was not read: no key file was left that wants it"));
     }
     Ok(given)
 }

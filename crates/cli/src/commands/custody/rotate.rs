@@ -9,6 +9,7 @@ use runvault_custody::rotate::{RotateSummary, resume, rotate};
 
 use crate::args::Rotate;
 use crate::exit::{Exit, refuse_with};
+use crate::given::given;
 use crate::output::{self, count, shown};
 use crate::store::Store;
 use crate::{progress, signals};
@@ -33,9 +34,10 @@ pub fn run(args: &Rotate) -> Result<()> {
     let other_first = matches!(summary, Err(runvault_custody::Error::ChangedMeanwhile));
     if summary.is_err() && !other_first && chain.epoch() > store.chain.epoch() {
         output::warn(&format!(
-            "vault key {} was made, but not all runs are sealed to it: runvault custody rotate --resume {}",
+            "vault key {} was made, but not all runs are sealed to it: runvault custody rotate --resume {}{}",
             chain.epoch(),
-            shown(&args.store)
+            shown(&args.store),
+            given(&args.who)
         ));
     }
     tell(args, &summary?, store.chain.epoch())
@@ -43,10 +45,10 @@ pub fn run(args: &Rotate) -> Result<()> {
 
 /// Any point is as good as another: every run stays readable.
 fn end_at_ctrl_c(args: &Rotate, sealing: &Arc<AtomicBool>) -> Result<()> {
-    let (store, sealing) = (shown(&args.store), Arc::clone(sealing));
+    let (store, options, sealing) = (shown(&args.store), given(&args.who), Arc::clone(sealing));
     signals::end_with(move || {
         let resume = if sealing.load(Ordering::Relaxed) { "--resume " } else { "" };
-        format!("every run stays readable; go on with: runvault custody rotate {resume}{store}")
+        format!("every run stays readable; go on with: runvault custody rotate {resume}{store}{options}")
     })
 }
 
@@ -75,8 +77,8 @@ fn tell(args: &Rotate, summary: &RotateSummary, before: u32) -> Result<()> {
         output::line(&format!(
             "{how} vault key {}: {} sealed to it, {} before.\n\n\
              What an old copy of the store still opens: the owner's key opens the runs that are in it, as before.\n\
-             The vault key that was replaced opens them too, for whoever kept it; it opens no run that is made\n\
-             from now on.",
+             The vault key that was replaced opens them too, for whoever kept it, until a run gets a new key (runvault\n\
+             custody rekey). It opens no run that is made from now on, where the gateway is shown this line.",
             summary.epoch,
             count(summary.rotated, "run"),
             summary.already,

@@ -6,17 +6,23 @@ use anyhow::{Context, Result};
 use runvault_custody::key_files::read_secret;
 use runvault_custody::quorum::in_words;
 use runvault_custody::quorum::request_file::{LEN_MAX, RequestFile};
+use runvault_format::operation::Operation;
 use serde_json::json;
 
-use crate::args::Show;
+use super::run_facts;
+use crate::args::{Show, Who};
 use crate::output::{self, shown};
+use crate::store::Store;
 
 pub fn run(args: &Show) -> Result<()> {
     let file = read(&args.request)?;
     if args.json {
         return output::json(&as_json(&file)?);
     }
-    output::line(&in_full(&file)?)
+    output::line(&in_full(&file)?)?;
+    let Some(path) = &args.store else { return Ok(()) };
+    let store = Store::open(path, &Who::default())?;
+    output::line(&format!("\nIn the store {}:\n{}", shown(path), run_facts::of_op(&store, &file.request.op)))
 }
 
 /// A request whose parts fit each other.
@@ -47,7 +53,7 @@ pub fn in_full(file: &RequestFile) -> Result<String> {
     }
     if let Some(after) = &request.state {
         let gap = if runs.is_empty() { "\n" } else { "\n\n" };
-        text += &format!("{gap}Afterwards:\n  {}", in_words::people(after).join("\n  "));
+        text += &format!("{gap}Afterwards:\n  {}", in_words::changed(&file.before, after).join("\n  "));
     }
     text += &format!("\n\n{}", in_words::stays_open(&request.op));
     if !request.reason.is_empty() {
@@ -65,6 +71,11 @@ pub fn quoted(text: &str) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
+/// The sentence on what it does not end, in one line.
+pub fn stays_open(op: &Operation) -> String {
+    in_words::stays_open(op).replace('\n', " ")
+}
+
 pub fn as_json(file: &RequestFile) -> Result<serde_json::Value> {
     let request = &file.request;
     Ok(json!({
@@ -79,6 +90,7 @@ pub fn as_json(file: &RequestFile) -> Result<serde_json::Value> {
         "releases_share": request.releases_share,
         "runs": in_words::runs(&request.op),
         "afterwards": request.state.as_ref().map(in_words::people),
+        "stays_open": stays_open(&request.op),
         "words": file.words()?,
         "request": file.hash()?.to_string(),
     }))

@@ -9,6 +9,7 @@ use runvault_format::operation::Operation;
 use runvault_format::replacement::Replacement;
 use serde_json::{Value, json};
 
+use super::show::stays_open;
 use crate::args::Apart;
 use crate::exit::{Exit, refuse_with};
 use crate::output::{self, count, option, shown};
@@ -64,6 +65,7 @@ pub fn done(
             "runs": summary.rotated,
             "already": summary.already,
             "failed": failed,
+            "stays_open": stays_open(op),
         });
         if let Some(work) = work {
             object["worker"] = json!(work.worker.map(Path::to_string_lossy));

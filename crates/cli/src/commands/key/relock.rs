@@ -42,7 +42,8 @@ pub fn run(args: &KeyRelock) -> Result<()> {
     output::line(&format!(
         "{}: the key of {} ({}); its lock is now {}.\n\n\
          What this does not end: it is the same key. Whoever has an old copy of the file (a backup, a snapshot)\n\
-         and what opened it then still has the key. If that has happened, let another key in, and take this one out.",
+         and what opened it then still has the key. If that has happened, let another key in (runvault\n\
+         custody add-custodian, or add-reader), and take this one out (remove-custodian, or remove-reader).",
         shown(&args.file),
         visible(identity.label.as_bytes()),
         identity.id(),

@@ -4,6 +4,7 @@ use std::os::unix::fs::MetadataExt;
 
 use anyhow::Result;
 use runvault_custody::key_files::{self, KeyFile, Shown};
+use runvault_format::words;
 use serde_json::{Value, json};
 
 use crate::args::KeyShow;
@@ -32,6 +33,7 @@ fn object(args: &KeyShow, file: &KeyFile, lock: &Shown) -> Value {
             "share_epoch": kept.share.as_ref().map(|share| share.epoch),
             "approved": kept.approved.as_ref().map(|approved| json!({
                 "request": approved.request.to_string(),
+                "words": words::of_request(&approved.request).join(" "),
                 "line": approved.head.n,
                 "expires": approved.expires,
             })),
@@ -66,8 +68,11 @@ fn text(file: &KeyFile, lock: &Shown) -> String {
         ));
         let approved = kept.approved.as_ref().map(|approved| {
             format!(
-                "the request {}, after line {}; it can be executed until {}",
-                approved.request, approved.head.n, approved.expires
+                "the request \"{}\" ({}), after line {}; it can be executed until {}",
+                words::of_request(&approved.request).join(" "),
+                approved.request,
+                approved.head.n,
+                approved.expires
             )
         });
         rows.push(("approved last", approved.unwrap_or("nothing".to_owned())));

@@ -8,6 +8,7 @@ use runvault_format::digests::{self, Kind as Digested, Line};
 use runvault_format::envelope_file::EnvelopeName;
 use runvault_format::header::Kind;
 use runvault_format::ids::{Digest, FileId};
+use runvault_format::keys::RunKey;
 use runvault_format::name;
 use runvault_format::pins::{self, Pinned};
 use runvault_format::seal_note::{SealNote, StateRef};
@@ -21,6 +22,7 @@ use super::super::sealed_file::Writer;
 use super::super::survey::Survey;
 use super::super::{DIGESTS, MANIFEST, NEW, NOTE, PINS, SEAL, read_back, verify};
 use super::early::ReadBack;
+use super::tree::random_name;
 use super::{Copying, Job, PARTIAL, Progress, Replaced, Tree, place_of};
 use crate::authority::{self, EnvelopeFile, Sealed};
 use crate::lease::Holding;
@@ -53,32 +55,48 @@ impl Copying<'_> {
         let top = self.tree.record(0)?.clone();
         self.tree.dress_named(0, &*self.dir, b"tree", &top)?;
         self.dir.sync_fs().map_err(|e| self.failed("sync", "tree", e))?;
-        let new = self.begin_seal()?;
+        // Whoever believes to hold the lease too has another one.
+        let name = [NEW, b"-", &random_name()?[..]].concat();
+        let made = self.dir.create_dir(&name, DIR_MODE).and_then(|()| self.dir.open_dir(&name));
+        let new = made.map_err(|e| self.failed("make", "seal.new", e))?;
+        let sealed = self.seal_in((&name, &new), holding, early, progress);
+        if !matches!(sealed, Ok(None)) {
+            // The first error is the one to tell; what stays is cleared away at the commit.
+            let _ = remove_dir(&*self.dir, &name);
+        }
+        sealed
+    }
+
+    /// [`Copying::seal`], in `new`, which is empty and has that name.
+    fn seal_in(
+        &self,
+        (name, new): (&[u8], &Arc<dyn Dir>),
+        holding: &Holding,
+        early: Option<&ReadBack>,
+        progress: Progress<'_>,
+    ) -> Result<Option<Vec<u32>>> {
         let mut survey = Survey::walk(&self.context)?;
         self.check_names(&survey)?;
-        let Some(pins_id) = self.write_pins(&mut survey, &*new, early, holding, progress)? else {
+        let Some(pins_id) = self.write_pins(&mut survey, &**new, early, holding, progress)? else {
             return self.not_as_sealed(&survey).map(Some);
         };
         let others = self.not_as_sealed(&survey)?;
         if !others.is_empty() {
             return Ok(Some(others));
         }
-        let sealed = envelopes(self.job, &self.key)?;
-        let note = self.write_seal(&*new, survey, pins_id, &sealed)?;
-        self.put(&*new, NOTE, &note)?;
+        let sealed = envelopes(self.job, &self.key, &self.seal)?;
+        let note = self.write_seal(&**new, survey, pins_id, &sealed)?;
+        self.put(&**new, NOTE, &note)?;
         holding.check()?;
         new.sync().map_err(|e| self.failed("sync", "seal.new", e))?;
-        rename_dir(&*self.dir, NEW, SEAL)
-            .and_then(|()| self.dir.sync())
-            .map_err(|e| self.failed("put in place", "seal", e))?;
+        match rename_dir(&*self.dir, name, SEAL) {
+            Err(e) if matches!(e.raw_os_error(), Some(libc::EEXIST | libc::ENOTEMPTY)) => {
+                let holder = "another process, which sealed it first".to_owned();
+                return Err(Error::Held { run: self.job.new.to_string(), holder });
+            }
+            put => put.and_then(|()| self.dir.sync()).map_err(|e| self.failed("put in place", "seal", e))?,
+        }
         Ok(None)
-    }
-
-    /// An empty `seal.new/`.
-    fn begin_seal(&self) -> Result<Arc<dyn Dir>> {
-        remove_dir(&*self.dir, NEW).map_err(|e| self.failed("remove", "seal.new", e))?;
-        let made = self.dir.create_dir(NEW, DIR_MODE).and_then(|()| self.dir.open_dir(NEW));
-        made.map_err(|e| self.failed("make", "seal.new", e))
     }
 
     /// Names and kinds are those of the manifest, in its order.
@@ -184,16 +202,9 @@ impl Copying<'_> {
             name::encrypt_run_name(self.context.keys.name_key(), &self.job.new, &self.tree.manifest.name)?;
         replace::replace(&*self.dir, b"name", &name, FILE_MODE)
             .map_err(|e| self.failed("write", "name", e))?;
-        let keys = self.dir.open_dir(b"keys").map_err(|e| part_opened("open", self.object("keys"), e))?;
-        put_envelopes(&*keys, sealed, false).map_err(|e| self.failed("write", "keys", e))?;
-        for envelope in sealed.of_the_vault() {
-            self.put(new, &envelope.name, &envelope.bytes)?;
-            for dir in [&*keys, new] {
-                let found = read_back::fresh(dir, &envelope.name, envelope.bytes.len());
-                if found.map_err(|e| self.failed("read back", &envelope.name, e))? != envelope.bytes {
-                    return Err(self.damaged(&envelope.name, "other bytes than were written"));
-                }
-            }
+        for EnvelopeFile { name, bytes } in sealed.of_the_vault() {
+            self.put(new, name, bytes)?;
+            self.check_written(new, name, bytes)?;
         }
         for name in ["run.json", "name"] {
             lines.push(Line { path: name.to_owned(), kind: Digested::File(self.hash(&*self.dir, name)?) });
@@ -224,6 +235,27 @@ impl Copying<'_> {
         Ok(self.job.worker.sign(&text))
     }
 
+    fn check_written(&self, dir: &dyn Dir, name: &str, bytes: &[u8]) -> Result<()> {
+        let found =
+            read_back::fresh(dir, name, bytes.len()).map_err(|e| self.failed("read back", name, e))?;
+        if found == bytes { Ok(()) } else { Err(self.damaged(name, "other bytes than were written")) }
+    }
+
+    /// The envelopes of the sealed run: to the vault that of the seal, whoever made it, and those of its readers.
+    fn fill_keys(&self) -> Result<()> {
+        let open = |name: &[u8], shown| {
+            self.dir.open_dir(name).map_err(|e| part_opened("open", self.object(shown), e))
+        };
+        let (keys, seal) = (open(b"keys", "keys")?, open(SEAL, "seal")?);
+        for (name, bytes) in read_back::envelopes(&*seal).map_err(|e| self.failed("read back", "seal", e))? {
+            replace::replace(&*keys, name.as_bytes(), &bytes, FILE_MODE)
+                .map_err(|e| self.failed("write", "keys", e))?;
+            self.check_written(&*keys, &name, &bytes)?;
+        }
+        put_envelopes(&*keys, &envelopes(self.job, &self.key, &self.seal)?)
+            .map_err(|e| self.failed("write", "keys", e))
+    }
+
     fn put(&self, dir: &dyn Dir, name: &str, bytes: &[u8]) -> Result<()> {
         replace::create(dir, name.as_bytes(), bytes, FILE_MODE).map_err(|e| self.failed("write", name, e))
     }
@@ -235,6 +267,8 @@ impl Copying<'_> {
     /// The sealed run gets its name.
     pub(super) fn commit(&self) -> Result<()> {
         let job = self.job;
+        self.fill_keys()?;
+        clear_begun_seals(&*self.dir).map_err(|e| self.failed("remove", "seal.new", e))?;
         remove_dir(&*self.dir, PARTIAL).map_err(|e| self.failed("remove", "partial", e))?;
         match self.dir.unlink(b"lease") {
             Err(e) if e.raw_os_error() != Some(libc::ENOENT) => return Err(self.failed("remove", "lease", e)),
@@ -267,29 +301,29 @@ impl Job<'_> {
             dir.open_dir(b"keys").map_err(|e| part_opened("open", format!("runs/{}/keys", self.new), e))?;
         let runs_dir = runs::runs_dir(self.root)?;
         let (old, gone) = (self.old.to_string(), format!(".gone-{}", self.old));
-        let there = exists(&*runs_dir, old.as_bytes()).map_err(fail)?;
-        if there {
+        // `None`: a kill left the end of what follows alone.
+        let key = runs::envelopes(self.root, &self.new, self.authority)?.open(&self.new, self.authority)?;
+        let settle = || key.as_ref().map_or(Ok(()), |key| self.settle(&*keys, key, &found));
+        if exists(&*runs_dir, old.as_bytes()).map_err(fail)? {
             let context = verify::open(self.root, &self.new, self.authority)?;
             read_back::read_back(self.root, &dir, &self.new, self.authority, &context)?;
-            // Who was granted the old run, or lost it, while this one was made.
-            if let Some(key) =
-                runs::envelopes(self.root, &self.new, self.authority)?.open(&self.new, self.authority)?
-            {
-                put_envelopes(&*keys, &envelopes(self, &key)?, true).map_err(fail)?;
-            }
+            settle()?;
             std::thread::sleep(self.grace);
             self.stands(&found, read_back, progress)?;
-            let object = || format!("runs/{old}");
             // Of one that was put back once.
-            remove_dir(&*runs_dir, gone.as_bytes())
-                .map_err(|e| Error::store("remove", format!("runs/{gone}"), e))?;
-            runs_dir
-                .rename(old.as_bytes(), &*runs_dir, gone.as_bytes(), Rename::Over)
-                .and_then(|()| runs_dir.sync())
-                .map_err(|e| Error::store("remove", object(), e))?;
+            remove_gone(&*runs_dir, &gone)?;
+            match runs_dir.rename(old.as_bytes(), &*runs_dir, gone.as_bytes(), Rename::Over) {
+                // Someone else is at the same.
+                Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {}
+                renamed => renamed
+                    .and_then(|()| runs_dir.sync())
+                    .map_err(|e| Error::store("remove", format!("runs/{old}"), e))?,
+            }
         }
-        remove_dir(&*runs_dir, gone.as_bytes())
-            .map_err(|e| Error::store("remove", format!("runs/{gone}"), e))?;
+        // Lines that named the old run while both were there; those that come now find this one alone.
+        settle()?;
+        remove_gone(&*runs_dir, &gone)?;
+        clear_begun_seals(&*dir).map_err(fail)?;
         let mut names = vec![(keys.clone(), worker.into_bytes())];
         dir.entries(0, &mut |entry| {
             if entry.name.starts_with(WORKER_SEED) {
@@ -304,11 +338,27 @@ impl Job<'_> {
                 done => done.and_then(|()| dir.sync()).map_err(fail)?,
             }
         }
+        // Who puts the old run back is noticed here from now on.
+        self.authority.note_seal(&self.new, &found.hash);
         Ok(replaced)
     }
 }
 
 impl Job<'_> {
+    /// Seals the key to who reads the run by the newest line; once more, where one came meanwhile.
+    fn settle(&self, keys: &dyn Dir, key: &RunKey, found: &seal::Seal) -> Result<()> {
+        let fail = |e| Error::store("write", format!("runs/{}/keys", self.new), e);
+        loop {
+            self.authority.refresh();
+            let line = self.authority.standing().line;
+            put_envelopes(keys, &envelopes(self, key, found)?).map_err(fail)?;
+            self.authority.refresh();
+            if self.authority.standing().line == line {
+                return Ok(());
+            }
+        }
+    }
+
     /// The last look before the old run goes: a process that was gone on from, a machine that slept, or somebody, may have
     /// been at the new one since it was read back.
     fn stands(&self, found: &seal::Seal, read_back: Option<&Tree>, progress: Progress<'_>) -> Result<()> {
@@ -321,7 +371,10 @@ impl Job<'_> {
             None if found.origin.is_some() => Ok(()),
             None => Err(self.gone()),
             Some(finding) => {
-                let what = "not as it was sealed: the run that it replaces stays".to_owned();
+                let what = format!(
+                    "not as it was sealed: the run that it replaces stays. Take runs/{} away, and agree on a new key again",
+                    self.new
+                );
                 Err(Error::damaged(&finding.object, Damage::Run(what)))
             }
         }
@@ -336,22 +389,43 @@ impl Job<'_> {
 /// How the files begin that hold the worker's seed, sealed to the vault's key.
 pub const WORKER_SEED: &[u8] = b"worker-vault-";
 
-/// The key of the new run, for today's epoch and for those who read what it replaces.
-fn envelopes(job: &Job<'_>, key: &runvault_format::keys::RunKey) -> Result<Sealed> {
+/// What others have begun to seal and did not end.
+fn clear_begun_seals(dir: &dyn Dir) -> io::Result<()> {
+    let mut begun = Vec::new();
+    dir.entries(0, &mut |entry| {
+        begun.extend(entry.name.starts_with(NEW).then_some(entry.name));
+        true
+    })?;
+    begun.iter().try_for_each(|name| remove_dir(dir, name))
+}
+
+/// What is left of the old run. Its envelopes go first: whoever is revoked from then on finds none of them.
+fn remove_gone(runs_dir: &dyn Dir, gone: &str) -> Result<()> {
+    let keys_of = |dir: Arc<dyn Dir>| remove_dir(&*dir, b"keys").and_then(|()| dir.sync());
+    let removed = runs_dir.open_dir(gone.as_bytes()).and_then(keys_of);
+    match removed.and_then(|()| remove_dir(runs_dir, gone.as_bytes())) {
+        // There is none, or someone else removes it too.
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        removed => removed.map_err(|e| Error::store("remove", format!("runs/{gone}"), e)),
+    }
+}
+
+/// The key of the new run, for today's epoch and for those who read what it replaces. `seal`: its own, or that of the one
+/// that it replaces: both know the first.
+fn envelopes(job: &Job<'_>, key: &RunKey, seal: &seal::Seal) -> Result<Sealed> {
     // A rotation may have come, a reader may have gone.
     job.authority.refresh();
     let (replaced, _) = origin::generations(&job.new, job.authority)?;
-    let seal = seal::Seal::load(job.root, &job.old, job.authority)?;
-    let first = seal.origin.map_or(seal.note, |origin| origin.note);
+    let first = seal.origin.as_ref().map_or(&seal.note, |origin| &origin.note);
     let sealed_at = authority::StateRef { n: first.state.n, hash: first.state.hash.0 };
     job.authority.seal_replacing(&job.new, key, &replaced, &sealed_at)
 }
 
-/// Those of `sealed`, and no others to older epochs or to readers. `sealed_before`: one to the vault's key that is there
-/// stays, since the seal has it too.
-fn put_envelopes(keys: &dyn Dir, sealed: &Sealed, sealed_before: bool) -> io::Result<()> {
+/// Those of `sealed`, and no others to older epochs or to readers. One to the vault's key that is there stays, since the
+/// seal has it too.
+fn put_envelopes(keys: &dyn Dir, sealed: &Sealed) -> io::Result<()> {
     for EnvelopeFile { name, bytes } in &sealed.envelopes {
-        if !(sealed_before && name.starts_with("vault-") && exists(keys, name.as_bytes())?) {
+        if !(name.starts_with("vault-") && exists(keys, name.as_bytes())?) {
             replace::replace(keys, name.as_bytes(), bytes, FILE_MODE)?;
         }
     }

@@ -400,8 +400,8 @@ impl Tree {
     }
 }
 
-/// Of something in `partial/`.
-fn random_name() -> runvault_crypto::Result<Vec<u8>> {
+/// Of something on its way, which no other process has.
+pub(super) fn random_name() -> runvault_crypto::Result<Vec<u8>> {
     let mut random = [0; 8];
     random::fill(&mut random)?;
     Ok(format!("{:016x}", u64::from_le_bytes(random)).into_bytes())

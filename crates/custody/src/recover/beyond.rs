@@ -1,0 +1,158 @@
+//! What the store's runs name of lines that no copy of custody/ has: whoever signed them had seen more.
+
+use std::sync::Arc;
+
+use runvault_format::descriptor::RunDescriptor;
+use runvault_format::envelope_file::EnvelopeName;
+use runvault_format::ids::{Digest, IdentityId, RunId};
+use runvault_format::note::{Note, text_hash};
+use runvault_format::seal_note::SealNote;
+use runvault_store::backend::Dir;
+use runvault_vault::seal::origin;
+
+use super::line_of_log;
+use crate::chain::Chain;
+use crate::layout::{self, RUNS};
+use crate::settle::{OfRun, each_signed, note_at, runs};
+use crate::{Error, Result};
+
+/// How much a witness counts: one whose signature holds hides behind none that anybody can put there.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum By {
+    /// The name of an envelope, which nobody signs.
+    Name,
+    /// A signer that the copies do not know: a machine, or a worker, that a later line let in.
+    Stranger,
+    /// A gateway or a worker of the copies.
+    Known,
+}
+
+/// What was seen beyond the copies: how it is known, its number, who saw it, and what.
+type Witness = (By, u64, String, String);
+
+/// The refusal that names the newest of what the store shows beyond a chain.
+///
+/// # Errors
+/// The store's.
+pub(super) fn beyond(root: &Arc<dyn Dir>, chain: &Chain) -> Result<Option<Error>> {
+    if !layout::exists(root, RUNS, RUNS)? {
+        return Ok(None);
+    }
+    let mut look = Look { chain, states: chain.states(), found: None };
+    each_signed(root, &runs(root)?, &mut |of| {
+        look.at_run(&of);
+        look.at_envelopes(root, &of.run);
+        Ok(())
+    })?;
+    for name in layout::names(&layout::open_dir(root, RUNS, RUNS)?, RUNS)? {
+        let name = String::from_utf8_lossy(&name).into_owned();
+        // Of a re-keying whose work is not done.
+        if name.starts_with(".new-") {
+            look.at_note(&format!("{RUNS}/{name}/run.json"), &note_at(root, &name)?);
+        }
+    }
+    let found = chain.head().n;
+    Ok(look.found.map(|(_, _, who, seen)| Error::SeenMore { who, seen, found }))
+}
+
+struct Look<'a> {
+    chain: &'a Chain,
+    /// The hash of the state that each line made.
+    states: Vec<Option<Digest>>,
+    found: Option<Witness>,
+}
+
+impl Look<'_> {
+    fn at_run(&mut self, of: &OfRun) {
+        let (run_json, seal_note) = match of.kept_by {
+            None => (format!("{RUNS}/{}/run.json", of.run), format!("{RUNS}/{}/seal/seal.note", of.run)),
+            Some(by) => {
+                let kept = |name| format!("{RUNS}/{by}/seal/{name}");
+                (kept(origin::RUN), kept(origin::NOTE))
+            }
+        };
+        let Some(run_note) = self.at_note(&run_json, &of.run_note) else { return };
+        let parsed = of.seal_note.as_deref().and_then(|bytes| Note::parse(bytes).ok());
+        let Some((note, said)) = parsed.and_then(|note| Some((SealNote::parse_text(note.text).ok()?, note)))
+        else {
+            return;
+        };
+        // It does not name the vault: by the run.json that it is for.
+        if (note.run, note.run_note) == (of.run, run_note) {
+            self.at_signed(&seal_note, &said, &note.gateway, &of.run, (note.state.n, note.state.hash));
+        }
+    }
+
+    /// A run.json; gives its hash, where it is one of this vault.
+    fn at_note(&mut self, object: &str, bytes: &Option<Vec<u8>>) -> Option<Digest> {
+        let note = Note::parse(bytes.as_deref()?).ok()?;
+        let said = RunDescriptor::parse_text(note.text).ok()?;
+        if said.vault != self.chain.vault_id() {
+            return None;
+        }
+        self.at_signed(object, &note, &said.signer, &said.run, (said.state.n, said.state.hash));
+        Some(text_hash(note.text))
+    }
+
+    /// The state that a signer had seen. What a known one did not sign is somebody else's to name.
+    fn at_signed(
+        &mut self,
+        object: &str,
+        note: &Note<'_>,
+        signer: &IdentityId,
+        run: &RunId,
+        (n, hash): (u64, Digest),
+    ) {
+        let Some(seen) = self.is_beyond(n, hash) else { return };
+        let worker = self.chain.replacement(run).filter(|said| said.worker == *signer).map(|said| said.sign);
+        let (by, who) = match self.chain.gateway_key(signer).map(|known| known.sign).or(worker) {
+            Some(key) if note.verify(signer, &key).is_err() => return,
+            Some(_) => (By::Known, format!("{object}, signed by {},", self.named(signer))),
+            None => (By::Stranger, format!("{object}, signed by {signer}, whom the copies do not know,")),
+        };
+        self.take((by, n, who, seen));
+    }
+
+    /// Of a custody/ that was made anew before, runs may name lines that were lost then.
+    fn is_beyond(&self, n: u64, hash: Digest) -> Option<String> {
+        if n > self.chain.head().n {
+            return Some(line_of_log(n));
+        }
+        let line = n.checked_sub(1).and_then(|i| usize::try_from(i).ok());
+        let ours = self.states.get(line?).copied().flatten();
+        (ours != Some(hash) && self.chain.recovered().is_none())
+            .then(|| format!("another {}", line_of_log(n)))
+    }
+
+    fn named(&self, signer: &IdentityId) -> String {
+        let gateways = self.chain.gateways();
+        let label = gateways.iter().find(|(_, id)| id == signer).map(|(label, _)| label.as_str());
+        crate::key_files::shown(label.unwrap_or("worker"), signer)
+    }
+
+    /// A run is sealed to a key of the vault's that a later line made.
+    fn at_envelopes(&mut self, root: &Arc<dyn Dir>, run: &RunId) {
+        let object = format!("{RUNS}/{run}/keys");
+        let keys = layout::open_dir(root, RUNS, RUNS)
+            .and_then(|runs| layout::open_dir(&runs, &run.to_string(), &object))
+            .and_then(|dir| layout::open_dir(&dir, "keys", &object))
+            .and_then(|keys| layout::names(&keys, &object));
+        // What cannot be read is told by who opens the run.
+        for name in keys.unwrap_or_default() {
+            let name = String::from_utf8_lossy(&name).into_owned();
+            match name.parse() {
+                Ok(EnvelopeName::Vault(e)) if e > self.chain.epoch() => {
+                    let who = format!("whoever wrote {object}/{name}");
+                    self.take((By::Name, e.into(), who, format!("vault key {e}")));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn take(&mut self, one: Witness) {
+        if self.found.as_ref().is_none_or(|(by, n, ..)| (*by, *n) < (one.0, one.1)) {
+            self.found = Some(one);
+        }
+    }
+}
