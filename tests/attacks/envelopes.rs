@@ -3,13 +3,42 @@
 use std::fs;
 
 use runvault_format::envelope_file;
+use runvault_format::info::{Purpose, Recipient, Scope, info};
 
+use crate::memory::{run_key, vault_key};
 use crate::vault::{CONTENT, FILE, OPEN, SEALED, Vault};
 
 const READ: &str = "--identity guest.key";
 
 fn cat(run: &str) -> String {
     format!("cat store {run}/{FILE} {READ}")
+}
+
+/// What is said of an envelope that another key, or another text of what it is for, was sealed with.
+const FOREIGN: &str = "the envelope does not open: does not authenticate";
+
+/// What the right key, sealed to the right reader, is bound to.
+enum Bound {
+    Right,
+    OtherVault,
+    OtherRun,
+    OtherPurpose,
+}
+
+/// The key of the sealed run to guest, bound to something else: as if both vaults, or runs, had one key.
+fn resealed(vault: &Vault, bound: Bound) -> Vec<u8> {
+    let guest = vault.identity("guest");
+    let run = |name| Scope::Run(vault.run_id(name).parse().expect("an id"));
+    let (own, to) = (vault.id(), Recipient::Identity(guest.id()));
+    let other = vault.state_at("other/custody/state-0").vault;
+    let bound = match bound {
+        Bound::Right => info(Purpose::RunKey, &own, &run(SEALED), &to),
+        Bound::OtherVault => info(Purpose::RunKey, &other, &run(SEALED), &to),
+        Bound::OtherRun => info(Purpose::RunKey, &own, &run(OPEN), &to),
+        Bound::OtherPurpose => info(Purpose::Worker, &own, &run(SEALED), &to),
+    };
+    let key = run_key(vault, &vault_key(vault, &vault.state()), 2);
+    envelope_file::seal(&guest.public().kem, &bound, key.expose()).expect("sealed")
 }
 
 /// The keys/ of both runs, and the name of guest's envelope.
@@ -36,25 +65,32 @@ fn a_readers_envelope_opens_in_its_run_alone() {
     *flipped.last_mut().expect("a tag") ^= 1;
     let mut suite = genuine.clone();
     suite[8] = 9;
+    let mut magic = genuine.clone();
+    magic[0] ^= 1;
     let others = [
-        ("another reader's", vault.read(&format!("{sealed}/{lab}"))),
-        ("another run's", vault.read(&format!("{open}/{lab}"))),
-        ("the vault's", vault.read(&format!("{sealed}/vault-2"))),
-        ("a share", share),
-        ("an older vault key", previous),
-        ("a changed one", flipped),
-        ("another suite's", suite),
-        ("half of it", genuine[..genuine.len() / 2].to_vec()),
-        ("more than it", [&genuine[..], b"x"].concat()),
-        ("none", Vec::new()),
-        ("a giant", vec![0; envelope_file::LEN_MAX * 100]),
+        ("another reader's", vault.read(&format!("{sealed}/{lab}")), FOREIGN),
+        ("another run's", vault.read(&format!("{open}/{lab}")), FOREIGN),
+        ("the vault's", vault.read(&format!("{sealed}/vault-2")), FOREIGN),
+        ("another vault's", resealed(&vault, Bound::OtherVault), FOREIGN),
+        ("of another run, to the same reader", resealed(&vault, Bound::OtherRun), FOREIGN),
+        ("of another purpose", resealed(&vault, Bound::OtherPurpose), FOREIGN),
+        ("a share", share, FOREIGN),
+        ("an older vault key", previous, FOREIGN),
+        ("a changed one", flipped, FOREIGN),
+        ("another suite's", suite, "cipher suite 9 is not known"),
+        ("no envelope", magic, "the magic is wrong"),
+        ("half of it", genuine[..genuine.len() / 2].to_vec(), "cut short"),
+        ("more than it", [&genuine[..], b"x"].concat(), FOREIGN),
+        ("none", Vec::new(), "cut short"),
+        ("a giant", vec![0; envelope_file::LEN_MAX * 100], "longer than is allowed"),
     ];
-    for (what, bytes) in others {
+    for (what, bytes, says) in others {
         vault.write(&place, bytes);
-        let said = vault.run(&cat(SEALED));
-        assert!([1, 3, 4].contains(&said.code) && !said.text.contains("GATTACA"), "{what}: {}", said.text);
-        vault.refused(&cat(SEALED), said.code, SEALED);
+        let said = vault.refused(&cat(SEALED), 4, says);
+        assert!(said.contains(&format!("/keys/{own}")) && !said.contains("GATTACA"), "{what}: {said}");
     }
+    vault.write(&place, resealed(&vault, Bound::Right));
+    assert_eq!(vault.done(&cat(SEALED)), CONTENT, "the control: sealed anew it opens");
     // One that another gave the same name, in a run that is not granted.
     vault.write(&place, &genuine);
     vault.write(&format!("{open}/{own}"), &genuine);
@@ -96,6 +132,34 @@ fn an_envelope_of_another_epoch_or_run_is_named_when_the_key_is_used() {
     vault.propose("rotate", "req");
     ["alice", "bob"].iter().for_each(|one| vault.approve(one, "req"));
     vault.done("custody execute store req.req --approval alice.req.ok --approval bob.req.ok");
+}
+
+/// A tape from before five rotations: the whole directory of a run comes back, with envelopes to keys that nobody has a
+/// share of any more.
+#[test]
+fn a_run_that_is_put_back_from_before_five_rotations_opens_for_todays_custodians() {
+    let vault = Vault::new();
+    let (id, at) = (vault.run_id(SEALED), vault.run_at(SEALED));
+    vault.copy(&at, "tape");
+    let rotate = || {
+        vault.propose("rotate", "req");
+        ["alice", "bob"].iter().for_each(|one| vault.approve(one, "req"));
+        vault
+            .done("custody execute store req.req --approval alice.req.ok --approval bob.req.ok --unconfirmed")
+    };
+    (0..5).for_each(|_| drop(rotate()));
+    let newest = |at: &str| vault.path(format!("{at}/keys/vault-7")).exists();
+    assert!(newest(&at) && !newest("tape"));
+    fs::remove_dir_all(vault.path(&at)).expect("lost");
+    vault.copy("tape", &at);
+    vault.agree(&format!("grant {id} lab"));
+    assert_eq!(vault.done(&format!("cat store {SEALED}/{FILE} --identity lab.key")), CONTENT);
+    rotate();
+    assert!(
+        vault.path(format!("{at}/keys/vault-8")).exists(),
+        "from the next rotation on it is as any other"
+    );
+    assert_eq!(vault.done(&cat(SEALED)), CONTENT);
 }
 
 /// Row "stanza dropped": a run that no key opens is counted and named, and one whose vault envelope is gone is missed by

@@ -23,15 +23,16 @@ fn seed(vault: &Vault, file: &str) -> Secret<32> {
     file.open(&Secret::from_fn(|zeros| zeros.fill(0))).expect("no lock")
 }
 
-fn vault_key(vault: &Vault, state: &State) -> Secret<32> {
+pub fn vault_key(vault: &Vault, state: &State) -> Secret<32> {
     let points = ["alice", "bob"].map(|who| point(vault, state, who));
     sharing::combine(2, &points).expect("a key")
 }
 
-fn run_key(vault: &Vault, key: &Secret<32>, e: u32) -> Secret<32> {
-    let scope = Scope::Run(vault.run_id(SEALED).parse().expect("an id"));
-    let text = info(Purpose::RunKey, &vault.id(), &scope, &Recipient::Epoch(e));
-    let envelope = vault.read(&format!("{}/keys/vault-{e}", vault.run_at(SEALED)));
+pub fn run_key(vault: &Vault, key: &Secret<32>, e: u32) -> Secret<32> {
+    let run = vault.run_id(SEALED);
+    let text =
+        info(Purpose::RunKey, &vault.id(), &Scope::Run(run.parse().expect("an id")), &Recipient::Epoch(e));
+    let envelope = vault.read(&format!("store/runs/{run}/keys/vault-{e}"));
     let key = KemPrivate::from_seed(key).expect("a key");
     envelope_file::secret_of(&envelope_file::open(&key, &text, &envelope).expect("it opens"))
         .expect("32 bytes")
@@ -115,6 +116,52 @@ fn nothing_of_any_key_is_left_after_an_execution() {
             }
         }
     }
+}
+
+/// The machine that recovers: the seeds, the shares, the vault key, and that of each run.
+#[test]
+fn nothing_of_any_key_is_left_after_a_recovery() {
+    if !root_for("reading another process's memory") {
+        return;
+    }
+    let vault = Vault::new();
+    let state = vault.state();
+    let key = vault_key(&vault, &state);
+    let (alice, bob, of_run) = (seed(&vault, "alice.key"), seed(&vault, "bob.key"), run_key(&vault, &key, 2));
+    std::fs::remove_dir_all(vault.path("store/custody")).expect("custody/ is lost");
+    let line = "custody recover store --identity alice.key --identity bob.key --state new";
+    let last = gone(&vault, line, &[("alice's seed", &alice), ("bob's seed", &bob), ("the vault key", &key)]);
+    for secret in [of_run, share_of(&vault, &state, "alice"), share_of(&vault, &state, "bob")] {
+        assert!(!last.holds(secret.expose()));
+    }
+}
+
+/// Whoever does the work of a re-keying: the worker's seed, the run's keys of before and after.
+#[test]
+fn nothing_of_any_key_is_left_after_a_rekeying() {
+    if !root_for("reading another process's memory") {
+        return;
+    }
+    let vault = Vault::new();
+    let key = vault_key(&vault, &vault.state());
+    let before = run_key(&vault, &key, 2);
+    vault.agree(&format!("rekey {}", vault.run_id(SEALED)));
+    let worker = seed(&vault, "req.req.worker");
+    let line = "rekey store --identity req.req.worker --state state --grace 0s";
+    let last = gone(&vault, line, &[("the worker's seed", &worker), ("the run's key before", &before)]);
+    assert!(!last.holds(run_key(&vault, &key, 2).expose()), "the run's key after");
+}
+
+/// One owner, whose command is all three steps.
+#[test]
+fn nothing_of_a_key_is_left_after_an_owners_act() {
+    if !root_for("reading another process's memory") {
+        return;
+    }
+    let vault = Vault::new();
+    vault.done("init own --no-lock --identity owner.key");
+    let owner = seed(&vault, "owner.key");
+    gone(&vault, "custody rotate own --identity owner.key --state state", &[("the owner's seed", &owner)]);
 }
 
 /// A reader's mount that has ended.

@@ -147,9 +147,9 @@ impl Vault {
         said.text
     }
 
-    /// Ends with that code, says that, and leaves every byte of the store as it was.
+    /// Ends with that code, says that, and leaves every byte of the store as it was. Gives all that it said.
     #[track_caller]
-    pub fn refused(&self, line: &str, code: i32, says: &str) {
+    pub fn refused(&self, line: &str, code: i32, says: &str) -> String {
         let before = snapshot(&self.path("store"), true);
         let said = self.run(line);
         assert!(
@@ -159,6 +159,7 @@ impl Vault {
             said.text
         );
         assert_same(&snapshot(&self.path("store"), true), &before, line);
+        said.text
     }
 
     /// `custody propose`, as `NAME.req`.

@@ -4,7 +4,6 @@ mod alarms;
 mod attributes;
 mod bad_input;
 mod calls;
-mod ceremonies;
 mod clock;
 mod contained;
 mod continuations;

@@ -42,9 +42,12 @@ pub const EXIT_STATUS: [(u8, &str); 6] = [
         1,
         "failed, or interrupted while it wrote (cp, custody, demo); the message says why, and what can be done",
     ),
-    (2, "usage: the command line, a mount point, a secret file"),
+    (2, "usage: the command line, a mount point, a secret file; a file that is to be made exists"),
     (3, "wrong passphrase or key"),
-    (4, "tampered with or damaged; what is concerned is named"),
+    (
+        4,
+        "tampered with or damaged, in the store or what others handed over (a request, an approval, a public key); it is named",
+    ),
     (5, "busy, or held by another process or host"),
 ];
 

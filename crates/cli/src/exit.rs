@@ -61,6 +61,13 @@ pub fn report(error: &anyhow::Error) -> Exit {
     of(error)
 }
 
+/// Reports an error and ends the process from any thread, and without the ends of libraries that are loaded.
+pub fn at_once(error: runvault_custody::Error) -> ! {
+    let code = report(&error.into());
+    // SAFETY: no code of this process runs after it.
+    unsafe { libc::_exit(code as i32) }
+}
+
 /// The messages from the outermost to the cause, without repeating one that quotes its source.
 pub fn chain(error: &anyhow::Error) -> String {
     let mut text = String::new();
@@ -115,7 +122,7 @@ fn of_custody(error: &runvault_custody::Error) -> Exit {
                 Exit::WrongKey
             }
             Token::Several(..) | Token::Keys(..) => Exit::Usage,
-            Token::LastTry | Token::Said(_) => Exit::Failed,
+            Token::LastTry | Token::Silent(_) | Token::Said(_) => Exit::Failed,
         },
         E::NoLock
         | E::KeyTwice { .. }
@@ -124,12 +131,15 @@ fn of_custody(error: &runvault_custody::Error) -> Exit {
         | E::Permissions { .. }
         | E::BadFile { .. }
         | E::KeyFile { .. }
+        | E::FileExists(_)
+        | E::KeyFileExists(_)
         | E::UnlockedInStore
         | E::LockInStore
         | E::KekElsewhere(_) => Exit::Usage,
         E::Damaged { .. }
         | E::NoCustody
         | E::SeenMore { .. }
+        | E::BadPublicKey { .. }
         | E::BadRequest { .. }
         | E::BadApproval { .. }
         | E::WrongShare { .. }

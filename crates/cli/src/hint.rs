@@ -206,6 +206,11 @@ fn of_token(why: &Token) -> Option<String> {
             "the key in the token is gone or another one: docs/custody.md, \"A lock is lost\"".into()
         }
         Token::Keys(..) => "name one of them: --token-key".into(),
+        Token::Silent(_) => {
+            "nothing was written. Is the token in place, its button pressed in time, the HSM reachable? Then run the same\n\
+             command again"
+                .into()
+        }
         Token::Said(_) => return None,
     })
 }

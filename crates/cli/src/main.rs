@@ -51,6 +51,7 @@ use clap::Parser;
 fn main() -> ExitCode {
     runvault_crypto::secrets::harden_process();
     signals::take_limits_as_errors();
+    runvault_custody::token::on_silence(exit::at_once);
     let typed: Vec<OsString> = std::env::args_os().collect();
     let called_by_mount = typed.first().is_some_and(|name| mount_options::is_helper(name));
     let parsed = if called_by_mount {
@@ -58,7 +59,9 @@ fn main() -> ExitCode {
     } else {
         args::Cli::try_parse_from(typed).map(|cli| mount_options::Call { cli, fake: false })
     };
-    match parsed.map(commands::run) {
+    let done = parsed.map(commands::run);
+    memory::warn_of_unlocked();
+    match done {
         Ok(Ok(code)) => code,
         Ok(Err(error)) => exit::report(&error).into(),
         Err(usage) => clap_exit(&usage),

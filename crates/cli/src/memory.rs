@@ -1,6 +1,11 @@
 //! How the process keeps its memory.
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::Once;
+
+use runvault_crypto::secrets;
+
+use crate::output;
 
 /// Blocks up to here are kept when they are freed; larger ones the system takes back at once, and clears them.
 const KEPT: usize = 16 << 20;
@@ -48,6 +53,19 @@ pub(crate) fn few_heaps() {
             libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT as i32);
             libc::mallopt(libc::M_MMAP_THRESHOLD, KEPT as i32);
         }
+    }
+}
+
+/// Says once where a secret could not be locked in memory: the system may write it to a swap file.
+pub(crate) fn warn_of_unlocked() {
+    static ONCE: Once = Once::new();
+    if secrets::some_unlocked() {
+        ONCE.call_once(|| {
+            output::warn(
+                "keys could not be locked in memory, and may have gone to the swap file: raise the limit (ulimit -l, in a \
+                 unit LimitMEMLOCK=), or have swap encrypted or off",
+            );
+        });
     }
 }
 

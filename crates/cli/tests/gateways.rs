@@ -25,7 +25,7 @@ fn a_machine_is_let_in_by_a_request() {
     let id = said["gateway"].as_str().unwrap().to_owned();
     assert_eq!(said["enrolled"], false);
     let again = scratch.run(&asked);
-    again.refused(1, "req: exists, and is not overwritten").refused(1, "name a file that does not exist yet");
+    again.refused(2, "req: exists, and is not overwritten").refused(2, "name a file that does not exist yet");
     assert!(!again.stderr.contains("key file") && !again.stderr.contains("init"), "{}", again.stderr);
     assert!(scratch.run(&["gateway", "list", "store"]).done().out().contains("no machine was enrolled yet"));
     // The owner's side, with a state folder of its own.
@@ -40,7 +40,7 @@ fn a_machine_is_let_in_by_a_request() {
     scratch.run(&[&sign[..], &["--fingerprint", &vault]].concat()).done();
     assert_eq!(line(&scratch), before);
     std::fs::write(scratch.path("req"), "runvault/1 public\n{}\n").unwrap();
-    scratch.run(&sign).refused(2, "not a public key file");
+    scratch.run(&sign).refused(4, "not a public key file");
 }
 
 #[test]

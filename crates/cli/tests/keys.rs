@@ -5,6 +5,7 @@ mod common;
 use common::{Outcome, STRONG, Scratch, holds, text};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::process::Command;
 
 use runvault_custody::key_files;
 use runvault_format::key_file::{KeyFile, Lock};
@@ -130,7 +131,7 @@ fn init_refuses_what_is_not_empty_and_a_key_file_in_the_way() {
     let key = std::fs::read(scratch.path("owner.key")).unwrap();
     let init = |key: &str, store: &str| scratch.run(&["init", "--no-lock", "--identity", key, store]);
     init("second.key", "store").refused(1, "is a vault already");
-    init("owner.key", "second").refused(1, "never overwritten");
+    init("owner.key", "second").refused(2, "never overwritten");
     init("store/owner.key", "store").refused(1, "is a vault already");
     init("fresh/owner.key", "fresh").refused(2, "");
     scratch.secret("full.txt", "x");
@@ -209,7 +210,7 @@ fn the_exported_key_opens_the_vault_and_keeps_its_passphrase() {
     locked(&scratch);
     scratch.run(&["key", "export", "store", "--out", "copy.key"]).done();
     assert_eq!(std::fs::metadata(scratch.path("copy.key")).unwrap().mode() & 0o7777, 0o600);
-    scratch.run(&["key", "export", "store", "--out", "copy.key"]).refused(1, "never overwritten");
+    scratch.run(&["key", "export", "store", "--out", "copy.key"]).refused(2, "never overwritten");
     let change = ["passwd", "--passphrase-file", "pass", "--new-passphrase-file", "other", "store"];
     scratch.run(&["cp", "--passphrase-file", "pass", "pass", "store:/file"]).done();
     let others = || -> Vec<_> {
@@ -370,4 +371,25 @@ fn snapshot(folder: &Path) -> Vec<(String, Vec<u8>)> {
     }
     files.sort();
     files
+}
+
+/// As a user who may lock nothing: it goes on, and says so once.
+#[test]
+fn keys_that_could_not_be_locked_in_memory_are_told_once() {
+    let scratch = Scratch::new();
+    let program = scratch.command(&["keygen", "--no-lock", "--out", "a.key"]);
+    let mut command = Command::new("setpriv");
+    // Root locks what it wants, unless that right is taken.
+    let unprivileged = ["--bounding-set=-ipc_lock", "--inh-caps=-ipc_lock"];
+    let root = rustix::process::geteuid().is_root();
+    command.args(unprivileged.iter().filter(|_| root));
+    command.args(["--", "prlimit", "--memlock=0:0"]).arg(program.get_program()).args(program.get_args());
+    let said = Outcome::of({
+        command.current_dir(scratch.path(""));
+        command
+    });
+    let warned = said.done().stderr.matches("keys could not be locked in memory").count();
+    assert!(warned == 1 && said.stderr.contains("LimitMEMLOCK="), "{}", said.stderr);
+    let other = scratch.run(&["keygen", "--no-lock", "--out", "b.key"]);
+    assert!(!other.done().stderr.contains("locked in memory"), "{}", other.stderr);
 }

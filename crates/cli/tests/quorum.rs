@@ -2,8 +2,9 @@
 
 mod common;
 
-use common::Scratch;
 use common::agreeing::{agree, confirm, run, vault};
+use common::{Outcome, Scratch, faketime};
+use serde_json::Value;
 
 fn bytes_of(scratch: &Scratch, folder: &str) -> Vec<(std::path::PathBuf, Vec<u8>)> {
     let mut files = Vec::new();
@@ -142,7 +143,7 @@ fn one_owner_grows_into_a_quorum() {
     scratch.secret("run/RunInfo.xml", "<RunInfo/>\n");
     run(&scratch, &format!("cp -r run store:/ {owner}")).done();
     run(&scratch, "keygen --out bob.key --no-lock").done();
-    run(&scratch, "keygen --out bob.key --no-lock").refused(1, "never overwritten");
+    run(&scratch, "keygen --out bob.key --no-lock").refused(2, "never overwritten");
     run(&scratch, &format!("custody add-custodian store bob=bob.key.pub {owner}")).done();
     // Either of both opens it now.
     run(&scratch, "cat store run/RunInfo.xml --identity bob.key").done();
@@ -238,6 +239,108 @@ fn what_one_alone_may_not_do_is_said_before_a_key_is_asked_for() {
     let refused = run(&scratch, "ls store --identity mallory.key");
     refused.refused(3, "needed is \"dave\"");
     assert!(!refused.stderr.contains("alice"), "{}", refused.stderr);
+}
+
+/// By clocks that are ahead.
+#[test]
+fn what_is_old_is_named_with_its_age_and_is_due() {
+    let scratch = vault(&["alice", "bob", "carol", "dave", "lab"]);
+    let fingerprint = run(&scratch, "fingerprint store").done().out();
+    let fingerprint = fingerprint.lines().last().expect("an id");
+    let enroll = format!("gateway enroll store --fingerprint {fingerprint} --name novaseq --out machine.req");
+    run(&scratch, &enroll).done();
+    agree(&scratch, "enroll-gateway machine.req", ["alice", "bob"]);
+    let soon = runvault_format::time::text(runvault_custody::clock::seconds() + 3600);
+    agree(&scratch, &format!("add-reader lab=lab.key.pub --expires {soon}"), ["alice", "bob"]);
+    agree(&scratch, "add-custodian dave=dave.key.pub", ["alice", "bob"]);
+    confirm(&scratch, &["alice", "bob", "carol"]);
+    let list = |clock: &str, json: &[&str]| {
+        let mut command = scratch.command(&[&["custody", "list", "store"], json].concat());
+        faketime(&mut command, clock);
+        Outcome::of(command).done().out()
+    };
+    let due = |listed: &str| {
+        let lines = listed.lines().filter_map(|line| line.strip_prefix("due: "));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let now = list("+0", &[]);
+    assert_eq!(due(&now), ["dave has not seen the own share open: custody confirm"], "{now}");
+    assert!(now.contains("number 1, 0 days old, since") && !now.contains("months old"), "{now}");
+
+    let later = list("+430d", &[]);
+    assert_eq!(later.matches("  14 months old, since ").count(), 6, "each of six: {later}");
+    let (said, propose) = (due(&later), "custody propose STORE");
+    let wanted = [
+        format!("vault key 1 is over a year old: {propose} rotate"),
+        "alice has not seen the own share open for a year: custody confirm".to_owned(),
+        format!("the time of reader lab is over: {propose} remove-reader takes its envelopes away"),
+    ];
+    for wanted in &wanted {
+        assert!(said.contains(wanted), "{wanted}: {said:?}");
+    }
+    assert!(!said.iter().any(|line| line.starts_with("the key of")), "two years are not over: {said:?}");
+
+    let said = due(&list("+800d", &[]));
+    for who in ["custodian alice", "custodian dave", "reader lab"] {
+        let begin = format!("the key of {who} is 26 months old: a new one by keygen, {propose} add-");
+        assert!(said.iter().any(|line| line.starts_with(&begin)), "{who}: {said:?}");
+    }
+    assert!(!said.iter().any(|line| line.contains("gateway")), "it signs: {said:?}");
+    let last: Value = serde_json::from_str(&list("+1200d", &["--json"])).expect("JSON");
+    let gateway = "the key of gateway novaseq is 3 years old: enrol its machine with a new state folder";
+    let said = last["due"].as_array().expect("lines");
+    assert!(said.iter().any(|line| line.as_str().unwrap().starts_with(gateway)), "{last}");
+    for kind in ["custodians", "readers", "gateways"] {
+        for one in last[kind].as_array().expect(kind) {
+            assert!(one["since"].as_str().is_some_and(runvault_format::time::is_time), "{one}");
+        }
+    }
+}
+
+/// Exit 2: a file that is to be made is there, or an own secret file is none. Exit 4: what others handed over is none, or
+/// was changed.
+#[test]
+fn files_that_are_there_and_files_that_are_none_have_one_exit_code_each() {
+    let scratch = vault(&["alice", "bob", "carol"]);
+    run(&scratch, "custody propose store rotate --out req").done();
+    scratch.secret("there", "kept");
+    scratch.secret("garbage", "not what it should be\n");
+    let fingerprint = run(&scratch, "fingerprint store").done().out();
+    let fingerprint = fingerprint.lines().last().expect("an id").to_owned();
+    for line in [
+        "keygen --no-lock --out there",
+        "init new --no-lock --identity there",
+        "custody propose store rotate --out there",
+        "custody approve req --identity alice.key --yes --out there",
+        &format!("gateway enroll store --fingerprint {fingerprint} --out there"),
+    ] {
+        run(&scratch, line).refused(2, "there: exists");
+        assert_eq!(std::fs::read(scratch.path("there")).expect("a file"), b"kept", "{line}");
+    }
+    assert!(!scratch.path("new").exists());
+    for (code, line) in [
+        (2, "key show garbage"),
+        (2, "key check garbage"),
+        (2, "custody approve req --identity garbage --yes --out ok"),
+        (2, "custody confirm store --identity garbage"),
+        (4, "custody show garbage"),
+        (4, "custody approve garbage --identity alice.key --yes --out ok"),
+        (4, "custody execute store garbage --approval garbage"),
+        (4, "custody execute store req --approval garbage"),
+        (4, "custody propose store add-reader x=garbage --out other"),
+        (4, "custody propose store add-custodian x=garbage --out other"),
+        (4, "custody propose store enroll-gateway garbage --out other"),
+        (4, "init new --custodian x=garbage --quorum 1"),
+        (4, "exposure store --key garbage"),
+    ] {
+        let said = run(&scratch, line);
+        assert_eq!(said.code, code, "{line}: {}", said.all());
+        assert!(
+            said.stderr.contains("garbage") && said.stderr.contains("damaged"),
+            "{line}: {}",
+            said.stderr
+        );
+    }
 }
 
 fn json(scratch: &Scratch, line: &str) -> serde_json::Value {

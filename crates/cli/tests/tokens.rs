@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::pty::converse;
-use common::{Outcome, STRONG, Scratch, text};
+use common::{Outcome, STRONG, Scratch, faketime, text};
 use serde_json::Value;
 
 const SOFTHSM: &str = "/usr/lib/softhsm/libsofthsm2.so";
@@ -272,4 +272,32 @@ fn a_token_that_is_near_its_lockout_is_left_alone() {
     let last = check("20000", "pin", &["--last-pin-try"]);
     assert!(last.done().stderr.contains("one more wrong PIN locks the token"), "{}", last.stderr);
     assert!(check("10000", "pin", &[]).done().stderr.contains("it takes few more"));
+}
+
+/// A module that does not come back from its first call.
+const HANGING: &str = r#"
+#include <unistd.h>
+int C_GetFunctionList(void **out) {
+    (void)out;
+    for (;;) pause();
+}
+/* The end of a library that waits for what hangs. */
+__attribute__((destructor)) static void end(void) { for (;;) pause(); }
+"#;
+
+/// By a clock that goes a hundred times as fast.
+#[test]
+fn a_module_that_hangs_ends_the_command_and_nothing_is_written() {
+    let scratch = Scratch::new();
+    scratch.secret("hanging.c", HANGING);
+    scratch.secret("pin", PIN);
+    let module = scratch.path("hanging.so");
+    done(Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&module).arg(scratch.path("hanging.c")));
+    let mut keygen = scratch.command(&["keygen", "--out", "a.key", "--lock", "pkcs11", "--pin-file", "pin"]);
+    keygen.args(["--pkcs11-module", text(&module)]);
+    faketime(&mut keygen, "+0 x100");
+    Outcome::of(keygen).refused(1, "gave no answer within 60 s").refused(1, "run the same");
+    for name in ["a.key", "a.key.pub"] {
+        assert!(!scratch.path(name).exists(), "{name}");
+    }
 }

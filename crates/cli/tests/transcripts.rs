@@ -3,9 +3,11 @@
 
 mod common;
 
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
-use common::{STRONG, Scratch};
+use common::{STRONG, Scratch, recorded};
 
 #[test]
 fn a_first_day() {
@@ -21,6 +23,7 @@ fn a_first_day() {
         &[
             "init store --passphrase-file pass.txt",
             "init store --passphrase-file pass.txt",
+            "key export store --out owner.key",
             "key export store --out owner.key",
             "passwd store --passphrase-file pass.txt --new-passphrase-file new.txt",
             "status store",
@@ -98,45 +101,72 @@ fn play(scratch: &Scratch, name: &str, lines: &[&str]) {
         }
         text.push('\n');
     }
-    let text =
-        settled(&text.replace(scratch.path("").to_str().expect("UTF-8").trim_end_matches('/'), "/tmp/x"));
-    let record = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/transcripts").join(format!("{name}.txt"));
-    if std::env::var_os("RUNVAULT_RECORD").is_some() {
-        std::fs::write(&record, &text).expect("the record");
-    }
-    let recorded = std::fs::read_to_string(&record).unwrap_or_default();
-    assert!(recorded == text, "{} differs from what is printed now:\n{text}", record.display());
+    recorded::compare(&record("tests/transcripts", name), &text, &scratch.path(""));
 }
 
-/// Everything that differs from day to day in its place.
-fn settled(text: &str) -> String {
-    let lines = text.lines().map(|line| {
-        if let Some((label, _)) = line.split_once("in words").filter(|(before, _)| before.trim().is_empty()) {
-            return format!("{label}in words <words>");
-        }
-        if line.starts_with("space ") {
-            return "space <space>".to_owned();
-        }
-        if line.starts_with("cipher ") {
-            return "cipher <engine>".to_owned();
-        }
-        line.split_inclusive([' ', '(', ')', '/', '"', ',', ':']).map(settled_word).collect()
-    });
-    lines.collect::<Vec<String>>().join("\n") + "\n"
+/// A script of docs/ceremonies goes through, and shows on the screen what the record beside it has.
+fn ceremony(name: &str) {
+    let scratch = Scratch::new();
+    let (folder, screen) = (scratch.folder("vault"), scratch.path("screen"));
+    let shown = std::fs::File::create(&screen).expect("a file");
+    let mut script = Command::new(record("../../docs/ceremonies", name).with_extension("sh"));
+    script.arg(&folder).env_clear().env("PATH", typed(&scratch)).stdin(Stdio::null());
+    let ended = script.stdout(shown.try_clone().expect("a handle")).stderr(shown).status();
+    let shown = std::fs::read_to_string(screen).expect("UTF-8");
+    assert!(ended.expect("it starts").success(), "{name}:\n{shown}");
+    recorded::compare(&record("../../docs/ceremonies/transcripts", name), &shown, &folder);
 }
 
-/// Ids, fingerprints, and the parts of an instant that a colon ends.
-fn settled_word(word: &str) -> String {
-    let bare = word.trim_end_matches([' ', '(', ')', '/', '"', ',', ':']);
-    let tail = &word[bare.len()..];
-    let is_hex = |n: usize| bare.len() == n && bare.bytes().all(|b| b.is_ascii_hexdigit());
-    if is_hex(64) || is_hex(32) {
-        return format!("<id>{tail}");
-    }
-    let is_date = bare.len() == 13 && bare.as_bytes()[10] == b'T';
-    let is_seconds = bare.len() == 3 && bare.ends_with('Z') || bare.len() == 2 && tail == ":";
-    if is_date || is_seconds && bare.bytes().take(2).all(|b| b.is_ascii_digit()) {
-        return format!("00{tail}");
-    }
-    word.to_owned()
+/// A PATH with the program, which shows how it was called and how it ended where that is no success.
+fn typed(scratch: &Scratch) -> String {
+    let wrapper = format!(
+        r#"#!/usr/bin/env bash
+line='$ runvault'
+for arg; do
+    case $arg in *[!A-Za-z0-9_./:=,-]*) arg="'$arg'" ;; esac
+    line+=" $arg"
+done
+printf '\n%s\n' "$line" >&2
+{} "$@" || {{ code=$?; echo "[exit $code]" >&2; exit "$code"; }}
+"#,
+        env!("CARGO_BIN_EXE_runvault")
+    );
+    let bin = scratch.folder("bin");
+    let program = scratch.secret("bin/runvault", wrapper);
+    std::fs::set_permissions(program, PermissionsExt::from_mode(0o700)).expect("its mode");
+    format!("{}:/usr/bin:/bin", bin.display())
+}
+
+#[test]
+fn ceremony_first_day() {
+    ceremony("first-day");
+}
+
+#[test]
+fn ceremony_a_custodian_leaves() {
+    ceremony("custodian-leaves");
+}
+
+#[test]
+fn ceremony_a_laptop_is_stolen() {
+    ceremony("laptop-stolen");
+}
+
+#[test]
+fn ceremony_a_key_was_exposed() {
+    ceremony("key-exposed");
+}
+
+#[test]
+fn ceremony_everything_burnt() {
+    ceremony("everything-burnt");
+}
+
+#[test]
+fn ceremony_a_yearly_rotation() {
+    ceremony("yearly-rotation");
+}
+
+fn record(folder: &str, name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(folder).join(format!("{name}.txt"))
 }

@@ -143,6 +143,11 @@ pub fn memory_locked() -> bool {
     !UNLOCKED.load(Ordering::Relaxed)
 }
 
+/// Whether some secret so far lies in memory that could not be locked. Where there was none, none does.
+pub fn some_unlocked() -> bool {
+    UNLOCKED.load(Ordering::Relaxed)
+}
+
 /// No core dumps, no ptrace by the same user, as much lockable memory as the hard limit gives.
 pub fn harden_process() {
     // SAFETY: plain system calls on this process's own limits.

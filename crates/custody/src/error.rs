@@ -413,6 +413,14 @@ pub enum Error {
         /// The system's answer.
         source: io::Error,
     },
+    /// What somebody handed over as a public key, or as the request of a machine, is none.
+    #[error("{}: not a public key file, or a damaged one: {why}", .path.display())]
+    BadPublicKey {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: runvault_format::Error,
+    },
     /// An unlocked key must not lie in the store.
     #[error("in the store a key is kept under a passphrase alone")]
     UnlockedInStore,

@@ -1,4 +1,5 @@
-//! What can lock a key file. A kind is one file here and one line in `KINDS`.
+//! What can lock a key file. How a kind opens and is shown is one file here and one line in `KINDS`. Its bytes in the file
+//! are a variant of `Lock` in the format; how it is chosen is one of [`NewLock`] and of the binary's `--lock`.
 
 mod none;
 mod passphrase;

@@ -33,7 +33,7 @@ pub fn write_new(path: &Path, identity: &Identity, label: Option<&str>) -> Resul
 /// Reads one, and verifies that its own key signed it, for this vault or for any.
 ///
 /// # Errors
-/// [`Error::BadFile`] with what is wrong with it; [`Error::Io`].
+/// [`Error::BadPublicKey`]; [`Error::BadFile`] for one of another vault, or no file; [`Error::Io`].
 pub fn read(path: &Path, vault: VaultId) -> Result<PublicKey> {
     let bad = |why: String| Error::BadFile { path: path.to_owned(), why };
     let public = read_any(path)?;
@@ -52,8 +52,7 @@ pub fn read(path: &Path, vault: VaultId) -> Result<PublicKey> {
 pub fn read_any(path: &Path) -> Result<PublicKey> {
     // Nothing in it is secret.
     let bytes = read_secret(path, LEN_MAX, true)?;
-    let why = |e| format!("not a public key file, or a damaged one: {e}");
-    PublicKey::parse(&bytes).map_err(|e| Error::BadFile { path: path.to_owned(), why: why(e) })
+    PublicKey::parse(&bytes).map_err(|why| Error::BadPublicKey { path: path.to_owned(), why })
 }
 
 #[cfg(test)]
@@ -73,6 +72,6 @@ mod tests {
         let refused = read(&path, VaultId([2; 32])).unwrap_err().to_string();
         assert!(refused.contains("it is for vault 0101"), "{refused}");
         std::fs::write(&path, b"x").unwrap();
-        assert!(matches!(read(&path, VaultId([1; 32])), Err(Error::BadFile { .. })));
+        assert!(matches!(read(&path, VaultId([1; 32])), Err(Error::BadPublicKey { .. })));
     }
 }

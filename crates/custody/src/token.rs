@@ -4,9 +4,12 @@
 //! path of a module comes from whoever runs the command, never from a key file or a store.
 
 mod module;
+mod silence;
 
 use std::fmt;
+use std::ops::Deref;
 use std::path::Path;
+use std::time::Duration;
 
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
 use cryptoki::error::{Error as Said, RvError};
@@ -18,6 +21,9 @@ use cryptoki::session::{Session, UserType};
 use cryptoki::types::RawAuthPin;
 use runvault_crypto::secrets::Secret;
 use zeroize::Zeroizing;
+
+use silence::Watch;
+pub use silence::on_silence;
 
 use crate::key_files::Prompt;
 use crate::{Error, Result};
@@ -52,6 +58,9 @@ pub enum Refused {
     /// Its key gave something else than what the file was locked with.
     #[error("its key is another one than that which the file was locked with, or the file was changed")]
     OtherKey,
+    /// Its module hangs.
+    #[error("gave no answer within {} s: the process was ended", .0.as_secs())]
+    Silent(Duration),
     /// What else it says.
     #[error("{0}")]
     Said(String),
@@ -105,6 +114,20 @@ impl fmt::Debug for Token {
     }
 }
 
+/// A session at work: see [`silence`].
+struct Watched<'a> {
+    session: &'a Session,
+    _watch: Watch,
+}
+
+impl Deref for Watched<'_> {
+    type Target = Session;
+
+    fn deref(&self) -> &Session {
+        self.session
+    }
+}
+
 /// A private key in a token.
 #[derive(Clone, Debug)]
 pub struct Key {
@@ -132,6 +155,7 @@ impl Token {
     /// [`Error::BadFile`] for a module that others could have put there, or none; [`Error::Token`].
     pub fn open(module: &Path, which: Which<'_>) -> Result<Self> {
         let path = module::checked(module)?;
+        let _watch = Watch::of(which.to_string());
         let bad = |e: Said| Error::BadFile { path: path.clone(), why: format!("not a PKCS#11 module: {e}") };
         let context = Pkcs11::new(&path).map_err(bad)?;
         context.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)).map_err(bad)?;
@@ -306,8 +330,10 @@ impl Token {
         }))
     }
 
-    fn session(&self) -> Result<&Session> {
-        self.session.as_ref().ok_or_else(|| self.refuses(Refused::Said("no session".to_owned())))
+    fn session(&self) -> Result<Watched<'_>> {
+        let session =
+            self.session.as_ref().ok_or_else(|| self.refuses(Refused::Said("no session".to_owned())))?;
+        Ok(Watched { session, _watch: Watch::of(self.name()) })
     }
 
     /// Label and serial number, as messages name it.
@@ -327,6 +353,7 @@ impl Token {
 /// Other code of this process may load the module again, and after a fork nothing of it may be left.
 impl Drop for Token {
     fn drop(&mut self) {
+        let _watch = Watch::of(self.name());
         drop(self.session.take());
         if let Some(context) = self.context.take() {
             // There is nobody to tell.

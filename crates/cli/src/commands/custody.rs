@@ -1,5 +1,6 @@
 //! `custody`: what the holders of the vault's key agree on. One file a step.
 
+mod ages;
 mod approve;
 mod confirm;
 mod confirmed;

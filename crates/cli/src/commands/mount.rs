@@ -115,6 +115,7 @@ fn serve(mut options: Options, at: &Path, path: &Path, ready: Option<Readiness>)
     let options = &options;
     let open = open(&mut store, options)?;
     look_through(&open)?;
+    memory::warn_of_unlocked();
     std::env::set_current_dir("/").context("leave the directory")?;
     let ending = Arc::new(Ending::default());
     let asked = Arc::clone(&ending);

@@ -4,6 +4,7 @@
 
 pub mod agreeing;
 pub mod pty;
+pub mod recorded;
 
 use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt;
@@ -164,6 +165,16 @@ pub fn held_elsewhere(scratch: &Scratch) {
     for run in runs {
         std::fs::write(run.unwrap().path().join("lease"), lease.to_bytes().unwrap()).unwrap();
     }
+}
+
+/// Gives a command another clock, such as `+400d`.
+///
+/// # Panics
+/// Without Debian's libfaketime.
+pub fn faketime(command: &mut Command, clock: &str) {
+    let library = format!("/usr/lib/{}-linux-gnu/faketime/libfaketimeMT.so.1", std::env::consts::ARCH);
+    assert!(Path::new(&library).exists(), "{library}: Debian's libfaketime");
+    command.env("LD_PRELOAD", library).env("FAKETIME", clock).env("NO_FAKE_STAT", "1");
 }
 
 /// A path as an argument.

@@ -1,10 +1,11 @@
 //! The audit log as people read it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use runvault_format::audit_entry::Line;
 use runvault_format::custody_state::State;
-use runvault_format::ids::Digest;
+use runvault_format::ids::{Digest, IdentityId};
 use runvault_format::words;
 use runvault_store::backend::Dir;
 
@@ -42,9 +43,16 @@ pub struct History {
     pub created: String,
     /// In order.
     pub entries: Vec<Entry>,
+    let_in: BTreeMap<IdentityId, String>,
 }
 
 impl History {
+    /// Since when one who is custodian, reader or gateway has been so without a break, RFC 3339 in UTC: the key is at
+    /// least that old.
+    pub fn known_since(&self, id: &IdentityId) -> &str {
+        self.let_in.get(id).unwrap_or(&self.created)
+    }
+
     /// When the newest vault key of this chain was made, RFC 3339 in UTC.
     pub fn key_since(&self, chain: &Chain) -> &str {
         let since = chain.current().since;
@@ -57,12 +65,20 @@ impl History {
 /// # Errors
 /// As [`Chain::load`].
 pub fn history(root: &Arc<dyn Dir>) -> Result<History> {
-    let mut entries = Vec::new();
+    let (mut entries, mut let_in) = (Vec::new(), BTreeMap::new());
     let created = walk(root, |before, after, line| {
+        let known: BTreeSet<_> = ids(before).collect();
+        let new = ids(after.state()).filter(|id| !known.contains(id));
+        let_in.extend(new.map(|id| (id, line.executed.time.clone())));
         entries.push(entry(before, after, line)?);
         Ok(())
     })?;
-    Ok(History { created, entries })
+    Ok(History { created, entries, let_in })
+}
+
+fn ids(state: &State) -> impl Iterator<Item = IdentityId> {
+    let people = state.custodians.iter().map(|one| one.id).chain(state.readers.iter().map(|one| one.id));
+    people.chain(state.gateways.iter().map(|one| one.id))
 }
 
 /// Line by line: the state before, the chain with the line, the line. Gives when the vault was made.

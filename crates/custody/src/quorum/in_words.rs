@@ -99,8 +99,9 @@ pub fn sentence(op: &Operation, before: &State, after: &Outline) -> String {
         }
         Operation::Recover { copies } => {
             let seen = |seen: &SeenBy| format!("{} (line {})", custodian(&seen.custodian), seen.n);
-            let files = copies.iter().map(seen).collect::<Vec<_>>().join(", ");
-            format!("custody/ was lost, and is made anew from the key files of {files}")
+            let mut files: Vec<String> = copies.iter().map(seen).collect();
+            files.sort();
+            format!("custody/ was lost, and is made anew from the key files of {}", files.join(", "))
         }
     }
 }

@@ -107,7 +107,8 @@ fn erase_if_dead(error: &Custody, key: &Path) {
 
 fn approval(path: &Path) -> Result<ApprovalFile> {
     let bytes = read_secret(path, APPROVAL_MAX, true)?;
-    ApprovalFile::parse(&bytes).map_err(runvault_custody::Error::from).with_context(|| shown(path))
+    let parsed = ApprovalFile::parse(&bytes).map_err(runvault_custody::Error::from);
+    parsed.with_context(|| format!("{}: not an approval, or a damaged one", shown(path)))
 }
 
 fn go_on(args: &Execute) -> String {

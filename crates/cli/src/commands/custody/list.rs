@@ -2,23 +2,21 @@
 
 use anyhow::Result;
 use runvault_custody::chain::Chain;
-use runvault_custody::chain::history::history;
+use runvault_custody::chain::history::{History, history};
 use runvault_custody::clock;
 use runvault_custody::confirm::{Drill, drills};
 use runvault_custody::locks;
 use runvault_custody::rekey::{self, Left};
+use runvault_format::ids::IdentityId;
 use serde_json::json;
 
+use super::ages::{self, YEAR_DAYS, is_older, old};
 use super::left;
 use super::tell::replacements;
 use crate::args::List;
 use crate::output::{self, shown, visible};
 use crate::store::Store;
 use crate::undone;
-
-/// A vault key is replaced once a year, and every share is seen to open as often: NIST SP 800-57 Part 1 Rev. 5,
-/// 5.3.6, gives a symmetric master key about one year.
-const YEAR_DAYS: u64 = 365;
 
 pub fn run(args: &List) -> Result<()> {
     let store = Store::open(&args.store, &args.seen.who())?;
@@ -27,7 +25,7 @@ pub fn run(args: &List) -> Result<()> {
     let since = history.key_since(chain);
     let drills = drills(&store.root, chain)?;
     let key_in_store = locks::are_there(&store.root)?;
-    let mut due = due(chain, since, &drills, key_in_store.then(|| shown(&args.store)).as_deref());
+    let mut due = due(chain, &history, &drills, key_in_store.then(|| shown(&args.store)).as_deref());
     if chain.quorum().0 > 1 && key_in_store {
         due.push("custody/locks holds a key file, whose passphrase can be guessed at: remove it".to_owned());
     }
@@ -48,7 +46,7 @@ pub fn run(args: &List) -> Result<()> {
     let left = left::of(&store)?;
     due.extend(left.due(&store, &args.store));
     if args.json {
-        let mut object = as_json(chain, since, &drills, &due);
+        let mut object = as_json(chain, &history, &drills, &due);
         object["rekeying"] = replacements(&rekeying);
         (object["unfinished"], object["behind"]) = left.as_json();
         return output::json(&object);
@@ -58,7 +56,7 @@ pub fn run(args: &List) -> Result<()> {
     output::line(&output::pairs(&[
         ("vault", chain.vault_id().to_string()),
         ("quorum", format!("{quorum} of {custodians}")),
-        ("vault key", format!("number {}, since {since}", chain.epoch())),
+        ("vault key", format!("number {}, {}, since {since}", chain.epoch(), old(since))),
         ("head", format!("{}:{}", head.n, head.hash)),
     ]))?;
     let mut rows = Vec::new();
@@ -67,17 +65,17 @@ pub fn run(args: &List) -> Result<()> {
             .confirmed
             .as_ref()
             .map_or("not confirmed".to_owned(), |at| format!("confirmed {at}{}", kept(drill)));
-        rows.push(row("custodian", &drill.label, &drill.custodian, state));
+        rows.push(row(&history, "custodian", &drill.label, &drill.custodian, state));
     }
     for reader in chain.reader_terms() {
         let kind = if reader.standing { "standing reader" } else { "reader" };
         let until = reader.expires.as_ref().map_or(String::new(), |at| format!("until {at}"));
-        rows.push(row(kind, &reader.label, &reader.id, until));
+        rows.push(row(&history, kind, &reader.label, &reader.id, until));
     }
     for (label, id) in chain.gateways() {
         let until = chain.gateway_key(&id).and_then(|known| known.until);
         let ended = until.map_or(String::new(), |until| format!("ended with run {}", until.run.n));
-        rows.push(row("gateway", &label, &id, ended));
+        rows.push(row(&history, "gateway", &label, &id, ended));
     }
     output::line(&output::table(&rows, &[]))?;
     for one in &due {
@@ -91,16 +89,18 @@ fn kept(drill: &Drill) -> String {
     drill.line.map_or_else(String::new, |line| format!(", keeps custody/ up to line {line}"))
 }
 
-fn row(kind: &str, label: &str, id: &impl ToString, state: String) -> Vec<String> {
-    vec![kind.to_owned(), visible(label.as_bytes()), id.to_string(), state]
+fn row(history: &History, kind: &str, label: &str, id: &IdentityId, state: String) -> Vec<String> {
+    let since = history.known_since(id);
+    let age = format!("{}, since {since}", old(since));
+    vec![kind.to_owned(), visible(label.as_bytes()), id.to_string(), age, state]
 }
 
 /// What a person has to do, and by which command. `key_in_store`: the store, where the owner's key file lies in it: the
 /// drill is done with a copy of that.
-fn due(chain: &Chain, since: &str, drills: &[Drill], key_in_store: Option<&str>) -> Vec<String> {
-    let mut due = Vec::new();
+fn due(chain: &Chain, history: &History, drills: &[Drill], key_in_store: Option<&str>) -> Vec<String> {
+    let (mut due, since) = (Vec::new(), history.key_since(chain));
     let act = if chain.quorum().0 == 1 { "custody" } else { "custody propose STORE" };
-    if is_older_than_a_year(since) {
+    if is_older(since, YEAR_DAYS) {
         due.push(format!("vault key {} is over a year old: {act} rotate", chain.epoch()));
     }
     let confirm = match key_in_store.filter(|_| chain.quorum().0 == 1) {
@@ -113,7 +113,7 @@ fn due(chain: &Chain, since: &str, drills: &[Drill], key_in_store: Option<&str>)
         let name = visible(drill.label.as_bytes());
         match &drill.confirmed {
             None => due.push(format!("{name} has not seen the own share open: {confirm}")),
-            Some(at) if is_older_than_a_year(at) => {
+            Some(at) if is_older(at, YEAR_DAYS) => {
                 due.push(format!("{name} has not seen the own share open for a year: {confirm}"));
             }
             Some(_) => {}
@@ -128,6 +128,7 @@ fn due(chain: &Chain, since: &str, drills: &[Drill], key_in_store: Option<&str>)
             ));
         }
     }
+    due.extend(ages::due(chain, history, act));
     due
 }
 
@@ -143,26 +144,27 @@ fn unkept(chain: &Chain, drills: &[Drill]) -> Option<String> {
     })
 }
 
-fn is_older_than_a_year(at: &str) -> bool {
-    // RFC 3339 in UTC: its order is that of the texts.
-    at < clock::days_ago(YEAR_DAYS).as_str()
-}
-
-fn as_json(chain: &Chain, since: &str, drills: &[Drill], due: &[String]) -> serde_json::Value {
+fn as_json(chain: &Chain, history: &History, drills: &[Drill], due: &[String]) -> serde_json::Value {
+    let since = |id: &IdentityId| history.known_since(id);
     let (quorum, _) = chain.quorum();
     let head = chain.head();
     let custodians: Vec<_> = drills
         .iter()
         .map(|d| {
-            let id = d.custodian.to_string();
-            json!({ "label": d.label, "id": id, "confirmed": d.confirmed, "keeps_line": d.line })
+            let (id, since) = (d.custodian.to_string(), since(&d.custodian));
+            json!({
+                "label": d.label, "id": id, "since": since, "confirmed": d.confirmed, "keeps_line": d.line
+            })
         })
         .collect();
     let readers: Vec<_> = chain
         .reader_terms()
         .iter()
         .map(|r| {
-            json!({ "label": r.label, "id": r.id.to_string(), "standing": r.standing, "expires": r.expires })
+            let (id, since) = (r.id.to_string(), since(&r.id));
+            json!({
+                "label": r.label, "id": id, "since": since, "standing": r.standing, "expires": r.expires
+            })
         })
         .collect();
     let gateways: Vec<_> = chain
@@ -170,14 +172,15 @@ fn as_json(chain: &Chain, since: &str, drills: &[Drill], due: &[String]) -> serd
         .into_iter()
         .map(|(label, id)| {
             let until = chain.gateway_key(&id).and_then(|known| known.until);
-            json!({ "label": label, "id": id.to_string(), "last_run": until.map(|until| until.run.n) })
+            let last = until.map(|until| until.run.n);
+            json!({ "label": label, "id": id.to_string(), "since": since(&id), "last_run": last })
         })
         .collect();
     json!({
         "vault": chain.vault_id().to_string(),
         "quorum": quorum,
         "epoch": chain.epoch(),
-        "epoch_since": since,
+        "epoch_since": history.key_since(chain),
         "head": format!("{}:{}", head.n, head.hash),
         "custodians": custodians,
         "readers": readers,

@@ -1,0 +1,69 @@
+//! How old keys are, and how old they may get.
+
+use runvault_custody::chain::Chain;
+use runvault_custody::chain::history::History;
+use runvault_custody::clock;
+use runvault_format::ids::IdentityId;
+use runvault_format::time;
+
+use crate::output::{count, visible};
+
+/// A vault key is replaced once a year, and every share is seen to open as often: NIST SP 800-57 Part 1 Rev. 5,
+/// 5.3.6, gives a symmetric master key about one year.
+pub const YEAR_DAYS: u64 = 365;
+/// The same, table 1: a private key that others encrypt to at most two years, one that signs up to three. People's keys
+/// do both.
+const PERSON_DAYS: u64 = 2 * YEAR_DAYS;
+/// A gateway's key signs; what encrypts there is drawn anew for each run.
+const GATEWAY_DAYS: u64 = 3 * YEAR_DAYS;
+
+/// `14 months old`.
+pub fn old(since: &str) -> String {
+    let days = time::seconds(since).map_or(0, |at| clock::seconds().saturating_sub(at) / 86_400);
+    match days {
+        0..60 => format!("{} old", count(days, "day")),
+        60..1096 => format!("{} old", count(days * 12 / YEAR_DAYS, "month")),
+        _ => format!("{} old", count(days / YEAR_DAYS, "year")),
+    }
+}
+
+/// Whether it was before so many days.
+pub fn is_older(since: &str, days: u64) -> bool {
+    // RFC 3339 in UTC: its order is that of the texts.
+    since < clock::days_ago(days).as_str()
+}
+
+/// The keys of people and machines that are due, and how each is replaced. `act`: how a command line of theirs begins.
+pub fn due(chain: &Chain, history: &History, act: &str) -> Vec<String> {
+    let expired =
+        |id: &IdentityId, days| Some(history.known_since(id)).filter(|at| is_older(at, days)).map(old);
+    let mut due = Vec::new();
+    for (label, id) in chain.custodians() {
+        if let Some(old) = expired(&id, PERSON_DAYS) {
+            let name = visible(label.as_bytes());
+            due.push(format!(
+                "the key of custodian {name} is {old}: a new one by keygen, {act} add-custodian, then {act} \
+                 remove-custodian {id}"
+            ));
+        }
+    }
+    for reader in chain.reader_terms() {
+        if let Some(old) = expired(&reader.id, PERSON_DAYS) {
+            let (name, id) = (visible(reader.label.as_bytes()), reader.id);
+            due.push(format!(
+                "the key of reader {name} is {old}: a new one by keygen, {act} add-reader, {act} grant, then {act} \
+                 remove-reader {id}"
+            ));
+        }
+    }
+    for (label, id) in chain.gateways() {
+        let writes = chain.gateway_key(&id).is_some_and(|known| known.until.is_none());
+        if let Some(old) = expired(&id, GATEWAY_DAYS).filter(|_| writes) {
+            let name = visible(label.as_bytes());
+            due.push(format!(
+                "the key of gateway {name} is {old}: enrol its machine with a new state folder, then revoke {id}"
+            ));
+        }
+    }
+    due
+}
