@@ -75,7 +75,7 @@ fn the_demo_ends_at_ctrl_c_while_it_writes_and_leaves_nothing() {
     command.env("TMPDIR", home.path());
     let (mut child, terminal) = start(command);
     let mut shown = String::new();
-    read_past(&terminal, &mut shown, "cycle 2 of");
+    read_past(&terminal, &mut shown, "write [");
     (&terminal).write_all(b"\x03").expect("a key");
     read_until(&terminal, &mut shown, None);
     assert_eq!(child.wait().expect("a child").code(), Some(1), "{shown}");
