@@ -76,7 +76,7 @@ fn a_refusal_names_the_option_or_the_file_that_is_missing() {
     for command in [&["ls", "store"][..], &["mount", "store", text(&scratch.folder("mnt"))]] {
         scratch
             .run(&[command, &["--identity", "gone.key"]].concat())
-            .refused(2, "key file gone.key: No such file")
+            .refused(2, "gone.key: No such file")
             .refused(2, "name that file where it is");
     }
 }

@@ -171,11 +171,11 @@ fn the_demo_ends_at_ctrl_c_while_it_writes_and_leaves_nothing() {
     }
     let scratch = Scratch::new();
     let home = tempfile::TempDir::with_prefix("runvault-test-").expect("a temporary directory");
-    let mut command = scratch.command(&["demo", "--size", "1024"]);
+    let mut command = scratch.command(&["demo", "--size", "64"]);
     command.env("TMPDIR", home.path());
     let (mut child, terminal) = start(command);
     let mut shown = String::new();
-    read_past(&terminal, &mut shown, "cycle 3 of");
+    read_past(&terminal, &mut shown, "write [");
     (&terminal).write_all(b"\x03").expect("a key");
     read_until(&terminal, &mut shown, None);
     assert_eq!(child.wait().expect("a child").code(), Some(1), "{shown}");
