@@ -149,12 +149,12 @@ fn key_files_are_refused_by_name() {
         &vault,
         "mallory.key.pub",
         "custody propose store add-reader m=mallory.key.pub --out x",
-        2,
+        4,
         "mallory.key.pub",
     );
     let enroll = "gateway enroll store --state second --name second --out second.req --fingerprint";
     vault.done(&format!("{enroll} {}", vault.id()));
-    refuses(&vault, "second.req", "custody propose store enroll-gateway second.req --out x", 2, "second.req");
+    refuses(&vault, "second.req", "custody propose store enroll-gateway second.req --out x", 4, "second.req");
     ["alice", "bob"].iter().for_each(|one| vault.approve(one, "req"));
     let execute = "custody execute store req.req --approval alice.req.ok --approval bob.req.ok";
     refuses(&vault, "req.req.executor", execute, 2, "req.req.executor");

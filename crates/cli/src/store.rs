@@ -38,6 +38,11 @@ pub struct Store {
 }
 
 impl Store {
+    /// For messages.
+    pub fn named(&self) -> String {
+        format!("the store {}", shown(&self.path))
+    }
+
     /// Opens the directory and verifies everything from the genesis on, also against what this machine
     /// has seen before.
     ///
@@ -230,8 +235,8 @@ impl Store {
         options: Options,
     ) -> Result<Open> {
         let gateway = folder.clone().map(|folder| folder as Arc<dyn Gateway>);
-        let vault = Vault::open(Arc::clone(&self.root), authority, gateway, options)
-            .with_context(|| format!("the store {}", shown(&self.path)))?;
+        let vault =
+            Vault::open(Arc::clone(&self.root), authority, gateway, options).with_context(|| self.named())?;
         if !options.in_background
             && let Some(folder) = &folder
         {
@@ -243,9 +248,7 @@ impl Store {
     /// What a killed process left of this gateway's runs is put in order.
     fn settle(&self, folder: &StateFolder, index: IndexKey) -> Result<()> {
         let known = Remembering::rows(&self.state, self.chain.vault_id(), index);
-        folder
-            .settle_at_once(&self.root, known)
-            .with_context(|| format!("the store {}", shown(&self.path)))?;
+        folder.settle_at_once(&self.root, known).with_context(|| self.named())?;
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! Runs that stand where others took their places: somebody put back what was there before a re-keying.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use runvault_custody::authority::Acting;
 use runvault_custody::rekey::{Undone, undone};
 use runvault_custody::seen::Remembering;
@@ -19,7 +19,7 @@ pub const WAY_OUT: &str = "put the run that took its place back, and take this o
 /// The store's.
 pub fn of(store: &Store) -> Result<Vec<Undone>> {
     let seen = Remembering::over(Acting::gateway_only(store.chain.clone()), &store.state);
-    Ok(undone(&store.root, &store.chain, &|run| seen.seal_seen(run).is_some())?)
+    undone(&store.root, &store.chain, &|run| seen.seal_seen(run).is_some()).with_context(|| store.named())
 }
 
 /// Those that no seal tells: this machine has seen nothing in their places, and opens them.

@@ -65,7 +65,7 @@ fn control_characters_are_made_visible() {
         let control = |c: char| c.is_control() && c != '\n';
         assert!(!outcome.stderr.contains(control), "{args:?}: {:?}", outcome.stderr);
     }
-    scratch.run(&["ls", "store", "--identity", evil]).refused(1, seen);
+    scratch.run(&["ls", "store", "--identity", evil]).refused(2, seen);
 }
 
 /// A parser's error quotes the store.

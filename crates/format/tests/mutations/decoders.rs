@@ -392,6 +392,9 @@ pub fn decoders() -> Vec<Decoder> {
         of(&["envelope_file::parse"], vec![run_envelope()], |b| {
             Some(envelope_file::encode(&envelope_file::parse(b).ok()?))
         }),
+        of(&["envelope_file::parse_run_key"], vec![run_envelope()], |b| {
+            Some(envelope_file::encode(&envelope_file::parse_run_key(b).ok()?))
+        }),
         Decoder {
             share: 50,
             ..of(&["envelope_file::open", "envelope_file::open_run_key"], vec![run_envelope()], |b| {
