@@ -91,7 +91,7 @@ fn init_refuses_what_is_not_empty() {
     let mut over = Command::new(runvault());
     fs::remove_file(site.store.join("a-file")).expect("removed");
     over.args(["init", "--no-lock", "--identity"]).arg(&vault.identity).arg(&site.store);
-    expect(&mut over, 1, &["exists"]);
+    expect(&mut over, 2, &["exists"]);
 }
 
 #[test]

@@ -143,7 +143,7 @@ fn a_mount_with_its_custody_elsewhere() {
     mount.unmount();
     fs::remove_dir_all(&apart).expect("lost");
     run(site.command(&["custody", "recover"]).arg("--custody").arg(&apart).arg(&site.store));
-    let mount = with(&format!("{custody},ro")).mount();
+    let mount = with(&format!("{custody},ro,open")).mount();
     let read = fs::read_to_string(mount.path("run/second"));
     assert_eq!(read.expect("read"), "more");
 }

@@ -104,7 +104,7 @@ fn the_helper_refuses_unknown_options_and_tolerates_them_with_s() {
     let fake = call(&["-f"], "");
     assert!(fake.status.success() && !is_mounted(&site.at), "{}", printed(&fake));
     work_and_unmount(&site, &call(&["-s", "-n"], "frobnicate,"));
-    let reader = call(&["-r"], "");
+    let reader = call(&["-r"], "open,");
     let refused = fs::write(site.at.join("run/x"), b"x");
     run(Command::new(runvault()).arg("unmount").arg(&site.at));
     assert!(reader.status.success(), "{}", printed(&reader));

@@ -25,6 +25,7 @@ mod verify;
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
+use std::time::Duration;
 
 use runvault_crypto::digest::sha256;
 use runvault_crypto::{random, registers};
@@ -73,6 +74,9 @@ const PINS: &str = "pins";
 const DIGESTS: &str = "digests";
 /// Of a large file its progress is told so often, in plaintext bytes.
 const TOLD: u64 = 1 << 20;
+/// So often, and so long apart, it is looked whether everything of a run is closed.
+const LETS_GO: u32 = 20;
+const MOMENT: Duration = Duration::from_millis(50);
 
 /// What came of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -171,9 +175,16 @@ impl Vault {
         // What waits in memory goes out, so that no file stays open for that alone.
         body.context.close()?;
         drop(body);
-        self.sweep_files();
-        self.dirs.drop_run(&run);
-        if !run.close_for_good() {
+        // The kernel lets go a moment after a program did, and so does a look of this process's own.
+        let closed = (0..LETS_GO).any(|turn| {
+            if turn > 0 {
+                std::thread::sleep(MOMENT);
+            }
+            self.sweep_files();
+            self.dirs.drop_run(&run);
+            run.close_for_good()
+        });
+        if !closed {
             return Err(Posix::Busy.into());
         }
         match self.seal_closed(gateway, &run, about, progress) {

@@ -38,7 +38,10 @@ pub fn run(args: &Scrub) -> Result<()> {
         })?;
         let older = states.behind(&store.root, run, &*authority);
         behind += older.len() as u64;
-        bar.suspend(|| tell_behind(args.json, &older))?;
+        // A bar that has no length yet would be drawn as if it were done.
+        if !older.is_empty() {
+            bar.suspend(|| tell_behind(args.json, &older))?;
+        }
         match found {
             None => open += 1,
             Some(found) => {
