@@ -57,12 +57,8 @@ fn a_sealed_run_is_verified_by_the_page_alone() {
         ("keys/more", b"x", "keys/more: digests (added)"),
         ("keys/vault-7", &envelope, "keys/vault-7: digests (added)"),
         ("keys/reader-77777777777777777777777777777777", &envelope, "7: digests (added)"),
-        ("keys/vault-1", &envelope[..1177], "keys/vault-1: truncated"),
-        (
-            "keys/vault-1",
-            &[&envelope[..1177], b"x"].concat(),
-            "keys/vault-1: digests (another than in the seal)",
-        ),
+        ("keys/vault-1", &envelope[..1177], "not-authentic"),
+        ("keys/vault-1", &[&envelope[..1177], b"x"].concat(), "not-authentic"),
     ] {
         let kept = fs::read(dir.join(name)).ok();
         fs::write(dir.join(name), bytes).expect("written");

@@ -652,6 +652,11 @@ fn a_re_keying_that_was_undone_is_told() {
     assert_eq!(told(&site.root, &nobody), nothing);
     assert_eq!(told(&site.root, &seen), [Undone { of: one.clone(), seen: Some(one.new) }]);
     runs.remove_dir(coming.as_bytes()).unwrap();
+    // Nor does an empty directory in its place.
+    runs.create_dir(one.new.to_string().as_bytes(), DIR_MODE).unwrap();
+    assert_eq!(told(&site.root, &seen), [Undone { of: one.clone(), seen: Some(one.new) }]);
+    assert!(refusal(seal::find(&site.root, &run, &*authority)).contains("its re-keying was undone"));
+    runs.remove_dir(one.new.to_string().as_bytes()).unwrap();
     // It does not open there: not in a mount, not to be verified.
     let refused = refusal(seal::find(&site.root, &run, &*authority));
     assert!(refused.contains("its re-keying was undone"), "{refused}");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use runvault_format::ids::RunId;
 use runvault_format::replacement::Replacement;
-use runvault_store::backend::Dir;
+use runvault_store::backend::{Dir, Kind};
 use runvault_vault::seal::rekey::place_of;
 
 use crate::Result;
@@ -59,7 +59,8 @@ pub fn undone(root: &Arc<dyn Dir>, chain: &Chain, seen: &dyn Fn(&RunId) -> bool)
     let mut undone = Vec::new();
     for (run, of) in last {
         let mut later = chain.standing_for(&run);
-        if later.any(|new| there(new.to_string())) {
+        // Where its seal was seen, a directory of its name is not enough.
+        if later.any(|new| there(new.to_string()) && (!seen(new) || has_seal(root, new))) {
             continue;
         }
         let seen = chain.standing_for(&run).find(|new| seen(new)).copied();
@@ -68,4 +69,10 @@ pub fn undone(root: &Arc<dyn Dir>, chain: &Chain, seen: &dyn Fn(&RunId) -> bool)
         }
     }
     Ok(undone)
+}
+
+fn has_seal(root: &Arc<dyn Dir>, run: &RunId) -> bool {
+    let run = root.open_dir(RUNS.as_bytes()).and_then(|runs| runs.open_dir(run.to_string().as_bytes()));
+    let note = run.and_then(|run| run.open_dir(b"seal")).and_then(|seal| seal.stat(b"seal.note"));
+    note.is_ok_and(|stat| stat.kind == Kind::File)
 }

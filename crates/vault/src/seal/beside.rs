@@ -207,16 +207,16 @@ pub(super) fn below(
     visit: &mut dyn FnMut(String),
 ) -> Result<()> {
     let fail = |operation, path: &str, e| Error::store(operation, format!("runs/{}/{path}", seal.run), e);
-    let mut stack = Vec::new();
-    for part in parts {
-        match dir.open_dir(part.as_bytes()) {
-            Ok(opened) => stack.push((opened, (*part).to_owned(), 0)),
+    // Opened when its turn comes: of a wide tree not all at once, since descriptors are few.
+    let mut stack: Vec<_> =
+        parts.iter().map(|part| (dir.clone(), part.as_bytes().to_vec(), (*part).to_owned(), 0)).collect();
+    while let Some((above, name, path, depth)) = stack.pop() {
+        let dir = match above.open_dir(&name) {
+            Ok(opened) => opened,
             // Each of its lines says so.
-            Err(error) if is_absent(&error) => {}
-            Err(error) => return Err(fail("open", part, error)),
-        }
-    }
-    while let Some((dir, path, depth)) = stack.pop() {
+            Err(error) if is_absent(&error) => continue,
+            Err(error) => return Err(fail("open", &path, error)),
+        };
         let mut names = Vec::new();
         let listed = dir.entries(0, &mut |entry| {
             names.push(entry.name);
@@ -225,11 +225,12 @@ pub(super) fn below(
         listed.map_err(|e| fail("list", &path, e))?;
         for name in names {
             let child = format!("{path}/{}", String::from_utf8_lossy(&name));
-            if dir.stat(&name).is_ok_and(|stat| stat.kind == Kind::Dir)
-                && depth < DEPTH
-                && let Ok(opened) = dir.open_dir(&name)
-            {
-                stack.push((opened, child.clone(), depth + 1));
+            match dir.stat(&name) {
+                Ok(stat) if stat.kind == Kind::Dir && depth < DEPTH => {
+                    stack.push((dir.clone(), name, child.clone(), depth + 1));
+                }
+                Err(error) if !is_absent(&error) => return Err(fail("stat", &child, error)),
+                _ => {}
             }
             visit(child);
         }
