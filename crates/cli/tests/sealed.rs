@@ -50,6 +50,29 @@ fn a_part_of_a_seal_that_was_removed_is_named() {
     scratch.run(&VERIFY).done();
 }
 
+/// A directory may be wider than a process may have files open.
+#[test]
+fn nothing_of_a_wide_run_is_passed_over() {
+    let scratch = Scratch::new();
+    scratch.vault();
+    scratch.folder("run");
+    (0..300).for_each(|n| _ = scratch.folder(&format!("run/{n}")));
+    scratch.run(&["cp", "-r", "run", "store:/", "--identity", "owner.key"]).done();
+    scratch.run(&["seal", "store", "run"]).done();
+    let runs = fs::read_dir(scratch.path("store/runs")).expect("runs");
+    let tree = runs.map(|run| run.expect("a run").path().join("tree")).find(|tree| tree.exists());
+    let wide = fs::read_dir(tree.expect("a tree")).expect("a tree").flatten().map(|entry| entry.path());
+    let planted = wide.filter(|dir| dir.is_dir()).map(|dir| fs::write(dir.join("more"), b"x")).count();
+    assert_eq!(planted, 300);
+    let program = scratch.command(&["scrub", "store"]);
+    let mut command = std::process::Command::new("prlimit");
+    command.args(["--nofile=128:128"]).arg(program.get_program()).args(program.get_args());
+    command.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let said = command.current_dir(scratch.path("")).output().expect("prlimit");
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert_eq!(said.lines().filter(|line| line.contains("added: it was not sealed")).count(), 300, "{said}");
+}
+
 #[test]
 fn a_seal_that_was_removed_is_missed_where_it_was_seen() {
     let scratch = Scratch::new();
