@@ -61,9 +61,10 @@ fn nothing_of_a_wide_run_is_passed_over() {
     scratch.run(&["seal", "store", "run"]).done();
     let runs = fs::read_dir(scratch.path("store/runs")).expect("runs");
     let tree = runs.map(|run| run.expect("a run").path().join("tree")).find(|tree| tree.exists());
-    let wide = fs::read_dir(tree.expect("a tree")).expect("a tree").flatten().map(|entry| entry.path());
-    let planted = wide.filter(|dir| dir.is_dir()).map(|dir| fs::write(dir.join("more"), b"x")).count();
-    assert_eq!(planted, 300);
+    let entries = fs::read_dir(tree.expect("a tree")).expect("a tree").flatten().map(|entry| entry.path());
+    let wide: Vec<PathBuf> = entries.filter(|path| path.is_dir()).collect();
+    assert_eq!(wide.len(), 300);
+    wide.iter().for_each(|dir| fs::write(dir.join("more"), b"x").expect("planted"));
     let program = scratch.command(&["scrub", "store"]);
     let mut command = std::process::Command::new("prlimit");
     command.args(["--nofile=128:128"]).arg(program.get_program()).args(program.get_args());
