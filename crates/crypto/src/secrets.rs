@@ -140,7 +140,7 @@ fn map_block() -> Vec<Slot> {
 /// Whether every secret so far lies in locked memory. False where RLIMIT_MEMLOCK is too low.
 pub fn memory_locked() -> bool {
     drop(Secret::<1>::from_fn(|_| {}));
-    !UNLOCKED.load(Ordering::Relaxed)
+    !some_unlocked()
 }
 
 /// Whether some secret so far lies in memory that could not be locked. Where there was none, none does.

@@ -123,11 +123,5 @@ pub(crate) fn numbers(dir: &Arc<dyn Dir>, object: &str) -> Result<Vec<u64>> {
 
 /// All names of a directory.
 pub(crate) fn names(dir: &Arc<dyn Dir>, object: &str) -> Result<Vec<Vec<u8>>> {
-    let mut names = Vec::new();
-    dir.entries(0, &mut |entry| {
-        names.push(entry.name);
-        true
-    })
-    .map_err(|e| Error::io("list", object, e))?;
-    Ok(names)
+    runvault_store::names::names(&**dir).map_err(|e| Error::io("list", object, e))
 }

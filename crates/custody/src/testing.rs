@@ -14,6 +14,7 @@ use runvault_format::seal_note::SealNote;
 use runvault_store::backend::{Access, Dir, Kind, Rename, SetTime};
 use runvault_store::doubles::faulty::{Fault, Faults, Rule};
 use runvault_store::doubles::memory::MemoryDir;
+use runvault_store::names::names;
 use runvault_store::read_whole::read_whole;
 use runvault_store::replace::replace;
 use runvault_vault::authority::{ChainPlace, EnvelopeFile, Gateway, Resume, SealPlace};
@@ -90,13 +91,7 @@ pub(crate) fn copy_to(from: &Arc<dyn Dir>, to: &Arc<dyn Dir>) {
 type Linked = HashMap<u64, (Arc<dyn Dir>, Vec<u8>)>;
 
 fn copy_into(from: &Arc<dyn Dir>, to: &Arc<dyn Dir>, linked: &mut Linked) {
-    let mut names = Vec::new();
-    from.entries(0, &mut |entry| {
-        names.push(entry.name);
-        true
-    })
-    .unwrap();
-    for name in names {
+    for name in names(&**from).unwrap() {
         let stat = from.stat(&name).unwrap();
         match stat.kind {
             Kind::Dir => {

@@ -8,6 +8,7 @@ pub mod backend;
 #[cfg(any(test, feature = "doubles"))]
 pub mod doubles;
 pub mod journal_files;
+pub mod names;
 pub mod posix;
 pub mod read_whole;
 pub mod replace;

@@ -66,7 +66,11 @@ fn fill(file: &Arc<dyn File>, bytes: &[u8]) -> Result<()> {
     file.sync_all()
 }
 
-fn temporary_name() -> Result<Vec<u8>> {
+/// A name that nobody else has, for a file that is not yet, or no longer, what its own says.
+///
+/// # Errors
+/// The system's, for want of random bytes.
+pub fn temporary_name() -> Result<Vec<u8>> {
     let mut random = [0u8; 8];
     let mut filled = 0;
     while let Some(rest) = random.get_mut(filled..).filter(|rest| !rest.is_empty()) {

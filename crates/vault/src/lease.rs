@@ -6,12 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use runvault_crypto::random;
 use runvault_format::ids::{IdentityId, RunId};
 use runvault_format::lease::{LEN_MAX, Lease};
 use runvault_store::backend::{Access, Dir, Rename, Time};
 use runvault_store::read_whole::read_whole;
-use runvault_store::replace::TEMPORARY;
+use runvault_store::replace::{TEMPORARY, temporary_name};
 
 use crate::outcome::{exists, part_opened};
 use crate::sys::{self, Process};
@@ -154,9 +153,7 @@ fn write_once(dir: &dyn Dir, bytes: &[u8]) -> io::Result<()> {
 
 /// Takes that lease away, and no other: one that was written meanwhile stays.
 pub(crate) fn take_away(dir: &dyn Dir, found: &Lease) -> io::Result<()> {
-    let mut random = [0; 8];
-    random::fill(&mut random).map_err(io::Error::other)?;
-    let aside = [TEMPORARY, format!("lease-{:016x}", u64::from_le_bytes(random)).as_bytes()].concat();
+    let aside = temporary_name()?;
     match dir.rename(NAME, dir, &aside, Rename::Over) {
         // Someone else did.
         Err(e) if e.raw_os_error() == Some(libc::ENOENT) => return Ok(()),

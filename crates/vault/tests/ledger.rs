@@ -585,14 +585,7 @@ fn each_thing_that_was_put_back_is_named() {
     let (dir, name) = parent(&tree, of_len(1024 + 28 + 12).0);
     let xattrs = dir.entry_xattrs(name).unwrap();
     xattrs.remove_xattr(&xattrs.xattrs().unwrap()[0]).unwrap();
-    let faults = would_seal(&fixture.writer(), b"run");
-    let mut said: Vec<(String, String)> = faults
-        .iter()
-        .map(|f| {
-            let what = f.damage.as_ref().map_or("missing".to_owned(), ToString::to_string);
-            (String::from_utf8(f.path.clone().unwrap()).unwrap(), what)
-        })
-        .collect();
+    let mut said = said_of(&fixture);
     said.sort();
     let words = |what: &str| format!("not what was written: {what}");
     let expected = [
@@ -862,65 +855,64 @@ fn a_file_whose_bytes_waited_as_it_was_renamed_is_compared() {
     assert_eq!(said_of(&fixture), [("b".to_owned(), what.to_owned())]);
 }
 
-/// An attribute gives an empty file its header; what is written to it later is all that there is.
-#[test]
-fn a_file_that_was_empty_but_for_an_attribute_is_compared() {
+/// What is said where the one file that the `first` session left is put back as it was, after what came `then`.
+fn put_back(first: impl FnOnce(&Mount), then: impl FnOnce(&Fixture)) -> Vec<(String, String)> {
     let fixture = Fixture::in_memory();
     let mount = fixture.writer();
     mount.make_dir("run").unwrap();
-    mount.put("run/a", b"").unwrap();
-    mount.setxattr(mount.ino("run/a").unwrap(), b"user.one", b"1", 0).unwrap();
+    first(&mount);
     mount.close().unwrap();
-    let (tree, earlier) = (tree_of(&fixture.root), stored(&tree_of(&fixture.root)));
-    let mount = fixture.writer();
-    let opened = mount.open_file(mount.ino("run/a").unwrap(), WRITE).unwrap().handle;
-    mount.write(opened, 0, b"content", false).unwrap();
-    mount.release(opened).unwrap();
-    mount.close().unwrap();
+    let tree = tree_of(&fixture.root);
+    let earlier = stored(&tree);
+    then(&fixture);
     assert_eq!(said_of(&fixture), []);
     let (path, older) = first_file(&earlier);
     older.put(&tree, path);
-    assert_eq!(said_of(&fixture), [("a".to_owned(), "not what was written: cut short".to_owned())]);
+    said_of(&fixture)
+}
+
+/// An attribute gives an empty file its header; what is written to it later is all that there is.
+#[test]
+fn a_file_that_was_empty_but_for_an_attribute_is_compared() {
+    let first = |mount: &Mount| {
+        mount.put("run/a", b"").unwrap();
+        mount.setxattr(mount.ino("run/a").unwrap(), b"user.one", b"1", 0).unwrap();
+    };
+    let said = put_back(first, |fixture| {
+        let mount = fixture.writer();
+        let opened = mount.open_file(mount.ino("run/a").unwrap(), WRITE).unwrap().handle;
+        mount.write(opened, 0, b"content", false).unwrap();
+        mount.release(opened).unwrap();
+        mount.close().unwrap();
+    });
+    assert_eq!(said, [("a".to_owned(), "not what was written: cut short".to_owned())]);
 }
 
 /// After a kill an empty file may have an id that nobody noted, but none that was there before.
 #[test]
 fn an_older_file_in_the_place_of_an_empty_one_is_named_after_a_kill() {
-    let fixture = Fixture::in_memory();
-    let mount = fixture.writer();
-    mount.make_dir("run").unwrap();
-    mount.put("run/a", &[1; 5_000]).unwrap();
-    mount.close().unwrap();
-    let (tree, earlier) = (tree_of(&fixture.root), stored(&tree_of(&fixture.root)));
-    let mount = fixture.writer();
-    mount.remove("run/a").unwrap();
-    mount.put("run/a", b"").unwrap();
-    mount.close().unwrap();
-    let mount = fixture.writer();
-    mount.make_dir("run/d").unwrap();
-    std::mem::forget(mount);
-    assert_eq!(said_of(&fixture), []);
-    let (path, older) = first_file(&earlier);
-    older.put(&tree, path);
+    let first = |mount: &Mount| _ = mount.put("run/a", &[1; 5_000]).unwrap();
+    let said = put_back(first, |fixture| {
+        let mount = fixture.writer();
+        mount.remove("run/a").unwrap();
+        mount.put("run/a", b"").unwrap();
+        mount.close().unwrap();
+        let mount = fixture.writer();
+        mount.make_dir("run/d").unwrap();
+        std::mem::forget(mount);
+    });
     let what = "not what was written: another file in its place";
-    assert_eq!(said_of(&fixture), [("a".to_owned(), what.to_owned())]);
+    assert_eq!(said, [("a".to_owned(), what.to_owned())]);
 }
 
 /// Readers of the open run would refuse it there.
 #[test]
 fn a_header_that_does_not_know_all_names_of_its_file_is_named() {
-    let fixture = Fixture::in_memory();
-    let mount = fixture.writer();
-    let run = mount.make_dir("run").unwrap().ino;
-    mount.put("run/a", &[1; 5_000]).unwrap();
-    mount.close().unwrap();
-    let (tree, earlier) = (tree_of(&fixture.root), stored(&tree_of(&fixture.root)));
-    let mount = fixture.writer();
-    mount.link(mount.ino("run/a").unwrap(), run, b"b").unwrap();
-    mount.close().unwrap();
-    assert_eq!(said_of(&fixture), []);
-    let (path, older) = first_file(&earlier);
-    older.put(&tree, path);
-    let said = said_of(&fixture);
+    let first = |mount: &Mount| _ = mount.put("run/a", &[1; 5_000]).unwrap();
+    let said = put_back(first, |fixture| {
+        let mount = fixture.writer();
+        mount.link(mount.ino("run/a").unwrap(), mount.ino("run").unwrap(), b"b").unwrap();
+        mount.close().unwrap();
+    });
     assert_eq!(said.iter().map(|(path, _)| path.as_str()).collect::<Vec<_>>(), ["b"], "{said:?}");
 }

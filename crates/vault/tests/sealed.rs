@@ -40,6 +40,18 @@ fn sealed(mount: &Mount) -> Summary {
     }
 }
 
+/// A store on disk with one run, sealed, which nobody has mounted; and the run's directory.
+fn sealed_on_disk() -> (Fixture, RunId, PathBuf) {
+    let fixture = Fixture::on_disk();
+    let mount = fixture.writer();
+    everything(&mount);
+    let run = id(&mount);
+    sealed(&mount);
+    mount.close().unwrap();
+    let dir = fixture.path().join("runs").join(run.to_string());
+    (fixture, run, dir)
+}
+
 fn verify(fixture: &Fixture, run: &RunId, checked: &dyn Checked) -> runvault_vault::Result<Verified> {
     let seal = Seal::load(&fixture.root, run, &*fixture.authority)?;
     seal::verify(&fixture.root, &seal, &*fixture.authority, checked, &mut |_, _| ())
@@ -393,13 +405,7 @@ fn a_file_that_was_let_grow_is_named_without_reading_it() {
 #[test]
 fn what_the_digests_do_not_say_verify_does() {
     use std::os::unix::fs::PermissionsExt;
-    let fixture = Fixture::on_disk();
-    let mount = fixture.writer();
-    everything(&mount);
-    let run = id(&mount);
-    sealed(&mount);
-    mount.close().unwrap();
-    let dir = fixture.path().join("runs").join(run.to_string());
+    let (fixture, run, dir) = sealed_on_disk();
     let file =
         files_below(&dir.join("tree")).into_iter().max_by_key(|f| fs::metadata(f).unwrap().len()).unwrap();
     let verify = || {
@@ -807,13 +813,7 @@ fn everything_is_read_back_past_the_kernels_cache() {
 /// Writers come and go, and a kill leaves what they had in hand.
 #[test]
 fn what_writers_leave_is_no_addition_until_it_is_old() {
-    let fixture = Fixture::on_disk();
-    let mount = fixture.writer();
-    everything(&mount);
-    let run = id(&mount);
-    sealed(&mount);
-    mount.close().unwrap();
-    let dir = fixture.path().join("runs").join(run.to_string());
+    let (fixture, run, dir) = sealed_on_disk();
     let looks = || {
         let looks =
             [verify(&fixture, &run, &Anew).unwrap().findings, scrub(&fixture, &run, &Anew).unwrap().findings];

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result};
 use runvault_format::ids::RunId;
 use runvault_store::backend::Dir;
+use runvault_store::names::names;
 use runvault_store::read_whole::read_whole;
 use runvault_store::{posix, replace};
 use serde_json::{Value, json};
@@ -113,11 +114,7 @@ fn read(folder: &Path) -> Result<BTreeMap<RunId, Sealed>> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
         other => other?,
     };
-    let mut names = Vec::new();
-    dir.entries(0, &mut |entry| {
-        names.push(entry.name);
-        true
-    })?;
+    let names = names(&*dir)?;
     let runs = names.iter().filter_map(|name| std::str::from_utf8(name).ok()?.parse().ok());
     let read = |run| match read_one(&*dir, &run) {
         Ok(sealed) => Some((run, sealed)),

@@ -12,6 +12,7 @@ use runvault_format::envelope_file::{self, EnvelopeName};
 use runvault_format::ids::Digest;
 use runvault_format::lease;
 use runvault_store::backend::{Dir, Kind, Stat};
+use runvault_store::names::names;
 use runvault_store::read_whole::read_whole;
 use runvault_store::replace::TEMPORARY;
 
@@ -157,16 +158,11 @@ impl Beside<'_> {
 
 /// The names in a directory, but for those that go meanwhile.
 fn listed(dir: &dyn Dir) -> io::Result<HashMap<Vec<u8>, Stat>> {
-    let mut names = Vec::new();
-    dir.entries(0, &mut |entry| {
-        names.push(entry.name);
-        true
-    })?;
     let stat = |name: Vec<u8>| match dir.stat(&name) {
         Err(e) if is_absent(&e) => None,
         stat => Some(stat.map(|stat| (name, stat))),
     };
-    names.into_iter().filter_map(stat).collect()
+    names(dir)?.into_iter().filter_map(stat).collect()
 }
 
 /// One that a writer left, which nobody looks at any more.
@@ -217,13 +213,7 @@ pub(super) fn below(
             Err(error) if is_absent(&error) => continue,
             Err(error) => return Err(fail("open", &path, error)),
         };
-        let mut names = Vec::new();
-        let listed = dir.entries(0, &mut |entry| {
-            names.push(entry.name);
-            true
-        });
-        listed.map_err(|e| fail("list", &path, e))?;
-        for name in names {
+        for name in names(&*dir).map_err(|e| fail("list", &path, e))? {
             let child = format!("{path}/{}", String::from_utf8_lossy(&name));
             match dir.stat(&name) {
                 Ok(stat) if stat.kind == Kind::Dir && depth < DEPTH => {

@@ -14,6 +14,7 @@ use runvault_format::manifest::{Entry, Kind, Record};
 use runvault_format::name::{self, Shape};
 use runvault_format::pins::{NONCE, Pinned};
 use runvault_store::backend::{self, Access, Dir, File, Stat, Xattrs};
+use runvault_store::names::names;
 
 use super::read::hash;
 use super::reading::{Nonces, in_order};
@@ -169,13 +170,12 @@ impl Survey {
 
     /// A file that is read by its first name must open by the others as well.
     fn further_names(&mut self) -> Result<()> {
-        let is_further = |item: &Item, i| item.is_file() && item.entry.record.object as usize != i;
-        let further: Vec<usize> =
-            self.items.iter().enumerate().filter(|(i, item)| is_further(item, *i)).map(|(i, _)| i).collect();
         let mut open = OpenDir::default();
-        for i in further {
-            let opened = self.open_file(&mut open, i).map(drop);
-            self.note(i, opened)?;
+        for i in 0..self.items.len() {
+            if self.items.get(i).is_some_and(Item::is_file) && !self.is_content(i) {
+                let opened = self.open_file(&mut open, i).map(drop);
+                self.note(i, opened)?;
+            }
         }
         Ok(())
     }
@@ -301,12 +301,7 @@ impl Survey {
         let dir = self.dir(i)?;
         let id = self.id(i, &*dir)?;
         let xattrs = self.attributes(i, &*dir, Some(&id))?;
-        let mut listed = Vec::new();
-        let entries = dir.entries(0, &mut |entry| {
-            listed.push(entry.name);
-            true
-        });
-        entries.map_err(|e| self.failed("list", i, e))?;
+        let listed = names(&*dir).map_err(|e| self.failed("list", i, e))?;
         let object = self.object(i);
         if i > 0 {
             self.lines.push(Line { path: object.clone(), kind: Digested::Dir });
@@ -453,35 +448,39 @@ impl Survey {
         known: Known<'_>,
         nonce: Nonces<'_>,
     ) -> Result<FileContent> {
-        let object = self.object(i);
-        let gone = || Error::damaged(object.clone(), Damage::Run("changed while it was read".to_owned()));
-        let item = self.items.get(i).ok_or_else(gone)?;
         let (file, stat, opened) = self.open_file(open, i)?;
         if opened.has_lost_copy() {
-            return Err(Error::damaged(object, Damage::HeaderCopy));
+            return Err(Error::damaged(self.object(i), Damage::HeaderCopy));
         }
         let content = match known(i, &stat, nonce)? {
             Some(content) => content,
             None => opened.read_back(nonce)?,
         };
+        let item = self.item(i)?;
         if content.size != item.entry.record.size || stat.ino != item.ino {
-            return Err(gone());
+            return Err(self.changed(i));
         }
         let xattrs = self.attributes(i, &*file, (content.id != FileId::ROOT).then_some(&content.id))?;
         Ok(FileContent { content, stat, xattrs })
     }
 
+    fn item(&self, i: usize) -> Result<&Item> {
+        self.items.get(i).ok_or_else(|| self.changed(i))
+    }
+
+    fn changed(&self, i: usize) -> Error {
+        Error::damaged(self.object(i), Damage::Run("changed while it was read".to_owned()))
+    }
+
     /// Opens a file by one of its names, which its header must know.
     fn open_file(&self, open: &mut OpenDir, i: usize) -> Result<(Arc<dyn File>, Stat, Arc<FileObject>)> {
-        let object = self.object(i);
-        let gone = || Error::damaged(object.clone(), Damage::Run("changed while it was read".to_owned()));
-        let item = self.items.get(i).ok_or_else(gone)?;
+        let item = self.item(i)?;
         let parent = item.entry.record.parent as usize;
         let parent_id = self.items.get(parent).map_or(DirId::ROOT, |p| p.id);
         let here = place(&parent_id, Object::File, &item.entry.name);
         let dir = self.dir_by(open, parent)?;
-        let file =
-            dir.open_file(&item.stored, Access::Read).map_err(|e| part_opened("open", object.clone(), e))?;
+        let file = dir.open_file(&item.stored, Access::Read);
+        let file = file.map_err(|e| part_opened("open", self.object(i), e))?;
         let stat = file.stat().map_err(|e| self.failed("stat", i, e))?;
         let opened = FileObject::open(&self.context, item.ino, file.clone(), &stat, Some(here))?;
         Ok((file, stat, opened))
