@@ -35,7 +35,6 @@ fn logged(mount: &Mount, says: &str) -> String {
     eventually(&format!("{says:?} was never logged"), said)
 }
 
-/// What `runs --json` says that is an alarm about a run; this machine may be slow, or full, too.
 /// `runvault runs` on the gateway, to be completed.
 fn runs(site: &Site) -> Command {
     let mut command = Command::new(runvault());
@@ -43,6 +42,7 @@ fn runs(site: &Site) -> Command {
     command
 }
 
+/// What `runs --json` says that is an alarm about a run; this machine may be slow, or full, too.
 fn alarms(site: &Site) -> Vec<Value> {
     let said = run(runs(site).arg("--json"));
     let lines = String::from_utf8(said.stdout).expect("UTF-8");

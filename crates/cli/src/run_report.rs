@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use runvault_format::descriptor::How;
+use runvault_format::ids::RunId;
 use runvault_format::seal_note::SealNote;
 use runvault_sequencer::completeness::{self, Completeness};
 use runvault_sequencer::completion::{Patience, State, Why};
@@ -28,11 +29,12 @@ pub fn of_vault(vault: &Arc<Vault>, store: &Path, patience: &Patience) -> Vec<Va
     vault.status().runs.iter().filter_map(|status| look.of_run(status)).collect()
 }
 
-/// A run that opens here, compared with its RunInfo.xml, where it has one that is understood: all of it is walked.
-pub fn completeness_of(vault: &Arc<Vault>, store: &Path, name: &[u8]) -> Option<Completeness> {
-    let path = vault_path(Path::new(std::ffi::OsStr::from_bytes(name))).ok()?;
+/// A run that is held here, compared with its RunInfo.xml, where it has one that is understood: all of it is walked.
+pub fn completeness_of(vault: &Arc<Vault>, store: &Path, run: &RunId) -> Option<Completeness> {
+    let name = vault.held_name(run)?;
+    let path = vault_path(Path::new(std::ffi::OsStr::from_bytes(&name))).ok()?;
     let tree = InVault::new(vault, store);
-    Found::below(&tree, &path).ok()?.compare(&tree, &path, name)
+    Found::below(&tree, &path).ok()?.compare(&tree, &path, &name)
 }
 
 struct Look<'a> {

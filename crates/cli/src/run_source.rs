@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use runvault_custody::gateway::StateFolder;
-use runvault_format::ids::VaultId;
 use runvault_sequencer::completion::Patience;
 use serde_json::{Map, Value};
 
@@ -18,9 +17,8 @@ use crate::vault_status::add;
 /// May be asked again and again.
 pub struct Source {
     runs: Runs,
-    /// This machine's state folder, whose mount knows of alarms, and the vault.
-    state: PathBuf,
-    vault: VaultId,
+    /// The vault's folder in this machine's state folder, whose mount knows of alarms.
+    folder: PathBuf,
 }
 
 enum Runs {
@@ -36,16 +34,16 @@ impl Source {
     /// # Errors
     /// The store's, the key's.
     pub fn of(args: &args::Runs, store: &Store) -> Result<Source> {
-        let (state, vault) = (store.state.clone(), store.chain.vault_id());
-        if !args.who.names_a_key() && ask(&store.state_of_vault(), &alarms_request()).is_ok() {
-            return Ok(Source { runs: Runs::Mount, state, vault });
+        let folder = store.state_of_vault();
+        if !args.who.names_a_key() && ask(&folder, &alarms_request()).is_ok() {
+            return Ok(Source { runs: Runs::Mount, folder });
         }
         let open = if args.who.names_a_key() {
             store.read(&args.who, runvault_vault::Options::default())?
         } else {
             store.look()?
         };
-        Ok(Source { runs: Runs::Here(Box::new(open), args.store.clone()), state, vault })
+        Ok(Source { runs: Runs::Here(Box::new(open), args.store.clone()), folder })
     }
 
     /// An object for each run.
@@ -55,12 +53,12 @@ impl Source {
     pub fn runs(&self) -> Result<Vec<Value>> {
         match &self.runs {
             Runs::Mount => {
-                let answer = ask(&self.folder(), &runs_request())?;
+                let answer = ask(&self.folder, &runs_request())?;
                 list(answer, "runs").context("the mount's process says nothing of runs")
             }
             Runs::Here(open, store) => {
                 let mut runs = run_report::of_vault(&open.vault, store, &Patience::default());
-                Incomplete::of(&self.folder()).tell(&mut runs);
+                Incomplete::of(&self.folder).tell(&mut runs);
                 runs.iter_mut().filter_map(Value::as_object_mut).for_each(|run| self.tell_held(run));
                 Ok(runs)
             }
@@ -70,7 +68,7 @@ impl Source {
     /// What the process of a mount finds wrong, which it says although its store hangs. Nothing where there is none, or it
     /// is of a version that has no alarms.
     pub fn alarms(&self) -> Vec<Value> {
-        ask(&self.folder(), &alarms_request())
+        ask(&self.folder, &alarms_request())
             .ok()
             .and_then(|answer| list(answer, "alarms"))
             .unwrap_or_default()
@@ -80,16 +78,11 @@ impl Source {
     fn tell_held(&self, run: &mut Map<String, Value>) {
         let id = run.get("run").and_then(Value::as_str).and_then(|id| id.parse().ok());
         let unknown = run.get("state").is_some_and(|state| state == "open") && !run.contains_key("waits_for");
-        if unknown && id.is_some_and(|id| StateFolder::keeps_key_of(&self.state, self.vault, &id)) {
+        if unknown && id.is_some_and(|id| StateFolder::keeps_key_of(&self.folder, &id)) {
             let what =
                 "a mount: this machine keeps its key, and no mount of it answers (runvault mount --ingest)";
             add(run, "waits_for", what);
         }
-    }
-
-    /// `<state>/<vault id>`.
-    fn folder(&self) -> PathBuf {
-        self.state.join(self.vault.to_string())
     }
 
     /// # Errors

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Once};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -74,11 +74,13 @@ struct Watch {
     known: HashMap<RunId, Known>,
 }
 
-/// What the log has of a run.
+/// What is known of a run, and what the log has of it.
 #[derive(Default)]
 struct Known {
     said: String,
     not_before: Option<Instant>,
+    /// When it was found complete: all of it was walked, once after each change.
+    whole: Option<Instant>,
 }
 
 impl Watch {
@@ -129,16 +131,19 @@ impl Watch {
             Why::Drained | Why::Abandoned => Wish { ended: "silence".to_owned(), complete: !run.continues },
         };
         // Nothing of the run opens while it is read back, which takes hours: what will not be sealed is not begun.
-        if wish.complete && !self.is_complete(run) {
-            return self.withhold(run);
-        }
-        let mut begun = false;
-        // Not before: something of it may be open, again and again.
-        let mut told = |_, _| {
-            if !std::mem::replace(&mut begun, true) {
-                log::info!("run {}: {}; it is read back for its seal", run.run, wish.ended);
+        let whole = self.known.get(&run.run).and_then(|known| known.whole);
+        if wish.complete && whole.is_none_or(|at| at.elapsed() >= run.quiet) {
+            // Not its end: what is written while it is walked counts as later.
+            let begun = Instant::now();
+            if !self.is_complete(run) {
+                return self.withhold(run);
             }
-        };
+            self.known.entry(run.run).or_default().whole = Some(begun);
+        }
+        // Not before: something of it may be open, again and again.
+        let begun = Once::new();
+        let begins = || log::info!("run {}: {}; it is read back for its seal", run.run, wish.ended);
+        let mut told = |_, _| begun.call_once(begins);
         match sealing::seal(&self.vault, run.run.to_string().as_bytes(), &wish, &mut told) {
             Ok(Sealing::Sealed(said)) => {
                 sealing::log_sealed(&said);
@@ -169,8 +174,7 @@ impl Watch {
 
     /// Whether everything is there that its RunInfo.xml promises.
     fn is_complete(&self, run: &HeldRun) -> bool {
-        let name = self.vault.held_name(&run.run);
-        let compared = name.and_then(|name| run_report::completeness_of(&self.vault, &self.store, &name));
+        let compared = run_report::completeness_of(&self.vault, &self.store, &run.run);
         compared.is_some_and(|compared| compared.missing.is_empty())
     }
 

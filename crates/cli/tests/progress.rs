@@ -3,9 +3,10 @@
 mod common;
 
 use std::io::Write;
+use std::process::Command;
 
 use common::Scratch;
-use common::agreeing::{self, agree, confirm, run};
+use common::agreeing::{self, agree, approved, confirm, enroll, run};
 use common::pty::{converse, read_past, read_until, start};
 
 /// A vault with two runs, and a folder to be copied.
@@ -57,8 +58,8 @@ fn what_takes_long_shows_how_far_it_is() {
 
 /// Presses Ctrl-C once that bar is shown, in work that takes some hundred times as long as that; gives what the terminal
 /// showed.
-fn interrupted(scratch: &Scratch, line: &str, bar: &str) -> String {
-    let (mut child, mut terminal) = start(scratch.command(&line.split(' ').collect::<Vec<_>>()));
+fn interrupted(command: Command, bar: &str) -> String {
+    let (mut child, mut terminal) = start(command);
     let mut shown = String::new();
     read_past(&terminal, &mut shown, &format!("{bar} ["));
     terminal.write_all(b"\x03").expect("Ctrl-C");
@@ -76,22 +77,22 @@ fn sealed_to(scratch: &Scratch, key: &str) -> usize {
 
 const RUNS: usize = 100;
 
+/// Copies so many small runs, and these folders, into the vault.
+fn copy_runs(scratch: &Scratch, key: &str, more: &[&str]) {
+    let names: Vec<String> = (0..RUNS).map(|n| format!("run-{n}")).collect();
+    names.iter().for_each(|name| drop(scratch.folder(name)));
+    let from: Vec<&str> = names.iter().map(String::as_str).chain(more.iter().copied()).collect();
+    scratch.run(&[&["cp", "-r", "--identity", key], &from[..], &["store:/"]].concat()).done();
+}
+
 /// A vault of three, with many small runs, and a large one that is sealed.
 fn full_vault() -> Scratch {
     let scratch = agreeing::vault(&["alice", "bob", "carol", "lab"]);
     agree(&scratch, "add-reader lab=lab.key.pub --standing", ["alice", "bob"]);
-    let fingerprint = run(&scratch, "fingerprint store").done().out();
-    let fingerprint = fingerprint.lines().last().expect("an id");
-    let enroll = format!("gateway enroll store --fingerprint {fingerprint} --name machine --out machine.req");
-    run(&scratch, &enroll).done();
-    agree(&scratch, "enroll-gateway machine.req", ["alice", "bob"]);
-    let names: Vec<String> = (0..RUNS).map(|n| format!("run-{n}")).collect();
-    names.iter().for_each(|name| drop(scratch.folder(name)));
+    enroll(&scratch, "machine");
     scratch.folder("large");
     scratch.secret("large/file", vec![7; 32 << 20]);
-    let from: Vec<&str> = names.iter().map(String::as_str).chain(["large"]).collect();
-    let cp = [&["cp", "-r", "--identity", "lab.key"], &from[..], &["store:/"]].concat();
-    scratch.run(&cp).done();
+    copy_runs(&scratch, "lab.key", &["large"]);
     run(&scratch, "seal store large").done();
     scratch
 }
@@ -100,18 +101,9 @@ fn full_vault() -> Scratch {
 fn what_custodians_agreed_on_shows_how_far_it_is_and_goes_on_after_ctrl_c() {
     let scratch = full_vault();
     confirm(&scratch, &["alice", "bob", "carol"]);
-    let proposed = |what: &str| {
-        for old in ["req", "req.executor", "alice.ok", "bob.ok"] {
-            let _ = std::fs::remove_file(scratch.path(old));
-        }
-        run(&scratch, &format!("custody propose store {what} --out req")).done();
-        for one in ["alice", "bob"] {
-            run(&scratch, &format!("custody approve req --identity {one}.key --out {one}.ok --yes")).done();
-        }
-    };
-    let execute = "custody execute store req --approval alice.ok --approval bob.ok";
-    proposed("rotate");
-    let shown = interrupted(&scratch, execute, "runs");
+    let command = |line: &str| scratch.command(&line.split(' ').collect::<Vec<_>>());
+    let execute = approved(&scratch, "rotate", ["alice", "bob"]);
+    let shown = interrupted(command(&execute), "runs");
     assert!(shown.contains("every run stays readable") && shown.contains("--resume"), "{shown}");
     assert!(sealed_to(&scratch, "vault-2") <= RUNS, "it was at its end already");
     run(&scratch, &format!("{execute} --resume")).done();
@@ -121,12 +113,11 @@ fn what_custodians_agreed_on_shows_how_far_it_is_and_goes_on_after_ctrl_c() {
     let rows = run(&scratch, "runs store --json --identity lab.key").done().out();
     let row = rows.lines().find(|row| row.contains("\"large\"")).expect("the run");
     let row: serde_json::Value = serde_json::from_str(row).expect("JSON");
-    proposed(&format!("rekey {}", row["run"].as_str().expect("an id")));
-    run(&scratch, execute).done();
+    agree(&scratch, &format!("rekey {}", row["run"].as_str().expect("an id")), ["alice", "bob"]);
     let rekey = "rekey store --identity req.worker --grace 0s";
     let state = scratch.path("state");
     let rekey = format!("{rekey} --state {}", state.display());
-    let shown = interrupted(&scratch, &rekey, "rekey");
+    let shown = interrupted(command(&rekey), "rekey");
     assert!(shown.contains("the same command goes on"), "{shown}");
     assert!(scratch.path("req.worker").exists(), "it has ended already");
     let done = run(&scratch, &rekey);
@@ -138,12 +129,9 @@ fn what_custodians_agreed_on_shows_how_far_it_is_and_goes_on_after_ctrl_c() {
 fn an_owners_rotation_goes_on_after_ctrl_c() {
     let scratch = Scratch::new();
     scratch.vault();
-    let names: Vec<String> = (0..RUNS).map(|n| format!("run-{n}")).collect();
-    names.iter().for_each(|name| drop(scratch.folder(name)));
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    scratch.run(&[&["cp", "-r", "--identity", "owner.key"], &names[..], &["store:/"]].concat()).done();
+    copy_runs(&scratch, "owner.key", &[]);
     let rotate = "custody rotate store --identity owner.key";
-    interrupted(&scratch, rotate, "runs");
+    interrupted(scratch.command(&rotate.split(' ').collect::<Vec<_>>()), "runs");
     assert!(sealed_to(&scratch, "vault-2") < RUNS, "it was at its end already");
     run(&scratch, &format!("{rotate} --resume")).done();
     assert_eq!(sealed_to(&scratch, "vault-2"), RUNS);
@@ -173,12 +161,7 @@ fn the_demo_ends_at_ctrl_c_while_it_writes_and_leaves_nothing() {
     let home = tempfile::TempDir::with_prefix("runvault-test-").expect("a temporary directory");
     let mut command = scratch.command(&["demo", "--size", "64"]);
     command.env("TMPDIR", home.path());
-    let (mut child, terminal) = start(command);
-    let mut shown = String::new();
-    read_past(&terminal, &mut shown, "write [");
-    (&terminal).write_all(b"\x03").expect("a key");
-    read_until(&terminal, &mut shown, None);
-    assert_eq!(child.wait().expect("a child").code(), Some(1), "{shown}");
+    let shown = interrupted(command, "write");
     assert!(shown.contains("interrupted; everything was cleaned up"), "{shown}");
     assert!(!shown.contains("through the mount"), "it wrote on to the end: {shown}");
     assert_eq!(std::fs::read_dir(home.path()).expect("a directory").count(), 0, "something stays");

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::agreeing::{agree, confirm, run, vault};
+use common::agreeing::{agree, confirm, enroll, run, vault};
 use common::{Outcome, Scratch, faketime};
 use serde_json::Value;
 
@@ -245,11 +245,7 @@ fn what_one_alone_may_not_do_is_said_before_a_key_is_asked_for() {
 #[test]
 fn what_is_old_is_named_with_its_age_and_is_due() {
     let scratch = vault(&["alice", "bob", "carol", "dave", "lab"]);
-    let fingerprint = run(&scratch, "fingerprint store").done().out();
-    let fingerprint = fingerprint.lines().last().expect("an id");
-    let enroll = format!("gateway enroll store --fingerprint {fingerprint} --name novaseq --out machine.req");
-    run(&scratch, &enroll).done();
-    agree(&scratch, "enroll-gateway machine.req", ["alice", "bob"]);
+    enroll(&scratch, "novaseq");
     let soon = runvault_format::time::text(runvault_custody::clock::seconds() + 3600);
     agree(&scratch, &format!("add-reader lab=lab.key.pub --expires {soon}"), ["alice", "bob"]);
     agree(&scratch, "add-custodian dave=dave.key.pub", ["alice", "bob"]);
@@ -412,9 +408,7 @@ fn what_was_interrupted_is_due_and_is_finished() {
     run(&scratch, "cp -r run store:/ --identity owner.key").done();
     act("add-reader store lab=lab.key.pub");
     act("grant store run lab");
-    let names = std::fs::read_dir(scratch.path("store/runs")).unwrap();
-    let names = names.map(|run| run.unwrap().file_name().into_string().unwrap());
-    let id = names.into_iter().find(|name| name.len() == 32).unwrap();
+    let id = scratch.runs().remove(0);
     let keys = scratch.path(&format!("store/runs/{id}/keys"));
     let held =
         || std::fs::read_dir(&keys).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());

@@ -4,27 +4,16 @@ mod common;
 
 use std::fs;
 
-use common::agreeing::{agree, confirm, run, vault};
+use common::agreeing::{agree, confirm, enroll, run, vault};
 use common::{Outcome, STRONG, Scratch};
 use serde_json::Value;
 
-/// The ids of the runs in a store.
-fn runs(scratch: &Scratch) -> Vec<String> {
-    let names = fs::read_dir(scratch.path("store/runs")).unwrap();
-    let names = names.map(|run| run.unwrap().file_name().into_string().unwrap());
-    names.filter(|name| name.len() == 32).collect()
-}
-
 /// A gateway is let in, and a reader of all that is made; a run.
 fn with_a_run(scratch: &Scratch, reader: &str) -> String {
-    let said = run(scratch, "fingerprint store").done().out();
-    let vault = said.lines().last().unwrap().to_owned();
-    run(scratch, &format!("gateway enroll store --fingerprint {vault} --out gateway.req --name novaseq"))
-        .done();
-    agree(scratch, "enroll-gateway gateway.req", ["alice", "bob"]);
+    enroll(scratch, "novaseq");
     agree(scratch, &format!("add-reader {reader}={reader}.key.pub --standing"), ["alice", "bob"]);
     a_run(scratch, "run", reader);
-    runs(scratch).remove(0)
+    scratch.runs().remove(0)
 }
 
 fn a_run(scratch: &Scratch, name: &str, reader: &str) {
@@ -288,12 +277,12 @@ fn a_re_keying_asks_for_the_drill() {
     };
     assert_eq!(due(), Vec::<Value>::new());
     let old = fs::read(scratch.path("owner.key")).unwrap();
-    let id = runs(&scratch).remove(0);
+    let id = scratch.runs().remove(0);
     let run_of = |id: &str| scratch.path("store/runs").join(id);
     let copied =
         std::process::Command::new("cp").arg("-a").arg(run_of(&id)).arg(scratch.path("tape")).status();
     assert!(copied.unwrap().success());
-    let said = run(&scratch, &format!("custody rekey store {} --identity owner.key", runs(&scratch)[0]));
+    let said = run(&scratch, &format!("custody rekey store {} --identity owner.key", scratch.runs()[0]));
     assert!(said.done().out().contains("Each custodian does the drill then"), "{}", said.out());
     run(&scratch, "rekey store --grace 1s --identity owner.key").done();
     let said = due();
@@ -307,7 +296,7 @@ fn a_re_keying_asks_for_the_drill() {
     );
     confirm();
     assert_eq!(due(), Vec::<Value>::new());
-    let new = runs(&scratch).remove(0);
+    let new = scratch.runs().remove(0);
     let moved = format!("run {id} was re-keyed: it is run {new}");
     run(&scratch, &format!("takeover store {id} --identity owner.key")).refused(1, &moved);
     undone(&scratch, &id, &new);

@@ -171,6 +171,16 @@ impl Acting {
         self.chain.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What the chain says; where it says nothing, once more as it is by now.
+    fn known<T>(&self, ask: impl Fn(&Chain) -> Option<T>) -> Option<T> {
+        // The chain is not held while it is read anew.
+        let known = ask(&self.chain());
+        known.or_else(|| {
+            self.refresh();
+            ask(&self.chain())
+        })
+    }
+
     /// custody/ is verified from where it was left.
     fn follow(&self, root: &Arc<dyn Dir>) -> Result<()> {
         // Nobody waits for the store meanwhile, which may hang.
@@ -333,19 +343,11 @@ impl Authority for Acting {
     }
 
     fn gateway_key(&self, id: &IdentityId) -> Option<GatewayKey> {
-        let known = self.chain().gateway_key(id);
-        known.or_else(|| {
-            self.refresh();
-            self.chain().gateway_key(id)
-        })
+        self.known(|chain| chain.gateway_key(id))
     }
 
     fn admission(&self, gateway: &IdentityId, run: Option<&RunId>) -> Option<Admission> {
-        let known = self.chain().admission(gateway, run);
-        known.or_else(|| {
-            self.refresh();
-            self.chain().admission(gateway, run)
-        })
+        self.known(|chain| chain.admission(gateway, run))
     }
 
     fn replaced_by(&self, run: &RunId) -> Vec<RunId> {
@@ -353,11 +355,7 @@ impl Authority for Acting {
     }
 
     fn replacement(&self, new: &RunId) -> Option<Replacement> {
-        let known = self.chain().replacement(new).cloned();
-        known.or_else(|| {
-            self.refresh();
-            self.chain().replacement(new).cloned()
-        })
+        self.known(|chain| chain.replacement(new).cloned())
     }
 
     fn envelope_names(&self) -> Vec<String> {
@@ -400,11 +398,7 @@ impl Authority for Acting {
     }
 
     fn knows_recipient(&self, run: &RunId, of: &EnvelopeName) -> bool {
-        let knows = || self.chain().knows_recipient(run, of);
-        knows() || {
-            self.refresh();
-            knows()
-        }
+        self.known(|chain| chain.knows_recipient(run, of).then_some(())).is_some()
     }
 
     fn opens_every_run(&self) -> bool {

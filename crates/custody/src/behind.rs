@@ -119,7 +119,7 @@ impl States {
     pub fn of(chain: &Chain) -> Self {
         let first = Known { hash: None, time: String::new(), to: To { epoch: 1, ..To::default() } };
         let mut known = vec![first];
-        for line in chain.executed() {
+        for line in chain.executed_behind(0) {
             let to = known.last().map_or_else(To::default, |before| before.to.clone());
             let to = to.after(&line.request.op);
             known.push(Known { hash: line.result.state, time: line.time, to });
@@ -246,7 +246,7 @@ mod tests {
         let (run, _) = make_run(&vault.root, &vault.chain(), &gateway);
         vault.agree(Operation::Rotate { epoch: 2 });
         let state = vault.chain().state_ref();
-        seal_at(&vault.root, &gateway, &run, StateRef { n: state.n, hash: Digest(state.hash) });
+        seal_at(&vault.root, &gateway, &run, state);
         let (chain, authority) = (vault.chain(), crate::authority::Acting::gateway_only(vault.chain()));
         assert_eq!(States::of(&chain).behind(&vault.root, &run, &*authority), []);
         // The same run, where the first line is from long before.

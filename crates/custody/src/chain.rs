@@ -109,17 +109,20 @@ impl Chain {
         Machine::new(label.as_deref().unwrap_or(&gateway.label), &gateway.keys())
     }
 
-    /// What each line says, from the first on.
-    pub(crate) fn executed(&self) -> impl Iterator<Item = Executed> + '_ {
-        let lines = self.log.split(|b| *b == b'\n').filter(|line| !line.is_empty());
-        lines.filter_map(|line| Some(Line::parse(line).ok()?.executed))
+    /// The text of each line.
+    fn texts(&self) -> impl Iterator<Item = &[u8]> {
+        self.log.split(|b| *b == b'\n').filter(|line| !line.is_empty())
+    }
+
+    /// What each line behind line `n` says.
+    pub(crate) fn executed_behind(&self, n: u64) -> impl Iterator<Item = Executed> {
+        let behind = self.texts().skip(usize::try_from(n).unwrap_or(usize::MAX));
+        behind.filter_map(|line| Some(Line::parse(line).ok()?.executed))
     }
 
     /// The operations of the lines behind line `n`.
     pub(crate) fn acts_behind(&self, n: u64) -> Vec<Operation> {
-        let lines = self.log.split(|b| *b == b'\n').filter(|line| !line.is_empty());
-        let behind = lines.skip(usize::try_from(n).unwrap_or(usize::MAX));
-        behind.filter_map(|line| Some(Line::parse(line).ok()?.executed.request.op)).collect()
+        self.executed_behind(n).map(|line| line.request.op).collect()
     }
 
     /// Who reads, and on what terms.
@@ -250,10 +253,9 @@ impl Chain {
 
     /// Whether line n made that state; of state 0, which has no readers, no line tells.
     fn has_state(&self, state: &StateRef) -> bool {
-        let line = state.n.checked_sub(1).and_then(|before| usize::try_from(before).ok());
-        let text = line.and_then(|line| self.log.split(|b| *b == b'\n').nth(line));
-        let made = text.and_then(|text| Line::parse(text).ok()?.executed.result.state);
-        made == Some(Digest(state.hash))
+        let line = state.n.checked_sub(1).and_then(|before| self.executed_behind(before).next());
+        let made = line.and_then(|line| line.result.state);
+        made == Some(state.hash)
     }
 
     /// Whether lines of the log name whom an envelope of a run is for, now or once. In a custody/ that was made anew some
@@ -269,11 +271,6 @@ impl Chain {
                 EnvelopeName::Reader(id) => was_added(id),
                 EnvelopeName::Worker(id) => self.work_of(id).any(|work| [work.run, work.new].contains(run)),
             }
-    }
-
-    /// The hash of the state that each line made.
-    pub(crate) fn states(&self) -> Vec<Option<Digest>> {
-        self.executed().map(|line| line.result.state).collect()
     }
 
     /// Runs that lines of the log say are not missed.
@@ -319,7 +316,7 @@ impl Chain {
 
     /// Number and hash of the newest state.
     pub fn state_ref(&self) -> StateRef {
-        StateRef { n: self.state.n, hash: self.state_hash.0 }
+        StateRef { n: self.state.n, hash: self.state_hash }
     }
 
     /// The newest epoch and its public key.
@@ -344,11 +341,10 @@ impl Chain {
 
     /// Number of the line that executed the request of this hash.
     pub fn line_of(&self, request: &Digest) -> Option<u64> {
-        let lines = self.log.split(|b| *b == b'\n').filter(|line| !line.is_empty());
         let is = |line: &[u8]| {
             Line::parse(line).and_then(|line| line.executed.request.hash()).as_ref() == Ok(request)
         };
-        lines.zip(1..).find(|(line, _)| is(line)).map(|(_, n)| n)
+        self.texts().zip(1..).find(|(line, _)| is(line)).map(|(_, n)| n)
     }
 
     /// The newest state.

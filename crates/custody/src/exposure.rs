@@ -103,7 +103,8 @@ pub fn exposure(
     let past = Past::read(root, key)?;
     let label = past.label.clone().ok_or(Error::UnknownKey(*key))?;
     let authority = Acting::gateway_only(chain.clone());
-    let there = runs::list(root)?;
+    let listed = runs::list_all(root)?;
+    let there = &listed.runs;
     let (total, now) = (there.len() as u64, clock::now());
     let (mut found, mut told) = (Vec::new(), BTreeSet::from_iter(there.iter().copied()));
     for (run, done) in there.iter().zip(1..) {
@@ -120,19 +121,16 @@ pub fn exposure(
     let mut gone: BTreeSet<RunId> = past.granted().copied().collect();
     gone.extend(retired::all(root, chain)?.iter().map(Gone::run));
     gone.extend(chain.replacements().map(|one| one.run));
-    gone.extend(made_and_gone(root, chain, &told)?);
+    // Those that took the places of others, and are not there either.
+    let coming: BTreeSet<RunId> = listed.coming().collect();
+    let made = chain.replacements().filter(|one| !told.contains(&one.run) && !coming.contains(&one.new));
+    let made: Vec<RunId> = made.map(|one| one.new).collect();
+    gone.extend(made);
     found.extend(gone.difference(&told).flat_map(|run| past.gone(run, &now)));
     let mut runs: Vec<Exposed> = found.into_iter().filter_map(|one| within(one, from, to)).collect();
     runs.sort_by_key(|one| (one.run, one.opens, one.by));
     runs.dedup();
     Ok(Exposure { key: *key, label, roles: past.roles, runs, of: total })
-}
-
-/// Runs that took the places of others, and are not there either.
-fn made_and_gone(root: &Arc<dyn Dir>, chain: &Chain, told: &BTreeSet<RunId>) -> Result<Vec<RunId>> {
-    let coming: BTreeSet<RunId> = runs::list_all(root)?.coming().collect();
-    let made = chain.replacements().filter(|one| !told.contains(&one.run) && !coming.contains(&one.new));
-    Ok(made.map(|one| one.new).collect())
 }
 
 /// What it means for the time in which the key was in wrong hands; `None`: it did not open before the end of that. Times

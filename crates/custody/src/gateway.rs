@@ -67,9 +67,9 @@ impl StateFolder {
         state_dir.join(vault.to_string()).join(IDENTITY).exists()
     }
 
-    /// Whether it keeps a key of that run, without its lock and without opening any.
-    pub fn keeps_key_of(state_dir: &Path, vault: VaultId, run: &RunId) -> bool {
-        ResumeEntries::keeps(&state_dir.join(vault.to_string()), run)
+    /// Whether `<state>/<vault id>` keeps a key of that run, without its lock and without opening any.
+    pub fn keeps_key_of(folder: &Path, run: &RunId) -> bool {
+        ResumeEntries::keeps(folder, run)
     }
 
     /// Makes or opens the folder (0700) and locks it.

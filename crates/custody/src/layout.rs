@@ -7,6 +7,7 @@
 //! only `passwd` takes a lock, where there are any.
 
 use std::io;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use runvault_store::backend::{Dir, File};
@@ -119,6 +120,11 @@ pub(crate) fn numbers(dir: &Arc<dyn Dir>, object: &str) -> Result<Vec<u64>> {
         text.parse::<u64>().ok().filter(|n| n.to_string() == text)
     };
     Ok(names(dir, object)?.iter().filter_map(number).collect())
+}
+
+/// The names of a directory that are such ids or names as this program writes them; others are passed over.
+pub(crate) fn parsed<T: FromStr>(dir: &Arc<dyn Dir>, object: &str) -> Result<Vec<T>> {
+    Ok(names(dir, object)?.iter().filter_map(|name| std::str::from_utf8(name).ok()?.parse().ok()).collect())
 }
 
 /// All names of a directory.

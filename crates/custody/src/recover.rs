@@ -12,7 +12,6 @@ use std::sync::Arc;
 
 use runvault_format::descriptor::RunDescriptor;
 use runvault_format::ids::VaultId;
-use runvault_format::note::Note;
 use runvault_format::operation::{Operation, SeenBy};
 use runvault_format::request::Head;
 use runvault_format::vault_file;
@@ -33,6 +32,7 @@ use crate::quorum::carry_out::carry_out;
 use crate::quorum::execute::execute;
 use crate::quorum::propose::propose;
 use crate::rotate::RotateSummary;
+use crate::settle::Signed;
 use crate::{Error, Result, settle};
 
 /// Seconds from the request to its line.
@@ -199,11 +199,10 @@ pub fn recover(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Recovered> {
     check_place(root, place)?;
-    check_store(root, found)?;
+    let named = check_store(root, found)?;
     let beside =
         Place { parent: place.parent.clone(), name: [b".", &place.name[..], b".recovering"].concat() };
     remove(&beside.parent, &beside.name)?;
-    let named = layout::exists(root, VAULT_JSON, VAULT_JSON)?;
     if !named {
         let bytes = vault_file::to_bytes(&found.chain().vault_id())?;
         replace(&**root, VAULT_JSON.as_bytes(), &bytes, PUBLIC_MODE)
@@ -271,15 +270,16 @@ pub fn check_place(root: &Arc<dyn Dir>, place: &Place) -> Result<()> {
     Ok(())
 }
 
-fn check_store(root: &Arc<dyn Dir>, found: &Found) -> Result<()> {
+/// That the store is of the vault of these keys; whether it says so itself.
+fn check_store(root: &Arc<dyn Dir>, found: &Found) -> Result<bool> {
     let there = layout::read_if_there(root, VAULT_JSON, VAULT_JSON, vault_file::LEN_MAX)?;
     let there = there.map(|bytes| vault_file::parse(&bytes)).transpose();
     match there.map_err(|e| Error::damaged(VAULT_JSON, e))? {
         Some(named) if named != found.chain().vault_id() => {
             Err(Error::KeysOfTwoVaults { one: named, other: found.chain().vault_id() })
         }
-        Some(_) => Ok(()),
-        None => check_runs(root, found.chain().vault_id()),
+        Some(_) => Ok(true),
+        None => check_runs(root, found.chain().vault_id()).map(|()| false),
     }
 }
 
@@ -287,13 +287,11 @@ fn check_store(root: &Arc<dyn Dir>, found: &Found) -> Result<()> {
 fn check_runs(root: &Arc<dyn Dir>, vault: VaultId) -> Result<()> {
     let mut other = None;
     for run in settle::runs(root)? {
-        let note = settle::run_note(root, &run)?.unwrap_or_default();
-        let said = Note::parse(&note).and_then(|note| RunDescriptor::parse_text(note.text));
-        match said.map(|said| said.vault) {
-            Ok(named) if named == vault => return Ok(()),
-            Ok(named) => other = Some(named),
+        let note = settle::run_note(root, &run)?;
+        match Signed::parse(&note, RunDescriptor::parse_text).map(|run| run.said.vault) {
+            Some(named) if named == vault => return Ok(()),
             // What cannot be read is of no vault.
-            Err(_) => {}
+            named => other = named.or(other),
         }
     }
     other.map_or(Ok(()), |one| Err(Error::KeysOfTwoVaults { one, other: vault }))

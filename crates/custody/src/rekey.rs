@@ -10,7 +10,7 @@ use std::sync::Arc;
 use runvault_crypto::aead::Engine;
 use runvault_crypto::random;
 use runvault_crypto::secrets::Secret;
-use runvault_format::descriptor::{After, How, RunDescriptor, RunKind, Seals, StateRef};
+use runvault_format::descriptor::{After, How, RunDescriptor, RunKind, Seals};
 use runvault_format::envelope_file::{self, EnvelopeName};
 use runvault_format::ids::{Digest, IdentityId, RunId};
 use runvault_format::info::{Purpose, Recipient, Scope, info};
@@ -169,7 +169,7 @@ fn try_prepare(
         kind: RunKind::Run,
         commitment: Digest(RunKeys::derive(&new_key, &of.new, Engine::Portable).commitment()),
         epoch,
-        state: StateRef { n: state.n, hash: Digest(state.hash) },
+        state,
         signer: worker.id(),
         seq: None,
         prev: None,

@@ -157,9 +157,7 @@ impl ResumeEntries {
 
     /// Runs with an entry, in order; what a killed write left is passed over.
     pub(crate) fn runs(&self) -> Result<Vec<RunId>> {
-        let names = layout::names(self.folder.dir(), &self.folder.shown(""))?;
-        let mut runs: Vec<RunId> =
-            names.iter().filter_map(|name| std::str::from_utf8(name).ok()?.parse().ok()).collect();
+        let mut runs: Vec<RunId> = layout::parsed(self.folder.dir(), &self.folder.shown(""))?;
         runs.sort();
         Ok(runs)
     }

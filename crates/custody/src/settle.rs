@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use runvault_crypto::signature::VerifyingKey;
 use runvault_format::descriptor::RunDescriptor;
+use runvault_format::envelope_file::EnvelopeName;
 use runvault_format::ids::{IdentityId, RunId};
 use runvault_format::note::{Note, text_hash};
 use runvault_format::run_index::{Row, Rows};
@@ -29,8 +30,20 @@ pub(crate) fn is_in_store(root: &Arc<dyn Dir>, pending: &Pending) -> Result<bool
 
 /// The runs of the store, by their names.
 pub(crate) fn runs(root: &Arc<dyn Dir>) -> Result<Vec<RunId>> {
-    let names = layout::names(&layout::open_dir(root, RUNS, RUNS)?, RUNS)?;
-    Ok(names.iter().filter_map(|name| std::str::from_utf8(name).ok()?.parse().ok()).collect())
+    layout::parsed(&layout::open_dir(root, RUNS, RUNS)?, RUNS)
+}
+
+/// The names in a run's `keys/`; `None`: the run is gone, or has none, which is `check`'s to name.
+pub(crate) fn envelopes(runs: &Arc<dyn Dir>, run: &RunId) -> Result<Option<Vec<EnvelopeName>>> {
+    let object = format!("{RUNS}/{run}/keys");
+    let opened = runs.open_dir(run.to_string().as_bytes()).and_then(|run| run.open_dir(b"keys"));
+    let keys = match opened {
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP)) => {
+            return Ok(None);
+        }
+        keys => keys.map_err(|e| Error::io("open", object.as_str(), e))?,
+    };
+    layout::parsed(&keys, &object).map(Some)
 }
 
 /// Whether the store has a run of that id: something signed about it, in whatever state. What is damaged is somebody
@@ -166,13 +179,17 @@ impl Newest {
 }
 
 /// A note, and what it says before its signature was verified.
-struct Signed<'a, T> {
-    note: Note<'a>,
-    said: T,
+pub(crate) struct Signed<'a, T> {
+    pub(crate) note: Note<'a>,
+    pub(crate) said: T,
 }
 
 impl<'a, T> Signed<'a, T> {
-    fn parse(bytes: &'a Option<Vec<u8>>, parse: fn(&str) -> runvault_format::Result<T>) -> Option<Self> {
+    /// `None` where there is none, or it is no note of that kind.
+    pub(crate) fn parse(
+        bytes: &'a Option<Vec<u8>>,
+        parse: fn(&str) -> runvault_format::Result<T>,
+    ) -> Option<Self> {
         let note = Note::parse(bytes.as_deref()?).ok()?;
         let said = parse(note.text).ok()?;
         Some(Self { note, said })

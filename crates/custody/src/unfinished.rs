@@ -12,7 +12,8 @@ use runvault_vault::runs;
 
 use crate::chain::Chain;
 use crate::layout::RUNS;
-use crate::{Error, Result, clock, layout};
+use crate::settle::envelopes;
+use crate::{Result, clock, layout};
 
 /// A reader, and the runs where an act is not done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,20 +121,6 @@ pub fn unfinished(
         found.into_iter().map(one).collect()
     };
     Ok(Unfinished { older_key, not_taken: of(not_taken), not_given: of(not_given) })
-}
-
-/// The names in a run's `keys/`; `None`: the run is gone, or has none, which is `check`'s to name.
-fn envelopes(runs: &Arc<dyn Dir>, run: &RunId) -> Result<Option<Vec<EnvelopeName>>> {
-    let object = format!("runs/{run}/keys");
-    let opened = runs.open_dir(run.to_string().as_bytes()).and_then(|run| run.open_dir(b"keys"));
-    let keys = match opened {
-        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP)) => {
-            return Ok(None);
-        }
-        keys => keys.map_err(|e| Error::io("open", object.as_str(), e))?,
-    };
-    let names = layout::names(&keys, &object)?;
-    Ok(Some(names.iter().filter_map(|name| std::str::from_utf8(name).ok()?.parse().ok()).collect()))
 }
 
 #[cfg(test)]

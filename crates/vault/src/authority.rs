@@ -7,6 +7,7 @@ mod ends;
 mod gateway;
 
 use runvault_crypto::signature::VerifyingKey;
+pub use runvault_format::descriptor::StateRef;
 use runvault_format::envelope_file::EnvelopeName;
 use runvault_format::ids::{Digest, IdentityId, RunId, VaultId};
 use runvault_format::keys::RunKey;
@@ -16,15 +17,6 @@ use runvault_format::run_index::Rows;
 pub use self::ends::{Admission, Last, Until};
 pub use self::gateway::{ChainPlace, Gateway, Resume, SealPlace};
 use crate::Result;
-
-/// Number and hash of a verified custody state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StateRef {
-    /// n, counted from the genesis.
-    pub n: u64,
-    /// SHA-256 of the state's text.
-    pub hash: [u8; 32],
-}
 
 /// One file of a run's `keys/` directory, as found.
 #[derive(Clone, Debug)]

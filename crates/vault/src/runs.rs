@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use runvault_crypto::digest::ct_eq;
-use runvault_format::descriptor::{How, RunDescriptor, RunKind, Seals, StateRef};
+use runvault_format::descriptor::{How, RunDescriptor, RunKind, Seals};
 use runvault_format::envelope_file;
 use runvault_format::ids::{Digest, IdentityId, RunId, VaultId};
 use runvault_format::keys::{RunKey, RunKeys};
@@ -89,7 +89,7 @@ pub fn new_descriptor(
         kind,
         commitment: Digest(keys.commitment()),
         epoch: sealed.epoch,
-        state: StateRef { n: sealed.state.n, hash: Digest(sealed.state.hash) },
+        state: sealed.state,
         signer: gateway,
         seq: Some(place.seq),
         prev: place.prev.map(Digest),

@@ -36,7 +36,7 @@ use runvault_format::ids::{Digest, IdentityId, RunId};
 use runvault_format::manifest::Manifest;
 use runvault_format::note::{Note, text_hash};
 use runvault_format::pins::{self, Pinned};
-use runvault_format::seal_note::{SealNote, StateRef};
+use runvault_format::seal_note::SealNote;
 use runvault_store::backend::Dir;
 use runvault_store::replace;
 
@@ -364,7 +364,7 @@ impl Making<'_> {
                 gateway: self.gateway.id(),
                 n: place.n,
                 prev: place.prev,
-                state: StateRef { n: sealed.state.n, hash: Digest(sealed.state.hash) },
+                state: sealed.state,
                 files,
                 bytes,
                 manifest_sha256,

@@ -178,8 +178,7 @@ impl Look {
         }
         // Not its end: what is written while it is walked counts as later.
         let begun = Instant::now();
-        let name = self.vault.held_name(&held.run)?;
-        let compared = run_report::completeness_of(&self.vault, &self.store, &name);
+        let compared = run_report::completeness_of(&self.vault, &self.store, &held.run);
         let missing = compared.map(|compared| Missing {
             count: compared.missing.len(),
             named: compared.missing.into_iter().take(NAMED).collect(),

@@ -36,7 +36,7 @@ pub fn run(args: &Check) -> Result<()> {
     if let Some(error) = report.failed {
         return Err(error);
     }
-    let mut summary = summary.with_context(|| format!("the store {}", shown(&args.store)))?;
+    let mut summary = summary.with_context(|| store.named())?;
     summary.damages += (faults.locks.len() + faults.others.len() + undone.len()) as u64;
     tell(args, &summary, !faults.locks.is_empty())
 }

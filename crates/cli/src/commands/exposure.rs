@@ -8,6 +8,7 @@ use runvault_custody::public_file;
 use runvault_format::ids::IdentityId;
 use serde_json::json;
 
+use super::custody::act_of;
 use crate::args::Exposure;
 use crate::exit::{Exit, refuse, refuse_with};
 use crate::output::{self, count, visible};
@@ -20,14 +21,9 @@ pub fn run(args: &Exposure) -> Result<()> {
     }
     let store = Store::open(&args.store, &args.seen.who())?;
     let key = named(&store, &args.key)?;
-    let bar = progress::items(0, "runs");
     let time = (args.from.as_deref(), args.to.as_deref());
-    let found = exposure(&store.root, &store.chain, &key, time, &mut |done, total| {
-        bar.set_length(total);
-        bar.set_position(done);
-    })?;
-    bar.finish_and_clear();
-    let act = if store.chain.quorum().0 == 1 { "custody" } else { "custody propose STORE" };
+    let found = progress::of_runs(|told| exposure(&store.root, &store.chain, &key, time, told))?;
+    let act = act_of(&store.chain);
     if args.json { output::json(&as_json(&found)) } else { output::line(&as_text(&found, act)) }
 }
 

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::verify::{end, tell, tell_behind};
 use crate::args::Scrub;
-use crate::output::{self, count, shown, visible};
+use crate::output::{self, count, visible};
 use crate::store::Store;
 use crate::{progress, resuming, undone};
 
@@ -80,7 +80,7 @@ pub fn run(args: &Scrub) -> Result<()> {
             resuming::as_of(resumed.as_ref())
         ))?;
     }
-    end(findings, &format!("the store {}", shown(&args.store)))
+    end(findings, &store.named())
 }
 
 /// A run or seal that a gateway's chain names and the store has not.

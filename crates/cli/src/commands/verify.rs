@@ -46,12 +46,11 @@ pub fn run(args: &Verify) -> Result<()> {
         });
         drop(checked);
         kept = Some(record);
-        let known = match states.take() {
+        let known = match &mut states {
             Some(known) => known,
-            None => States::of(&Chain::load(root)?),
+            none => none.insert(States::of(&Chain::load(root)?)),
         };
         let behind = known.behind(root, run, authority);
-        states = Some(known);
         Ok((
             verified.map_err(seal_is_missing)?,
             seal::manifest(root, run, authority).map_err(seal_is_missing)?,

@@ -26,8 +26,8 @@ pub fn confirm(scratch: &Scratch, people: &[&str]) {
     }
 }
 
-/// Proposed, approved by these, executed; gives what `execute` says.
-pub fn agree(scratch: &Scratch, what: &str, who: [&str; 2]) -> String {
+/// Proposed, and approved by these; gives the command that executes it.
+pub fn approved(scratch: &Scratch, what: &str, who: [&str; 2]) -> String {
     for old in ["req", "req.executor"] {
         let _ = std::fs::remove_file(scratch.path(old));
     }
@@ -38,6 +38,20 @@ pub fn agree(scratch: &Scratch, what: &str, who: [&str; 2]) -> String {
         run(scratch, &approve).done();
     }
     let [one, two] = who;
-    let execute = format!("custody execute store req --approval {one}.ok --approval {two}.ok");
+    format!("custody execute store req --approval {one}.ok --approval {two}.ok")
+}
+
+/// Proposed, approved by these, executed; gives what `execute` says.
+pub fn agree(scratch: &Scratch, what: &str, who: [&str; 2]) -> String {
+    let execute = approved(scratch, what, who);
     run(scratch, &execute).done().out()
+}
+
+/// A machine is let in by two of them.
+pub fn enroll(scratch: &Scratch, name: &str) {
+    let said = run(scratch, "fingerprint store").done().out();
+    let fingerprint = said.lines().last().expect("an id");
+    let ask = format!("gateway enroll store --fingerprint {fingerprint} --name {name} --out {name}.req");
+    run(scratch, &ask).done();
+    agree(scratch, &format!("enroll-gateway {name}.req"), ["alice", "bob"]);
 }

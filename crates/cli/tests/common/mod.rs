@@ -83,9 +83,14 @@ impl Scratch {
         assert_eq!(made.code, 0, "{}", made.all());
         self.path("store")
     }
-}
 
-impl Scratch {
+    /// The ids of the runs in `store`.
+    pub fn runs(&self) -> Vec<String> {
+        let names = std::fs::read_dir(self.path("store/runs")).expect("runs");
+        let names = names.map(|run| run.expect("a run").file_name().into_string().expect("UTF-8"));
+        names.filter(|name| name.len() == 32).collect()
+    }
+
     /// Puts an unlocked key file under `STRONG`, at the least cost that is taken: for tests of something else.
     pub fn lock_cheaply(&self, name: &str) {
         let seen = relock::Seen::read(&self.path(name), false).expect("a key file");

@@ -162,7 +162,7 @@ impl Past {
             worker: one.worker,
             n: after.head().n,
             time: line.executed.time.clone(),
-            state: StateRef { n: state.n, hash: Digest(state.hash) },
+            state,
             epoch: after.epoch(),
         };
         self.rekeyed.extend(line.executed.result.runs.iter().map(|one| (one.new, said(one))));
@@ -487,10 +487,7 @@ fn envelopes(root: &Arc<dyn Dir>, run: &RunId) -> Result<Vec<EnvelopeName>> {
     let mut found = Vec::new();
     for part in ["keys", "seal"] {
         let Ok(part) = dir.open_dir(part.as_bytes()) else { continue };
-        let names = layout::names(&part, &object)?;
-        found.extend(
-            names.iter().filter_map(|name| std::str::from_utf8(name).ok()?.parse::<EnvelopeName>().ok()),
-        );
+        found.extend(layout::parsed::<EnvelopeName>(&part, &object)?);
     }
     Ok(found)
 }

@@ -27,8 +27,11 @@ pub fn already(chain: &Chain, op: &Operation) -> Option<u64> {
         }
         _ => said == op,
     };
+    if !stands {
+        return None;
+    }
     let lines = (1..).zip(chain.acts_behind(0));
-    lines.filter(|(_, said)| stands && same(said)).map(|(n, _)| n).last()
+    lines.filter(|(_, said)| same(said)).map(|(n, _)| n).last()
 }
 
 /// Who had that name or id, and is no reader any more.

@@ -7,6 +7,7 @@ use runvault_format::envelope_file::EnvelopeName;
 use runvault_format::ids::{IdentityId, RunId};
 use runvault_format::operation::{KeyChange, Operation};
 use runvault_store::backend::Dir;
+use runvault_vault::authority::Authority;
 use runvault_vault::seal::rekey::place_of;
 use runvault_vault::{Posix, runs};
 
@@ -32,15 +33,11 @@ pub fn carry_out(
     let mut summary = RotateSummary { epoch, ..RotateSummary::default() };
     match op {
         Operation::Grant { reader, runs } => {
-            let chain = done.chain.clone();
             let acting = acting(done)?;
             each(runs, &mut summary, progress, |run| {
                 // One that was re-keyed meanwhile is the run that has taken its place.
-                let mut outcome = rotate::run::grant(root, &acting, run, reader)?;
-                for new in chain.standing_for(run) {
-                    outcome = and(outcome, rotate::run::grant(root, &acting, new, reader)?);
-                }
-                Ok(outcome)
+                let later = acting.replaced_by(run);
+                all_of([run].into_iter().chain(&later), |one| rotate::run::grant(root, &acting, one, reader))
             })?;
         }
         Operation::Revoke { reader, runs } => {
@@ -109,11 +106,15 @@ fn is_open(root: &Arc<dyn Dir>, run: &RunId) -> Result<bool> {
 
 /// A reader's envelopes go: of a run, and of those under other keys that are there still, or on their way.
 fn forget_all(root: &Arc<dyn Dir>, chain: &Chain, run: &RunId, reader: &IdentityId) -> Result<Outcome> {
-    let mut outcome = Outcome::Gone;
-    for one in chain.family(run) {
-        outcome = and(outcome, forget(root, one, reader)?);
-    }
-    Ok(outcome)
+    all_of(chain.family(run), |one| forget(root, one, reader))
+}
+
+/// Of several runs that stand for one.
+fn all_of<'a>(
+    mut runs: impl Iterator<Item = &'a RunId>,
+    act: impl Fn(&RunId) -> Result<Outcome>,
+) -> Result<Outcome> {
+    runs.try_fold(Outcome::Gone, |done, run| Ok(and(done, act(run)?)))
 }
 
 /// A reader's envelope of a run goes, also where the run has not got its name yet, or has lost it to the run that replaces

@@ -1,7 +1,7 @@
 //! A request for the newest state, and the key of the one who will execute it.
 
 use runvault_crypto::random;
-use runvault_format::ids::{Digest, Salt};
+use runvault_format::ids::Salt;
 use runvault_format::operation::Operation;
 use runvault_format::request::{Executor, Request};
 
@@ -43,7 +43,7 @@ pub(crate) fn request(
     Ok(Request {
         vault: chain.vault_id(),
         head: chain.head(),
-        before: Digest(chain.state_ref().hash),
+        before: chain.state_ref().hash,
         releases_share: op.releases_share(),
         op,
         reason: reason.to_owned(),

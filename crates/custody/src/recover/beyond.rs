@@ -13,7 +13,7 @@ use runvault_vault::seal::origin;
 use super::line_of_log;
 use crate::chain::Chain;
 use crate::layout::{self, RUNS};
-use crate::settle::{OfRun, each_signed, note_at, runs};
+use crate::settle::{OfRun, Signed, each_signed, envelopes, note_at, runs};
 use crate::{Error, Result};
 
 /// How much a witness counts: one whose signature holds hides behind none that anybody can put there.
@@ -38,7 +38,8 @@ pub(super) fn beyond(root: &Arc<dyn Dir>, chain: &Chain) -> Result<Option<Error>
     if !layout::exists(root, RUNS, RUNS)? {
         return Ok(None);
     }
-    let mut look = Look { chain, states: chain.states(), found: None };
+    let mut look =
+        Look { chain, states: chain.executed_behind(0).map(|line| line.result.state).collect(), found: None };
     each_signed(root, &runs(root)?, &mut |of| {
         look.at_run(&of);
         look.at_envelopes(root, &of.run);
@@ -72,21 +73,16 @@ impl Look<'_> {
             }
         };
         let Some(run_note) = self.at_note(&run_json, &of.run_note) else { return };
-        let parsed = of.seal_note.as_deref().and_then(|bytes| Note::parse(bytes).ok());
-        let Some((note, said)) = parsed.and_then(|note| Some((SealNote::parse_text(note.text).ok()?, note)))
-        else {
-            return;
-        };
+        let Some(Signed { note, said }) = Signed::parse(&of.seal_note, SealNote::parse_text) else { return };
         // It does not name the vault: by the run.json that it is for.
-        if (note.run, note.run_note) == (of.run, run_note) {
-            self.at_signed(&seal_note, &said, &note.gateway, &of.run, (note.state.n, note.state.hash));
+        if (said.run, said.run_note) == (of.run, run_note) {
+            self.at_signed(&seal_note, &note, &said.gateway, &of.run, (said.state.n, said.state.hash));
         }
     }
 
     /// A run.json; gives its hash, where it is one of this vault.
     fn at_note(&mut self, object: &str, bytes: &Option<Vec<u8>>) -> Option<Digest> {
-        let note = Note::parse(bytes.as_deref()?).ok()?;
-        let said = RunDescriptor::parse_text(note.text).ok()?;
+        let Signed { note, said } = Signed::parse(bytes, RunDescriptor::parse_text)?;
         if said.vault != self.chain.vault_id() {
             return None;
         }
@@ -132,17 +128,12 @@ impl Look<'_> {
 
     /// A run is sealed to a key of the vault's that a later line made.
     fn at_envelopes(&mut self, root: &Arc<dyn Dir>, run: &RunId) {
-        let object = format!("{RUNS}/{run}/keys");
-        let keys = layout::open_dir(root, RUNS, RUNS)
-            .and_then(|runs| layout::open_dir(&runs, &run.to_string(), &object))
-            .and_then(|dir| layout::open_dir(&dir, "keys", &object))
-            .and_then(|keys| layout::names(&keys, &object));
+        let names = layout::open_dir(root, RUNS, RUNS).and_then(|runs| envelopes(&runs, run));
         // What cannot be read is told by who opens the run.
-        for name in keys.unwrap_or_default() {
-            let name = String::from_utf8_lossy(&name).into_owned();
-            match name.parse() {
-                Ok(EnvelopeName::Vault(e)) if e > self.chain.epoch() => {
-                    let who = format!("whoever wrote {object}/{name}");
+        for name in names.ok().flatten().unwrap_or_default() {
+            match name {
+                EnvelopeName::Vault(e) if e > self.chain.epoch() => {
+                    let who = format!("whoever wrote {RUNS}/{run}/keys/{name}");
                     self.take((By::Name, e.into(), who, format!("vault key {e}")));
                 }
                 _ => {}

@@ -778,7 +778,7 @@ fn whoever_had_the_old_run_is_told_after_it_was_re_keyed() {
         assert_eq!(told(&site, &site.root, key), [(run, Opens::Then, *by)]);
     }
     // Nothing is left that says whose it was: everybody counts.
-    crate::testing::take_away(&site.root, &of.new);
+    take_away(&site.root, &of.new);
     for (key, by) in &keys {
         assert_eq!(told(&site, &site.root, key), [(run, Opens::Then, *by)]);
     }

@@ -134,7 +134,7 @@ impl Authority for Chain {
         let ciphertext = [key.0.expose(), &[0; OVERHEAD][..]].concat();
         let bytes = envelope_file::encode(&envelope::Sealed { enc, ciphertext });
         let envelopes = vec![EnvelopeFile { name: "vault-1".into(), bytes }];
-        Ok(Sealed { state: StateRef { n: 1, hash: [9; 32] }, epoch: 1, envelopes })
+        Ok(Sealed { state: StateRef { n: 1, hash: Digest([9; 32]) }, epoch: 1, envelopes })
     }
 }
 

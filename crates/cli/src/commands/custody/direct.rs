@@ -60,13 +60,8 @@ fn act<T: Args>(args: Direct<T>, proposal: impl FnOnce(T) -> (Proposal, bool)) -
     };
     let left = format!("every run stays readable; what is left of it: {go_on}");
     signals::end_with(|| left)?;
-    let bar = progress::items(0, "runs");
     let (after, summary) =
-        alone::act(&store.root, &store.chain, &owner, op.clone(), &reason, &mut |done, total| {
-            bar.set_length(total);
-            bar.set_position(done);
-        })?;
-    bar.finish_and_clear();
+        progress::of_runs(|told| alone::act(&store.root, &store.chain, &owner, op.clone(), &reason, told))?;
     let what = in_words::of_act(&op, &store.chain, &after);
     let work = matches!(op, Operation::Rekey { .. }).then(|| Work {
         store: &path,
@@ -98,12 +93,7 @@ fn finish(store: &Store, op: &Operation, line: u64, json: bool) -> Result<()> {
     warn(&format!(
         "line {line} of the audit log says so already: no other is written, what is left of it is done"
     ));
-    let bar = progress::items(0, "runs");
-    let summary = finish_act(&store.root, &store.chain, op, &mut |done, total| {
-        bar.set_length(total);
-        bar.set_position(done);
-    })?;
-    bar.finish_and_clear();
+    let summary = progress::of_runs(|told| finish_act(&store.root, &store.chain, op, told))?;
     let what = in_words::of_act(op, &store.chain, &store.chain);
     let head = (line, store.chain.line_hash(line).map_or_else(String::new, |hash| hash.to_string()));
     tell::done(json, &what, op, head, &summary, "the same command", None)

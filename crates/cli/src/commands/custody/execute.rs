@@ -60,12 +60,7 @@ pub fn run(args: &Execute) -> Result<()> {
         worker: Some(worker),
         replacements: done.chain.work_of(id).cloned().collect(),
     });
-    let bar = progress::items(0, "runs");
-    let summary = carry_out(&store.root, done, &file.request.op, &mut |done, total| {
-        bar.set_length(total);
-        bar.set_position(done);
-    })?;
-    bar.finish_and_clear();
+    let summary = progress::of_runs(|told| carry_out(&store.root, done, &file.request.op, told))?;
     if summary.failed.is_empty() {
         erase(&key);
     } else {

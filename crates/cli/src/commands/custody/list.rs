@@ -10,6 +10,7 @@ use runvault_custody::rekey::{self, Left};
 use runvault_format::ids::IdentityId;
 use serde_json::json;
 
+use super::act_of;
 use super::ages::{self, YEAR_DAYS, is_older, old};
 use super::left;
 use super::tell::replacements;
@@ -99,7 +100,7 @@ fn row(history: &History, kind: &str, label: &str, id: &IdentityId, state: Strin
 /// drill is done with a copy of that.
 fn due(chain: &Chain, history: &History, drills: &[Drill], key_in_store: Option<&str>) -> Vec<String> {
     let (mut due, since) = (Vec::new(), history.key_since(chain));
-    let act = if chain.quorum().0 == 1 { "custody" } else { "custody propose STORE" };
+    let act = act_of(chain);
     if is_older(since, YEAR_DAYS) {
         due.push(format!("vault key {} is over a year old: {act} rotate", chain.epoch()));
     }

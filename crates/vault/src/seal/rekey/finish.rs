@@ -11,7 +11,7 @@ use runvault_format::ids::{Digest, FileId};
 use runvault_format::keys::RunKey;
 use runvault_format::name;
 use runvault_format::pins::{self, Pinned};
-use runvault_format::seal_note::{SealNote, StateRef};
+use runvault_format::seal_note::SealNote;
 use runvault_store::backend::{Dir, Rename};
 use runvault_store::replace;
 
@@ -24,7 +24,7 @@ use super::super::{DIGESTS, MANIFEST, NEW, NOTE, PINS, SEAL, read_back, verify};
 use super::early::ReadBack;
 use super::tree::random_name;
 use super::{Copying, Job, PARTIAL, Progress, Replaced, Tree, place_of};
-use crate::authority::{self, EnvelopeFile, Sealed};
+use crate::authority::{EnvelopeFile, Sealed};
 use crate::lease::Holding;
 use crate::outcome::{exists, part_opened};
 use crate::run_life::{DIR_MODE, FILE_MODE, remove_dir, rename_dir};
@@ -222,7 +222,7 @@ impl Copying<'_> {
             gateway: self.job.worker.id(),
             n: 1,
             prev: None,
-            state: StateRef { n: sealed.state.n, hash: Digest(sealed.state.hash) },
+            state: sealed.state,
             files: first.files,
             bytes: first.bytes,
             manifest_sha256: first.manifest_sha256,
@@ -417,8 +417,7 @@ fn envelopes(job: &Job<'_>, key: &RunKey, seal: &seal::Seal) -> Result<Sealed> {
     job.authority.refresh();
     let (replaced, _) = origin::generations(&job.new, job.authority)?;
     let first = seal.origin.as_ref().map_or(&seal.note, |origin| &origin.note);
-    let sealed_at = authority::StateRef { n: first.state.n, hash: first.state.hash.0 };
-    job.authority.seal_replacing(&job.new, key, &replaced, &sealed_at)
+    job.authority.seal_replacing(&job.new, key, &replaced, &first.state)
 }
 
 /// Those of `sealed`, and no others to older epochs or to readers. One to the vault's key that is there stays, since the
