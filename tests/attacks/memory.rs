@@ -136,9 +136,9 @@ fn nothing_of_any_key_is_left_after_a_recovery() {
     }
 }
 
-/// Whoever does the work of a re-keying: the worker's seed, the run's keys of before and after.
+/// Whoever does the work of a re-keying: the worker's seed, the run's keys of before and after, what the run holds.
 #[test]
-fn nothing_of_any_key_is_left_after_a_rekeying() {
+fn nothing_of_a_key_or_of_the_run_is_left_after_a_rekeying() {
     if !root_for("reading another process's memory") {
         return;
     }
@@ -148,8 +148,13 @@ fn nothing_of_any_key_is_left_after_a_rekeying() {
     vault.agree(&format!("rekey {}", vault.run_id(SEALED)));
     let worker = seed(&vault, "req.req.worker");
     let line = "rekey store --identity req.req.worker --state state --grace 0s";
-    let last = gone(&vault, line, &[("the worker's seed", &worker), ("the run's key before", &before)]);
+    let content = Secret::copy_from(CONTENT.as_bytes().first_chunk().expect("32 bytes"));
+    let secrets =
+        [("the worker's seed", &worker), ("the run's key before", &before), ("a file's content", &content)];
+    let last = gone(&vault, line, &secrets);
     assert!(!last.holds(run_key(&vault, &key, 2).expose()), "the run's key after");
+    let left = last.places(CONTENT.as_bytes().first_chunk::<16>().expect("16 bytes"));
+    assert!(left.is_empty(), "{left:#?}");
 }
 
 /// One owner, whose command is all three steps.

@@ -17,7 +17,7 @@ use crate::authority::{Authority, Last};
 use crate::run::Run;
 use crate::run_table::Entry;
 use crate::scans::Scans;
-use crate::{Error, Result, Vault, runs};
+use crate::{Error, Result, Vault, cores, runs};
 
 /// How often at most what was opened so far is shown to those who wait.
 const SHOW: Duration = Duration::from_millis(50);
@@ -229,16 +229,7 @@ impl Vault {
                 done.lock().unwrap_or_else(PoisonError::into_inner).push(made);
             }
         };
-        std::thread::scope(|scope| {
-            let threads = std::thread::available_parallelism().map_or(1, usize::from).max(THREADS);
-            for _ in 1..threads.min(ids.len()) {
-                // A machine that gives no more threads is only slower.
-                if std::thread::Builder::new().spawn_scoped(scope, work).is_err() {
-                    break;
-                }
-            }
-            work();
-        });
+        cores::on(cores::count().max(THREADS).min(ids.len()), &work);
         done.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -16,6 +16,7 @@ use crate::authority::{ChainPlace, EnvelopeFile, Gateway, Resume};
 use crate::lease;
 use crate::nodes::Name;
 use crate::outcome::outcome;
+use crate::removal::remove_all;
 use crate::run::{Run, RunName};
 use crate::run_table::joined;
 use crate::{Error, Posix, Result, Vault, runs, sys};
@@ -23,8 +24,6 @@ use crate::{Error, Posix, Result, Vault, runs, sys};
 /// Directories of a run's own files.
 pub(crate) const DIR_MODE: u32 = 0o755;
 pub(crate) const FILE_MODE: u32 = 0o644;
-/// Levels of a run's directory below which nothing is removed: no path of ours is that deep.
-const REMOVE_DEPTH: usize = 1 << 16;
 
 /// What is drawn and sealed for a run that is to be.
 struct Draft {
@@ -297,64 +296,4 @@ pub(crate) fn rename_dir(dir: &dyn Dir, from: &[u8], to: &[u8]) -> std::io::Resu
         Some(libc::EINVAL | libc::EOPNOTSUPP) => dir.rename(from, dir, to, Rename::Over),
         _ => Err(e),
     })
-}
-
-/// Removes a directory with all that is in it; nothing where there is none.
-///
-/// # Errors
-/// The store's; ELOOP where it is too deep.
-pub fn remove_dir(parent: &dyn Dir, name: &[u8]) -> std::io::Result<()> {
-    match parent.open_dir(name) {
-        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(()),
-        opened => {
-            remove_all(&opened?)?;
-            parent.remove_dir(name)
-        }
-    }
-}
-
-/// Empties a directory, following nothing. The lease goes last: it says whose leftovers these are.
-pub(crate) fn remove_all(dir: &Arc<dyn Dir>) -> std::io::Result<()> {
-    let mut stack: Vec<(Arc<dyn Dir>, Vec<u8>)> = Vec::new();
-    let mut here = dir.clone();
-    loop {
-        let mut names = Vec::new();
-        let top = stack.is_empty();
-        here.entries(0, &mut |entry| {
-            if !(top && entry.name == b"lease") {
-                names.push(entry.name);
-            }
-            true
-        })?;
-        let mut below = None;
-        for name in names {
-            match here.unlink(&name) {
-                Err(e) if matches!(e.raw_os_error(), Some(libc::EISDIR | libc::EPERM)) => {
-                    below = Some(name);
-                    break;
-                }
-                // Someone else removes it too.
-                Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {}
-                other => other?,
-            }
-        }
-        match below {
-            Some(name) if stack.len() < REMOVE_DEPTH => {
-                let child = here.open_dir(&name)?;
-                stack.push((std::mem::replace(&mut here, child), name));
-            }
-            Some(_) => return Err(std::io::Error::from_raw_os_error(libc::ELOOP)),
-            None => match stack.pop() {
-                Some((parent, name)) => {
-                    parent.remove_dir(&name)?;
-                    here = parent;
-                }
-                None => break,
-            },
-        }
-    }
-    match dir.unlink(b"lease") {
-        Err(e) if e.raw_os_error() != Some(libc::ENOENT) => Err(e),
-        _ => Ok(()),
-    }
 }

@@ -61,8 +61,9 @@ use crate::file::RunContext;
 use crate::lease::Holding;
 use crate::ledger::{self, Expected};
 use crate::outcome::part_opened;
+use crate::removal::remove_dir;
 use crate::run::Run;
-use crate::run_life::{DIR_MODE, remove_dir, rename_dir};
+use crate::run_life::{DIR_MODE, rename_dir};
 use crate::{Damage, Error, Posix, Result, Vault, buffers, runs, sys};
 
 const SEAL: &[u8] = b"seal";

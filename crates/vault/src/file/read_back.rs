@@ -1,6 +1,6 @@
 //! A whole file as the store gives it back: what a seal says of it.
 
-use runvault_crypto::digest::Stream;
+use runvault_crypto::digest::{Stream, update_both};
 use runvault_format::chunk;
 use runvault_format::ids::{Digest, FileId};
 use runvault_format::pins::{HOLE, NONCE};
@@ -9,8 +9,8 @@ use runvault_format::size::{HEADER, OVERHEAD};
 use super::FileObject;
 use crate::{Damage, Result, pace};
 
-/// Stored bytes that are read at once.
-const STRETCH: u64 = 1 << 20;
+/// Stored bytes that are read at once: they stay in a core's own cache until they were hashed and opened.
+const STRETCH: u64 = 256 << 10;
 
 /// What was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,7 +57,6 @@ impl FileObject {
             let bytes = stored.get_mut(..want).unwrap_or_default();
             self.read_exactly(bytes, from)?;
             pace::keep(bytes.len() as u64);
-            stored_hash.update(bytes);
             for bytes in bytes.chunks(geometry.stored_chunk() as usize) {
                 let out = plain.get_mut(..geometry.chunk_len(i, state.size)).unwrap_or_default();
                 let header = state.header.as_ref().ok_or_else(|| self.damaged(Damage::Header))?;
@@ -69,7 +68,7 @@ impl FileObject {
                     }
                     _ => return Err(self.damaged(Damage::Chunk(i))),
                 }
-                plain_hash.update(out);
+                update_both((&mut stored_hash, bytes), (&mut plain_hash, out));
                 i += 1;
             }
         }

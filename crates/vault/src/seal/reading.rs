@@ -3,9 +3,10 @@
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 
+use runvault_crypto::registers;
 use runvault_format::pins::NONCE;
 
-use crate::{Error, Result};
+use crate::{Error, Result, cores};
 
 /// Files that are read, or were, before it is their turn.
 const AHEAD: usize = 32;
@@ -45,11 +46,12 @@ pub(super) fn in_order<S: Default, T: Send>(
             });
             // Whoever does not listen any more has its own error.
             if send(&messages, &mut batch).is_err() || messages.send(Message::End(found)).is_err() {
-                return;
+                break;
             }
         }
+        registers::wipe();
     };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = cores::count();
     std::thread::scope(|scope| {
         let start = |_: &usize| std::thread::Builder::new().spawn_scoped(scope, work).is_ok();
         // A machine that gives no more threads is only slower.

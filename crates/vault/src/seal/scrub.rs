@@ -16,7 +16,7 @@ use super::finding::{Change, Finding};
 use super::read::{Seal, hash};
 use crate::authority::Authority;
 use crate::outcome::is_absent;
-use crate::{Error, Result, runs};
+use crate::{Error, Result, cores, runs};
 
 /// A run that was compared with its digests.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,16 +96,7 @@ fn compare(
             progress(next.load(Ordering::Relaxed).min(lines.len()), lines.len());
         }
     };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 1..threads.min(lines.len()) {
-            // A machine that gives no more threads is only slower.
-            if std::thread::Builder::new().spawn_scoped(scope, work).is_err() {
-                break;
-            }
-        }
-        work();
-    });
+    cores::on(cores::count().min(lines.len()), &work);
     let findings = found.into_inner().unwrap_or_else(PoisonError::into_inner)?;
     Ok(Scrubbed { findings, read: read.into_inner() })
 }

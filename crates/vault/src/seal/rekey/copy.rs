@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use runvault_crypto::registers;
 use runvault_format::header::Kind;
 use runvault_format::ids::FileId;
 
@@ -11,10 +12,10 @@ use super::early::Early;
 use super::tree::OpenDir;
 use super::{Copying, Progress, Shard};
 use crate::sealed::SealedFile;
-use crate::{Error, Posix, Result, pace};
+use crate::{Error, Posix, Result, cores, pace};
 
-/// Plaintext that is read at once.
-const STRETCH: u64 = 1 << 20;
+/// Plaintext that is read at once: as it is read, opened and sealed it stays in a core's own cache.
+const STRETCH: u64 = 256 << 10;
 /// Plaintext after which the disk begins to write: the kernel would wait until much has come together.
 const WRITTEN_OUT: u64 = 8 << 20;
 
@@ -69,15 +70,9 @@ impl Copying<'_> {
             }
         };
         // Two a core: one waits for the store while the other encrypts.
-        let threads = 2 * std::thread::available_parallelism().map_or(1, usize::from);
-        std::thread::scope(|scope| {
-            for _ in 1..threads.min(missing.len()) {
-                // A machine that gives no more threads is only slower.
-                if std::thread::Builder::new().spawn_scoped(scope, work).is_err() {
-                    break;
-                }
-            }
+        cores::on((2 * cores::count()).min(missing.len()), &|| {
             work();
+            registers::wipe();
         });
         match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
             Some(error) => Err(error),

@@ -27,8 +27,9 @@ use super::{Copying, Job, PARTIAL, Progress, Replaced, Tree, place_of};
 use crate::authority::{EnvelopeFile, Sealed};
 use crate::lease::Holding;
 use crate::outcome::{exists, part_opened};
-use crate::run_life::{DIR_MODE, FILE_MODE, remove_dir, rename_dir};
-use crate::{Damage, Error, Result, runs, seal, sys};
+use crate::removal::{remove_dir, remove_dir_with};
+use crate::run_life::{DIR_MODE, FILE_MODE, rename_dir};
+use crate::{Damage, Error, Result, cores, runs, seal, sys};
 
 impl Copying<'_> {
     fn object(&self, name: &str) -> String {
@@ -403,7 +404,7 @@ fn clear_begun_seals(dir: &dyn Dir) -> io::Result<()> {
 fn remove_gone(runs_dir: &dyn Dir, gone: &str) -> Result<()> {
     let keys_of = |dir: Arc<dyn Dir>| remove_dir(&*dir, b"keys").and_then(|()| dir.sync());
     let removed = runs_dir.open_dir(gone.as_bytes()).and_then(keys_of);
-    match removed.and_then(|()| remove_dir(runs_dir, gone.as_bytes())) {
+    match removed.and_then(|()| remove_dir_with(cores::count(), runs_dir, gone.as_bytes())) {
         // There is none, or someone else removes it too.
         Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(()),
         removed => removed.map_err(|e| Error::store("remove", format!("runs/{gone}"), e)),

@@ -16,7 +16,7 @@ use runvault_store::backend::{self, Access, Dir, File, Rename, SetTime, Stat, Ti
 use super::super::sealed_file::Stands;
 use crate::file::RunContext;
 use crate::outcome::{exists, part_opened};
-use crate::run_life::remove_all;
+use crate::removal::remove_all;
 use crate::xattr::ACLS;
 use crate::{Error, Result, lease, record};
 
