@@ -115,7 +115,9 @@ impl Vault {
     /// Notes what stands there, until it is forgotten once: nobody need have looked it up before.
     fn make_known(&self, end: &End) -> Result<Ino> {
         let stat = end.stat.ok_or(Posix::NotFound)?;
-        self.found(&end.dir, &end.name.text, &end.stored.text, stat).map(|attr| attr.ino)
+        // Of what is found only the number counts, not a size.
+        let looked = self.files.looked(stat);
+        self.found(&end.dir, &end.name.text, &end.stored.text, &looked).map(|attr| attr.ino)
     }
 
     fn rename_over(&self, source: &End, target: &End) -> Result<()> {
