@@ -203,7 +203,7 @@ impl Program<'_> {
 
     fn step(&mut self) {
         let mut mine = self.files.swap_remove(self.dice.below(self.files.len() as u64) as usize);
-        let done = match self.dice.below(16) {
+        let done = match self.dice.below(20) {
             0..4 => {
                 let bytes = self.bytes();
                 // Where the kernel appends: behind the size that it was told.
@@ -309,7 +309,8 @@ fn look_around(vault: &Vault, dirs: &[Ino], dice: &mut Dice) {
 }
 
 fn round(seed: u64) {
-    let store = observe(MemoryDir::root(), Arc::new(Uneven(Mutex::new(Dice::of(seed, 99))))).unwrap();
+    let store =
+        observe(MemoryDir::reusing_numbers(), Arc::new(Uneven(Mutex::new(Dice::of(seed, 99))))).unwrap();
     let mut fixture = Fixture::on(store);
     fixture.options.delay = Duration::from_millis(5);
     fixture.options.journal_bytes = 64 << 10;
