@@ -6,6 +6,7 @@ pub mod analysis;
 pub mod image;
 pub mod making;
 pub mod model;
+pub mod programs;
 pub mod random;
 pub mod rsync;
 pub mod sharing;
