@@ -1,11 +1,9 @@
 //! Many threads on one vault: every file ends up whole, every count at zero.
 
-mod common;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use common::{CALLER, Fixture, READ, WRITE};
+use crate::common::{CALLER, Fixture, READ, WRITE};
 use runvault_store::backend::Rename;
 use runvault_vault::api::{Ino, ROOT, SetAttr};
 use runvault_vault::{Error, Posix, Vault};
