@@ -1,9 +1,7 @@
 //! `custody`: two of three agree, a reader gets runs and loses them, and what is not agreed on changes nothing.
 
-mod common;
-
-use common::agreeing::{agree, confirm, enroll, run, vault};
-use common::{Outcome, Scratch, faketime};
+use crate::common::agreeing::{agree, confirm, enroll, run, vault};
+use crate::common::{self, Outcome, Scratch, faketime};
 use serde_json::Value;
 
 fn bytes_of(scratch: &Scratch, folder: &str) -> Vec<(std::path::PathBuf, Vec<u8>)> {

@@ -1,11 +1,9 @@
 //! `custody recover`, a custody/ that lies elsewhere, runs that a quorum retires, and what a lost key opened.
 
-mod common;
-
 use std::fs;
 
-use common::agreeing::{agree, confirm, enroll, run, vault};
-use common::{Outcome, STRONG, Scratch};
+use crate::common::agreeing::{agree, confirm, enroll, run, vault};
+use crate::common::{Outcome, STRONG, Scratch};
 use serde_json::Value;
 
 /// A gateway is let in, and a reader of all that is made; a run.

@@ -1,11 +1,9 @@
 //! What someone takes away from a sealed run in the store is named, with exit 4.
 
-mod common;
-
 use std::fs;
 use std::path::PathBuf;
 
-use common::Scratch;
+use crate::common::Scratch;
 
 /// A store with one sealed run; the run's directory.
 fn sealed(scratch: &Scratch) -> PathBuf {

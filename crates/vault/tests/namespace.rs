@@ -1,10 +1,8 @@
 //! Names, directories and runs through the facade.
 
-mod common;
-
 use std::time::Duration;
 
-use common::{CALLER, Fixture, Mount, READ, WRITE, posix};
+use crate::common::{self, CALLER, Fixture, Mount, READ, WRITE, posix};
 use runvault_store::backend::{Kind, Rename, SetTime, Time};
 use runvault_store::doubles::delaying::Delays;
 use runvault_store::doubles::faulty::{Fault, Faults, Rule};

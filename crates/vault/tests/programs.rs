@@ -1,15 +1,13 @@
 //! Programs beside each other, on a store whose calls take uneven time: each finds its own files as it left them, at
 //! once and after everything. RUNVAULT_PROGRAMS_SEED: other histories than the usual one.
 
-mod common;
-
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::{CALLER, Fixture, READ, WRITE};
+use crate::common::{CALLER, Fixture, READ, WRITE};
 use runvault_store::backend::{Kind, Rename, SetTime, Time};
 use runvault_store::doubles::memory::MemoryDir;
 use runvault_store::doubles::observe::{Call, Observer, observe};

@@ -1,6 +1,5 @@
 //! Runs that are sealed: what the seal says, what it refuses to say, and every tampering afterwards.
 
-mod common;
 mod tampering;
 
 use std::collections::BTreeMap;
@@ -9,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use common::{CALLER, Fixture, Mount, WRITE, posix};
+use crate::common::{self, CALLER, Fixture, Mount, WRITE, posix};
 use proptest::test_runner::{RngAlgorithm, TestRng};
 use runvault_crypto::digest::sha256;
 use runvault_format::ids::{Digest, RunId};

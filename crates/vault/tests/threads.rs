@@ -1,12 +1,10 @@
 //! Many threads on one vault: every file ends up whole, every count at zero.
 
-mod common;
-
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use common::{CALLER, Fixture, READ, WRITE};
+use crate::common::{CALLER, Fixture, READ, WRITE};
 use runvault_store::backend::{Kind, Rename};
 use runvault_store::doubles::memory::MemoryDir;
 use runvault_store::doubles::observe::{Call, Observer, Op, observe};

@@ -1,14 +1,10 @@
 //! The vectors of tests/vectors that need more than a decoder, run through the engine: whole files, directories'
 //! records, run.json in its run (docs/format.md, sections 8, 10, 11.1).
 
-#![allow(missing_docs)]
-
-mod common;
-
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::Chain;
+use crate::common::Chain;
 use data_encoding::HEXLOWER;
 use runvault_crypto::aead::Engine;
 use runvault_crypto::digest::sha256;

@@ -1,5 +1,4 @@
 //! A vault for tests: a chain of one gateway whose keys lie open, on a store in memory or on disk.
-#![allow(dead_code, missing_docs)]
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
