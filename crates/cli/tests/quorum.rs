@@ -215,7 +215,10 @@ fn each_step_of_a_rekeying_says_what_is_next() {
     let due = run(&scratch, "custody list store").done().out();
     assert!(due.contains(&format!("what is left beside run {new}, of the worker")), "{due}");
     let cleared = run(&scratch, "rekey store").done().out();
-    assert!(cleared.contains("left beside 1 re-keyed run, of the worker or") && !planted.exists(), "{cleared}");
+    assert!(
+        cleared.contains("left beside 1 re-keyed run, of the worker or") && !planted.exists(),
+        "{cleared}"
+    );
     let list = run(&scratch, "custody list store").done().out();
     assert!(!list.contains("worker"), "{list}");
     // The old id leads to the new one.

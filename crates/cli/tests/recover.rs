@@ -126,7 +126,9 @@ fn an_owner_s_exported_key_file_is_enough() {
     run(&scratch, "seal store since").done();
     let since = scratch.runs().into_iter().find(|one| *one != made).unwrap();
     let planted = format!("reader-{}", "7".repeat(32));
-    [&made, &since].map(|run| fs::copy(keys(run).join("vault-1"), keys(run).join(&planted)).unwrap());
+    for run in [&made, &since] {
+        fs::copy(keys(run).join("vault-1"), keys(run).join(&planted)).unwrap();
+    }
     let added = format!("runs/{since}/keys/{planted}: added: it was not sealed\n");
     assert_eq!(run(&scratch, "scrub store").refused(4, "1 finding").out(), added);
     fs::remove_file(keys(&since).join(&planted)).unwrap();

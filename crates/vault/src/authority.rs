@@ -144,12 +144,7 @@ pub trait Authority: Send + Sync {
     /// A wrong or damaged envelope that *is* for it is an error.
     fn open_run(&self, run: &RunId, envelopes: &[EnvelopeFile]) -> Result<Option<RunKey>>;
     /// Those of a run's envelopes that are for nobody whom the chain names. `made`: the state that its run.json names.
-    fn unknown_recipients(
-        &self,
-        _run: &RunId,
-        _made: &StateRef,
-        _of: &[EnvelopeName],
-    ) -> Vec<EnvelopeName> {
+    fn unknown_recipients(&self, _run: &RunId, _made: &StateRef, _of: &[EnvelopeName]) -> Vec<EnvelopeName> {
         Vec::new()
     }
     /// Whether every genuine run of the vault has an envelope that this identity could open: without any,

@@ -837,16 +837,21 @@ fn what_writers_leave_is_no_addition() {
     }
     let told = |name: &str, change: Change| {
         let path = dir.join(name);
-        assert_eq!(looks(), [(); 2].map(|()| vec![(name.to_owned(), change)]), "{name}");
+        let finding = vec![(name.to_owned(), change)];
+        assert_eq!(looks(), [finding.clone(), finding], "{name}");
         if path.is_dir() { fs::remove_dir(path).unwrap() } else { fs::remove_file(path).unwrap() }
     };
     let deleted = [".nfs000000000123abcd0000002f", ".fuse_hidden0000abcd00000001"];
-    for name in ["", "keys/", "seal/", "tree/"].iter().flat_map(|at| deleted.map(|name| format!("{at}{name}"))) {
+    for name in
+        ["", "keys/", "seal/", "tree/"].iter().flat_map(|at| deleted.map(|name| format!("{at}{name}")))
+    {
         fs::write(dir.join(&name), vec![7; 5_000]).unwrap();
         told(&name, Change::LeftOver);
     }
     // Another form, another kind, another place, another size.
-    for name in [".nfs", ".nfs12x", "tree/.nfs-12", "keys/.NFS12", ".tmp-leases", "tree/.tmp-12", "seal/.tmp-12"] {
+    for name in
+        [".nfs", ".nfs12x", "tree/.nfs-12", "keys/.NFS12", ".tmp-leases", "tree/.tmp-12", "seal/.tmp-12"]
+    {
         fs::write(dir.join(name), "x").unwrap();
         age(&dir.join(name));
         told(name, Change::Added);

@@ -156,8 +156,9 @@ fn however_many_envelopes_are_for_nobody_custody_is_looked_at_once() {
     let calls = Arc::new(Calls::default());
     let watched = observe(root.clone(), calls.clone()).unwrap();
     let acting = Acting::open(&watched, chain.clone(), &owner).unwrap();
-    let planted: Vec<EnvelopeName> =
-        (0..3_000u16).map(|n| EnvelopeName::Reader(IdentityId([n.to_le_bytes(); 8].concat().try_into().unwrap()))).collect();
+    let planted: Vec<EnvelopeName> = (0..3_000u16)
+        .map(|n| EnvelopeName::Reader(IdentityId([n.to_le_bytes(); 8].concat().try_into().unwrap())))
+        .collect();
     let all = [&planted[..], &[EnvelopeName::Vault(1)]].concat();
     let before = calls.all.load(Ordering::Relaxed);
     assert_eq!(acting.unknown_recipients(&run, &chain.state_ref(), &all), planted);
