@@ -38,7 +38,8 @@ pub fn run(args: &List) -> Result<()> {
         due.push(match undone.iter().find(|undone| undone.of.run == run) {
             Some(undone) => format!("run {run}: {undone} ({})", undone::WAY_OUT),
             None if rekey::left(&store.root, one)? == Left::Rest => {
-                format!("what is left beside run {}, of the worker or of run {run}, is there still: runvault rekey {path}", one.new)
+                let new = one.new;
+                format!("what is left beside run {new}, of the worker or of run {run}, is there still: runvault rekey {path}")
             }
             None => format!("run {run} waits for its new key: runvault rekey {path}{worker}"),
         });
