@@ -7,6 +7,7 @@ pub mod image;
 pub mod keeper;
 pub mod making;
 pub mod model;
+pub mod programs;
 pub mod random;
 pub mod rsync;
 pub mod sharing;

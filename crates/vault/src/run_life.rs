@@ -234,7 +234,7 @@ impl Vault {
         let note = gateway.retire_run(&run.id, &verified.note, &sys::utc_now())?;
         self.put_retired(&run.id, &note)?;
         body.context.close()?;
-        let (id, gone) = (run.id.to_string(), format!(".gone-{}", run.id));
+        let (id, gone) = (run.id.to_string(), runs::gone_place(&run.id));
         self.runs_dir
             .rename(id.as_bytes(), &*self.runs_dir, gone.as_bytes(), Rename::Over)
             .map_err(|e| outcome("remove", format!("runs/{id}"), e))?;
