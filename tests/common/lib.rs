@@ -4,6 +4,7 @@
 
 pub mod analysis;
 pub mod image;
+pub mod keeper;
 pub mod making;
 pub mod model;
 pub mod programs;
