@@ -767,6 +767,13 @@ fn a_directory_that_the_kernel_forgot_is_not_read_again_under_the_same_name() {
         read
     };
     assert_eq!([read(b"d"), read(b"d")], [1, 0]);
+    // Nor by a listing with attributes.
+    forget();
+    calls.reset();
+    let listing = vault.opendir(run).unwrap();
+    vault.readdir(listing, 0, true, &mut |_| true).unwrap();
+    vault.releasedir(listing).unwrap();
+    assert_eq!((calls.count(Op::Read), calls.count(Op::OpenFile)), (0, 0));
     // By another name its record must say so.
     vault.rename(run, b"d", run, b"e", Rename::NoReplace).unwrap();
     assert_eq!([read(b"e"), read(b"e")], [1, 0]);
