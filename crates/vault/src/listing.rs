@@ -302,10 +302,10 @@ impl Vault {
         let found = {
             // The name is looked at again: meanwhile it may lead to another file.
             let _names = self.locks.shared(dir.node);
-            dir.dir
-                .stat(&entry.name)
+            self.files
+                .look(|| dir.dir.stat(&entry.name))
                 .map_err(|e| outcome("look up a name in", dir.object(), e))
-                .map(|stat| (stat, self.found(dir, &name, &entry.name, stat)))
+                .map(|looked| (looked.stat, self.found(dir, &name, &entry.name, &looked)))
         };
         let (stat, attr) = match found {
             Ok(found) => found,

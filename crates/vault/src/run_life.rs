@@ -243,7 +243,7 @@ impl Vault {
             entries.remove(&run.id);
         });
         self.dirs.drop_run(run);
-        self.nodes.remove_name(body.top, &Name::new(parent, name), true);
+        self.nodes.remove_name(body.top, self.nodes.generation(body.top), &Name::new(parent, name), true);
         run.mark_gone();
         self.remove_gone(gone.as_bytes())?;
         self.keep_removed_run(run, body.clone());
