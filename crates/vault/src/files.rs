@@ -11,7 +11,7 @@ use runvault_store::backend::{Kind, Stat};
 
 use crate::api::Ino;
 use crate::file::FileObject;
-use crate::outcome::{is_not_found, outcome};
+use crate::outcome::is_not_found;
 use crate::run::Body;
 use crate::sealed::is_sealed;
 use crate::view::{not_opened, still_leads_to};
@@ -160,16 +160,14 @@ impl Vault {
         if is_sealed(ino) {
             return Err(self.sealed_refusal(ino));
         }
-        match self.nodes.known(ino).ok_or(Posix::Stale)?.kind {
+        match self.nodes.sight(ino).kind.ok_or(Posix::Stale)? {
             Kind::File => {}
             Kind::Dir => return Err(Posix::IsDirectory.into()),
             _ => return Err(Posix::Invalid.into()),
         }
         let (dir, text, stored, access, stat) = self.by_a_name(ino, |dir, name, text| {
-            let object = || dir.body.context.object(ino);
-            let (stored, access) =
+            let (stored, access, stat) =
                 Self::open_stored(&dir, &name).map_err(|e| not_opened(&dir, &name, (ino, Kind::File), e))?;
-            let stat = stored.stat().map_err(|e| outcome("stat", object(), e))?;
             still_leads_to(ino, &stat)?;
             Ok((dir, text, stored, access, stat))
         })?;

@@ -81,6 +81,9 @@ impl Vault {
         if known.is_some_and(|k| k.dir_id.is_some() && k.name.as_ref() == Some(name)) {
             return Ok(None);
         }
+        if let Some(open) = self.still_open(ino, name, parent) {
+            return Ok(Some(open));
+        }
         match self.open_child(parent, ino, &name.text, None) {
             Ok(open) => Ok(Some(open)),
             // Its mode shuts us out: seen from outside it may be; its place counts when it is opened.

@@ -107,6 +107,12 @@ impl Nodes {
         })
     }
 
+    /// Whether it is a directory of a loose run, and not its top.
+    pub(crate) fn is_loose_folder(&self, ino: Ino) -> bool {
+        let table = self.table();
+        table.nodes.get(ino).is_some_and(|node| node.kind == Kind::Dir && !node.top && node.run.is_loose())
+    }
+
     /// Every name that is known to lead to the node.
     pub(crate) fn names(&self, ino: Ino) -> Vec<Name> {
         let table = self.table();
