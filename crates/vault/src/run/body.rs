@@ -346,7 +346,7 @@ impl Vault {
         let uncleanly = holding.found_one || journal;
         if uncleanly && let Some(resume) = gateway.resume(&run.id)? {
             let reader = run.reader(tree)?;
-            let recovered = holding.kept(|| recovery::recover(&*reader, dir, &resume.session))?;
+            let recovered = holding.kept(|| recovery::recover(&reader, dir, &resume.session))?;
             log::info!("run {}: recovered, {} records brought in place", run.id, recovered.replayed);
         }
         let key = run.key()?;

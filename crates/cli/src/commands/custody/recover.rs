@@ -132,7 +132,7 @@ fn opened(args: &Recover) -> Result<Vec<Given>> {
     }
     for (file, fd) in passphrases.iter().chain(&pins) {
         let fd = || fd.map_or_else(String::new, |fd| format!("file descriptor {fd}"));
-        let unused = file.as_ref().map_or_else(fd, |path| shown(path));
+        let unused = file.as_ref().map_or_else(fd, shown);
         warn(&format!("{unused} was not read: no key file was left that wants it"));
     }
     Ok(given)
