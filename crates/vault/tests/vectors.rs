@@ -33,7 +33,11 @@ fn refusal(error: &Error) -> &'static str {
         Damage::HeaderCopy => "header-copy",
         Damage::Foreign => "foreign",
         Damage::Run(_) | Damage::Signer(_) => "run",
-        Damage::DirectoryRecord | Damage::Name | Damage::Kind | Damage::NotAsWritten(_) => panic!("{error}"),
+        Damage::DirectoryRecord
+        | Damage::Name
+        | Damage::Kind
+        | Damage::NotAsWritten(_)
+        | Damage::OldStays { .. } => panic!("{error}"),
     }
 }
 

@@ -369,40 +369,16 @@ impl Job<'_> {
         let look = &mut |done, total| progress(done, total);
         let verified = verify::verify(self.root, found, self.authority, &Anew, look)?;
         let findings: Vec<&Finding> = verified.findings.iter().filter(|one| one.change.counts()).collect();
+        // What was added harms nothing: whatever does is told first.
         let harmed = findings.iter().find(|one| one.change != Change::Added);
-        match (harmed, findings.first()) {
-            (Some(harmed), _) => Err(self.harmed(harmed)),
-            (None, Some(added)) => Err(self.added(added, findings.len() - 1)),
-            (None, None) if found.origin.is_some() => Ok(()),
-            (None, None) => Err(self.gone()),
+        match harmed.or(findings.first()) {
+            Some(found) => {
+                let damage = Damage::OldStays { change: found.change.clone(), old: self.old, new: self.new };
+                Err(Error::damaged(format!("runs/{}/{}", self.new, found.object), damage))
+            }
+            None if found.origin.is_some() => Ok(()),
+            None => Err(self.gone()),
         }
-    }
-
-    /// Who has seen the new run opens the old one only where one of those that replace it stands.
-    fn harmed(&self, finding: &Finding) -> Error {
-        let (change, old, new) = (&finding.change, self.old, self.new);
-        let what = format!(
-            "{change}: the run that it replaces stays. Restore it; or agree on a new key for run {old} again, and take\n\
-             runs/{new} away once that is done, not before"
-        );
-        self.stays(finding, what)
-    }
-
-    /// All is there, and more.
-    fn added(&self, finding: &Finding, more: usize) -> Error {
-        let more = match more {
-            0 => String::new(),
-            more => format!(", as were {more} more, which `scrub` names"),
-        };
-        let what = format!(
-            "added since it was sealed{more}: move away what was added, and the same command goes on. All else is as it was\n\
-             sealed, and until then the run that it replaces stays"
-        );
-        self.stays(finding, what)
-    }
-
-    fn stays(&self, finding: &Finding, what: String) -> Error {
-        Error::damaged(format!("runs/{}/{}", self.new, finding.object), Damage::Run(what))
     }
 
     fn gone(&self) -> Error {
