@@ -96,7 +96,8 @@ fn alarm_lines(screen: &Screen, room: usize) -> Paragraph<'static> {
 
 /// The columns on each line of a run: nothing is left out where the terminal is narrow.
 fn lines_of_a_run(area: Rect) -> Vec<Range<usize>> {
-    if area.width >= WIDE { vec![0..COLUMNS.len()] } else { vec![0..FIRST, FIRST..COLUMNS.len()] }
+    let ends = if area.width >= WIDE { vec![COLUMNS.len()] } else { vec![FIRST, COLUMNS.len()] };
+    ends.into_iter().scan(0, |start, end| Some(std::mem::replace(start, end)..end)).collect()
 }
 
 fn runs(screen: &Screen, lines: &[Range<usize>]) -> Paragraph<'static> {
