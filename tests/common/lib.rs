@@ -4,8 +4,10 @@
 
 pub mod analysis;
 pub mod image;
+pub mod keeper;
 pub mod making;
 pub mod model;
+pub mod programs;
 pub mod random;
 pub mod rsync;
 pub mod sharing;

@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use runvault_tests::Site;
+use runvault_tests::keeper::{Keeper, variable};
 use runvault_tests::site::{detach, is_mounted};
 use runvault_tests::tools::{self, leave_out, printed};
 use rustix::process::{Pid, Signal, kill_process};
@@ -239,11 +240,14 @@ fn a_store_that_hangs_is_an_alarm() {
     let Some((site, remote, share)) = shared() else { return };
     site.enroll();
     let metrics = site.dir().join("runvault.prom");
+    let keeper = Keeper::new(site.dir());
     let mount = site
         .ingest()
         .store(&remote)
         .args(["--alarm-slow", "2s", "--alarm-stuck", "4s", "--metrics"])
         .arg(&metrics)
+        .arg("--exec")
+        .arg(&keeper.program)
         .mount();
     fs::create_dir(mount.path("run")).expect("a run");
     let vault = fs::read_dir(&site.state).expect("state").flatten().next().expect("a vault").path();
@@ -254,18 +258,21 @@ fn a_store_that_hangs_is_an_alarm() {
     let hangs = probe(mount.path("run/none"));
     // Nothing is asserted before the store goes on: a mount that hangs could not be cleared away.
     let until = Instant::now() + Duration::from_secs(30);
-    let (mut said, mut waited) = (String::new(), 0.0);
-    while Instant::now() < until && !(said.contains("\"slow\"") && waited >= 2.0) {
+    let (mut said, mut waited, mut told) = (String::new(), 0.0, None);
+    while Instant::now() < until && !(said.contains("\"slow\"") && waited >= 2.0 && told.is_some()) {
         std::thread::sleep(Duration::from_millis(200));
         said = alarms(&socket).unwrap_or_else(|error| error.to_string());
         let text = fs::read_to_string(&metrics).unwrap_or_default();
         let line = text.lines().find_map(|line| line.strip_prefix("runvault_store_wait_seconds "));
         waited = line.and_then(|value| value.parse().ok()).unwrap_or(0.0);
+        told = keeper.environment("slow.raised");
     }
     share.signal(Signal::CONT);
     let _ = hangs.recv_timeout(PROMISE).expect("whoever waited was answered");
     assert!(said.contains("\"alarm\":\"slow\""), "{said}");
     assert!(waited >= 2.0, "{waited}");
+    let told = told.expect("the program was told while the store hung");
+    assert!(variable(&told, "RUNVAULT_ALARM_TEXT").is_some_and(|text| !text.is_empty()));
     assert!(mount.log().contains("alarm slow raised: "), "{}", mount.log());
     mount.unmount();
 }

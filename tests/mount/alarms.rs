@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use runvault_sequencer::{Family, Replay, RunSpec, Size};
 use runvault_tests::image::Image;
+use runvault_tests::keeper::{Keeper, variable};
 use runvault_tests::making::of_few_cycles;
 use runvault_tests::tools::{output, printed, root_for, run, runvault, tool};
 use runvault_tests::{Mount, Site};
@@ -56,26 +57,11 @@ fn id_of_the_run(site: &Site) -> String {
     runs[0].file_name().to_string_lossy().into_owned()
 }
 
-/// A program that keeps what it is told: a file for each alarm and state.
-fn keeper(site: &Site) -> PathBuf {
-    let (program, told) = (site.dir().join("keeper"), site.dir().join("told"));
-    fs::create_dir(&told).expect("a folder");
-    let script = format!(
-        "#!/bin/sh\ncd '{}' || exit 9\nenv -0 > .new; ls -l /proc/self/fd > fds; printf '%s' \"$*\" > arguments\n\
-         mv .new \"$RUNVAULT_ALARM.$RUNVAULT_ALARM_STATE\"\n",
-        told.display()
-    );
-    fs::write(&program, script).expect("a program");
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).expect("its mode");
-    program
-}
-
 /// What the program was told by that variable.
-fn told(site: &Site, change: &str, variable: &str) -> Option<Vec<u8>> {
-    let file = site.dir().join("told").join(change);
-    let env = eventually(&format!("the program was never told of {change}"), || fs::read(&file).ok());
-    let name = format!("{variable}=");
-    env.split(|b| *b == 0).find_map(|line| line.strip_prefix(name.as_bytes())).map(<[u8]>::to_vec)
+fn told(keeper: &Keeper, change: &str, name: &str) -> Option<Vec<u8>> {
+    let what = format!("the program was never told of {change}");
+    let environment = eventually(&what, || keeper.environment(change));
+    variable(&environment, name).map(<[u8]>::to_vec)
 }
 
 /// The samples of a file of metrics, as Prometheus' own parser reads them: name, labels, value.
@@ -102,10 +88,11 @@ fn a_run_that_gets_stuck_is_told_by_every_way_and_by_its_name_in_one() {
     let site = Site::new();
     site.enroll();
     let metrics = site.dir().join("runvault.prom");
+    let keeper = Keeper::new(site.dir());
     let mount = site
         .ingest()
         .arg("--exec")
-        .arg(keeper(&site))
+        .arg(&keeper.program)
         .arg("--metrics")
         .arg(&metrics)
         .args(["--alarm-stuck", "2s", "--alarm-unsealed", "3s", "--alarm-free", "0"])
@@ -118,10 +105,10 @@ fn a_run_that_gets_stuck_is_told_by_every_way_and_by_its_name_in_one() {
     let line = logged(&mount, "alarm stuck raised: ");
     assert!(line.contains(&format!("run {run_id}: nothing was written for 2")), "{line}");
     logged(&mount, "alarm unsealed raised: ");
-    assert_eq!(told(&site, "stuck.raised", "RUNVAULT_ALARM_RUN"), Some(run_id.clone().into_bytes()));
-    assert_eq!(told(&site, "stuck.raised", "RUNVAULT_ALARM_NAME"), Some(HOSTILE.to_vec()));
-    assert_eq!(fs::read(site.dir().join("told/arguments")).expect("arguments"), b"");
-    let fds = fs::read_to_string(site.dir().join("told/fds")).expect("its files");
+    assert_eq!(told(&keeper, "stuck.raised", "RUNVAULT_ALARM_RUN"), Some(run_id.clone().into_bytes()));
+    assert_eq!(told(&keeper, "stuck.raised", "RUNVAULT_ALARM_NAME"), Some(HOSTILE.to_vec()));
+    assert_eq!(fs::read(keeper.told.join("arguments")).expect("arguments"), b"");
+    let fds = fs::read_to_string(keeper.told.join("fds")).expect("its files");
     assert!(!fds.contains("/dev/fuse") && !fds.contains(site.store.to_str().expect("UTF-8")), "{fds}");
 
     let raised = alarms(&site);
@@ -150,7 +137,7 @@ fn a_run_that_gets_stuck_is_told_by_every_way_and_by_its_name_in_one() {
         fs::write(folder.join("more"), b"more").expect("a file");
         mount.log().contains("alarm stuck cleared").then_some(())
     });
-    assert_eq!(told(&site, "stuck.cleared", "RUNVAULT_ALARM_STATE"), Some(b"cleared".to_vec()));
+    assert_eq!(told(&keeper, "stuck.cleared", "RUNVAULT_ALARM_STATE"), Some(b"cleared".to_vec()));
     fs::remove_dir_all(&folder).expect("the run goes");
     logged(&mount, "alarm unsealed cleared");
     eventually("alarms stay", || alarms(&site).is_empty().then_some(()));
@@ -160,7 +147,7 @@ fn a_run_that_gets_stuck_is_told_by_every_way_and_by_its_name_in_one() {
     for text in [&mount.log(), &text] {
         assert!(!text.contains("Mueller"), "{text}");
     }
-    assert!(!site.dir().join("told/made").exists() && !Path::new("made").exists());
+    assert!(!keeper.told.join("made").exists() && !Path::new("made").exists());
     mount.unmount();
     assert!(!metrics.exists(), "metrics of a mount that has ended");
 }

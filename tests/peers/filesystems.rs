@@ -7,13 +7,14 @@ use runvault_tests::Site;
 use runvault_tests::image::Image;
 use runvault_tests::sharing::four_writers_and_four_readers;
 use runvault_tests::tools::root_for;
-use runvault_tests::{model, rsync};
+use runvault_tests::{model, programs, rsync};
 
 use crate::{fsx, pjdfstest};
 
 /// On each file system; the machine's own has a minute, and more cases.
 const SHARING: Duration = Duration::from_secs(6);
 const MODEL_CASES: u32 = 12;
+const PROGRAMS: Duration = Duration::from_secs(6);
 
 /// On a file system of `kind` that fails no case of pjdfstest itself, if `passes`; fsx by this seed.
 fn on(kind: &str, seed: u32, passes: bool) {
@@ -32,6 +33,12 @@ fn suites(site: &Site, seed: u32, passes: bool) {
     let run = mount.path("shared");
     fs::create_dir(&run).expect("a run");
     four_writers_and_four_readers(&run, SHARING);
+    let run = mount.path("programs");
+    fs::create_dir(&run).expect("a run");
+    let left = programs::beside_each_other(&run, PROGRAMS);
+    mount.unmount();
+    let mount = site.mount();
+    left.verify(&mount.path("programs"));
     mount.unmount();
     rsync::there_and_back(site);
     model::behaves_like_a_plain_directory(site, MODEL_CASES);

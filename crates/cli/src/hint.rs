@@ -7,6 +7,7 @@ use runvault_custody::kek_home::Refused;
 use runvault_custody::token::Refused as Token;
 use runvault_format::vault_file;
 use runvault_fuse::Error as Fuse;
+use runvault_vault::seal::Change;
 use runvault_vault::{Damage, Error as Vault};
 
 use crate::exit::Refusal;
@@ -312,6 +313,14 @@ fn of_vault(error: &Vault) -> Option<String> {
              runvault retire STORE {run}"
         )),
         Vault::Damaged { damage: Damage::Signer(_), .. } => Some(NOT_OURS.into()),
+        Vault::Damaged { damage: Damage::OldStays { change: Change::Added, new, .. }, .. } => Some(format!(
+            "move away what was added, never runs/{new} itself (runvault scrub STORE names all of it): then the same command\n\
+             goes on. All else is as it was sealed"
+        )),
+        Vault::Damaged { damage: Damage::OldStays { old, new, .. }, .. } => Some(format!(
+            "put it back from a copy. Without one agree on a new key for run {old} again, and take runs/{new} away once that is\n\
+             done, not before: who has seen it does not open the old run without it"
+        )),
         Vault::Damaged { object, .. } => Some(of_damaged(object).unwrap_or_else(|| RUN_DAMAGED.into())),
         Vault::Newer { .. } => Some(NEWER.into()),
         Vault::Store { source, .. } => of_errno(source.raw_os_error()?),

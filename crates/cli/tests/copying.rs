@@ -1,12 +1,10 @@
 //! `cp`: what it overwrites is whole until it is replaced.
 
-mod common;
-
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use common::Scratch;
+use crate::common::{self, Scratch};
 
 const KEY: [&str; 2] = ["--identity", "owner.key"];
 

@@ -1,8 +1,6 @@
 //! A store that lacks something: named, with the way out, also where it opens all the same.
 
-mod common;
-
-use common::Scratch;
+use crate::common::Scratch;
 use runvault_custody::key_files;
 use runvault_format::note::{Note, sign};
 

@@ -1,10 +1,8 @@
 //! `doctor`: what would spoil a run is named, with its way out, and nothing is left in the store.
 
-mod common;
-
 use std::os::unix::fs::PermissionsExt;
 
-use common::{Outcome, Scratch};
+use crate::common::{Outcome, Scratch};
 use serde_json::Value;
 
 /// What it says about a thing.

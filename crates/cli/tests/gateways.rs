@@ -1,8 +1,6 @@
 //! `gateway`: machines are let in by the owner, here or by a request, listed, and ended.
 
-mod common;
-
-use common::{Scratch, text};
+use crate::common::{Scratch, text};
 
 /// The vault id, as `fingerprint` prints it, and its words.
 fn fingerprint(scratch: &Scratch) -> (String, String) {

@@ -1,10 +1,8 @@
 //! Help, man pages and completions: one source, and every command teaches by example.
 
-mod common;
-
 use std::path::Path;
 
-use common::Scratch;
+use crate::common::Scratch;
 
 const COMMANDS: [&[&str]; 74] = [
     &["init"],

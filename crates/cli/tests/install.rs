@@ -1,13 +1,11 @@
 //! `scripts/install`: what it puts where, that it may be run again, and that it takes all of it away.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use common::Scratch;
+use crate::common::Scratch;
 
 fn install(scratch: &Scratch, args: &[&str]) -> Output {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/install");

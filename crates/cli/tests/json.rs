@@ -1,10 +1,8 @@
 //! `--json`: every command that has it prints JSON and nothing else, an object a line.
 
-mod common;
-
 use std::collections::BTreeSet;
 
-use common::Scratch;
+use crate::common::Scratch;
 use serde_json::Value;
 
 /// What a command printed.

@@ -1,8 +1,6 @@
 //! keygen, key show, key check, key relock: a key file's lock, and that nothing else of it changes.
 
-mod common;
-
-use common::{STRONG, Scratch};
+use crate::common::{STRONG, Scratch};
 use serde_json::Value;
 
 fn show(scratch: &Scratch, file: &str) -> Value {

@@ -1,8 +1,6 @@
 //! init, key, passwd and wrong keys: what is asked, written, refused; no secret where it does not belong.
 
-mod common;
-
-use common::{Outcome, STRONG, Scratch, holds, text};
+use crate::common::{Outcome, STRONG, Scratch, holds, text};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;

@@ -1,13 +1,11 @@
 //! Progress bars: what takes long shows how far it is on a terminal, and nothing of it anywhere else.
 
-mod common;
-
 use std::io::Write;
 use std::process::Command;
 
-use common::Scratch;
-use common::agreeing::{self, agree, approved, confirm, enroll, run};
-use common::pty::{converse, read_past, read_until, start};
+use crate::common::Scratch;
+use crate::common::agreeing::{self, agree, approved, confirm, enroll, run};
+use crate::common::pty::{converse, read_past, read_until, start};
 
 /// A vault with two runs, and a folder to be copied.
 fn vault() -> Scratch {

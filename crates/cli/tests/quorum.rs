@@ -1,9 +1,7 @@
 //! `custody`: two of three agree, a reader gets runs and loses them, and what is not agreed on changes nothing.
 
-mod common;
-
-use common::agreeing::{agree, confirm, enroll, run, vault};
-use common::{Outcome, Scratch, faketime};
+use crate::common::agreeing::{agree, confirm, enroll, run, vault};
+use crate::common::{self, Outcome, Scratch, faketime};
 use serde_json::Value;
 
 fn bytes_of(scratch: &Scratch, folder: &str) -> Vec<(std::path::PathBuf, Vec<u8>)> {
@@ -213,9 +211,12 @@ fn each_step_of_a_rekeying_says_what_is_next() {
     let planted = scratch.path("store/runs").join(new).join("keys").join(worker);
     std::fs::write(&planted, "planted").unwrap();
     let due = run(&scratch, "custody list store").done().out();
-    assert!(due.contains(&format!("what the worker had in run {new} is there still")), "{due}");
+    assert!(due.contains(&format!("what is left beside run {new}, of the worker")), "{due}");
     let cleared = run(&scratch, "rekey store").done().out();
-    assert!(cleared.contains("left of the worker in 1 run was taken away") && !planted.exists(), "{cleared}");
+    assert!(
+        cleared.contains("left beside 1 re-keyed run, of the worker or") && !planted.exists(),
+        "{cleared}"
+    );
     let list = run(&scratch, "custody list store").done().out();
     assert!(!list.contains("worker"), "{list}");
     // The old id leads to the new one.

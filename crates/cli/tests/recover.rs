@@ -1,11 +1,9 @@
 //! `custody recover`, a custody/ that lies elsewhere, runs that a quorum retires, and what a lost key opened.
 
-mod common;
-
 use std::fs;
 
-use common::agreeing::{agree, confirm, enroll, run, vault};
-use common::{Outcome, STRONG, Scratch};
+use crate::common::agreeing::{agree, confirm, enroll, run, vault};
+use crate::common::{Outcome, STRONG, Scratch};
 use serde_json::Value;
 
 /// A gateway is let in, and a reader of all that is made; a run.
@@ -93,6 +91,7 @@ fn an_owner_s_exported_key_file_is_enough() {
     scratch.folder("run");
     scratch.secret("run/RunInfo.xml", "<RunInfo/>\n");
     run(&scratch, "cp -r run store:/ --passphrase-file pass").done();
+    run(&scratch, "seal store run").done();
     let said = run(&scratch, "key export store --out owner.key").done().out();
     assert!(said.contains("up to line 1") && said.contains("in clear"), "{said}");
     let said = run(&scratch, "key show owner.key").done().out();
@@ -106,13 +105,31 @@ fn an_owner_s_exported_key_file_is_enough() {
     }
     fs::remove_dir_all(scratch.path("store/custody")).unwrap();
     fs::remove_file(scratch.path("store/vault.json")).unwrap();
+    // Whoever has the disk can put that there; nobody signed it.
+    let made = scratch.runs().remove(0);
+    let keys = |run: &str| scratch.path("store/runs").join(run).join("keys");
+    fs::write(keys(&made).join("vault-77"), "").unwrap();
     let recover = "custody recover store --identity owner.key --passphrase-fd 0 --key-in-store --json";
     let mut recover = scratch.command(&recover.split(' ').collect::<Vec<_>>());
     recover.stdin(fs::File::open(scratch.path("pass")).unwrap());
     let said = Outcome::of(recover);
+    said.refused(0, "keys/vault-77 has seen vault key 77").refused(0, "Nobody signed that");
     let said: Value = serde_json::from_str(&said.done().out()).unwrap();
     assert_eq!((&said["line"], &said["already"]), (&2.into(), &1.into()));
+    fs::remove_file(keys(&made).join("vault-77")).unwrap();
     run(&scratch, "cat store run/RunInfo.xml --passphrase-file pass").done();
+    // Lines that said for whom an envelope is may be lost, of runs that were made before that.
+    fs::rename(scratch.path("run"), scratch.path("since")).unwrap();
+    run(&scratch, "cp -r since store:/ --passphrase-file pass").done();
+    run(&scratch, "seal store since").done();
+    let since = scratch.runs().into_iter().find(|one| *one != made).unwrap();
+    let planted = format!("reader-{}", "7".repeat(32));
+    for run in [&made, &since] {
+        fs::copy(keys(run).join("vault-1"), keys(run).join(&planted)).unwrap();
+    }
+    let added = format!("runs/{since}/keys/{planted}: added: it was not sealed\n");
+    assert_eq!(run(&scratch, "scrub store").refused(4, "1 finding").out(), added);
+    fs::remove_file(keys(&since).join(&planted)).unwrap();
     run(&scratch, "custody rotate store --passphrase-file pass").done();
 }
 

@@ -1,13 +1,11 @@
 //! `verify` and `scrub` that were killed go on, and say what they go on from.
 
-mod common;
-
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::{Duration, Instant, SystemTime};
 
-use common::{Scratch, text};
+use crate::common::{Scratch, text};
 use serde_json::Value;
 
 const FILES: usize = 32;

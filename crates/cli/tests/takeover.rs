@@ -1,8 +1,6 @@
 //! A run that another host holds: named, and taken over only by a person's word.
 
-mod common;
-
-use common::{Scratch, held_elsewhere};
+use crate::common::{Scratch, held_elsewhere};
 
 #[test]
 fn without_a_terminal_it_fails_and_names_what_yes_accepts() {

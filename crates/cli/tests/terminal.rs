@@ -1,14 +1,12 @@
 //! Questions on a terminal: what is asked, how often, and that no answer is shown.
 
-mod common;
-
 use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use common::pty::{converse, echoes, read_until, start};
-use common::{STRONG, Scratch, held_elsewhere};
+use crate::common::pty::{converse, echoes, read_until, start};
+use crate::common::{STRONG, Scratch, held_elsewhere};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::ptsname;

@@ -1,12 +1,10 @@
 //! Key files that a PKCS#11 token locks: SoftHSM, with keys that OpenSC's pkcs11-tool makes.
 
-mod common;
-
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::pty::converse;
-use common::{Outcome, STRONG, Scratch, faketime, text};
+use crate::common::pty::converse;
+use crate::common::{Outcome, STRONG, Scratch, faketime, text};
 use serde_json::Value;
 
 const SOFTHSM: &str = "/usr/lib/softhsm/libsofthsm2.so";

@@ -1,13 +1,11 @@
 //! Recorded conversations: a changed word shows in review. `RUNVAULT_RECORD=1 cargo test` writes them
 //! anew.
 
-mod common;
-
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use common::{STRONG, Scratch, recorded};
+use crate::common::{STRONG, Scratch, recorded};
 
 #[test]
 fn a_first_day() {

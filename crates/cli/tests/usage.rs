@@ -1,8 +1,6 @@
 //! What ends with exit 2 (and 1) before any key is opened; each says which.
 
-mod common;
-
-use common::{Scratch, text};
+use crate::common::{self, Scratch, text};
 use std::os::unix::fs::PermissionsExt;
 
 #[test]

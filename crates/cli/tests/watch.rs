@@ -1,11 +1,9 @@
 //! `runs --watch` on a terminal of its own: what it shows, and that it leaves the terminal as it was.
 
-mod common;
-
 use std::io::Write;
 
-use common::pty::{echoes, read_past, start};
-use common::{Outcome, Scratch, text};
+use crate::common::pty::{echoes, read_past, start};
+use crate::common::{Outcome, Scratch, text};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::ptsname;

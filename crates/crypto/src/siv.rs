@@ -1,5 +1,7 @@
 //! AES-256-SIV (RFC 5297): deterministic, for names.
 
+use std::sync::Mutex;
+
 use aes_siv::KeyInit;
 use aes_siv::siv::Aes256Siv;
 
@@ -7,12 +9,17 @@ use crate::secrets::Secret;
 use crate::{Error, Result};
 
 /// A 512-bit AES-SIV key.
-pub struct SivKey(Secret<64>);
+pub struct SivKey {
+    key: Secret<64>,
+    /// Expanded once: that takes a third as long as a name does.
+    expanded: Mutex<Box<Aes256Siv>>,
+}
 
 impl SivKey {
     /// Takes the key.
     pub fn new(key: Secret<64>) -> Self {
-        Self(key)
+        let expanded = Mutex::new(Box::new(expand(&key)));
+        Self { key, expanded }
     }
 
     /// 16 bytes of synthetic IV, then the ciphertext, as long as `plain`.
@@ -20,7 +27,7 @@ impl SivKey {
     /// # Errors
     /// [`Error::Library`] for more than 126 associated strings.
     pub fn seal(&self, associated: &[&[u8]], plain: &[u8]) -> Result<Vec<u8>> {
-        self.cipher().encrypt(associated, plain).map_err(|_| Error::Library)
+        self.with(|cipher| cipher.encrypt(associated, plain)).map_err(|_| Error::Library)
     }
 
     /// Opens what [`SivKey::seal`] made.
@@ -28,13 +35,23 @@ impl SivKey {
     /// # Errors
     /// [`Error::NotAuthentic`].
     pub fn open(&self, associated: &[&[u8]], mut sealed: Vec<u8>) -> Result<Vec<u8>> {
-        self.cipher().decrypt_in_place(associated, &mut sealed).map_err(|_| Error::NotAuthentic)?;
+        let opened = self.with(|cipher| cipher.decrypt_in_place(associated, &mut sealed));
+        opened.map_err(|_| Error::NotAuthentic)?;
         Ok(sealed)
     }
 
-    fn cipher(&self) -> Aes256Siv {
-        Aes256Siv::new(self.0.expose().into())
+    /// The library's calls want the cipher alone: where another thread has it one more is made, which takes less than
+    /// a wait.
+    fn with<T>(&self, call: impl FnOnce(&mut Aes256Siv) -> T) -> T {
+        match self.expanded.try_lock() {
+            Ok(mut cipher) => call(&mut cipher),
+            Err(_) => call(&mut expand(&self.key)),
+        }
     }
+}
+
+fn expand(key: &Secret<64>) -> Aes256Siv {
+    Aes256Siv::new(key.expose().into())
 }
 
 impl std::fmt::Debug for SivKey {
@@ -94,5 +111,20 @@ mod tests {
             assert_eq!(key.open(&[b"onet", b"wo"], sealed), Err(Error::NotAuthentic));
         }
         assert_eq!(key.open(&[], vec![0; 15]), Err(Error::NotAuthentic));
+    }
+
+    /// The library's state is the same after each call, refusals too, and whoever finds it in use.
+    #[test]
+    fn one_expanded_key_serves_every_call() {
+        let key = SivKey::new(Secret::from_fn(|bytes| bytes.fill(7)));
+        let fresh = |plain: &[u8]| expand(&key.key).encrypt([b"one"], plain).unwrap();
+        let many = vec![&b"x"[..]; 127];
+        for plain in [&b""[..], b"a", &[7; 255]] {
+            assert_eq!(key.seal(&many, plain), Err(Error::Library));
+            assert_eq!(key.open(&[b"two"], fresh(plain)), Err(Error::NotAuthentic));
+            assert_eq!(key.seal(&[b"one"], plain).unwrap(), fresh(plain));
+            let _other = key.expanded.lock();
+            assert_eq!(key.open(&[b"one"], fresh(plain)).unwrap(), plain);
+        }
     }
 }

@@ -152,8 +152,7 @@ impl Acting {
     pub(crate) fn reader_kem(&self, reader: &IdentityId) -> Option<KemPublic> {
         let (chain, now) = (self.chain(), clock::now());
         let known = chain.state().reader(reader);
-        let lasts = known.filter(|reader| reader.expires.as_ref().is_none_or(|at| now < *at));
-        lasts.map(|reader| reader.kem.clone())
+        known.filter(|reader| reader.lasts(&now)).map(|reader| reader.kem.clone())
     }
 
     /// No reader's key: verifies, seals new runs, opens none.
@@ -397,8 +396,14 @@ impl Authority for Acting {
         }
     }
 
-    fn knows_recipient(&self, run: &RunId, of: &EnvelopeName) -> bool {
-        self.known(|chain| chain.knows_recipient(run, of).then_some(())).is_some()
+    fn unknown_recipients(&self, run: &RunId, made: &StateRef, of: &[EnvelopeName]) -> Vec<EnvelopeName> {
+        let unknown = self.chain().unknown_recipients(run, made, of);
+        if unknown.is_empty() {
+            return unknown;
+        }
+        // Once for all: whoever may write there makes as many names as he likes.
+        self.refresh();
+        self.chain().unknown_recipients(run, made, &unknown)
     }
 
     fn opens_every_run(&self) -> bool {

@@ -12,7 +12,7 @@ mod tests;
 
 pub(crate) use self::load::Mark;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use runvault_crypto::envelope::KemPublic;
 use runvault_format::audit_entry::{Executed, Line};
@@ -41,6 +41,8 @@ pub struct Chain {
     current: Epoch,
     /// Gateways that do what only the maker of a run may, and where that was ended; `None`: add to any run.
     admitted: BTreeMap<(IdentityId, Option<RunId>), Option<Until>>,
+    /// Readers that there are, or ever were.
+    added: BTreeSet<IdentityId>,
     /// The last line that names a reader and a run, and whether it grants that or takes it away.
     granted: BTreeMap<(IdentityId, RunId), (u64, bool)>,
     /// Runs that replace others, by their ids.
@@ -245,8 +247,7 @@ impl Chain {
                 _ => {}
             }
         }
-        let lasts = |reader: &&ReaderEntry| reader.expires.as_deref().is_none_or(|at| now < at);
-        let known = self.state.readers.iter().filter(lasts);
+        let known = self.state.readers.iter().filter(|reader| reader.lasts(now));
         let may = |reader: &&ReaderEntry| reads.get(&reader.id).is_some_and(|reads| reads.may(sealed_at));
         known.filter(may).map(|reader| (reader.id, reader.kem.clone())).collect()
     }
@@ -258,19 +259,23 @@ impl Chain {
         made == Some(state.hash)
     }
 
-    /// Whether lines of the log name whom an envelope of a run is for, now or once. In a custody/ that was made anew some
-    /// may be missing.
-    pub(crate) fn knows_recipient(&self, run: &RunId, of: &EnvelopeName) -> bool {
-        let was_added = |id: &IdentityId| {
-            let added = |op| matches!(op, Operation::AddReader { reader } if reader.id == *id);
-            self.state.reader(id).is_some() || self.acts_behind(0).into_iter().any(added)
+    /// Those of a run's envelopes of which no line of the log names, now or once, whom they are for. Where custody/ was made
+    /// anew such lines may be lost: of a run that was made before, by the state that its run.json names, any is known.
+    pub(crate) fn unknown_recipients(
+        &self,
+        run: &RunId,
+        made: &StateRef,
+        of: &[EnvelopeName],
+    ) -> Vec<EnvelopeName> {
+        if self.recovered.is_some_and(|line| made.n < line || !self.has_state(made)) {
+            return Vec::new();
+        }
+        let known = |of: &EnvelopeName| match of {
+            EnvelopeName::Vault(e) => (1..=self.epoch()).contains(e),
+            EnvelopeName::Reader(id) => self.added.contains(id),
+            EnvelopeName::Worker(id) => self.work_of(id).any(|work| [work.run, work.new].contains(run)),
         };
-        self.recovered.is_some()
-            || match of {
-                EnvelopeName::Vault(e) => (1..=self.epoch()).contains(e),
-                EnvelopeName::Reader(id) => was_added(id),
-                EnvelopeName::Worker(id) => self.work_of(id).any(|work| [work.run, work.new].contains(run)),
-            }
+        of.iter().filter(|of| !known(of)).copied().collect()
     }
 
     /// Runs that lines of the log say are not missed.
@@ -288,7 +293,7 @@ impl Chain {
         self.rekeyed
     }
 
-    /// What a line of the log says of admissions, of single runs, of runs that go, of a custody/ that was made anew.
+    /// What a line of the log says of readers, admissions, single runs, runs that go, a custody/ that was made anew.
     fn take_word(&mut self, op: &Operation) {
         let line = self.head().n.saturating_add(1);
         match op {
@@ -298,6 +303,7 @@ impl Chain {
             Operation::Revoke { reader, runs } => {
                 self.granted.extend(runs.iter().map(|run| ((*reader, *run), (line, false))));
             }
+            Operation::AddReader { reader } => _ = self.added.insert(reader.id),
             Operation::Recover { .. } => self.recovered = Some(line),
             Operation::Rekey { .. } => self.rekeyed = Some(line),
             Operation::Retire { runs } => {
@@ -326,8 +332,7 @@ impl Chain {
 
     /// Readers of every run, whose time is not over at `now`.
     pub(crate) fn standing_readers(&self, now: &str) -> Vec<(IdentityId, KemPublic)> {
-        let lasts = |expires: &Option<String>| expires.as_deref().is_none_or(|at| now < at);
-        let standing = self.state.readers.iter().filter(|r| r.standing && lasts(&r.expires));
+        let standing = self.state.readers.iter().filter(|r| r.standing && r.lasts(now));
         standing.map(|r| (r.id, r.kem.clone())).collect()
     }
 

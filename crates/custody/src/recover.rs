@@ -53,6 +53,7 @@ pub struct Found {
     copied: Copied,
     seen: Vec<SeenBy>,
     passed_over: Vec<Error>,
+    unsigned: Option<Error>,
 }
 
 impl Found {
@@ -94,8 +95,9 @@ impl Found {
         if given < needed {
             return Err(Error::TooFewKeys { given, needed });
         }
-        beyond::beyond(root, &newest.chain)?.map_or(Ok(()), refused)?;
-        Ok(Self { copied: newest, seen: in_order(seen), passed_over })
+        let beyond = beyond::beyond(root, &newest.chain)?;
+        beyond.signed.map_or(Ok(()), refused)?;
+        Ok(Self { copied: newest, seen: in_order(seen), passed_over, unsigned: beyond.unsigned })
     }
 
     /// The chain up to the newest line that the key files know.
@@ -111,6 +113,12 @@ impl Found {
     /// What was seen beyond the copies, and accepted.
     pub fn passed_over(&self) -> &[Error] {
         &self.passed_over
+    }
+
+    /// A vault key beyond the copies, by what nobody signed: no reason to refuse, since whoever writes to the store can put
+    /// it there.
+    pub fn unsigned(&self) -> Option<&Error> {
+        self.unsigned.as_ref()
     }
 }
 

@@ -23,7 +23,7 @@ use runvault_store::replace;
 use runvault_vault::authority::{Authority, Worker};
 use runvault_vault::runs;
 use runvault_vault::seal::Seal;
-use runvault_vault::seal::rekey::{Replaced, WORKER_SEED, place_of};
+use runvault_vault::seal::rekey::{Replaced, WORKER_SEED, place_of, remove_gone};
 
 pub use self::undone::{Undone, undone};
 use crate::authority::{Acting, seal_one};
@@ -32,6 +32,7 @@ use crate::epochs::EpochKeys;
 use crate::identity::Identity;
 use crate::layout::{self, DIR_MODE, PUBLIC_MODE, RUNS};
 use crate::rotate::run::{Outcome, of_this_run, open};
+use crate::settle::{Signed, note_at};
 use crate::{Error, Result};
 
 /// An envelope has some 1,200 bytes.
@@ -107,14 +108,23 @@ pub fn check(root: &Arc<dyn Dir>, chain: &Chain, run: &RunId) -> Result<()> {
 /// # Errors
 /// The store's.
 pub fn under_way(root: &Arc<dyn Dir>, chain: &Chain, run: &RunId) -> Result<Option<Replacement>> {
-    let runs = layout::open_dir(root, RUNS, RUNS)?;
     for one in chain.replaced_by(run) {
-        let name = place_of(&one.new);
-        if layout::exists(&runs, &name, &format!("{RUNS}/{name}"))? {
+        if is_coming(root, one)? {
             return Ok(Some(one.clone()));
         }
     }
     Ok(None)
+}
+
+/// Whether a run is on its way into the place of another: that its worker signed so, since anybody can make a directory of
+/// that name.
+///
+/// # Errors
+/// The store's.
+pub(crate) fn is_coming(root: &Arc<dyn Dir>, of: &Replacement) -> Result<bool> {
+    let note = note_at(root, &place_of(&of.new))?;
+    let signed = Signed::parse(&note, RunDescriptor::parse_text).filter(|signed| signed.said.run == of.new);
+    Ok(signed.is_some_and(|signed| signed.note.verify(&of.worker, &of.sign).is_ok()))
 }
 
 /// Makes what the worker needs of one run: what is there is left as it is. A second call changes nothing.
@@ -234,9 +244,9 @@ pub fn worker_of(
 pub enum Left {
     /// The new run stands alone.
     Nothing,
-    /// It does, and beside its envelopes lies something of the worker's, which nobody needs any more.
-    Worker,
-    /// It is there, and so is the old one, or what is left of that.
+    /// It does, and something lies there that nobody needs any more: of the worker's, or what is left of the old run.
+    Rest,
+    /// It is there, and so is the old one, or what is left of that, and the worker has not come to its end.
     OldRun,
     /// It is not there yet.
     All,
@@ -247,20 +257,25 @@ pub enum Left {
 /// # Errors
 /// The store's.
 pub fn left(root: &Arc<dyn Dir>, of: &Replacement) -> Result<Left> {
-    let runs = layout::open_dir(root, RUNS, RUNS)?;
-    let there = |name: String| layout::exists(&runs, &name, &format!("{RUNS}/{name}"));
+    let runs_dir = layout::open_dir(root, RUNS, RUNS)?;
+    let there = |name: String| layout::exists(&runs_dir, &name, &format!("{RUNS}/{name}"));
     if !there(of.new.to_string())? {
         // One that was replaced again, or removed: nobody waits for it any more.
-        let waits = there(of.run.to_string())? || there(place_of(&of.new))?;
+        let waits = there(of.run.to_string())? || is_coming(root, of)?;
         return Ok(if waits { Left::All } else { Left::Nothing });
     }
-    let old = there(of.run.to_string())? || there(format!(".gone-{}", of.run))?;
-    Ok(if old {
+    if there(of.run.to_string())? {
+        return Ok(Left::OldRun);
+    }
+    let (gone, of_worker) = (there(runs::gone_place(&of.run))?, worker_files(&runs_dir, of)?);
+    // Its seeds go last of all.
+    let has_not_ended = of_worker.iter().any(|(_, name)| name.starts_with(WORKER_SEED));
+    Ok(if gone && has_not_ended {
         Left::OldRun
-    } else if worker_files(&runs, of)?.is_empty() {
-        Left::Nothing
+    } else if gone || !of_worker.is_empty() {
+        Left::Rest
     } else {
-        Left::Worker
+        Left::Nothing
     })
 }
 
@@ -281,19 +296,26 @@ pub fn waiting<'a>(
     Ok(waiting)
 }
 
-/// Takes away what lies in new runs that is the worker's, where nothing else is left to do, whoever put it there; gives how
-/// many those were. No key is needed for it.
+/// Takes away what is the worker's in new runs, and what is left of old ones, where nothing else is left to do, whoever put
+/// it there; gives of how many. No key is needed for it.
 ///
 /// # Errors
 /// The store's.
 pub fn clear(root: &Arc<dyn Dir>, chain: &Chain) -> Result<usize> {
-    let runs = layout::open_dir(root, RUNS, RUNS)?;
+    let runs_dir = layout::open_dir(root, RUNS, RUNS)?;
     let mut cleared = 0;
     for of in chain.replacements() {
-        if left(root, of)? != Left::Worker {
+        if left(root, of)? != Left::Rest {
             continue;
         }
-        for (dir, name) in worker_files(&runs, of)? {
+        if layout::exists(&runs_dir, &runs::gone_place(&of.run), RUNS)? {
+            // Where no run stands for it, it may be all that there is.
+            if replaced(root, chain, of).is_err() {
+                continue;
+            }
+            remove_gone(&*runs_dir, &of.run)?;
+        }
+        for (dir, name) in worker_files(&runs_dir, of)? {
             match dir.unlink(&name) {
                 Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {}
                 done => done.and_then(|()| dir.sync()).map_err(|e| {

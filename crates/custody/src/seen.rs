@@ -127,8 +127,8 @@ impl Authority for Remembering {
     fn open_run(&self, run: &RunId, envelopes: &[EnvelopeFile]) -> runvault_vault::Result<Option<RunKey>> {
         self.of.open_run(run, envelopes)
     }
-    fn knows_recipient(&self, run: &RunId, of: &EnvelopeName) -> bool {
-        self.of.knows_recipient(run, of)
+    fn unknown_recipients(&self, run: &RunId, made: &StateRef, of: &[EnvelopeName]) -> Vec<EnvelopeName> {
+        self.of.unknown_recipients(run, made, of)
     }
     fn opens_every_run(&self) -> bool {
         self.of.opens_every_run()

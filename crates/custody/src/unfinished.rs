@@ -83,9 +83,8 @@ pub fn unfinished(
 ) -> Result<Unfinished> {
     let said = Said::of(chain);
     let (newest, now) = (EnvelopeName::Vault(chain.epoch()), clock::now());
-    let lasts = |at: &Option<String>| at.as_ref().is_none_or(|at| now < *at);
     let readers: BTreeMap<IdentityId, bool> =
-        chain.reader_terms().iter().map(|reader| (reader.id, lasts(&reader.expires))).collect();
+        chain.reader_terms().iter().map(|reader| (reader.id, reader.lasts(&now))).collect();
     let (mut older_key, mut not_taken, mut not_given) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
     let (there, runs_dir) = (runs::list(root)?, layout::open_dir(root, RUNS, RUNS)?);
     let total = there.len() as u64;

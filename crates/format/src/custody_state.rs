@@ -143,6 +143,11 @@ impl ReaderEntry {
     pub fn public(&self) -> IdentityPublic {
         IdentityPublic { sign: self.sign, kem: self.kem.clone() }
     }
+
+    /// Whether its time is not over at `now`, RFC 3339 in UTC.
+    pub fn lasts(&self, now: &str) -> bool {
+        self.expires.as_deref().is_none_or(|at| now < at)
+    }
 }
 
 /// Whether new runs are sealed to an epoch.

@@ -1,10 +1,6 @@
 //! The chain of custody of one custodian: what verifies, and each refusal by its name.
 
-#![allow(missing_docs)]
-
-mod common;
-
-use common::*;
+use crate::common::*;
 use proptest::prelude::*;
 use runvault_format::Error;
 use runvault_format::audit_entry::{Executed, Line};

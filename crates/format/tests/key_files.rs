@@ -1,10 +1,6 @@
 //! Key files: what opens, and each refusal by its name.
 
-#![allow(missing_docs)]
-
-mod common;
-
-use common::{identity, seed};
+use crate::common::{identity, seed};
 use proptest::prelude::*;
 use runvault_crypto::passphrase::Params;
 use runvault_format::Error;

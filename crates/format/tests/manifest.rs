@@ -1,13 +1,11 @@
 //! Trees that come back, and what is none.
 
-mod common;
-
 use proptest::prelude::*;
 use runvault_format::Error;
 use runvault_format::manifest::{Entry, Header, Kind, LEN, Manifest, Record, decode_xattrs};
 
 fn record(kind: Kind) -> Record {
-    Record { mtime: -1, mtime_ns: 999_999_999, ..common::manifest_record(kind) }
+    Record { mtime: -1, mtime_ns: 999_999_999, ..crate::common::manifest_record(kind) }
 }
 
 fn entry(kind: Kind, name: &[u8]) -> Entry {

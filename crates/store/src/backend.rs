@@ -175,6 +175,12 @@ pub trait Dir: Xattrs + Send + Sync {
     /// Opens an existing regular file; ELOOP for a symlink, EINVAL for a fifo, socket or device
     /// (which is never opened). Opens also what its own mode shuts its owner out of.
     fn open_file(&self, name: &[u8], access: Access) -> Result<Arc<dyn File>>;
+    /// [`Dir::open_file`], with the attributes that [`File::stat`] gives.
+    fn open_file_and_stat(&self, name: &[u8], access: Access) -> Result<(Arc<dyn File>, Stat)> {
+        let file = self.open_file(name, access)?;
+        let stat = file.stat()?;
+        Ok((file, stat))
+    }
     /// O_CREAT | O_EXCL | O_RDWR.
     fn create_file(&self, name: &[u8], mode: u32) -> Result<Arc<dyn File>>;
     /// mkdirat.

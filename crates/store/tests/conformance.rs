@@ -207,6 +207,9 @@ fn only_regular_files_are_opened(root: Arc<dyn Dir>) {
             refused(root.open_file(link, access), libc::ELOOP);
         }
         refused(root.open_file(b"fifo", access), libc::EINVAL);
+        refused(root.open_file_and_stat(b"fifo", access), libc::EINVAL);
+        let (file, stat) = root.open_file_and_stat(b"file", access).unwrap();
+        assert_eq!((stat, stat.size), (file.stat().unwrap(), 1));
         refused(root.open_file(b"socket", access), libc::EINVAL);
     }
     for name in [&b"file"[..], b"fifo", b"link", b"dirlink"] {

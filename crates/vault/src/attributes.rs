@@ -105,8 +105,8 @@ impl Vault {
 
     /// [`Vault::set_stored`], and the ledger knows.
     fn set_noted(&self, ino: Ino, at: &At, change: &SetAttr) -> Result<()> {
-        let of = match self.ledger_object(&at.body, ino, (&*at.dir, &at.stored), &at.stat) {
-            Named::Object(_, of) if matches!(at.stat.kind, Kind::File | Kind::Dir) => of,
+        let of = match self.ledger_object(&at.body, ino, (&*at.dir, &at.stored), &at.looked.stat) {
+            Named::Object(_, of) if matches!(at.looked.stat.kind, Kind::File | Kind::Dir) => of,
             _ => Group::default(),
         };
         let owns = change.mode.is_some() || change.uid.is_some() || change.gid.is_some();
@@ -126,13 +126,13 @@ impl Vault {
         let fail = |what| move |e| outcome(what, format!("an object of run {}", at.body.context.id), e);
         if change.uid.is_some() || change.gid.is_some() {
             at.dir.set_owner(&at.stored, change.uid, change.gid).map_err(fail("change the owner of"))?;
-            let keeps = matches!(at.stat.kind, Kind::Dir | Kind::Symlink) || change.mode.is_some();
+            let keeps = matches!(at.looked.stat.kind, Kind::Dir | Kind::Symlink) || change.mode.is_some();
             let now = at.dir.stat(&at.stored).map_err(fail("stat"))?.mode & 0o7777;
             if !keeps && without_suid(now) != now {
                 at.dir.set_mode(&at.stored, without_suid(now)).map_err(fail("change the mode of"))?;
             }
         }
-        if let Some(mode) = change.mode.filter(|_| at.stat.kind != Kind::Symlink) {
+        if let Some(mode) = change.mode.filter(|_| at.looked.stat.kind != Kind::Symlink) {
             at.dir.set_mode(&at.stored, mode & 0o7777).map_err(fail("change the mode of"))?;
         }
         if change.atime != SetTime::Omit || change.mtime != SetTime::Omit {

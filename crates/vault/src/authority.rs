@@ -143,9 +143,9 @@ pub trait Authority: Send + Sync {
     /// Opens the run's key with whatever this identity holds; `None` if no envelope is for it.
     /// A wrong or damaged envelope that *is* for it is an error.
     fn open_run(&self, run: &RunId, envelopes: &[EnvelopeFile]) -> Result<Option<RunKey>>;
-    /// Whether the chain names whom an envelope of a run is for.
-    fn knows_recipient(&self, _run: &RunId, _of: &EnvelopeName) -> bool {
-        true
+    /// Those of a run's envelopes that are for nobody whom the chain names. `made`: the state that its run.json names.
+    fn unknown_recipients(&self, _run: &RunId, _made: &StateRef, _of: &[EnvelopeName]) -> Vec<EnvelopeName> {
+        Vec::new()
     }
     /// Whether every genuine run of the vault has an envelope that this identity could open: without any,
     /// a run is not closed to it but damaged.

@@ -221,7 +221,7 @@ impl Vault {
                 Ok(Named::Object(manifest::Kind::File as u8, ledger::group(&id)))
             })
         } else {
-            let object = self.ledger_object(&dir.body, ino, (&*at.dir, &at.stored), &at.stat);
+            let object = self.ledger_object(&dir.body, ino, (&*at.dir, &at.stored), &at.looked.stat);
             link_beside(&at, &dir, &new, link_now).map(|()| object)
         };
         let object = linked.map_err(|e| self.abandon(&dir, &new, false, e))?;
@@ -316,7 +316,7 @@ impl Vault {
 
 /// A further name of what is no regular file: a link's long target lies beside each of its names.
 fn link_beside(at: &At, dir: &OpenDir, new: &Stored, link: impl FnOnce() -> Result<()>) -> Result<()> {
-    let text = links::long_text(&*at.dir, &at.stored, &at.stat)
+    let text = links::long_text(&*at.dir, &at.stored, &at.looked.stat)
         .map_err(|e| outcome("read the link in", dir.object(), e))?;
     let Some(text) = text else { return link() };
     let to = (&*dir.dir, &new.text[..]);

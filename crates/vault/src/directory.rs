@@ -9,7 +9,7 @@ use runvault_format::header::Kind as Object;
 use runvault_format::ids::{DirId, FileId};
 use runvault_format::keys::{Place, place};
 use runvault_format::name::{self, Stored};
-use runvault_store::backend::{Access, Dir, File, Kind};
+use runvault_store::backend::{Access, Dir, File, Kind, Stat};
 
 use crate::api::{Ino, ROOT};
 use crate::file::RunContext;
@@ -34,6 +34,8 @@ pub(crate) struct OpenDir {
     /// Its id is that of a record, not one made up for an empty directory without any.
     pub(crate) lasts: bool,
     removed: bool,
+    /// The name that its record was compared with.
+    seen_as: Option<Name>,
     /// The group that new objects inherit, where the directory has its setgid bit.
     group: OnceLock<Option<u32>>,
     default_acl: OnceLock<bool>,
@@ -42,7 +44,7 @@ pub(crate) struct OpenDir {
 impl OpenDir {
     fn new(node: Ino, dir: Arc<dyn Dir>, id: DirId, lasts: bool, run: Arc<Run>, body: Arc<Body>) -> Self {
         let (group, default_acl) = (OnceLock::new(), OnceLock::new());
-        Self { node, dir, id, run, body, lasts, removed: false, group, default_acl }
+        Self { node, dir, id, run, body, lasts, removed: false, seen_as: None, group, default_acl }
     }
 
     /// The group that new objects inherit; `None` where they get their maker's.
@@ -194,12 +196,13 @@ impl Vault {
         let dir =
             parent.dir.open_dir(&stored).map_err(|e| not_opened(parent, &stored, (ino, Kind::Dir), e))?;
         still_leads_to(ino, &dir.stat_self().map_err(|e| outcome("stat", object(), e))?)?;
+        let seen_as = id.is_none().then(|| Name::new(parent.node, text));
         let (id, lasts) = match id {
             Some(id) => (id, true),
             None => self.dir_id(parent, &*dir, text, &object)?,
         };
         let open = OpenDir::new(ino, dir, id, lasts, parent.run.clone(), parent.body.clone());
-        let open = Arc::new(open);
+        let open = Arc::new(OpenDir { seen_as, ..open });
         if lasts {
             self.nodes.set_dir_id(ino, id);
             self.dirs.keep(&open);
@@ -255,6 +258,15 @@ impl Vault {
         self.dirs.get(ino).filter(|dir| !dir.removed || is_removed())
     }
 
+    /// The directory of a node that is still open from when it was found under this name, where nobody else changes
+    /// the run: the kernel has forgotten it, we have not.
+    pub(crate) fn still_open(&self, ino: Ino, name: &Name, parent: &OpenDir) -> Option<Arc<OpenDir>> {
+        let same = |dir: &OpenDir| !dir.removed && dir.lasts && dir.seen_as.as_ref() == Some(name);
+        self.dirs
+            .get(ino)
+            .filter(|dir| same(dir) && parent.body.is_ours() && Arc::ptr_eq(&dir.run, &parent.run))
+    }
+
     /// What a side file holds; `None` where there is none, or something that can be no side file.
     pub(crate) fn read_side(dir: &dyn Dir, side: &[u8]) -> io::Result<Option<Vec<u8>>> {
         use libc::{EFBIG, EINVAL, EISDIR, ELOOP, ENOENT, ENXIO};
@@ -281,9 +293,10 @@ impl Vault {
     }
 
     /// Opens a stored file of a directory, for writing too where its run is written here and the store takes
-    /// writes now.
-    pub(crate) fn open_stored(parent: &OpenDir, stored: &[u8]) -> io::Result<(Arc<dyn File>, Access)> {
-        let open = |access| Ok((parent.dir.open_file(stored, access)?, access));
+    /// writes now. With its attributes.
+    pub(crate) fn open_stored(parent: &OpenDir, stored: &[u8]) -> io::Result<(Arc<dyn File>, Access, Stat)> {
+        let open =
+            |access| parent.dir.open_file_and_stat(stored, access).map(|(file, stat)| (file, access, stat));
         if parent.body.context.read_only() {
             return open(Access::Read);
         }

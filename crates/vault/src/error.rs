@@ -5,6 +5,8 @@ use std::io;
 
 use runvault_format::ids::{IdentityId, RunId};
 
+use crate::seal::Change;
+
 /// A refusal that POSIX has a name for; told in the words that strerror(3) has for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs)]
@@ -80,6 +82,16 @@ pub enum Damage {
     Kind,
     #[error("not what was written: {0}")]
     NotAsWritten(&'static str),
+    /// Of a run that has just taken another one's place.
+    #[error("{change}: the run that it replaces stays")]
+    OldStays {
+        /// What differs from its seal.
+        change: Change,
+        /// The run that it replaces.
+        old: RunId,
+        /// It itself.
+        new: RunId,
+    },
 }
 
 /// The engine's one error.

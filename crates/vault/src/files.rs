@@ -1,6 +1,8 @@
 //! Files that are open, or whose bytes are on their way: one object for each, whoever uses it.
 
 use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use runvault_format::ledger::Named;
@@ -9,7 +11,7 @@ use runvault_store::backend::{Kind, Stat};
 
 use crate::api::Ino;
 use crate::file::FileObject;
-use crate::outcome::{is_not_found, outcome};
+use crate::outcome::is_not_found;
 use crate::run::Body;
 use crate::sealed::is_sealed;
 use crate::view::{not_opened, still_leads_to};
@@ -44,12 +46,22 @@ struct Live {
 pub(crate) struct Files {
     live: Mutex<HashMap<Ino, Live>>,
     opening: Vec<Mutex<()>>,
+    /// Counts objects that have gone.
+    gone: AtomicU64,
 }
 
 impl Default for Files {
     fn default() -> Self {
-        Self { live: Mutex::default(), opening: (0..STRIPES).map(|_| Mutex::new(())).collect() }
+        let opening = (0..STRIPES).map(|_| Mutex::new(())).collect();
+        Self { live: Mutex::default(), opening, gone: AtomicU64::new(0) }
     }
+}
+
+/// What the store said of a name, and how many objects had gone before it was asked.
+#[derive(Clone, Copy)]
+pub(crate) struct Looked {
+    pub(crate) stat: Stat,
+    gone: u64,
 }
 
 impl Files {
@@ -71,6 +83,25 @@ impl Files {
     /// [`Files::live`], with its run.
     pub(crate) fn live_in(&self, ino: Ino) -> Option<(Arc<FileObject>, Arc<Body>)> {
         self.table().get(&ino).map(|live| (live.file.clone(), live.body.clone()))
+    }
+
+    /// Looks at a name of the store.
+    ///
+    /// # Errors
+    /// Those of `stat`.
+    pub(crate) fn look(&self, stat: impl FnOnce() -> io::Result<Stat>) -> io::Result<Looked> {
+        let gone = self.gone.load(Ordering::SeqCst);
+        stat().map(|stat| Looked { stat, gone })
+    }
+
+    /// [`Files::look`], where an older size does no harm.
+    pub(crate) fn looked(&self, stat: Stat) -> Looked {
+        Looked { stat, gone: self.gone.load(Ordering::SeqCst) }
+    }
+
+    /// Whether the last bytes of a file that has no object may have come since it was looked at.
+    pub(crate) fn is_behind(&self, looked: &Looked) -> bool {
+        self.gone.load(Ordering::SeqCst) != looked.gone
     }
 
     pub(crate) fn all(&self) -> Vec<(Arc<FileObject>, Arc<Body>)> {
@@ -129,16 +160,14 @@ impl Vault {
         if is_sealed(ino) {
             return Err(self.sealed_refusal(ino));
         }
-        match self.nodes.known(ino).ok_or(Posix::Stale)?.kind {
+        match self.nodes.sight(ino).kind.ok_or(Posix::Stale)? {
             Kind::File => {}
             Kind::Dir => return Err(Posix::IsDirectory.into()),
             _ => return Err(Posix::Invalid.into()),
         }
         let (dir, text, stored, access, stat) = self.by_a_name(ino, |dir, name, text| {
-            let object = || dir.body.context.object(ino);
-            let (stored, access) =
+            let (stored, access, stat) =
                 Self::open_stored(&dir, &name).map_err(|e| not_opened(&dir, &name, (ino, Kind::File), e))?;
-            let stat = stored.stat().map_err(|e| outcome("stat", object(), e))?;
             still_leads_to(ino, &stat)?;
             Ok((dir, text, stored, access, stat))
         })?;
@@ -193,7 +222,10 @@ impl Vault {
         let gone = {
             let mut table = self.files.table();
             match table.get(&ino) {
-                Some(live) if live.handles == 0 && Arc::strong_count(&live.file) == 1 => table.remove(&ino),
+                Some(live) if live.handles == 0 && Arc::strong_count(&live.file) == 1 => {
+                    self.files.gone.fetch_add(1, Ordering::SeqCst);
+                    table.remove(&ino)
+                }
                 _ => None,
             }
         };

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use runvault_store::backend::Kind;
-
 use crate::api::{Ino, ROOT};
 use crate::run::Run;
 use crate::run_table::joined;
@@ -18,8 +16,7 @@ impl Vault {
         if dir == ROOT {
             return Some(Vec::new());
         }
-        let known = self.nodes.known(dir)?;
-        if !known.run.is_loose() || known.top || known.kind != Kind::Dir {
+        if !self.nodes.is_loose_folder(dir) {
             return None;
         }
         Some(self.nodes.plain_path(dir, DEPTH_MAX)?.join(&b'/'))

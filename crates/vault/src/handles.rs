@@ -212,9 +212,10 @@ impl Vault {
     /// Damage of a chunk; the store's.
     pub fn read(&self, handle: Handle, offset: u64, buf: &mut [u8]) -> Result<usize> {
         self.check_open()?;
-        let got = match self.handles.sealed(handle)? {
-            Some(sealed) => self.read_sealed(handle, &sealed, offset, buf)?,
-            None => self.handles.file(handle)?.file.read(offset, buf)?,
+        let got = match self.handles.get(handle)? {
+            Open::File(open) => open.file.read(offset, buf)?,
+            Open::Sealed(sealed) => self.read_sealed(handle, &sealed, offset, buf)?,
+            Open::Listing(_) | Open::SealedListing(_) => return Err(Posix::IsDirectory.into()),
         };
         self.counters.bytes_read.fetch_add(got as u64, Ordering::Relaxed);
         Ok(got)

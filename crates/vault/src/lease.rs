@@ -3,6 +3,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +18,8 @@ use crate::sys::{self, Process};
 use crate::{Error, Result};
 
 const NAME: &[u8] = b"lease";
+/// How often it is looked whether it is time to.
+const LOOK: Duration = Duration::from_millis(250);
 /// How often a lease is written anew.
 const RENEW: Duration = Duration::from_secs(20);
 /// A writer that could not renew for so long writes no more.
@@ -225,6 +228,25 @@ impl Holding {
         Duration::from_millis(now().saturating_sub(self.renewed.load(Ordering::Relaxed)))
     }
 
+    /// Lets `act` take as long as it likes, whatever it does: the lease is renewed beside it. What is found out at that
+    /// [`Holding::check`] says.
+    pub(crate) fn kept<T>(&self, act: impl FnOnce() -> T) -> T {
+        std::thread::scope(|scope| {
+            let (done, ended) = mpsc::channel::<()>();
+            let keep = move || {
+                while ended.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+                    // The next look tries again, and who writes asks first.
+                    let _ = self.renew_if_due();
+                }
+            };
+            // Where the machine gives no more threads it is renewed by what asks.
+            let _ = std::thread::Builder::new().name("lease".into()).spawn_scoped(scope, keep);
+            let acted = act();
+            drop(done);
+            acted
+        })
+    }
+
     fn renew(&self) -> Result<()> {
         let fail = |operation| move |e| Error::store(operation, format!("runs/{}/lease", self.run), e);
         let mut lease = self.lease.lock().unwrap_or_else(PoisonError::into_inner);
@@ -304,6 +326,33 @@ mod tests {
         dir.unlink(NAME).unwrap();
         assert!(matches!(holding.renew_if_due(), Err(Error::Held { .. })));
         assert!(read(&*dir).unwrap().is_none());
+    }
+
+    /// Whatever it does meanwhile, it asks for nothing.
+    #[test]
+    fn who_takes_long_keeps_it() {
+        let dir = MemoryDir::root();
+        let holding = Holding::take(RunId([2; 16]), dir.clone(), &GATEWAY).unwrap();
+        let seq = || read(&*dir).unwrap().unwrap().seq;
+        let renewed = holding.kept(|| {
+            age_by(&holding, RENEW);
+            (0..100).any(|_| {
+                std::thread::sleep(Duration::from_millis(100));
+                seq() == 2
+            })
+        });
+        assert!(renewed && holding.age() < RENEW);
+        // Somebody else's is not written over, and who asks is told.
+        write(&*dir, &Lease { pid: 1, ..of_this_process(&IdentityId([3; 16])) }).unwrap();
+        holding.kept(|| {
+            age_by(&holding, RENEW);
+            assert!((0..100).any(|_| {
+                std::thread::sleep(Duration::from_millis(100));
+                holding.lost_to().is_some()
+            }));
+        });
+        assert!(matches!(holding.check(), Err(Error::Held { .. })));
+        assert_eq!(seq(), 1);
     }
 
     #[test]

@@ -260,8 +260,10 @@ impl Vault {
 
     /// Has the disk read at once what the subdirectories among the entries will be asked for.
     fn bring_records(&self, dir: &OpenDir, ahead: &Ahead) {
-        let is_new = |ino| self.nodes.known(number(ino)).is_none_or(|known| known.dir_id.is_none());
-        let wanted = ahead.entries.iter().filter(|e| e.kind == Some(Kind::Dir) && is_new(e.ino));
+        let is_new = |ino| self.nodes.known(ino).is_none_or(|known| known.dir_id.is_none());
+        let is_open = |ino| dir.body.is_ours() && self.kept_directory(ino).is_some();
+        let is_wanted = |ino| is_new(ino) && !is_open(ino);
+        let wanted = ahead.entries.iter().filter(|e| e.kind == Some(Kind::Dir) && is_wanted(number(e.ino)));
         let names: Vec<&[u8]> = wanted.map(|e| e.name.as_slice()).collect();
         read_ahead::bring_records(&*dir.dir, &names);
     }
@@ -300,10 +302,10 @@ impl Vault {
         let found = {
             // The name is looked at again: meanwhile it may lead to another file.
             let _names = self.locks.shared(dir.node);
-            dir.dir
-                .stat(&entry.name)
+            self.files
+                .look(|| dir.dir.stat(&entry.name))
                 .map_err(|e| outcome("look up a name in", dir.object(), e))
-                .map(|stat| (stat, self.found(dir, &name, &entry.name, stat)))
+                .map(|looked| (looked.stat, self.found(dir, &name, &entry.name, &looked)))
         };
         let (stat, attr) = match found {
             Ok(found) => found,

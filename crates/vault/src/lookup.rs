@@ -8,6 +8,7 @@ use runvault_store::backend::{Kind, Stat};
 
 use crate::api::{Attr, Handle, Ino, ROOT};
 use crate::directory::OpenDir;
+use crate::files::Looked;
 use crate::nodes::{Found, Name, number};
 use crate::outcome::{is_not_found, outcome};
 use crate::run::Run;
@@ -48,12 +49,20 @@ impl Vault {
             return Err(Posix::NotFound.into());
         }
         let stored = stored.text;
-        let stat = dir.dir.stat(&stored).map_err(|e| outcome("look up a name in", dir.object(), e))?;
-        self.found(dir, text, &stored, stat)
+        let looked = self.files.look(|| dir.dir.stat(&stored));
+        let looked = looked.map_err(|e| outcome("look up a name in", dir.object(), e))?;
+        self.found(dir, text, &stored, &looked)
     }
 
     /// Notes what was found under a name, and shows it. A directory must belong there.
-    pub(crate) fn found(&self, dir: &Arc<OpenDir>, text: &[u8], stored: &[u8], stat: Stat) -> Result<Attr> {
+    pub(crate) fn found(
+        &self,
+        dir: &Arc<OpenDir>,
+        text: &[u8],
+        stored: &[u8],
+        looked: &Looked,
+    ) -> Result<Attr> {
+        let stat = &looked.stat;
         let ino = number(stat.ino);
         let name = Name::new(dir.node, text);
         let opened = if stat.kind == Kind::Dir { self.verified(dir, ino, &name)? } else { None };
@@ -62,7 +71,7 @@ impl Vault {
         if let Some(opened) = opened.filter(|d| d.lasts) {
             self.nodes.set_dir_id(ino, opened.id);
         }
-        self.attr_of(ino, generation, &dir.body, &*dir.dir, stored, &stat)
+        self.attr_of(ino, generation, &dir.body, &*dir.dir, stored, looked)
             .inspect_err(|_| self.nodes.forget(ino, 1))
     }
 
@@ -71,6 +80,9 @@ impl Vault {
         let known = self.nodes.known(ino);
         if known.is_some_and(|k| k.dir_id.is_some() && k.name.as_ref() == Some(name)) {
             return Ok(None);
+        }
+        if let Some(open) = self.still_open(ino, name, parent) {
+            return Ok(Some(open));
         }
         match self.open_child(parent, ino, &name.text, None) {
             Ok(open) => Ok(Some(open)),
@@ -206,7 +218,7 @@ impl Vault {
             return self.sealed_link(ino);
         }
         let (at, _names) = self.hold_node(ino)?;
-        if at.stat.kind != Kind::Symlink {
+        if at.looked.stat.kind != Kind::Symlink {
             return Err(Posix::Invalid.into());
         }
         let object = || at.body.context.object(ino);

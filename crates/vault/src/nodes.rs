@@ -107,6 +107,12 @@ impl Nodes {
         })
     }
 
+    /// Whether it is a directory of a loose run, and not its top.
+    pub(crate) fn is_loose_folder(&self, ino: Ino) -> bool {
+        let table = self.table();
+        table.nodes.get(ino).is_some_and(|node| node.kind == Kind::Dir && !node.top && node.run.is_loose())
+    }
+
     /// Every name that is known to lead to the node.
     pub(crate) fn names(&self, ino: Ino) -> Vec<Name> {
         let table = self.table();
@@ -207,9 +213,18 @@ impl Nodes {
         }
     }
 
-    /// The name no longer leads to the node. `last`: none does, whatever is known here.
-    pub(crate) fn remove_name(&self, ino: Ino, name: &Name, last: bool) {
+    /// Which of the objects that had the number one after the other has it now; `None` where none is known.
+    pub(crate) fn generation(&self, ino: Ino) -> Option<u32> {
+        self.table().nodes.get(ino).map(|node| node.generation)
+    }
+
+    /// The name no longer leads to the node. `last`: none does, whatever is known here. `was`: its
+    /// [`Nodes::generation`] before the store removed the name; since then its number may have become another's.
+    pub(crate) fn remove_name(&self, ino: Ino, was: Option<u32>, name: &Name, last: bool) {
         let mut table = self.table();
+        if table.nodes.get(ino).map(|node| node.generation) != was {
+            return;
+        }
         table.remove_name(ino, name);
         if last {
             table.remove_all_names(ino);

@@ -111,7 +111,7 @@ pub fn rename(run: &RunContext, dir: &dyn Dir, old: Place, new: Place) -> Result
     let next = SlotState { seq: found.newest_seq() + 1, place: new, previous: old, ..slot.clone() };
     // Every record is synced when it is written: the newest copy is the one that is safe.
     let j = found.copies.first().map_or(0, |(copy, _)| 1 - copy);
-    let sector = seal_copy(j, &found.clear, &run.keys.slot_key(&found.clear), &next)?;
+    let sector = seal_copy(j, &found.clear, &found.slot_key, &next)?;
     file.write_at(&sector, u64::from(j) * COPY)
         .and_then(|()| file.sync_data())
         .map_err(|e| failed(run, "write", e))

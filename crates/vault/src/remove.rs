@@ -36,6 +36,7 @@ impl Vault {
         // Whoever has it open from now on is told; nobody else opens it before its name has gone.
         let opening = self.files.opening(ino);
         let live = self.files.live(ino).filter(|_| stat.kind == Kind::File);
+        let was = self.nodes.generation(ino);
         let act = || -> Result<()> {
             let changing = dir.changing();
             let gone = dir.dir.unlink(&stored.text);
@@ -44,7 +45,7 @@ impl Vault {
                 dir.body.context.moved(Some(ino));
             }
             gone.map_err(|e| outcome("unlink in", dir.object(), e))?;
-            self.nodes.remove_name(ino, &Name::new(dir.node, name), last);
+            self.nodes.remove_name(ino, was, &Name::new(dir.node, name), last);
             Ok(())
         };
         match &live {
@@ -103,12 +104,12 @@ impl Vault {
             dir.dir.remove_dir(&stored.text).map_err(|e| outcome("remove a directory in", dir.object(), e))
         });
         match &removed {
-            Ok(()) => changing.name(&stored.text, Named::Nothing),
+            Ok(_) => changing.name(&stored.text, Named::Nothing),
             Err(Error::Posix(Posix::NotEmpty)) => {}
             Err(_) => changing.name(&stored.text, Named::Unknown),
         }
         drop(changing);
-        removed?;
+        let _still_open = removed?;
         self.directory_gone(ino, &Name::new(dir.node, name));
         self.unsynced.names(dir.node);
         remove_sides(&*dir.dir, &stored, None);
@@ -143,13 +144,14 @@ impl Vault {
     }
 
     /// Lets `act` remove or replace the empty directory `text`: its record goes before, and comes
-    /// back with the same id when that or `act` fails. Its names are locked by the caller.
+    /// back with the same id when that or `act` fails. Its names are locked by the caller. While what it gives is open
+    /// no other object has the directory's number.
     pub(crate) fn remove_empty(
         &self,
         parent: &OpenDir,
         text: &[u8],
         act: impl FnOnce() -> Result<()>,
-    ) -> Result<()> {
+    ) -> Result<Arc<dyn Dir>> {
         let object = || parent.object();
         let context = &parent.body.context;
         let dir = parent.dir.open_dir(&parent.stored(text)?.text).map_err(|e| opened("open", object(), e))?;
@@ -187,14 +189,15 @@ impl Vault {
             self.nodes.forget_dir_id(number(inode));
         });
         if let (Ok(()), Some(id)) = (&removed, id) {
-            self.keep_removed(parent, number(inode), dir, id);
+            self.keep_removed(parent, number(inode), dir.clone(), id);
         }
-        removed
+        removed.map(|()| dir)
     }
 
+    /// Forgets a directory that was removed and is still open.
     pub(crate) fn directory_gone(&self, ino: Ino, name: &Name) {
         self.unsynced.forget_dir(ino);
-        self.nodes.remove_name(ino, name, true);
+        self.nodes.remove_name(ino, self.nodes.generation(ino), name, true);
         self.foreign_seen(ino, None);
         if self.nodes.known(ino).is_none() {
             self.dirs.drop_one(ino);

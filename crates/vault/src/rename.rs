@@ -115,7 +115,9 @@ impl Vault {
     /// Notes what stands there, until it is forgotten once: nobody need have looked it up before.
     fn make_known(&self, end: &End) -> Result<Ino> {
         let stat = end.stat.ok_or(Posix::NotFound)?;
-        self.found(&end.dir, &end.name.text, &end.stored.text, stat).map(|attr| attr.ino)
+        // Of what is found only the number counts, not a size.
+        let looked = self.files.looked(stat);
+        self.found(&end.dir, &end.name.text, &end.stored.text, &looked).map(|attr| attr.ino)
     }
 
     fn rename_over(&self, source: &End, target: &End) -> Result<()> {
@@ -191,6 +193,7 @@ impl Vault {
     /// The rename itself, in the store and then in memory.
     fn rename_names(&self, source: &End, ino: Ino, target: &End) -> Result<()> {
         target.dir.will_have(&target.stored);
+        let was = target.stat.and_then(|there| self.nodes.generation(number(there.ino)));
         // What must not be replaced was looked for under the locks; not every store knows the flag.
         let renamed =
             source.dir.dir.rename(&source.stored.text, &*target.dir.dir, &target.stored.text, Rename::Over);
@@ -203,7 +206,7 @@ impl Vault {
         renamed.map_err(|e| outcome("rename in", source.dir.object(), e))?;
         if let Some(there) = target.stat {
             let last = there.nlink <= 1 || there.kind == Kind::Dir;
-            self.nodes.remove_name(number(there.ino), &target.name, last);
+            self.nodes.remove_name(number(there.ino), was, &target.name, last);
         }
         self.nodes.moved(ino, &source.name, &target.name);
         Ok(())
@@ -283,7 +286,7 @@ impl Vault {
         self.relocate(source, target)?;
         let act = || self.rename_names(source, ino, target);
         let Some(there) = target.stat else { return act() };
-        self.remove_empty(&target.dir, &target.name.text, act)?;
+        let _still_open = self.remove_empty(&target.dir, &target.name.text, act)?;
         self.directory_gone(number(there.ino), &target.name);
         Ok(())
     }

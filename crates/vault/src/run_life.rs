@@ -233,7 +233,7 @@ impl Vault {
         let note = gateway.retire_run(&run.id, &verified.note, &sys::utc_now())?;
         self.put_retired(&run.id, &note)?;
         body.context.close()?;
-        let (id, gone) = (run.id.to_string(), format!(".gone-{}", run.id));
+        let (id, gone) = (run.id.to_string(), runs::gone_place(&run.id));
         self.runs_dir
             .rename(id.as_bytes(), &*self.runs_dir, gone.as_bytes(), Rename::Over)
             .map_err(|e| outcome("remove", format!("runs/{id}"), e))?;
@@ -242,7 +242,7 @@ impl Vault {
             entries.remove(&run.id);
         });
         self.dirs.drop_run(run);
-        self.nodes.remove_name(body.top, &Name::new(parent, name), true);
+        self.nodes.remove_name(body.top, self.nodes.generation(body.top), &Name::new(parent, name), true);
         run.mark_gone();
         self.remove_gone(gone.as_bytes())?;
         self.keep_removed_run(run, body.clone());

@@ -20,6 +20,8 @@ use crate::{Damage, Error, Result, sys};
 
 const RUNS: &[u8] = b"runs";
 const KEYS: &[u8] = b"keys";
+/// How the names of runs begin that are on their way out.
+const GOING: &str = ".gone-";
 /// run.json is a signed note.
 const DESCRIPTOR: &[u8] = b"run.json";
 const DESCRIPTOR_MAX: usize = 1 << 20;
@@ -63,13 +65,18 @@ impl Listed {
 
     /// Runs that have lost their names and are not removed yet.
     pub fn going(&self) -> impl Iterator<Item = RunId> {
-        self.passing_as(".gone-")
+        self.passing_as(GOING)
     }
 
     fn passing_as(&self, prefix: &'static str) -> impl Iterator<Item = RunId> {
         let id = move |name: &Vec<u8>| std::str::from_utf8(name).ok()?.strip_prefix(prefix)?.parse().ok();
         self.passing.iter().filter_map(id)
     }
+}
+
+/// The name in `runs/` of a run that is on its way out.
+pub fn gone_place(run: &RunId) -> String {
+    format!("{GOING}{run}")
 }
 
 /// What run.json says of a new run at this place of its gateway's chain.
@@ -146,7 +153,7 @@ pub fn list_all(root: &Arc<dyn Dir>) -> Result<Listed> {
         match id {
             // Whatever it is: what bears a run's name and is no directory is refused when it is opened.
             Some(id) => listed.runs.push(id),
-            _ if entry.name.starts_with(b".new-") || entry.name.starts_with(b".gone-") => {
+            _ if entry.name.starts_with(b".new-") || entry.name.starts_with(GOING.as_bytes()) => {
                 listed.passing.push(entry.name);
             }
             _ => listed.foreign.push(entry.name),

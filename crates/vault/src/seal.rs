@@ -11,6 +11,7 @@ mod compare;
 mod earlier;
 mod finding;
 mod hidden;
+mod left_over;
 pub mod origin;
 mod own_name;
 mod read;
@@ -259,12 +260,14 @@ impl Vault {
     ) -> Result<Outcome> {
         let dir = runs::run_dir(&self.root, &run.id)?;
         let holding = Holding::take(run.id, dir.clone(), &gateway.id())?;
-        let tree =
-            dir.open_dir(b"tree").map_err(|e| part_opened("open", format!("runs/{}/tree", run.id), e))?;
-        dir.sync_fs().map_err(|e| Error::store("sync", format!("runs/{}", run.id), e))?;
-        let context = run.reader(&tree)?;
-        let outcome = Making { vault: self, gateway, run, dir: &dir, context: &context, holding: &holding }
-            .make(about, progress);
+        let outcome = holding.kept(|| {
+            let tree = dir.open_dir(b"tree");
+            let tree = tree.map_err(|e| part_opened("open", format!("runs/{}/tree", run.id), e))?;
+            dir.sync_fs().map_err(|e| Error::store("sync", format!("runs/{}", run.id), e))?;
+            let context = run.reader(&tree)?;
+            Making { vault: self, gateway, run, dir: &dir, context: &context, holding: &holding }
+                .make(about, progress)
+        });
         if let Err(error) = holding.give_up() {
             log::warn!("runs/{}/lease: not given up: {error}", run.id);
         }
@@ -431,8 +434,7 @@ impl Making<'_> {
                     comparison.nonce(i, nonce);
                 }
                 self.vault.sealing.check()?;
-                // A run is read for hours: its lease is renewed meanwhile.
-                self.holding.renew_if_due()?;
+                self.holding.check()?;
                 resuming.nonce(i, nonce);
                 within.set(within.get() + chunk);
                 if within.get().is_multiple_of(TOLD) {

@@ -8,6 +8,7 @@ use runvault_store::backend::{Dir, Kind, Stat};
 
 use crate::api::{Attr, Ino, ROOT};
 use crate::directory::OpenDir;
+use crate::files::Looked;
 use crate::nodes::{Name, number};
 use crate::outcome::{opened, outcome};
 use crate::run::Body;
@@ -20,7 +21,7 @@ pub(crate) struct At {
     pub(crate) parent: Option<Ino>,
     pub(crate) dir: Arc<dyn Dir>,
     pub(crate) stored: Vec<u8>,
-    pub(crate) stat: Stat,
+    pub(crate) looked: Looked,
     pub(crate) body: Arc<Body>,
 }
 
@@ -36,14 +37,16 @@ impl Vault {
         let known = self.nodes.known(ino).ok_or(Posix::Stale)?;
         if known.top {
             let body = self.body(&known.run)?;
-            let stat = body.dir.stat(b"tree").map_err(|e| outcome("stat", body.context.object(ino), e))?;
-            return Ok(At { parent: None, dir: body.dir.clone(), stored: b"tree".to_vec(), stat, body });
+            let looked = self.files.look(|| body.dir.stat(b"tree"));
+            let looked = looked.map_err(|e| outcome("stat", body.context.object(ino), e))?;
+            return Ok(At { parent: None, dir: body.dir.clone(), stored: b"tree".to_vec(), looked, body });
         }
         self.by_a_name(ino, |dir, stored, _| {
-            let stat = dir.dir.stat(&stored).map_err(|e| outcome("stat", dir.body.context.object(ino), e))?;
-            still_leads_to(ino, &stat)?;
+            let looked = self.files.look(|| dir.dir.stat(&stored));
+            let looked = looked.map_err(|e| outcome("stat", dir.body.context.object(ino), e))?;
+            still_leads_to(ino, &looked.stat)?;
             let (parent, backing, body) = (Some(dir.node), dir.dir.clone(), dir.body.clone());
-            Ok(At { parent, dir: backing, stored, stat, body })
+            Ok(At { parent, dir: backing, stored, looked, body })
         })
     }
 
@@ -135,7 +138,7 @@ impl Vault {
 
     /// Attributes of a node that stands there.
     pub(crate) fn attr_at(&self, ino: Ino, generation: u32, at: &At) -> Result<Attr> {
-        self.attr_of(ino, generation, &at.body, &*at.dir, &at.stored, &at.stat)
+        self.attr_of(ino, generation, &at.body, &*at.dir, &at.stored, &at.looked)
     }
 
     /// Attributes of the node `stored` in `dir`; an open file's own size and mtime count.
@@ -146,19 +149,28 @@ impl Vault {
         body: &Body,
         dir: &dyn Dir,
         stored: &[u8],
-        stat: &Stat,
+        looked: &Looked,
     ) -> Result<Attr> {
+        let mut stat = looked.stat;
         if stat.kind == Kind::Dir {
-            return Ok(self.dir_attr(ino, generation, body, stat));
+            return Ok(self.dir_attr(ino, generation, body, &stat));
         }
-        if stat.kind == Kind::File
-            && let Some(file) = self.files.live(ino)
-        {
-            let stat = file.attr()?;
-            return Ok(self.attr(ino, generation, body.is_ours(), &stat, stat.size));
+        if stat.kind == Kind::File {
+            let mut live = self.files.live(ino);
+            if live.is_none() && self.files.is_behind(looked) {
+                // The kernel keeps a size, and appends behind it. While this is held no object leaves.
+                let _one = self.files.opening(ino);
+                live = self.files.live(ino);
+                stat = dir.stat(stored).map_err(|e| outcome("stat", body.context.object(ino), e))?;
+                still_leads_to(ino, &stat)?;
+            }
+            if let Some(file) = live {
+                let stat = file.attr()?;
+                return Ok(self.attr(ino, generation, body.is_ours(), &stat, stat.size));
+            }
         }
-        let size = self.plain_size(body, dir, stored, stat);
-        Ok(self.attr(ino, generation, body.is_ours(), stat, size))
+        let size = self.plain_size(body, dir, stored, &stat);
+        Ok(self.attr(ino, generation, body.is_ours(), &stat, size))
     }
 
     /// Attributes of a directory: the runs in it are links to it.

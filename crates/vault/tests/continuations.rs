@@ -1,10 +1,8 @@
 //! What is added to a sealed run: by its gateway, which no longer knows it, and by a mount of the owner's.
 
-mod common;
-
 use std::sync::Arc;
 
-use common::{CALLER, Fixture, Mount, READ, State, WRITE, posix};
+use crate::common::{CALLER, Fixture, Mount, READ, State, WRITE, posix};
 use runvault_format::descriptor::How;
 use runvault_format::ids::RunId;
 use runvault_format::note::{Note, text_hash};

@@ -1,11 +1,9 @@
 //! Contents under power cuts: whatever is left of what nobody has synced, the seal's ledger calls nothing changed that
 //! nobody changed.
 
-mod common;
-
 use std::sync::Arc;
 
-use common::{CALLER, Fixture, Mount, State, WRITE, would_seal};
+use crate::common::{CALLER, Fixture, Mount, State, WRITE, would_seal};
 use runvault_store::backend::Rename;
 use runvault_store::doubles::crash::{Disk, Draw};
 use runvault_store::doubles::memory::MemoryDir;

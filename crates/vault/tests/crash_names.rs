@@ -1,13 +1,11 @@
 //! Names under power cuts: what fsync acknowledged is found again, under a name it had or was given.
 
-mod common;
-
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::{CALLER, Fixture, Mount, WRITE};
+use crate::common::{self, CALLER, Fixture, Mount, WRITE};
 use runvault_store::backend::{Dir, Kind, Rename};
 use runvault_store::doubles::crash::{Disk, Draw};
 use runvault_store::doubles::memory::MemoryDir;

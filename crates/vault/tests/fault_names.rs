@@ -1,12 +1,10 @@
 //! Changes of names on a store that fails: what stood there before, or what should stand there now, opens
 //! then and after the next mount.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use common::{CALLER, Fixture, Mount, WRITE};
+use crate::common::{CALLER, Fixture, Mount, WRITE};
 use runvault_store::backend::{Kind, Rename};
 use runvault_store::doubles::faulty::{Fault, Faults, Rule};
 use runvault_store::doubles::memory::MemoryDir;

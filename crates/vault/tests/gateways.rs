@@ -1,11 +1,9 @@
 //! Several machines on one store, each with runs of its own.
 
-mod common;
-
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{CALLER, Chain, Fixture, Mount, READ, State, posix};
+use crate::common::{CALLER, Chain, Fixture, Mount, READ, State, posix};
 use runvault_format::note::{Note, text_hash};
 use runvault_store::backend::Rename;
 use runvault_vault::api::ROOT;

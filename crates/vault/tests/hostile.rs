@@ -1,10 +1,8 @@
 //! A store in the hands of someone without the key: EIO or hidden, named by `check`, never followed.
 
-mod common;
-
 use std::sync::Arc;
 
-use common::{CALLER, Fixture, Mount, READ, State, WRITE, names, posix};
+use crate::common::{CALLER, Fixture, Mount, READ, State, WRITE, names, posix};
 use runvault_format::ids::Digest;
 use runvault_format::lease::Lease;
 use runvault_format::note::Note;

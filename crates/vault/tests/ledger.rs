@@ -2,14 +2,12 @@
 //! ledger names it, and nothing is signed, also where he had the last session end badly. What nobody touched is signed,
 //! however its sessions ended.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::{CALLER, Fixture, Mount, State, WRITE, names, would_seal};
+use crate::common::{self, CALLER, Fixture, Mount, State, WRITE, names, would_seal};
 use proptest::prelude::Rng;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 use runvault_crypto::digest::sha256;

@@ -1,10 +1,8 @@
 //! A directory of 500,000 names in the engine, on a store in memory: listed whole, from anywhere, and while it shrinks.
 
-mod common;
-
 use std::time::Instant;
 
-use common::{CALLER, Fixture, Mount, WRITE};
+use crate::common::{CALLER, Fixture, Mount, WRITE};
 use runvault_vault::api::Ino;
 
 const NAMES: usize = 500_000;

@@ -1,10 +1,8 @@
 //! Random operations on names against a tree in memory, with remounts in between.
 
-mod common;
-
 use std::collections::BTreeMap;
 
-use common::{Fixture, Mount};
+use crate::common::{self, Fixture, Mount};
 use proptest::prelude::*;
 use runvault_store::backend::{Kind, Rename};
 use runvault_vault::api::SetAttr;

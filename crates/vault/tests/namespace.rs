@@ -1,10 +1,8 @@
 //! Names, directories and runs through the facade.
 
-mod common;
-
 use std::time::Duration;
 
-use common::{CALLER, Fixture, Mount, READ, WRITE, posix};
+use crate::common::{self, CALLER, Fixture, Mount, READ, WRITE, posix};
 use runvault_store::backend::{Kind, Rename, SetTime, Time};
 use runvault_store::doubles::delaying::Delays;
 use runvault_store::doubles::faulty::{Fault, Faults, Rule};
@@ -747,6 +745,38 @@ fn who_stands_in_a_directory_that_goes_sees_it_empty() {
         assert_eq!(vault.list("run").unwrap(), [""; 0]);
         vault.close().unwrap();
     }
+}
+
+#[test]
+fn a_directory_that_the_kernel_forgot_is_not_read_again_under_the_same_name() {
+    let (store, calls) = Delays::over(MemoryDir::root(), Duration::ZERO).unwrap();
+    let fixture = Fixture::on(store);
+    let vault = fixture.writer();
+    let run = vault.make_dir("run").unwrap().ino;
+    let dir = vault.mkdir(&CALLER, run, b"d", 0o755).unwrap().ino;
+    let file = vault.put("run/d/f", b"x").unwrap();
+    let forget = || [file, dir].iter().for_each(|ino| vault.forget(*ino, u64::MAX));
+    let read = |name: &[u8]| {
+        forget();
+        calls.reset();
+        assert_eq!(vault.lookup(run, name).unwrap().ino, dir);
+        let read = calls.count(Op::Read);
+        assert_eq!(vault.lookup(dir, b"f").unwrap().ino, file);
+        read
+    };
+    assert_eq!([read(b"d"), read(b"d")], [1, 0]);
+    // Nor by a listing with attributes.
+    forget();
+    calls.reset();
+    let listing = vault.opendir(run).unwrap();
+    vault.readdir(listing, 0, true, &mut |_| true).unwrap();
+    vault.releasedir(listing).unwrap();
+    assert_eq!((calls.count(Op::Read), calls.count(Op::OpenFile)), (0, 0));
+    // By another name its record must say so.
+    vault.rename(run, b"d", run, b"e", Rename::NoReplace).unwrap();
+    assert_eq!([read(b"e"), read(b"e")], [1, 0]);
+    vault.rename(run, b"e", run, b"d", Rename::NoReplace).unwrap();
+    assert_eq!(read(b"d"), 1);
 }
 
 #[test]

@@ -1,8 +1,6 @@
 //! Runs are opened behind a vault that answers already; sealed ones that an earlier mount knew are not opened at all, and
 //! are verified as soon as something in them is asked for.
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Result as IoResult;
@@ -11,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{scope, sleep};
 use std::time::Duration;
 
-use common::{Chain, Fixture, Mount, State, posix};
+use crate::common::{self, Chain, Fixture, Mount, State, posix};
 use runvault_format::ids::{Digest, RunId};
 use runvault_store::backend::Dir;
 use runvault_store::doubles::delaying::Delays;

@@ -1,15 +1,14 @@
 //! Runs that are sealed: what the seal says, what it refuses to say, and every tampering afterwards.
 
-mod common;
 mod tampering;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use common::{CALLER, Fixture, Mount, WRITE, posix};
+use crate::common::{self, CALLER, Fixture, Mount, WRITE, posix};
 use proptest::test_runner::{RngAlgorithm, TestRng};
 use runvault_crypto::digest::sha256;
 use runvault_format::ids::{Digest, RunId};
@@ -810,9 +809,10 @@ fn everything_is_read_back_past_the_kernels_cache() {
     }
 }
 
-/// Writers come and go, and a kill leaves what they had in hand.
+/// Writers come and go, and a kill leaves what they had in hand; a network's file system keeps what was deleted while it was
+/// open. Nobody is shown either, and by its form neither is told as an addition.
 #[test]
-fn what_writers_leave_is_no_addition_until_it_is_old() {
+fn what_writers_leave_is_no_addition() {
     let (fixture, run, dir) = sealed_on_disk();
     let looks = || {
         let looks =
@@ -822,15 +822,45 @@ fn what_writers_leave_is_no_addition_until_it_is_old() {
     let passing = [".tmp-lease", ".tmp-0123456789abcdef", "keys/.tmp-0123456789abcdef"];
     passing.iter().chain(&["lease"]).for_each(|name| fs::write(dir.join(name), "half").unwrap());
     assert_eq!(looks(), [[], []]);
+    let days = std::time::Duration::from_secs(2 * 24 * 3600);
+    let set_time = |path: &Path, time| {
+        fs::File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
+    };
+    let age = |path: &Path| set_time(path, std::time::SystemTime::now() - days);
     for name in passing {
-        let days = std::time::Duration::from_secs(2 * 24 * 3600);
-        let file = fs::File::options().write(true).open(dir.join(name)).unwrap();
         for time in [std::time::SystemTime::now() - days, std::time::SystemTime::now() + days] {
-            file.set_modified(time).unwrap();
-            assert_eq!(looks(), [(); 2].map(|()| vec![(name.to_owned(), Change::Added)]));
+            set_time(&dir.join(name), time);
+            assert_eq!(looks(), [(); 2].map(|()| vec![(name.to_owned(), Change::LeftOver)]));
         }
         fs::remove_file(dir.join(name)).unwrap();
     }
+    let told = |name: &str, change: Change| {
+        let path = dir.join(name);
+        let finding = vec![(name.to_owned(), change)];
+        assert_eq!(looks(), [finding.clone(), finding], "{name}");
+        if path.is_dir() { fs::remove_dir(path).unwrap() } else { fs::remove_file(path).unwrap() }
+    };
+    let deleted = [".nfs000000000123abcd0000002f", ".fuse_hidden0000abcd00000001"];
+    for name in
+        ["", "keys/", "seal/", "tree/"].iter().flat_map(|at| deleted.map(|name| format!("{at}{name}")))
+    {
+        fs::write(dir.join(&name), vec![7; 5_000]).unwrap();
+        told(&name, Change::LeftOver);
+    }
+    // Another form, another kind, another place, another size.
+    for name in
+        [".nfs", ".nfs12x", "tree/.nfs-12", "keys/.NFS12", ".tmp-leases", "tree/.tmp-12", "seal/.tmp-12"]
+    {
+        fs::write(dir.join(name), "x").unwrap();
+        age(&dir.join(name));
+        told(name, Change::Added);
+    }
+    fs::create_dir(dir.join(".nfs12")).unwrap();
+    told(".nfs12", Change::Added);
+    std::os::unix::fs::symlink("run.json", dir.join("keys/.nfs12")).unwrap();
+    told("keys/.nfs12", Change::Added);
+    fs::write(dir.join(".tmp-12"), [0; 1_211]).unwrap();
+    told(".tmp-12", Change::Added);
     fs::write(dir.join("lease"), [b' '; 4097]).unwrap();
     assert_eq!(looks(), [(); 2].map(|()| vec![("lease".to_owned(), Change::Added)]));
 }

@@ -1,13 +1,14 @@
 //! Many threads on one vault: every file ends up whole, every count at zero.
 
-mod common;
-
-use std::sync::Arc;
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
-use common::{CALLER, Fixture, READ, WRITE};
-use runvault_store::backend::Rename;
-use runvault_vault::api::{Ino, ROOT, SetAttr};
+use crate::common::{CALLER, Fixture, READ, WRITE};
+use runvault_store::backend::{Kind, Rename};
+use runvault_store::doubles::memory::MemoryDir;
+use runvault_store::doubles::observe::{Call, Observer, Op, observe};
+use runvault_vault::api::{DirEntry, Ino, ROOT, SetAttr};
 use runvault_vault::{Error, Posix, Vault};
 
 /// xorshift: the same at each run.
@@ -186,4 +187,54 @@ fn links_and_modes_are_those_of_the_file_that_was_meant() {
         vault.forget(found.ino, 1);
     }
     vault.forget(wanted, 1);
+}
+
+/// Runs something in another thread once the next stat of a name has been answered.
+#[derive(Default)]
+struct AfterStat(Mutex<Option<Box<dyn FnOnce() + Send>>>);
+
+impl Observer for AfterStat {
+    fn around(&self, call: Call<'_>, run: &mut dyn FnMut() -> io::Result<u64>) -> io::Result<()> {
+        let answered = run();
+        let armed =
+            if call.op == Op::Stat && !call.name.is_empty() { self.0.lock().unwrap().take() } else { None };
+        if let Some(act) = armed {
+            std::thread::spawn(act).join().unwrap();
+        }
+        answered.map(drop)
+    }
+}
+
+/// The kernel keeps what it is told for an hour, and appends behind the size that it knows.
+#[test]
+fn a_file_that_is_closed_while_it_is_looked_at_has_its_last_size() {
+    type Look = fn(&Vault, Ino) -> u64;
+    let looks: [(&str, Look); 2] = [
+        ("lookup", |vault, run| vault.lookup(run, b"f").unwrap().size),
+        ("readdirplus", |vault, run| {
+            let handle = vault.opendir(run).unwrap();
+            let mut size = 0;
+            let mut visit = |entry: &DirEntry| {
+                size += entry.attr.filter(|attr| attr.kind == Kind::File).map_or(0, |attr| attr.size);
+                true
+            };
+            vault.readdir(handle, 0, true, &mut visit).unwrap();
+            vault.releasedir(handle).unwrap();
+            size
+        }),
+    ];
+    for (how, look) in looks {
+        let after = Arc::new(AfterStat::default());
+        let fixture = Fixture::on(observe(MemoryDir::root(), after.clone()).unwrap());
+        let mount = fixture.writer();
+        let run = mount.make_dir("run").unwrap().ino;
+        let ino = mount.put("run/f", &[1; 9000]).unwrap();
+        let handle = mount.open_file(ino, WRITE).unwrap().handle;
+        mount.write(handle, 9000, &[2; 252], false).unwrap();
+        let vault = mount.0.clone();
+        *after.0.lock().unwrap() = Some(Box::new(move || vault.release(handle).unwrap()));
+        assert_eq!(look(&mount, run), 9252, "{how}");
+        assert!(after.0.lock().unwrap().is_none(), "{how}: closed meanwhile");
+        assert_eq!(look(&mount, run), 9252, "{how}, later");
+    }
 }

@@ -1,14 +1,10 @@
 //! The vectors of tests/vectors that need more than a decoder, run through the engine: whole files, directories'
 //! records, run.json in its run (docs/format.md, sections 8, 10, 11.1).
 
-#![allow(missing_docs)]
-
-mod common;
-
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::Chain;
+use crate::common::Chain;
 use data_encoding::HEXLOWER;
 use runvault_crypto::aead::Engine;
 use runvault_crypto::digest::sha256;
@@ -37,7 +33,11 @@ fn refusal(error: &Error) -> &'static str {
         Damage::HeaderCopy => "header-copy",
         Damage::Foreign => "foreign",
         Damage::Run(_) | Damage::Signer(_) => "run",
-        Damage::DirectoryRecord | Damage::Name | Damage::Kind | Damage::NotAsWritten(_) => panic!("{error}"),
+        Damage::DirectoryRecord
+        | Damage::Name
+        | Damage::Kind
+        | Damage::NotAsWritten(_)
+        | Damage::OldStays { .. } => panic!("{error}"),
     }
 }
 

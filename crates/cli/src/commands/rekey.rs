@@ -59,7 +59,7 @@ pub fn run(args: &Rekey) -> Result<()> {
     Ok(())
 }
 
-/// What is left of workers where nothing else is; whether that was all that there is to do.
+/// What is left of workers and old runs where nothing else is; whether that was all that there is to do.
 fn clear(args: &Rekey, store: &Store) -> Result<bool> {
     let cleared = rekey::clear(&store.root, &store.chain)?;
     if cleared == 0 {
@@ -68,8 +68,8 @@ fn clear(args: &Rekey, store: &Store) -> Result<bool> {
     match args.json {
         true => output::json(&json!({ "cleared_runs": cleared }))?,
         false => output::line(&format!(
-            "what was left of the worker in {} was taken away: it opens nothing any more",
-            count(cleared as u64, "run")
+            "what was left beside {}, of the worker or of the old run, was taken away: nobody needs it any more",
+            count(cleared as u64, "re-keyed run")
         ))?,
     }
     Ok(rekey::waiting(&store.root, store.chain.replacements())?.is_empty())
@@ -133,7 +133,8 @@ fn nobody_agreed(args: &Rekey, run: &std::ffi::OsStr) -> anyhow::Error {
 }
 
 fn rekey_one(args: &Rekey, store: &Store, identity: &Identity, one: &Replacement) -> Result<()> {
-    let before = rekey::left(&store.root, one)? == Left::Nothing;
+    let left = rekey::left(&store.root, one)?;
+    let before = left == Left::Nothing;
     let sealed_to_owner;
     let worker = if one.worker == identity.id() {
         identity
@@ -143,7 +144,7 @@ fn rekey_one(args: &Rekey, store: &Store, identity: &Identity, one: &Replacement
                 sealed_to_owner = worker;
                 &sealed_to_owner
             }
-            None if before => {
+            None if before || left == Left::Rest => {
                 let replaced = rekey::replaced(&store.root, &store.chain, one)?;
                 return tell(args, one, &Outcome::Replaced(replaced), before);
             }

@@ -11,7 +11,7 @@ use runvault_vault::seal::{self, Change, Checked, Finding, Scrubbed};
 use runvault_vault::{Error, pace, runs};
 use serde_json::json;
 
-use super::verify::{end, tell, tell_behind};
+use super::verify::{counted, end, tell, tell_behind};
 use crate::args::Scrub;
 use crate::output::{self, count, visible};
 use crate::store::Store;
@@ -46,10 +46,10 @@ pub fn run(args: &Scrub) -> Result<()> {
             None => open += 1,
             Some(found) => {
                 sealed += 1;
-                findings += found.findings.len() as u64;
+                findings += counted(&found.findings);
                 read += found.read;
                 bar.suspend(|| {
-                    found.findings.iter().try_for_each(|finding| tell(args.json, finding, Some(run)))
+                    found.findings.iter().try_for_each(|finding| tell(args.json, &args.store, finding, run))
                 })?;
             }
         }
@@ -59,7 +59,7 @@ pub fn run(args: &Scrub) -> Result<()> {
         findings += 1;
         let change = Change::Damaged(undone.to_string());
         let found = Finding { object: String::new(), path: None, change };
-        tell(args.json, &found, Some(&undone.of.run))?;
+        tell(args.json, &args.store, &found, &undone.of.run)?;
     }
     for gap in chains::gaps(&store.root, &store.chain)? {
         findings += 1;

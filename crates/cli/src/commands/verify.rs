@@ -13,7 +13,7 @@ use runvault_custody::seen::Remembering;
 use runvault_format::ids::RunId;
 use runvault_store::backend::Dir;
 use runvault_vault::authority::Authority;
-use runvault_vault::seal::{self, Finding, Seal, Seen, Shown, Verified};
+use runvault_vault::seal::{self, Change, Finding, Seal, Seen, Shown, Verified};
 use runvault_vault::{Error, pace};
 use serde_json::{Map, Value, json};
 
@@ -63,7 +63,7 @@ pub fn run(args: &Verify) -> Result<()> {
     if let Some(record) = kept {
         record.finish();
     }
-    let findings = verified.iter().map(|(part, ..)| part.findings.len() as u64).sum();
+    let findings = verified.iter().map(|(part, ..)| counted(&part.findings)).sum();
     let mut shown = Shown::default();
     for (part, manifest, behind) in &verified {
         let entries = shown.add(part.note.run, manifest).into_iter();
@@ -72,7 +72,7 @@ pub fn run(args: &Verify) -> Result<()> {
             _ => None,
         });
         tell_behind(args.json, behind)?;
-        tell_part(args.json, part, &hidden.collect::<Vec<_>>(), resumed.as_ref())?;
+        tell_part(args, part, &hidden.collect::<Vec<_>>(), resumed.as_ref())?;
     }
     let name = verified.first().map_or_else(String::new, |(part, ..)| visible(&part.name));
     end(findings, &format!("run {name}"))
@@ -88,18 +88,17 @@ pub fn tell_behind(json: bool, behind: &[Behind]) -> Result<()> {
 
 /// What was found of a run, or of a part that adds to one.
 fn tell_part(
-    json: bool,
+    args: &Verify,
     verified: &Verified,
     hidden: &[(Vec<u8>, RunId)],
     resumed: Option<&Resumed>,
 ) -> Result<()> {
-    for finding in &verified.findings {
-        tell(json, finding, Some(&verified.note.run))?;
-    }
-    tell_hidden(json, &verified.note.run, hidden)?;
-    let (name, findings) = (visible(&verified.name), verified.findings.len() as u64);
+    let run = &verified.note.run;
+    verified.findings.iter().try_for_each(|finding| tell(args.json, &args.store, finding, run))?;
+    tell_hidden(args.json, run, hidden)?;
+    let (name, findings) = (visible(&verified.name), counted(&verified.findings));
     let signed = verified.origin.as_ref().unwrap_or(&verified.note);
-    if json {
+    if args.json {
         let mut summary = Map::new();
         json_name(&mut summary, "run_name", &verified.name);
         summary.insert("summary".into(), json!({
@@ -150,6 +149,11 @@ fn tell_hidden(json: bool, part: &RunId, hidden: &[(Vec<u8>, RunId)]) -> Result<
     }
 }
 
+/// How many of them say that the run is not as it was sealed.
+pub fn counted(findings: &[Finding]) -> u64 {
+    findings.iter().filter(|finding| finding.change.counts()).count() as u64
+}
+
 /// Exit 4 where something was found.
 pub fn end(findings: u64, what: &str) -> Result<()> {
     if findings == 0 {
@@ -162,13 +166,11 @@ pub fn end(findings: u64, what: &str) -> Result<()> {
     ))
 }
 
-/// One line, or one object. `run`: which, where several are looked at.
-pub fn tell(json: bool, finding: &Finding, run: Option<&RunId>) -> Result<()> {
+/// One line, or one object.
+pub fn tell(json: bool, store: &Path, finding: &Finding, run: &RunId) -> Result<()> {
     if json {
         let mut object = Map::new();
-        if let Some(run) = run {
-            object.insert("run".into(), json!(run));
-        }
+        object.insert("run".into(), json!(run));
         object.insert("object".into(), json!(finding.object));
         if let Some(path) = &finding.path {
             json_name(&mut object, "path", path);
@@ -177,12 +179,16 @@ pub fn tell(json: bool, finding: &Finding, run: Option<&RunId>) -> Result<()> {
         object.insert("what".into(), json!(finding.change.to_string()));
         return output::json(&Value::Object(object));
     }
-    let place = match (&finding.path, run) {
-        (Some(path), _) if !path.is_empty() => visible(path),
-        (_, Some(run)) => format!("runs/{run}/{}", visible(finding.object.as_bytes())),
-        (_, None) => visible(finding.object.as_bytes()),
+    let stored = || format!("runs/{run}/{}", visible(finding.object.as_bytes()));
+    let place = match &finding.path {
+        Some(path) if !path.is_empty() => visible(path),
+        _ => stored(),
     };
-    output::line(&format!("{place}: {}", finding.change))
+    let clear = match finding.change {
+        Change::LeftOver => format!(". Clear it: rm {}", shown(&store.join(stored()))),
+        _ => String::new(),
+    };
+    output::line(&format!("{place}: {}{clear}", finding.change))
 }
 
 /// What `look` gives for the sealed run of that id, or for that of that name and each sealed part that adds to it, to

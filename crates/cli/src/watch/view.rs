@@ -1,30 +1,39 @@
 //! Drawing the live view. Every text of the store was made visible before it gets here.
 
+use std::ops::Range;
 use std::time::Instant;
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Cell, Paragraph, Row, Table};
+use ratatui::widgets::Paragraph;
 use serde_json::Value;
 
 use super::screen::Screen;
 use crate::output::{count, size};
 use crate::run_rows::{self, cycle, last_write, name, number, rate, text, waits_for};
 
-/// A column, its greatest width, and the width of the terminal from which on it is shown.
-const COLUMNS: [(&str, u16, u16); 9] = [
-    ("RUN", 42, 0),
-    ("STATE", 9, 0),
-    ("CYCLE", 9, 0),
-    ("SIZE", 10, 60),
-    ("NOW", 12, 72),
-    ("MEAN", 12, 130),
-    ("FILES", 8, 100),
-    ("LAST WRITE", 20, 115),
-    ("WAITS FOR", u16::MAX, 84),
+/// A column and its greatest width.
+const COLUMNS: [(&str, usize); 9] = [
+    ("RUN", 42),
+    ("STATE", 9),
+    ("CYCLE", 9),
+    ("SIZE", 10),
+    ("NOW", 12),
+    ("MEAN", 12),
+    ("FILES", 8),
+    ("LAST WRITE", 20),
+    ("WAITS FOR", usize::MAX),
 ];
+/// How wide a terminal is on which a run takes one line.
+const WIDE: u16 = 130;
+/// The columns that stay on a run's first line where it takes two.
+const FIRST: usize = 4;
+/// Before what stands on its second.
+const INDENT: &str = "    ";
+/// Between two columns.
+const SPACE: &str = "  ";
 
 pub fn draw(frame: &mut Frame<'_>, screen: &mut Screen, now: Instant) {
     let area = frame.area();
@@ -37,12 +46,13 @@ pub fn draw(frame: &mut Frame<'_>, screen: &mut Screen, now: Instant) {
         Constraint::Length(1),
     ])
     .areas(area);
-    // One line of it is the table's head.
-    screen.page = usize::from(body.height.saturating_sub(1));
+    let lines = lines_of_a_run(body);
+    // The table's head is as high as a run.
+    screen.page = (usize::from(body.height) / lines.len()).saturating_sub(1);
     screen.scroll(super::Move::Lines(0));
     frame.render_widget(headline(screen, now), head);
     frame.render_widget(alarm_lines(screen, usize::from(alarms)), middle);
-    frame.render_widget(runs(screen, body), body);
+    frame.render_widget(runs(screen, &lines), body);
     frame.render_widget(footline(screen), foot);
 }
 
@@ -84,26 +94,49 @@ fn alarm_lines(screen: &Screen, room: usize) -> Paragraph<'static> {
     Paragraph::new(lines)
 }
 
-fn runs(screen: &Screen, area: Rect) -> Table<'static> {
-    let columns: Vec<usize> = (0..COLUMNS.len()).filter(|n| COLUMNS[*n].2 <= area.width).collect();
-    let shown = screen.seen.runs.iter().skip(screen.first).take(screen.page);
-    let rows: Vec<[String; COLUMNS.len()]> = shown.clone().map(|run| cells(screen, run)).collect();
-    let width = |n: usize| {
-        let (head, most, _) = COLUMNS[n];
-        let widest = rows.iter().map(|row| Span::raw(row[n].as_str()).width()).max().unwrap_or(0);
-        u16::try_from(widest.max(head.len())).unwrap_or(u16::MAX).min(most)
-    };
-    let widths: Vec<Constraint> = columns.iter().map(|n| Constraint::Length(width(*n))).collect();
-    let head =
-        Row::new(columns.iter().map(|n| COLUMNS[*n].0)).style(Style::new().add_modifier(Modifier::DIM));
-    let rows = shown.zip(&rows).map(|(run, row)| {
-        let cell = |n: &usize| match COLUMNS[*n].0 {
-            "STATE" => Cell::new(row[*n].clone()).style(of_state(run)),
-            _ => Cell::new(row[*n].clone()),
-        };
-        Row::new(columns.iter().map(cell).collect::<Vec<_>>())
+/// The columns on each line of a run: nothing is left out where the terminal is narrow.
+fn lines_of_a_run(area: Rect) -> Vec<Range<usize>> {
+    let ends = if area.width >= WIDE { vec![COLUMNS.len()] } else { vec![FIRST, COLUMNS.len()] };
+    ends.into_iter().scan(0, |start, end| Some(std::mem::replace(start, end)..end)).collect()
+}
+
+fn runs(screen: &Screen, lines: &[Range<usize>]) -> Paragraph<'static> {
+    let shown: Vec<&Value> = screen.seen.runs.iter().skip(screen.first).take(screen.page).collect();
+    let rows: Vec<_> = shown.iter().map(|run| cells(screen, run)).collect();
+    let widths: [usize; COLUMNS.len()] = std::array::from_fn(|n| {
+        let (head, most) = COLUMNS[n];
+        rows.iter().map(|row| Span::raw(row[n].as_str()).width()).max().unwrap_or(0).max(head.len()).min(most)
     });
-    Table::new(rows.collect::<Vec<_>>(), widths).header(head).column_spacing(2)
+    let row = |cells: [String; COLUMNS.len()], style: [Style; COLUMNS.len()]| {
+        let line = |(at, columns): (usize, &Range<usize>)| {
+            let indent = Span::raw(if at == 0 { "" } else { INDENT });
+            let padded = columns
+                .clone()
+                .flat_map(|n| [Span::styled(padded(&cells[n], widths[n]), style[n]), Span::raw(SPACE)]);
+            Line::from_iter(std::iter::once(indent).chain(padded))
+        };
+        lines.iter().enumerate().map(line).collect::<Vec<_>>()
+    };
+    let head = row(
+        COLUMNS.map(|(head, _)| head.to_owned()),
+        [Style::new().add_modifier(Modifier::DIM); COLUMNS.len()],
+    );
+    let body = shown.iter().zip(rows).flat_map(|(run, cells)| {
+        row(cells, COLUMNS.map(|(head, _)| if head == "STATE" { of_state(run) } else { Style::new() }))
+    });
+    Paragraph::new(head.into_iter().chain(body).collect::<Vec<_>>())
+}
+
+/// Cut or filled to a width.
+fn padded(text: &str, width: usize) -> String {
+    let mut fits = String::new();
+    let mut left = width;
+    for c in text.chars() {
+        let Some(rest) = left.checked_sub(Span::raw(c.to_string()).width()) else { break };
+        fits.push(c);
+        left = rest;
+    }
+    fits + &" ".repeat(left)
 }
 
 /// In the order of [`COLUMNS`].
@@ -219,12 +252,33 @@ mod tests {
         drawn(&mut screen, 80, 12);
         screen.scroll(super::super::Move::Bottom);
         screen.failed("it went\u{1b}");
-        let lines = drawn(&mut screen, 80, 12);
+        let lines = drawn(&mut screen, 130, 12);
         assert!(lines[10].starts_with("89 "), "{lines:?}");
         assert_eq!(lines[11], "no answer: it went\\x1b");
         // A larger window shows more of the end, not emptiness.
-        let lines = drawn(&mut screen, 80, 30);
+        let lines = drawn(&mut screen, 130, 30);
         assert!(lines[28].starts_with("89 ") && lines[4].starts_with("65 "), "{lines:?}");
+    }
+
+    #[test]
+    fn eighty_columns_leave_nothing_out() {
+        let mut screen = screen();
+        let longest = "20260101_LH00123_0042_A22ABCDLT3_and_more_of_it";
+        screen.seen.runs[0]["name"] = longest.into();
+        screen.seen.runs[0]["last_write"] = "2026-01-01T00:00:00Z".into();
+        let lines = drawn(&mut screen, 80, 13);
+        let words = |line: &str| {
+            line.split("  ").map(str::trim).filter(|w| !w.is_empty()).map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(words(&lines[3]), ["RUN", "STATE", "CYCLE", "SIZE"]);
+        assert_eq!(words(&lines[4]), ["NOW", "MEAN", "FILES", "LAST WRITE", "WAITS FOR"]);
+        assert_eq!(words(&lines[5]), [&longest[..42], "open", "2/151", "2.0 KiB"]);
+        assert_eq!(words(&lines[6]), ["-", "1.0 KiB/s", "3", "2026-01-01T00:00:00Z", "cycle 3 of 151"]);
+        assert!(lines[8].ends_with("incomplete: L003 C112.1"), "{lines:?}");
+        assert!(lines[12].ends_with("1 to 3 of 90"), "{lines:?}");
+        screen.scroll(super::super::Move::Bottom);
+        let lines = drawn(&mut screen, 80, 13);
+        assert!(lines[9].starts_with("89 ") && lines[12].ends_with("88 to 90 of 90"), "{lines:?}");
     }
 
     #[test]

@@ -1,7 +1,5 @@
 //! Running the built program: without a terminal, without this process's environment of secrets.
 
-#![allow(dead_code)]
-
 pub mod agreeing;
 pub mod pty;
 pub mod recorded;

@@ -147,6 +147,25 @@ fn a_log_that_stays_the_same_is_read_once_however_many_signers_are_unknown() {
     assert!(!acting.opens_every_run());
 }
 
+/// Whoever may write to a run's `keys/` puts as many names there as he likes.
+#[test]
+fn however_many_envelopes_are_for_nobody_custody_is_looked_at_once() {
+    let (root, owner, mut chain) = vault();
+    let gateway = enrolled(&root, &mut chain, &owner);
+    let (run, _) = make_run(&root, &chain, &gateway);
+    let calls = Arc::new(Calls::default());
+    let watched = observe(root.clone(), calls.clone()).unwrap();
+    let acting = Acting::open(&watched, chain.clone(), &owner).unwrap();
+    let planted: Vec<EnvelopeName> = (0..3_000u16)
+        .map(|n| EnvelopeName::Reader(IdentityId([n.to_le_bytes(); 8].concat().try_into().unwrap())))
+        .collect();
+    let all = [&planted[..], &[EnvelopeName::Vault(1)]].concat();
+    let before = calls.all.load(Ordering::Relaxed);
+    assert_eq!(acting.unknown_recipients(&run, &chain.state_ref(), &all), planted);
+    let calls = calls.all.load(Ordering::Relaxed) - before;
+    assert!((1..20).contains(&calls), "{calls}");
+}
+
 #[test]
 fn wrong_keys_are_told_which_one_is_needed() {
     let (_, owner, chain) = vault();

@@ -1,6 +1,6 @@
 //! From the bytes in custody/ to a [`Chain`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 
@@ -123,6 +123,7 @@ impl Chain {
             state_hash,
             current,
             admitted,
+            added: BTreeSet::new(),
             granted,
             replacements: BTreeMap::new(),
             firsts: BTreeMap::new(),

@@ -70,6 +70,7 @@ struct Rekeyed {
 }
 
 /// What a run was sealed to, as far as can be told without a key.
+#[derive(Clone)]
 pub(super) struct Sealed {
     pub(super) run: RunId,
     /// Its maker, when, under which state and epoch; `None`: what is signed about it cannot be read.
@@ -84,8 +85,6 @@ pub(super) struct Sealed {
     replaces: Vec<RunId>,
     /// The run in whose place it stands, as that was made and sealed first: without envelopes, in old copies alone.
     pub(super) first: Option<Box<Sealed>>,
-    /// Under which state that was sealed, and when.
-    first_sealed: Option<(StateRef, String)>,
 }
 
 impl Past {
@@ -230,8 +229,8 @@ impl Past {
     pub(super) fn between(&self, sealed: &Sealed) -> Vec<Sealed> {
         let between = sealed.replaces.split_last().map(|(_, between)| between).unwrap_or_default();
         let one = |run: &RunId| {
-            let first_sealed = sealed.first_sealed.clone();
-            self.as_rekeyed(Sealed { first_sealed, ..Sealed::without_envelopes(*run, None, None) })
+            let first = sealed.first.clone();
+            self.as_rekeyed(Sealed { first, ..Sealed::without_envelopes(*run, None, None) })
         };
         between.iter().map(one).collect()
     }
@@ -298,8 +297,8 @@ impl Past {
         }
         let standing = |n: &usize| reader(n).is_some_and(|(_, (standing, _))| *standing);
         let since = (0..=n).rev().take_while(standing).last()?;
-        let stood = match &sealed.first_sealed {
-            Some((state, at)) => self.stands(state, at) && (since as u64 <= state.n || !self.has(state)),
+        let stood = match sealed.first.as_ref().and_then(|first| first.sealed.as_ref()) {
+            Some((_, at, state)) => self.stands(state, at) && (since as u64 <= state.n || !self.has(state)),
             None => true,
         };
         stood.then(|| "a standing reader since before its content was sealed first".to_owned())
@@ -454,9 +453,7 @@ impl Sealed {
         Ok(Self {
             to_key: names.contains(&EnvelopeName::Reader(*key)),
             epochs: names.iter().filter_map(epoch).collect(),
-            replaces: origin.map_or_else(Vec::new, |origin| origin.replaced.clone()),
             first,
-            first_sealed: origin.map(|origin| (origin.note.state, origin.note.sealed.clone())),
             ..Self::without_envelopes(*run, made.as_deref(), seal.as_ref().map(|seal| &seal.note))
         })
     }
@@ -470,7 +467,6 @@ impl Sealed {
             epochs: Vec::new(),
             replaces: Vec::new(),
             first: None,
-            first_sealed: None,
         }
     }
 }

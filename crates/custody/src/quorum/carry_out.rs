@@ -133,7 +133,7 @@ fn forget(root: &Arc<dyn Dir>, run: &RunId, reader: &IdentityId) -> Result<Outco
             done => done,
         })
     };
-    let passing = and(passing(place_of(run))?, passing(format!(".gone-{run}"))?);
+    let passing = and(passing(place_of(run))?, passing(runs::gone_place(run))?);
     Ok(and(passing, remove(&run.to_string())?))
 }
 

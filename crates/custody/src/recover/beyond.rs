@@ -8,19 +8,19 @@ use runvault_format::ids::{Digest, IdentityId, RunId};
 use runvault_format::note::{Note, text_hash};
 use runvault_format::seal_note::SealNote;
 use runvault_store::backend::Dir;
+use runvault_vault::runs;
 use runvault_vault::seal::origin;
+use runvault_vault::seal::rekey::place_of;
 
 use super::line_of_log;
 use crate::chain::Chain;
 use crate::layout::{self, RUNS};
-use crate::settle::{OfRun, Signed, each_signed, envelopes, note_at, runs};
+use crate::settle::{OfRun, Signed, each_signed, envelopes, note_at};
 use crate::{Error, Result};
 
 /// How much a witness counts: one whose signature holds hides behind none that anybody can put there.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum By {
-    /// The name of an envelope, which nobody signs.
-    Name,
     /// A signer that the copies do not know: a machine, or a worker, that a later line let in.
     Stranger,
     /// A gateway or a worker of the copies.
@@ -30,30 +30,42 @@ enum By {
 /// What was seen beyond the copies: how it is known, its number, who saw it, and what.
 type Witness = (By, u64, String, String);
 
-/// The refusal that names the newest of what the store shows beyond a chain.
+/// What the store shows beyond a chain.
+#[derive(Default)]
+pub(super) struct Beyond {
+    /// The newest of what is signed, as the refusal that names it.
+    pub(super) signed: Option<Error>,
+    /// The newest vault key by the name of an envelope, likewise. Nobody signs that, and anybody can put it there.
+    pub(super) unsigned: Option<Error>,
+}
+
+/// Looks for it.
 ///
 /// # Errors
 /// The store's.
-pub(super) fn beyond(root: &Arc<dyn Dir>, chain: &Chain) -> Result<Option<Error>> {
+pub(super) fn beyond(root: &Arc<dyn Dir>, chain: &Chain) -> Result<Beyond> {
     if !layout::exists(root, RUNS, RUNS)? {
-        return Ok(None);
+        return Ok(Beyond::default());
     }
-    let mut look =
-        Look { chain, states: chain.executed_behind(0).map(|line| line.result.state).collect(), found: None };
-    each_signed(root, &runs(root)?, &mut |of| {
+    let states = chain.executed_behind(0).map(|line| line.result.state).collect();
+    let mut look = Look { chain, states, found: None, newer_key: None };
+    let listed = runs::list_all(root)?;
+    each_signed(root, &listed.runs, &mut |of| {
         look.at_run(&of);
         look.at_envelopes(root, &of.run);
         Ok(())
     })?;
-    for name in layout::names(&layout::open_dir(root, RUNS, RUNS)?, RUNS)? {
-        let name = String::from_utf8_lossy(&name).into_owned();
-        // Of a re-keying whose work is not done.
-        if name.starts_with(".new-") {
-            look.at_note(&format!("{RUNS}/{name}/run.json"), &note_at(root, &name)?);
-        }
+    // Of re-keyings whose work is not done.
+    for place in listed.coming().map(|run| place_of(&run)) {
+        look.at_note(&format!("{RUNS}/{place}/run.json"), &note_at(root, &place)?);
     }
     let found = chain.head().n;
-    Ok(look.found.map(|(_, _, who, seen)| Error::SeenMore { who, seen, found }))
+    let seen_more = |who, seen| Error::SeenMore { who, seen, found };
+    let by_name = |(e, object)| seen_more(format!("whoever wrote {object}"), format!("vault key {e}"));
+    Ok(Beyond {
+        signed: look.found.map(|(_, _, who, seen)| seen_more(who, seen)),
+        unsigned: look.newer_key.map(by_name),
+    })
 }
 
 struct Look<'a> {
@@ -61,6 +73,8 @@ struct Look<'a> {
     /// The hash of the state that each line made.
     states: Vec<Option<Digest>>,
     found: Option<Witness>,
+    /// The newest that the chain does not have, and the name that says so.
+    newer_key: Option<(u32, String)>,
 }
 
 impl Look<'_> {
@@ -126,17 +140,14 @@ impl Look<'_> {
         crate::key_files::shown(label.unwrap_or("worker"), signer)
     }
 
-    /// A run is sealed to a key of the vault's that a later line made.
+    /// A run is sealed to a key of the vault's that a later line made, or somebody says so.
     fn at_envelopes(&mut self, root: &Arc<dyn Dir>, run: &RunId) {
         let names = layout::open_dir(root, RUNS, RUNS).and_then(|runs| envelopes(&runs, run));
         // What cannot be read is told by who opens the run.
         for name in names.ok().flatten().unwrap_or_default() {
-            match name {
-                EnvelopeName::Vault(e) if e > self.chain.epoch() => {
-                    let who = format!("whoever wrote {RUNS}/{run}/keys/{name}");
-                    self.take((By::Name, e.into(), who, format!("vault key {e}")));
-                }
-                _ => {}
+            let EnvelopeName::Vault(e) = name else { continue };
+            if e > self.newer_key.as_ref().map_or(self.chain.epoch(), |(e, _)| *e) {
+                self.newer_key = Some((e, format!("{RUNS}/{run}/keys/{name}")));
             }
         }
     }

@@ -1,7 +1,9 @@
 use runvault_format::descriptor::StateRef;
-use runvault_format::ids::{Digest, RunId};
+use runvault_format::envelope_file::EnvelopeName;
+use runvault_format::ids::{Digest, IdentityId, RunId};
 use runvault_format::kept::Kept;
 use runvault_format::keys::RunKey;
+use runvault_format::note::Note;
 
 use super::*;
 use crate::chain::history::history;
@@ -208,11 +210,17 @@ fn what_the_stores_runs_name_beyond_the_copies_is_not_passed_over_in_silence() {
     burnt.vault.runs(&gateway, 1);
     let (who, seen) = burnt.refused();
     assert!(who.contains("whom the copies do not know") && seen.contains("line 2"), "{who}");
-    // A run that was sealed to a later vault key, which nobody signs; what is signed is named before it.
+    // A run that was sealed to a later vault key, which nobody signs: it is told, whoever put the newest there, and
+    // what is signed is refused all the same.
     let burnt = Drilled::new();
+    let unsigned = |burnt: &Drilled| burnt.among(None).unwrap().unsigned().map(Error::to_string);
+    assert_eq!(unsigned(&burnt), None);
     burnt.vault.agree(Operation::Rotate { epoch: 2 });
-    let (who, seen) = burnt.refused();
-    assert_eq!((who.ends_with("/keys/vault-2"), seen.as_str()), (true, "vault key 2"), "{who}");
+    let place = format!("runs/{}/keys", burnt.run);
+    let told = |e: u32| format!("whoever wrote {place}/vault-{e} has seen vault key {e}; ");
+    assert!(unsigned(&burnt).unwrap().starts_with(&told(2)));
+    put(&run_dir(&burnt.vault.root, &burnt.run).open_dir(b"keys").unwrap(), "vault-77", b"");
+    assert!(unsigned(&burnt).unwrap().starts_with(&told(77)));
     burnt.vault.runs(&burnt.gateway, 1);
     assert_eq!(burnt.refused().1, "line 2 of the audit log");
     // Another vault's runs say nothing of this one.
@@ -223,6 +231,35 @@ fn what_the_stores_runs_name_beyond_the_copies_is_not_passed_over_in_silence() {
     let note = get(&run_dir(&other.vault.root, &run), "run.json");
     put(&run_dir(&burnt.vault.root, &run), "run.json", &note);
     assert!(burnt.among(None).is_ok());
+}
+
+/// Lines that said whom an envelope is for may be lost with custody/: of runs that were made before that. Of those that are
+/// made since none is.
+#[test]
+fn an_envelope_for_nobody_is_passed_over_in_runs_of_before_alone() {
+    let burnt = Drilled::new();
+    let made = |root: &Arc<dyn Dir>, run: &RunId| {
+        let note = get(&run_dir(root, run), "run.json");
+        RunDescriptor::parse_text(Note::parse(&note).unwrap().text).unwrap().state
+    };
+    let before = (burnt.run, made(&burnt.vault.root, &burnt.run));
+    burnt.line_2();
+    let (lost, _) = burnt.vault.runs(&burnt.gateway, 1)[0];
+    let lost = (lost, made(&burnt.vault.root, &lost));
+    let root = without_custody(&burnt.vault.root);
+    let found = Found::among(&root, &burnt.given, Some(1)).unwrap();
+    recover(&root, &Place::within(&root), &found, &burnt.given, "", |_, _| Ok(()), &mut |_, _| {}).unwrap();
+    let people = burnt.vault.people.iter().map(|one| one.again().unwrap()).collect();
+    let vault = Vault { root: root.clone(), people };
+    let (since, _) = vault.runs(&burnt.gateway, 1)[0];
+    let since = (since, made(&root, &since));
+    assert_eq!([before.1.n, lost.1.n, since.1.n], [1, 2, 2], "two states of one number");
+    let stranger = IdentityId([7; 16]);
+    let planted = [EnvelopeName::Vault(77), EnvelopeName::Reader(stranger), EnvelopeName::Worker(stranger)];
+    let all = [&planted[..], &[EnvelopeName::Vault(1)]].concat();
+    let chain = vault.chain();
+    let unknown = |(run, made): &(RunId, StateRef)| chain.unknown_recipients(run, made, &all);
+    assert_eq!([&before, &lost, &since].map(unknown), [vec![], vec![], planted.to_vec()]);
 }
 
 #[test]

@@ -490,6 +490,72 @@ fn the_old_run_stays_where_the_new_one_is_not_whole() {
     site.assert_sound(&start, &one.new);
 }
 
+/// What lies beside the new run and was not sealed is named, and nothing else is to be moved for the work to go on.
+#[test]
+fn what_was_added_to_the_new_run_is_named_and_the_work_goes_on_without_it() {
+    let mut site = Site::new();
+    let run = site.sealed(b"run");
+    let one = site.agree_on(run);
+    let worker = worker_of(&site.root, &site.chain, &site.owner, &one).unwrap().unwrap();
+    let start = site.both(&one);
+    let work = |root: &Arc<dyn Dir>| site.work_as(root, &one, Shard::ALL, &worker);
+    for folder in ["", "keys", "tree"] {
+        let root = copy(&start);
+        let new = run_dir(&root, &one.new);
+        let dir = if folder.is_empty() { new } else { new.open_dir(folder.as_bytes()).unwrap() };
+        put(&dir, "stray", b"x");
+        let place = ["runs", &one.new.to_string(), folder, "stray: added: it was not sealed"];
+        let place: Vec<&str> = place.into_iter().filter(|part| !part.is_empty()).collect();
+        let refused = refusal(work(&root));
+        assert_eq!(refused, format!("{}: the run that it replaces stays", place.join("/")));
+        assert_eq!(runs::list(&root).unwrap().len(), 2);
+        dir.unlink(b"stray").unwrap();
+        work(&root).unwrap();
+        assert_eq!(left(&root, &one).unwrap(), Left::Nothing);
+        site.assert_sound(&root, &one.new);
+    }
+    // By its form nobody needs to ask about it.
+    put(&run_dir(&start, &one.new), ".nfs000000000012ab3400000001", b"deleted while it was open");
+    work(&start).unwrap();
+    assert_eq!(runs::list(&start).unwrap(), [one.new]);
+}
+
+/// The way out of a new run that is damaged: it stays, for those who have seen it, until another one is there.
+#[test]
+fn a_new_run_that_is_damaged_is_replaced_before_it_goes() {
+    let mut site = Site::new();
+    let run = site.sealed(b"run");
+    let before = site.contents(&site.root, b"run");
+    let one = site.agree_on(run);
+    site.root = site.both(&one);
+    let state = tempfile::tempdir().unwrap();
+    std::fs::create_dir(state.path().join(site.chain.vault_id().to_string())).unwrap();
+    let seen = |site: &Site| {
+        let acting = Acting::open(&site.root, site.chain.clone(), &site.owner).unwrap();
+        Remembering::over(acting, state.path())
+    };
+    seal::find(&site.root, &one.new, &*seen(&site)).unwrap().unwrap();
+    let tree = run_dir(&site.root, &one.new).open_dir(b"tree").unwrap();
+    let names = crate::layout::names(&tree, "tree").unwrap();
+    let file = names.iter().find(|name| tree.stat(name).is_ok_and(|stat| stat.size > 20_000)).unwrap();
+    tree.unlink(file).unwrap();
+    let refused = refusal(site.work(&site.root, &one, Shard::ALL));
+    assert!(refused.ends_with("missing: the run that it replaces stays"), "{refused}");
+    // As the hint says.
+    site.agree(Operation::Rekey { runs: vec![run] });
+    let again = site.chain.replaced_by(&run).find(|other| other.new != one.new).unwrap().clone();
+    seal::find(&site.root, &run, &*seen(&site)).unwrap().unwrap();
+    site.work(&site.root, &again, Shard::ALL).unwrap();
+    take_away(&site.root, &one.new);
+    assert_eq!(waiting(&site.root, site.chain.replacements()).unwrap(), []);
+    seal::find(&site.root, &again.new, &*seen(&site)).unwrap().unwrap();
+    let remembers = seen(&site);
+    let told = undone(&site.root, &site.chain, &|run| remembers.seal_seen(run).is_some()).unwrap();
+    assert_eq!(told, []);
+    assert_eq!(site.contents(&site.root, b"run"), before);
+    site.assert_sound(&site.root, &again.new);
+}
+
 /// A rotation and a revocation between the line and the work: the new run is sealed to whom there is in the end.
 #[test]
 fn what_changes_meanwhile_counts() {
@@ -592,7 +658,7 @@ fn what_is_left_of_the_worker_is_left_to_do() {
     site.root = site.both(&one);
     take_away(&site.root, &run);
     let dir = run_dir(&site.root, &one.new);
-    assert_eq!(left(&site.root, &one).unwrap(), Left::Worker);
+    assert_eq!(left(&site.root, &one).unwrap(), Left::Rest);
     let start = copy(&site.root);
     site.work(&site.root, &one, Shard::ALL).unwrap();
     assert_eq!(names_of(&site.root, &one.new), ["vault-1"]);
@@ -601,15 +667,75 @@ fn what_is_left_of_the_worker_is_left_to_do() {
     // Only the one, and only the other.
     let keys = run_dir(&start, &one.new).open_dir(b"keys").unwrap();
     keys.unlink(format!("worker-{}", one.worker).as_bytes()).unwrap();
-    assert_eq!(left(&start, &one).unwrap(), Left::Worker);
+    assert_eq!(left(&start, &one).unwrap(), Left::Rest);
     put(&run_dir(&site.root, &one.new).open_dir(b"keys").unwrap(), &format!("worker-{}", one.worker), b"");
-    assert_eq!(left(&site.root, &one).unwrap(), Left::Worker);
+    assert_eq!(left(&site.root, &one).unwrap(), Left::Rest);
     // Nobody has a key for what was put there, and none is needed.
     for root in [&start, &site.root] {
         assert_eq!(clear(root, &site.chain).unwrap(), 1);
         assert_eq!((left(root, &one).unwrap(), clear(root, &site.chain).unwrap()), (Left::Nothing, 0));
         site.assert_sound(root, &one.new);
     }
+}
+
+/// Nobody has a key any more, and none is needed to take away what somebody put in the old run's place once it is done.
+#[test]
+fn what_is_put_in_the_place_of_what_was_left_is_cleared() {
+    let mut site = Site::new();
+    let run = site.sealed(b"run");
+    let one = site.agree_on(run);
+    site.work(&site.root, &one, Shard::ALL).unwrap();
+    let (runs, gone) = (site.root.open_dir(b"runs").unwrap(), runs::gone_place(&run));
+    let names = || crate::layout::names(&runs, RUNS).unwrap();
+    let directory = || {
+        runs.create_dir(gone.as_bytes(), DIR_MODE).unwrap();
+        put(&runs.open_dir(gone.as_bytes()).unwrap(), "run.json", b"x");
+    };
+    for plant in [&directory as &dyn Fn(), &|| put(&runs, &gone, b"x")] {
+        plant();
+        assert_eq!(left(&site.root, &one).unwrap(), Left::Rest);
+        assert_eq!(clear(&site.root, &site.chain).unwrap(), 1);
+        assert_eq!((left(&site.root, &one).unwrap(), names().len()), (Left::Nothing, 1));
+        site.assert_sound(&site.root, &one.new);
+    }
+    // What no run stands for is nobody's to remove.
+    directory();
+    run_dir(&site.root, &one.new).open_dir(b"seal").unwrap().unlink(b"seal.note").unwrap();
+    assert_eq!((clear(&site.root, &site.chain).unwrap(), names().len()), (0, 2));
+    // Nor is it while the worker has not come to its end.
+    let mut site = Site::new();
+    let run = site.sealed(b"run");
+    let one = site.agree_on(run);
+    site.root = site.both(&one);
+    let runs = site.root.open_dir(b"runs").unwrap();
+    runs.rename(run.to_string().as_bytes(), &*runs, runs::gone_place(&run).as_bytes(), Rename::Over).unwrap();
+    assert_eq!((left(&site.root, &one).unwrap(), clear(&site.root, &site.chain).unwrap()), (Left::OldRun, 0));
+    site.work(&site.root, &one, Shard::ALL).unwrap();
+    assert_eq!(left(&site.root, &one).unwrap(), Left::Nothing);
+}
+
+/// Killed after its directory was made, before anything was in it; or somebody made it.
+#[test]
+fn what_is_empty_is_not_on_its_way() {
+    let mut site = Site::new();
+    let run = site.sealed(b"run");
+    let one = site.agree_on(run);
+    let runs = site.root.open_dir(b"runs").unwrap();
+    runvault_vault::remove_dir(&*runs, place_of(&one.new).as_bytes()).unwrap();
+    runs.create_dir(place_of(&one.new).as_bytes(), DIR_MODE).unwrap();
+    let told = |root: &Arc<dyn Dir>, chain: &Chain| undone(root, chain, &|_| false).unwrap();
+    assert_eq!(told(&site.root, &site.chain), [Undone { of: one.clone(), seen: None }]);
+    // Signed by another one, it is no better.
+    let coming = runs.open_dir(place_of(&one.new).as_bytes()).unwrap();
+    put(&coming, "run.json", &get(&run_dir(&site.root, &run), "run.json"));
+    assert_eq!(told(&site.root, &site.chain), [Undone { of: one.clone(), seen: None }]);
+    // It is agreed on again, and that one is on its way.
+    site.agree(Operation::Rekey { runs: vec![run] });
+    let again = site.chain.replaced_by(&run).find(|other| other.new != one.new).unwrap().clone();
+    assert_eq!(told(&site.root, &site.chain), []);
+    assert!(matches!(check(&site.root, &site.chain, &run), Err(Error::UnderWay { .. })));
+    site.work(&site.root, &again, Shard::ALL).unwrap();
+    assert_eq!(waiting(&site.root, site.chain.replacements()).unwrap(), []);
 }
 
 /// The old run is put back from a copy of before, and the new one taken away.
@@ -641,17 +767,19 @@ fn a_re_keying_that_was_undone_is_told() {
     let job = Job { root, authority: &*authority, worker: &worker, old: run, new: one.new, grace };
     rekey(&job, Shard::ALL, &|_, _| ()).unwrap();
     assert_eq!(told(&site.root, &nobody), nothing);
+    let new_run_json = get(&run_dir(&site.root, &one.new), "run.json");
     take_away(&site.root, &one.new);
     runs.create_dir(run.to_string().as_bytes(), DIR_MODE).unwrap();
     copy_to(&old, &run_dir(&site.root, &run));
     let authority = remembering(&site.owner);
     let seen = |run: &RunId| authority.seal_seen(run).is_some();
     assert_eq!(told(&site.root, &nobody), [Undone { of: one.clone(), seen: None }]);
-    // Something of its name on its way deceives nobody who has seen it there.
+    // What was on its way then deceives nobody who has seen it there.
     runs.create_dir(coming.as_bytes(), DIR_MODE).unwrap();
+    put(&runs.open_dir(coming.as_bytes()).unwrap(), "run.json", &new_run_json);
     assert_eq!(told(&site.root, &nobody), nothing);
     assert_eq!(told(&site.root, &seen), [Undone { of: one.clone(), seen: Some(one.new) }]);
-    runs.remove_dir(coming.as_bytes()).unwrap();
+    runvault_vault::remove_dir(&*runs, coming.as_bytes()).unwrap();
     // Nor does an empty directory in its place.
     runs.create_dir(one.new.to_string().as_bytes(), DIR_MODE).unwrap();
     assert_eq!(told(&site.root, &seen), [Undone { of: one.clone(), seen: Some(one.new) }]);

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use runvault_format::ids::RunId;
 use runvault_format::replacement::Replacement;
 use runvault_store::backend::{Dir, Kind};
-use runvault_vault::seal::rekey::place_of;
 
 use crate::Result;
 use crate::chain::Chain;
 use crate::layout::{self, RUNS};
+use crate::rekey::is_coming;
 
 /// A run that is there although the log says that another one replaces it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub fn undone(root: &Arc<dyn Dir>, chain: &Chain, seen: &dyn Fn(&RunId) -> bool)
     for one in chain.replacements().filter(|one| there(one.run.to_string())) {
         // Of several the one that is on its way: an earlier one came to nothing.
         let known = last.entry(one.run).or_insert(one);
-        if there(place_of(&one.new)) {
+        if is_coming(root, one)? {
             *known = one;
         }
     }
@@ -64,7 +64,7 @@ pub fn undone(root: &Arc<dyn Dir>, chain: &Chain, seen: &dyn Fn(&RunId) -> bool)
             continue;
         }
         let seen = chain.standing_for(&run).find(|new| seen(new)).copied();
-        if seen.is_some() || !there(place_of(&of.new)) {
+        if seen.is_some() || !is_coming(root, of)? {
             undone.push(Undone { of: of.clone(), seen });
         }
     }

@@ -1,7 +1,5 @@
 //! A vault of one custodian, made from fixed seeds: its genesis, an enrolment, a rotation.
 
-#![allow(dead_code, missing_docs)]
-
 pub mod fixed;
 
 use runvault_crypto::envelope::KemPrivate;

@@ -5,8 +5,8 @@ use runvault_format::descriptor::{After, How};
 use runvault_format::ids::{Digest, IdentityId, RunId};
 use serde_json::{Value, json};
 
+use super::{Outcome, Set, Vector, vector};
 use crate::common::fixed::text;
-use crate::{Outcome, Set, Vector, vector};
 
 pub const SET: Set = Set {
     file: "continuations.json",

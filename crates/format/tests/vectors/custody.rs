@@ -13,9 +13,9 @@ use runvault_format::request::{Approval, Head};
 use runvault_format::{Error, Result, share, words};
 use serde_json::{Value, json};
 
+use super::{Outcome, Set, Vector, vector};
 use crate::common::fixed::{envelope, hex, secret, text};
 use crate::common::*;
-use crate::{Outcome, Set, Vector, vector};
 
 pub const SET: Set = Set {
     file: "custody.json",

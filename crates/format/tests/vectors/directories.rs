@@ -8,9 +8,9 @@ use runvault_format::size::Geometry;
 use runvault_format::state_slot::SlotState;
 use serde_json::{Value, json};
 
+use super::files::states;
+use super::{Outcome, Set, Vector, vector};
 use crate::common::fixed::{self, FILE, RUN, array, hex, run_key, run_keys, secret, unhex};
-use crate::files::states;
-use crate::{Outcome, Set, Vector, vector};
 
 pub const SET: Set = Set {
     file: "directories.json",

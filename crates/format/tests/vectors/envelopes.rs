@@ -5,9 +5,9 @@ use runvault_format::ids::VaultId;
 use runvault_format::info::{Purpose, Recipient, Scope, info};
 use serde_json::{Value, json};
 
+use super::{Outcome, Set, Vector, vector};
 use crate::common::fixed::{RUN, envelope, hex, run_key, secret, text, unhex};
 use crate::common::{EPOCH_1, EPOCH_2, OWNER, identity, kem, seed};
-use crate::{Outcome, Set, Vector, vector};
 
 pub const SET: Set = Set {
     file: "envelopes.json",

@@ -13,8 +13,8 @@ use runvault_format::size::Geometry;
 use runvault_format::state_slot::{Extent, SlotState};
 use serde_json::{Value, json};
 
+use super::{Outcome, Set, Vector, vector};
 use crate::common::fixed::{self, FILE, RUN, array, hex, pattern, run_key, run_keys, secret, unhex};
-use crate::{Outcome, Set, Vector, vector};
 
 pub const SET: Set = Set {
     file: "files.json",

@@ -5,8 +5,8 @@ use runvault_format::state_slot::{Extent, SlotState};
 use runvault_format::{Error, chunk, header};
 use serde_json::{Value, json};
 
+use super::{Outcome, Set, Vector, vector};
 use crate::common::fixed::{aead, array, clear, copy, copy_of, hex, pattern, seal, secret, state, unhex};
-use crate::{Outcome, Set, Vector, vector};
 
 pub const SET: Set = Set {
     file: "headers.json",

@@ -10,8 +10,8 @@ use runvault_format::keys::{IdentityKeys, RunKey, RunKeys};
 use runvault_format::{chunk, header, labels, name};
 use serde_json::{Value, json};
 
+use super::{Outcome, Set, Vector, vector};
 use crate::common::fixed::{RUN, aead, array, clear, hex, run_key, secret, state, unhex};
-use crate::{Outcome, Set, Vector, vector};
 
 pub const SET: Set = Set {
     file: "keys.json",

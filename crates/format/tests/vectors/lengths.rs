@@ -3,7 +3,7 @@
 use runvault_format::size::Geometry;
 use serde_json::{Value, json};
 
-use crate::{Outcome, Set, Vector, vector};
+use super::{Outcome, Set, Vector, vector};
 
 pub const SET: Set = Set {
     file: "lengths.json",

@@ -7,8 +7,8 @@ use runvault_format::keys::NameKey;
 use runvault_format::{Result, name};
 use serde_json::{Value, json};
 
+use super::{Outcome, Set, Vector, vector};
 use crate::common::fixed::{array, hex, pattern, secret, unhex};
-use crate::{Outcome, Set, Vector, vector};
 
 pub const SET: Set = Set {
     file: "names.json",

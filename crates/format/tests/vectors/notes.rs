@@ -6,9 +6,9 @@ use runvault_format::note::{self, Note};
 use runvault_format::size::Geometry;
 use serde_json::{Value, json};
 
+use super::{Outcome, Set, Vector, vector};
 use crate::common::fixed::{RUN, array, hex, run_keys, text};
 use crate::common::{CREATED, GATEWAY, identity};
-use crate::{Outcome, Set, Vector, vector};
 
 pub const SET: Set = Set {
     file: "notes.json",

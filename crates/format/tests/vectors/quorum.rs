@@ -14,9 +14,9 @@ use runvault_format::{note, share};
 use serde_json::{Value, json};
 
 use super::custody::run;
+use super::{Set, Vector, vector};
 use crate::common::fixed::{hex, previous, share as sealed_share};
 use crate::common::*;
-use crate::{Set, Vector, vector};
 
 pub const SET: Set = Set {
     file: "quorum.json",

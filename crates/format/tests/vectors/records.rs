@@ -6,8 +6,8 @@ use runvault_format::keys::{RunKey, RunKeys};
 use runvault_format::redo_record::Record;
 use serde_json::{Value, json};
 
+use super::{Outcome, Set, Vector, vector};
 use crate::common::fixed::{FILE, RUN, array, hex, pattern, run_key, run_keys, secret, unhex};
-use crate::{Outcome, Set, Vector, vector};
 
 pub const SET: Set = Set {
     file: "records.json",

@@ -9,10 +9,10 @@ use runvault_format::keys::{RunKey, RunKeys};
 use runvault_format::note::{self, Note};
 use serde_json::{Value, json};
 
+use super::notes::descriptor;
+use super::{Outcome, Set, Vector, vector};
 use crate::common::fixed::{RUN, array, hex, run_key, secret, text};
 use crate::common::{GATEWAY, OWNER, identity};
-use crate::notes::descriptor;
-use crate::{Outcome, Set, Vector, vector};
 
 pub const SET: Set = Set {
     file: "runs.json",

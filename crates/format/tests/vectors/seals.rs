@@ -9,9 +9,9 @@ use runvault_format::pins::{self, HOLE, Pinned};
 use runvault_format::seal_note::SealNote;
 use serde_json::{Value, json};
 
+use super::{Outcome, Set, Vector, vector};
 use crate::common::fixed::{RUN, hex, text, unhex};
 use crate::common::{CREATED, GATEWAY, identity, manifest_record};
-use crate::{Outcome, Set, Vector, vector};
 
 pub const SET: Set = Set {
     file: "seals.json",

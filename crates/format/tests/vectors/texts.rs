@@ -14,9 +14,9 @@ use runvault_format::retired::Retired;
 use runvault_format::vault_file;
 use serde_json::{Value, json};
 
+use super::{Outcome, Set, Vector, vector};
 use crate::common::fixed::{RUN, aead, array, hex, seal, text, unhex};
 use crate::common::{CREATED, GATEWAY, OWNER, identity, seed};
-use crate::{Outcome, Set, Vector, vector};
 
 pub const SET: Set = Set {
     file: "texts.json",

@@ -37,6 +37,11 @@ impl MemoryDir {
         Self::of(Tree::new())
     }
 
+    /// An empty directory of a file system that gives the number of an inode that has gone to the next one, as ext4.
+    pub fn reusing_numbers() -> Arc<dyn Dir> {
+        Self::of(Tree::new().reusing_numbers())
+    }
+
     pub(crate) fn of(tree: Tree) -> Arc<dyn Dir> {
         let fs = Arc::new(Fs(Mutex::new(Inner { tree, open: HashMap::new() })));
         Arc::new(Self::new(Handle::new(&fs, ROOT)))

@@ -4,8 +4,8 @@ use std::io::Result;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{
-    FileType, Gid, Stat as RawStat, Statx, StatxFlags, StatxTimestamp, Timespec, Timestamps, UTIME_NOW,
-    UTIME_OMIT, Uid, XattrFlags, makedev,
+    AtFlags, FileType, Gid, Stat as RawStat, Statx, StatxFlags, StatxTimestamp, Timespec, Timestamps,
+    UTIME_NOW, UTIME_OMIT, Uid, XattrFlags, makedev,
 };
 use rustix::io::Errno;
 
@@ -49,13 +49,14 @@ pub(super) fn stat(raw: &RawStat) -> Result<Stat> {
     })
 }
 
-/// What `fstat` of an open file asks for. Not the time of the last access: over a network each read leaves it unknown, and
+/// `fstat` of an open file. Not of the time of the last access: over a network each read leaves it unknown, and
 /// asking for it would be a round trip. What the kernel remembers of it is shown.
-pub(super) fn asked() -> StatxFlags {
-    StatxFlags::BASIC_STATS.difference(StatxFlags::ATIME)
+pub(super) fn ask(fd: &OwnedFd) -> rustix::io::Result<Statx> {
+    let asked = StatxFlags::BASIC_STATS.difference(StatxFlags::ATIME);
+    rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, asked)
 }
 
-/// [`stat`] of what was [`asked`].
+/// [`stat`] of what [`ask`] gives.
 pub(super) fn statx(raw: &Statx) -> Result<Stat> {
     let time = |at: &StatxTimestamp| Time { sec: at.tv_sec, nsec: at.tv_nsec };
     Ok(Stat {

@@ -43,7 +43,12 @@ impl Dir for PosixDir {
     }
 
     fn open_file(&self, name: &[u8], access: Access) -> Result<Arc<dyn File>> {
-        Ok(Arc::new(PosixFile::new(open::regular_file(self.fd(), component(name)?, access)?)))
+        Ok(self.open_file_and_stat(name, access)?.0)
+    }
+
+    fn open_file_and_stat(&self, name: &[u8], access: Access) -> Result<(Arc<dyn File>, Stat)> {
+        let (fd, stat) = open::regular_file(self.fd(), component(name)?, access)?;
+        Ok((Arc::new(PosixFile::new(fd)), stat))
     }
 
     fn create_file(&self, name: &[u8], mode: u32) -> Result<Arc<dyn File>> {

@@ -4,7 +4,7 @@ use std::io::Result;
 use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{Advice, AtFlags, FallocateFlags, FlockOperation, Mode, SeekFrom};
+use rustix::fs::{Advice, FallocateFlags, FlockOperation, Mode, SeekFrom};
 use rustix::io::{Errno, retry_on_intr};
 
 use super::attributes::{self, OfFd};
@@ -73,8 +73,7 @@ impl File for PosixFile {
     }
 
     fn stat(&self) -> Result<Stat> {
-        let ask = |fd: &OwnedFd| rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, attributes::asked());
-        attributes::statx(&self.0.ask(ask)?)
+        attributes::statx(&self.0.ask(attributes::ask)?)
     }
 
     fn set_mode(&self, mode: u32) -> Result<()> {

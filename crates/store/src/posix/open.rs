@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::{Errno, retry_on_intr};
 
-use super::shut;
-use crate::backend::Access;
+use super::{attributes, shut};
+use crate::backend::{Access, Kind, Stat};
 
 /// Where the kernel (before 5.6) or a seccomp filter has no openat2.
 static NO_OPENAT2: AtomicBool = AtomicBool::new(false);
@@ -61,9 +61,9 @@ pub(super) fn directory(dir: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd> {
 
 /// Looks before it opens: opening alone can already act on a device. What is exchanged in between
 /// is refused after it, and O_NONBLOCK keeps a fifo from holding us.
-pub(super) fn regular_file(dir: BorrowedFd<'_>, name: &[u8], access: Access) -> Result<OwnedFd> {
+pub(super) fn regular_file(dir: BorrowedFd<'_>, name: &[u8], access: Access) -> Result<(OwnedFd, Stat)> {
     let found = shut::within(&[dir], || rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW))?;
-    require_regular(FileType::from_raw_mode(found.st_mode))?;
+    require_regular(attributes::kind(FileType::from_raw_mode(found.st_mode)))?;
     let (flags, needed) = match access {
         Access::Read => (OFlags::RDONLY, 0o400),
         Access::ReadWrite => (OFlags::RDWR, 0o600),
@@ -74,15 +74,16 @@ pub(super) fn regular_file(dir: BorrowedFd<'_>, name: &[u8], access: Access) -> 
         Err(Errno::NXIO) => return Err(Errno::INVAL.into()),
         done => done?,
     };
-    require_regular(FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode))?;
-    Ok(fd)
+    let stat = attributes::statx(&attributes::ask(&fd)?)?;
+    require_regular(Some(stat.kind))?;
+    Ok((fd, stat))
 }
 
-fn require_regular(kind: FileType) -> Result<()> {
+fn require_regular(kind: Option<Kind>) -> Result<()> {
     let refusal = match kind {
-        FileType::RegularFile => return Ok(()),
-        FileType::Symlink => Errno::LOOP,
-        FileType::Directory => Errno::ISDIR,
+        Some(Kind::File) => return Ok(()),
+        Some(Kind::Symlink) => Errno::LOOP,
+        Some(Kind::Dir) => Errno::ISDIR,
         _ => Errno::INVAL,
     };
     Err(Error::from(refusal))

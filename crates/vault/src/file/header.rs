@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use runvault_crypto::aead::AeadKey;
 use runvault_format::header::{self, Clear, Kind};
 use runvault_format::size::{COPY, HEADER};
 use runvault_format::state_slot::{HOLES_MAX, SEVERAL_LINKS, SlotState};
@@ -22,6 +23,8 @@ pub(crate) const UNRECORDED_LIMIT: u32 = 4096;
 /// A header as found: the copies that authenticate, newest first.
 pub(crate) struct Found {
     pub(crate) clear: Clear,
+    /// Of both copies.
+    pub(crate) slot_key: AeadKey,
     /// (copy, state), one or two.
     pub(crate) copies: Vec<(u8, SlotState)>,
     /// The other copy was written and does not count. No crash leaves that behind, since a sector is old or new:
@@ -56,7 +59,7 @@ impl Found {
         if got < bytes.len() {
             return Err(Unreadable::Damage(Damage::Header));
         }
-        let mut clear: Option<Clear> = None;
+        let mut file: Option<(Clear, AeadKey)> = None;
         let mut copies = Vec::with_capacity(2);
         let (mut foreign, mut lost) = (false, false);
         for (j, sector) in (0u8..).zip(bytes.chunks_exact(COPY as usize)) {
@@ -78,23 +81,26 @@ impl Found {
                 (foreign, lost) = (true, true);
                 continue;
             }
-            let Ok(state) = header::open_copy(j, sector, &run.keys.slot_key(&found)) else {
+            let first = file.as_ref().filter(|(clear, _)| *clear == found);
+            let made = first.is_none().then(|| run.keys.slot_key(&found));
+            let Some(key) = made.as_ref().or(first.map(|(_, key)| key)) else { continue };
+            let Ok(state) = header::open_copy(j, sector, key) else {
                 lost = true;
                 continue;
             };
-            match &clear {
-                None => clear = Some(found),
+            match (made, &file) {
+                (None, _) => {}
+                (Some(key), None) => file = Some((found, key)),
                 // Two authentic copies of two files in one header: nobody with the key wrote this.
-                Some(first) if *first != found => return Err(Unreadable::Damage(Damage::Foreign)),
-                Some(_) => {}
+                (Some(_), Some(_)) => return Err(Unreadable::Damage(Damage::Foreign)),
             }
             copies.push((j, state));
         }
-        let Some(clear) = clear else {
+        let Some((clear, slot_key)) = file else {
             return Err(Unreadable::Damage(if foreign { Damage::Foreign } else { Damage::Header }));
         };
         copies.sort_by_key(|(_, state)| std::cmp::Reverse(state.seq));
-        Ok(Self { clear, copies, lost })
+        Ok(Self { clear, slot_key, copies, lost })
     }
 
     /// [`Found::read`] beside a live writer, whose header may be seen half written.

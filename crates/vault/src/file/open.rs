@@ -156,12 +156,7 @@ impl FileObject {
             several_links: slot.flags & SEVERAL_LINKS != 0,
             // Found beyond the slot: only a slot keeps it when the file grows further.
             stale: chosen > 0 || size != slot.size,
-            header: Some(Header {
-                slot_key: run.keys.slot_key(&found.clear),
-                clear: found.clear,
-                file_key,
-                written: true,
-            }),
+            header: Some(Header { slot_key: found.slot_key, clear: found.clear, file_key, written: true }),
             ..State::default()
         };
         self.stands_at(&state, expected)?;

@@ -236,7 +236,9 @@ impl Expected {
 
     fn forget(&mut self, groups: &HashSet<Group>) {
         if groups.contains(&ALL) {
-            *self = Self::default();
+            // When an object was noted first stays true, whatever became of it.
+            let objects = std::mem::take(&mut self.objects);
+            *self = Self { objects, ends: self.ends, ..Self::default() };
         } else if !groups.is_empty() {
             self.names.retain(|dir, _| !groups.contains(&ledger::group(dir)));
             self.contents.retain(|file, _| !groups.contains(file));

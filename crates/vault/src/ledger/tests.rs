@@ -5,6 +5,7 @@ use runvault_crypto::secrets::Secret;
 use runvault_format::ids::FileId;
 use runvault_format::keys::{RunKey, RunKeys};
 use runvault_format::ledger::How;
+use runvault_format::manifest;
 use runvault_store::doubles::delaying::Delays;
 use runvault_store::doubles::memory::MemoryDir;
 use runvault_store::doubles::observe::Op;
@@ -101,6 +102,27 @@ fn a_change_waits_for_the_disk_only_where_something_else_is_covered() {
     let many = || (0..2 * u128::from(SYNCS)).for_each(|n| ledger.changing(n.to_le_bytes(), LONG_AGO));
     assert!(syncs(&many) <= u64::from(SYNCS) + 1, "all that follow are one");
     assert_eq!(syncs(&|| ledger.changing(OTHER, LONG_AGO)), 0);
+}
+
+/// Nobody knows what is where after that, and still what was written before.
+#[test]
+fn an_object_of_before_is_not_new_although_everything_was_changing_since() {
+    let dir: Arc<dyn Dir> = MemoryDir::root();
+    let ledger = open(&dir);
+    let file = |object| Named::Object(manifest::Kind::File as u8, object);
+    ledger.name(&DirId::ROOT, b"before", file(FILE));
+    cover(&ledger);
+    (0..=u128::from(SYNCS)).for_each(|n| ledger.changing(n.to_le_bytes(), LONG_AGO));
+    // It was killed, and so is the next one.
+    let ledger = open(&dir);
+    ledger.name(&DirId::ROOT, b"empty", file(OTHER));
+    cover(&ledger);
+    open(&dir).end();
+    let expected = read(&*dir, &ID, &key()).unwrap().expect("a ledger");
+    let names = &expected.names[&DirId::ROOT];
+    assert!(!names.contains_key(&b"before"[..]), "everything was changing");
+    let loose = names[&b"empty"[..]].loose;
+    assert_eq!([FILE, [5; 16]].map(|object| expected.may_be_new(loose, &object)), [false, true]);
 }
 
 #[test]

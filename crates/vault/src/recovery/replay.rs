@@ -148,6 +148,6 @@ fn settle(
         ..slot.clone()
     };
     let j = 1 - choice.copy;
-    let sector = seal_copy(j, &found.clear, &run.keys.slot_key(&found.clear), &next)?;
+    let sector = seal_copy(j, &found.clear, &found.slot_key, &next)?;
     file.write_at(&sector, u64::from(j) * COPY).and_then(|()| file.sync_data()).map_err(io)
 }

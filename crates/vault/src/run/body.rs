@@ -345,7 +345,8 @@ impl Vault {
         let journal = journal.map_err(|e| Error::store("stat", format!("runs/{}/journal", run.id), e))?;
         let uncleanly = holding.found_one || journal;
         if uncleanly && let Some(resume) = gateway.resume(&run.id)? {
-            let recovered = recovery::recover(&*run.reader(tree)?, dir, &resume.session)?;
+            let reader = run.reader(tree)?;
+            let recovered = holding.kept(|| recovery::recover(&reader, dir, &resume.session))?;
             log::info!("run {}: recovered, {} records brought in place", run.id, recovered.replayed);
         }
         let key = run.key()?;

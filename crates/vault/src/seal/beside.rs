@@ -1,7 +1,7 @@
 //! What lies in a sealed run's directory beside its tree. Not all of that has to be as it was sealed: envelopes come and go
 //! with rotations, grants and re-keyings, and who is killed leaves a lease. Whatever else is there was added.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -116,12 +116,17 @@ impl Beside<'_> {
             Err(e) if is_absent(&e) => return Ok(false),
             keys => keys.map_err(|e| self.failed("open", "keys", e))?,
         };
+        let listed = listed(&*keys).map_err(|e| self.failed("list", "keys", e))?;
+        let parsed: Vec<EnvelopeName> =
+            listed.keys().filter_map(|name| std::str::from_utf8(name).ok()?.parse().ok()).collect();
+        let unknown = self.authority.unknown_recipients(&self.seal.run, &self.seal.made, &parsed);
+        let unknown: HashSet<EnvelopeName> = unknown.into_iter().collect();
         let mut has_one = false;
-        for (name, stat) in listed(&*keys).map_err(|e| self.failed("list", "keys", e))? {
+        for (name, stat) in listed {
             let text = String::from_utf8_lossy(&name).into_owned();
             let object = format!("keys/{text}");
             match text.parse::<EnvelopeName>() {
-                Ok(of) if self.authority.knows_recipient(&self.seal.run, &of) => {
+                Ok(of) if !unknown.contains(&of) => {
                     has_one |= self.envelope(&*keys, &text, &object)? && matches!(of, EnvelopeName::Vault(_));
                 }
                 Err(_) if is_under_way(&name, &stat) => {}
@@ -188,7 +193,7 @@ fn is_new(stat: &Stat) -> bool {
 }
 
 /// A file no longer than an envelope, whose name begins so.
-fn is_envelope(name: &[u8], begins: &[u8], stat: &Stat) -> bool {
+pub(super) fn is_envelope(name: &[u8], begins: &[u8], stat: &Stat) -> bool {
     name.starts_with(begins) && stat.kind == Kind::File && stat.size <= envelope_file::LEN_MAX as u64
 }
 

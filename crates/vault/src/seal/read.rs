@@ -21,7 +21,7 @@ use runvault_store::read_whole::read_whole;
 use super::origin::{self, Origin};
 use super::sealed_file::Reader;
 use super::{DIGESTS, MANIFEST, NOTE, PINS, SEAL};
-use crate::authority::{Authority, GatewayKey};
+use crate::authority::{Authority, GatewayKey, StateRef};
 use crate::file::RunContext;
 use crate::outcome::{exists, part_opened};
 use crate::{Damage, Error, Result, pace, runs};
@@ -44,6 +44,8 @@ pub struct Seal {
     pub origin: Option<Box<Origin>>,
     pub(super) dir: Arc<dyn Dir>,
     pub(super) run: RunId,
+    /// The state that its run.json names.
+    pub(super) made: StateRef,
     geometry: Geometry,
 }
 
@@ -118,7 +120,8 @@ impl Seal {
             true => Some(Box::new(origin::load(run, &*dir, &note, authority)?)),
             false => None,
         };
-        Ok(Self { note, hash, origin, dir, run: *run, geometry: verified.descriptor.geometry })
+        let (made, geometry) = (verified.descriptor.state, verified.descriptor.geometry);
+        Ok(Self { note, hash, origin, dir, run: *run, made, geometry })
     }
 
     /// What is signed of the run: its descriptor, and this.

@@ -21,7 +21,7 @@ use runvault_format::keys::{RunKey, RunKeys};
 use runvault_store::backend::Dir;
 
 use self::early::{Early, ReadBack};
-pub use self::finish::WORKER_SEED;
+pub use self::finish::{WORKER_SEED, remove_gone};
 use self::tree::Tree;
 use super::read::Seal;
 use super::verify;
@@ -211,8 +211,10 @@ impl<'a> Copying<'a> {
                 return Ok(Outcome::Waiting(Waiting { missing, files, copied, sealing: None }));
             }
             let sealed = self.hold().and_then(|holding| {
-                let early = early.map(Early::finish).transpose();
-                let sealed = early.and_then(|early| self.seal_all(&holding, early.as_ref(), progress));
+                let sealed = holding.kept(|| {
+                    let early = early.map(Early::finish).transpose()?;
+                    self.seal_all(&holding, early.as_ref(), progress)
+                });
                 sealed.inspect_err(|_| _ = holding.give_up())
             });
             match sealed {
@@ -259,7 +261,6 @@ impl<'a> Copying<'a> {
             self.tree.shut_out()?;
             let Some(again) = self.seal(holding, early, progress)? else { return Ok(copied) };
             for file in &again {
-                holding.renew_if_due()?;
                 holding.check()?;
                 self.tree.remove(*file)?;
             }

@@ -13,6 +13,7 @@ use runvault_store::backend::{Dir, Kind};
 use super::beside::{below, beside};
 use super::checked::Checked;
 use super::finding::{Change, Finding};
+use super::left_over;
 use super::read::{Seal, hash};
 use crate::authority::Authority;
 use crate::outcome::is_absent;
@@ -53,6 +54,7 @@ pub fn scrub(
     let others = beside(seal, &dir, &lines, authority)?.into_iter();
     let others = others.filter(|(object, _)| !told.contains(object));
     findings.extend(others.map(|(object, change)| Finding { object, path: None, change }));
+    left_over::tell_apart(&dir, findings);
     findings.sort_by(|a, b| a.object.cmp(&b.object));
     Ok(scrubbed)
 }

@@ -16,6 +16,7 @@ use runvault_store::backend::Dir;
 use super::beside::beside;
 use super::checked::Checked;
 use super::finding::{Change, Finding};
+use super::left_over;
 use super::read::{Pins, Seal, check_place, hash};
 use super::survey::{Fault, Survey};
 use crate::authority::Authority;
@@ -144,6 +145,7 @@ pub fn verify(
     }
     let (files, bytes) = (survey.files().count() as u64, done);
     let mut findings = found.all;
+    left_over::tell_apart(&dir, &mut findings);
     findings.sort_by(|a, b| a.object.cmp(&b.object));
     let (note, origin) = (seal.note.clone(), seal.origin.as_ref().map(|origin| origin.note.clone()));
     Ok(Verified { note, origin, name: manifest.name, about: manifest.about, files, bytes, read, findings })

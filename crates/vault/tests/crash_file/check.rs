@@ -9,9 +9,9 @@ use runvault_store::doubles::recording::Recording;
 use runvault_vault::api::Allocate;
 use runvault_vault::{Error, Result};
 
-use crate::engine::{FILES, Session, new_store};
-use crate::expect::Expect;
-use crate::workload::Step;
+use super::engine::{FILES, Session, new_store};
+use super::expect::Expect;
+use super::workload::Step;
 
 /// A broken promise.
 #[derive(Debug)]

@@ -1,8 +1,8 @@
 //! Workloads that once lost something, shrunk.
 
-use crate::check::{Look, run, run_remote};
-use crate::engine::{CHUNK, LOG2};
-use crate::workload::Step;
+use super::check::{Look, run, run_remote};
+use super::engine::{CHUNK, LOG2};
+use super::workload::Step;
 
 /// Runs the steps with many draws.
 fn survives(steps: &[Step]) {

@@ -1,8 +1,8 @@
 //! Torn writes: every second sector, or page, of all that was not synced when the power failed. Each
 //! byte that was durable before the change is old or new.
 
-use crate::check::{Look, run};
-use crate::workload::Step;
+use super::check::{Look, run};
+use super::workload::Step;
 
 /// Runs `change` over a durable file, for the least chunk size and the usual one.
 fn torn(change: impl Fn(usize) -> Vec<Step>) {

@@ -2,7 +2,7 @@
 
 use runvault_store::doubles::crash::Draw;
 
-use crate::engine::{CHUNK, FILES};
+use super::engine::{CHUNK, FILES};
 
 /// One operation; files are told by index, offsets and lengths in bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]

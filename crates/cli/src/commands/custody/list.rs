@@ -37,8 +37,9 @@ pub fn run(args: &List) -> Result<()> {
         let (path, run) = (shown(&args.store), one.run);
         due.push(match undone.iter().find(|undone| undone.of.run == run) {
             Some(undone) => format!("run {run}: {undone} ({})", undone::WAY_OUT),
-            None if rekey::left(&store.root, one)? == Left::Worker => {
-                format!("what the worker had in run {} is there still: runvault rekey {path}", one.new)
+            None if rekey::left(&store.root, one)? == Left::Rest => {
+                let new = one.new;
+                format!("what is left beside run {new}, of the worker or of run {run}, is there still: runvault rekey {path}")
             }
             None => format!("run {run} waits for its new key: runvault rekey {path}{worker}"),
         });

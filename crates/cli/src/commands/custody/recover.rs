@@ -36,6 +36,14 @@ pub fn run(args: &Recover) -> Result<()> {
     let state = state_folder(args.state.as_deref())?;
     let given = opened(args)?;
     let found = Found::among(&root, &given, args.accept_rollback)?;
+    if let Some(unsigned) = found.unsigned() {
+        let what = format!(
+            "{unsigned}. Nobody signed that: whoever writes to the store can put it there. Was there such a key, runs that are\n\
+             sealed to it alone are named as not opened: then bring a key file that did its drill later"
+        );
+        log::warn!("{what}");
+        warn(&what);
+    }
     let own = key_for_store(args, &found, &given)?;
     let line = found.chain().head().n;
     let go_on = format!("runvault custody rotate, or propose STORE rotate, on {}", shown(&args.store));
@@ -87,60 +95,28 @@ fn more_was_seen(line: u64) -> String {
     )
 }
 
-/// Where one passphrase or PIN comes from.
-enum Secret {
-    File(PathBuf),
-    Fd(u32),
-}
+/// The files, or else the descriptors, that passphrases or PINs come from, as [`Unlock`] and [`Token`] have them.
+type Secrets = VecDeque<(Option<PathBuf>, Option<u32>)>;
 
-impl Secret {
-    fn file(&self) -> Option<PathBuf> {
-        match self {
-            Self::File(path) => Some(path.clone()),
-            Self::Fd(_) => None,
-        }
-    }
-
-    fn fd(&self) -> Option<u32> {
-        match self {
-            Self::File(_) => None,
-            Self::Fd(fd) => Some(*fd),
-        }
-    }
-}
-
-impl std::fmt::Display for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::File(path) => f.write_str(&shown(path)),
-            Self::Fd(fd) => write!(f, "file descriptor {fd}"),
-        }
-    }
-}
-
-fn sources(files: &[PathBuf], fds: &[u32]) -> VecDeque<Secret> {
-    files.iter().cloned().map(Secret::File).chain(fds.iter().copied().map(Secret::Fd)).collect()
+fn secrets(files: &[PathBuf], fds: &[u32]) -> Secrets {
+    let files = files.iter().map(|path| (Some(path.clone()), None));
+    files.chain(fds.iter().map(|fd| (None, Some(*fd)))).collect()
 }
 
 /// Each key file, opened with the next passphrase or PIN that is left.
 fn opened(args: &Recover) -> Result<Vec<Given>> {
-    let mut passphrases = sources(&args.passphrase_file, &args.passphrase_fd);
-    let mut pins = sources(&args.pin_file, &args.pin_fd);
+    let mut passphrases = secrets(&args.passphrase_file, &args.passphrase_fd);
+    let mut pins = secrets(&args.pin_file, &args.pin_fd);
     let mut modules: VecDeque<PathBuf> = args.pkcs11_module.iter().cloned().collect();
     let mut given = Vec::new();
     for path in &args.identity {
         let file = key_files::read(path, args.allow_readable_secret)?;
-        let unlock = Unlock {
-            passphrase_file: passphrases.front().and_then(Secret::file),
-            passphrase_fd: passphrases.front().and_then(Secret::fd),
-            allow_readable_secret: args.allow_readable_secret,
-        };
-        let token = Token {
-            pkcs11_module: modules.front().cloned(),
-            pin_file: pins.front().and_then(Secret::file),
-            pin_fd: pins.front().and_then(Secret::fd),
-            last_pin_try: args.last_pin_try,
-        };
+        let (passphrase_file, passphrase_fd) = passphrases.front().cloned().unwrap_or_default();
+        let (pin_file, pin_fd) = pins.front().cloned().unwrap_or_default();
+        let allow_readable_secret = args.allow_readable_secret;
+        let unlock = Unlock { passphrase_file, passphrase_fd, allow_readable_secret };
+        let (pkcs11_module, last_pin_try) = (modules.front().cloned(), args.last_pin_try);
+        let token = Token { pkcs11_module, pin_file, pin_fd, last_pin_try };
         let mut asker = Asker::of(&unlock, &token);
         let custodian = asker.unlock(&file)?;
         if asker.asked_passphrase() {
@@ -154,7 +130,9 @@ fn opened(args: &Recover) -> Result<Vec<Given>> {
         }
         given.push(Given { file, custodian });
     }
-    for unused in passphrases.iter().chain(&pins) {
+    for (file, fd) in passphrases.iter().chain(&pins) {
+        let fd = || fd.map_or_else(String::new, |fd| format!("file descriptor {fd}"));
+        let unused = file.as_ref().map_or_else(fd, shown);
         warn(&format!("{unused} was not read: no key file was left that wants it"));
     }
     Ok(given)

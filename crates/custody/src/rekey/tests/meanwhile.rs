@@ -185,7 +185,7 @@ fn what_is_left_of_the_old_run_is_closed_too() {
     site.root = site.both(&one);
     let worker = worker_of(&site.root, &site.chain, &site.owner, &one).unwrap().unwrap();
     let gone =
-        |root: &Arc<dyn Dir>| root.open_dir(b"runs").unwrap().open_dir(format!(".gone-{run}").as_bytes());
+        |root: &Arc<dyn Dir>| root.open_dir(b"runs").unwrap().open_dir(runs::gone_place(&run).as_bytes());
     let (mut met, mut whole) = (0, None);
     for n in 0.. {
         let root = copy(&site.root);

@@ -16,6 +16,8 @@ pub(crate) const ROOT: u64 = 1;
 pub(crate) struct Tree {
     nodes: BTreeMap<u64, Arc<Node>>,
     next_ino: u64,
+    /// Numbers of inodes that have gone, where they are used again.
+    free: Option<Vec<u64>>,
 }
 
 #[derive(Clone)]
@@ -132,7 +134,12 @@ impl Tree {
     pub(crate) fn new() -> Self {
         let mut root = Node::new(Body::Dir(Entries { parent: ROOT, ..Entries::default() }), 0o755);
         root.nlink = 2;
-        Self { nodes: BTreeMap::from([(ROOT, Arc::new(root))]), next_ino: ROOT + 1 }
+        Self { nodes: BTreeMap::from([(ROOT, Arc::new(root))]), next_ino: ROOT + 1, free: None }
+    }
+
+    /// What is made gets the number of what went last.
+    pub(crate) fn reusing_numbers(self) -> Self {
+        Self { free: Some(Vec::new()), ..self }
     }
 
     pub(crate) fn node(&self, ino: u64) -> Result<&Node> {
@@ -150,7 +157,7 @@ impl Tree {
 
     /// Adds an inode without a name.
     pub(crate) fn add(&mut self, node: Node) -> u64 {
-        let ino = self.next_ino;
+        let ino = self.free.as_mut().and_then(Vec::pop).unwrap_or(self.next_ino);
         self.add_as(ino, node);
         ino
     }
@@ -212,6 +219,9 @@ impl Tree {
     pub(crate) fn forget(&mut self, ino: u64) {
         if self.nodes.get(&ino).is_some_and(|n| n.nlink == 0) {
             self.nodes.remove(&ino);
+            if let Some(free) = &mut self.free {
+                free.push(ino);
+            }
         }
     }
 

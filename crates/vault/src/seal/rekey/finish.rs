@@ -7,7 +7,7 @@ use runvault_crypto::digest::sha256;
 use runvault_format::digests::{self, Kind as Digested, Line};
 use runvault_format::envelope_file::EnvelopeName;
 use runvault_format::header::Kind;
-use runvault_format::ids::{Digest, FileId};
+use runvault_format::ids::{Digest, FileId, RunId};
 use runvault_format::keys::RunKey;
 use runvault_format::name;
 use runvault_format::pins::{self, Pinned};
@@ -16,6 +16,7 @@ use runvault_store::backend::{Dir, Rename};
 use runvault_store::replace;
 
 use super::super::checked::Anew;
+use super::super::finding::{Change, Finding};
 use super::super::origin::{self, Kept};
 use super::super::read::hash;
 use super::super::sealed_file::Writer;
@@ -127,7 +128,7 @@ impl Copying<'_> {
         let table = survey.read(
             &|i, stat, nonce| early.map_or(Ok(None), |early| early.content(i, stat, nonce)),
             &mut |_, nonce| {
-                holding.renew_if_due()?;
+                holding.check()?;
                 writer.write(nonce)
             },
             &mut |_, content, _| {
@@ -301,7 +302,7 @@ impl Job<'_> {
         let keys =
             dir.open_dir(b"keys").map_err(|e| part_opened("open", format!("runs/{}/keys", self.new), e))?;
         let runs_dir = runs::runs_dir(self.root)?;
-        let (old, gone) = (self.old.to_string(), format!(".gone-{}", self.old));
+        let (old, gone) = (self.old.to_string(), runs::gone_place(&self.old));
         // `None`: a kill left the end of what follows alone.
         let key = runs::envelopes(self.root, &self.new, self.authority)?.open(&self.new, self.authority)?;
         let settle = || key.as_ref().map_or(Ok(()), |key| self.settle(&*keys, key, &found));
@@ -312,7 +313,7 @@ impl Job<'_> {
             std::thread::sleep(self.grace);
             self.stands(&found, read_back, progress)?;
             // Of one that was put back once.
-            remove_gone(&*runs_dir, &gone)?;
+            remove_gone(&*runs_dir, &self.old)?;
             match runs_dir.rename(old.as_bytes(), &*runs_dir, gone.as_bytes(), Rename::Over) {
                 // Someone else is at the same.
                 Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {}
@@ -323,7 +324,7 @@ impl Job<'_> {
         }
         // Lines that named the old run while both were there; those that come now find this one alone.
         settle()?;
-        remove_gone(&*runs_dir, &gone)?;
+        remove_gone(&*runs_dir, &self.old)?;
         clear_begun_seals(&*dir).map_err(fail)?;
         let mut names = vec![(keys.clone(), worker.into_bytes())];
         dir.entries(0, &mut |entry| {
@@ -368,16 +369,16 @@ impl Job<'_> {
         }
         let look = &mut |done, total| progress(done, total);
         let verified = verify::verify(self.root, found, self.authority, &Anew, look)?;
-        match verified.findings.first() {
+        let findings: Vec<&Finding> = verified.findings.iter().filter(|one| one.change.counts()).collect();
+        // What was added harms nothing: whatever does is told first.
+        let harmed = findings.iter().find(|one| one.change != Change::Added);
+        match harmed.or(findings.first()) {
+            Some(found) => {
+                let damage = Damage::OldStays { change: found.change.clone(), old: self.old, new: self.new };
+                Err(Error::damaged(format!("runs/{}/{}", self.new, found.object), damage))
+            }
             None if found.origin.is_some() => Ok(()),
             None => Err(self.gone()),
-            Some(finding) => {
-                let what = format!(
-                    "not as it was sealed: the run that it replaces stays. Take runs/{} away, and agree on a new key again",
-                    self.new
-                );
-                Err(Error::damaged(&finding.object, Damage::Run(what)))
-            }
         }
     }
 
@@ -400,11 +401,21 @@ fn clear_begun_seals(dir: &dyn Dir) -> io::Result<()> {
     begun.iter().try_for_each(|name| remove_dir(dir, name))
 }
 
-/// What is left of the old run. Its envelopes go first: whoever is revoked from then on finds none of them.
-fn remove_gone(runs_dir: &dyn Dir, gone: &str) -> Result<()> {
+/// Removes what is left of a run that was replaced. Its envelopes go first: whoever is revoked from then on finds none of
+/// them.
+///
+/// # Errors
+/// The store's.
+pub fn remove_gone(runs_dir: &dyn Dir, old: &RunId) -> Result<()> {
+    let gone = runs::gone_place(old);
+    let name = gone.as_bytes();
     let keys_of = |dir: Arc<dyn Dir>| remove_dir(&*dir, b"keys").and_then(|()| dir.sync());
-    let removed = runs_dir.open_dir(gone.as_bytes()).and_then(keys_of);
-    match removed.and_then(|()| remove_dir_with(cores::count(), runs_dir, gone.as_bytes())) {
+    let removed = match runs_dir.open_dir(name) {
+        // Nothing of ours.
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOTDIR | libc::ELOOP)) => runs_dir.unlink(name),
+        opened => opened.and_then(keys_of).and_then(|()| remove_dir_with(cores::count(), runs_dir, name)),
+    };
+    match removed {
         // There is none, or someone else removes it too.
         Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(()),
         removed => removed.map_err(|e| Error::store("remove", format!("runs/{gone}"), e)),

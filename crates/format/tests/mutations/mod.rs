@@ -3,10 +3,6 @@
 //! What is accepted encodes back to the same bytes; what a key protects is accepted unchanged or not at all; nothing
 //! panics. Cases follow from a seed: RUNVAULT_MUTATIONS makes more of them (or fewer), RUNVAULT_SEED others.
 
-#![allow(missing_docs)]
-
-#[path = "../common/mod.rs"]
-mod common;
 mod decoders;
 
 use std::collections::BTreeSet;

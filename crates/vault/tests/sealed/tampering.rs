@@ -1,5 +1,4 @@
 //! What someone who may write to the store does to a sealed run.
-#![allow(dead_code)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -13,8 +12,8 @@ use runvault_format::ids::RunId;
 use runvault_store::backend::{Kind as Stored, Rename};
 use runvault_vault::api::ROOT;
 
+use super::{id, sealed, shown};
 use crate::common::{CALLER, Fixture, Mount, WRITE};
-use crate::{id, sealed, shown};
 
 /// Where the parts of a stored file begin: magic, versions, clear part, nonce, state and tag of a header copy, the other copy,
 /// nonce and content of a chunk. In other files they are places like any other.

@@ -1,9 +1,5 @@
 //! tests/vectors: inputs and outcomes, made here from fixed seeds, checked in, and checked here.
 
-#![allow(missing_docs)]
-
-#[path = "../common/mod.rs"]
-mod common;
 mod continuations;
 mod custody;
 mod directories;

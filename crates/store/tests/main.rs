@@ -1,0 +1,6 @@
+//! What a backing directory does, real or a double.
+
+mod conformance;
+mod doubles;
+mod model;
+mod shut;
