@@ -280,15 +280,17 @@ impl Vault {
         is_dir: bool,
         make: impl Fn() -> io::Result<T>,
     ) -> io::Result<(T, Stat)> {
+        let remove = || if is_dir { dir.dir.remove_dir(&new.text) } else { dir.dir.unlink(&new.text) };
         let mut taken = Vec::new();
         loop {
             let made = make()?;
-            let stat = dir.dir.stat(&new.text)?;
+            let stat = dir.dir.stat(&new.text).inspect_err(|_| drop(remove()))?;
             if taken.len() == APART_TRIES || self.nodes.generation(number(stat.ino)).is_none() {
                 return Ok((made, stat));
             }
-            if is_dir { dir.dir.remove_dir(&new.text) } else { dir.dir.unlink(&new.text) }?;
-            // While it is open nothing else gets the number.
+            drop(made);
+            remove()?;
+            // While this is open nothing else gets the number.
             taken.push(dir.dir.create_file(&new.text, 0o600)?);
             dir.dir.unlink(&new.text)?;
         }
