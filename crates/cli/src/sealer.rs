@@ -101,6 +101,8 @@ impl Watch {
     fn look(&mut self, run: &HeldRun) {
         let files = match self.vault.top_files(&run.run) {
             Ok(files) => files,
+            // Someone seals it by hand at this moment.
+            Err(runvault_vault::Error::Posix(runvault_vault::Posix::Stale)) => return,
             Err(error) => return self.say(run, log::Level::Warn, &error.to_string()),
         };
         match sealing::progress_of_held(&self.vault, run, &files, &self.patience) {

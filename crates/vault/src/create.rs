@@ -1,5 +1,6 @@
 //! New names: files, directories, symlinks, special files, further links.
 
+use std::io;
 use std::sync::Arc;
 
 use runvault_format::ledger::{self, Named};
@@ -17,6 +18,9 @@ use crate::sealed::is_sealed;
 use crate::sys;
 use crate::view::At;
 use crate::{Posix, Result, Vault, links, record, seal};
+
+/// An object is made anew so often.
+const APART_TRIES: usize = 16;
 
 impl Vault {
     /// O_CREAT | O_EXCL by the kernel's view: an existing name is `Exists`.
@@ -37,13 +41,14 @@ impl Vault {
         let new = self.new_name(&dir, name)?;
         let _making = dir.making(&new);
         let wanted = wanted_mode(&dir, caller, mode);
-        let file = match dir.dir.create_file(&new.text, wanted) {
-            Ok(file) => file,
+        let made = self.make_apart(&dir, &new, false, || dir.dir.create_file(&new.text, wanted));
+        let (file, found) = match made {
+            Ok(made) => made,
             Err(e) => {
                 return Err(self.abandon(&dir, &new, false, outcome("create a file in", dir.object(), e)));
             }
         };
-        let owned = self.own(&dir, &new.text, caller, wanted);
+        let owned = self.own_found(&dir, &new.text, found, caller, wanted);
         let stat = owned.map_err(|e| self.abandon(&dir, &new, true, e))?;
         let ino = number(stat.ino);
         let object = FileObject::create(&dir.body.context, ino, file, Some(dir.place(Kind::File, name)));
@@ -81,13 +86,15 @@ impl Vault {
         let new = self.new_name(&dir, name)?;
         let _making = dir.making(&new);
         let wanted = wanted_mode(&dir, caller, mode);
-        let made = match kind {
+        let made = self.make_apart(&dir, &new, false, || match kind {
             Kind::File => dir.dir.create_file(&new.text, wanted).map(drop),
             _ => dir.dir.create_node(&new.text, kind, wanted, rdev),
-        };
-        made.map_err(|e| self.abandon(&dir, &new, false, outcome("create a node in", dir.object(), e)))?;
-        let stat =
-            self.own(&dir, &new.text, caller, wanted).map_err(|e| self.abandon(&dir, &new, true, e))?;
+        });
+        let made =
+            made.map_err(|e| self.abandon(&dir, &new, false, outcome("create a node in", dir.object(), e)));
+        let stat = self
+            .own_found(&dir, &new.text, made?.1, caller, wanted)
+            .map_err(|e| self.abandon(&dir, &new, true, e))?;
         dir.note(&new, Named::Object(seal::kind_of(kind) as u8, device_object(&stat)));
         if kind == Kind::File {
             self.counters.files_written.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -117,8 +124,7 @@ impl Vault {
         let wanted = wanted_mode(&dir, caller, mode & 0o1777) | inherited;
         let object = || dir.object();
         // Open to us until its record is in it, whatever mode it is to have.
-        dir.dir
-            .create_dir(&new.text, wanted | 0o700)
+        self.make_apart(&dir, &new, true, || dir.dir.create_dir(&new.text, wanted | 0o700))
             .map_err(|e| self.abandon(&dir, &new, false, outcome("make a directory in", object(), e)))?;
         let place = dir.place(Kind::Dir, name);
         let recorded =
@@ -161,10 +167,11 @@ impl Vault {
                 Self::put_side(&*dir.dir, &name::side_link_of(&new.text, &link.text), side)
                     .map_err(|e| outcome("write a side file in", dir.object(), e))?;
             }
-            dir.dir
-                .create_symlink(&new.text, &link.text)
+            let ((), found) = self
+                .make_apart(&dir, &new, false, || dir.dir.create_symlink(&new.text, &link.text))
                 .map_err(|e| outcome("make a symlink in", dir.object(), e))?;
-            self.own(&dir, &new.text, caller, 0o777).inspect_err(|_| drop(dir.dir.unlink(&new.text)))
+            self.own_found(&dir, &new.text, found, caller, 0o777)
+                .inspect_err(|_| drop(dir.dir.unlink(&new.text)))
         };
         let stat = made().map_err(|e| {
             if link.side.is_some() {
@@ -264,6 +271,31 @@ impl Vault {
         Ok(new)
     }
 
+    /// Makes an object of the store, and looks at it. It has not the number of one that has gone while the kernel knows
+    /// that: a call on that one may be on its way, and would reach the new one.
+    fn make_apart<T>(
+        &self,
+        dir: &OpenDir,
+        new: &Stored,
+        is_dir: bool,
+        make: impl Fn() -> io::Result<T>,
+    ) -> io::Result<(T, Stat)> {
+        let remove = || if is_dir { dir.dir.remove_dir(&new.text) } else { dir.dir.unlink(&new.text) };
+        let mut taken = Vec::new();
+        loop {
+            let made = make()?;
+            let stat = dir.dir.stat(&new.text).inspect_err(|_| drop(remove()))?;
+            if taken.len() == APART_TRIES || self.nodes.generation(number(stat.ino)).is_none() {
+                return Ok((made, stat));
+            }
+            drop(made);
+            remove()?;
+            // While this is open nothing else gets the number.
+            taken.push(dir.dir.create_file(&new.text, 0o600)?);
+            dir.dir.unlink(&new.text)?;
+        }
+    }
+
     /// Takes back what a failed creation left; gives the error on.
     pub(crate) fn abandon(
         &self,
@@ -285,22 +317,34 @@ impl Vault {
 
     /// Gives a new object its owner and mode, as the kernel would have, had the caller made it.
     pub(crate) fn own(&self, dir: &OpenDir, stored: &[u8], caller: &Caller, wanted: u32) -> Result<Stat> {
-        let stat = |what| dir.dir.stat(stored).map_err(|e| outcome(what, dir.object(), e));
-        let mut found = stat("stat a new object in")?;
+        let found = dir.dir.stat(stored).map_err(|e| outcome("stat a new object in", dir.object(), e))?;
+        self.own_found(dir, stored, found, caller, wanted)
+    }
+
+    /// [`Vault::own`] of what was looked at.
+    fn own_found(
+        &self,
+        dir: &OpenDir,
+        stored: &[u8],
+        mut found: Stat,
+        caller: &Caller,
+        wanted: u32,
+    ) -> Result<Stat> {
+        let stat = || dir.dir.stat(stored).map_err(|e| outcome("stat a new object in", dir.object(), e));
         if sys::is_root() {
             let gid = dir.inherited_group().unwrap_or(caller.gid);
             if (found.uid, found.gid) != (caller.uid, gid) {
                 dir.dir
                     .set_owner(stored, Some(caller.uid), Some(gid))
                     .map_err(|e| outcome("change the owner of a new object in", dir.object(), e))?;
-                found = stat("stat a new object in")?;
+                found = stat()?;
             }
         }
         if found.kind != Kind::Symlink && found.mode & 0o7777 != wanted && !dir.has_default_acl() {
             dir.dir
                 .set_mode(stored, wanted)
                 .map_err(|e| outcome("change the mode of a new object in", dir.object(), e))?;
-            found = stat("stat a new object in")?;
+            found = stat()?;
         }
         Ok(found)
     }

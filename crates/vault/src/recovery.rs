@@ -188,7 +188,7 @@ fn open_found(run: &RunContext, path: &[u8]) -> Result<Option<Arc<dyn File>>> {
 }
 
 /// The regular file at a path of encrypted names below `tree/`, component by component.
-fn open(tree: &Arc<dyn Dir>, path: &[u8]) -> std::io::Result<Option<Arc<dyn File>>> {
+pub(crate) fn open(tree: &Arc<dyn Dir>, path: &[u8]) -> std::io::Result<Option<Arc<dyn File>>> {
     let mut dir = tree.clone();
     let mut components = path.split(|b| *b == b'/').peekable();
     while let Some(name) = components.next() {

@@ -9,6 +9,7 @@ mod beside;
 mod checked;
 mod compare;
 mod earlier;
+mod ends;
 mod finding;
 mod hidden;
 mod left_over;
@@ -170,26 +171,15 @@ impl Vault {
             self.finish_seal(gateway, &run)?;
             return Err(Error::Sealed { run: run.id.to_string() });
         }
-        run.reopen();
-        // What an earlier session left is put in order by whoever opens the run for writing.
-        let body = self.body(&run)?;
-        body.check_held()?;
-        // What waits in memory goes out, so that no file stays open for that alone.
-        body.context.close()?;
-        drop(body);
-        // The kernel lets go a moment after a program did, and so does a look of this process's own.
-        let closed = (0..LETS_GO).any(|turn| {
-            if turn > 0 {
-                std::thread::sleep(MOMENT);
-            }
-            self.sweep_files();
-            self.dirs.drop_run(&run);
-            run.close_for_good()
-        });
-        if !closed {
-            return Err(Posix::Busy.into());
+        self.close_for_good(&run)?;
+        let mut made = self.seal_closed(gateway, &run, about, progress);
+        if let Ok(Outcome::Refused(faults)) = &made
+            && self.cut_ends(&run, faults)?
+        {
+            self.close_for_good(&run)?;
+            made = self.seal_closed(gateway, &run, about, progress);
         }
-        match self.seal_closed(gateway, &run, about, progress) {
+        match made {
             Ok(Outcome::Sealed(summary)) => {
                 self.finish_seal(gateway, &run)?;
                 Ok(Outcome::Sealed(summary))
@@ -201,6 +191,27 @@ impl Vault {
                 other
             }
         }
+    }
+
+    /// Everything of a run is durable and in order, and nothing of it is open.
+    fn close_for_good(&self, run: &Arc<Run>) -> Result<()> {
+        run.reopen();
+        // What an earlier session left is put in order by whoever opens the run for writing.
+        let body = self.body(run)?;
+        body.check_held()?;
+        // What waits in memory goes out, so that no file stays open for that alone.
+        body.context.close()?;
+        drop(body);
+        // The kernel lets go a moment after a program did, and so does a look of this process's own.
+        let closed = (0..LETS_GO).any(|turn| {
+            if turn > 0 {
+                std::thread::sleep(MOMENT);
+            }
+            self.sweep_files();
+            self.dirs.drop_run(run);
+            run.close_for_good()
+        });
+        if closed { Ok(()) } else { Err(Posix::Busy.into()) }
     }
 
     /// Whether that gateway's seal of a run counts: it made the run, or was admitted to it.

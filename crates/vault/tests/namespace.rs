@@ -8,7 +8,7 @@ use runvault_store::doubles::delaying::Delays;
 use runvault_store::doubles::faulty::{Fault, Faults, Rule};
 use runvault_store::doubles::memory::MemoryDir;
 use runvault_store::doubles::observe::Op;
-use runvault_vault::api::{OpenFlags, ROOT, SetAttr};
+use runvault_vault::api::{Ino, OpenFlags, ROOT, SetAttr};
 use runvault_vault::{Error, Posix};
 
 /// The same test on a store in memory and on a real directory.
@@ -818,4 +818,31 @@ fn a_name_that_cannot_be_there_is_not_asked_for_and_each_one_made_is_found() {
     calls.reset();
     assert_eq!(posix(again.lookup(sub, b"none")), Posix::NotFound);
     assert_eq!(calls.total(), 1);
+}
+
+/// A chmod of what was just removed must not reach what is made then.
+#[test]
+fn what_is_made_has_no_number_that_the_kernel_still_knows() {
+    type Make = fn(&Mount, Ino, &[u8]) -> Ino;
+    let makes: [Make; 4] = [
+        |mount, dir, name| mount.create(&CALLER, dir, name, 0o600, WRITE).unwrap().0.ino,
+        |mount, dir, name| mount.mknod(&CALLER, dir, name, Kind::Fifo, 0o600, 0).unwrap().ino,
+        |mount, dir, name| mount.symlink(&CALLER, dir, name, b"target").unwrap().ino,
+        |mount, dir, name| mount.mkdir(&CALLER, dir, name, 0o700).unwrap().ino,
+    ];
+    let mount = Fixture::on(MemoryDir::reusing_numbers()).writer();
+    let run = mount.make_dir("run").unwrap().ino;
+    for make in makes {
+        let gone = mount.mknod(&CALLER, run, b"gone", Kind::File, 0o600, 0).unwrap().ino;
+        mount.unlink(run, b"gone").unwrap();
+        let made = make(&mount, run, b"made");
+        assert_ne!(made, gone);
+        let change = SetAttr { mode: Some(0o644), ..SetAttr::NOTHING };
+        mount.setattr(&CALLER, gone, None, &change).unwrap_err();
+        mount.forget(gone, 1);
+        let again = mount.mknod(&CALLER, run, b"again", Kind::File, 0o600, 0).unwrap().ino;
+        assert_eq!(again, gone, "nobody knows it any more");
+        mount.rename(run, b"again", run, b"kept", Rename::Over).unwrap();
+        mount.rename(run, b"made", run, format!("made {made}").as_bytes(), Rename::Over).unwrap();
+    }
 }

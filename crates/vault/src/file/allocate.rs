@@ -164,15 +164,17 @@ impl FileObject {
             Some(_) if in_tail || state.filled.contains(i) => return (false, i + 1),
             Some(hole) => hole,
         };
-        if state.unexamined.contains(i) {
-            return self.stored_zeros_from(i, hole.end);
+        let (is_hole, mut until) = if state.unexamined.contains(i) {
+            self.stored_zeros_from(i, hole.end)
+        } else {
+            let known = [&state.filled, &state.unexamined].into_iter().filter_map(|set| set.next_from(i + 1));
+            (true, known.map(|next| next.start.max(i + 1)).fold(hole.end, u64::min))
+        };
+        // The store does not have it yet.
+        if let Some(tail) = state.tail.as_ref().filter(|t| t.chunk > i) {
+            until = until.min(tail.chunk);
         }
-        let mut until = hole.end;
-        for set in [&state.filled, &state.unexamined] {
-            until = set.next_from(i + 1).map_or(until, |next| until.min(next.start.max(i + 1)));
-        }
-        let tail = state.tail.as_ref().filter(|t| t.chunk > i);
-        (true, tail.map_or(until, |t| until.min(t.chunk)))
+        (is_hole, until)
     }
 
     /// Listed on disk, not looked into: where the store holds bytes there may be data.

@@ -194,6 +194,29 @@ fn what_was_written_into_a_hole_is_vouched_for() {
     }
 }
 
+/// Who copies what SEEK_DATA finds must not miss a file's last bytes, which the store gets later.
+#[test]
+fn what_waits_in_memory_is_no_hole() {
+    let rig = Rig::new(9);
+    let last = 99 * CHUNK;
+    for reopened in [false, true] {
+        let mut file = rig.file("f");
+        file.truncate(last + 100).unwrap();
+        if reopened {
+            file.flush().unwrap();
+            drop(file);
+            rig.run.tick().unwrap();
+            file = rig.open("f").unwrap();
+        }
+        file.write(last + 50, b"the end").unwrap();
+        assert_eq!(file.seek(50 * CHUNK, true).unwrap(), last, "reopened: {reopened}");
+        file.truncate(0).unwrap();
+        file.flush().unwrap();
+        drop(file);
+        rig.run.tick().unwrap();
+    }
+}
+
 /// A gap is no damage before a close or sync has told of it either: not to a reader beside the writer, and not to the
 /// next session after a kill.
 #[test]
