@@ -193,6 +193,15 @@ pub fn shown(path: &(impl AsRef<OsStr> + ?Sized)) -> String {
     visible(path.as_ref().as_bytes())
 }
 
+/// A path in a command that is told to a person: one word of a shell.
+pub fn quoted(path: &(impl AsRef<OsStr> + ?Sized)) -> String {
+    let plain = |b: &u8| b.is_ascii_alphanumeric() || b"/._-".contains(b);
+    match path.as_ref().as_bytes() {
+        bytes if bytes.iter().all(plain) => shown(path),
+        _ => format!("'{}'", shown(path).replace('\'', r"'\''")),
+    }
+}
+
 /// A name as JSON: the text, and where the bytes are not UTF-8, those in hex beside it.
 pub fn json_name(object: &mut serde_json::Map<String, serde_json::Value>, key: &str, name: &[u8]) {
     object.insert(key.into(), String::from_utf8_lossy(name).into());

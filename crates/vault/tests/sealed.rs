@@ -847,6 +847,19 @@ fn what_writers_leave_is_no_addition() {
         fs::write(dir.join(&name), vec![7; 5_000]).unwrap();
         told(&name, Change::LeftOver);
     }
+    // A file that is missing may be what is called so now; and whoever made a directory may have made what is in it.
+    let sealed = files_below(&dir.join("tree")).into_iter().next().unwrap();
+    let hidden = sealed.with_file_name(".nfs000000000123abcd0000002f");
+    fs::rename(&sealed, &hidden).unwrap();
+    for found in looks() {
+        assert!(found.iter().any(|(_, change)| *change == Change::Added), "{found:?}");
+        assert!(found.iter().all(|(_, change)| *change != Change::LeftOver), "{found:?}");
+    }
+    fs::rename(hidden, sealed).unwrap();
+    fs::create_dir(dir.join("seal/x;y")).unwrap();
+    fs::write(dir.join("seal/x;y/.nfs12"), "x").unwrap();
+    assert!(looks().iter().flatten().all(|(_, change)| *change == Change::Added));
+    fs::remove_dir_all(dir.join("seal/x;y")).unwrap();
     // Another form, another kind, another place, another size.
     for name in
         [".nfs", ".nfs12x", "tree/.nfs-12", "keys/.NFS12", ".tmp-leases", "tree/.tmp-12", "seal/.tmp-12"]

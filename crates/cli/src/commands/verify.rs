@@ -20,7 +20,7 @@ use serde_json::{Map, Value, json};
 use super::custody::left::behind_as_json;
 use crate::args::{Verify, Who};
 use crate::exit::{Exit, refuse_with};
-use crate::output::{self, count, json_name, shown, size, visible};
+use crate::output::{self, count, json_name, quoted, shown, size, visible};
 use crate::run_of_name::{newest, no_run, none_of_that_name, of_id, parts};
 use crate::store::Store;
 use crate::{progress, resuming};
@@ -185,7 +185,7 @@ pub fn tell(json: bool, store: &Path, finding: &Finding, run: &RunId) -> Result<
         _ => stored(),
     };
     let clear = match finding.change {
-        Change::LeftOver => format!(". Clear it: rm {}", shown(&store.join(stored()))),
+        Change::LeftOver => format!(". Clear it: rm {}", quoted(&store.join(stored()))),
         _ => String::new(),
     };
     output::line(&format!("{place}: {}{clear}", finding.change))

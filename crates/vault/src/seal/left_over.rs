@@ -13,12 +13,12 @@ use super::finding::{Change, Finding};
 /// How NFS and FUSE call a file that is deleted while it is open; hex digits follow.
 const DELETED: [&[u8]; 2] = [b".nfs", b".fuse_hidden"];
 
-/// Tells such apart from what somebody may have added. `run`: the run's directory.
+/// Tells such apart from what somebody may have added, if a run is as it was sealed but for them: where something is
+/// missing, what was deleted while it was open may be that. `run`: the run's directory.
 pub(super) fn tell_apart(run: &Arc<dyn Dir>, findings: &mut [Finding]) {
-    for finding in findings {
-        if finding.change == Change::Added && is_left_over(run, &finding.object) {
-            finding.change = Change::LeftOver;
-        }
+    let left_over = |one: &Finding| one.change == Change::Added && is_left_over(run, &one.object);
+    if findings.iter().all(left_over) {
+        findings.iter_mut().for_each(|one| one.change = Change::LeftOver);
     }
 }
 
