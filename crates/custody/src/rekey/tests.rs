@@ -631,6 +631,35 @@ fn a_reader_that_goes_is_not_in_a_run_that_is_on_its_way() {
     assert_eq!(names_of(&root, &run), ["vault-1".to_owned(), format!("worker-{}", one.worker)]);
 }
 
+/// What has the name of an envelope and is none keeps no other from going.
+#[test]
+fn a_reader_goes_from_all_runs_but_one_where_a_directory_has_its_name() {
+    let mut site = Site::new();
+    let reader = site.add_reader("reader", true);
+    let (name, runs) =
+        (format!("reader-{}", reader.id()), [site.sealed(b"1"), site.sealed(b"2"), site.sealed(b"3")]);
+    let keys = |run| run_dir(&site.root, run).open_dir(b"keys").unwrap();
+    for planted in &runs {
+        let root = copy(&site.root);
+        let keys = |run| run_dir(&root, run).open_dir(b"keys").unwrap();
+        keys(planted).unlink(name.as_bytes()).unwrap();
+        keys(planted).create_dir(name.as_bytes(), DIR_MODE).unwrap();
+        let passing = root.open_dir(b"runs").unwrap();
+        passing.create_dir(runs::gone_place(planted).as_bytes(), DIR_MODE).unwrap();
+        let passing = passing.open_dir(runs::gone_place(planted).as_bytes()).unwrap();
+        passing.create_dir(b"keys", DIR_MODE).unwrap();
+        passing.open_dir(b"keys").unwrap().create_dir(name.as_bytes(), DIR_MODE).unwrap();
+        let op = Operation::RemoveReader { reader: reader.id() };
+        let (_, summary) = alone::act(&root, &site.chain, &site.owner, op, "a test", &mut |_, _| {}).unwrap();
+        let failed: Vec<_> = summary.failed.iter().map(|(run, _)| *run).collect();
+        assert_eq!(failed, [*planted]);
+        for run in runs.iter().filter(|run| *run != planted) {
+            assert_eq!(names_of(&root, run), ["vault-1"]);
+        }
+    }
+    assert!(runs.iter().all(|run| keys(run).stat(name.as_bytes()).is_ok()));
+}
+
 /// Sealed under a state that custody/ was made anew without, in which another one has its number.
 #[test]
 fn who_was_a_standing_reader_is_told_by_the_state_and_not_by_its_number() {
