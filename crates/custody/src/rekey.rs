@@ -21,9 +21,9 @@ use runvault_store::backend::Dir;
 use runvault_store::read_whole::read_whole;
 use runvault_store::replace;
 use runvault_vault::authority::{Authority, Worker};
-use runvault_vault::runs;
 use runvault_vault::seal::Seal;
 use runvault_vault::seal::rekey::{Replaced, WORKER_SEED, place_of, remove_gone};
+use runvault_vault::{remove, runs};
 
 pub use self::undone::{Undone, undone};
 use crate::authority::{Acting, seal_one};
@@ -297,35 +297,43 @@ pub fn waiting<'a>(
 }
 
 /// Takes away what is the worker's in new runs, and what is left of old ones, where nothing else is left to do, whoever put
-/// it there; gives of how many. No key is needed for it.
+/// it there; gives of how many. No key is needed for it. What cannot be cleared of one run is warned of, and the next one's
+/// turn comes.
 ///
 /// # Errors
-/// The store's.
+/// The store's, but for what concerns a run alone.
 pub fn clear(root: &Arc<dyn Dir>, chain: &Chain) -> Result<usize> {
     let runs_dir = layout::open_dir(root, RUNS, RUNS)?;
-    let mut cleared = 0;
-    for of in chain.replacements() {
-        if left(root, of)? != Left::Rest {
-            continue;
-        }
-        if layout::exists(&runs_dir, &runs::gone_place(&of.run), RUNS)? {
-            // Where no run stands for it, it may be all that there is.
-            if replaced(root, chain, of).is_err() {
-                continue;
-            }
-            remove_gone(&*runs_dir, &of.run)?;
-        }
-        for (dir, name) in worker_files(&runs_dir, of)? {
-            match dir.unlink(&name) {
-                Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {}
-                done => done.and_then(|()| dir.sync()).map_err(|e| {
-                    Error::io("remove", format!("{RUNS}/{}: {}", of.new, String::from_utf8_lossy(&name)), e)
-                })?,
-            }
-        }
-        cleared += 1;
+    let cleared = |of: &&Replacement| {
+        clear_one(root, &runs_dir, chain, of).unwrap_or_else(|error| {
+            log::warn!(
+                "what is left beside run {}, which took the place of {}, stays: {error}",
+                of.new,
+                of.run
+            );
+            false
+        })
+    };
+    Ok(chain.replacements().filter(cleared).count())
+}
+
+fn clear_one(root: &Arc<dyn Dir>, runs_dir: &Arc<dyn Dir>, chain: &Chain, of: &Replacement) -> Result<bool> {
+    if left(root, of)? != Left::Rest {
+        return Ok(false);
     }
-    Ok(cleared)
+    if layout::exists(runs_dir, &runs::gone_place(&of.run), RUNS)? {
+        // Where no run stands for it, it may be all that there is.
+        if replaced(root, chain, of).is_err() {
+            return Ok(false);
+        }
+        remove_gone(&**runs_dir, &of.run)?;
+    }
+    for (dir, name) in worker_files(runs_dir, of)? {
+        remove(&*dir, &name).and_then(|()| dir.sync()).map_err(|e| {
+            Error::io("remove", format!("{RUNS}/{}: {}", of.new, String::from_utf8_lossy(&name)), e)
+        })?;
+    }
+    Ok(true)
 }
 
 /// A directory, and a name in it.
@@ -334,15 +342,18 @@ type Place = (Arc<dyn Dir>, Vec<u8>);
 /// What in the new run is the worker's.
 fn worker_files(runs: &Arc<dyn Dir>, of: &Replacement) -> Result<Vec<Place>> {
     let object = format!("{RUNS}/{}", of.new);
-    let dir = layout::open_dir(runs, &of.new.to_string(), &object)?;
+    // What is no directory is damaged, and whoever opens the run says so.
+    let open = |parent, name: &str, object: &str| match layout::open_dir(parent, name, object) {
+        Err(Error::Damaged { .. }) => Ok(None),
+        opened => opened.map(Some),
+    };
+    let Some(dir) = open(runs, &of.new.to_string(), &object)? else { return Ok(Vec::new()) };
     let names = layout::names(&dir, &object)?;
     let mut found = Vec::new();
-    // Without any it is damaged, and whoever opens it says so.
-    if names.iter().any(|name| name == b"keys") {
-        let object = format!("{object}/keys");
-        let (keys, own) =
-            (layout::open_dir(&dir, "keys", &object)?, EnvelopeName::Worker(of.worker).to_string());
-        if layout::exists(&keys, &own, &object)? {
+    let in_keys = format!("{object}/keys");
+    if let Some(keys) = open(&dir, "keys", &in_keys)? {
+        let own = EnvelopeName::Worker(of.worker).to_string();
+        if layout::exists(&keys, &own, &in_keys)? {
             found.push((keys, own.into_bytes()));
         }
     }

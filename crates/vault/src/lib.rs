@@ -59,7 +59,7 @@ mod xattr;
 
 pub use check::{CheckEvent, CheckSummary, Unproven};
 pub use error::{Damage, Error, Posix, Result};
-pub use removal::remove_dir;
+pub use removal::{remove, remove_dir};
 pub use runvault_crypto::registers;
 pub use runvault_store::apart::apart;
 pub use sys::is_on_its_way_out;

@@ -10,12 +10,25 @@ use crate::cores;
 /// Levels of a run's directory below which nothing is removed: no path of ours is that deep.
 const DEPTH: usize = 1 << 16;
 
+const LEASE: &[u8] = b"lease";
+
 /// Removes a directory with all that is in it; nothing where there is none.
 ///
 /// # Errors
 /// The store's; ELOOP where it is too deep.
 pub fn remove_dir(parent: &dyn Dir, name: &[u8]) -> std::io::Result<()> {
     remove_dir_with(1, parent, name)
+}
+
+/// Removes whatever has that name, a directory with all that is in it; nothing where there is none.
+///
+/// # Errors
+/// As of [`remove_dir`].
+pub fn remove(parent: &dyn Dir, name: &[u8]) -> std::io::Result<()> {
+    match unlink(parent, name)? {
+        Unlinked::Gone => Ok(()),
+        Unlinked::Directory => remove_dir(parent, name),
+    }
 }
 
 /// [`remove_dir`], by so many threads: to remove a file takes as long as it is large.
@@ -37,69 +50,89 @@ pub(crate) fn remove_all(dir: &Arc<dyn Dir>) -> std::io::Result<()> {
     remove_all_with(1, dir)
 }
 
+/// A directory with the names of those in it that are still to go.
+struct Level {
+    dir: Arc<dyn Dir>,
+    below: Vec<Vec<u8>>,
+}
+
 fn remove_all_with(threads: usize, dir: &Arc<dyn Dir>) -> std::io::Result<()> {
-    let mut stack: Vec<(Arc<dyn Dir>, Vec<u8>)> = Vec::new();
-    let mut here = dir.clone();
+    let mut stack: Vec<(Level, Vec<u8>)> = Vec::new();
+    let mut here = Level { dir: dir.clone(), below: unlink_in(threads, &**dir, Some(LEASE))? };
     loop {
-        let mut names = Vec::new();
-        let top = stack.is_empty();
-        here.entries(0, &mut |entry| {
-            if !(top && entry.name == b"lease") {
-                names.push(entry.name);
-            }
-            true
-        })?;
-        match unlink_until_directory(threads, &*here, &names)? {
+        match here.below.pop() {
             Some(name) if stack.len() < DEPTH => {
-                let child = here.open_dir(&name)?;
-                stack.push((std::mem::replace(&mut here, child), name));
+                let child = here.dir.open_dir(&name)?;
+                let below = unlink_in(threads, &*child, None)?;
+                stack.push((std::mem::replace(&mut here, Level { dir: child, below }), name));
             }
             Some(_) => return Err(std::io::Error::from_raw_os_error(libc::ELOOP)),
             None => match stack.pop() {
                 Some((parent, name)) => {
-                    parent.remove_dir(&name)?;
+                    parent.dir.remove_dir(&name)?;
                     here = parent;
                 }
-                None => break,
+                // A directory of that name is none of ours.
+                None if unlink(&**dir, LEASE)? == Unlinked::Directory => here.below.push(LEASE.to_vec()),
+                None => return Ok(()),
             },
         }
     }
-    match dir.unlink(b"lease") {
-        Err(e) if e.raw_os_error() != Some(libc::ENOENT) => Err(e),
-        _ => Ok(()),
-    }
 }
 
-/// Removes what has these names, until a directory is among them, which it gives.
-fn unlink_until_directory(
-    threads: usize,
-    dir: &dyn Dir,
-    names: &[Vec<u8>],
-) -> std::io::Result<Option<Vec<u8>>> {
-    let (next, found) = (AtomicUsize::new(0), Mutex::new(Ok(None)));
+/// Removes what is in a directory, but for `kept` and for directories, whose names it gives.
+fn unlink_in(threads: usize, dir: &dyn Dir, kept: Option<&[u8]>) -> std::io::Result<Vec<Vec<u8>>> {
+    let mut names = Vec::new();
+    dir.entries(0, &mut |entry| {
+        if kept != Some(&entry.name) {
+            names.push(entry.name);
+        }
+        true
+    })?;
+    let (next, below) = (AtomicUsize::new(0), Mutex::new(Ok(Vec::new())));
     cores::on(threads.min(names.len()), &|| {
         while let Some(name) = names.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let ended = match dir.unlink(name) {
-                Err(e) if matches!(e.raw_os_error(), Some(libc::EISDIR | libc::EPERM)) => {
-                    Ok(Some(name.clone()))
-                }
-                // Someone else removes it too.
-                Err(e) if e.raw_os_error() == Some(libc::ENOENT) => continue,
-                Err(e) => Err(e),
-                Ok(()) => continue,
-            };
-            let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
-            if ended.is_err() || found.is_ok() {
-                *found = ended;
+            let ended = unlink(dir, name);
+            if matches!(ended, Ok(Unlinked::Gone)) {
+                continue;
             }
-            return;
+            let mut below = below.lock().unwrap_or_else(PoisonError::into_inner);
+            match (ended, &mut *below) {
+                (Ok(_), Ok(below)) => below.push(name.clone()),
+                (Err(e), Ok(_)) => *below = Err(e),
+                (_, Err(_)) => {}
+            }
+            if below.is_err() {
+                return;
+            }
         }
     });
-    found.into_inner().unwrap_or_else(PoisonError::into_inner)
+    below.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[derive(PartialEq, Eq)]
+enum Unlinked {
+    Gone,
+    /// That stays.
+    Directory,
+}
+
+fn unlink(dir: &dyn Dir, name: &[u8]) -> std::io::Result<Unlinked> {
+    match dir.unlink(name) {
+        Err(e) if matches!(e.raw_os_error(), Some(libc::EISDIR | libc::EPERM)) => Ok(Unlinked::Directory),
+        // Someone else removes it too.
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(Unlinked::Gone),
+        unlinked => unlinked.map(|()| Unlinked::Gone),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use runvault_store::doubles::delaying::Delays;
+    use runvault_store::doubles::observe::Op;
+
     use super::*;
 
     #[test]
@@ -119,5 +152,27 @@ mod tests {
         remove_dir_with(4, &*root, b"gone").unwrap();
         assert!(!gone.exists());
         assert_eq!(std::fs::read_to_string(kept.join("file")).unwrap(), "kept");
+    }
+
+    #[test]
+    fn a_directory_is_listed_once_however_many_are_in_it() {
+        let place = tempfile::tempdir().unwrap();
+        (0..300).for_each(|i| std::fs::create_dir_all(place.path().join(format!("gone/{i}/below"))).unwrap());
+        let root = runvault_store::posix::open_root(place.path()).unwrap();
+        let (root, counts) = Delays::over(root, Duration::ZERO).unwrap();
+        remove_dir_with(2, &*root, b"gone").unwrap();
+        assert!(!place.path().join("gone").exists());
+        assert_eq!(counts.count(Op::Entries), 601);
+    }
+
+    /// Whoever has the disk makes it one, and another one in that.
+    #[test]
+    fn a_lease_that_is_a_directory_goes_too() {
+        let place = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(place.path().join("gone/lease/lease/lease")).unwrap();
+        std::fs::write(place.path().join("gone/lease/lease/file"), "gone").unwrap();
+        let root = runvault_store::posix::open_root(place.path()).unwrap();
+        remove_dir(&*root, b"gone").unwrap();
+        assert!(!place.path().join("gone").exists());
     }
 }

@@ -446,7 +446,7 @@ pub fn is_sealed(root: &Arc<dyn Dir>, run: &RunId) -> Result<bool> {
 /// Removes an envelope, durably; whether there was one.
 ///
 /// # Errors
-/// The store's.
+/// The store's; [`Damage::Kind`] where a directory has its name.
 pub fn remove_envelope(root: &Arc<dyn Dir>, run: &RunId, name: &str) -> Result<bool> {
     remove_envelope_at(root, &run.to_string(), name)
 }
@@ -457,9 +457,13 @@ pub fn remove_envelope(root: &Arc<dyn Dir>, run: &RunId, name: &str) -> Result<b
 /// As of [`remove_envelope`].
 pub fn remove_envelope_at(root: &Arc<dyn Dir>, place: &str, name: &str) -> Result<bool> {
     let keys = keys_at(root, place)?;
-    let fail = |e| Error::store("remove", format!("runs/{place}/keys/{name}"), e);
+    let object = || format!("runs/{place}/keys/{name}");
+    let fail = |e| Error::store("remove", object(), e);
     match keys.unlink(name.as_bytes()) {
         Err(e) if e.raw_os_error() == Some(libc::ENOENT) => return Ok(false),
+        Err(e) if e.raw_os_error() == Some(libc::EISDIR) => {
+            return Err(Error::damaged(object(), Damage::Kind));
+        }
         other => other.map_err(fail)?,
     }
     keys.sync().map_err(fail)?;

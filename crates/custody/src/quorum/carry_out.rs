@@ -1,6 +1,7 @@
 //! What is left to do once the line stands, run by run. A kill at any point leaves every run readable, and a second
 //! call goes on.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use runvault_format::envelope_file::EnvelopeName;
@@ -54,6 +55,7 @@ pub fn carry_out(
                 // A gateway that has not heard of it yet may make runs meanwhile.
                 let mut new = all_runs(root)?;
                 new.retain(|run| !seen.contains(run));
+                let new = Vec::from_iter(new);
                 each(&new, &mut summary, progress, |run| forget(root, run, reader))?;
                 seen.extend(new);
             }
@@ -146,7 +148,7 @@ fn and(before: Outcome, now: Outcome) -> Outcome {
 }
 
 /// The runs of the store, with those that have not got their names yet, or lost them.
-fn all_runs(root: &Arc<dyn Dir>) -> Result<Vec<RunId>> {
+fn all_runs(root: &Arc<dyn Dir>) -> Result<BTreeSet<RunId>> {
     let listed = runs::list_all(root)?;
     Ok(listed.runs.iter().copied().chain(listed.coming()).chain(listed.going()).collect())
 }

@@ -11,6 +11,8 @@ use runvault_format::custody_state::Custodian;
 use runvault_format::note::Note;
 use runvault_format::operation::Operation;
 use runvault_store::backend::{Kind, Rename};
+use runvault_store::doubles::faulty::{Fault, Faults, Rule};
+use runvault_store::doubles::observe::Op;
 use runvault_vault::api::{Caller, OpenFlags, ROOT};
 use runvault_vault::authority::Gateway;
 use runvault_vault::seal::rekey::{Job, Outcome as Done, Shard, rekey};
@@ -629,6 +631,35 @@ fn a_reader_that_goes_is_not_in_a_run_that_is_on_its_way() {
     assert_eq!(names_of(&root, &run), ["vault-1".to_owned(), format!("worker-{}", one.worker)]);
 }
 
+/// What has the name of an envelope and is none keeps no other from going.
+#[test]
+fn a_reader_goes_from_all_runs_but_one_where_a_directory_has_its_name() {
+    let mut site = Site::new();
+    let reader = site.add_reader("reader", true);
+    let (name, runs) =
+        (format!("reader-{}", reader.id()), [site.sealed(b"1"), site.sealed(b"2"), site.sealed(b"3")]);
+    let keys = |run| run_dir(&site.root, run).open_dir(b"keys").unwrap();
+    for planted in &runs {
+        let root = copy(&site.root);
+        let keys = |run| run_dir(&root, run).open_dir(b"keys").unwrap();
+        keys(planted).unlink(name.as_bytes()).unwrap();
+        keys(planted).create_dir(name.as_bytes(), DIR_MODE).unwrap();
+        let passing = root.open_dir(b"runs").unwrap();
+        passing.create_dir(runs::gone_place(planted).as_bytes(), DIR_MODE).unwrap();
+        let passing = passing.open_dir(runs::gone_place(planted).as_bytes()).unwrap();
+        passing.create_dir(b"keys", DIR_MODE).unwrap();
+        passing.open_dir(b"keys").unwrap().create_dir(name.as_bytes(), DIR_MODE).unwrap();
+        let op = Operation::RemoveReader { reader: reader.id() };
+        let (_, summary) = alone::act(&root, &site.chain, &site.owner, op, "a test", &mut |_, _| {}).unwrap();
+        let failed: Vec<_> = summary.failed.iter().map(|(run, _)| *run).collect();
+        assert_eq!(failed, [*planted]);
+        for run in runs.iter().filter(|run| *run != planted) {
+            assert_eq!(names_of(&root, run), ["vault-1"]);
+        }
+    }
+    assert!(runs.iter().all(|run| keys(run).stat(name.as_bytes()).is_ok()));
+}
+
 /// Sealed under a state that custody/ was made anew without, in which another one has its number.
 #[test]
 fn who_was_a_standing_reader_is_told_by_the_state_and_not_by_its_number() {
@@ -712,6 +743,62 @@ fn what_is_put_in_the_place_of_what_was_left_is_cleared() {
     assert_eq!((left(&site.root, &one).unwrap(), clear(&site.root, &site.chain).unwrap()), (Left::OldRun, 0));
     site.work(&site.root, &one, Shard::ALL).unwrap();
     assert_eq!(left(&site.root, &one).unwrap(), Left::Nothing);
+}
+
+/// Whoever has the disk puts there what is no file of ours, or no file.
+#[test]
+fn what_is_planted_beside_a_run_is_cleared_whatever_it_is() {
+    let mut site = Site::new();
+    let run = site.sealed(b"run");
+    let one = site.agree_on(run);
+    site.work(&site.root, &one, Shard::ALL).unwrap();
+    let (gone, new, own) = (runs::gone_place(&run), one.new.to_string(), format!("worker-{}", one.worker));
+    let dir = |root: &Arc<dyn Dir>, path: &[&str]| {
+        path.iter().fold(root.open_dir(b"runs").unwrap(), |dir, name| {
+            let _ = dir.create_dir(name.as_bytes(), DIR_MODE);
+            dir.open_dir(name.as_bytes()).unwrap()
+        })
+    };
+    let plants: [&dyn Fn(&Arc<dyn Dir>); 4] = [
+        &|root| drop(dir(root, &[&gone, "lease", "lease"])),
+        &|root| put(&dir(root, &[&gone]), "keys", b"x"),
+        &|root| put(&dir(root, &[&new, "worker-vault-1"]), "file", b"x"),
+        &|root| drop(dir(root, &[&new, "keys", &own])),
+    ];
+    for plant in plants {
+        plant(&site.root);
+        assert_eq!(left(&site.root, &one).unwrap(), Left::Rest);
+        assert_eq!(clear(&site.root, &site.chain).unwrap(), 1);
+        assert_eq!(left(&site.root, &one).unwrap(), Left::Nothing);
+        site.assert_sound(&site.root, &one.new);
+    }
+    // That is damage, and no leftover.
+    runvault_vault::remove_dir(&*run_dir(&site.root, &one.new), b"keys").unwrap();
+    put(&run_dir(&site.root, &one.new), "keys", b"x");
+    assert_eq!(clear(&site.root, &site.chain).unwrap(), 0);
+    assert_eq!(waiting(&site.root, site.chain.replacements()).unwrap(), []);
+}
+
+#[test]
+fn what_cannot_be_cleared_beside_one_run_keeps_no_other_from_it() {
+    let mut site = Site::new();
+    let mut runs = [site.sealed(b"one"), site.sealed(b"other")];
+    runs.sort();
+    site.agree(Operation::Rekey { runs: runs.to_vec() });
+    let work = runs.map(|run| site.chain.replaced_by(&run).last().unwrap().clone());
+    for of in &work {
+        site.work(&site.root, of, Shard::ALL).unwrap();
+        put(&site.root.open_dir(b"runs").unwrap(), &runs::gone_place(&of.run), b"x");
+    }
+    // Which comes first is the chain's matter: one and the other stays.
+    for (stays, goes) in [(&work[0], &work[1]), (&work[1], &work[0])] {
+        let (root, faults) = Faults::over(copy(&site.root)).unwrap();
+        let name = Some(runs::gone_place(&stays.run).into_bytes());
+        faults.add(Rule { name, ..Rule::every(Op::Unlink, Fault::Fail(libc::EIO)) });
+        assert_eq!(clear(&root, &site.chain).unwrap(), 1);
+        assert_eq!(left(&root, stays).unwrap(), Left::Rest);
+        assert_eq!(left(&root, goes).unwrap(), Left::Nothing);
+    }
 }
 
 /// Killed after its directory was made, before anything was in it; or somebody made it.

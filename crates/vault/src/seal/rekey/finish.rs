@@ -28,7 +28,7 @@ use super::{Copying, Job, PARTIAL, Progress, Replaced, Tree, place_of};
 use crate::authority::{EnvelopeFile, Sealed};
 use crate::lease::Holding;
 use crate::outcome::{exists, part_opened};
-use crate::removal::{remove_dir, remove_dir_with};
+use crate::removal::{remove, remove_dir, remove_dir_with};
 use crate::run_life::{DIR_MODE, FILE_MODE, rename_dir};
 use crate::{Damage, Error, Result, cores, runs, seal, sys};
 
@@ -271,11 +271,8 @@ impl Copying<'_> {
         let job = self.job;
         self.fill_keys()?;
         clear_begun_seals(&*self.dir).map_err(|e| self.failed("remove", "seal.new", e))?;
-        remove_dir(&*self.dir, PARTIAL).map_err(|e| self.failed("remove", "partial", e))?;
-        match self.dir.unlink(b"lease") {
-            Err(e) if e.raw_os_error() != Some(libc::ENOENT) => return Err(self.failed("remove", "lease", e)),
-            _ => {}
-        }
+        remove(&*self.dir, PARTIAL).map_err(|e| self.failed("remove", "partial", e))?;
+        remove(&*self.dir, b"lease").map_err(|e| self.failed("remove", "lease", e))?;
         self.dir.sync().map_err(|e| self.failed("sync", "", e))?;
         let runs = runs::runs_dir(job.root)?;
         let (from, to) = (place_of(&job.new), job.new.to_string());
@@ -335,10 +332,7 @@ impl Job<'_> {
         })
         .map_err(fail)?;
         for (dir, name) in names {
-            match dir.unlink(&name) {
-                Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {}
-                done => done.and_then(|()| dir.sync()).map_err(fail)?,
-            }
+            remove(&*dir, &name).and_then(|()| dir.sync()).map_err(fail)?;
         }
         // Who puts the old run back is noticed here from now on.
         self.authority.note_seal(&self.new, &found.hash);
@@ -398,7 +392,7 @@ fn clear_begun_seals(dir: &dyn Dir) -> io::Result<()> {
         begun.extend(entry.name.starts_with(NEW).then_some(entry.name));
         true
     })?;
-    begun.iter().try_for_each(|name| remove_dir(dir, name))
+    begun.iter().try_for_each(|name| remove(dir, name))
 }
 
 /// Removes what is left of a run that was replaced. Its envelopes go first: whoever is revoked from then on finds none of
@@ -409,7 +403,7 @@ fn clear_begun_seals(dir: &dyn Dir) -> io::Result<()> {
 pub fn remove_gone(runs_dir: &dyn Dir, old: &RunId) -> Result<()> {
     let gone = runs::gone_place(old);
     let name = gone.as_bytes();
-    let keys_of = |dir: Arc<dyn Dir>| remove_dir(&*dir, b"keys").and_then(|()| dir.sync());
+    let keys_of = |dir: Arc<dyn Dir>| remove(&*dir, b"keys").and_then(|()| dir.sync());
     let removed = match runs_dir.open_dir(name) {
         // Nothing of ours.
         Err(e) if matches!(e.raw_os_error(), Some(libc::ENOTDIR | libc::ELOOP)) => runs_dir.unlink(name),
