@@ -21,8 +21,8 @@ use runvault_store::backend::Dir;
 use runvault_store::read_whole::read_whole;
 use runvault_store::replace;
 use runvault_vault::authority::{Authority, Worker};
-use runvault_vault::seal::Seal;
 use runvault_vault::seal::rekey::{Replaced, WORKER_SEED, place_of, remove_gone};
+use runvault_vault::seal::{Anew, Seal, scrub};
 use runvault_vault::{remove, runs};
 
 pub use self::undone::{Undone, undone};
@@ -323,7 +323,12 @@ fn clear_one(root: &Arc<dyn Dir>, runs_dir: &Arc<dyn Dir>, chain: &Chain, of: &R
     }
     if layout::exists(runs_dir, &runs::gone_place(&of.run), RUNS)? {
         // Where no run stands for it, it may be all that there is.
-        if replaced(root, chain, of).is_err() {
+        if !is_whole(root, chain, of)? {
+            log::warn!(
+                "{RUNS}/{} stays: run {}, which took its place, is not as it was sealed (runvault scrub)",
+                runs::gone_place(&of.run),
+                of.new
+            );
             return Ok(false);
         }
         remove_gone(&**runs_dir, &of.run)?;
@@ -334,6 +339,14 @@ fn clear_one(root: &Arc<dyn Dir>, runs_dir: &Arc<dyn Dir>, chain: &Chain, of: &R
         })?;
     }
     Ok(true)
+}
+
+/// Whether the new run is as it was sealed. No key is needed for it, but all of its bytes are read.
+fn is_whole(root: &Arc<dyn Dir>, chain: &Chain, of: &Replacement) -> Result<bool> {
+    let authority = Acting::gateway_only(chain.clone());
+    let Ok(seal) = Seal::load(root, &of.new, &*authority) else { return Ok(false) };
+    let scrubbed = scrub(root, &seal, &*authority, &Anew, &|_, _| {})?;
+    Ok(scrubbed.findings.iter().all(|finding| !finding.change.counts()))
 }
 
 /// A directory, and a name in it.

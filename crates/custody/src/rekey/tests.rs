@@ -733,6 +733,23 @@ fn what_is_put_in_the_place_of_what_was_left_is_cleared() {
     directory();
     run_dir(&site.root, &one.new).open_dir(b"seal").unwrap().unlink(b"seal.note").unwrap();
     assert_eq!((clear(&site.root, &site.chain).unwrap(), names().len()), (0, 2));
+    // Nor is it where the new one is damaged: the old one may have been put there.
+    let mut site = Site::new();
+    let run = site.sealed(b"run");
+    let one = site.agree_on(run);
+    site.root = site.both(&one);
+    take_away(&site.root, &run);
+    let runs = site.root.open_dir(b"runs").unwrap();
+    runs.create_dir(runs::gone_place(&run).as_bytes(), DIR_MODE).unwrap();
+    let dir = run_dir(&site.root, &one.new);
+    for name in crate::layout::names(&dir, "").unwrap() {
+        if name.starts_with(WORKER_SEED) {
+            dir.unlink(&name).unwrap();
+        }
+    }
+    dir.unlink(b"name").unwrap();
+    assert_eq!((left(&site.root, &one).unwrap(), clear(&site.root, &site.chain).unwrap()), (Left::Rest, 0));
+    assert!(runs.open_dir(runs::gone_place(&run).as_bytes()).is_ok());
     // Nor is it while the worker has not come to its end.
     let mut site = Site::new();
     let run = site.sealed(b"run");
