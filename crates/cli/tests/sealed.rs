@@ -134,6 +134,36 @@ fn reading_a_whole_run_keeps_the_pace_that_is_asked_for() {
     }
 }
 
+/// Whoever has the disk removes what was prepared for one, and puts what is none of ours beside what is done.
+#[test]
+fn a_run_that_cannot_be_rekeyed_keeps_no_other_from_it() {
+    let scratch = Scratch::new();
+    let lost = sealed(&scratch).file_name().unwrap().to_str().unwrap().to_owned();
+    scratch.folder("other");
+    scratch.run(&["cp", "-r", "other", "store:/", "--identity", "owner.key"]).done();
+    scratch.run(&["seal", "store", "other"]).done();
+    let agree = |run| scratch.run(&["custody", "rekey", "store", run, "--identity", "owner.key"]);
+    agree("run").done();
+    let runs = scratch.path("store/runs");
+    let names = || fs::read_dir(&runs).unwrap().map(|run| run.unwrap().file_name().into_string().unwrap());
+    fs::remove_dir_all(runs.join(names().find(|name| name.starts_with(".new-")).unwrap())).unwrap();
+    agree("other").done();
+    let work = ["rekey", "store", "--grace", "0s", "--identity", "owner.key"];
+    let done = scratch.run(&work);
+    done.refused(1, &format!("run {lost}: ")).refused(1, "1 of 2 runs could not be re-keyed");
+    assert_eq!(done.out().matches("has a new key, as run").count(), 1, "{}", done.all());
+    // What came to nothing may come first by its id; it is not what waits.
+    agree("run").done();
+    let done = scratch.run(&work).done().out();
+    assert_eq!(done.matches("has a new key, as run").count(), 1, "{done}");
+    assert!(done.contains(&format!("run {lost} has a new key")), "{done}");
+    let gone = runs.join(format!(".gone-{lost}"));
+    fs::create_dir_all(gone.join("lease")).unwrap();
+    fs::write(gone.join("keys"), "planted").unwrap();
+    scratch.run(&["rekey", "store"]).done();
+    assert!(!gone.exists());
+}
+
 #[test]
 fn a_run_that_is_rekeyed_by_its_name_takes_along_what_was_added() {
     let scratch = Scratch::new();

@@ -5,6 +5,7 @@
 mod tests;
 mod undone;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use runvault_crypto::aead::Engine;
@@ -279,7 +280,8 @@ pub fn left(root: &Arc<dyn Dir>, of: &Replacement) -> Result<Left> {
     })
 }
 
-/// Those of which something is left to do.
+/// Those of which something is left to do. Of several for one run those that came to nothing are left out: all where one
+/// is there or on its way, else all but one.
 ///
 /// # Errors
 /// The store's.
@@ -287,12 +289,16 @@ pub fn waiting<'a>(
     root: &Arc<dyn Dir>,
     all: impl IntoIterator<Item = &'a Replacement>,
 ) -> Result<Vec<Replacement>> {
-    let mut waiting = Vec::new();
+    let (mut waiting, mut idle) = (Vec::new(), BTreeMap::new());
     for one in all {
-        if left(root, one)? != Left::Nothing {
-            waiting.push(one.clone());
+        match left(root, one)? {
+            Left::Nothing => {}
+            Left::All if !is_coming(root, one)? => drop(idle.insert(one.run, one.clone())),
+            _ => waiting.push(one.clone()),
         }
     }
+    idle.retain(|run, _| waiting.iter().all(|one| one.run != *run));
+    waiting.extend(idle.into_values());
     Ok(waiting)
 }
 

@@ -15,7 +15,7 @@ use runvault_vault::seal::rekey::{Job, Outcome, Shard, rekey as work};
 use serde_json::json;
 
 use crate::args::Rekey;
-use crate::exit::{Exit, refuse_with};
+use crate::exit::{self, Exit, refuse, refuse_with};
 use crate::output::{self, count, shown, size};
 use crate::run_of_name::{no_run, of_id, parts};
 use crate::store::Store;
@@ -41,9 +41,7 @@ pub fn run(args: &Rekey) -> Result<()> {
     let chosen = chosen(args, &store, &identity)?;
     let go_on = "what was copied stays: the same command goes on".to_owned();
     signals::end_with(|| go_on)?;
-    for one in &chosen {
-        rekey_one(args, &store, &identity, one)?;
-    }
+    rekey_each(args, &store, &identity, &chosen)?;
     let id = identity.id();
     let (own, left) = (store.chain.work_of(&id), rekey::waiting(&store.root, store.chain.work_of(&id))?);
     // A copy of it elsewhere opens nothing any more either: no envelope is left that is sealed to it.
@@ -103,9 +101,10 @@ fn chosen(args: &Rekey, store: &Store, identity: &Identity) -> Result<Vec<Replac
                 parts(&store.root, authority, run, |_| no_run(run, &shown(&args.store)))?
             }
         };
-        let agreed = [first].into_iter().chain(later).filter_map(|id| meant(store, &all, &id));
         let before = chosen.len();
-        chosen.extend(agreed.cloned());
+        for id in [first].into_iter().chain(later) {
+            chosen.extend(meant(store, &all, &id)?);
+        }
         if chosen.len() == before {
             return Err(nobody_agreed(args, run));
         }
@@ -114,10 +113,10 @@ fn chosen(args: &Rekey, store: &Store, identity: &Identity) -> Result<Vec<Replac
 }
 
 /// The line's word about a run, by its old id or its new one: one that waits, if there is one.
-fn meant<'a>(store: &Store, all: &'a [Replacement], id: &RunId) -> Option<&'a Replacement> {
-    let is_meant = |one: &&Replacement| [one.run, one.new].contains(id);
-    let waits = |one: &&Replacement| rekey::left(&store.root, one).is_ok_and(|left| left != Left::Nothing);
-    all.iter().filter(is_meant).find(waits).or_else(|| all.iter().find(is_meant))
+fn meant(store: &Store, all: &[Replacement], id: &RunId) -> Result<Option<Replacement>> {
+    let meant: Vec<_> = all.iter().filter(|one| [one.run, one.new].contains(id)).collect();
+    let waiting = rekey::waiting(&store.root, meant.iter().copied())?;
+    Ok(waiting.into_iter().next().or_else(|| meant.first().copied().cloned()))
 }
 
 fn nobody_agreed(args: &Rekey, run: &std::ffi::OsStr) -> anyhow::Error {
@@ -130,6 +129,27 @@ fn nobody_agreed(args: &Rekey, run: &std::ffi::OsStr) -> anyhow::Error {
              rekey {run} --out REQ, then approve, then execute, which writes REQ.worker"
         ),
     )
+}
+
+/// One after the other; what fails of one is told, and the next one's turn comes.
+fn rekey_each(args: &Rekey, store: &Store, identity: &Identity, chosen: &[Replacement]) -> Result<()> {
+    if let [one] = chosen {
+        return rekey_one(args, store, identity, one);
+    }
+    let mut failed = Vec::new();
+    for one in chosen {
+        if let Err(error) = rekey_one(args, store, identity, one) {
+            failed.push(exit::report(&error.context(format!("run {}", one.run))));
+        }
+    }
+    // Whoever reads no more of what is told is no failure.
+    failed.retain(|exit| *exit != Exit::Done);
+    let Some(first) = failed.first() else { return Ok(()) };
+    let exit = if failed.contains(&Exit::Damaged) { Exit::Damaged } else { *first };
+    Err(refuse(
+        exit,
+        format!("{} of {} could not be re-keyed", failed.len(), count(chosen.len() as u64, "run")),
+    ))
 }
 
 fn rekey_one(args: &Rekey, store: &Store, identity: &Identity, one: &Replacement) -> Result<()> {

@@ -762,6 +762,29 @@ fn what_is_put_in_the_place_of_what_was_left_is_cleared() {
     assert_eq!(left(&site.root, &one).unwrap(), Left::Nothing);
 }
 
+/// Whoever has the disk removes what was prepared, and it is agreed on again.
+#[test]
+fn of_several_rekeyings_of_a_run_the_one_that_is_on_its_way_waits() {
+    let mut site = Site::new();
+    let (run, other) = (site.sealed(b"run"), site.sealed(b"other"));
+    let other = site.agree_on(other);
+    let runs = site.root.open_dir(b"runs").unwrap();
+    let waits = |site: &Site| waiting(&site.root, site.chain.replacements()).unwrap();
+    // By its id it may come before the others or after.
+    for _ in 0..6 {
+        site.agree(Operation::Rekey { runs: vec![run] });
+        let new: Vec<_> = waits(&site).into_iter().filter(|one| *one != other).collect();
+        assert_eq!((new.len(), new[0].run), (1, run));
+        assert!(is_coming(&site.root, &new[0]).unwrap());
+        runvault_vault::remove_dir(&*runs, place_of(&new[0].new).as_bytes()).unwrap();
+        assert_eq!(waits(&site).iter().filter(|one| one.run == run).count(), 1);
+    }
+    site.agree(Operation::Rekey { runs: vec![run] });
+    let last = waits(&site).into_iter().find(|one| one.run == run).unwrap();
+    site.work(&site.root, &last, Shard::ALL).unwrap();
+    assert_eq!(waits(&site), [other]);
+}
+
 /// Whoever has the disk puts there what is no file of ours, or no file.
 #[test]
 fn what_is_planted_beside_a_run_is_cleared_whatever_it_is() {
