@@ -793,20 +793,20 @@ fn what_is_planted_beside_a_run_is_cleared_whatever_it_is() {
     let one = site.agree_on(run);
     site.work(&site.root, &one, Shard::ALL).unwrap();
     let (gone, new, own) = (runs::gone_place(&run), one.new.to_string(), format!("worker-{}", one.worker));
-    let dir = |root: &Arc<dyn Dir>, path: &[&str]| {
-        path.iter().fold(root.open_dir(b"runs").unwrap(), |dir, name| {
+    let dir = |path: &[&str]| {
+        path.iter().fold(site.root.open_dir(b"runs").unwrap(), |dir, name| {
             let _ = dir.create_dir(name.as_bytes(), DIR_MODE);
             dir.open_dir(name.as_bytes()).unwrap()
         })
     };
-    let plants: [&dyn Fn(&Arc<dyn Dir>); 4] = [
-        &|root| drop(dir(root, &[&gone, "lease", "lease"])),
-        &|root| put(&dir(root, &[&gone]), "keys", b"x"),
-        &|root| put(&dir(root, &[&new, "worker-vault-1"]), "file", b"x"),
-        &|root| drop(dir(root, &[&new, "keys", &own])),
+    let plants: [&dyn Fn(); 4] = [
+        &|| drop(dir(&[&gone, "lease", "lease"])),
+        &|| put(&dir(&[&gone]), "keys", b"x"),
+        &|| put(&dir(&[&new, "worker-vault-1"]), "file", b"x"),
+        &|| drop(dir(&[&new, "keys", &own])),
     ];
     for plant in plants {
-        plant(&site.root);
+        plant();
         assert_eq!(left(&site.root, &one).unwrap(), Left::Rest);
         assert_eq!(clear(&site.root, &site.chain).unwrap(), 1);
         assert_eq!(left(&site.root, &one).unwrap(), Left::Nothing);
