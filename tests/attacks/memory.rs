@@ -145,15 +145,19 @@ fn nothing_of_a_key_or_of_the_run_is_left_after_a_rekeying() {
     let vault = Vault::new();
     let key = vault_key(&vault, &vault.state());
     let before = run_key(&vault, &key, 2);
+    let content = CONTENT.as_bytes().first_chunk::<16>().expect("16 bytes");
+    let mut shown = Command::new(runvault());
+    shown.args(["cat", "--identity", "guest.key", "--state", "state", "store", &format!("{SEALED}/{FILE}")]);
+    shown.current_dir(vault.path("")).env_clear().env("HOME", vault.path(""));
+    let mut there = false;
+    traced(&mut shown, &[libc::SYS_write], &mut |image| there |= image.holds(content));
+    assert!(there, "the control, of one that shows it: a file's content");
     vault.agree(&format!("rekey {}", vault.run_id(SEALED)));
     let worker = seed(&vault, "req.req.worker");
     let line = "rekey store --identity req.req.worker --state state --grace 0s";
-    let content = Secret::copy_from(CONTENT.as_bytes().first_chunk().expect("32 bytes"));
-    let secrets =
-        [("the worker's seed", &worker), ("the run's key before", &before), ("a file's content", &content)];
-    let last = gone(&vault, line, &secrets);
+    let last = gone(&vault, line, &[("the worker's seed", &worker), ("the run's key before", &before)]);
     assert!(!last.holds(run_key(&vault, &key, 2).expose()), "the run's key after");
-    let left = last.places(CONTENT.as_bytes().first_chunk::<16>().expect("16 bytes"));
+    let left = last.places(content);
     assert!(left.is_empty(), "{left:#?}");
 }
 
