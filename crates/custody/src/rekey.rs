@@ -22,7 +22,7 @@ use runvault_store::backend::Dir;
 use runvault_store::read_whole::read_whole;
 use runvault_store::replace;
 use runvault_vault::authority::{Authority, Worker};
-use runvault_vault::seal::rekey::{Replaced, WORKER_SEED, place_of, remove_gone};
+use runvault_vault::seal::rekey::{Replaced, WORKER_SEED, remove_gone};
 use runvault_vault::seal::{Anew, Seal, scrub};
 use runvault_vault::{remove, runs};
 
@@ -63,7 +63,7 @@ pub(crate) fn replacements(
     let runs_dir = layout::open_dir(root, RUNS, RUNS)?;
     let there = |id: &RunId| -> Result<bool> {
         let at = |name: String| layout::exists(&runs_dir, &name, &format!("{RUNS}/{name}"));
-        Ok(chain.replacement(id).is_some() || at(id.to_string())? || at(place_of(id))?)
+        Ok(chain.replacement(id).is_some() || at(id.to_string())? || at(runs::coming_place(id))?)
     };
     let one = |run: &RunId| {
         check(root, chain, run)?;
@@ -123,7 +123,7 @@ pub fn under_way(root: &Arc<dyn Dir>, chain: &Chain, run: &RunId) -> Result<Opti
 /// # Errors
 /// The store's.
 pub(crate) fn is_coming(root: &Arc<dyn Dir>, of: &Replacement) -> Result<bool> {
-    let note = note_at(root, &place_of(&of.new))?;
+    let note = note_at(root, &runs::coming_place(&of.new))?;
     let signed = Signed::parse(&note, RunDescriptor::parse_text).filter(|signed| signed.said.run == of.new);
     Ok(signed.is_some_and(|signed| signed.note.verify(&of.worker, &of.sign).is_ok()))
 }
@@ -145,7 +145,7 @@ fn try_prepare(
     of: &Replacement,
 ) -> runvault_vault::Result<Outcome> {
     let runs_dir = layout::open_dir(root, RUNS, RUNS)?;
-    let name = place_of(&of.new);
+    let name = runs::coming_place(&of.new);
     let object = format!("{RUNS}/{name}");
     if layout::exists(&runs_dir, &of.new.to_string(), &object)? {
         return Ok(Outcome::Already);
@@ -215,7 +215,7 @@ pub fn worker_of(
 ) -> Result<Option<Identity>> {
     let keys = EpochKeys::open(chain, owner)?;
     let runs = layout::open_dir(root, RUNS, RUNS)?;
-    for name in [place_of(&of.new), of.new.to_string()] {
+    for name in [runs::coming_place(&of.new), of.new.to_string()] {
         let object = format!("{RUNS}/{name}");
         if !layout::exists(&runs, &name, &object)? {
             continue;

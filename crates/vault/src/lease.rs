@@ -430,12 +430,7 @@ mod tests {
                 let (found, in_place) = (read(&*dir).unwrap(), there && errno == libc::ENOSPC);
                 assert_eq!(written.is_ok(), in_place, "{op:?} {errno} {there}");
                 assert_eq!(found.is_some_and(|found| found.seq == 2), in_place, "{op:?} {errno} {there}");
-                let mut names = Vec::new();
-                dir.entries(0, &mut |entry| {
-                    names.push(entry.name);
-                    true
-                })
-                .unwrap();
+                let names = runvault_store::names::names(&*dir).unwrap();
                 assert!(names.iter().all(|name| name == NAME), "{op:?} {errno} {there}: a file is left");
             }
         }

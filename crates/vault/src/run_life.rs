@@ -132,18 +132,19 @@ impl Vault {
         let gateway = self.gateway.as_deref().ok_or(Posix::ReadOnly)?;
         self.require_unrevoked(gateway)?;
         let draft = self.draft(gateway, kind, after)?;
-        let temporary = [b".new-", draft.id.to_string().as_bytes()].concat();
-        let object = || format!("runs/.new-{}", draft.id);
-        if let Err(error) = self.write_run(gateway, &draft, &temporary, name) {
+        let place = runs::coming_place(&draft.id);
+        let temporary = place.as_bytes();
+        let object = || format!("runs/{place}");
+        if let Err(error) = self.write_run(gateway, &draft, temporary, name) {
             // The state folder's pending entry is settled at its next start.
-            if let Ok(dir) = self.runs_dir.open_dir(&temporary) {
+            if let Ok(dir) = self.runs_dir.open_dir(temporary) {
                 let _ = remove_all(&dir);
                 drop(dir);
-                let _ = self.runs_dir.remove_dir(&temporary);
+                let _ = self.runs_dir.remove_dir(temporary);
             }
             return Err(error);
         }
-        rename_dir(&*self.runs_dir, &temporary, draft.id.to_string().as_bytes())
+        rename_dir(&*self.runs_dir, temporary, draft.id.to_string().as_bytes())
             .map_err(|e| outcome("put in place", object(), e))?;
         self.runs_dir.sync().map_err(|e| outcome("sync", "runs", e))?;
         gateway.commit_run(&draft.id)?;

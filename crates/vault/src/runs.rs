@@ -20,7 +20,9 @@ use crate::{Damage, Error, Result, sys};
 
 const RUNS: &[u8] = b"runs";
 const KEYS: &[u8] = b"keys";
-/// How the names of runs begin that are on their way out.
+/// How the names of runs begin that are on their way in.
+const COMING: &str = ".new-";
+/// And of those that are on their way out.
 const GOING: &str = ".gone-";
 /// run.json is a signed note.
 const DESCRIPTOR: &[u8] = b"run.json";
@@ -60,7 +62,7 @@ pub struct Listed {
 impl Listed {
     /// Runs on their way in: their directories have not got their names yet.
     pub fn coming(&self) -> impl Iterator<Item = RunId> {
-        self.passing_as(".new-")
+        self.passing_as(COMING)
     }
 
     /// Runs that have lost their names and are not removed yet.
@@ -72,6 +74,11 @@ impl Listed {
         let id = move |name: &Vec<u8>| std::str::from_utf8(name).ok()?.strip_prefix(prefix)?.parse().ok();
         self.passing.iter().filter_map(id)
     }
+}
+
+/// The name in `runs/` of a run that is on its way in: until it is whole, or sealed where it replaces another.
+pub fn coming_place(run: &RunId) -> String {
+    format!("{COMING}{run}")
 }
 
 /// The name in `runs/` of a run that is on its way out.
@@ -153,7 +160,7 @@ pub fn list_all(root: &Arc<dyn Dir>) -> Result<Listed> {
         match id {
             // Whatever it is: what bears a run's name and is no directory is refused when it is opened.
             Some(id) => listed.runs.push(id),
-            _ if entry.name.starts_with(b".new-") || entry.name.starts_with(GOING.as_bytes()) => {
+            _ if [COMING, GOING].iter().any(|begins| entry.name.starts_with(begins.as_bytes())) => {
                 listed.passing.push(entry.name);
             }
             _ => listed.foreign.push(entry.name),

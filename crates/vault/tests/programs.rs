@@ -7,6 +7,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::common::dice::Dice;
 use crate::common::{CALLER, Fixture, READ, WRITE};
 use runvault_store::backend::{Kind, Rename, SetTime, Time};
 use runvault_store::doubles::memory::MemoryDir;
@@ -18,22 +19,6 @@ const PROGRAMS: u64 = 6;
 const FILES: u64 = 3;
 const STEPS: u32 = 700;
 const CHUNK: u64 = 8192;
-
-/// xorshift.
-struct Dice(u64);
-
-impl Dice {
-    fn of(seed: u64, me: u64) -> Self {
-        Self((seed ^ me.wrapping_mul(0x9e37_79b9_7f4a_7c15)) | 1)
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % n
-    }
-}
 
 /// Before and after some calls it waits a little.
 struct Uneven(Mutex<Dice>);

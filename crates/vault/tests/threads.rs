@@ -4,24 +4,13 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use crate::common::dice::Dice;
 use crate::common::{CALLER, Fixture, READ, WRITE};
 use runvault_store::backend::{Kind, Rename};
 use runvault_store::doubles::memory::MemoryDir;
 use runvault_store::doubles::observe::{Call, Observer, Op, observe};
 use runvault_vault::api::{DirEntry, Ino, ROOT, SetAttr};
 use runvault_vault::{Error, Posix, Vault};
-
-/// xorshift: the same at each run.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % n
-    }
-}
 
 /// A POSIX outcome of a race, or success; anything else fails the test.
 fn may_fail<T>(result: Result<T, Error>) -> Option<T> {
@@ -107,7 +96,7 @@ fn sixteen_threads_and_a_timer() {
             .map(|me| {
                 let (vault, dirs) = (&vault, &dirs);
                 scope.spawn(move || {
-                    let mut dice = Dice(me.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+                    let mut dice = Dice::of(0, me);
                     (0..2000).for_each(|_| act(vault, dirs, &mut dice, me));
                 })
             })

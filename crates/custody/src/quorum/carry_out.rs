@@ -9,7 +9,6 @@ use runvault_format::ids::{IdentityId, RunId};
 use runvault_format::operation::{KeyChange, Operation};
 use runvault_store::backend::Dir;
 use runvault_vault::authority::Authority;
-use runvault_vault::seal::rekey::place_of;
 use runvault_vault::{Posix, runs};
 
 use super::execute::Done;
@@ -135,7 +134,7 @@ fn forget(root: &Arc<dyn Dir>, run: &RunId, reader: &IdentityId) -> Result<Outco
             done => done,
         })
     };
-    let passing = and(passing(place_of(run))?, passing(runs::gone_place(run))?);
+    let passing = and(passing(runs::coming_place(run))?, passing(runs::gone_place(run))?);
     Ok(and(passing, remove(&run.to_string())?))
 }
 

@@ -10,7 +10,6 @@ use runvault_format::seal_note::SealNote;
 use runvault_store::backend::Dir;
 use runvault_vault::runs;
 use runvault_vault::seal::origin;
-use runvault_vault::seal::rekey::place_of;
 
 use super::line_of_log;
 use crate::chain::Chain;
@@ -56,7 +55,7 @@ pub(super) fn beyond(root: &Arc<dyn Dir>, chain: &Chain) -> Result<Beyond> {
         Ok(())
     })?;
     // Of re-keyings whose work is not done.
-    for place in listed.coming().map(|run| place_of(&run)) {
+    for place in listed.coming().map(|run| runs::coming_place(&run)) {
         look.at_note(&format!("{RUNS}/{place}/run.json"), &note_at(root, &place)?);
     }
     let found = chain.head().n;

@@ -102,9 +102,21 @@ impl Site {
         self.chain.replaced_by(&run).last().unwrap().clone()
     }
 
+    /// A run that was sealed, and is to be re-keyed.
+    fn agreed() -> (Self, RunId, Replacement) {
+        let mut site = Self::new();
+        let run = site.sealed(b"run");
+        let one = site.agree_on(run);
+        (site, run, one)
+    }
+
+    fn worker(&self, of: &Replacement) -> Identity {
+        worker_of(&self.root, &self.chain, &self.owner, of).unwrap().unwrap()
+    }
+
     /// The store as a kill leaves it right after the new run got its name: the old one is there too.
     fn both(&self, one: &Replacement) -> Arc<dyn Dir> {
-        let worker = worker_of(&self.root, &self.chain, &self.owner, one).unwrap().unwrap();
+        let worker = self.worker(one);
         let (mut less, mut more) = (0u64, 1 << 14);
         loop {
             let (n, root) = (less.midpoint(more), copy(&self.root));
@@ -290,7 +302,7 @@ fn a_rekeying_that_is_killed_anywhere_goes_on() {
     let run = site.sealed(b"run");
     let before = site.contents(&site.root, b"run");
     let one = site.agree_on(run);
-    let worker = worker_of(&site.root, &site.chain, &site.owner, &one).unwrap().unwrap();
+    let worker = site.worker(&one);
     let start = site.root.clone();
     let (mut kills, mut step) = (0, 1);
     let mut n = 0;
@@ -353,9 +365,7 @@ fn shards_do_not_collide_and_the_last_one_seals() {
 
 #[test]
 fn damage_of_the_old_run_stops_it_and_is_named() {
-    let mut site = Site::new();
-    let run = site.sealed(b"run");
-    let one = site.agree_on(run);
+    let (site, run, one) = Site::agreed();
     let tree = run_dir(&site.root, &run).open_dir(b"tree").unwrap();
     let mut large = None;
     for name in crate::layout::names(&tree, "tree").unwrap() {
@@ -436,10 +446,8 @@ fn what_nobody_agreed_on_is_refused_by_name() {
 /// A worker signs another manifest than was sealed first: its own seal is good, and the run is refused all the same.
 #[test]
 fn a_worker_cannot_change_the_content() {
-    let mut site = Site::new();
-    let run = site.sealed(b"run");
-    let one = site.agree_on(run);
-    let worker = worker_of(&site.root, &site.chain, &site.owner, &one).unwrap().unwrap();
+    let (site, _, one) = Site::agreed();
+    let worker = site.worker(&one);
     site.work(&site.root, &one, Shard::ALL).unwrap();
     let seal = run_dir(&site.root, &one.new).open_dir(b"seal").unwrap();
     let text = Note::parse(&get(&seal, "seal.note")).unwrap().text.to_owned();
@@ -457,10 +465,8 @@ fn a_worker_cannot_change_the_content() {
 /// Whatever came between the commit and the end: the old run goes only where nothing is missing of the new one.
 #[test]
 fn the_old_run_stays_where_the_new_one_is_not_whole() {
-    let mut site = Site::new();
-    let run = site.sealed(b"run");
-    let one = site.agree_on(run);
-    let worker = worker_of(&site.root, &site.chain, &site.owner, &one).unwrap().unwrap();
+    let (site, run, one) = Site::agreed();
+    let worker = site.worker(&one);
     let both = |root: &Arc<dyn Dir>| [run, one.new].iter().all(|id| runs::list(root).unwrap().contains(id));
     let start = site.root.clone();
     let killed = (0..).step_by(5).map(|n| {
@@ -495,10 +501,8 @@ fn the_old_run_stays_where_the_new_one_is_not_whole() {
 /// What lies beside the new run and was not sealed is named, and nothing else is to be moved for the work to go on.
 #[test]
 fn what_was_added_to_the_new_run_is_named_and_the_work_goes_on_without_it() {
-    let mut site = Site::new();
-    let run = site.sealed(b"run");
-    let one = site.agree_on(run);
-    let worker = worker_of(&site.root, &site.chain, &site.owner, &one).unwrap().unwrap();
+    let (site, _, one) = Site::agreed();
+    let worker = site.worker(&one);
     let start = site.both(&one);
     let work = |root: &Arc<dyn Dir>| site.work_as(root, &one, Shard::ALL, &worker);
     for folder in ["", "keys", "tree"] {
@@ -569,7 +573,7 @@ fn what_changes_meanwhile_counts() {
     let stale = Chain::load(&site.root).unwrap();
     site.agree(Operation::Revoke { reader: guest.id(), runs: vec![run] });
     site.agree(Operation::Rotate { epoch: 2 });
-    let worker = worker_of(&site.root, &site.chain, &site.owner, &one).unwrap().unwrap();
+    let worker = site.worker(&one);
     // The worker's process began before.
     let authority = Acting::open(&site.root, stale, &worker).unwrap();
     let (root, grace) = (&site.root, Duration::ZERO);
@@ -615,7 +619,7 @@ fn a_reader_that_goes_is_not_in_a_run_that_is_on_its_way() {
         site.root
             .open_dir(b"runs")
             .unwrap()
-            .open_dir(place_of(&one.new).as_bytes())
+            .open_dir(runs::coming_place(&one.new).as_bytes())
             .unwrap()
             .open_dir(b"keys")
     };
@@ -683,9 +687,7 @@ fn who_was_a_standing_reader_is_told_by_the_state_and_not_by_its_number() {
 /// A kill after the old run is gone, before the last of the worker's keys is.
 #[test]
 fn what_is_left_of_the_worker_is_left_to_do() {
-    let mut site = Site::new();
-    let run = site.sealed(b"run");
-    let one = site.agree_on(run);
+    let (mut site, run, one) = Site::agreed();
     site.root = site.both(&one);
     take_away(&site.root, &run);
     let dir = run_dir(&site.root, &one.new);
@@ -712,9 +714,7 @@ fn what_is_left_of_the_worker_is_left_to_do() {
 /// Nobody has a key any more, and none is needed to take away what somebody put in the old run's place once it is done.
 #[test]
 fn what_is_put_in_the_place_of_what_was_left_is_cleared() {
-    let mut site = Site::new();
-    let run = site.sealed(b"run");
-    let one = site.agree_on(run);
+    let (site, run, one) = Site::agreed();
     site.work(&site.root, &one, Shard::ALL).unwrap();
     let (runs, gone) = (site.root.open_dir(b"runs").unwrap(), runs::gone_place(&run));
     let names = || crate::layout::names(&runs, RUNS).unwrap();
@@ -734,9 +734,7 @@ fn what_is_put_in_the_place_of_what_was_left_is_cleared() {
     run_dir(&site.root, &one.new).open_dir(b"seal").unwrap().unlink(b"seal.note").unwrap();
     assert_eq!((clear(&site.root, &site.chain).unwrap(), names().len()), (0, 2));
     // Nor is it where the new one is damaged: the old one may have been put there.
-    let mut site = Site::new();
-    let run = site.sealed(b"run");
-    let one = site.agree_on(run);
+    let (mut site, run, one) = Site::agreed();
     site.root = site.both(&one);
     take_away(&site.root, &run);
     let runs = site.root.open_dir(b"runs").unwrap();
@@ -751,9 +749,7 @@ fn what_is_put_in_the_place_of_what_was_left_is_cleared() {
     assert_eq!((left(&site.root, &one).unwrap(), clear(&site.root, &site.chain).unwrap()), (Left::Rest, 0));
     assert!(runs.open_dir(runs::gone_place(&run).as_bytes()).is_ok());
     // Nor is it while the worker has not come to its end.
-    let mut site = Site::new();
-    let run = site.sealed(b"run");
-    let one = site.agree_on(run);
+    let (mut site, run, one) = Site::agreed();
     site.root = site.both(&one);
     let runs = site.root.open_dir(b"runs").unwrap();
     runs.rename(run.to_string().as_bytes(), &*runs, runs::gone_place(&run).as_bytes(), Rename::Over).unwrap();
@@ -776,7 +772,7 @@ fn of_several_rekeyings_of_a_run_the_one_that_is_on_its_way_waits() {
         let new: Vec<_> = waits(&site).into_iter().filter(|one| *one != other).collect();
         assert_eq!((new.len(), new[0].run), (1, run));
         assert!(is_coming(&site.root, &new[0]).unwrap());
-        runvault_vault::remove_dir(&*runs, place_of(&new[0].new).as_bytes()).unwrap();
+        runvault_vault::remove_dir(&*runs, runs::coming_place(&new[0].new).as_bytes()).unwrap();
         assert_eq!(waits(&site).iter().filter(|one| one.run == run).count(), 1);
     }
     site.agree(Operation::Rekey { runs: vec![run] });
@@ -788,9 +784,7 @@ fn of_several_rekeyings_of_a_run_the_one_that_is_on_its_way_waits() {
 /// Whoever has the disk puts there what is no file of ours, or no file.
 #[test]
 fn what_is_planted_beside_a_run_is_cleared_whatever_it_is() {
-    let mut site = Site::new();
-    let run = site.sealed(b"run");
-    let one = site.agree_on(run);
+    let (site, run, one) = Site::agreed();
     site.work(&site.root, &one, Shard::ALL).unwrap();
     let (gone, new, own) = (runs::gone_place(&run), one.new.to_string(), format!("worker-{}", one.worker));
     let dir = |path: &[&str]| {
@@ -844,16 +838,14 @@ fn what_cannot_be_cleared_beside_one_run_keeps_no_other_from_it() {
 /// Killed after its directory was made, before anything was in it; or somebody made it.
 #[test]
 fn what_is_empty_is_not_on_its_way() {
-    let mut site = Site::new();
-    let run = site.sealed(b"run");
-    let one = site.agree_on(run);
+    let (mut site, run, one) = Site::agreed();
     let runs = site.root.open_dir(b"runs").unwrap();
-    runvault_vault::remove_dir(&*runs, place_of(&one.new).as_bytes()).unwrap();
-    runs.create_dir(place_of(&one.new).as_bytes(), DIR_MODE).unwrap();
+    runvault_vault::remove_dir(&*runs, runs::coming_place(&one.new).as_bytes()).unwrap();
+    runs.create_dir(runs::coming_place(&one.new).as_bytes(), DIR_MODE).unwrap();
     let told = |root: &Arc<dyn Dir>, chain: &Chain| undone(root, chain, &|_| false).unwrap();
     assert_eq!(told(&site.root, &site.chain), [Undone { of: one.clone(), seen: None }]);
     // Signed by another one, it is no better.
-    let coming = runs.open_dir(place_of(&one.new).as_bytes()).unwrap();
+    let coming = runs.open_dir(runs::coming_place(&one.new).as_bytes()).unwrap();
     put(&coming, "run.json", &get(&run_dir(&site.root, &run), "run.json"));
     assert_eq!(told(&site.root, &site.chain), [Undone { of: one.clone(), seen: None }]);
     // It is agreed on again, and that one is on its way.
@@ -875,7 +867,7 @@ fn a_re_keying_that_was_undone_is_told() {
     let (nobody, nothing) = (|_: &RunId| false, Vec::<Undone>::new());
     let told = |root: &Arc<dyn Dir>, seen: &dyn Fn(&RunId) -> bool| undone(root, &site.chain, seen).unwrap();
     assert_eq!(told(&site.root, &nobody), nothing, "it is on its way");
-    let coming = place_of(&one.new);
+    let coming = runs::coming_place(&one.new);
     let runs = site.root.open_dir(b"runs").unwrap();
     runs.rename(coming.as_bytes(), &*site.root, b"aside", Rename::Over).unwrap();
     assert_eq!(told(&site.root, &nobody), [Undone { of: one.clone(), seen: None }], "it never began");
@@ -888,7 +880,7 @@ fn a_re_keying_that_was_undone_is_told() {
     let remembering = |identity: &Identity| {
         Remembering::over(Acting::open(&site.root, site.chain.clone(), identity).unwrap(), state.path())
     };
-    let worker = worker_of(&site.root, &site.chain, &site.owner, &one).unwrap().unwrap();
+    let worker = site.worker(&one);
     let authority = remembering(&worker);
     let (root, grace) = (&site.root, Duration::ZERO);
     let job = Job { root, authority: &*authority, worker: &worker, old: run, new: one.new, grace };
@@ -991,9 +983,7 @@ fn keys_are_told_the_truth_of_a_run_that_was_re_keyed_twice() {
 /// Until it is done a run is not re-keyed twice, and an open one not at all.
 #[test]
 fn one_rekeying_at_a_time() {
-    let mut site = Site::new();
-    let run = site.sealed(b"run");
-    let one = site.agree_on(run);
+    let (site, run, one) = Site::agreed();
     assert!(matches!(check(&site.root, &site.chain, &run), Err(Error::UnderWay { .. })));
     let again = alone::act(
         &site.root,

@@ -107,11 +107,6 @@ pub struct Waiting {
 /// Told plaintext bytes, done and in all.
 pub type Progress<'a> = &'a (dyn Fn(u64, u64) + Sync);
 
-/// The name of a run in `runs/` until it is sealed.
-pub fn place_of(new: &RunId) -> String {
-    format!(".new-{new}")
-}
-
 /// Does what is left of a shard, and where everything is there, the seal and what comes after it.
 ///
 /// # Errors
@@ -152,7 +147,7 @@ struct Copying<'a> {
 
 impl<'a> Copying<'a> {
     fn begin(job: &'a Job<'a>) -> Result<Self> {
-        let name = place_of(&job.new);
+        let name = runs::coming_place(&job.new);
         let object = format!("runs/{name}");
         let dir =
             runs::runs_dir(job.root)?.open_dir(name.as_bytes()).map_err(|e| match e.raw_os_error() {
@@ -195,7 +190,7 @@ impl<'a> Copying<'a> {
     }
 
     fn work(&self, shard: Shard, progress: Progress<'_>) -> Result<Outcome> {
-        let object = place_of(&self.job.new);
+        let object = runs::coming_place(&self.job.new);
         let is_sealed = || {
             exists(&*self.dir, super::SEAL)
                 .map_err(|e| Error::store("stat", format!("runs/{object}/seal"), e))
@@ -241,7 +236,7 @@ impl<'a> Copying<'a> {
         let take = || Holding::take(self.job.new, self.dir.clone(), &self.job.worker.id());
         match take() {
             Err(held @ Error::Held { .. }) => {
-                let failed = |e| Error::store("look at the lease of", place_of(&self.job.new), e);
+                let failed = |e| Error::store("look at the lease of", runs::coming_place(&self.job.new), e);
                 let found = lease::read(&*self.dir).map_err(failed)?;
                 let Some(found) = found else { return take() };
                 if self.tree.age_of_lease(&*self.dir).map_err(failed)? < LEASE_ENDS {
@@ -267,7 +262,7 @@ impl<'a> Copying<'a> {
             copied += self.copy(Shard::ALL, None, progress)?;
         }
         let what = "files are read back otherwise than they were written, again and again".to_owned();
-        Err(Error::damaged(format!("runs/{}", place_of(&self.job.new)), Damage::Run(what)))
+        Err(Error::damaged(format!("runs/{}", runs::coming_place(&self.job.new)), Damage::Run(what)))
     }
 
     /// Files that have not got their names yet, by their numbers.

@@ -1,5 +1,7 @@
 //! A vault for tests: a chain of one gateway whose keys lie open, on a store in memory or on disk.
 
+pub mod dice;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};

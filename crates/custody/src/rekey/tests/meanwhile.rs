@@ -152,7 +152,7 @@ fn who_seals_at_the_same_time_does_not_disturb() {
     let run = site.sealed(b"run");
     let before = site.contents(&site.root, b"run");
     let one = site.agree_on(run);
-    let worker = worker_of(&site.root, &site.chain, &site.owner, &one).unwrap().unwrap();
+    let worker = site.worker(&one);
     let mut ended = false;
     for n in (0..).step_by(19).take_while(|n| *n < 2_000) {
         let root = copy(&site.root);
@@ -183,7 +183,7 @@ fn what_is_left_of_the_old_run_is_closed_too() {
     let run = site.sealed(b"run");
     let one = site.agree_on(run);
     site.root = site.both(&one);
-    let worker = worker_of(&site.root, &site.chain, &site.owner, &one).unwrap().unwrap();
+    let worker = site.worker(&one);
     let gone =
         |root: &Arc<dyn Dir>| root.open_dir(b"runs").unwrap().open_dir(runs::gone_place(&run).as_bytes());
     let (mut met, mut whole) = (0, None);

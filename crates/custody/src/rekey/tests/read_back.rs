@@ -36,7 +36,7 @@ impl Observer for Meanwhile {
 
 /// Where the large file lies in a run on its way, and its stored name.
 fn large_of(root: &Arc<dyn Dir>, new: &RunId) -> (Arc<dyn Dir>, Vec<u8>) {
-    let dir = runvault_vault::seal::rekey::place_of(new);
+    let dir = runvault_vault::runs::coming_place(new);
     let dir = root.open_dir(b"runs").unwrap().open_dir(dir.as_bytes()).unwrap().open_dir(b"tree").unwrap();
     let names = crate::layout::names(&dir, "tree").unwrap();
     let is_large = |name: &&Vec<u8>| dir.stat(name).unwrap().size > LARGE as u64;

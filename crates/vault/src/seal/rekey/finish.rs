@@ -24,7 +24,7 @@ use super::super::survey::Survey;
 use super::super::{DIGESTS, MANIFEST, NEW, NOTE, PINS, SEAL, read_back, verify};
 use super::early::ReadBack;
 use super::tree::random_name;
-use super::{Copying, Job, PARTIAL, Progress, Replaced, Tree, place_of};
+use super::{Copying, Job, PARTIAL, Progress, Replaced, Tree};
 use crate::authority::{EnvelopeFile, Sealed};
 use crate::lease::Holding;
 use crate::outcome::{exists, part_opened};
@@ -34,7 +34,7 @@ use crate::{Damage, Error, Result, cores, runs, seal, sys};
 
 impl Copying<'_> {
     fn object(&self, name: &str) -> String {
-        format!("runs/{}/{name}", place_of(&self.job.new))
+        format!("runs/{}/{name}", runs::coming_place(&self.job.new))
     }
 
     fn failed(&self, operation: &'static str, name: &str, source: io::Error) -> Error {
@@ -275,7 +275,7 @@ impl Copying<'_> {
         remove(&*self.dir, b"lease").map_err(|e| self.failed("remove", "lease", e))?;
         self.dir.sync().map_err(|e| self.failed("sync", "", e))?;
         let runs = runs::runs_dir(job.root)?;
-        let (from, to) = (place_of(&job.new), job.new.to_string());
+        let (from, to) = (runs::coming_place(&job.new), job.new.to_string());
         let fail = |e| Error::store("put in place", format!("runs/{to}"), e);
         rename_dir(&*runs, from.as_bytes(), to.as_bytes()).map_err(fail)?;
         runs.sync().map_err(fail)

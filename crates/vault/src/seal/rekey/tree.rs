@@ -18,7 +18,7 @@ use crate::file::RunContext;
 use crate::outcome::{exists, part_opened};
 use crate::removal::remove_all;
 use crate::xattr::ACLS;
-use crate::{Error, Result, lease, record};
+use crate::{Error, Result, lease, record, runs};
 
 /// Until it has all that it is to have.
 const MODE: u32 = 0o600;
@@ -74,7 +74,7 @@ impl Tree {
     /// How messages name an entry.
     pub(super) fn object(&self, i: u32) -> String {
         let shown = self.stored(i).map_or_else(|_| String::new(), |stored| super::text(&stored.text));
-        format!("runs/{}/tree/.../{shown}", super::place_of(&self.context.id))
+        format!("runs/{}/tree/.../{shown}", runs::coming_place(&self.context.id))
     }
 
     pub(super) fn failed(&self, operation: &'static str, i: u32, source: std::io::Error) -> Error {
