@@ -4,11 +4,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::LazyLock;
 
-/// The `runvault` that was built beside this test. Running the tests does not build it.
+/// RUNVAULT_PROGRAM, which `scripts/run-tests` has just built; else the `runvault` beside this test, which running the
+/// test does not build.
 ///
 /// # Panics
-/// Where it is missing, or one of its sources is newer: `cargo build -p runvault`.
+/// Where the latter is missing, or one of its sources is newer: `cargo build -p runvault`.
 pub fn runvault() -> PathBuf {
+    if let Some(program) = std::env::var_os("RUNVAULT_PROGRAM") {
+        return program.into();
+    }
     static BUILT: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| {
         let test = std::env::current_exe().expect("a test has a path");
         let beside = test.parent().and_then(Path::parent).expect("target/<profile>/deps");
