@@ -31,10 +31,14 @@ pub fn start(mut command: Command) -> (Child, File) {
     assert!(echoes(&slave));
     command.env("TERM", "xterm");
     command.stdin(slave.try_clone().unwrap()).stdout(slave.try_clone().unwrap()).stderr(slave);
-    // SAFETY: open(2) is async-signal-safe; `Scratch::command` has made the child a session leader, so
-    // the terminal that it opens first becomes its own.
+    // SAFETY: signal(2) and open(2) are async-signal-safe; `Scratch::command` has made the child a session leader,
+    // so the terminal that it opens first becomes its own.
     unsafe {
         command.pre_exec(move || {
+            // As a login gives them: tests that run in the background inherit that they are ignored.
+            for signal in [libc::SIGINT, libc::SIGQUIT, libc::SIGHUP] {
+                libc::signal(signal, libc::SIG_DFL);
+            }
             rustix::fs::open(&name, OFlags::RDWR, Mode::empty()).map(drop).map_err(Into::into)
         });
     }
