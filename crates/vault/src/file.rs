@@ -1,4 +1,4 @@
-//! One regular file of a run: the write path of docs/format.md, section "Write path".
+//! One regular file of a run: the write path of docs/architecture.md.
 //!
 //! A [`FileObject`] is shared by all handles of an inode. Its invariants, tried on the crash model
 //! and on the recording store:

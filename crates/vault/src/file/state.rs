@@ -1,4 +1,4 @@
-//! What the engine knows of one file in memory; the names are those of docs/format.md, "Write path".
+//! What the engine knows of one file in memory; the names are those of docs/architecture.md.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;

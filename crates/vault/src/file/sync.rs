@@ -1,4 +1,4 @@
-//! What fsync, close and the timer do. J and F are those of docs/format.md, "Write path".
+//! What fsync, close and the timer do. J and F are those of docs/architecture.md.
 
 use std::sync::Arc;
 use std::time::Duration;
