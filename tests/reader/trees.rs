@@ -49,7 +49,9 @@ fn a_tree_that_cp_wrote_is_read_without_runvault() {
 fn a_locked_vault_opens_with_its_passphrase_and_no_other() {
     let site = Site::uninitialised(&std::env::temp_dir());
     let passphrase = site.dir().join("passphrase");
-    fs::write(&passphrase, "correct horse battery\nsecond line\n").expect("a passphrase");
+    // As an editor of Windows ends its lines.
+    let words = "correct horse battery ".repeat(300);
+    fs::write(&passphrase, format!("{words}\r\nsecond line\r\n")).expect("a passphrase");
     fs::set_permissions(&passphrase, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("a mode");
     let made = run(std::process::Command::new(runvault_tests::tools::runvault())
         .args(["init", "--passphrase-file"])
@@ -62,7 +64,7 @@ fn a_locked_vault_opens_with_its_passphrase_and_no_other() {
     assert!(listed.status.success(), "{}", printed(&listed));
     let id = printed(&listed).split([' ', ',']).nth(1).expect("a vault id").to_owned();
     assert!(printed(&made).contains(&id), "init printed another fingerprint:\n{}", printed(&made));
-    fs::write(&passphrase, "correct horse batterie\n").expect("a passphrase");
+    fs::write(&passphrase, &words[1..]).expect("a passphrase");
     let refused = list(&passphrase);
     assert!(printed(&refused).contains("not-authentic"), "{}", printed(&refused));
 }

@@ -47,7 +47,8 @@ class Vault:
                 found.append(file.read((16 << 10) + (64 << 20) + 1))
         if not found:
             with custody.dir("locks") as locks:
-                found.append(read_if(locks, "owner-0", 16 << 10) or locks.read("owner-1", 16 << 10))
+                found.append(read_if(locks, "owner-0", 16 << 10) or read_if(locks, "owner-1", 16 << 10))
+            demand(found != [None], "lock", "no key file in custody/locks: --identity KEYFILE")
         return [self.open_identity(data, options) for data in found]
 
     def open_identity(self, data, options):
@@ -79,4 +80,4 @@ class Vault:
 def read_passphrase(options):
     demand(options.passphrase_file, "lock", "the key file is locked: --passphrase-file")
     with open(options.passphrase_file, "rb") as file:
-        return file.read(4097).split(b"\n")[0].removesuffix(b"\r")
+        return file.read(1 << 20).split(b"\n")[0].removesuffix(b"\r")
