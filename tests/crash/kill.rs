@@ -18,6 +18,7 @@ const WRITERS: u64 = 4;
 struct Acknowledged {
     bytes: Vec<u8>,
     since: Vec<(u64, usize)>,
+    syncs: u64,
 }
 
 fn rounds() -> u64 {
@@ -48,6 +49,7 @@ fn write_until(stop: &AtomicBool, file: &File, random: &mut Random, truth: &Mute
         let mut truth = truth.lock().expect("truth");
         truth.bytes.clone_from(&now);
         truth.since.clear();
+        truth.syncs += 1;
     }
 }
 
@@ -100,6 +102,8 @@ fn fsynced_bytes_survive_kill_9() {
             truth.since.clear();
         }
     }
+    let syncs: u64 = truths.iter().map(|truth| truth.lock().expect("truth").syncs).sum();
+    assert!(syncs >= rounds() / 5, "{syncs} syncs were acknowledged: hardly anything had to survive");
     mount.unmount();
 }
 

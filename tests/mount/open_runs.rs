@@ -7,6 +7,7 @@ use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
 
+use runvault_tests::snapshot::{assert_same, snapshot};
 use runvault_tests::tools::{printed, run};
 use runvault_tests::{Mount, Site};
 
@@ -132,4 +133,39 @@ fn folders_lead_to_sealed_runs_alone() {
     assert_eq!(fs::read_to_string(all.path("MiSeq02/open/file")).expect("read"), "MiSeq02/open");
     assert_eq!(shown(&all).len(), 4, "and the folder of the other machine's files: {:?}", shown(&all));
     all.unmount();
+}
+
+/// Also of a run whose writer was killed, and while the kernel's calls to write are refused.
+#[test]
+fn a_readers_mount_writes_nothing_to_the_store() {
+    let site = Site::new();
+    let mount = site.mount();
+    fs::create_dir_all(mount.path("run/dir")).expect("a run");
+    fs::write(mount.path("run/dir/file"), [7; 50_000]).expect("a file");
+    let before = snapshot(&site.store, true);
+    let file = fs::OpenOptions::new().write(true).open(mount.path("run/dir/file")).expect("a file");
+    file.sync_all().expect("a sync");
+    std::os::unix::fs::FileExt::write_all_at(&file, &[8; 100], 5000).expect("written over");
+    file.sync_all().expect("a sync");
+    mount.kill();
+    drop(file);
+    let left = snapshot(&site.store, true);
+    assert!(left != before, "a writer is seen to write");
+
+    let reader = site.mount_read_only();
+    assert!(fs::read(reader.path("run/dir/file")).is_ok());
+    for refused in [
+        fs::write(reader.path("run/new"), b"x"),
+        fs::remove_file(reader.path("run/dir/file")),
+        fs::create_dir(reader.path("second")),
+        fs::rename(reader.path("run"), reader.path("third")),
+        fs::set_permissions(reader.path("run/dir"), fs::Permissions::from_mode(0o700)),
+    ] {
+        assert_eq!(refused.expect_err("it only reads").kind(), io::ErrorKind::ReadOnlyFilesystem);
+    }
+    reader.unmount();
+    for command in [&["ls", "-l"][..], &["check"], &["status"]] {
+        run(site.command(command).arg(&site.store));
+    }
+    assert_same(&left, &snapshot(&site.store, true), "after readers");
 }
