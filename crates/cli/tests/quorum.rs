@@ -94,6 +94,9 @@ fn what_is_not_agreed_on_changes_nothing() {
 
     run(&scratch, "custody execute store req --approval a.ok --approval b.ok")
         .refused(1, "0 of the 2 custodians");
+    // Nobody does the drill for what is refused all the same.
+    run(&scratch, "custody execute store req --approval a.ok --approval c2.ok").refused(4, "another request");
+    run(&scratch, "custody execute store req --approval a.ok --approval a.ok").refused(4, "is there twice");
     confirm(&scratch, &["carol", "bob"]);
     let before = bytes_of(&scratch, "store");
     let execute = |approvals: &str| {
