@@ -50,7 +50,9 @@ fn of_custody(error: &Custody) -> Option<String> {
         Custody::SeveralGateways { .. } => "name one of these ids".into(),
         Custody::WrongKey { .. } => "name the key file of one of those with --identity FILE".into(),
         Custody::OtherVault { .. } => {
-            "the key file of this store's owner is needed; if this is not the store that you meant, say which".into()
+            "a key file serves one vault: the one that it was made with, or where it did its first drill. Name the key file of\n\
+             this vault; if this is not the vault that you meant, say which"
+                .into()
         }
         Custody::NoLock => "name yours with --identity FILE; where several have to agree, runs are read with a reader's".into(),
         Custody::NotAVault { .. } => "make a vault in an empty directory: runvault init DIR".into(),

@@ -109,7 +109,7 @@ impl Source {
 /// Rounded down, since what is below a bound must not be told as the bound.
 fn weak(bits: f64) -> String {
     format!(
-        "this passphrase has about {:.0} bits; whoever copies the store can guess it offline. Seven random words have 90",
+        "this passphrase has about {:.0} bits; whoever copies the key file, or the store that it lies in, can guess it offline. Seven random words have 90",
         bits.floor()
     )
 }

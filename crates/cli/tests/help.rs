@@ -95,6 +95,9 @@ fn every_help_has_an_example_of_its_command() {
         assert!(examples.contains(&format!("runvault {}", begins.join(" "))), "{text}");
         assert!(then.iter().all(|word| examples.contains(word)), "{text}");
         assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+        // Below a heading of its own stands what is meant by that heading alone.
+        let who = text.split("Who acts:").nth(1).unwrap_or_default();
+        assert!(!who.lines().any(|line| line.trim_start().starts_with("--json")), "{text}");
     }
     let top = scratch.run(&["--help"]);
     assert!(top.done().out().contains("Exit status: 0 done, 1 failed, 2 usage, 3 wrong key, 4"));

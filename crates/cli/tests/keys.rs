@@ -200,6 +200,9 @@ fn a_weak_passphrase_is_warned_about() {
     scratch.secret("weak", "sequencer1");
     let made = scratch.run(&["init", "--passphrase-file", "weak", "store"]);
     assert!(made.done().stderr.contains("bits"), "{}", made.stderr);
+    // A key that lies in no store.
+    let made = scratch.run(&["keygen", "--passphrase-file", "weak", "--out", "alice.key"]);
+    assert!(made.done().stderr.contains("whoever copies the key file"), "{}", made.stderr);
 }
 
 #[test]

@@ -94,6 +94,9 @@ fn what_is_not_agreed_on_changes_nothing() {
 
     run(&scratch, "custody execute store req --approval a.ok --approval b.ok")
         .refused(1, "0 of the 2 custodians");
+    // Nobody does the drill for what is refused all the same.
+    run(&scratch, "custody execute store req --approval a.ok --approval c2.ok").refused(4, "another request");
+    run(&scratch, "custody execute store req --approval a.ok --approval a.ok").refused(4, "is there twice");
     confirm(&scratch, &["carol", "bob"]);
     let before = bytes_of(&scratch, "store");
     let execute = |approvals: &str| {
@@ -171,7 +174,8 @@ fn each_step_of_a_rekeying_says_what_is_next() {
     run(&scratch, "seal store run").done();
     run(&scratch, &format!("custody propose store rekey {id} --out it")).done();
     let shown = run(&scratch, "custody show it").done().out();
-    assert!(shown.contains(&format!("Runs:\n  {id}\n\nAfterwards:")), "{shown}");
+    let runs = format!("\n\nRuns, as their gateways signed it:\n  {id}: of gateway novaseq, made on 20");
+    assert!(shown.contains(&runs) && shown.contains(", 1 file, 11 B\n\nAfterwards:"), "{shown}");
     assert!(shown.contains("learns the vault key") && !shown.contains("makes the next one"), "{shown}");
     for one in ["alice", "bob"] {
         run(&scratch, &format!("custody approve it --identity {one}.key --out {one}.yes --yes")).done();
@@ -360,6 +364,35 @@ fn what_is_asked_is_told_in_words() {
         shown.contains(&facts) && shown.contains("may read 1 run: their keys are sealed to it"),
         "{shown}"
     );
+    // Without the store, too, as it was signed: what comes with the request is refused where it was changed.
+    for line in ["custody show grant", "custody approve grant --identity bob.key --out offline.ok --yes"] {
+        let shown = run(&scratch, line).done().out();
+        assert!(shown.contains(&facts) && shown.contains(", no seal of it came with the request"), "{shown}");
+    }
+    let signed = &json(&scratch, "custody show grant --json")["signed"];
+    assert_eq!(
+        (&signed[0]["run"], &signed[0]["gateway"]),
+        (&id.as_str().into(), &"novaseq".into()),
+        "{signed}"
+    );
+    assert!(signed[0]["files"].is_null() && signed[1].is_null(), "{signed}");
+    let genuine = std::fs::read_to_string(scratch.path("grant")).unwrap();
+    assert!(!genuine.contains("RunInfo"), "no name of a file");
+    let note = genuine.find("runvault/1 run\n").expect("a run.json");
+    let opened = genuine[note..].find("\"opened\":\"20").expect("a time") + note + 10;
+    let at = |at: usize, with: &str| [&genuine[..at], with, &genuine[at + with.len()..]].concat();
+    let twice = [&genuine, &genuine[note..]].concat();
+    for (changed, says) in
+        [(at(opened, "21"), "signature"), (twice, "does not name"), (format!("{genuine}x"), "note")]
+    {
+        std::fs::write(scratch.path("changed"), changed).unwrap();
+        run(&scratch, "custody show changed").refused(4, says);
+    }
+    std::fs::write(scratch.path("changed"), &genuine[..note]).unwrap();
+    let shown = run(&scratch, "custody show changed").done().out();
+    let told =
+        format!("{id}: nothing that a gateway signed came with the request\nWhere you reach the store");
+    assert!(shown.contains(&told), "{shown}");
     // What is new in it, and what it does not end.
     propose("remove-custodian carol", "gone").done();
     let shown = run(&scratch, "custody show gone").done().out();
@@ -389,6 +422,17 @@ fn what_is_asked_is_told_in_words() {
     propose("add-custodian bob=dave.key.pub", "twice").refused(1, "a custodian of that name already");
     // Without a key a run is what it is.
     run(&scratch, "seal store run").done();
+    propose(&format!("rekey {id}"), "sealed").done();
+    let shown = run(&scratch, "custody show sealed").done().out();
+    assert!(
+        shown.contains(&facts) && shown.contains(", 1 file, ") && shown.contains(", sealed on 20"),
+        "{shown}"
+    );
+    // A seal belongs to its run alone.
+    let genuine = std::fs::read_to_string(scratch.path("sealed")).unwrap();
+    let seal = genuine.find("runvault/1 seal\n").expect("a seal");
+    std::fs::write(scratch.path("changed"), [&genuine, &genuine[seal..]].concat()).unwrap();
+    run(&scratch, "custody show changed").refused(4, "what is signed about its runs");
     let status = run(&scratch, "status store").done().out();
     assert!(status.lines().any(|line| line.starts_with(&id) && line.ends_with("sealed")), "{status}");
 }

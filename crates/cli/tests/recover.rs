@@ -244,6 +244,15 @@ fn what_a_lost_key_opened() {
     assert_eq!(of("novaseq")["runs"][0]["as"], "gateway");
     let text = run(&scratch, "exposure store --key carol").done().out();
     assert!(text.contains("runvault custody propose STORE rekey RUN..."), "{text}");
+    let ends = "closed to it by: runvault custody propose STORE remove-custodian";
+    assert!(text.contains(ends), "{text}");
+    let text = run(&scratch, "exposure store --key novaseq").done().out();
+    assert!(text.contains("after: runvault custody propose STORE revoke-gateway"), "{text}");
+    // One that was removed has what it had, and nobody removes it twice.
+    run(&scratch, "seal store run").done();
+    agree(&scratch, "remove-custodian carol", ["alice", "bob"]);
+    let text = run(&scratch, "exposure store --key carol.key.pub").done().out();
+    assert!(text.contains("sealed to vault key 1") && !text.contains("remove-custodian"), "{text}");
     run(&scratch, "exposure store --key nobody").refused(1, "nobody of that name");
     run(&scratch, &format!("exposure store --key {}", "0".repeat(32)))
         .refused(1, "was never")

@@ -9,5 +9,6 @@ pub mod execute;
 pub mod in_words;
 pub mod propose;
 pub mod request_file;
+pub mod signed_runs;
 #[cfg(test)]
 pub(crate) mod tests;

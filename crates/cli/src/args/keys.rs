@@ -47,14 +47,14 @@ pub struct Init {
     /// Leave that key file unlocked
     #[arg(long, requires = "identity", conflicts_with_all = ["passphrase_file", "passphrase_fd"])]
     pub no_lock: bool,
-    #[command(flatten)]
-    pub unlock: Unlock,
     /// Make the vault's custody/ here instead of in the store; every command on the store needs it from then on
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub custody: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub unlock: Unlock,
 }
 
 /// Make a key: for a custodian or a reader
@@ -84,13 +84,13 @@ pub struct Keygen {
     /// Leave the key file unlocked, as --lock none
     #[arg(long, conflicts_with_all = ["passphrase_file", "passphrase_fd"])]
     pub no_lock: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
     #[command(flatten)]
     pub unlock: Unlock,
     #[command(flatten)]
     pub reach: Token,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
 }
 
 impl Keygen {
@@ -257,11 +257,11 @@ pub struct KeyExport {
     pub remove: bool,
     #[command(flatten)]
     pub apart: Apart,
-    #[command(flatten)]
-    pub unlock: Unlock,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub unlock: Unlock,
 }
 
 /// Print the vault's fingerprint: 12 words, and as the last line its id in hex

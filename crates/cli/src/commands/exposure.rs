@@ -158,18 +158,17 @@ fn what_next(found: &Found, act: &str) -> String {
     let mut next = vec!["What was read, or copied with its envelopes, cannot be taken back.".to_owned()];
     let now = |is: fn(&As) -> bool| found.runs.iter().any(|one| one.opens == Opens::Now && is(&one.by));
     if now(|by| matches!(by, As::Reader)) {
-        next.push("What opens by its own envelopes ends with: runvault custody remove-reader".to_owned());
+        next.push(format!("What opens by its own envelopes ends with: runvault {act} remove-reader"));
     }
-    if now(|by| matches!(by, As::Custodian { .. })) {
-        next.push(
-            "What is made from now on is closed to it by: runvault custody remove-custodian".to_owned(),
-        );
+    // Of one that was removed, runs may still open by the keys of before; nothing more ends there.
+    let still = |kind: &str| found.roles.iter().any(|role| role.to.is_none() && role.what.starts_with(kind));
+    if still("custodian") {
+        next.push(format!("What is made from now on is closed to it by: runvault {act} remove-custodian"));
     }
-    if now(|by| matches!(by, As::Gateway)) {
-        next.push(
-            "What is open on that machine is closed to it when it is sealed; runvault gateway revoke"
-                .to_owned(),
-        );
+    if still("gateway") {
+        next.push(format!(
+            "A run is closed to that machine once it is sealed; it makes none that count after: runvault {act} revoke-gateway"
+        ));
     }
     if !found.runs.is_empty() {
         next.push(format!(

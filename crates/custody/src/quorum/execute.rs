@@ -80,6 +80,12 @@ pub fn execute(
     }
 }
 
+/// Whether these approvals make a request the next line, as far as can be told without its keys.
+pub fn is_ripe(chain: &Chain, file: &RequestFile, approvals: &[ApprovalFile]) -> bool {
+    let approved = file.hash().and_then(|hash| check_approvals(file, &hash, approvals).map(drop));
+    approved.and_then(|()| check_head(chain, file)).is_ok()
+}
+
 /// What the work of a request needs whose line stands: an execution that was interrupted goes on.
 ///
 /// # Errors

@@ -6,6 +6,7 @@ use runvault_format::operation::{KeyChange, Operation, SeenBy};
 use runvault_format::removed::GoneRun;
 
 use super::request_file::RequestFile;
+use super::signed_runs;
 use crate::chain::Chain;
 
 /// What the operation does, in one sentence.
@@ -111,14 +112,11 @@ pub fn of_act(op: &Operation, before: &Chain, after: &Chain) -> String {
     sentence(op, before.state(), &after.state().outline())
 }
 
-/// The runs that it is about, one a line.
+/// The runs that it names, one a line.
 pub fn runs(op: &Operation) -> Vec<String> {
     match op {
-        Operation::Grant { runs, .. } | Operation::Revoke { runs, .. } | Operation::Rekey { runs } => {
-            runs.iter().map(ToString::to_string).collect()
-        }
         Operation::Retire { runs } => runs.iter().map(gone_run).collect(),
-        _ => Vec::new(),
+        op => signed_runs::named(op).iter().map(ToString::to_string).collect(),
     }
 }
 

@@ -19,7 +19,7 @@ pub fn propose(chain: &Chain, op: Operation, reason: &str, seconds: u64) -> Resu
     let mut executor = Identity::generate("executor")?;
     executor.vault = Some(chain.vault_id());
     let request = request(chain, op, &executor, reason, seconds)?;
-    Ok((RequestFile { request, before: chain.state().clone() }, executor))
+    Ok((RequestFile { request, before: chain.state().clone(), signed: Vec::new() }, executor))
 }
 
 /// The request alone.

@@ -61,10 +61,19 @@ impl Vault {
 
     /// Agreed on by the first two, executed and carried out.
     pub(crate) fn agree(&self, op: Operation) -> Chain {
+        self.agree_on(op, false)
+    }
+
+    /// The same of a gateway's end, though it went on.
+    fn agree_cutting(&self, op: Operation) -> Chain {
+        self.agree_on(op, true)
+    }
+
+    fn agree_on(&self, op: Operation, cut: bool) -> Chain {
         let (file, executor) = self.propose(op);
         let approvals: Vec<_> =
             (0..usize::from(file.before.quorum)).map(|who| self.yes(who, &file)).collect();
-        let done = execute(&self.root, &self.chain(), &file, &executor, &approvals, false).unwrap();
+        let done = execute(&self.root, &self.chain(), &file, &executor, &approvals, cut).unwrap();
         let summary = carry_out(&self.root, done, &file.request.op, &mut |_, _| {}).unwrap();
         assert_eq!(summary.failed, []);
         self.chain()
@@ -399,6 +408,57 @@ fn a_gateway_s_end_cuts_nothing_unseen() {
     assert!(matches!(refused, Error::EndCuts { run: 1, newest: 2, .. }), "{refused}");
     execute(&vault.root, &chain, &file, &executor, &answers, true).unwrap();
     assert_eq!(vault.chain().gateway_key(&gateway.id()).unwrap().until.unwrap().run.n, 1);
+}
+
+/// What gateways signed about the runs of a request goes with it, and nothing else does.
+#[test]
+fn what_is_signed_about_runs_goes_along_and_is_verified() {
+    let (vault, other) = (Vault::of(2, 2), Vault::of(2, 2));
+    let gateway = vault.gateway();
+    let (lab, entry) = reader("lab", false);
+    vault.agree(Operation::AddReader { reader: entry });
+    let mut ids: Vec<RunId> = vault.runs(&gateway, 2).iter().map(|(run, _)| *run).collect();
+    let chain = vault.chain();
+    let (until, _) = crate::enroll::ended(&vault.root, &chain, &gateway.id(), &Default::default()).unwrap();
+    let third = vault.runs(&gateway, 1)[0].0;
+    ids.sort();
+    let about = |vault: &Vault, runs: Vec<RunId>| {
+        let (mut file, _) = vault.propose(Operation::Grant { reader: lab.id(), runs });
+        file.take_along(&vault.root);
+        file
+    };
+    let file = about(&vault, ids.clone());
+    assert_eq!(RequestFile::parse(&file.to_bytes().unwrap()).unwrap(), file);
+    let bare = RequestFile { signed: Vec::new(), ..file.clone() };
+    assert_eq!((file.signed.len(), file.hash().unwrap()), (2, bare.hash().unwrap()));
+    assert_eq!(file.signed_run(&ids[1]).unwrap().made.signer, gateway.id());
+    assert!(file.signed_run(&third).is_none());
+
+    let refused = |signed: Vec<_>, what: &str| {
+        let bytes = RequestFile { signed, ..file.clone() }.to_bytes().unwrap();
+        let refused = RequestFile::parse(&bytes).unwrap_err();
+        assert!(matches!(&refused, Error::BadRequest { why } if why.contains(what)), "{refused}");
+    };
+    let [one, two] = [file.signed[0].clone(), file.signed[1].clone()];
+    refused(vec![two.clone(), one.clone()], "out of order");
+    refused(vec![one.clone(), one.clone()], "out of order");
+    refused(about(&vault, vec![third]).signed, "does not name");
+    // Of another vault's gateway, and of one that is ended: all that it made behind its end.
+    let others = other.gateway();
+    let run = other.runs(&others, 1)[0].0;
+    let (_, entry) = reader("lab", false);
+    let op = Operation::AddReader {
+        reader: ReaderEntry { id: lab.id(), sign: lab.public().sign, kem: lab.public().kem, ..entry },
+    };
+    other.agree(op);
+    refused(about(&other, vec![run]).signed, "no signature of the expected key");
+    vault.agree_cutting(Operation::RevokeGateway { gateway: gateway.id(), until });
+    let mut all = ids.clone();
+    all.push(third);
+    all.sort();
+    let known = about(&vault, all);
+    let shown: Vec<RunId> = known.signed.iter().map(|run| run.made.run).collect();
+    assert_eq!(shown, ids, "none from behind the end");
 }
 
 /// A gateway's id is made of both its keys: another one under it is not let in.

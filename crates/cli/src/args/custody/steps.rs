@@ -152,13 +152,13 @@ pub struct Approve {
     /// In the place of another request that you approved for the same line of the audit log
     #[arg(long)]
     pub instead: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
     #[command(flatten)]
     pub unlock: Unlock,
     #[command(flatten)]
     pub token: Token,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// Do what enough custodians approved

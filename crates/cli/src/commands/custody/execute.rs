@@ -7,7 +7,7 @@ use runvault_custody::Error as Custody;
 use runvault_custody::identity::Identity;
 use runvault_custody::key_files::{self, NewLock, NoPrompt, read_secret};
 use runvault_custody::quorum::carry_out::carry_out;
-use runvault_custody::quorum::execute::{execute, resume};
+use runvault_custody::quorum::execute::{execute, is_ripe, resume};
 use runvault_format::approval_file::ApprovalFile;
 use runvault_format::ids::IdentityId;
 use runvault_format::operation::Operation;
@@ -37,7 +37,7 @@ pub fn run(args: &Execute) -> Result<()> {
     let executor = key_files::read(&key, false).and_then(|file| key_files::unlock(&file, &mut NoPrompt));
     let executor = executor.with_context(|| "the executor's key, which propose made beside the request")?;
     // What is refused for another reason needs no drills.
-    let ripe = approvals.len() >= usize::from(file.before.quorum) && file.request.head == store.chain.head();
+    let ripe = is_ripe(&store.chain, &file, &approvals);
     confirmed::enough(&store.root, &store.chain, &file.request.op, args.unconfirmed || args.resume || !ripe)?;
     end_at_ctrl_c(args)?;
     let done = match args.resume {

@@ -83,7 +83,7 @@ pub fn run(args: &List) -> Result<()> {
     for one in &due {
         output::line(&format!("due: {one}"))?;
     }
-    Ok(())
+    if due.is_empty() { output::line("nothing is due") } else { Ok(()) }
 }
 
 /// What its key file has for the day that custody/ is lost.

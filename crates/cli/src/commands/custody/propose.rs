@@ -33,7 +33,8 @@ pub fn run(args: &Propose) -> Result<()> {
     };
     let op = operations::asked(&store, &args.what, by_name)?;
     let seconds = args.expires_in.as_secs();
-    let (file, executor) = propose(&store.chain, op, &args.reason, seconds)?;
+    let (mut file, executor) = propose(&store.chain, op, &args.reason, seconds)?;
+    file.take_along(&store.root);
     let key = executor_of(out);
     for path in [out, &key] {
         must_be_new(path)?;

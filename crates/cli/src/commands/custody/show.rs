@@ -47,9 +47,12 @@ pub fn in_full(file: &RequestFile) -> Result<String> {
         ("gives", in_words::released(&request.op).to_owned()),
         ("six words", file.words()?),
     ]);
-    let runs = in_words::runs(&request.op);
+    let runs = run_facts::of_request(file);
     if !runs.is_empty() {
-        text += &format!("\nRuns:\n  {}", runs.join("\n  "));
+        text += &format!("\nRuns, as their gateways signed it:\n  {}", runs.join("\n  "));
+        if runs.len() > file.signed.len() {
+            text += "\nWhere you reach the store, more is told by: runvault custody show REQ --store STORE";
+        }
     }
     if let Some(after) = &request.state {
         let gap = if runs.is_empty() { "\n" } else { "\n\n" };
@@ -89,6 +92,7 @@ pub fn as_json(file: &RequestFile) -> Result<serde_json::Value> {
         "custodians": file.before.custodians.len(),
         "releases_share": request.releases_share,
         "runs": in_words::runs(&request.op),
+        "signed": run_facts::as_json(file),
         "afterwards": request.state.as_ref().map(in_words::people),
         "stays_open": stays_open(&request.op),
         "words": file.words()?,
