@@ -282,6 +282,8 @@ fn a_run_whose_writer_lives_on_this_machine_is_not_taken_over() {
     let done = output(takeover.arg(&site.store).arg("run"));
     assert_eq!(done.status.code(), Some(5), "{}", printed(&done));
     assert!(printed(&done).contains("alive on this machine"), "{}", printed(&done));
+    let way_out = format!("runvault status {} shows where", site.store.display());
+    assert!(printed(&done).contains(&way_out), "{}", printed(&done));
     fs::write(mount.path("run/file"), b"and again").expect("it is still the writer");
     mount.unmount();
 }

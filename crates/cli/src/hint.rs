@@ -54,7 +54,9 @@ fn of_custody(error: &Custody) -> Option<String> {
              this vault; if this is not the vault that you meant, say which"
                 .into()
         }
-        Custody::NoLock => "name yours with --identity FILE; where several have to agree, runs are read with a reader's".into(),
+        Custody::NoLock => {
+            "name yours, where it lies: --identity FILE; where several have to agree, runs are read with a reader's".into()
+        }
         Custody::NotAVault { .. } => "make a vault in an empty directory: runvault init DIR".into(),
         Custody::NotEmpty(_) => "a vault is made in an empty directory, or in one that init makes".into(),
         Custody::UnknownVersion { version, .. } if *version < vault_file::VERSION => {
@@ -262,8 +264,8 @@ pub const NEWER: &str =
 /// By where it lies: in the store's custody, in a run, or in this machine's state folder.
 fn of_damaged(object: &str) -> Option<String> {
     Some(if object == "vault.json" {
-        "--custody may name another vault's, where it is given. vault.json names the vault and never changes: put it back from\n\
-         a backup or any other copy of this store, however old"
+        "vault.json names the vault and never changes: put it back from a backup or any other copy of this store, however\n\
+         old. Where it is given, --custody may name another vault's"
             .into()
     } else if object == "custody" || object == "runs" {
         format!("put {object}/ back from a backup: without it nothing of this vault can be read")

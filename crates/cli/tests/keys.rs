@@ -190,7 +190,9 @@ fn a_key_file_that_others_may_read_is_refused_with_its_mode() {
     scratch.vault();
     let key = scratch.path("owner.key");
     std::fs::set_permissions(&key, PermissionsExt::from_mode(0o640)).unwrap();
-    scratch.run(&["ls", "--identity", "owner.key", "store"]).refused(2, "0640");
+    let refused = scratch.run(&["ls", "--identity", "owner.key", "store"]);
+    refused.refused(2, "0640").refused(2, "chmod 600 owner.key");
+    assert_eq!(refused.stderr.matches("chmod").count(), 1, "one way out: {}", refused.stderr);
     scratch.run(&["ls", "--identity", "owner.key", "--allow-readable-secret", "store"]).done();
 }
 

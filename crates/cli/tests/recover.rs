@@ -173,7 +173,7 @@ fn a_store_lives_apart_from_its_custody() {
     run(&scratch, "init other --no-lock --identity other.key").done();
     run(&scratch, "ls store --custody other/custody --identity owner.key")
         .refused(4, "names vault")
-        .refused(4, "--custody may name another vault's");
+        .refused(4, "Where it is given, --custody may name another vault's");
     // Lost, it is made anew where it was; a link leads there as well.
     fs::remove_dir_all(scratch.path("keys/clinic")).unwrap();
     run(&scratch, &format!("custody recover store {by}")).done();

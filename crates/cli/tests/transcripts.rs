@@ -73,6 +73,7 @@ fn refusals() {
             "ls full",
             "ls empty",
             "ls store",
+            "key export store --out copy.key",
             "init full --no-lock --identity new.key",
             "init store --no-lock --identity new.key",
             "init new --no-lock --identity owner.key",

@@ -48,7 +48,7 @@ pub enum Error {
         found: VaultId,
     },
     /// The owner's key file is not in the store.
-    #[error("the store holds no key file (custody/locks): name one with --identity")]
+    #[error("the store holds no key file (custody/locks)")]
     NoLock,
     /// A gateway's chains were ended.
     #[error("gateway {gateway} was revoked: nothing that it makes from then on counts")]
@@ -384,7 +384,7 @@ pub enum Error {
         custodian: String,
     },
     /// A secret that others can read.
-    #[error("{}: mode {mode:04o} lets others read this secret: chmod go-rwx it", .path.display())]
+    #[error("{}: mode {mode:04o} lets others read this secret", .path.display())]
     Permissions {
         /// The file.
         path: PathBuf,

@@ -16,7 +16,7 @@ use serde_json::json;
 use crate::args::Takeover;
 use crate::exit::{Exit, refuse_with};
 use crate::left_out::LeftOut;
-use crate::output::{self, shown, visible};
+use crate::output::{self, quoted, shown, visible};
 use crate::prompt::confirm;
 use crate::run_of_name::{among, find, not_there, of_id};
 use crate::store::Store;
@@ -44,7 +44,10 @@ pub fn run(args: &Takeover) -> Result<()> {
                 "run {name} is written by {}, which is alive on this machine",
                 visible(writer.as_bytes())
             ),
-            "unmount it there: runvault unmount MOUNTPOINT",
+            format!(
+                "runvault status {} shows where it is mounted; runvault unmount ends it",
+                quoted(&args.store)
+            ),
         ));
     }
     if takeover::goes_on(&store.root, &*folder, &run)? {

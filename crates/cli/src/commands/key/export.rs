@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use runvault_custody::chain::Chain;
-use runvault_custody::{key_files, locks};
+use runvault_custody::{Error, key_files, locks};
 use runvault_store::backend::Dir;
 use serde_json::json;
 
@@ -23,7 +23,7 @@ pub fn run(args: &KeyExport) -> Result<()> {
         opens(args, &root, &chain)?;
     }
     // With it this file alone makes a lost custody/ anew.
-    let file = locks::read(&root)?.with_copy(Some(chain.copy(&root)?));
+    let file = locks::read(&root).map_err(elsewhere)?.with_copy(Some(chain.copy(&root)?));
     key_files::write_copy(&args.out, &file)?;
     if args.remove {
         // Seen to be there, whole, before the other goes.
@@ -56,6 +56,17 @@ pub fn run(args: &KeyExport) -> Result<()> {
         file.id(),
         chain.head().n
     ))
+}
+
+/// No option of this command names a key file.
+fn elsewhere(error: Error) -> anyhow::Error {
+    match error {
+        Error::NoLock => {
+            let hint = "it is outside, where init wrote it (--identity): a copy of that file does";
+            refuse_with(Exit::Usage, error.to_string(), hint)
+        }
+        error => error.into(),
+    }
 }
 
 /// The only key file goes out of the store whole: both copies are the same, and open to a custodian of this vault.
