@@ -34,8 +34,8 @@ pub(crate) struct OpenDir {
     /// Its id is that of a record, not one made up for an empty directory without any.
     pub(crate) lasts: bool,
     removed: bool,
-    /// The name that its record was compared with.
-    seen_as: Option<Name>,
+    /// The place that its record was compared with.
+    seen_as: Option<Place>,
     /// The group that new objects inherit, where the directory has its setgid bit.
     group: OnceLock<Option<u32>>,
     default_acl: OnceLock<bool>,
@@ -196,7 +196,7 @@ impl Vault {
         let dir =
             parent.dir.open_dir(&stored).map_err(|e| not_opened(parent, &stored, (ino, Kind::Dir), e))?;
         still_leads_to(ino, &dir.stat_self().map_err(|e| outcome("stat", object(), e))?)?;
-        let seen_as = id.is_none().then(|| Name::new(parent.node, text));
+        let seen_as = id.is_none().then(|| parent.place(Kind::Dir, text));
         let (id, lasts) = match id {
             Some(id) => (id, true),
             None => self.dir_id(parent, &*dir, text, &object)?,
@@ -260,8 +260,9 @@ impl Vault {
 
     /// The directory of a node that is still open from when it was found under this name, where nobody else changes
     /// the run: the kernel has forgotten it, we have not.
-    pub(crate) fn still_open(&self, ino: Ino, name: &Name, parent: &OpenDir) -> Option<Arc<OpenDir>> {
-        let same = |dir: &OpenDir| !dir.removed && dir.lasts && dir.seen_as.as_ref() == Some(name);
+    pub(crate) fn still_open(&self, ino: Ino, text: &[u8], parent: &OpenDir) -> Option<Arc<OpenDir>> {
+        let place = parent.place(Kind::Dir, text);
+        let same = |dir: &OpenDir| !dir.removed && dir.lasts && dir.seen_as == Some(place);
         self.dirs
             .get(ino)
             .filter(|dir| same(dir) && parent.body.is_ours() && Arc::ptr_eq(&dir.run, &parent.run))
