@@ -9,6 +9,7 @@ mod contained;
 mod continuations;
 mod custody;
 mod deep;
+mod descriptors;
 mod fio;
 mod gateways;
 mod index;

@@ -18,10 +18,12 @@ use crate::outcome::outcome;
 use crate::run::{Body, Run};
 use crate::sealed::is_sealed;
 use crate::view::{not_opened, still_leads_to};
-use crate::{Damage, Error, Posix, Result, Vault, record};
+use crate::{Damage, Error, Posix, Result, Vault, record, sys};
 
 /// Open directories that are kept, so that file descriptors stay bounded.
-const KEPT: usize = 384;
+fn kept_at_most() -> usize {
+    sys::kept_open(384, 4)
+}
 
 /// A directory whose record was read.
 pub(crate) struct OpenDir {
@@ -110,10 +112,11 @@ impl OpenDirs {
         let now = self.clock.fetch_add(1, Ordering::Relaxed);
         let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
         kept.insert(dir.node, (dir.clone(), AtomicU64::new(now)));
-        if kept.len() > KEPT {
+        let most = kept_at_most();
+        if kept.len() > most {
             let mut used: Vec<u64> = kept.values().map(|(_, used)| used.load(Ordering::Relaxed)).collect();
             used.sort_unstable();
-            let oldest = used.get(KEPT / 4).copied().unwrap_or(0);
+            let oldest = used.get(most / 4).copied().unwrap_or(0);
             kept.retain(|_, (_, used)| used.load(Ordering::Relaxed) > oldest);
         }
     }
