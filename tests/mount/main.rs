@@ -37,6 +37,7 @@ mod set_id;
 mod signals;
 mod state_lost;
 mod stores;
+mod tailing;
 mod tpm;
 mod tpm_locks;
 mod units;
