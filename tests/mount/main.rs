@@ -14,6 +14,7 @@ mod fio;
 mod gateways;
 mod index;
 mod ingest;
+mod late;
 mod ledger;
 mod live;
 mod logs;
