@@ -14,6 +14,7 @@ pub mod sharing;
 pub mod site;
 pub mod snapshot;
 pub mod swtpm;
+pub mod tailing;
 pub mod tools;
 pub mod traced;
 pub mod watched;

@@ -189,6 +189,17 @@ impl MountBuilder {
         self
     }
 
+    /// With so few files that it may have open.
+    pub fn descriptors(mut self, n: u32) -> Self {
+        let mut command = Command::new("prlimit");
+        command
+            .arg(format!("--nofile={n}:{n}"))
+            .arg(self.command.get_program())
+            .args(self.command.get_args());
+        self.command = command;
+        self
+    }
+
     /// Another mount point (made if missing).
     ///
     /// # Panics

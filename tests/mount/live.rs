@@ -27,7 +27,12 @@ pub(crate) struct Custody {
 
 impl Custody {
     pub(crate) fn of_one_owner() -> Self {
-        Self { site: Site::in_memory(), quorum: false }
+        Self::of(Site::in_memory())
+    }
+
+    /// Its owner's.
+    pub(crate) fn of(site: Site) -> Self {
+        Self { site, quorum: false }
     }
 
     pub(crate) fn of_three() -> Self {

@@ -14,7 +14,7 @@ use std::time::SystemTime;
 
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo,
-    IoctlFlags, KernelConfig, LockOwner, OpenFlags as Flags, PollEvents, PollFlags, PollNotifier,
+    InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags as Flags, PollEvents, PollFlags, PollNotifier,
     RenameFlags, ReplyAttr, ReplyBmap, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
     ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite,
     ReplyXattr, Request, TimeOrNow, WriteFlags,
@@ -38,13 +38,15 @@ pub(crate) struct Adapter {
     watchdog: Arc<Watchdog<Parked>>,
     owed: Arc<Owed>,
     open_flags: FopenFlags,
+    /// What files that others write are opened with besides.
+    shared_flags: FopenFlags,
 }
 
 impl Adapter {
     pub(crate) fn new(vault: Arc<Vault>, watchdog: Arc<Watchdog<Parked>>, local_store: bool) -> Self {
         let owed = Arc::new(Owed::new(Arc::clone(&vault)));
         let open_flags = if local_store { FopenFlags::FOPEN_NOFLUSH } else { FopenFlags::empty() };
-        Self { vault, watchdog, owed, open_flags }
+        Self { vault, watchdog, owed, open_flags, shared_flags: FopenFlags::empty() }
     }
 
     /// What the probing thread works off.
@@ -53,13 +55,20 @@ impl Adapter {
     }
 
     fn flags_of(&self, opened: &Opened) -> FopenFlags {
-        if opened.keep_cache { self.open_flags | FopenFlags::FOPEN_KEEP_CACHE } else { self.open_flags }
+        let keep = if opened.keep_cache { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::empty() };
+        let shared = if opened.shared { self.shared_flags } else { FopenFlags::empty() };
+        self.open_flags | keep | shared
     }
 }
 
 impl Filesystem for Adapter {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
         negotiate(config, !self.vault.read_only());
+        // Through its pages a read that ends before the size that the kernel was told ends in zeros. Without this
+        // capability a file could not be mapped as shared.
+        if config.capabilities().contains(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP) {
+            self.shared_flags = FopenFlags::FOPEN_DIRECT_IO;
+        }
         Ok(())
     }
 

@@ -102,6 +102,7 @@ fn wanted(writer: bool) -> InitFlags {
         | InitFlags::FUSE_ASYNC_DIO
         | InitFlags::FUSE_POSIX_ACL
         | InitFlags::FUSE_DONT_MASK
+        | InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP
         | InitFlags::FUSE_NO_EXPORT_SUPPORT;
     if writer {
         // AUTO_INVAL_DATA would drop a file's pages whenever our own write has moved its mtime.

@@ -93,6 +93,8 @@ pub struct Opened {
     pub handle: Handle,
     /// Inode, size and mtime are as last seen: cached pages may stay.
     pub keep_cache: bool,
+    /// Another process may change it while it is open.
+    pub shared: bool,
 }
 
 /// One name of a directory listing.

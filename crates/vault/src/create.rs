@@ -1,12 +1,13 @@
 //! New names: files, directories, symlinks, special files, further links.
 
+use std::any::Any;
 use std::io;
 use std::sync::Arc;
 
 use runvault_format::ledger::{self, Named};
 use runvault_format::manifest;
 use runvault_format::name::{self, Stored};
-use runvault_store::backend::{Kind, Stat};
+use runvault_store::backend::{Dir, Kind, Stat};
 
 use crate::api::{Attr, Caller, Ino, OpenFlags, Opened, ROOT};
 use crate::directory::OpenDir;
@@ -41,14 +42,14 @@ impl Vault {
         let new = self.new_name(&dir, name)?;
         let _making = dir.making(&new);
         let wanted = wanted_mode(&dir, caller, mode);
-        let made = self.make_apart(&dir, &new, false, || dir.dir.create_file(&new.text, wanted));
+        let made = self.make_apart(&*dir.dir, &new.text, false, || dir.dir.create_file(&new.text, wanted));
         let (file, found) = match made {
             Ok(made) => made,
             Err(e) => {
                 return Err(self.abandon(&dir, &new, false, outcome("create a file in", dir.object(), e)));
             }
         };
-        let owned = self.own_found(&dir, &new.text, found, caller, wanted);
+        let owned = self.own(&dir, &new.text, found, caller, wanted);
         let stat = owned.map_err(|e| self.abandon(&dir, &new, true, e))?;
         let ino = number(stat.ino);
         let object = FileObject::create(&dir.body.context, ino, file, Some(dir.place(Kind::File, name)));
@@ -86,14 +87,14 @@ impl Vault {
         let new = self.new_name(&dir, name)?;
         let _making = dir.making(&new);
         let wanted = wanted_mode(&dir, caller, mode);
-        let made = self.make_apart(&dir, &new, false, || match kind {
+        let made = self.make_apart(&*dir.dir, &new.text, false, || match kind {
             Kind::File => dir.dir.create_file(&new.text, wanted).map(drop),
             _ => dir.dir.create_node(&new.text, kind, wanted, rdev),
         });
         let made =
             made.map_err(|e| self.abandon(&dir, &new, false, outcome("create a node in", dir.object(), e)));
         let stat = self
-            .own_found(&dir, &new.text, made?.1, caller, wanted)
+            .own(&dir, &new.text, made?.1, caller, wanted)
             .map_err(|e| self.abandon(&dir, &new, true, e))?;
         dir.note(&new, Named::Object(seal::kind_of(kind) as u8, device_object(&stat)));
         if kind == Kind::File {
@@ -123,20 +124,19 @@ impl Vault {
         let inherited = if dir.inherited_group().is_some() { 0o2000 } else { 0 };
         let wanted = wanted_mode(&dir, caller, mode & 0o1777) | inherited;
         let object = || dir.object();
-        // Open to us until its record is in it, whatever mode it is to have.
-        self.make_apart(&dir, &new, true, || dir.dir.create_dir(&new.text, wanted | 0o700))
-            .map_err(|e| self.abandon(&dir, &new, false, outcome("make a directory in", object(), e)))?;
         let place = dir.place(Kind::Dir, name);
-        let recorded =
-            dir.dir.open_dir(&new.text).map_err(|e| outcome("open", object(), e)).and_then(|made| {
-                let id = record::create(&dir.body.context, &*made, place)?;
-                Ok((id, self.own(&dir, &new.text, caller, wanted)?))
-            });
-        let (id, stat) = recorded.map_err(|e| {
-            if let Ok(made) = dir.dir.open_dir(&new.text) {
-                let _ = made.unlink(name::RECORD);
-            }
-            let _ = dir.dir.remove_dir(&new.text);
+        let make = || {
+            // Open to us until its record is in it, whatever mode it is to have.
+            dir.dir.create_dir(&new.text, wanted | 0o700)?;
+            let made = dir.dir.open_dir(&new.text).map_err(|e| outcome("open", object(), e));
+            Ok(made.and_then(|made| record::create(&dir.body.context, &*made, place)))
+        };
+        let (id, found) = self
+            .make_apart(&*dir.dir, &new.text, true, make)
+            .map_err(|e| self.abandon(&dir, &new, false, outcome("make a directory in", object(), e)))?;
+        let owned = id.and_then(|id| Ok((id, self.own(&dir, &new.text, found, caller, wanted)?)));
+        let (id, stat) = owned.map_err(|e| {
+            let _ = remove_made(&*dir.dir, &new.text);
             self.abandon(&dir, &new, false, e)
         })?;
         let attr = self.made(&dir, name, &stat, stat.size);
@@ -168,10 +168,9 @@ impl Vault {
                     .map_err(|e| outcome("write a side file in", dir.object(), e))?;
             }
             let ((), found) = self
-                .make_apart(&dir, &new, false, || dir.dir.create_symlink(&new.text, &link.text))
+                .make_apart(&*dir.dir, &new.text, false, || dir.dir.create_symlink(&new.text, &link.text))
                 .map_err(|e| outcome("make a symlink in", dir.object(), e))?;
-            self.own_found(&dir, &new.text, found, caller, 0o777)
-                .inspect_err(|_| drop(dir.dir.unlink(&new.text)))
+            self.own(&dir, &new.text, found, caller, 0o777).inspect_err(|_| drop(dir.dir.unlink(&new.text)))
         };
         let stat = made().map_err(|e| {
             if link.side.is_some() {
@@ -273,26 +272,33 @@ impl Vault {
 
     /// Makes an object of the store, and looks at it. It has not the number of one that has gone while the kernel knows
     /// that: a call on that one may be on its way, and would reach the new one.
-    fn make_apart<T>(
+    pub(crate) fn make_apart<T>(
         &self,
-        dir: &OpenDir,
-        new: &Stored,
+        dir: &dyn Dir,
+        name: &[u8],
         is_dir: bool,
         make: impl Fn() -> io::Result<T>,
     ) -> io::Result<(T, Stat)> {
-        let remove = || if is_dir { dir.dir.remove_dir(&new.text) } else { dir.dir.unlink(&new.text) };
-        let mut taken = Vec::new();
+        let remove = || if is_dir { remove_made(dir, name) } else { dir.unlink(name) };
+        let mut taken: Vec<Box<dyn Any>> = Vec::new();
         loop {
             let made = make()?;
-            let stat = dir.dir.stat(&new.text).inspect_err(|_| drop(remove()))?;
+            let stat = dir.stat(name).inspect_err(|_| drop(remove()))?;
             if taken.len() == APART_TRIES || self.nodes.generation(number(stat.ino)).is_none() {
                 return Ok((made, stat));
             }
             drop(made);
-            remove()?;
-            // While this is open nothing else gets the number.
-            taken.push(dir.dir.create_file(&new.text, 0o600)?);
-            dir.dir.unlink(&new.text)?;
+            // While it is open nothing else gets the number.
+            taken.push(if is_dir {
+                let held: Box<dyn Any> = Box::new(dir.open_dir(name)?);
+                remove()?;
+                held
+            } else {
+                remove()?;
+                let held = dir.create_file(name, 0o600)?;
+                dir.unlink(name)?;
+                Box::new(held)
+            });
         }
     }
 
@@ -315,14 +321,8 @@ impl Vault {
         error
     }
 
-    /// Gives a new object its owner and mode, as the kernel would have, had the caller made it.
-    pub(crate) fn own(&self, dir: &OpenDir, stored: &[u8], caller: &Caller, wanted: u32) -> Result<Stat> {
-        let found = dir.dir.stat(stored).map_err(|e| outcome("stat a new object in", dir.object(), e))?;
-        self.own_found(dir, stored, found, caller, wanted)
-    }
-
-    /// [`Vault::own`] of what was looked at.
-    fn own_found(
+    /// Gives a new object, which was looked at, its owner and mode, as the kernel would have, had the caller made it.
+    fn own(
         &self,
         dir: &OpenDir,
         stored: &[u8],
@@ -356,6 +356,14 @@ impl Vault {
         self.unsynced.names(dir.node);
         self.attr(ino, generation, dir.body.is_ours(), stat, size)
     }
+}
+
+/// Removes a directory in which there is a record at most.
+fn remove_made(dir: &dyn Dir, name: &[u8]) -> io::Result<()> {
+    if let Ok(made) = dir.open_dir(name) {
+        let _ = made.unlink(name::RECORD);
+    }
+    dir.remove_dir(name)
 }
 
 /// A further name of what is no regular file: a link's long target lies beside each of its names.

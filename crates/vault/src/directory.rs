@@ -18,10 +18,12 @@ use crate::outcome::outcome;
 use crate::run::{Body, Run};
 use crate::sealed::is_sealed;
 use crate::view::{not_opened, still_leads_to};
-use crate::{Damage, Error, Posix, Result, Vault, record};
+use crate::{Damage, Error, Posix, Result, Vault, record, sys};
 
 /// Open directories that are kept, so that file descriptors stay bounded.
-const KEPT: usize = 384;
+fn kept_at_most() -> usize {
+    sys::kept_open(384, 4)
+}
 
 /// A directory whose record was read.
 pub(crate) struct OpenDir {
@@ -34,8 +36,8 @@ pub(crate) struct OpenDir {
     /// Its id is that of a record, not one made up for an empty directory without any.
     pub(crate) lasts: bool,
     removed: bool,
-    /// The name that its record was compared with.
-    seen_as: Option<Name>,
+    /// The place that its record was compared with.
+    seen_as: Option<Place>,
     /// The group that new objects inherit, where the directory has its setgid bit.
     group: OnceLock<Option<u32>>,
     default_acl: OnceLock<bool>,
@@ -110,10 +112,11 @@ impl OpenDirs {
         let now = self.clock.fetch_add(1, Ordering::Relaxed);
         let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
         kept.insert(dir.node, (dir.clone(), AtomicU64::new(now)));
-        if kept.len() > KEPT {
+        let most = kept_at_most();
+        if kept.len() > most {
             let mut used: Vec<u64> = kept.values().map(|(_, used)| used.load(Ordering::Relaxed)).collect();
             used.sort_unstable();
-            let oldest = used.get(KEPT / 4).copied().unwrap_or(0);
+            let oldest = used.get(most / 4).copied().unwrap_or(0);
             kept.retain(|_, (_, used)| used.load(Ordering::Relaxed) > oldest);
         }
     }
@@ -196,7 +199,7 @@ impl Vault {
         let dir =
             parent.dir.open_dir(&stored).map_err(|e| not_opened(parent, &stored, (ino, Kind::Dir), e))?;
         still_leads_to(ino, &dir.stat_self().map_err(|e| outcome("stat", object(), e))?)?;
-        let seen_as = id.is_none().then(|| Name::new(parent.node, text));
+        let seen_as = id.is_none().then(|| parent.place(Kind::Dir, text));
         let (id, lasts) = match id {
             Some(id) => (id, true),
             None => self.dir_id(parent, &*dir, text, &object)?,
@@ -260,8 +263,9 @@ impl Vault {
 
     /// The directory of a node that is still open from when it was found under this name, where nobody else changes
     /// the run: the kernel has forgotten it, we have not.
-    pub(crate) fn still_open(&self, ino: Ino, name: &Name, parent: &OpenDir) -> Option<Arc<OpenDir>> {
-        let same = |dir: &OpenDir| !dir.removed && dir.lasts && dir.seen_as.as_ref() == Some(name);
+    pub(crate) fn still_open(&self, ino: Ino, text: &[u8], parent: &OpenDir) -> Option<Arc<OpenDir>> {
+        let place = parent.place(Kind::Dir, text);
+        let same = |dir: &OpenDir| !dir.removed && dir.lasts && dir.seen_as == Some(place);
         self.dirs
             .get(ino)
             .filter(|dir| same(dir) && parent.body.is_ours() && Arc::ptr_eq(&dir.run, &parent.run))

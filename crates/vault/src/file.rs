@@ -103,6 +103,19 @@ impl FileObject {
         self.run.geometry.plain_len_floor(stored).unwrap_or(0)
     }
 
+    /// How much of it can be read beside a writer elsewhere: what is stored is ahead of that where a chunk waits for the
+    /// writer's journal, or is on its way. Where nothing can be told, what is stored.
+    fn size_to_read(&self, stat: &Stat) -> u64 {
+        let stored = self.size_beside_a_writer(stat.size);
+        if self.shared().size == stored {
+            return stored;
+        }
+        let Ok(now) = self.load(stat, None) else { return stored };
+        let mut state = self.exclusive();
+        *state = now;
+        state.size
+    }
+
     /// `fstat` with the plaintext's size and the application's mtime.
     ///
     /// # Errors
@@ -113,9 +126,14 @@ impl FileObject {
 
     /// [`FileObject::attr`], where the store was asked already.
     pub(crate) fn attr_of(&self, stat: Option<Stat>) -> Result<Stat> {
+        let look = || stat.map_or_else(|| self.file.stat(), Ok).map_err(self.io("stat"));
+        if self.run.read_only() {
+            let stat = look()?;
+            return Ok(Stat { size: self.size_to_read(&stat), ..stat });
+        }
         let state = self.shared();
-        let mut stat = stat.map_or_else(|| self.file.stat(), Ok).map_err(self.io("stat"))?;
-        stat.size = if self.run.read_only() { self.size_beside_a_writer(stat.size) } else { state.size };
+        let mut stat = look()?;
+        stat.size = state.size;
         if let Some(mtime) = state.mtime {
             stat.mtime = mtime;
         }

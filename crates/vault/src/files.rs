@@ -11,6 +11,7 @@ use runvault_store::backend::{Kind, Stat};
 
 use crate::api::Ino;
 use crate::file::FileObject;
+use crate::nodes::number;
 use crate::outcome::is_not_found;
 use crate::run::Body;
 use crate::sealed::is_sealed;
@@ -48,12 +49,15 @@ pub(crate) struct Files {
     opening: Vec<Mutex<()>>,
     /// Counts objects that have gone.
     gone: AtomicU64,
+    /// That count when one went last, by the same stripes.
+    went: Vec<AtomicU64>,
 }
 
 impl Default for Files {
     fn default() -> Self {
         let opening = (0..STRIPES).map(|_| Mutex::new(())).collect();
-        Self { live: Mutex::default(), opening, gone: AtomicU64::new(0) }
+        let went = (0..STRIPES).map(|_| AtomicU64::new(0)).collect();
+        Self { live: Mutex::default(), opening, gone: AtomicU64::new(0), went }
     }
 }
 
@@ -64,6 +68,10 @@ pub(crate) struct Looked {
     gone: u64,
 }
 
+fn stripe(ino: Ino) -> usize {
+    usize::try_from(ino % STRIPES as u64).unwrap_or(0)
+}
+
 impl Files {
     fn table(&self) -> MutexGuard<'_, HashMap<Ino, Live>> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
@@ -71,8 +79,7 @@ impl Files {
 
     /// While the guard lives nobody opens the file. Taken after the locks of names.
     pub(crate) fn opening(&self, ino: Ino) -> Option<MutexGuard<'_, ()>> {
-        let stripe = usize::try_from(ino % STRIPES as u64).unwrap_or(0);
-        self.opening.get(stripe).map(|lock| lock.lock().unwrap_or_else(PoisonError::into_inner))
+        self.opening.get(stripe(ino)).map(|lock| lock.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The object of a file, if there is one.
@@ -101,7 +108,16 @@ impl Files {
 
     /// Whether the last bytes of a file that has no object may have come since it was looked at.
     pub(crate) fn is_behind(&self, looked: &Looked) -> bool {
-        self.gone.load(Ordering::SeqCst) != looked.gone
+        let went = self.went.get(stripe(number(looked.stat.ino)));
+        went.is_some_and(|went| went.load(Ordering::SeqCst) > looked.gone)
+    }
+
+    /// An object goes, and is still in the table.
+    fn goes(&self, ino: Ino) {
+        let gone = self.gone.fetch_add(1, Ordering::SeqCst) + 1;
+        if let Some(went) = self.went.get(stripe(ino)) {
+            went.fetch_max(gone, Ordering::SeqCst);
+        }
     }
 
     pub(crate) fn all(&self) -> Vec<(Arc<FileObject>, Arc<Body>)> {
@@ -223,7 +239,7 @@ impl Vault {
             let mut table = self.files.table();
             match table.get(&ino) {
                 Some(live) if live.handles == 0 && Arc::strong_count(&live.file) == 1 => {
-                    self.files.gone.fetch_add(1, Ordering::SeqCst);
+                    self.files.goes(ino);
                     table.remove(&ino)
                 }
                 _ => None,

@@ -198,12 +198,13 @@ impl Vault {
         write: bool,
     ) -> Opened {
         // Our own writes go through the kernel's pages; what others wrote shows in size and mtime.
-        let keep_cache = body.is_ours()
+        let shared = !body.is_ours();
+        let keep_cache = !shared
             || file
                 .attr_of(stat)
                 .is_ok_and(|stat| self.handles.note_seen(ino, Seen { size: stat.size, mtime: stat.mtime }));
         let handle = self.handles.add(Open::File(Arc::new(OpenFile { ino, file, body, write })));
-        Opened { handle, keep_cache }
+        Opened { handle, keep_cache, shared }
     }
 
     /// Bytes read; fewer than asked only at the end of the file.

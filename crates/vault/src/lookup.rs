@@ -81,7 +81,7 @@ impl Vault {
         if known.is_some_and(|k| k.dir_id.is_some() && k.name.as_ref() == Some(name)) {
             return Ok(None);
         }
-        if let Some(open) = self.still_open(ino, name, parent) {
+        if let Some(open) = self.still_open(ino, &name.text, parent) {
             return Ok(Some(open));
         }
         match self.open_child(parent, ino, &name.text, None) {

@@ -212,7 +212,7 @@ impl Vault {
             put(&keys_dir, envelope.name.as_bytes(), &envelope.bytes).map_err(fail)?;
         }
         keys_dir.sync().map_err(fail)?;
-        dir.create_dir(b"tree", DIR_MODE).map_err(fail)?;
+        self.make_apart(&*dir, b"tree", true, || dir.create_dir(b"tree", DIR_MODE)).map_err(fail)?;
         lease::write(&*dir, &lease::of_this_process(&gateway.id())).map_err(fail)?;
         dir.sync().map_err(fail)
     }

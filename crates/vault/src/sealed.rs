@@ -26,7 +26,7 @@ use crate::file::RunContext;
 use crate::outcome::part_opened;
 use crate::run::Run;
 use crate::seal::{Origin, Pins, Reader, Seal};
-use crate::{Damage, Error, Posix, Result, Vault};
+use crate::{Damage, Error, Posix, Result, Vault, sys};
 
 /// Set in the numbers of all nodes of sealed runs: no file system counts so far.
 const SEALED: Ino = 1 << 62;
@@ -35,7 +35,9 @@ const ENTRY_BITS: u32 = 32;
 /// Runs that can be told apart.
 const RUNS: u32 = (1 << 30) - 1;
 /// Open directories that are kept of a run.
-const DIRS: usize = 128;
+fn dirs_max() -> usize {
+    sys::kept_open(128, 32)
+}
 
 /// Whether a number is that of a node of a sealed run.
 pub(crate) fn is_sealed(ino: Ino) -> bool {
@@ -252,7 +254,7 @@ impl SealedTree {
             let stored = self.stored_name(record)?;
             dir = dir.open_dir(&stored).map_err(|e| self.not_there(*at, e))?;
             let mut dirs = self.dirs();
-            if dirs.len() >= DIRS {
+            if dirs.len() >= dirs_max() {
                 dirs.clear();
             }
             dirs.insert(*at, dir.clone());

@@ -7,13 +7,23 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use runvault_crypto::digest::sha256;
 use runvault_format::ids::Digest;
 use rustix::io::Errno;
-use rustix::process::Pid;
+use rustix::process::{Pid, Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
 /// Time since boot, suspends counted (CLOCK_BOOTTIME).
 pub(crate) fn since_boot() -> Duration {
     let now = clock_gettime(ClockId::Boottime);
     Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))
+}
+
+/// How many of something are kept open although nobody uses them: `most`, and no more than the descriptors that this
+/// process may have suffice for, of which each may take one in `part`.
+pub(crate) fn kept_open(most: usize, part: usize) -> usize {
+    static DESCRIPTORS: LazyLock<usize> = LazyLock::new(|| {
+        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        usize::try_from(limit).unwrap_or(usize::MAX)
+    });
+    most.min(*DESCRIPTORS / part)
 }
 
 /// RFC 3339 in UTC.

@@ -28,7 +28,7 @@ use crate::scans::Scans;
 use crate::seal::UnderWay;
 use crate::sealed::{RunSeal, SealedRuns};
 use crate::stamp::{Stamp, Stamps};
-use crate::{Error, Posix, Result, runs};
+use crate::{Error, Posix, Result, runs, sys};
 
 /// How often `runs/` is looked at.
 const LOOK: Duration = Duration::from_secs(2);
@@ -71,10 +71,15 @@ impl Default for Options {
     }
 }
 
-/// Runs that are kept open although nobody uses them.
-const BODIES_MAX: usize = 128;
-/// Sealed runs that are kept open so: each has a few descriptors.
-const SEALS_MAX: usize = 256;
+/// Runs that are kept open although nobody uses them: each has a few descriptors, and there may be twice as many for a
+/// moment.
+fn bodies_max() -> usize {
+    sys::kept_open(128, 32)
+}
+/// Sealed runs that are kept open so.
+fn seals_max() -> usize {
+    sys::kept_open(256, 32)
+}
 /// How long one tick closes runs: each may take a sync of the store.
 const CLOSING: Duration = Duration::from_millis(200);
 /// Figures that only grow.
@@ -289,7 +294,7 @@ impl Vault {
         let mut open: Vec<&Arc<Run>> =
             table.runs().filter(|run| run.seal().is_some_and(RunSeal::is_opened)).collect();
         open.sort_unstable_by_key(|run| run.serial());
-        let excess = open.len().saturating_sub(SEALS_MAX);
+        let excess = open.len().saturating_sub(seals_max());
         open.iter().take(excess).filter_map(|run| run.seal()).for_each(RunSeal::close_if_unused);
     }
 
@@ -301,7 +306,7 @@ impl Vault {
 
     /// Before one more is opened: a burst of them does not wait for the next tick.
     pub(crate) fn room_for_a_body(&self) {
-        if self.bodies_open.fetch_add(1, Ordering::Relaxed) >= 2 * BODIES_MAX {
+        if self.bodies_open.fetch_add(1, Ordering::Relaxed) >= 2 * bodies_max() {
             self.close_excess_bodies();
         }
     }
@@ -312,7 +317,7 @@ impl Vault {
         let mut open: Vec<Arc<Run>> = table.runs().filter(|run| run.is_opened()).cloned().collect();
         drop(table);
         open.sort_unstable_by_key(|run| run.serial());
-        let (begin, excess) = (Instant::now(), open.len().saturating_sub(BODIES_MAX));
+        let (begin, excess) = (Instant::now(), open.len().saturating_sub(bodies_max()));
         let closing = open.iter().take(excess).take_while(|_| begin.elapsed() < CLOSING);
         let closed = closing.filter(|run| run.close_body_if_unused()).count();
         self.bodies_open.store(open.len() - closed, Ordering::Relaxed);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::common::{self, CALLER, Fixture, Mount, READ, WRITE, posix};
-use runvault_store::backend::{Kind, Rename, SetTime, Time};
+use runvault_store::backend::{Dir, Kind, Rename, SetTime, Time};
 use runvault_store::doubles::delaying::Delays;
 use runvault_store::doubles::faulty::{Fault, Faults, Rule};
 use runvault_store::doubles::memory::MemoryDir;
@@ -845,4 +845,76 @@ fn what_is_made_has_no_number_that_the_kernel_still_knows() {
         mount.rename(run, b"again", run, b"kept", Rename::Over).unwrap();
         mount.rename(run, b"made", run, format!("made {made}").as_bytes(), Rename::Over).unwrap();
     }
+}
+
+/// So many directories that those that were used before are not kept open any more.
+fn use_directories(mount: &Mount, dirs: &[Ino]) {
+    for dir in dirs {
+        mount.releasedir(mount.opendir(*dir).unwrap()).unwrap();
+    }
+}
+
+fn many_directories(mount: &Mount, parent: Ino) -> Vec<Ino> {
+    (0..400).map(|n| mount.mkdir(&CALLER, parent, format!("{n}").as_bytes(), 0o755).unwrap().ino).collect()
+}
+
+/// Who stands in a removed run must not get to one that is made then.
+#[test]
+fn a_run_has_no_number_that_the_kernel_still_knows() {
+    // What else is made of a run gets the numbers that are free.
+    for free in 0..8 {
+        let mount = Fixture::on(MemoryDir::reusing_numbers()).writer();
+        let other = mount.make_dir("other").unwrap().ino;
+        let dirs = many_directories(&mount, other);
+        for n in 0..free {
+            mount.put(&format!("other/{n} goes"), b"").unwrap();
+        }
+        let gone = mount.make_dir("gone").unwrap().ino;
+        mount.rmdir(ROOT, b"gone").unwrap();
+        use_directories(&mount, &dirs);
+        for n in 0..free {
+            let ino = mount.ino(&format!("other/{n} goes")).unwrap();
+            mount.unlink(other, format!("{n} goes").as_bytes()).unwrap();
+            mount.forget(ino, 2);
+        }
+        assert_ne!(mount.make_dir("made").unwrap().ino, gone, "{free} other numbers are free");
+        let change = SetAttr { mode: Some(0o700), ..SetAttr::NOTHING };
+        mount.setattr(&CALLER, gone, None, &change).unwrap_err();
+    }
+}
+
+/// A directory that stays open is known by the directory that it was found in, whoever has that one's number now.
+#[test]
+fn a_directory_that_the_store_moves_is_found_out_whatever_its_parents_number() {
+    let fixture = Fixture::on(MemoryDir::reusing_numbers());
+    let mount = fixture.writer();
+    let run = mount.make_dir("run").unwrap().ino;
+    let dirs = many_directories(&mount, run);
+    let (first, moved) =
+        (mount.make_dir("run/first").unwrap().ino, mount.make_dir("run/first/x").unwrap().ino);
+    mount.forget(moved, 1);
+    assert_eq!(mount.lookup(first, b"x").unwrap().ino, moved);
+    mount.rename(first, b"x", run, b"y", Rename::Over).unwrap();
+    mount.rmdir(run, b"first").unwrap();
+    mount.forget(first, 2);
+    for some in dirs.chunks(50) {
+        use_directories(&mount, some);
+        mount.lookup(moved, b"none").unwrap_err();
+    }
+    let second = mount.mkdir(&CALLER, run, b"second", 0o755).unwrap().ino;
+    assert_eq!(second, first, "the store uses numbers again");
+    let there = mount.mkdir(&CALLER, second, b"x", 0o755).unwrap().ino;
+    mount.forget(there, 1);
+    mount.forget(moved, 2);
+
+    let tree = fixture.root.open_dir(b"runs").unwrap().open_dir(&fixture.run_dirs()[0]).unwrap();
+    let tree = tree.open_dir(b"tree").unwrap();
+    let named = |dir: &dyn Dir, ino: Ino| {
+        let names = common::names(dir);
+        names.into_iter().find(|name| dir.stat(name).unwrap().ino == ino).expect("a directory")
+    };
+    let (from, dir) = (named(&*tree, moved), tree.open_dir(&named(&*tree, second)).unwrap());
+    tree.rename(&from, &*dir, &named(&*dir, there), Rename::Exchange).unwrap();
+    let found = mount.lookup(second, b"x");
+    assert!(matches!(found, Err(Error::Damaged { .. })), "{found:?}");
 }

@@ -3,10 +3,12 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use crate::common::dice::Dice;
 use crate::common::{CALLER, Fixture, READ, WRITE};
 use runvault_store::backend::{Kind, Rename};
+use runvault_store::doubles::delaying::Delays;
 use runvault_store::doubles::memory::MemoryDir;
 use runvault_store::doubles::observe::{Call, Observer, Op, observe};
 use runvault_vault::api::{DirEntry, Ino, ROOT, SetAttr};
@@ -226,4 +228,22 @@ fn a_file_that_is_closed_while_it_is_looked_at_has_its_last_size() {
         assert!(after.0.lock().unwrap().is_none(), "{how}: closed meanwhile");
         assert_eq!(look(&mount, run), 9252, "{how}, later");
     }
+}
+
+/// Of a busy run something is closed at any moment.
+#[test]
+fn a_file_that_is_closed_beside_it_costs_a_name_no_second_look() {
+    let (store, calls) = Delays::over(MemoryDir::root(), Duration::ZERO).unwrap();
+    let after = Arc::new(AfterStat::default());
+    let mount = Fixture::on(observe(store, after.clone()).unwrap()).writer();
+    let run = mount.make_dir("run").unwrap().ino;
+    mount.put("run/f", &[1; 9000]).unwrap();
+    let beside = mount.put("run/beside", &[1; 9000]).unwrap();
+    let handle = mount.open_file(beside, READ).unwrap().handle;
+    let vault = mount.0.clone();
+    *after.0.lock().unwrap() = Some(Box::new(move || vault.release(handle).unwrap()));
+    calls.reset();
+    assert_eq!(mount.lookup(run, b"f").unwrap().size, 9000);
+    assert!(after.0.lock().unwrap().is_none(), "closed meanwhile");
+    assert_eq!(calls.count(Op::Stat), 1);
 }

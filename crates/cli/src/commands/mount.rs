@@ -338,6 +338,6 @@ fn finish(served: &Mounted, at: &Path, open: Open, how: &str) -> Result<()> {
 fn raise_file_limit() {
     let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     limit.current = limit.maximum;
-    // The lower limit works too, for fewer directories.
+    // A lower limit works too: less is kept open then.
     let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, limit);
 }

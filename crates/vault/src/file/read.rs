@@ -49,9 +49,7 @@ impl FileObject {
                 let size = state.size;
                 self.read_up_to(&state, size, offset, buf)
             });
-            // The end as it is stored may be ahead of the last chunk that is whole.
-            let incomplete = matches!(outcome, Ok(n) if n < buf.len() && offset + (n as u64) < self.size());
-            if (outcome.is_ok() && !incomplete) || !turns.another() {
+            if outcome.is_ok() || !turns.another() {
                 return outcome;
             }
         }

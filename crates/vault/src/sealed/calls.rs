@@ -145,7 +145,7 @@ impl Vault {
 
     pub(crate) fn open_sealed(&self, ino: Ino) -> Result<Opened> {
         let file = self.of_sealed(ino, SealedTree::open_file)?;
-        Ok(Opened { handle: self.handles.add_sealed(file), keep_cache: true })
+        Ok(Opened { handle: self.handles.add_sealed(file), keep_cache: true, shared: false })
     }
 
     pub(crate) fn sealed_xattrs(&self, ino: Ino) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {

@@ -1,6 +1,7 @@
 //! What someone with write access to the store can do to a file, and what it is called.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use runvault_format::header::Clear;
 use runvault_format::size::Geometry;
@@ -349,4 +350,28 @@ fn a_reader_follows_a_writer() {
     file.flush().unwrap();
     assert_eq!(content(&seen).unwrap().len(), 1009);
     assert!(matches!(seen.write(0, b"x"), Err(Error::Posix(crate::Posix::ReadOnly))));
+}
+
+/// The kernel fills with zeros what a reader was told of and does not get.
+#[test]
+fn a_reader_is_told_of_no_more_than_it_can_read() {
+    let rig = Rig::new(9);
+    let file = rig.file("f");
+    file.write(0, &[1; 100]).unwrap();
+    file.fsync().unwrap();
+    let seen = open_reading(&rig, &rig.reader()).unwrap();
+    // What was acknowledged waits for the journal, what comes behind it does not.
+    file.write(100, &[2; 5000]).unwrap();
+    assert!(seen.stored().stat().unwrap().size > 5000);
+    let begin = Instant::now();
+    for _ in 0..60 {
+        assert_eq!((seen.attr().unwrap().size, content(&seen).unwrap().len()), (100, 100));
+    }
+    // Else those who wait for a chunk that is being written would soon find the run's patience used up.
+    assert!(begin.elapsed() < Duration::from_secs(4), "an end is waited for");
+    for size in [5100, 5000, 40] {
+        file.truncate(size).unwrap();
+        file.fsync().unwrap();
+        assert_eq!((seen.attr().unwrap().size, content(&seen).unwrap().len() as u64), (size, size));
+    }
 }
