@@ -32,6 +32,7 @@ mod process;
 mod rekey;
 mod rekeyed;
 mod resent;
+mod sealed_reads;
 mod sealing;
 mod service;
 mod set_id;

@@ -185,7 +185,7 @@ pub fn name_bytes(name: &[u8]) -> Vec<u8> {
 
 /// An option with a path, as it is typed behind other arguments; nothing where it is not given.
 pub fn option(name: &str, path: Option<&Path>) -> String {
-    path.map_or_else(String::new, |path| format!(" --{name} {}", shown(path)))
+    path.map_or_else(String::new, |path| format!(" --{name} {}", quoted(path)))
 }
 
 /// A path for a message.

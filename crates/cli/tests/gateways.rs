@@ -55,7 +55,9 @@ fn another_store_than_the_one_that_is_meant_is_refused() {
         assert!(refused.stderr.contains(&vault), "{}", refused.stderr);
         assert!(!scratch.path("state").exists(), "a state folder was made");
     }
-    enroll(&words.to_uppercase()).done();
+    let said = enroll(&words.to_uppercase()).done().out();
+    let next = format!("\n  runvault mount --ingest --state {} store MNT\n", text(&scratch.path("state")));
+    assert!(said.ends_with(&next), "{said}");
     enroll(&vault.to_uppercase()).done();
     scratch.run(&["gateway", "enroll", "store"]).refused(2, "--fingerprint");
 }

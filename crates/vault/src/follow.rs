@@ -87,7 +87,7 @@ impl Vault {
         tell("are closed to this mount from now on; what is open of them stays so", &revoked);
     }
 
-    fn close_run(&self, run: &Arc<Run>) {
+    pub(crate) fn close_run(&self, run: &Arc<Run>) {
         let Some(seal) = run.seal() else { return self.give_up(run) };
         self.closed_away().extend(self.sealed.forget(run).map(|top| (top, seal.entries())));
         self.dirs.drop_run(run);

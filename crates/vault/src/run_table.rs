@@ -35,6 +35,14 @@ impl Entry {
         }
     }
 
+    pub(crate) fn is_sealed(&self) -> bool {
+        match self {
+            Self::Run(run) => run.is_sealed(),
+            Self::Closed(row) => row.is_some(),
+            Self::Trouble(_) => false,
+        }
+    }
+
     pub(crate) fn run(&self) -> Option<&Arc<Run>> {
         if let Self::Run(run) = self { Some(run) } else { None }
     }

@@ -91,8 +91,28 @@ impl Vault {
         changed |= std::mem::take(&mut scans.renamed);
         if changed {
             self.set_table(scans, entries, foreign);
+            self.close_sealed(&before);
         }
         Ok(())
+    }
+
+    /// Closes the sealed runs that went, or are refused by now, and that no other has replaced: the kernel would go on
+    /// reading them. Of those that went their owner may have retired some.
+    fn close_sealed(&self, before: &RunTable) {
+        let table = self.table();
+        for (id, entry) in before.entries.iter().filter(|(_, entry)| entry.is_sealed()) {
+            let (run, now) = (entry.run(), table.entries.get(id));
+            let is_as_before = now.is_some_and(|now| now.run().is_some() || run.is_none());
+            if is_as_before || !self.authority.replaced_by(id).is_empty() {
+                continue;
+            }
+            if now.is_none() {
+                log::warn!(
+                    "run {id} is gone from the store, and it was sealed: scrub names it unless it was retired"
+                );
+            }
+            run.filter(|run| !run.is_erased()).into_iter().for_each(|run| self.close_run(run));
+        }
     }
 
     /// Looks whether other machines have renamed or sealed some of their runs. What was sealed is given up here, to be

@@ -20,7 +20,7 @@ use crate::args::{
     Gateway, GatewayAdmit, GatewayCommand, GatewayDismiss, GatewayEnroll, GatewayList, GatewayRevoke,
 };
 use crate::exit::{Exit, refuse_with};
-use crate::output::{self, count, shown, visible};
+use crate::output::{self, count, option, quoted, shown, visible};
 use crate::run_of_name::{find, no_run, of_id};
 use crate::store::{Store, load_chain, open_store};
 
@@ -90,8 +90,8 @@ fn tell_request(json: bool, out: &Path, id: &IdentityId) -> Result<()> {
          runvault custody propose STORE enroll-gateway {} --out REQ\n\
          and whoever does compares this id with the one that it prints.",
         shown(out),
-        shown(out),
-        shown(out)
+        quoted(out),
+        quoted(out)
     ))
 }
 
@@ -101,12 +101,17 @@ fn tell_enrolled(args: &GatewayEnroll, chain: &Chain, id: &IdentityId) -> Result
     if args.json {
         return output::json(&json!({ "gateway": id, "name": label, "enrolled": true }));
     }
-    let (name, store) = (visible(label.as_bytes()), shown(&args.store));
-    let next = match args.request {
-        Some(_) => "It mounts with: runvault mount --ingest STORE MNT".to_owned(),
-        None => format!("It mounts with: runvault mount --ingest {store} MNT"),
+    let what = match args.request {
+        Some(_) => " STORE".to_owned(),
+        None => {
+            let (custody, state) = (args.who.apart.custody.as_deref(), args.who.state.as_deref());
+            format!("{}{} {}", option("custody", custody), option("state", state), quoted(&args.store))
+        }
     };
-    output::line(&format!("gateway {name} ({id}) may write runs from now on. {next}"))
+    let name = visible(label.as_bytes());
+    output::line(&format!(
+        "gateway {name} ({id}) may write runs from now on. It mounts with:\n  runvault mount --ingest{what} MNT"
+    ))
 }
 
 fn run_admit(args: &GatewayAdmit) -> Result<()> {
