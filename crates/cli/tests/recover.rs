@@ -167,6 +167,13 @@ fn a_store_lives_apart_from_its_custody() {
     {
         run(&scratch, &format!("{command} {apart}")).done();
     }
+    // What is about to be agreed on, as the store has it.
+    let id = scratch.runs().remove(0);
+    run(&scratch, &format!("custody propose store retire {id} {apart} --out req")).done();
+    let shown = run(&scratch, &format!("custody show req --store store {apart} --state state")).done().out();
+    let (_, there) = shown.split_once("In the store store:\n").expect("what is there");
+    assert!(there.starts_with(&format!("  {id}: of gateway ")) && there.contains(", not sealed"), "{there}");
+    run(&scratch, &format!("custody show req {apart}")).refused(2, "--store");
     run(&scratch, "cp store:/run/RunInfo.xml out.xml --from-custody keys/clinic --identity owner.key").done();
     assert_eq!(fs::read_to_string(scratch.path("out.xml")).unwrap(), "<RunInfo/>\n");
     // Another vault's is refused.

@@ -114,7 +114,10 @@ pub enum Proposal {
 
 /// Tell what a request does, in words
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  runvault custody show req")]
+#[command(after_help = "\
+Examples:
+  runvault custody show req
+  runvault custody show req --store /srv/store                     what is signed there about its runs, too")]
 pub struct Show {
     /// The request
     #[arg(value_hint = ValueHint::FilePath)]
@@ -122,6 +125,15 @@ pub struct Show {
     /// Tell of each run what is signed about it there: whose, when, how large
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, conflicts_with = "json")]
     pub store: Option<PathBuf>,
+    /// Where this machine keeps what it has seen of vaults
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, requires = "store")]
+    pub state: Option<PathBuf>,
+    /// Accept that custody/ ends at line N, though this machine has seen a newer one
+    #[arg(long, value_name = "N", requires = "store")]
+    pub accept_rollback: Option<u64>,
+    /// The store's custody/ is this directory [default: in the store]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, requires = "store")]
+    pub custody: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

@@ -10,7 +10,7 @@ use runvault_format::operation::Operation;
 use serde_json::json;
 
 use super::run_facts;
-use crate::args::{Show, Who};
+use crate::args::{Apart, Seen, Show};
 use crate::output::{self, shown};
 use crate::store::Store;
 
@@ -21,7 +21,9 @@ pub fn run(args: &Show) -> Result<()> {
     }
     output::line(&in_full(&file)?)?;
     let Some(path) = &args.store else { return Ok(()) };
-    let store = Store::open(path, &Who::default())?;
+    let apart = Apart { custody: args.custody.clone() };
+    let seen = Seen { state: args.state.clone(), accept_rollback: args.accept_rollback, apart };
+    let store = Store::open(path, &seen.who())?;
     output::line(&format!("\nIn the store {}:\n{}", shown(path), run_facts::of_op(&store, &file.request.op)))
 }
 
