@@ -23,16 +23,17 @@ enum Way {
 /// Writers and readers of two files in `dir`, for that time in all.
 ///
 /// # Panics
-/// If a reader sees a block that is neither old nor new, or too few.
+/// If a reader sees a block that is neither old nor new, or too few, or too few that are new.
 pub fn four_writers_and_four_readers(dir: &Path, time: Duration) {
     for way in [Way::Locked, Way::Direct] {
-        let looks = share(dir, way, time.div_f64(2.0));
+        let (looks, new) = share(dir, way, time.div_f64(2.0));
         assert!(looks > 100 * BLOCKS, "only {looks} looks");
+        assert!(new > BLOCKS, "only {new} of {looks} looks saw what had been written meanwhile");
     }
 }
 
-/// How often readers looked. Every file has one writer and one reader in step, so that both halves of a chunk change.
-fn share(dir: &Path, way: Way, time: Duration) -> u64 {
+/// How often readers looked, and at another version than the one before. Every file has one writer and one reader in step, so that both halves of a chunk change.
+fn share(dir: &Path, way: Way, time: Duration) -> (u64, u64) {
     for file in 0..2 {
         let all: Vec<u8> = (0..BLOCKS).flat_map(|n| block(file, n, 0)).collect();
         fs::write(dir.join(file.to_string()), all).expect("a file");
@@ -50,7 +51,8 @@ fn share(dir: &Path, way: Way, time: Duration) -> u64 {
                 scope.spawn(move || read_until(end, &path, way, file))
             })
             .collect();
-        readers.into_iter().map(|reader| reader.join().expect("a reader")).sum()
+        let seen = readers.into_iter().map(|reader| reader.join().expect("a reader"));
+        seen.fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1))
     })
 }
 
@@ -70,10 +72,10 @@ fn write_until(end: Instant, path: &Path, way: Way, file: u64, part: u64) {
     }
 }
 
-fn read_until(end: Instant, path: &Path, way: Way, file: u64) -> u64 {
+fn read_until(end: Instant, path: &Path, way: Way, file: u64) -> (u64, u64) {
     let handle = open(path, way);
     let mut bytes = vec![0u8; BLOCK];
-    let mut looks = 0;
+    let (mut looks, mut new, mut last) = (0, 0, [0; BLOCKS as usize]);
     while Instant::now() < end {
         let n = looks * 13 % BLOCKS;
         {
@@ -83,9 +85,10 @@ fn read_until(end: Instant, path: &Path, way: Way, file: u64) -> u64 {
         let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
         assert_eq!((word(0), word(8)), (file, n));
         assert!(bytes == block(file, n, word(16)), "block {n} of file {file} is neither old nor new");
+        new += u64::from(std::mem::replace(&mut last[n as usize], word(16)) != word(16));
         looks += 1;
     }
-    looks
+    (looks, new)
 }
 
 /// A block names file, place and version; the rest follows from these.
