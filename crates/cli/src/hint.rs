@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use runvault_custody::Error as Custody;
 use runvault_custody::kek_home::Refused;
 use runvault_custody::token::Refused as Token;
+use runvault_format::ids::RunId;
 use runvault_format::vault_file;
 use runvault_fuse::Error as Fuse;
 use runvault_vault::seal::Change;
@@ -27,6 +28,11 @@ pub fn hint(error: &anyhow::Error) -> Option<String> {
         }
         cause.downcast_ref::<Vault>().and_then(of_vault)
     })
+}
+
+/// Whether no more is said than that something is damaged, if anything.
+pub fn is_general(error: &anyhow::Error) -> bool {
+    hint(error).is_none_or(|advice| advice == RUN_DAMAGED)
 }
 
 fn of_custody(error: &Custody) -> Option<String> {
@@ -179,9 +185,7 @@ fn of_custody(error: &Custody) -> Option<String> {
                 .into()
         }
         Custody::NotSealed { .. } => "its gateway seals it: runvault seal".into(),
-        Custody::UnderWay { .. } => {
-            "finish it: runvault rekey STORE RUN, where several have agreed with --identity REQ.worker".into()
-        }
+        Custody::UnderWay { run, new } => under_way("STORE", run, new),
         Custody::BadRequest { .. } => "have it sent again, or propose it again".into(),
         Custody::UnlockedInStore => "--no-lock needs --identity FILE, outside the store".into(),
         Custody::Tpm { why, .. } => return of_tpm(why),
@@ -290,6 +294,20 @@ fn of_damaged(object: &str) -> Option<String> {
     })
 }
 
+/// A re-keying that is agreed on: what is done about it by whoever wants to agree on another one. `store`: as it is typed.
+pub fn under_way(store: &str, run: &RunId, new: &RunId) -> String {
+    format!(
+        "finish it: runvault rekey {store} {run}, where several have agreed with --identity REQ.worker. If that cannot go\n\
+         on, as it says then, or REQ.worker is lost: give it up, which loses nothing, and agree anew:\n{}",
+        give_up(store, new)
+    )
+}
+
+/// A run that is on its way goes, by one rename: whoever is still at it finds its place gone, and nothing is taken for it.
+pub fn give_up(store: &str, new: &RunId) -> String {
+    format!("mv {store}/runs/.new-{new} {store}/given-up-{new}")
+}
+
 const RUN_DAMAGED: &str =
     "runvault check STORE names everything that is damaged; put those files back from a backup";
 
@@ -305,12 +323,9 @@ fn of_vault(error: &Vault) -> Option<String> {
         Vault::NotHeld { run, .. } => Some(format!(
             "reading works. If that machine shall not write it any more:\nrunvault takeover STORE {run}"
         )),
-        Vault::NotBegun { .. } => Some(
-            "an execution that was interrupted goes on: runvault custody execute --resume; one owner agrees anew:\n\
-             runvault custody rekey STORE RUN"
-                .to_owned(),
-        ),
-        Vault::NoRoom { .. } => Some("a re-keying needs the space of the run once more: make room, and start it again".to_owned()),
+        Vault::NoRoom { .. } => {
+            Some("a re-keying needs the space of the run once more: make room, and start it again".to_owned())
+        }
         Vault::NotMaker { run, .. } => Some(format!(
             "the owner lets this machine seal it: runvault gateway admit STORE NAME {run}, which takeover does by itself.\n\
              To have the space back, remove what is in it; for the empty folder the owner says that it may go:\n\

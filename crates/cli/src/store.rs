@@ -21,7 +21,7 @@ use runvault_vault::{Options, Vault};
 
 use crate::args::{Apart, Who};
 use crate::exit::{Exit, refuse, refuse_with};
-use crate::output::{shown, warn};
+use crate::output::{quoted, shown, warn};
 use crate::prompt::Asker;
 use crate::ticker::Ticker;
 
@@ -38,6 +38,11 @@ pub struct Store {
 }
 
 impl Store {
+    /// In a command that is told to a person.
+    pub fn typed(&self) -> String {
+        quoted(&self.path)
+    }
+
     /// For messages.
     pub fn named(&self) -> String {
         format!("the store {}", shown(&self.path))

@@ -5,6 +5,7 @@ mod copying;
 mod damage;
 mod doctor;
 mod gateways;
+mod given_up;
 mod help;
 mod install;
 mod json;

@@ -120,6 +120,15 @@ fn what_custodians_agreed_on_shows_how_far_it_is_and_goes_on_after_ctrl_c() {
     assert!(scratch.path("req.worker").exists(), "it has ended already");
     let done = run(&scratch, &rekey);
     assert!(done.done().out().contains("was erased"), "{}", done.all());
+    // All of the new run is read before what somebody puts in the old one's place goes.
+    let gone = scratch.path(&format!("store/runs/.gone-{}", row["run"].as_str().expect("an id")));
+    std::fs::create_dir(&gone).expect("planted");
+    std::fs::write(gone.join("run.json"), "planted").expect("planted");
+    let (mut child, terminal) = start(command(&format!("rekey store --state {}", state.display())));
+    let mut shown = String::new();
+    read_until(&terminal, &mut shown, None);
+    assert_eq!(child.wait().expect("a child").code(), Some(0), "{shown}");
+    assert!(shown.contains("scrub [") && !gone.exists(), "{shown}");
     run(&scratch, "verify store large --identity lab.key").done();
 }
 

@@ -164,6 +164,32 @@ fn a_run_that_cannot_be_rekeyed_keeps_no_other_from_it() {
     assert!(!gone.exists());
 }
 
+/// Whoever has the disk puts it there, and something in the new run, which is not whole then.
+#[test]
+fn what_stays_of_an_old_run_is_told_until_it_is_gone() {
+    let scratch = Scratch::new();
+    let old = sealed(&scratch).file_name().unwrap().to_str().unwrap().to_owned();
+    scratch.run(&["custody", "rekey", "store", "run", "--identity", "owner.key"]).done();
+    scratch.run(&["rekey", "store", "--grace", "0s", "--identity", "owner.key"]).done();
+    let (runs, new) = (scratch.path("store/runs"), scratch.runs().remove(0));
+    let (gone, stray) = (runs.join(format!(".gone-{old}")), runs.join(new).join("stray"));
+    fs::create_dir(&gone).unwrap();
+    fs::write(gone.join("run.json"), "planted").unwrap();
+    fs::write(&stray, "planted").unwrap();
+    for key in [&[][..], &["--identity", "owner.key"]] {
+        scratch
+            .run(&[&["rekey", "store"], key].concat())
+            .refused(4, &format!("runs/.gone-{old}: it stays"))
+            .refused(4, "what is left beside 1 re-keyed run stays")
+            .refused(4, "runvault scrub store");
+    }
+    let due = scratch.run(&["custody", "list", "store"]).done().out();
+    assert!(due.contains("due: what is left beside run"), "{due}");
+    fs::remove_file(stray).unwrap();
+    scratch.run(&["rekey", "store"]).done();
+    assert!(!gone.exists());
+}
+
 #[test]
 fn a_run_that_is_rekeyed_by_its_name_takes_along_what_was_added() {
     let scratch = Scratch::new();

@@ -372,10 +372,12 @@ pub enum Error {
         run: RunId,
     },
     /// Another line of the audit log is not done yet.
-    #[error("run {run} is being re-keyed already")]
+    #[error("run {run} is being re-keyed already, as run {new}")]
     UnderWay {
         /// The run.
         run: RunId,
+        /// The one that is made in its place.
+        new: RunId,
     },
     /// A share that is not the one that the newest state names.
     #[error("the share of {custodian} is a wrong or an older one")]

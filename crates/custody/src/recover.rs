@@ -53,12 +53,12 @@ pub struct Found {
     copied: Copied,
     seen: Vec<SeenBy>,
     passed_over: Vec<Error>,
-    unsigned: Option<Error>,
+    unproven: Vec<Error>,
 }
 
 impl Found {
-    /// The newest copy; every other one, and what each file has seen, is a part of it, and nothing that is signed in the
-    /// store names more. `accepted`: a person knows that more than that line was seen, and that no file with it is left.
+    /// The newest copy; every other one, and what each file has seen, is a part of it, and nothing in the store names more
+    /// that one of them signed. `accepted`: a person knows that more than that line was seen, and that no file with it is left.
     ///
     /// # Errors
     /// [`Error::KeyTwice`], [`Error::NoCopy`], [`Error::KeysOfTwoVaults`], [`Error::OtherVault`], [`Error::Forked`],
@@ -97,7 +97,7 @@ impl Found {
         }
         let beyond = beyond::beyond(root, &newest.chain)?;
         beyond.signed.map_or(Ok(()), refused)?;
-        Ok(Self { copied: newest, seen: in_order(seen), passed_over, unsigned: beyond.unsigned })
+        Ok(Self { copied: newest, seen: in_order(seen), passed_over, unproven: beyond.unproven })
     }
 
     /// The chain up to the newest line that the key files know.
@@ -115,10 +115,10 @@ impl Found {
         &self.passed_over
     }
 
-    /// A vault key beyond the copies, by what nobody signed: no reason to refuse, since whoever writes to the store can put
-    /// it there.
-    pub fn unsigned(&self) -> Option<&Error> {
-        self.unsigned.as_ref()
+    /// What was seen beyond the copies, by what nobody signed whom they know: no reason to refuse, since whoever writes to
+    /// the store can put it there.
+    pub fn unproven(&self) -> &[Error] {
+        &self.unproven
     }
 }
 

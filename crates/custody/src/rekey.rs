@@ -99,7 +99,7 @@ pub fn check(root: &Arc<dyn Dir>, chain: &Chain, run: &RunId) -> Result<()> {
         return Err(Error::NotSealed { run: *run });
     }
     match under_way(root, chain, run)? {
-        Some(_) => Err(Error::UnderWay { run: *run }),
+        Some(of) => Err(Error::UnderWay { run: *run, new: of.new }),
         None => Ok(()),
     }
 }
@@ -122,7 +122,7 @@ pub fn under_way(root: &Arc<dyn Dir>, chain: &Chain, run: &RunId) -> Result<Opti
 ///
 /// # Errors
 /// The store's.
-pub(crate) fn is_coming(root: &Arc<dyn Dir>, of: &Replacement) -> Result<bool> {
+pub fn is_coming(root: &Arc<dyn Dir>, of: &Replacement) -> Result<bool> {
     let note = note_at(root, &runs::coming_place(&of.new))?;
     let signed = Signed::parse(&note, RunDescriptor::parse_text).filter(|signed| signed.said.run == of.new);
     Ok(signed.is_some_and(|signed| signed.note.verify(&of.worker, &of.sign).is_ok()))
@@ -245,12 +245,15 @@ pub fn worker_of(
 pub enum Left {
     /// The new run stands alone.
     Nothing,
-    /// It does, and something lies there that nobody needs any more: of the worker's, or what is left of the old run.
+    /// It does, or the one that took its own place, and something lies there that nobody needs any more: of the worker's, or
+    /// what is left of the old run.
     Rest,
     /// It is there, and so is the old one, or what is left of that, and the worker has not come to its end.
     OldRun,
-    /// It is not there yet.
+    /// It is not there yet, and on its way.
     All,
+    /// Nothing of it is there, and the old one is.
+    NotBegun,
 }
 
 /// What is left to do.
@@ -261,9 +264,16 @@ pub fn left(root: &Arc<dyn Dir>, of: &Replacement) -> Result<Left> {
     let runs_dir = layout::open_dir(root, RUNS, RUNS)?;
     let there = |name: String| layout::exists(&runs_dir, &name, &format!("{RUNS}/{name}"));
     if !there(of.new.to_string())? {
-        // One that was replaced again, or removed: nobody waits for it any more.
-        let waits = there(of.run.to_string())? || is_coming(root, of)?;
-        return Ok(if waits { Left::All } else { Left::Nothing });
+        return Ok(if is_coming(root, of)? {
+            Left::All
+        } else if there(of.run.to_string())? {
+            Left::NotBegun
+        // It was replaced again, or removed: nobody waits for it any more.
+        } else if there(runs::gone_place(&of.run))? {
+            Left::Rest
+        } else {
+            Left::Nothing
+        });
     }
     if there(of.run.to_string())? {
         return Ok(Left::OldRun);
@@ -293,7 +303,7 @@ pub fn waiting<'a>(
     for one in all {
         match left(root, one)? {
             Left::Nothing => {}
-            Left::All if !is_coming(root, one)? => drop(idle.insert(one.run, one.clone())),
+            Left::NotBegun => drop(idle.insert(one.run, one.clone())),
             _ => waiting.push(one.clone()),
         }
     }
@@ -302,40 +312,58 @@ pub fn waiting<'a>(
     Ok(waiting)
 }
 
+/// What [`clear`] did.
+#[derive(Debug, Default)]
+pub struct Cleared {
+    /// Re-keyings of which something was taken away.
+    pub runs: usize,
+    /// Those of which something stays, and why.
+    pub stay: Vec<(Replacement, Error)>,
+}
+
 /// Takes away what is the worker's in new runs, and what is left of old ones, where nothing else is left to do, whoever put
-/// it there; gives of how many. No key is needed for it. What cannot be cleared of one run is warned of, and the next one's
-/// turn comes.
+/// it there. No key is needed for it. What cannot be cleared of one run keeps no other from it. `progress` is told files
+/// that are looked at before an old run goes, done and in all.
 ///
 /// # Errors
 /// The store's, but for what concerns a run alone.
-pub fn clear(root: &Arc<dyn Dir>, chain: &Chain) -> Result<usize> {
+pub fn clear(
+    root: &Arc<dyn Dir>,
+    chain: &Chain,
+    progress: &(dyn Fn(usize, usize) + Sync),
+) -> Result<Cleared> {
     let runs_dir = layout::open_dir(root, RUNS, RUNS)?;
-    let cleared = |of: &&Replacement| {
-        clear_one(root, &runs_dir, chain, of).unwrap_or_else(|error| {
-            log::warn!(
-                "what is left beside run {}, which took the place of {}, stays: {error}",
-                of.new,
-                of.run
-            );
-            false
-        })
-    };
-    Ok(chain.replacements().filter(cleared).count())
+    let mut cleared = Cleared::default();
+    for of in chain.replacements() {
+        match clear_one(root, &runs_dir, chain, of, progress) {
+            Ok(something) => cleared.runs += usize::from(something),
+            Err(error) => cleared.stay.push((of.clone(), error)),
+        }
+    }
+    Ok(cleared)
 }
 
-fn clear_one(root: &Arc<dyn Dir>, runs_dir: &Arc<dyn Dir>, chain: &Chain, of: &Replacement) -> Result<bool> {
+fn clear_one(
+    root: &Arc<dyn Dir>,
+    runs_dir: &Arc<dyn Dir>,
+    chain: &Chain,
+    of: &Replacement,
+    progress: &(dyn Fn(usize, usize) + Sync),
+) -> Result<bool> {
     if left(root, of)? != Left::Rest {
         return Ok(false);
     }
-    if layout::exists(runs_dir, &runs::gone_place(&of.run), RUNS)? {
+    let gone = runs::gone_place(&of.run);
+    // With an empty directory nothing goes.
+    if layout::exists(runs_dir, &gone, RUNS)? && runs_dir.remove_dir(gone.as_bytes()).is_err() {
         // Where no run stands for it, it may be all that there is.
-        if !is_whole(root, chain, of)? {
-            log::warn!(
-                "{RUNS}/{} stays: run {}, which took its place, is not as it was sealed (runvault scrub)",
-                runs::gone_place(&of.run),
-                of.new
-            );
-            return Ok(false);
+        let mut stands = false;
+        for new in chain.standing_for(&of.run) {
+            stands = stands || is_whole(root, chain, new, progress)?;
+        }
+        if !stands {
+            let why = "it stays: no run that took its place is there as it was sealed".to_owned();
+            return Err(Error::Damaged { object: format!("{RUNS}/{gone}"), why });
         }
         remove_gone(&**runs_dir, &of.run)?;
     }
@@ -347,11 +375,16 @@ fn clear_one(root: &Arc<dyn Dir>, runs_dir: &Arc<dyn Dir>, chain: &Chain, of: &R
     Ok(true)
 }
 
-/// Whether the new run is as it was sealed. No key is needed for it, but all of its bytes are read.
-fn is_whole(root: &Arc<dyn Dir>, chain: &Chain, of: &Replacement) -> Result<bool> {
+/// Whether a run is as it was sealed. No key is needed for it, but all of its bytes are read.
+fn is_whole(
+    root: &Arc<dyn Dir>,
+    chain: &Chain,
+    run: &RunId,
+    progress: &(dyn Fn(usize, usize) + Sync),
+) -> Result<bool> {
     let authority = Acting::gateway_only(chain.clone());
-    let Ok(seal) = Seal::load(root, &of.new, &*authority) else { return Ok(false) };
-    let scrubbed = scrub(root, &seal, &*authority, &Anew, &|_, _| {})?;
+    let Ok(seal) = Seal::load(root, run, &*authority) else { return Ok(false) };
+    let scrubbed = scrub(root, &seal, &*authority, &Anew, progress)?;
     Ok(scrubbed.findings.iter().all(|finding| !finding.change.counts()))
 }
 

@@ -16,7 +16,7 @@ use crate::authority::{ChainPlace, EnvelopeFile, Gateway, Resume};
 use crate::lease;
 use crate::nodes::Name;
 use crate::outcome::outcome;
-use crate::removal::remove_all;
+use crate::removal::remove_dir;
 use crate::run::{Run, RunName};
 use crate::run_table::joined;
 use crate::{Error, Posix, Result, Vault, runs, sys};
@@ -137,11 +137,7 @@ impl Vault {
         let object = || format!("runs/{place}");
         if let Err(error) = self.write_run(gateway, &draft, temporary, name) {
             // The state folder's pending entry is settled at its next start.
-            if let Ok(dir) = self.runs_dir.open_dir(temporary) {
-                let _ = remove_all(&dir);
-                drop(dir);
-                let _ = self.runs_dir.remove_dir(temporary);
-            }
+            let _ = remove_dir(&*self.runs_dir, temporary);
             return Err(error);
         }
         rename_dir(&*self.runs_dir, temporary, draft.id.to_string().as_bytes())
@@ -267,12 +263,8 @@ impl Vault {
 
     /// Removes what a run on its way out left behind.
     fn remove_gone(&self, name: &[u8]) -> Result<()> {
-        let object = || format!("runs/{}", String::from_utf8_lossy(name));
-        let fail = |e| outcome("remove", object(), e);
-        let dir = self.runs_dir.open_dir(name).map_err(fail)?;
-        remove_all(&dir).map_err(fail)?;
-        drop(dir);
-        self.runs_dir.remove_dir(name).map_err(fail)
+        remove_dir(&*self.runs_dir, name)
+            .map_err(|e| outcome("remove", format!("runs/{}", String::from_utf8_lossy(name)), e))
     }
 
     /// Clears what this gateway's earlier processes left of runs on their way in or out.

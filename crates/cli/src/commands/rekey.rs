@@ -1,8 +1,11 @@
 //! `rekey`: the work of a re-keying whose line stands in the audit log.
 
+mod way_out;
+
 use std::sync::Arc;
 
 use anyhow::Result;
+use runvault_custody::Error as Custody;
 use runvault_custody::authority::Acting;
 use runvault_custody::identity::Identity;
 use runvault_custody::rekey::{self, Left};
@@ -11,9 +14,11 @@ use runvault_format::ids::RunId;
 use runvault_format::replacement::Replacement;
 use runvault_vault::authority::Authority;
 use runvault_vault::pace;
+use runvault_vault::runs::coming_place;
 use runvault_vault::seal::rekey::{Job, Outcome, Shard, rekey as work};
 use serde_json::json;
 
+use self::way_out::with_way_out;
 use crate::args::Rekey;
 use crate::exit::{self, Exit, refuse, refuse_with};
 use crate::output::{self, count, shown, size};
@@ -24,9 +29,15 @@ use crate::{files, progress, signals};
 pub fn run(args: &Rekey) -> Result<()> {
     pace::limit_mib(args.pace.limit);
     let store = Store::open(&args.store, &args.who)?;
-    if clear(args, &store)? && !args.who.names_a_key() && args.runs.is_empty() {
-        return Ok(());
+    let (cleared, stays) = clear(args, &store)?;
+    let needs_no_key = !args.who.names_a_key() && args.runs.is_empty() && (cleared || stays.is_some());
+    if !needs_no_key || !work_of(&store, store.chain.replacements())?.is_empty() {
+        work_with_a_key(args, &store)?;
     }
+    stays.map_or(Ok(()), Err)
+}
+
+fn work_with_a_key(args: &Rekey, store: &Store) -> Result<()> {
     let alone = store.chain.quorum().0 == 1;
     if !alone && args.who.identity.is_none() {
         return Err(not_the_workers(
@@ -38,10 +49,10 @@ pub fn run(args: &Rekey) -> Result<()> {
     if !alone && store.chain.work_of(&identity.id()).next().is_none() {
         return Err(not_the_workers(Exit::WrongKey, "this key is not the worker's"));
     }
-    let chosen = chosen(args, &store, &identity)?;
+    let chosen = chosen(args, store, &identity)?;
     let go_on = "what was copied stays: the same command goes on".to_owned();
     signals::end_with(|| go_on)?;
-    rekey_each(args, &store, &identity, &chosen)?;
+    rekey_each(args, store, &identity, &chosen)?;
     let id = identity.id();
     let (own, left) = (store.chain.work_of(&id), rekey::waiting(&store.root, store.chain.work_of(&id))?);
     // A copy of it elsewhere opens nothing any more either: no envelope is left that is sealed to it.
@@ -57,20 +68,51 @@ pub fn run(args: &Rekey) -> Result<()> {
     Ok(())
 }
 
-/// What is left of workers and old runs where nothing else is; whether that was all that there is to do.
-fn clear(args: &Rekey, store: &Store) -> Result<bool> {
-    let cleared = rekey::clear(&store.root, &store.chain)?;
-    if cleared == 0 {
-        return Ok(false);
+/// What is left of workers and old runs where nothing else is goes: whether something did, and where something stays, that.
+fn clear(args: &Rekey, store: &Store) -> Result<(bool, Option<anyhow::Error>)> {
+    let bar = progress::items(0, "scrub");
+    let cleared = rekey::clear(&store.root, &store.chain, &|done, total| {
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+    })?;
+    bar.finish_and_clear();
+    if cleared.runs > 0 {
+        match args.json {
+            true => output::json(&json!({ "cleared_runs": cleared.runs }))?,
+            false => output::line(&format!(
+                "what was left beside {}, of the worker or of the old run, was taken away: nobody needs it any more",
+                count(cleared.runs as u64, "re-keyed run")
+            ))?,
+        }
     }
-    match args.json {
-        true => output::json(&json!({ "cleared_runs": cleared }))?,
-        false => output::line(&format!(
-            "what was left beside {}, of the worker or of the old run, was taken away: nobody needs it any more",
-            count(cleared as u64, "re-keyed run")
-        ))?,
+    for (of, error) in &cleared.stay {
+        let (new, run) = (of.new, of.run);
+        output::warn(&format!("what is left beside run {new}, which took the place of {run}: {error}"));
     }
-    Ok(rekey::waiting(&store.root, store.chain.replacements())?.is_empty())
+    let is_damage = |(_, error): &(_, Custody)| matches!(error, Custody::Damaged { .. });
+    let exit = if cleared.stay.iter().any(is_damage) { Exit::Damaged } else { Exit::Failed };
+    let stays = (!cleared.stay.is_empty()).then(|| {
+        refuse_with(
+            exit,
+            format!("what is left beside {} stays", count(cleared.stay.len() as u64, "re-keyed run")),
+            format!(
+                "runvault scrub {} names what is not as it was sealed: mend that, then the same command",
+                store.typed()
+            ),
+        )
+    });
+    Ok((cleared.runs > 0, stays))
+}
+
+/// Those of which more is left to do than [`clear`] does.
+fn work_of<'a>(store: &Store, all: impl IntoIterator<Item = &'a Replacement>) -> Result<Vec<Replacement>> {
+    let mut work = Vec::new();
+    for one in rekey::waiting(&store.root, all)? {
+        if rekey::left(&store.root, &one)? != Left::Rest {
+            work.push(one);
+        }
+    }
+    Ok(work)
 }
 
 fn not_the_workers(exit: Exit, what: &str) -> anyhow::Error {
@@ -82,7 +124,7 @@ fn chosen(args: &Rekey, store: &Store, identity: &Identity) -> Result<Vec<Replac
     let own: Vec<_> = store.chain.work_of(&identity.id()).cloned().collect();
     let all = if own.is_empty() { store.chain.replacements().cloned().collect() } else { own };
     if args.runs.is_empty() {
-        let waiting = rekey::waiting(&store.root, &all)?;
+        let waiting = work_of(store, &all)?;
         if waiting.is_empty() && !args.json {
             output::line("No run waits for this key.")?;
         }
@@ -153,6 +195,10 @@ fn rekey_each(args: &Rekey, store: &Store, identity: &Identity, chosen: &[Replac
 }
 
 fn rekey_one(args: &Rekey, store: &Store, identity: &Identity, one: &Replacement) -> Result<()> {
+    try_one(args, store, identity, one).map_err(|error| with_way_out(error, args, store, one))
+}
+
+fn try_one(args: &Rekey, store: &Store, identity: &Identity, one: &Replacement) -> Result<()> {
     let left = rekey::left(&store.root, one)?;
     let before = left == Left::Nothing;
     let sealed_to_owner;
@@ -167,6 +213,11 @@ fn rekey_one(args: &Rekey, store: &Store, identity: &Identity, one: &Replacement
             None if before || left == Left::Rest => {
                 let replaced = rekey::replaced(&store.root, &store.chain, one)?;
                 return tell(args, one, &Outcome::Replaced(replaced), before);
+            }
+            None if left == Left::All => {
+                let object = format!("runs/{}/worker-vault-...", coming_place(&one.new));
+                let why = "missing: what is being made there opens by no other key".to_owned();
+                return Err(Custody::Damaged { object, why }.into());
             }
             None => return Err(runvault_vault::Error::NotBegun { run: one.run.to_string() }.into()),
         }

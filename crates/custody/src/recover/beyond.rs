@@ -17,25 +17,17 @@ use crate::layout::{self, RUNS};
 use crate::settle::{OfRun, Signed, each_signed, envelopes, note_at};
 use crate::{Error, Result};
 
-/// How much a witness counts: one whose signature holds hides behind none that anybody can put there.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum By {
-    /// A signer that the copies do not know: a machine, or a worker, that a later line let in.
-    Stranger,
-    /// A gateway or a worker of the copies.
-    Known,
-}
-
-/// What was seen beyond the copies: how it is known, its number, who saw it, and what.
-type Witness = (By, u64, String, String);
+/// What was seen beyond the copies: its number, who saw it, and what.
+type Witness = (u64, String, String);
 
 /// What the store shows beyond a chain.
 #[derive(Default)]
 pub(super) struct Beyond {
-    /// The newest of what is signed, as the refusal that names it.
+    /// The newest of what a gateway or a worker of the copies signed, as the refusal that names it.
     pub(super) signed: Option<Error>,
-    /// The newest vault key by the name of an envelope, likewise. Nobody signs that, and anybody can put it there.
-    pub(super) unsigned: Option<Error>,
+    /// What anybody can put there, likewise: the newest of what another one signed, a machine or a worker that a later line
+    /// let in, or nobody; and the newest vault key by the name of an envelope, which is not signed.
+    pub(super) unproven: Vec<Error>,
 }
 
 /// Looks for it.
@@ -47,7 +39,7 @@ pub(super) fn beyond(root: &Arc<dyn Dir>, chain: &Chain) -> Result<Beyond> {
         return Ok(Beyond::default());
     }
     let states = chain.executed_behind(0).map(|line| line.result.state).collect();
-    let mut look = Look { chain, states, found: None, newer_key: None };
+    let mut look = Look { chain, states, known: None, stranger: None, newer_key: None };
     let listed = runs::list_all(root)?;
     each_signed(root, &listed.runs, &mut |of| {
         look.at_run(&of);
@@ -59,19 +51,20 @@ pub(super) fn beyond(root: &Arc<dyn Dir>, chain: &Chain) -> Result<Beyond> {
         look.at_note(&format!("{RUNS}/{place}/run.json"), &note_at(root, &place)?);
     }
     let found = chain.head().n;
-    let seen_more = |who, seen| Error::SeenMore { who, seen, found };
-    let by_name = |(e, object)| seen_more(format!("whoever wrote {object}"), format!("vault key {e}"));
-    Ok(Beyond {
-        signed: look.found.map(|(_, _, who, seen)| seen_more(who, seen)),
-        unsigned: look.newer_key.map(by_name),
-    })
+    let seen_more = |(_, who, seen)| Error::SeenMore { who, seen, found };
+    let by_name = |(e, object)| (u64::from(e), format!("whoever wrote {object}"), format!("vault key {e}"));
+    let unproven = look.stranger.into_iter().chain(look.newer_key.map(by_name));
+    Ok(Beyond { signed: look.known.map(seen_more), unproven: unproven.map(seen_more).collect() })
 }
 
 struct Look<'a> {
     chain: &'a Chain,
     /// The hash of the state that each line made.
     states: Vec<Option<Digest>>,
-    found: Option<Witness>,
+    /// The newest that one of the copies' signers saw.
+    known: Option<Witness>,
+    /// And another one.
+    stranger: Option<Witness>,
     /// The newest that the chain does not have, and the name that says so.
     newer_key: Option<(u32, String)>,
 }
@@ -114,12 +107,21 @@ impl Look<'_> {
     ) {
         let Some(seen) = self.is_beyond(n, hash) else { return };
         let worker = self.chain.replacement(run).filter(|said| said.worker == *signer).map(|said| said.sign);
-        let (by, who) = match self.chain.gateway_key(signer).map(|known| known.sign).or(worker) {
+        let known = self.chain.gateway_key(signer).map(|known| known.sign).or(worker);
+        let (newest, who) = match known {
             Some(key) if note.verify(signer, &key).is_err() => return,
-            Some(_) => (By::Known, format!("{object}, signed by {},", self.named(signer))),
-            None => (By::Stranger, format!("{object}, signed by {signer}, whom the copies do not know,")),
+            Some(_) => {
+                let who = format!("{object}, signed by {},", self.named(signer));
+                (&mut self.known, who)
+            }
+            None => {
+                let who = format!("{object}, signed by {signer}, whom the copies do not know,");
+                (&mut self.stranger, who)
+            }
         };
-        self.take((by, n, who, seen));
+        if newest.as_ref().is_none_or(|(than, ..)| *than < n) {
+            *newest = Some((n, who, seen));
+        }
     }
 
     /// Of a custody/ that was made anew before, runs may name lines that were lost then.
@@ -148,12 +150,6 @@ impl Look<'_> {
             if e > self.newer_key.as_ref().map_or(self.chain.epoch(), |(e, _)| *e) {
                 self.newer_key = Some((e, format!("{RUNS}/{run}/keys/{name}")));
             }
-        }
-    }
-
-    fn take(&mut self, one: Witness) {
-        if self.found.as_ref().is_none_or(|(by, n, ..)| (*by, *n) < (one.0, one.1)) {
-            self.found = Some(one);
         }
     }
 }

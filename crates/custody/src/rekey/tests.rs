@@ -222,6 +222,10 @@ fn names_of(root: &Arc<dyn Dir>, run: &RunId) -> Vec<String> {
     envelopes(root, run).into_iter().map(|file| file.name).collect()
 }
 
+fn cleared(root: &Arc<dyn Dir>, chain: &Chain) -> Result<usize> {
+    clear(root, chain, &|_, _| ()).map(|cleared| cleared.runs)
+}
+
 fn refusal(result: runvault_vault::Result<impl Sized>) -> String {
     result.err().expect("a refusal").to_string()
 }
@@ -705,8 +709,8 @@ fn what_is_left_of_the_worker_is_left_to_do() {
     assert_eq!(left(&site.root, &one).unwrap(), Left::Rest);
     // Nobody has a key for what was put there, and none is needed.
     for root in [&start, &site.root] {
-        assert_eq!(clear(root, &site.chain).unwrap(), 1);
-        assert_eq!((left(root, &one).unwrap(), clear(root, &site.chain).unwrap()), (Left::Nothing, 0));
+        assert_eq!(cleared(root, &site.chain).unwrap(), 1);
+        assert_eq!((left(root, &one).unwrap(), cleared(root, &site.chain).unwrap()), (Left::Nothing, 0));
         site.assert_sound(root, &one.new);
     }
 }
@@ -725,20 +729,22 @@ fn what_is_put_in_the_place_of_what_was_left_is_cleared() {
     for plant in [&directory as &dyn Fn(), &|| put(&runs, &gone, b"x")] {
         plant();
         assert_eq!(left(&site.root, &one).unwrap(), Left::Rest);
-        assert_eq!(clear(&site.root, &site.chain).unwrap(), 1);
+        assert_eq!(cleared(&site.root, &site.chain).unwrap(), 1);
         assert_eq!((left(&site.root, &one).unwrap(), names().len()), (Left::Nothing, 1));
         site.assert_sound(&site.root, &one.new);
     }
     // What no run stands for is nobody's to remove.
     directory();
     run_dir(&site.root, &one.new).open_dir(b"seal").unwrap().unlink(b"seal.note").unwrap();
-    assert_eq!((clear(&site.root, &site.chain).unwrap(), names().len()), (0, 2));
+    assert_eq!((cleared(&site.root, &site.chain).unwrap(), names().len()), (0, 2));
     // Nor is it where the new one is damaged: the old one may have been put there.
     let (mut site, run, one) = Site::agreed();
     site.root = site.both(&one);
     take_away(&site.root, &run);
     let runs = site.root.open_dir(b"runs").unwrap();
-    runs.create_dir(runs::gone_place(&run).as_bytes(), DIR_MODE).unwrap();
+    let gone = runs::gone_place(&run);
+    runs.create_dir(gone.as_bytes(), DIR_MODE).unwrap();
+    put(&runs.open_dir(gone.as_bytes()).unwrap(), "run.json", b"x");
     let dir = run_dir(&site.root, &one.new);
     for name in crate::layout::names(&dir, "").unwrap() {
         if name.starts_with(WORKER_SEED) {
@@ -746,16 +752,56 @@ fn what_is_put_in_the_place_of_what_was_left_is_cleared() {
         }
     }
     dir.unlink(b"name").unwrap();
-    assert_eq!((left(&site.root, &one).unwrap(), clear(&site.root, &site.chain).unwrap()), (Left::Rest, 0));
-    assert!(runs.open_dir(runs::gone_place(&run).as_bytes()).is_ok());
+    assert_eq!((left(&site.root, &one).unwrap(), cleared(&site.root, &site.chain).unwrap()), (Left::Rest, 0));
+    let told = clear(&site.root, &site.chain, &|_, _| ()).unwrap().stay;
+    assert_eq!(told.len(), 1);
+    assert_eq!(
+        told[0].1.to_string(),
+        format!("runs/{gone}: it stays: no run that took its place is there as it was sealed")
+    );
+    assert!(runs.open_dir(gone.as_bytes()).is_ok());
+    // With an empty one nothing goes: nobody reads a run for it.
+    runvault_vault::remove_dir(&*runs, gone.as_bytes()).unwrap();
+    runs.create_dir(gone.as_bytes(), DIR_MODE).unwrap();
+    let done = clear(&site.root, &site.chain, &|_, _| panic!("it reads")).unwrap();
+    assert_eq!((done.runs, done.stay.len(), left(&site.root, &one).unwrap()), (1, 0, Left::Nothing));
     // Nor is it while the worker has not come to its end.
     let (mut site, run, one) = Site::agreed();
     site.root = site.both(&one);
     let runs = site.root.open_dir(b"runs").unwrap();
     runs.rename(run.to_string().as_bytes(), &*runs, runs::gone_place(&run).as_bytes(), Rename::Over).unwrap();
-    assert_eq!((left(&site.root, &one).unwrap(), clear(&site.root, &site.chain).unwrap()), (Left::OldRun, 0));
+    assert_eq!(
+        (left(&site.root, &one).unwrap(), cleared(&site.root, &site.chain).unwrap()),
+        (Left::OldRun, 0)
+    );
     site.work(&site.root, &one, Shard::ALL).unwrap();
     assert_eq!(left(&site.root, &one).unwrap(), Left::Nothing);
+}
+
+/// A kill, or somebody, left it there, and its run was re-keyed once more since.
+#[test]
+fn what_is_left_of_a_run_that_was_re_keyed_twice_is_told_and_cleared() {
+    let mut site = Site::new();
+    let run = site.sealed(b"run");
+    let first = site.agree_on(run);
+    site.work(&site.root, &first, Shard::ALL).unwrap();
+    let second = site.agree_on(first.new);
+    site.work(&site.root, &second, Shard::ALL).unwrap();
+    let (runs, gone) = (site.root.open_dir(b"runs").unwrap(), runs::gone_place(&run));
+    let plant = || {
+        runs.create_dir(gone.as_bytes(), DIR_MODE).unwrap();
+        put(&runs.open_dir(gone.as_bytes()).unwrap(), "run.json", b"x");
+    };
+    let waits = || waiting(&site.root, site.chain.replacements()).unwrap();
+    assert_eq!(waits(), []);
+    plant();
+    assert_eq!(waits(), std::slice::from_ref(&first));
+    assert_eq!((cleared(&site.root, &site.chain).unwrap(), waits()), (1, vec![]));
+    // It may be all that there is.
+    plant();
+    run_dir(&site.root, &second.new).unlink(b"name").unwrap();
+    let done = clear(&site.root, &site.chain, &|_, _| ()).unwrap();
+    assert_eq!((done.runs, done.stay.len(), waits()), (0, 1, vec![first]));
 }
 
 /// Whoever has the disk removes what was prepared, and it is agreed on again.
@@ -802,14 +848,14 @@ fn what_is_planted_beside_a_run_is_cleared_whatever_it_is() {
     for plant in plants {
         plant();
         assert_eq!(left(&site.root, &one).unwrap(), Left::Rest);
-        assert_eq!(clear(&site.root, &site.chain).unwrap(), 1);
+        assert_eq!(cleared(&site.root, &site.chain).unwrap(), 1);
         assert_eq!(left(&site.root, &one).unwrap(), Left::Nothing);
         site.assert_sound(&site.root, &one.new);
     }
     // That is damage, and no leftover.
     runvault_vault::remove_dir(&*run_dir(&site.root, &one.new), b"keys").unwrap();
     put(&run_dir(&site.root, &one.new), "keys", b"x");
-    assert_eq!(clear(&site.root, &site.chain).unwrap(), 0);
+    assert_eq!(cleared(&site.root, &site.chain).unwrap(), 0);
     assert_eq!(waiting(&site.root, site.chain.replacements()).unwrap(), []);
 }
 
@@ -829,7 +875,7 @@ fn what_cannot_be_cleared_beside_one_run_keeps_no_other_from_it() {
         let (root, faults) = Faults::over(copy(&site.root)).unwrap();
         let name = Some(runs::gone_place(&stays.run).into_bytes());
         faults.add(Rule { name, ..Rule::every(Op::Unlink, Fault::Fail(libc::EIO)) });
-        assert_eq!(clear(&root, &site.chain).unwrap(), 1);
+        assert_eq!(cleared(&root, &site.chain).unwrap(), 1);
         assert_eq!(left(&root, stays).unwrap(), Left::Rest);
         assert_eq!(left(&root, goes).unwrap(), Left::Nothing);
     }

@@ -162,15 +162,25 @@ impl<'a> Copying<'a> {
             let what = "it does not replace that run, or another seal of it".to_owned();
             return Err(Error::damaged(format!("{object}/run.json"), Damage::Run(what)));
         }
-        let old = verify::open(job.root, &job.old, job.authority)?;
+        let closed = |place: &str| {
+            let what = "missing, or not to be opened by the worker".to_owned();
+            Error::damaged(format!("runs/{place}/keys/worker-{}", job.worker.id()), Damage::Run(what))
+        };
+        let old = verify::open(job.root, &job.old, job.authority).map_err(|e| match e {
+            Error::WrongKey(_) => closed(&job.old.to_string()),
+            e => e,
+        })?;
         if old.geometry != verified.descriptor.geometry {
             let what = "it has another chunk size than the run that it replaces".to_owned();
             return Err(Error::damaged(format!("{object}/run.json"), Damage::Run(what)));
         }
         let keys = dir.open_dir(b"keys").map_err(|e| part_opened("open", format!("{object}/keys"), e))?;
-        let key = runs::envelopes_in(&*keys, &job.new, job.authority)?.open(&job.new, job.authority)?;
-        let key =
-            key.ok_or_else(|| Error::WrongKey(format!("no key that is held here opens run {}", job.new)))?;
+        let mut envelopes = runs::envelopes_in(&*keys, &job.new, job.authority)?;
+        let key = match envelopes.open(&job.new, job.authority) {
+            Ok(Some(key)) => key,
+            Ok(None) | Err(Error::Damaged { .. }) => return Err(closed(&name)),
+            Err(error) => return Err(error),
+        };
         let derived = RunKeys::derive(&key, &job.new, Engine::fastest());
         if !ct_eq(&derived.commitment(), &verified.descriptor.commitment.0) {
             let what = "the key is not the one run.json names".to_owned();
@@ -233,7 +243,13 @@ impl<'a> Copying<'a> {
 
     /// One process at a time reads everything back. One of another machine that does not renew its lease has ended.
     fn hold(&self) -> Result<Holding> {
-        let take = || Holding::take(self.job.new, self.dir.clone(), &self.job.worker.id());
+        let take = || {
+            Holding::take(self.job.new, self.dir.clone(), &self.job.worker.id()).map_err(|e| match e {
+                // By the name that its directory has until it is sealed.
+                Error::Damaged { damage, .. } => Error::damaged(self.object("lease"), damage),
+                e => e,
+            })
+        };
         match take() {
             Err(held @ Error::Held { .. }) => {
                 let failed = |e| Error::store("look at the lease of", runs::coming_place(&self.job.new), e);

@@ -9,7 +9,7 @@ use runvault_custody::authority::Acting;
 use runvault_custody::chain::Chain;
 use runvault_custody::ends::CutOff;
 use runvault_custody::seen::Remembering;
-use runvault_custody::{clock, gateways, public_file, rekey, retired};
+use runvault_custody::{Error, clock, gateways, public_file, rekey, retired};
 use runvault_format::custody_state::{Custodian, ReaderEntry, Until};
 use runvault_format::ids::{IdentityId, RunId};
 use runvault_format::operation::Operation;
@@ -20,6 +20,7 @@ use runvault_vault::runs;
 use crate::args::{LastOf, Proposal, RunsAndPerson};
 use crate::commands::gateway::cut_off_words;
 use crate::exit::{Exit, refuse_with};
+use crate::hint;
 use crate::output::{visible, warn};
 use crate::run_of_name::{not_there, of_id};
 use crate::store::Store;
@@ -90,7 +91,7 @@ pub fn asked(store: &Store, proposal: &Proposal, by_name: &mut ByName<'_>) -> Re
         Proposal::Rekey(args) => {
             let runs = listed(root, chain, &args.runs, by_name)?;
             for run in &runs {
-                rekey::check(root, chain, run)?;
+                rekey::check(root, chain, run).map_err(|error| under_way(store, error))?;
             }
             Operation::Rekey { runs }
         }
@@ -108,6 +109,16 @@ pub fn asked(store: &Store, proposal: &Proposal, by_name: &mut ByName<'_>) -> Re
             Operation::Retire { runs: gone }
         }
     })
+}
+
+/// With a way out that works when it is pasted.
+fn under_way(store: &Store, error: Error) -> anyhow::Error {
+    match &error {
+        Error::UnderWay { run, new } => {
+            refuse_with(Exit::Failed, error.to_string(), hint::under_way(&store.typed(), run, new))
+        }
+        _ => error.into(),
+    }
 }
 
 /// Where its chains end; what no longer counts then is told.

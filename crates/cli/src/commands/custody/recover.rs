@@ -36,10 +36,11 @@ pub fn run(args: &Recover) -> Result<()> {
     let state = state_folder(args.state.as_deref())?;
     let given = opened(args)?;
     let found = Found::among(&root, &given, args.accept_rollback)?;
-    if let Some(unsigned) = found.unsigned() {
+    for unproven in found.unproven() {
         let what = format!(
-            "{unsigned}. Nobody signed that: whoever writes to the store can put it there. Was there such a key, runs that are\n\
-             sealed to it alone are named as not opened: then bring a key file that did its drill later"
+            "{unproven}. Nobody whom the copies know signed that: whoever writes to the store can put it there. Is it\n\
+             true, runs that were made, re-keyed or sealed to another key since are named as not opened: then bring a key file\n\
+             that did its drill later"
         );
         log::warn!("{what}");
         warn(&what);

@@ -216,3 +216,38 @@ fn what_is_left_of_the_old_run_is_closed_too() {
     }
     assert!(met > 4, "{met}");
 }
+
+/// At a machine that sleeps, or as a part of a cluster's work, it still has the key, and what it has open.
+#[test]
+fn a_worker_that_is_at_what_was_given_up_comes_to_nothing() {
+    for others_are_done in [false, true] {
+        let (mut site, run, one) = Site::agreed();
+        let before = site.contents(&site.root, b"run");
+        let (root, worker) = (site.root.clone(), site.worker(&one));
+        let acting = Acting::open(&root, site.chain.clone(), &worker).unwrap();
+        let given_up = || {
+            let (from, runs) = (runs::coming_place(&one.new), site.root.open_dir(b"runs").unwrap());
+            runs.rename(from.as_bytes(), &*site.root, b"given up", Rename::Over).unwrap();
+            site.agree(Operation::Rekey { runs: vec![run] });
+            if others_are_done {
+                let again = under_way(&site.root, &site.chain, &run).unwrap().unwrap();
+                site.work(&site.root, &again, Shard::ALL).unwrap();
+            }
+        };
+        let authority = Between::over(acting, (Call::Sealed, 1), given_up);
+        let grace = Duration::ZERO;
+        let job = Job { root: &root, authority: &authority, worker: &worker, old: run, new: one.new, grace };
+        refusal(rekey(&job, Shard::ALL, &|_, _| ()));
+        assert!(authority.has_acted());
+        drop(authority);
+        let again = site.chain.replaced_by(&run).find(|other| other.new != one.new).unwrap().clone();
+        assert_eq!(runs::list(&root).unwrap(), [if others_are_done { again.new } else { run }]);
+        if !others_are_done {
+            site.work(&root, &again, Shard::ALL).unwrap();
+        }
+        assert_eq!(runs::list(&root).unwrap(), [again.new]);
+        assert_eq!(site.contents(&root, b"run"), before);
+        site.assert_sound(&root, &again.new);
+        assert_eq!(waiting(&root, site.chain.replacements()).unwrap(), []);
+    }
+}

@@ -13,12 +13,13 @@ use runvault_format::name;
 use runvault_format::pins::{self, Pinned};
 use runvault_format::seal_note::SealNote;
 use runvault_store::backend::{Dir, Rename};
+use runvault_store::read_whole::read_whole;
 use runvault_store::replace;
 
 use super::super::checked::Anew;
 use super::super::finding::{Change, Finding};
 use super::super::origin::{self, Kept};
-use super::super::read::hash;
+use super::super::read::{NOTE_MAX, Signed, hash, verify_note};
 use super::super::sealed_file::Writer;
 use super::super::survey::Survey;
 use super::super::{DIGESTS, MANIFEST, NEW, NOTE, PINS, SEAL, read_back, verify};
@@ -33,7 +34,7 @@ use crate::run_life::{DIR_MODE, FILE_MODE, rename_dir};
 use crate::{Damage, Error, Result, cores, runs, seal, sys};
 
 impl Copying<'_> {
-    fn object(&self, name: &str) -> String {
+    pub(super) fn object(&self, name: &str) -> String {
         format!("runs/{}/{name}", runs::coming_place(&self.job.new))
     }
 
@@ -266,9 +267,20 @@ impl Copying<'_> {
         hash(dir, name.as_bytes()).map_err(|e| self.failed("read back", name, e))
     }
 
+    /// Anybody can make a directory of that name.
+    fn check_seal(&self) -> Result<()> {
+        let object = self.object("seal/seal.note");
+        let note = self.dir.open_dir(SEAL).and_then(|seal| read_whole(&*seal, NOTE.as_bytes(), NOTE_MAX));
+        let note = note.map_err(|e| part_opened("read", object.as_str(), e))?;
+        let (run_note, maker) = (self.verified.text_hash()?, self.verified.descriptor.signer);
+        let signed = Signed { run: &self.job.new, run_note, maker, replaces: true };
+        verify_note(&note, &object, &signed, self.job.authority).map(drop)
+    }
+
     /// The sealed run gets its name.
     pub(super) fn commit(&self) -> Result<()> {
         let job = self.job;
+        self.check_seal()?;
         self.fill_keys()?;
         clear_begun_seals(&*self.dir).map_err(|e| self.failed("remove", "seal.new", e))?;
         remove(&*self.dir, PARTIAL).map_err(|e| self.failed("remove", "partial", e))?;

@@ -1,0 +1,79 @@
+//! What a person does where something in the store keeps a run from its new key: the same command would say the same again.
+
+use anyhow::Result;
+use runvault_custody::rekey;
+use runvault_format::replacement::Replacement;
+use runvault_vault::runs::coming_place;
+
+use crate::args::{Rekey, Who};
+use crate::exit::{self, refuse_with};
+use crate::given::given;
+use crate::hint;
+use crate::store::Store;
+
+/// The error with that advice, where nothing better is known of it.
+pub fn with_way_out(error: anyhow::Error, args: &Rekey, store: &Store, one: &Replacement) -> anyhow::Error {
+    match way_out(&error, args, store, one) {
+        Ok(Some(advice)) => refuse_with(exit::of(&error), exit::chain(&error), advice),
+        // The first error is the one to tell.
+        _ => error,
+    }
+}
+
+fn way_out(error: &anyhow::Error, args: &Rekey, store: &Store, one: &Replacement) -> Result<Option<String>> {
+    let (path, run, new) = (store.typed(), one.run, one.new);
+    let there = |name: &str| args.store.join("runs").join(name).symlink_metadata().is_ok();
+    let (old_is_there, new_is_there) = (there(&run.to_string()), there(&new.to_string()));
+    // In this order: a run that gets its name meanwhile is not on its way any more.
+    let coming = rekey::is_coming(&store.root, one)?;
+    let told = exit::chain(error);
+    let is_named = [new.to_string(), one.worker.to_string()].iter().any(|id| told.contains(id));
+    if (coming && old_is_there && !is_named) || !hint::is_general(error) {
+        return Ok(None);
+    }
+    let (give_up, anew) = (hint::give_up(&path, &new), agree_anew(args, store, one));
+    Ok(Some(match (old_is_there, new_is_there, coming) {
+        (true, false, true) => format!(
+            "mend that, and the same command goes on. Or give it up, which loses nothing, and agree anew (by this mv, within\n\
+             the store: whoever is still at it finds its place gone; remove it once that is done):\n\
+             {give_up} && {anew}"
+        ),
+        (true, false, false) if there(&coming_place(&new)) => {
+            format!("{}agree anew:\n{give_up} && {anew}", resume(store))
+        }
+        (true, false, false) => format!("{}agree anew:\n{anew}", resume(store)),
+        (true, true, true) => format!(
+            "something else has the place of the run that is being made: move it away, and the same command goes on:\n\
+             mv {path}/runs/{new} {path}/in-the-way-{new}"
+        ),
+        (true, true, false) => format!(
+            "put it back from a copy. Without one agree on a new key for run {run} again, and take runs/{new} away once that\n\
+             is done, not before:\n{anew}"
+        ),
+        (false, false, true) => format!(
+            "run {run} is not there any more: put it back, and the same command goes on. Where another run has taken its\n\
+             place, what is made here is of no use:\n{give_up}"
+        ),
+        (false, ..) => return Ok(None),
+    }))
+}
+
+fn resume(store: &Store) -> String {
+    match store.chain.quorum().0 {
+        1 => String::new(),
+        _ => format!(
+            "an execution that was interrupted goes on: runvault custody execute {} REQ --approval ... --resume. Else\n",
+            store.typed()
+        ),
+    }
+}
+
+fn agree_anew(args: &Rekey, store: &Store, one: &Replacement) -> String {
+    let (path, run) = (store.typed(), one.run);
+    if store.chain.quorum().0 == 1 {
+        return format!("runvault custody rekey {path} {run}{}", given(&args.who));
+    }
+    // It needs no key.
+    let who = Who { state: args.who.state.clone(), apart: args.who.apart.clone(), ..Who::default() };
+    format!("runvault custody propose {path} rekey {run} --out REQ{}", given(&who))
+}
