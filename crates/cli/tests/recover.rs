@@ -178,6 +178,9 @@ fn a_store_lives_apart_from_its_custody() {
     let (_, there) = shown.split_once("In the store store:\n").expect("what is there");
     assert!(there.starts_with(&format!("  {id}: of gateway ")) && there.contains(", not sealed"), "{there}");
     run(&scratch, &format!("custody show req {apart}")).refused(2, "--store");
+    run(&scratch, &format!("custody propose store rotate {apart} --out none")).done();
+    let shown = run(&scratch, &format!("custody show none --store store {apart}")).done().out();
+    assert!(!shown.contains("In the store"), "it is about no run: {shown}");
     run(&scratch, "cp store:/run/RunInfo.xml out.xml --from-custody keys/clinic --identity owner.key").done();
     assert_eq!(fs::read_to_string(scratch.path("out.xml")).unwrap(), "<RunInfo/>\n");
     // Another vault's is refused.

@@ -117,7 +117,7 @@ pub enum Proposal {
 #[command(after_help = "\
 Examples:
   runvault custody show req
-  runvault custody show req --store /srv/store                     what is signed there about its runs, too")]
+  runvault custody show req --store /srv/store    with what is signed there about its runs")]
 pub struct Show {
     /// The request
     #[arg(value_hint = ValueHint::FilePath)]

@@ -24,7 +24,10 @@ pub fn run(args: &Show) -> Result<()> {
     let apart = Apart { custody: args.custody.clone() };
     let seen = Seen { state: args.state.clone(), accept_rollback: args.accept_rollback, apart };
     let store = Store::open(path, &seen.who())?;
-    output::line(&format!("\nIn the store {}:\n{}", shown(path), run_facts::of_op(&store, &file.request.op)))
+    match run_facts::of_op(&store, &file.request.op) {
+        facts if facts.is_empty() => Ok(()),
+        facts => output::line(&format!("\nIn the store {}:\n{facts}", shown(path))),
+    }
 }
 
 /// A request whose parts fit each other.
