@@ -16,8 +16,8 @@ pub(crate) fn since_boot() -> Duration {
     Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))
 }
 
-/// How many of something are kept open although nobody uses them: `most`, and no more than the descriptors that this
-/// process may have suffice for, of which each may take one in `part`.
+/// How many of something are kept open although nobody uses them: `most`, and no more than one for each `part` descriptors
+/// that this process may have.
 pub(crate) fn kept_open(most: usize, part: usize) -> usize {
     static DESCRIPTORS: LazyLock<usize> = LazyLock::new(|| {
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);

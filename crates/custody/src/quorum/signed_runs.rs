@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use runvault_format::custody_state::{GatewayEntry, State};
 use runvault_format::descriptor::RunDescriptor;
-use runvault_format::ids::RunId;
+use runvault_format::ids::{IdentityId, RunId};
 use runvault_format::note::{Note, text_hash};
 use runvault_format::operation::Operation;
 use runvault_format::seal_note::SealNote;
@@ -14,7 +14,7 @@ use runvault_format::{Error, Result};
 use runvault_store::backend::Dir;
 use runvault_store::read_whole::read_whole;
 
-/// A run's `run.json`, and its `seal.note` where it is sealed.
+/// A longer note is left out.
 const NOTE_MAX: usize = 1 << 20;
 const BEGINS: &str = "runvault/1 ";
 
@@ -58,7 +58,7 @@ impl SignedRun {
     }
 }
 
-fn signed_by<'a>(before: &'a State, id: &runvault_format::ids::IdentityId) -> Result<&'a GatewayEntry> {
+fn signed_by<'a>(before: &'a State, id: &IdentityId) -> Result<&'a GatewayEntry> {
     before.gateway(id).ok_or(Error::Unsigned)
 }
 
