@@ -136,8 +136,8 @@ fn each_planted<'a>(
     }
 }
 
-#[test]
-fn one_owner_has_a_way_out_of_whatever_is_planted() {
+/// A sealed run that is to get a new key.
+fn one_owner() -> Scratch {
     let scratch = Scratch::new();
     scratch.run(&["init", "--no-lock", "--identity", "owner.key", STORE]).done();
     scratch.folder("run");
@@ -146,7 +146,23 @@ fn one_owner_has_a_way_out_of_whatever_is_planted() {
     scratch.run(&["cp", "-r", "run", &to, "--identity", "owner.key"]).done();
     scratch.run(&["seal", STORE, "run"]).done();
     scratch.run(&["custody", "rekey", STORE, "run", "--identity", "owner.key"]).done();
-    let work = || scratch.run(&["rekey", STORE, "--identity", "owner.key", "--grace", "0s"]);
+    scratch
+}
+
+fn owners_work(scratch: &Scratch) -> Outcome {
+    scratch.run(&["rekey", STORE, "--identity", "owner.key", "--grace", "0s"])
+}
+
+fn is_whole(scratch: &Scratch) {
+    let read = scratch.run(&["cat", STORE, "run/RunInfo.xml", "--identity", "owner.key"]);
+    assert_eq!(read.out(), TEXT, "{}", read.all());
+    scratch.run(&["scrub", STORE]).done();
+}
+
+#[test]
+fn one_owner_has_a_way_out_of_whatever_is_planted() {
+    let scratch = one_owner();
+    let work = || owners_work(&scratch);
     let seed = Plant {
         says: "runs/.new-NEW/worker-vault-",
         act: |runs, _, id| fs::remove_file(new(runs, id).join("worker-vault-1")).unwrap(),
@@ -160,12 +176,25 @@ fn one_owner_has_a_way_out_of_whatever_is_planted() {
         work().done();
         let (stands, coming) = there(&scratch);
         assert!(stands != old && coming.is_empty(), "{stands} {coming}");
-        let read = scratch.run(&["cat", STORE, "run/RunInfo.xml", "--identity", "owner.key"]);
-        assert_eq!(read.out(), TEXT, "{}", read.all());
-        scratch.run(&["scrub", STORE]).done();
+        is_whole(&scratch);
         let due = scratch.run(&["custody", "list", STORE]).done().out();
         assert!(!due.contains("waits for its new key"), "{due}");
     });
+}
+
+/// The new run stands, and is not to go for whatever has the old one's name.
+#[test]
+fn what_takes_the_place_of_a_run_that_was_replaced_is_moved_away() {
+    let scratch = one_owner();
+    let (old, _) = there(&scratch);
+    owners_work(&scratch).done();
+    fs::create_dir(scratch.path(STORE).join("runs").join(&old)).unwrap();
+    let stuck = owners_work(&scratch);
+    stuck.refused(1, &format!("runs/{old} is what is too much"));
+    let told = commands(&stuck);
+    pasted(&scratch, told.first().unwrap()).done();
+    owners_work(&scratch).done();
+    is_whole(&scratch);
 }
 
 /// It was replaced by another one meanwhile, or moved out.

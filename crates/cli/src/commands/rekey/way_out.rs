@@ -46,9 +46,12 @@ fn way_out(error: &anyhow::Error, args: &Rekey, store: &Store, one: &Replacement
             "something else has the place of the run that is being made: move it away, and the same command goes on:\n\
              mv {path}/runs/{new} {path}/in-the-way-{new}"
         ),
+        // Anybody can put a directory, or an old copy, in the place of a run that was replaced.
         (true, true, false) => format!(
-            "put it back from a copy. Without one agree on a new key for run {run} again, and take runs/{new} away once that\n\
-             is done, not before:\n{anew}"
+            "where runs/{new} is as it was sealed (runvault scrub {path}) runs/{run} is what is too much: move it away:\n\
+             mv {path}/runs/{run} {path}/in-the-way-{run}\n\
+             Else put runs/{new} back from a copy; without one agree on a new key for run {run} again, and take runs/{new}\n\
+             away once that is done, not before:\n{anew}"
         ),
         (false, false, true) => format!(
             "run {run} is not there any more: put it back, and the same command goes on. Where another run has taken its\n\
