@@ -38,8 +38,8 @@ pub fn run(args: &Recover) -> Result<()> {
     let found = Found::among(&root, &given, args.accept_rollback)?;
     for unproven in found.unproven() {
         let what = format!(
-            "{unproven}. Nobody whom the copies know signed that: whoever writes to the store can put it there. Is it\n\
-             true, runs that were made, re-keyed or sealed to another key since are named as not opened: then bring a key file\n\
+            "{unproven}. Nobody whom the copies know signed that: whoever writes to the store can put it there. Is it \
+             true, runs that were made, re-keyed or sealed to another key since are named as not opened: then bring a key file \
              that did its drill later"
         );
         log::warn!("{what}");
