@@ -8,6 +8,8 @@ use runvault_format::name::RECORD;
 use runvault_format::size::HEADER;
 use runvault_store::backend::{Access, Dir};
 
+use crate::cores;
+
 /// Records that are waited for at a time.
 const AT_ONCE: usize = 8;
 /// What takes longer came from a disk; a record in the kernel's memory takes a tenth of it.
@@ -23,19 +25,10 @@ pub(crate) fn bring_records(dir: &dyn Dir, names: &[&[u8]]) {
         return;
     }
     let next = AtomicUsize::new(0);
-    let work = || {
+    cores::on(AT_ONCE.min(rest.len()), &|| {
         while let Some(name) = rest.get(next.fetch_add(1, Ordering::Relaxed)) {
             bring(dir, name);
         }
-    };
-    std::thread::scope(|scope| {
-        for _ in 1..AT_ONCE.min(rest.len()) {
-            // A machine that gives no more threads is only slower.
-            if std::thread::Builder::new().spawn_scoped(scope, work).is_err() {
-                break;
-            }
-        }
-        work();
     });
 }
 

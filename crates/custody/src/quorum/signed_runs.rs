@@ -30,36 +30,39 @@ pub struct SignedRun {
 
 impl SignedRun {
     fn parse(made: &str, seal: Option<&str>, before: &State) -> Result<Self> {
+        let mut notes = made.to_owned();
         let note = Note::parse(made.as_bytes())?;
-        // The signer's name is read before its signature holds, and only to find the key to check with.
-        let signer = signed_by(before, &RunDescriptor::parse_text(note.text)?.signer)?;
-        let made_note = note.verify(&signer.id, &signer.sign)?.parse(RunDescriptor::parse_text)?.into_inner();
-        let counts = |gateway: &GatewayEntry, run: u64, seal: u64| {
-            gateway.until.as_ref().is_none_or(|until| run <= until.seq && seal <= until.seals)
-        };
-        let of_vault = made_note.vault == before.vault;
-        if !of_vault || !made_note.seq.is_some_and(|seq| counts(signer, seq, 0)) {
+        let (made, by) = signed(&note, before, RunDescriptor::parse_text, |made| &made.signer)?;
+        let counts = |seq| by.until.as_ref().is_none_or(|until| seq <= until.seq);
+        if made.vault != before.vault || !made.seq.is_some_and(counts) {
             return Err(Error::Chain("a run.json of another vault, or behind its gateway's end"));
         }
-        let mut all = made.to_owned();
         let seal = seal.map(|seal| {
-            all.push_str(seal);
-            let sealed = Note::parse(seal.as_bytes())?;
-            let signer = signed_by(before, &SealNote::parse_text(sealed.text)?.gateway)?;
-            let sealed = sealed.verify(&signer.id, &signer.sign)?.parse(SealNote::parse_text)?.into_inner();
-            let of_run = sealed.run == made_note.run && sealed.run_note == text_hash(note.text);
-            if of_run && counts(signer, 0, sealed.n) {
-                Ok(sealed)
+            notes.push_str(seal);
+            let (seal, by) =
+                signed(&Note::parse(seal.as_bytes())?, before, SealNote::parse_text, |seal| &seal.gateway)?;
+            let of_run = seal.run == made.run && seal.run_note == text_hash(note.text);
+            if of_run && by.until.as_ref().is_none_or(|until| seal.n <= until.seals) {
+                Ok(seal)
             } else {
                 Err(Error::Chain("a seal of another run, or behind its gateway's end"))
             }
         });
-        Ok(Self { seal: seal.transpose()?, made: made_note, notes: all })
+        Ok(Self { seal: seal.transpose()?, made, notes })
     }
 }
 
-fn signed_by<'a>(before: &'a State, id: &IdentityId) -> Result<&'a GatewayEntry> {
-    before.gateway(id).ok_or(Error::Unsigned)
+/// What a note says, and the gateway that signed it.
+fn signed<'a, T>(
+    note: &Note<'_>,
+    before: &'a State,
+    parse: fn(&str) -> Result<T>,
+    by: fn(&T) -> &IdentityId,
+) -> Result<(T, &'a GatewayEntry)> {
+    // The signer's name is read before its signature holds, and only to find the key to check with.
+    let signer = before.gateway(by(&parse(note.text)?)).ok_or(Error::Unsigned)?;
+    let said = note.verify(&signer.id, &signer.sign)?.parse(parse)?.into_inner();
+    Ok((said, signer))
 }
 
 /// The runs that an operation names, in its order.

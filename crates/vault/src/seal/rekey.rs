@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use runvault_crypto::aead::Engine;
 use runvault_crypto::digest::ct_eq;
+use runvault_format::envelope_file::EnvelopeName;
 use runvault_format::ids::RunId;
 use runvault_format::keys::{RunKey, RunKeys};
 use runvault_store::backend::Dir;
@@ -164,7 +165,10 @@ impl<'a> Copying<'a> {
         }
         let closed = |place: &str| {
             let what = "missing, or not to be opened by the worker".to_owned();
-            Error::damaged(format!("runs/{place}/keys/worker-{}", job.worker.id()), Damage::Run(what))
+            Error::damaged(
+                format!("runs/{place}/keys/{}", EnvelopeName::Worker(job.worker.id())),
+                Damage::Run(what),
+            )
         };
         let old = verify::open(job.root, &job.old, job.authority).map_err(|e| match e {
             Error::WrongKey(_) => closed(&job.old.to_string()),

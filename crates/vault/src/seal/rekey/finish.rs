@@ -306,7 +306,7 @@ impl Job<'_> {
         let dir = runs::run_dir(self.root, &self.new)?;
         let found = seal::Seal::load(self.root, &self.new, self.authority)?;
         let replaced = Replaced { files: found.note.files, bytes: found.note.bytes, copied };
-        let worker = format!("worker-{}", self.worker.id());
+        let worker = EnvelopeName::Worker(self.worker.id()).to_string();
         let fail = |e| Error::store("clear", format!("runs/{}", self.new), e);
         let keys =
             dir.open_dir(b"keys").map_err(|e| part_opened("open", format!("runs/{}/keys", self.new), e))?;
