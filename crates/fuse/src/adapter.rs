@@ -30,6 +30,7 @@ use crate::attributes::{file_attr, generation, kept, node_kind, set_time};
 use crate::options::negotiate;
 use crate::owed::{Debt, Owed};
 use crate::parked::{Nobody, Parked};
+use crate::stale::AtOpen;
 use crate::watchdog::{Patience, Slot, Watchdog};
 
 /// The vault, as fuser calls it.
@@ -40,13 +41,20 @@ pub(crate) struct Adapter {
     open_flags: FopenFlags,
     /// What files that others write are opened with besides.
     shared_flags: FopenFlags,
+    at_open: AtOpen,
 }
 
 impl Adapter {
     pub(crate) fn new(vault: Arc<Vault>, watchdog: Arc<Watchdog<Parked>>, local_store: bool) -> Self {
         let owed = Arc::new(Owed::new(Arc::clone(&vault)));
         let open_flags = if local_store { FopenFlags::FOPEN_NOFLUSH } else { FopenFlags::empty() };
-        Self { vault, watchdog, owed, open_flags, shared_flags: FopenFlags::empty() }
+        let (shared_flags, at_open) = (FopenFlags::empty(), AtOpen::default());
+        Self { vault, watchdog, owed, open_flags, shared_flags, at_open }
+    }
+
+    /// What the kernel is told when a file is opened.
+    pub(crate) fn at_open(&self) -> AtOpen {
+        self.at_open.clone()
     }
 
     /// What the probing thread works off.
@@ -232,6 +240,9 @@ impl Filesystem for Adapter {
         let undo = |vault: &Vault, opened: Opened| drop(vault.release(opened.handle));
         let opened = self.call(reply, Patience::Short, |vault, _| vault.open_file(ino.0, flags), undo);
         if let Some((reply, opened)) = opened {
+            if opened.shared {
+                self.at_open.tell(ino.0);
+            }
             reply.opened(FileHandle(opened.handle), self.flags_of(&opened));
         }
     }

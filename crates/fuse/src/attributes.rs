@@ -19,6 +19,8 @@ pub(crate) fn kept(attr: &Attr) -> Duration {
     match attr.ours {
         true if fleeting => Duration::ZERO,
         true => OURS,
+        // A read goes past a size that the kernel believes, and who asks for the size then would find it cut.
+        false if attr.open => Duration::ZERO,
         false => SHARED,
     }
 }

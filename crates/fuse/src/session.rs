@@ -39,8 +39,9 @@ impl Session {
         let told = Arc::clone(&vault);
         let watchdog = Watchdog::new(threads(options), options.stuck_after);
         let adapter = Adapter::new(vault, Arc::clone(&watchdog), options.local_store);
-        let owed = adapter.owed();
+        let (owed, at_open) = (adapter.owed(), adapter.at_open());
         let (mut session, device) = Self::begin(adapter, at, options)?;
+        at_open.by(device.try_clone().map_err(Error::Mount)?);
         watchdog.start(move || owed.settle()).map_err(Error::Mount)?;
         session._notices = Some(notices::start(told, device, options.max_nodes).map_err(Error::Mount)?);
         session.watchdog = Some(watchdog);

@@ -1,11 +1,13 @@
-//! Makes the kernel ask anew for attributes in runs that another machine has taken over.
+//! Makes the kernel ask anew for attributes in runs that another machine has taken over, and of files that another one
+//! writes when they are opened.
 //!
-//! It was told that only this mount changes them, and may keep them long. By FUSE_NOTIFY_INVAL_INODE with a
+//! Of the former it was told that only this mount changes them, and may keep them long. By FUSE_NOTIFY_INVAL_INODE with a
 //! negative offset: attributes alone, so that it waits for no page and for no directory. Names need no notice:
 //! what they lead to is asked for, and is there no more, or another.
 
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
+use std::sync::{Arc, OnceLock};
 
 use runvault_vault::Vault;
 use runvault_vault::api::Ino;
@@ -29,13 +31,10 @@ pub(crate) struct Stale {
 impl Stale {
     /// Tells of runs that were lost since, and of runs that were sealed.
     pub(crate) fn tell(&mut self, vault: &Vault, device: &OwnedFd) {
-        let lost = vault.nodes_lost_since(&mut self.told).into_iter().map(|ino| from(ino, ATTRIBUTES));
+        let lost = vault.nodes_lost_since(&mut self.told).into_iter().map(|ino| (ino, ATTRIBUTES));
         let sealed = vault.nodes_sealed_since();
-        let pages = sealed.iter().map(|ino| from(*ino, PAGES_TOO));
-        for body in lost.chain(pages) {
-            // ENOENT: the kernel has forgotten it already.
-            let _ = rustix::io::write(device, &message(FUSE_NOTIFY_INVAL_INODE, &body));
-        }
+        let pages = sealed.iter().map(|ino| (*ino, PAGES_TOO));
+        lost.chain(pages).for_each(|(ino, offset)| forget(device, ino, offset));
         self.let_go(vault, device, sealed);
         tell_closed(&vault.nodes_closed_since(), device);
     }
@@ -60,9 +59,32 @@ fn tell_closed(closed: &[(Ino, u32)], device: &OwnedFd) {
         return;
     }
     for ino in closed.iter().flat_map(|(top, nodes)| (0..*nodes).map(move |n| top | Ino::from(n))) {
-        let _ = rustix::io::write(device, &message(FUSE_NOTIFY_INVAL_INODE, &from(ino, ATTRIBUTES)));
+        forget(device, ino, ATTRIBUTES);
     }
     let _ = rustix::io::write(device, &message(FUSE_NOTIFY_INC_EPOCH, &[]));
+}
+
+/// Makes the kernel ask anew for a file's attributes when it is opened: those of before would count for a while, and what
+/// it was told last of a file that is open never does. Answers that are under way then count no more either.
+#[derive(Clone, Default)]
+pub(crate) struct AtOpen(Arc<OnceLock<OwnedFd>>);
+
+impl AtOpen {
+    /// The device, once there is one.
+    pub(crate) fn by(&self, device: OwnedFd) {
+        let _ = self.0.set(device);
+    }
+
+    pub(crate) fn tell(&self, ino: Ino) {
+        if let Some(device) = self.0.get() {
+            forget(device, ino, ATTRIBUTES);
+        }
+    }
+}
+
+fn forget(device: &OwnedFd, ino: Ino, offset: i64) {
+    // ENOENT: the kernel has forgotten it already.
+    let _ = rustix::io::write(device, &message(FUSE_NOTIFY_INVAL_INODE, &from(ino, offset)));
 }
 
 /// Offsets that stand for what is forgotten: of a store that hangs, pages may be waited for.

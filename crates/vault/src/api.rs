@@ -34,6 +34,8 @@ pub struct Attr {
     pub ctime: Time,
     /// Nobody but this mount changes it: what is said here holds until it does.
     pub ours: bool,
+    /// It is a file that is open: the next read of it may show another size.
+    pub open: bool,
 }
 
 /// Who asks.

@@ -35,6 +35,7 @@ mod write;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 use runvault_format::ids::FileId;
 use runvault_format::ledger::Owner;
@@ -46,11 +47,17 @@ pub use self::context::{Locate, RecordsHeld, RunContext};
 pub(crate) use self::extents::Extents;
 pub(crate) use self::header::{Found, UNRECORDED_LIMIT, Unreadable};
 pub use self::names::Held;
+use self::open::may_settle;
 pub(crate) use self::read_back::Content;
 use self::registry::Residue;
 use self::state::State;
 use crate::noted_names::owner_given;
 use crate::{Damage, Error, Result};
+
+/// A writer elsewhere is in the middle of a write: whoever asks for the size looks so often, and has no turn of those who
+/// read.
+const LOOKS: u32 = 4;
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// An open or dirty regular file; one object for each inode of a run.
 pub struct FileObject {
@@ -103,17 +110,33 @@ impl FileObject {
         self.run.geometry.plain_len_floor(stored).unwrap_or(0)
     }
 
-    /// How much of it can be read beside a writer elsewhere: what is stored is ahead of that where a chunk waits for the
-    /// writer's journal, or is on its way. Where nothing can be told, what is stored.
-    fn size_to_read(&self, stat: &Stat) -> u64 {
-        let stored = self.size_beside_a_writer(stat.size);
-        if self.shared().size == stored {
-            return stored;
+    /// With how much of it can be read beside a writer elsewhere: what is stored is ahead of that where a chunk waits for
+    /// the writer's journal, or is on its way. Where nothing can be told, what is stored.
+    fn attr_beside_a_writer(&self, mut stat: Stat) -> Result<Stat> {
+        let mut looks = 1;
+        loop {
+            let stored = self.size_beside_a_writer(stat.size);
+            if self.shared().size == stored {
+                return Ok(Stat { size: stored, ..stat });
+            }
+            let loaded = self.load(&stat, None);
+            if looks < LOOKS && (may_settle(&loaded) || self.lacks_only_its_end(&loaded, stored)) {
+                std::thread::sleep(PAUSE);
+                stat = self.file.stat().map_err(self.io("stat"))?;
+                looks += 1;
+                continue;
+            }
+            let Ok(now) = loaded else { return Ok(Stat { size: stored, ..stat }) };
+            let mut state = self.exclusive();
+            *state = now;
+            return Ok(Stat { size: state.size, ..stat });
         }
-        let Ok(now) = self.load(stat, None) else { return stored };
-        let mut state = self.exclusive();
-        *state = now;
-        state.size
+    }
+
+    /// Its last chunk is being written, perhaps over a shorter one, so that it seems to be shorter than it was.
+    fn lacks_only_its_end(&self, loaded: &Result<State>, stored: u64) -> bool {
+        let chunk = self.run.geometry.chunk();
+        loaded.as_ref().is_ok_and(|now| now.size < stored && now.size / chunk == (stored - 1) / chunk)
     }
 
     /// `fstat` with the plaintext's size and the application's mtime.
@@ -128,8 +151,7 @@ impl FileObject {
     pub(crate) fn attr_of(&self, stat: Option<Stat>) -> Result<Stat> {
         let look = || stat.map_or_else(|| self.file.stat(), Ok).map_err(self.io("stat"));
         if self.run.read_only() {
-            let stat = look()?;
-            return Ok(Stat { size: self.size_to_read(&stat), ..stat });
+            return self.attr_beside_a_writer(look()?);
         }
         let state = self.shared();
         let mut stat = look()?;

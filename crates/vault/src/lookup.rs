@@ -186,8 +186,7 @@ impl Vault {
         }
         let open = open.map(|open| (open.file.clone(), open.body.clone()));
         if let Some((file, body)) = open.or_else(|| self.files.live_in(ino)) {
-            let stat = file.attr()?;
-            return Ok(self.attr(ino, generation, body.is_ours(), &stat, stat.size));
+            return self.live_attr(ino, generation, &body, &file);
         }
         // A directory that is open anyway need not be looked for, unless it was removed.
         if node.kind == Some(Kind::Dir)

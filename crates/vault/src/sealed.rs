@@ -345,6 +345,7 @@ fn attr_of(vault: &Vault, record: &Record, ino: Ino, geometry: Geometry) -> Attr
         mtime: time,
         ctime: time,
         ours: true,
+        open: false,
     }
 }
 

@@ -4,10 +4,11 @@ use std::io;
 use std::sync::{Arc, RwLockReadGuard};
 
 use runvault_format::keys::Place;
-use runvault_store::backend::{Dir, Kind, Stat};
+use runvault_store::backend::{Access, Dir, Kind, Stat};
 
 use crate::api::{Attr, Ino, ROOT};
 use crate::directory::OpenDir;
+use crate::file::FileObject;
 use crate::files::Looked;
 use crate::nodes::{Name, number};
 use crate::outcome::{opened, outcome};
@@ -133,6 +134,7 @@ impl Vault {
             mtime: stat.mtime,
             ctime: stat.ctime,
             ours,
+            open: false,
         }
     }
 
@@ -165,12 +167,30 @@ impl Vault {
                 still_leads_to(ino, &stat)?;
             }
             if let Some(file) = live {
-                let stat = file.attr()?;
-                return Ok(self.attr(ino, generation, body.is_ours(), &stat, stat.size));
+                return self.live_attr(ino, generation, body, &file);
+            }
+            if body.may_be_in_writing(&stat)
+                && let Ok((file, now)) = dir.open_file_and_stat(stored, Access::Read)
+                && number(now.ino) == ino
+                && let Ok(stat) = FileObject::glance(&body.context, ino, file, now)
+            {
+                return Ok(self.attr(ino, generation, false, &stat, stat.size));
             }
         }
         let size = self.plain_size(body, dir, stored, &stat);
         Ok(self.attr(ino, generation, body.is_ours(), &stat, size))
+    }
+
+    /// Attributes of a file that is open.
+    pub(crate) fn live_attr(
+        &self,
+        ino: Ino,
+        generation: u32,
+        body: &Body,
+        file: &FileObject,
+    ) -> Result<Attr> {
+        let stat = file.attr()?;
+        Ok(Attr { open: true, ..self.attr(ino, generation, body.is_ours(), &stat, stat.size) })
     }
 
     /// Attributes of a directory: the runs in it are links to it.

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::common::{CALLER, Chain, Fixture, Mount, READ, State, posix};
 use runvault_format::note::{Note, text_hash};
-use runvault_store::backend::Rename;
-use runvault_vault::api::ROOT;
+use runvault_store::backend::{Rename, SetTime, Time};
+use runvault_vault::api::{OpenFlags, ROOT};
 use runvault_vault::authority::{Gateway, Last, Until};
 use runvault_vault::{Error, Posix, Vault, runs};
 
@@ -75,6 +75,33 @@ fn two_gateways_work_beside_each_other_and_see_each_others_files() {
     assert!(!other.attr(&format!("{of_one}/more")).unwrap().ours && !other.getattr(ROOT, None).unwrap().ours);
     other.close().unwrap();
     one.close().unwrap();
+}
+
+/// A chunk that was synced waits for the journal as it grows, while those behind it are stored.
+#[test]
+fn what_is_on_its_way_is_in_no_size_and_what_was_changed_earlier_is_not_opened_for_it() {
+    let fixture = Fixture::on_disk();
+    let writer = fixture.writer();
+    writer.make_dir("run").unwrap();
+    let ino = writer.put("run/f", &[1; 100]).unwrap();
+    let handle = writer.open_file(ino, OpenFlags { write: true, ..READ }).unwrap().handle;
+    writer.fsync(handle, false).unwrap();
+    writer.write(handle, 100, &[2; 100_000], false).unwrap();
+    let shown = |reader: &Mount| reader.attr("run/f").unwrap().size;
+    let reader = fixture.reader();
+    assert_eq!((shown(&reader), reader.get("run/f").unwrap().len()), (100, 100));
+    // As if the writer had gone on for minutes since.
+    let [run] = fixture.run_dirs().try_into().unwrap();
+    let runs = fixture.root.open_dir(b"runs").unwrap();
+    let dir = runs.open_dir(&run).unwrap();
+    let renewed = dir.stat(b"lease").unwrap().mtime;
+    let later = SetTime::At(Time { sec: renewed.sec + 120, ..renewed });
+    dir.set_times(b"lease", SetTime::Omit, later).unwrap();
+    assert!(shown(&fixture.reader()) > 90_000);
+    writer.fsync(handle, false).unwrap();
+    writer.release(handle).unwrap();
+    assert_eq!((shown(&reader), reader.get("run/f").unwrap().len()), (100_100, 100_100));
+    writer.close().unwrap();
 }
 
 /// The key of a gateway that was revoked while this mount is up makes a run.

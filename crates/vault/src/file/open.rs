@@ -71,6 +71,9 @@ impl FileObject {
             live.stands_at(&live.shared(), expected)?;
             return Ok(live);
         }
+        if stat.size <= SMALL {
+            file.will_read(stat.size);
+        }
         let opened = Self::new(run, ino, file, State::default());
         let state = opened.load_settled(stat, expected)?;
         *opened.exclusive() = state;
@@ -81,6 +84,14 @@ impl FileObject {
         }
         run.files.enter(&opened);
         Ok(opened)
+    }
+
+    /// What `stat` shows of a file of a run that is only read, and that nobody has open; `stat` is what the store says.
+    ///
+    /// # Errors
+    /// The store's.
+    pub(crate) fn glance(run: &Arc<RunContext>, ino: u64, file: Arc<dyn File>, stat: Stat) -> Result<Stat> {
+        Self::new(run, ino, file, State::default()).attr_of(Some(stat))
     }
 
     /// A name is right if it matches place or previous place.
@@ -110,9 +121,6 @@ impl FileObject {
         let (run, file) = (&*self.run, &*self.file);
         if stat.size == 0 {
             return Ok(State::empty(expected.filter(|_| stat.nlink < 2)));
-        }
-        if stat.size <= SMALL {
-            file.will_read(stat.size);
         }
         let unnamed = |e: super::Unreadable| e.named(run.object(self.ino));
         let found = Found::read(run, file, Kind::File).map_err(unnamed)?;
@@ -263,7 +271,7 @@ impl FileObject {
 }
 
 /// Whether it may be a header that is being written, or a length that is behind or ahead of it.
-fn may_settle(loaded: &Result<State>) -> bool {
+pub(super) fn may_settle(loaded: &Result<State>) -> bool {
     match loaded {
         Ok(state) => state.lost_copy,
         Err(Error::Damaged { damage, .. }) => {

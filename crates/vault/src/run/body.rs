@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use runvault_crypto::random;
 use runvault_format::descriptor::RunKind;
 use runvault_format::ids::{DirId, IdentityId, RunId, SessionId};
-use runvault_store::backend::{Access, Dir, Time};
+use runvault_store::backend::{Access, Dir, Stat, Time};
 use runvault_store::journal_files::DIRECTORY;
 
 use super::Run;
@@ -51,11 +51,16 @@ pub(crate) struct Body {
     told: Mutex<Option<String>>,
     changed: Changed,
     own_names: OwnNames,
+    /// [`Body::lease_stamp`], and when it was asked for.
+    lease_seen: Mutex<Option<(Instant, Option<Time>)>>,
     run: RunId,
 }
 
 /// How long a store that took no lease, and a holder that was there, are believed.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// What was changed so many seconds before its writer renewed the lease has all its bytes in the store: they wait for one,
+/// and the lease is renewed every twenty.
+const LATELY: i64 = 60;
 
 impl Body {
     /// Of a run that is only read.
@@ -83,6 +88,7 @@ impl Body {
             told: Mutex::default(),
             changed: run.changed().clone(),
             own_names: OwnNames::default(),
+            lease_seen: Mutex::default(),
             run: run.id,
         }
     }
@@ -211,6 +217,18 @@ impl Body {
     /// What the store's clock said when the lease was written last.
     pub(crate) fn lease_stamp(&self) -> std::io::Result<Time> {
         lease::stamp(&*self.dir)
+    }
+
+    /// Whether bytes of an object may be on their way from a writer elsewhere; by the store's clock alone.
+    pub(crate) fn may_be_in_writing(&self, stat: &Stat) -> bool {
+        self.context.read_only()
+            && self.lease_seen().is_some_and(|stamp| stat.ctime.sec.saturating_add(LATELY) > stamp.sec)
+    }
+
+    fn lease_seen(&self) -> Option<Time> {
+        let mut seen = self.lease_seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.take_if(|(at, _)| at.elapsed() >= ASK_AGAIN);
+        seen.get_or_insert_with(|| (Instant::now(), self.lease_stamp().ok())).1
     }
 
     pub(crate) fn renew_lease(&self) -> Result<()> {
