@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::time::{Duration, Instant};
 
+use runvault_tests::tools::run;
 use runvault_tests::{Site, programs};
 
 const FEW: u32 = 256;
@@ -60,5 +61,38 @@ fn only_what_programs_hold_open_takes_descriptors() {
     for n in 0..files {
         assert_eq!(fs::read_to_string(wide.join(format!("held {n}"))).expect("read"), content(n));
     }
+    mount.unmount();
+}
+
+/// As hard a limit as many a machine has.
+const USUAL: u32 = 1024;
+const RUNS: usize = 60;
+const DIRECTORIES: usize = 40;
+
+#[test]
+fn directories_of_many_sealed_runs_take_few_descriptors() {
+    let site = Site::in_memory();
+    let mount = site.mount();
+    let name = |n: usize| format!("run {n}");
+    let file = |n: usize, dir: usize| format!("{}/{dir}/file", name(n));
+    let each = || (0..RUNS).flat_map(|n| (0..DIRECTORIES).map(move |dir| (n, dir)));
+    for (n, dir) in each() {
+        let path = mount.path(file(n, dir));
+        fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
+        fs::write(path, file(n, dir)).expect("a file");
+    }
+    mount.unmount();
+    for n in 0..RUNS {
+        run(site.command(&["seal"]).arg(&site.store).arg(name(n)));
+    }
+    let mount = site.builder().arg("--read-only").descriptors(USUAL).mount();
+    for _ in 0..2 {
+        for (n, dir) in each() {
+            let found = fs::read_to_string(mount.path(file(n, dir)));
+            assert_eq!(found.unwrap_or_else(|e| panic!("{}: {e}", file(n, dir))), file(n, dir));
+        }
+    }
+    let open = fs::read_dir(format!("/proc/{}/fd", mount.pid())).expect("the process").count();
+    assert!(open < USUAL as usize / 2, "{open} are open, and nobody uses any");
     mount.unmount();
 }

@@ -6,8 +6,8 @@ mod calls;
 mod file;
 mod replaced;
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use runvault_format::descriptor::RunDescriptor;
@@ -34,9 +34,16 @@ const SEALED: Ino = 1 << 62;
 const ENTRY_BITS: u32 = 32;
 /// Runs that can be told apart.
 const RUNS: u32 = (1 << 30) - 1;
-/// Open directories that are kept of a run.
+/// Open directories of sealed runs that are kept, so that file descriptors stay bounded: by the tree, and the entry in it.
+/// All go when there are [`dirs_max`].
+static DIRS: Mutex<BTreeMap<(u64, u32), Arc<dyn Dir>>> = Mutex::new(BTreeMap::new());
+
 fn dirs_max() -> usize {
-    sys::kept_open(128, 32)
+    sys::kept_open(512, 8)
+}
+
+fn dirs() -> MutexGuard<'static, BTreeMap<(u64, u32), Arc<dyn Dir>>> {
+    DIRS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether a number is that of a node of a sealed run.
@@ -122,14 +129,15 @@ fn top(number: u32) -> Ino {
     SEALED | (Ino::from(number) << ENTRY_BITS)
 }
 
-/// The manifest and the pins of a run, and its open directories.
+/// The manifest and the pins of a run.
 pub(crate) struct SealedTree {
     top: Ino,
+    /// Tells trees apart: a run that replaces another has the same top.
+    serial: u64,
     context: Arc<RunContext>,
     manifest: Reader,
     header: Header,
     pins: Pins,
-    dirs: Mutex<HashMap<u32, Arc<dyn Dir>>>,
     /// Another run stands for this one.
     superseded: AtomicBool,
 }
@@ -165,17 +173,11 @@ impl SealedTree {
     /// # Errors
     /// Damage of the seal; the store's.
     pub(crate) fn open(seal: &Seal, context: Arc<RunContext>, top: Ino) -> Result<Self> {
+        static SERIAL: AtomicU64 = AtomicU64::new(0);
         let (manifest, header) = seal.open_manifest(&context)?;
         let pins = seal.pins(&context, header.entries as usize)?;
-        Ok(Self {
-            top,
-            context,
-            manifest,
-            header,
-            pins,
-            dirs: Mutex::default(),
-            superseded: AtomicBool::new(false),
-        })
+        let (serial, superseded) = (SERIAL.fetch_add(1, Ordering::Relaxed), AtomicBool::new(false));
+        Ok(Self { top, serial, context, manifest, header, pins, superseded })
     }
 
     fn ino(&self, i: u32) -> Ino {
@@ -246,18 +248,19 @@ impl SealedTree {
         if i == 0 {
             return Ok(self.context.tree.clone());
         }
-        if let Some(dir) = self.dirs().get(&i) {
+        if let Some(dir) = dirs().get(&(self.serial, i)) {
             return Ok(dir.clone());
         }
         let mut dir = self.context.tree.clone();
         for (at, record) in &self.way(i)? {
             let stored = self.stored_name(record)?;
             dir = dir.open_dir(&stored).map_err(|e| self.not_there(*at, e))?;
-            let mut dirs = self.dirs();
-            if dirs.len() >= dirs_max() {
-                dirs.clear();
-            }
-            dirs.insert(*at, dir.clone());
+            let mut dirs = dirs();
+            let full = (dirs.len() >= dirs_max()).then(|| std::mem::take(&mut *dirs));
+            dirs.insert((self.serial, *at), dir.clone());
+            drop(dirs);
+            // Closing them may take a store a while.
+            drop(full);
         }
         Ok(dir)
     }
@@ -281,10 +284,6 @@ impl SealedTree {
     /// Names from the run's top to an entry.
     fn path(&self, i: u32) -> Result<Vec<Vec<u8>>> {
         self.way(i)?.iter().map(|(_, record)| self.name(record)).collect()
-    }
-
-    fn dirs(&self) -> MutexGuard<'_, HashMap<u32, Arc<dyn Dir>>> {
-        self.dirs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The name of an entry in the store.
@@ -322,6 +321,15 @@ impl SealedTree {
     fn attr(&self, vault: &Vault, i: u32) -> Result<Attr> {
         let record = self.record(i)?;
         Ok(attr_of(vault, &record, self.ino(record.object), self.context.geometry))
+    }
+}
+
+impl Drop for SealedTree {
+    fn drop(&mut self) {
+        let mut dirs = dirs();
+        let mut ours = dirs.split_off(&(self.serial, 0));
+        dirs.append(&mut ours.split_off(&(self.serial + 1, 0)));
+        drop(dirs);
     }
 }
 
