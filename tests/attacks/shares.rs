@@ -136,7 +136,12 @@ fn shares_of_before_a_custodian_came_open_until_the_next_rotation() {
     let vault = Vault::new();
     let old = key_of(&vault, &vault.state(), ["bob", "carol"]);
     let said = vault.agree("add-custodian mallory=mallory.key.pub");
-    assert!(said.contains("what is made from now on, until: runvault custody rotate"), "{said}");
+    assert!(
+        said.contains(
+            "what is made from now on, until:\n  runvault custody propose store rotate --out REQ\n"
+        ),
+        "{said}"
+    );
     let write = |name: &str| {
         std::fs::create_dir(vault.path(name)).expect("a folder");
         vault.write(&format!("{name}/file"), CONTENT);

@@ -162,6 +162,35 @@ fn keys_that_were_kept_are_erased_where_none_are_to_be() {
     assert_eq!(read.stdout, b"it goes on");
 }
 
+/// What keeps plaintext off the bare mount point is told by whoever ends the mount, with the way back.
+#[test]
+fn unmount_tells_that_the_mount_point_stays_closed() {
+    let site = Site::new();
+    site.enroll();
+    let told = |args: &[&str]| output(Command::new(runvault()).arg("unmount").args(args).arg(&site.at));
+    let way_back = format!("chmod 755 {}", site.at.display());
+    let is_root = rustix::process::geteuid().is_root();
+    let mount = site.ingest().mount();
+    let (said, _) = (told(&[]), mount);
+    assert!(said.status.success(), "{}", printed(&said));
+    let text = String::from_utf8_lossy(&said.stderr);
+    assert_eq!(text.contains("stays closed") && text.contains(&way_back), is_root, "{text}");
+    let mount = site.ingest().mount();
+    let (said, _) = (told(&["--json"]), mount);
+    let json: serde_json::Value = serde_json::from_slice(&said.stdout).expect("JSON");
+    assert_eq!(json["stays_closed"], is_root, "{json}");
+    assert_eq!(json["opened_by"].as_str().is_some_and(|way| way.ends_with(&way_back)), is_root, "{json}");
+    if is_root {
+        // As it says.
+        let opened =
+            Command::new("sh").arg("-c").arg(json["opened_by"].as_str().expect("a command")).status();
+        assert!(opened.expect("sh").success());
+    }
+    let reading = site.builder().arg("--read-only").mount();
+    let (said, _) = (told(&[]), reading);
+    assert!(said.status.success() && said.stderr.is_empty(), "{}", printed(&said));
+}
+
 /// Someone puts another store in the place of the one that this machine writes to.
 #[test]
 fn another_vault_in_the_stores_place_is_refused_and_nothing_is_written() {

@@ -225,6 +225,9 @@ pub struct Unmount {
     /// 0 waits without limit
     #[arg(long, value_name = "SECONDS", default_value_t = crate::control::PATIENCE.as_secs())]
     pub timeout: u64,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
     /// The mount point
     #[arg(value_name = "MNT", value_hint = ValueHint::DirPath)]
     pub mount_point: PathBuf,

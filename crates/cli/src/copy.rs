@@ -208,7 +208,6 @@ impl<'a> Copy<'a> {
         let size = from.size()?;
         let mut end = 0u64;
         while let Some(range) = from.next_data(end)? {
-            self.bar.inc(range.start.saturating_sub(end));
             end = range.start;
             while end < range.end {
                 if self.stop.load(Ordering::Relaxed) {
@@ -232,7 +231,6 @@ impl<'a> Copy<'a> {
         }
         // A hole at the end, unless the file grows or shrinks meanwhile: zeros that nobody wrote are no copy.
         let size = from.size()?.min(size).max(end);
-        self.bar.inc(size - end);
         self.bytes = self.bytes.saturating_add(size);
         to.close(size, durable)
     }
@@ -270,17 +268,34 @@ fn beside(tree: &dyn Tree, target: &Path) -> Result<PathBuf> {
     }
 }
 
-/// Bytes below a path, for the progress bar; what cannot be read counts nothing.
+/// Bytes below a path that are read, for the progress bar; what cannot be read counts nothing.
 pub fn bytes_below(tree: &dyn Tree, path: &Path, recursive: bool) -> u64 {
     let Ok(Some(meta)) = tree.stat(path) else { return 0 };
     match meta.kind {
-        Kind::File => meta.size,
+        Kind::File => data_of(tree, path, &meta),
         Kind::Dir if recursive && refuse_deep(tree, path).is_ok() => {
             let names = tree.list(path).map_or_else(|_| Vec::new(), |found| found.names);
             names.iter().map(|name| bytes_below(tree, &path.join(name), true)).fold(0, u64::saturating_add)
         }
         _ => 0,
     }
+}
+
+/// Bytes of a file without its holes.
+fn data_of(tree: &dyn Tree, path: &Path, meta: &Meta) -> u64 {
+    // Few files have any; only what may is opened.
+    if meta.blocks.saturating_mul(512) >= meta.size {
+        return meta.size;
+    }
+    let Ok(mut file) = tree.open(path) else { return 0 };
+    let (mut bytes, mut end) = (0u64, 0u64);
+    while let Ok(Some(range)) = file.next_data(end)
+        && range.end > end
+    {
+        bytes = bytes.saturating_add(range.end.saturating_sub(range.start));
+        end = range.end;
+    }
+    bytes
 }
 
 /// Ctrl-C, SIGTERM or SIGHUP.

@@ -12,7 +12,7 @@ use runvault_vault::seal::Change;
 use runvault_vault::{Damage, Error as Vault};
 
 use crate::exit::Refusal;
-use crate::output::shown;
+use crate::output::{quoted, shown};
 
 /// The advice for the first cause that has one.
 pub fn hint(error: &anyhow::Error) -> Option<String> {
@@ -95,21 +95,22 @@ fn of_custody(error: &Custody) -> Option<String> {
         Custody::ChangedMeanwhile => "run the same command again".into(),
         Custody::LockChanged => "open the key with the other new passphrase, then run the same command again if need be".into(),
         Custody::Busy { mountpoint: Some(at), .. } => format!(
-            "work in the mount {at}, or end it: runvault unmount {at}\nReading needs no state folder: mount --read-only, ls, cat",
-            at = shown(at)
+            "work in the mount {}, or end it: runvault unmount {}\nReading needs no state folder: mount --read-only, ls, cat",
+            shown(at),
+            quoted(at)
         ),
         Custody::Busy { mountpoint: None, .. } => {
             "wait until that process has ended, or use another folder: --state DIR".into()
         }
         Custody::Permissions { path, .. } => {
-            format!("chmod 600 {}, or accept it with --allow-readable-secret", shown(path))
+            format!("chmod 600 {}, or accept it with --allow-readable-secret", quoted(path))
         }
         Custody::KeyFile { source, .. } if source.kind() == ErrorKind::NotFound => {
             "name that file where it is; any copy of it does as well".into()
         }
         Custody::KeyFile { path, source } if source.kind() == ErrorKind::PermissionDenied => format!(
             "this user may not read it: run this as the user whose key it is; the file has mode 600 then (chmod 600 {})",
-            shown(path)
+            quoted(path)
         ),
         Custody::KeyFileExists(_) => {
             "name a file that does not exist yet; remove this one only if an interrupted init left it and no vault was made".into()

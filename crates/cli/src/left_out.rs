@@ -6,6 +6,7 @@ use runvault_format::ids::RunId;
 use runvault_vault::{Error, Vault};
 
 use crate::exit::{Exit, Refusal};
+use crate::given::with_store;
 use crate::output::{self, count, warn};
 use crate::{exit, hint};
 
@@ -78,7 +79,8 @@ pub fn warn_all(vault: &Vault) {
         output::advice(&hint::hint(&error).unwrap_or_default());
     }
     if let Some(more) = runs.len().checked_sub(NAMED).filter(|more| *more > 0) {
-        warn(&format!("{} more left out: runvault check STORE names them", count(more as u64, "run")));
+        let more = format!("{} more left out: runvault check STORE names them", count(more as u64, "run"));
+        warn(&with_store(&more));
     }
     warn_closed(vault);
     if let Some(text) = open_runs(vault) {

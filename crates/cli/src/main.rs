@@ -1,5 +1,6 @@
 //! `runvault`: arguments, questions, progress, tables. Never knows: policy, bytes, a key that it keeps.
 
+mod acts;
 mod alarms;
 mod args;
 mod clock;
@@ -40,6 +41,7 @@ mod terminal;
 mod ticker;
 mod trees;
 mod undone;
+mod unknown_act;
 mod vault_status;
 mod watch;
 
@@ -55,21 +57,21 @@ fn main() -> ExitCode {
     let typed: Vec<OsString> = std::env::args_os().collect();
     let called_by_mount = typed.first().is_some_and(|name| mount_options::is_helper(name));
     let parsed = if called_by_mount {
-        mount_options::parse_helper(typed)
+        mount_options::parse_helper(typed.clone())
     } else {
-        args::Cli::try_parse_from(typed).map(|cli| mount_options::Call { cli, fake: false })
+        args::Cli::try_parse_from(&typed).map(|cli| mount_options::Call { cli, fake: false })
     };
     let done = parsed.map(commands::run);
     memory::warn_of_unlocked();
     match done {
         Ok(Ok(code)) => code,
         Ok(Err(error)) => exit::report(&error).into(),
-        Err(usage) => clap_exit(&usage),
+        Err(usage) => clap_exit(&usage, &typed),
     }
 }
 
 /// Help and version are no errors; a command line that is not understood is exit 2.
-fn clap_exit(error: &clap::Error) -> ExitCode {
+fn clap_exit(error: &clap::Error, typed: &[OsString]) -> ExitCode {
     if !error.use_stderr() {
         let printed = output::check_open().and_then(|()| error.print());
         return match printed {
@@ -78,6 +80,9 @@ fn clap_exit(error: &clap::Error) -> ExitCode {
             }
             _ => exit::Exit::Done.into(),
         };
+    }
+    if let Some(what) = unknown_act::of(error, typed) {
+        return exit::report(&exit::refuse(exit::Exit::Usage, what)).into();
     }
     // Line by line: it quotes what was typed.
     for line in error.render().to_string().lines() {

@@ -8,12 +8,12 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 use runvault_vault::apart;
-use rustix::fs::{IFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FileType, IFlags, Mode, OFlags, StatxAttributes, StatxFlags};
 use rustix::mount::UnmountFlags;
 
 use crate::exit::{Exit, refuse, refuse_with};
 use crate::mount_table;
-use crate::output::shown;
+use crate::output::{quoted, shown};
 
 /// Checks the mount point against the store; both come back canonical.
 ///
@@ -24,7 +24,7 @@ pub fn check(mount_point: &Path, store: &Path) -> Result<(PathBuf, PathBuf)> {
     let name = shown(mount_point);
     let store = store.canonicalize().map_err(|e| crate::store::no_store(store, &e))?;
     refuse_if_mounted(&absolute(mount_point)?, &name)?;
-    let at = mount_point.canonicalize().map_err(|e| missing(&name, &e))?;
+    let at = mount_point.canonicalize().map_err(|e| missing(mount_point, &name, &e))?;
     refuse_if_mounted(&at, &name)?;
     if !at.is_dir() {
         return Err(refuse(Exit::Usage, format!("mount point {name}: not a directory")));
@@ -82,11 +82,13 @@ fn locked_by(file: &File) -> Option<String> {
     Some(format!("locked (flock) by process {pid}{colon}{}", crate::output::visible(&words.join(&b' '))))
 }
 
-fn missing(name: &str, error: &io::Error) -> anyhow::Error {
+fn missing(at: &Path, name: &str, error: &io::Error) -> anyhow::Error {
     match error.raw_os_error() {
-        Some(libc::ENOENT) => {
-            refuse_with(Exit::Usage, format!("mount point {name}: missing"), format!("mkdir -p {name}"))
-        }
+        Some(libc::ENOENT) => refuse_with(
+            Exit::Usage,
+            format!("mount point {name}: missing"),
+            format!("mkdir -p {}", quoted(at)),
+        ),
         _ => refuse(Exit::Usage, format!("mount point {name}: {error}")),
     }
 }
@@ -100,7 +102,7 @@ fn refuse_if_mounted(at: &Path, name: &str) -> Result<()> {
     };
     let dead = matches!(std::fs::metadata(at), Err(e) if entry.is_vault() && e.raw_os_error() == Some(libc::ENOTCONN));
     if dead {
-        let advice = format!("its process is gone; clear it away first: runvault unmount {name}");
+        let advice = format!("its process is gone; clear it away first: runvault unmount {}", quoted(at));
         return Err(refuse_with(Exit::Usage, format!("mount point {name}: a dead mount"), advice));
     }
     Err(refuse(Exit::Usage, format!("mount point {name}: {what}")))
@@ -164,6 +166,17 @@ fn try_close(at: &Path) -> rustix::io::Result<()> {
     }
     rustix::fs::fchmod(&dir, Mode::empty())?;
     rustix::fs::ioctl_setflags(&dir, attributes? | IFlags::IMMUTABLE)
+}
+
+/// The command that opens a bare mount point again; `None`: it is open, or not closed by [`close_bare`].
+pub fn opened_by(at: &Path) -> Option<String> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW;
+    let found = rustix::fs::statx(CWD, at, flags, StatxFlags::TYPE | StatxFlags::MODE).ok()?;
+    let closed = found.stx_mode & 0o7777 == 0 && FileType::from_raw_mode(found.stx_mode.into()).is_dir();
+    let immutable = found.stx_attributes.contains(StatxAttributes::IMMUTABLE);
+    let at = quoted(at);
+    let first = if immutable { format!("chattr -i {at} && ") } else { String::new() };
+    closed.then(|| format!("{first}chmod 755 {at}"))
 }
 
 /// What became of an attempt to unmount.

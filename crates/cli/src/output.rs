@@ -80,9 +80,9 @@ pub fn error_line(text: &str) -> io::Result<()> {
     writeln!(io::stderr().lock(), "{}", tame(text))
 }
 
-/// What can be done, below the line that says what happened.
+/// What can be done, below the line that says what happened; STORE becomes the store that is meant.
 pub fn advice(text: &str) {
-    for line in text.lines() {
+    for line in crate::given::with_store(text).lines() {
         // Nobody listens on a closed standard error.
         let _ = error_line(&format!("  {line}"));
     }
@@ -104,6 +104,12 @@ fn tame(text: &str) -> String {
 pub fn warn(text: &str) {
     // Nobody listens on a closed standard error.
     let _ = error_line(&format!("runvault: warning: {text}"));
+}
+
+/// Something that the person may not expect, and that is as it should be.
+pub fn note(text: &str) {
+    // Nobody listens on a closed standard error.
+    let _ = error_line(&format!("runvault: note: {text}"));
 }
 
 /// Two columns, the left one padded: `key  value`.

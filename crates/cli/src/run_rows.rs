@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::given::with_store;
 use crate::output::{size, visible};
 use crate::sealing;
 
@@ -47,7 +48,10 @@ pub fn last_write(run: &Value) -> Option<String> {
 
 /// What stands in its way, what it lacks, or what it waits for.
 pub fn waits_for(run: &Value) -> Option<String> {
-    text(run, "trouble").or_else(|| incomplete(run)).or_else(|| text(run, "waits_for"))
+    text(run, "trouble")
+        .map(|why| with_store(&why))
+        .or_else(|| incomplete(run))
+        .or_else(|| text(run, "waits_for"))
 }
 
 /// What is missing of a run that is over.

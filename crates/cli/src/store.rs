@@ -19,9 +19,11 @@ use runvault_store::posix;
 use runvault_vault::authority::{Authority, Gateway};
 use runvault_vault::{Options, Vault};
 
+use crate::acts::Acts;
 use crate::args::{Apart, Who};
 use crate::exit::{Exit, refuse, refuse_with};
-use crate::output::{quoted, shown, warn};
+use crate::given::note_store;
+use crate::output::{option, quoted, shown, warn};
 use crate::prompt::Asker;
 use crate::ticker::Ticker;
 
@@ -29,6 +31,8 @@ use crate::ticker::Ticker;
 pub struct Store {
     /// As typed, for messages.
     path: PathBuf,
+    /// Where its custody/ lies, if elsewhere.
+    custody: Option<PathBuf>,
     /// Its root directory.
     pub root: Arc<dyn Dir>,
     /// The verified chain.
@@ -41,6 +45,12 @@ impl Store {
     /// In a command that is told to a person.
     pub fn typed(&self) -> String {
         quoted(&self.path)
+    }
+
+    /// How acts of custody begin here.
+    pub fn acts(&self) -> Acts {
+        let custody = option("custody", self.custody.as_deref());
+        Acts::of(self.chain.quorum().0, self.typed() + &custody)
     }
 
     /// For messages.
@@ -57,7 +67,7 @@ impl Store {
         let root = open_store(path, &who.apart)?;
         let chain = load_chain(&root, path)?;
         let state = state_folder(who.state.as_deref())?;
-        let store = Store { path: path.to_owned(), root, chain, state };
+        let store = Store { path: path.to_owned(), custody: who.apart.custody.clone(), root, chain, state };
         match store.pin(&store.chain) {
             Err(error) if error.downcast_ref().is_some_and(is_rollback) => {
                 store.older_than_seen(&error, who)?
@@ -102,7 +112,8 @@ impl Store {
         let undone = match error.downcast_ref() {
             Some(runvault_custody::Error::RunGone { .. }) => String::new(),
             _ => format!(
-                "; what was done after line {found} is undone. Rotate the vault key: runvault custody rotate"
+                "; what was done after line {found} is undone. Make a new vault key: {}",
+                self.acts().command("rotate", "")
             ),
         };
         warn(&format!("{what}{undone}"));
@@ -145,7 +156,7 @@ impl Store {
     /// One copy of the owner's key file is enough until it is lost too.
     fn tell_faults_of_locks(&self, faults: &[runvault_custody::Error]) {
         for fault in faults {
-            let path = shown(&self.path);
+            let path = self.typed();
             warn(&format!(
                 "{fault}; the key was read all the same: runvault passwd {path} writes both copies anew"
             ));
@@ -316,7 +327,7 @@ pub fn require_gateway(path: &Path, who: &Who) -> Result<()> {
         return Err(refuse_with(
             Exit::Failed,
             format!("this machine is no gateway yet: {folder} holds no identity"),
-            format!("runvault gateway enroll {store} --fingerprint F --state {folder}"),
+            format!("runvault gateway enroll {} --fingerprint F --state {}", quoted(path), quoted(&state)),
         ));
     }
     Err(refuse_with(
@@ -419,6 +430,7 @@ pub fn open_root(path: &Path) -> Result<Arc<dyn Dir>> {
 /// # Errors
 /// As [`open_root`]; exit 1: there is no such custody/.
 pub fn open_store(path: &Path, apart: &Apart) -> Result<Arc<dyn Dir>> {
+    note_store(path, apart.custody.as_deref());
     let root = open_root(path)?;
     if apart.custody.is_none() {
         return Ok(root);
@@ -447,7 +459,7 @@ pub fn lies(root: &Arc<dyn Dir>, apart: &Apart) -> Result<Place> {
 pub fn no_store(path: &Path, error: &io::Error) -> anyhow::Error {
     let what = format!("the store {}: {}", shown(path), missing(error));
     if error.kind() == io::ErrorKind::NotFound {
-        let hint = format!("make a vault there: runvault init {}", shown(path));
+        let hint = format!("make a vault there: runvault init {}", quoted(path));
         return refuse_with(Exit::Failed, what, hint);
     }
     refuse(Exit::Failed, what)

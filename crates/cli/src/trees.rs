@@ -33,6 +33,8 @@ pub struct Meta {
     pub rdev: u64,
     /// Bytes.
     pub size: u64,
+    /// Stored, of 512 bytes each.
+    pub blocks: u64,
     pub atime: Time,
     pub mtime: Time,
 }

@@ -1,5 +1,6 @@
 //! What `status` shows, as JSON and as a table; made in the process that has the vault open.
 
+use std::path::Path;
 use std::time::Duration;
 
 use runvault_crypto::aead::Engine;
@@ -8,6 +9,7 @@ use runvault_vault::Vault;
 use runvault_vault::vault::RunStatus;
 use serde_json::{Map, Value, json};
 
+use crate::given::in_place;
 use crate::output::{self, json_name, size};
 
 /// How long the cipher engine is measured.
@@ -174,11 +176,14 @@ fn runs_as_text(status: &Value) -> String {
         return "no runs\n".to_owned();
     }
     let mut rows = vec![vec!["RUN".to_owned(), "NAME".to_owned(), "STATE".to_owned()]];
+    let store = status["store"].as_str();
     for run in runs {
         let text = |key: &str| run.get(key).and_then(Value::as_str).map(|v| output::visible(v.as_bytes()));
         let left_out = (run["left_out"] == true).then(|| "open, left out: no seal proves it yet".to_owned());
         let state = left_out
-            .or_else(|| text("trouble"))
+            .or_else(|| {
+                text("trouble").map(|why| store.map_or(why.clone(), |store| in_place(&why, Path::new(store))))
+            })
             .map(|why| if run["name"].is_null() { format!("left out: {why}") } else { why })
             .or_else(|| text("holder").map(|who| format!("written by {who}")))
             .unwrap_or_else(|| without_holder(run).to_owned());

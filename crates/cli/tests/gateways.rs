@@ -35,7 +35,12 @@ fn a_machine_is_let_in_by_a_request() {
     // Once more changes nothing.
     let line = |scratch: &Scratch| std::fs::read(scratch.path("store/custody/audit.log")).unwrap();
     let before = line(&scratch);
-    scratch.run(&[&sign[..], &["--fingerprint", &vault]].concat()).done();
+    let again = scratch.run(&[&sign[..], &["--fingerprint", &vault]].concat());
+    assert!(
+        again.done().out().contains("is enrolled already as novaseq-1; nothing was written"),
+        "{}",
+        again.all()
+    );
     assert_eq!(line(&scratch), before);
     std::fs::write(scratch.path("req"), "runvault/1 public\n{}\n").unwrap();
     scratch.run(&sign).refused(4, "not a public key file");
@@ -60,6 +65,45 @@ fn another_store_than_the_one_that_is_meant_is_refused() {
     assert!(said.ends_with(&next), "{said}");
     enroll(&vault.to_uppercase()).done();
     scratch.run(&["gateway", "enroll", "store"]).refused(2, "--fingerprint");
+}
+
+/// The name that it has stays; who names another one is told, and nobody is asked for a passphrase.
+#[test]
+fn a_machine_that_is_enrolled_is_not_named_anew() {
+    let scratch = Scratch::new();
+    scratch.vault();
+    let (vault, _) = fingerprint(&scratch);
+    let enroll = |more: &[&str]| {
+        scratch.run(&[&["gateway", "enroll", "store", "--fingerprint", &vault], more].concat())
+    };
+    enroll(&["--identity", "owner.key", "--name", "one"]).done();
+    let trail = || std::fs::read(scratch.path("store/custody/audit.log")).unwrap();
+    let before = trail();
+    for same in [&["--name", "one"][..], &[]] {
+        let said = enroll(same);
+        assert!(
+            said.done().out().contains("is enrolled already as one; nothing was written. It mounts with")
+        );
+        let said: serde_json::Value =
+            serde_json::from_str(&enroll(&[same, &["--json"]].concat()).done().out()).unwrap();
+        assert_eq!((&said["name"], &said["already"]), (&"one".into(), &true.into()));
+    }
+    for other in [&["--name", "two"][..], &["--name", "two", "--out", "req"], &["--name", "on"]] {
+        let refused = enroll(other);
+        refused
+            .refused(1, "enrolled already, as gateway one (")
+            .refused(1, "that name stays; nothing was written");
+        refused
+            .refused(1, &format!("runvault gateway enroll store --fingerprint {vault} --name {}", other[1]));
+    }
+    assert!(!scratch.path("req").exists());
+    let asked = enroll(&["--out", "req"]);
+    assert!(
+        asked.done().out().contains("enrolled already as one: nobody needs to sign it"),
+        "{}",
+        asked.all()
+    );
+    assert_eq!(trail(), before);
 }
 
 #[test]
@@ -143,7 +187,7 @@ fn a_gateway_whose_numbers_have_gaps_is_ended_where_a_person_says() {
     let listed = scratch.run(&["ls", "store", "--identity", "owner.key"]);
     assert!(listed.refused(4, "end at number 1").out().contains("one"), "{}", listed.all());
     // Genuine bytes that count no longer: no backup has others.
-    listed.refused(4, "runvault gateway list STORE shows who may");
+    listed.refused(4, "runvault gateway list store shows who may");
     assert!(!listed.stderr.contains("backup"), "{}", listed.stderr);
 }
 

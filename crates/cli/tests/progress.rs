@@ -54,6 +54,27 @@ fn what_takes_long_shows_how_far_it_is() {
     }
 }
 
+/// Holes are neither read nor written: a bar that counts them tells of years.
+#[test]
+fn a_bar_counts_what_is_stored() {
+    let scratch = Scratch::new();
+    scratch.vault();
+    scratch.folder("one");
+    scratch.secret("one/sparse", vec![7; 300_000]);
+    let sparse = std::fs::OpenOptions::new().write(true).open(scratch.path("one/sparse")).expect("a file");
+    sparse.set_len(1 << 40).expect("a hole");
+    for (name, args) in [
+        ("copy", &["cp", "-r", "one", "store:/"][..]),
+        ("copy", &["cp", "-r", "store:/one", "out"]),
+        ("check", &["check", "store"]),
+    ] {
+        let (shown, code) = converse(scratch.command(&[args, &["--identity", "owner.key"]].concat()), &[]);
+        assert_eq!(code, 0, "{shown}");
+        let (bar, _) = last_bar(&shown, name);
+        assert!(bar.contains(" KiB/") && bar.contains(" KiB "), "{args:?}: {bar:?}");
+    }
+}
+
 /// Presses Ctrl-C once that bar is shown, in work that takes some hundred times as long as that; gives what the terminal
 /// showed.
 fn interrupted(command: Command, bar: &str) -> String {

@@ -24,9 +24,18 @@ fn bytes_of(scratch: &Scratch, folder: &str) -> Vec<(std::path::PathBuf, Vec<u8>
 fn written(scratch: &Scratch) -> String {
     let words = run(scratch, "fingerprint store").done().out();
     let vault = words.lines().last().unwrap().to_owned();
+    let alone = run(scratch, &format!("gateway enroll store --fingerprint {vault} --name novaseq"));
+    alone.refused(1, "2 of 3 custodians have to agree before a machine is let in; nothing was signed");
+    alone.refused(
+        1,
+        "--name novaseq --out FILE\n  runvault custody propose store enroll-gateway FILE --out REQ",
+    );
     let asked = format!("gateway enroll store --fingerprint {vault} --out gateway.req --name novaseq");
     let said = run(scratch, &asked).done().out();
-    assert!(said.contains("custody propose STORE enroll-gateway gateway.req"), "{said}");
+    assert!(
+        said.contains("\n  runvault custody propose store enroll-gateway gateway.req --out REQ\n"),
+        "{said}"
+    );
     let said = agree(scratch, "enroll-gateway gateway.req --reason first-day", ["alice", "bob"]);
     assert!(said.contains("novaseq") && said.contains("may write runs"), "{said}");
     agree(scratch, "add-reader dave=dave.key.pub", ["carol", "bob"]);
@@ -235,7 +244,7 @@ fn each_step_of_a_rekeying_says_what_is_next() {
 fn what_one_alone_may_not_do_is_said_before_a_key_is_asked_for() {
     let scratch = vault(&["alice", "bob", "carol", "dave", "mallory"]);
     run(&scratch, "custody add-reader store dave=dave.key.pub").refused(1, "quorum is 2 of 3");
-    run(&scratch, "custody rotate store").refused(1, "custody propose STORE rotate");
+    run(&scratch, "custody rotate store").refused(1, "runvault custody propose store rotate --out REQ");
     run(&scratch, "passwd store").refused(2, "each in an own key file");
     run(&scratch, "key export store --out x").refused(2, "each in an own key file");
     // Runs are read with a reader's key: no custodian's is asked for.
@@ -265,25 +274,32 @@ fn what_is_old_is_named_with_its_age_and_is_due() {
         lines.map(str::to_owned).collect::<Vec<_>>()
     };
     let now = list("+0", &[]);
-    assert_eq!(due(&now), ["dave has not seen the own share open: custody confirm"], "{now}");
+    assert_eq!(
+        due(&now),
+        ["dave has not seen the own share open: runvault custody confirm store --identity KEY"],
+        "{now}"
+    );
     assert!(now.contains("number 1, 0 days old, since") && !now.contains("months old"), "{now}");
 
     let later = list("+430d", &[]);
     assert_eq!(later.matches("  14 months old, since ").count(), 6, "each of six: {later}");
-    let (said, propose) = (due(&later), "custody propose STORE");
+    let (said, propose) = (due(&later), "runvault custody propose store");
     let wanted = [
-        format!("vault key 1 is over a year old: {propose} rotate"),
-        "alice has not seen the own share open for a year: custody confirm".to_owned(),
-        format!("the time of reader lab is over: {propose} remove-reader takes its envelopes away"),
+        format!("vault key 1 is over a year old: {propose} rotate --out REQ"),
+        "alice has not seen the own share open for a year: runvault custody confirm store --identity KEY"
+            .to_owned(),
+        format!("the time of reader lab is over; its envelopes go by: {propose} remove-reader "),
     ];
     for wanted in &wanted {
-        assert!(said.contains(wanted), "{wanted}: {said:?}");
+        assert!(said.iter().any(|line| line.starts_with(wanted)), "{wanted}: {said:?}");
     }
     assert!(!said.iter().any(|line| line.starts_with("the key of")), "two years are not over: {said:?}");
 
     let said = due(&list("+800d", &[]));
     for who in ["custodian alice", "custodian dave", "reader lab"] {
-        let begin = format!("the key of {who} is 26 months old: a new one by keygen, {propose} add-");
+        let begin = format!(
+            "the key of {who} is 26 months old: a new one by runvault keygen --out FILE, {propose} add-"
+        );
         assert!(said.iter().any(|line| line.starts_with(&begin)), "{who}: {said:?}");
     }
     assert!(!said.iter().any(|line| line.contains("gateway")), "it signs: {said:?}");
@@ -341,6 +357,16 @@ fn files_that_are_there_and_files_that_are_none_have_one_exit_code_each() {
             "{line}: {}",
             said.stderr
         );
+    }
+    std::fs::File::create(scratch.path("film")).and_then(|film| film.set_len(40 << 20)).expect("a file");
+    for (line, what) in [
+        ("custody show film", "request"),
+        ("custody approve film --identity alice.key --yes --out ok", "request"),
+        ("custody execute store req --approval film", "approval"),
+        ("exposure store --key film", "public key file"),
+    ] {
+        run(&scratch, line)
+            .refused(2, &format!("film: longer than any {what} of runvault, which has at most "));
     }
 }
 
@@ -402,7 +428,10 @@ fn what_is_asked_is_told_in_words() {
     );
     let shown = json(&scratch, "custody show gone --json");
     assert!(
-        shown["stays_open"].as_str().unwrap().contains("until those get new keys: runvault custody rekey")
+        shown["stays_open"]
+            .as_str()
+            .unwrap()
+            .contains("until those get new keys: runvault custody propose STORE rekey RUN... --out REQ")
     );
     // A second request on one line: the first is named by the words that were read out.
     let words = |req: &str| json(&scratch, &format!("custody show {req} --json"))["words"].clone();

@@ -201,7 +201,8 @@ fn runs_are_retired_by_a_quorum_and_by_an_owner_who_grows_into_one() {
     confirm(&scratch, &["alice", "bob"]);
     let id = with_a_run(&scratch, "lab");
     a_run(&scratch, "second", "lab");
-    run(&scratch, &format!("retire store {id} --identity alice.key")).refused(1, "propose STORE retire");
+    run(&scratch, &format!("retire store {id} --identity alice.key"))
+        .refused(1, "custody propose store retire");
     run(&scratch, "custody propose store retire 00000000000000000000000000000000 --out x")
         .refused(1, "no run");
     let said = agree(&scratch, &format!("retire {id} --reason tape"), ["alice", "carol"]);
@@ -224,7 +225,7 @@ fn runs_are_retired_by_a_quorum_and_by_an_owner_who_grows_into_one() {
     run(&owner, "keygen --out bob.key --no-lock").done();
     run(&owner, "custody add-custodian store bob=bob.key.pub --identity owner.key").done();
     let quorum = "custody quorum store 2 --unconfirmed --identity owner.key";
-    run(&owner, quorum).refused(1, "was retired by one").refused(1, &format!("custody retire STORE {gone}"));
+    run(&owner, quorum).refused(1, "was retired by one").refused(1, &format!("custody retire store {gone}"));
     run(&owner, &format!("custody retire store {gone} --identity owner.key")).done();
     run(&owner, quorum).done();
     run(&owner, "scrub store").done();
@@ -257,11 +258,13 @@ fn what_a_lost_key_opened() {
     );
     assert_eq!(of("novaseq")["runs"][0]["as"], "gateway");
     let text = run(&scratch, "exposure store --key carol").done().out();
-    assert!(text.contains("runvault custody propose STORE rekey RUN..."), "{text}");
-    let ends = "closed to it by: runvault custody propose STORE remove-custodian";
-    assert!(text.contains(ends), "{text}");
+    assert!(text.contains("\n  runvault custody propose store rekey RUN... --out REQ"), "{text}");
+    let carol = of("carol")["key"].as_str().unwrap().to_owned();
+    let ends =
+        format!("closed to it by:\n  runvault custody propose store remove-custodian {carol} --out REQ\n");
+    assert!(text.contains(&ends), "{text}");
     let text = run(&scratch, "exposure store --key novaseq").done().out();
-    assert!(text.contains("after: runvault custody propose STORE revoke-gateway"), "{text}");
+    assert!(text.contains("count after:\n  runvault custody propose store revoke-gateway "), "{text}");
     // One that was removed has what it had, and nobody removes it twice.
     run(&scratch, "seal store run").done();
     agree(&scratch, "remove-custodian carol", ["alice", "bob"]);

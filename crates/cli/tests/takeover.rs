@@ -1,6 +1,6 @@
 //! A run that another host holds: named, and taken over only by a person's word.
 
-use crate::common::{Scratch, held_elsewhere};
+use crate::common::{Scratch, held_elsewhere, text};
 
 #[test]
 fn without_a_terminal_it_fails_and_names_what_yes_accepts() {
@@ -9,7 +9,10 @@ fn without_a_terminal_it_fails_and_names_what_yes_accepts() {
     let status = scratch.run(&["status", "store"]);
     assert!(status.done().out().contains("process 4711"), "{}", status.all());
     let write = ["cp", "--identity", "owner.key", "owner.key", "store:/run/new"];
-    scratch.run(&write).refused(5, "process 4711").refused(5, "runvault takeover STORE");
+    scratch
+        .run(&write)
+        .refused(5, "process 4711")
+        .refused(5, &format!("runvault takeover {}", text(&scratch.path("store"))));
     let takeover = ["takeover", "--identity", "owner.key", "store", "run"];
     scratch
         .run(&takeover)
@@ -50,7 +53,7 @@ fn a_run_whose_entry_in_the_state_folder_is_lost_is_taken_over_though_nobody_hol
         .run(&write)
         .refused(1, "is read-only here: gateway")
         .refused(1, "its key is not in this machine's state folder")
-        .refused(1, "runvault takeover STORE");
+        .refused(1, &format!("runvault takeover {}", text(&scratch.path("store"))));
     scratch.run(&["takeover", "--yes", "--identity", "owner.key", "store", "run"]).done();
     scratch.run(&write).done();
 }

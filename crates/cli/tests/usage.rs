@@ -9,6 +9,11 @@ fn unknown_commands_flags_and_mount_options() {
     scratch.run(&[]).refused(2, "Usage");
     scratch.run(&["frobnicate"]).refused(2, "frobnicate");
     scratch.run(&["ls", "--frobnicate", "x"]).refused(2, "--frobnicate");
+    for words in [&["nonsense"][..], &["retier", "run"], &["nonsense", "rotate"]] {
+        let propose = scratch.run(&[&["custody", "propose", "store"], words].concat());
+        propose.refused(2, &format!("unknown act '{}'; acts: rotate, add-custodian, ", words[0]));
+    }
+    scratch.run(&["custody", "propose", "store", "rotate", "more"]).refused(2, "unexpected argument 'more'");
     let (store, at) = (scratch.folder("store"), scratch.folder("mnt"));
     let mount = |options: &str| scratch.run(&["mount", "-o", options, text(&store), text(&at)]);
     scratch.run(&["init", "--label", "", "new"]).refused(2, "a label has 1 to 128 bytes");

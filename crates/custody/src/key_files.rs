@@ -234,10 +234,11 @@ fn keep_owner(file: &File, uid: Option<u32>) -> std::io::Result<()> {
 /// [`Error::KeyFile`], [`Error::Permissions`], [`Error::BadFile`], [`Error::UnknownVersion`]; [`Error::Damaged`] for
 /// absurd costs.
 pub fn read(path: &Path, allow_readable: bool) -> Result<KeyFile> {
-    let bytes = read_secret(path, key_file::WHOLE_MAX, allow_readable).map_err(|e| match e {
-        Error::Io { source, .. } => Error::KeyFile { path: path.to_owned(), source },
-        e => e,
-    })?;
+    let bytes =
+        read_secret(path, ("key file", key_file::WHOLE_MAX), allow_readable).map_err(|e| match e {
+            Error::Io { source, .. } => Error::KeyFile { path: path.to_owned(), source },
+            e => e,
+        })?;
     let object = path.display().to_string();
     let file = key_file::KeyFile::parse(&bytes).map_err(|e| match Error::damaged(&object, e) {
         Error::Damaged { why, .. } => {
@@ -248,12 +249,16 @@ pub fn read(path: &Path, allow_readable: bool) -> Result<KeyFile> {
     KeyFile::checked(file, &object)
 }
 
-/// Reads a file that holds a secret: a regular file of at most `max` bytes, that group and others
+/// Reads a file that may hold a secret: a regular file of at most as many bytes as any `what` has, that group and others
 /// cannot read unless `allow_readable`. Symlinks are followed: service managers use them.
 ///
 /// # Errors
 /// [`Error::Permissions`], [`Error::BadFile`], [`Error::Io`].
-pub fn read_secret(path: &Path, max: usize, allow_readable: bool) -> Result<Zeroizing<Vec<u8>>> {
+pub fn read_secret(
+    path: &Path,
+    (what, max): (&str, usize),
+    allow_readable: bool,
+) -> Result<Zeroizing<Vec<u8>>> {
     let io = |operation| move |e| Error::io(operation, path.display().to_string(), e);
     let bad = |why: &str| Error::BadFile { path: path.to_owned(), why: why.to_owned() };
     // Without O_NONBLOCK a fifo would wait for its writer.
@@ -265,15 +270,16 @@ pub fn read_secret(path: &Path, max: usize, allow_readable: bool) -> Result<Zero
     if meta.mode() & 0o077 != 0 && !allow_readable {
         return Err(Error::Permissions { path: path.to_owned(), mode: meta.mode() & 0o7777 });
     }
+    let too_long = || bad(&format!("longer than any {what} of runvault, which has at most {max} bytes"));
     let limit = u64::try_from(max).unwrap_or(u64::MAX);
     if meta.len() > limit {
-        return Err(bad("longer than any secret"));
+        return Err(too_long());
     }
     // Room for all of it at once: a growing vector would leave copies behind.
     let mut bytes =
         Zeroizing::new(Vec::with_capacity(max.min(usize::try_from(meta.len()).unwrap_or(max)) + 1));
     file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(io("read"))?;
-    if bytes.len() > max { Err(bad("longer than any secret")) } else { Ok(bytes) }
+    if bytes.len() > max { Err(too_long()) } else { Ok(bytes) }
 }
 
 #[cfg(test)]
@@ -320,14 +326,14 @@ mod tests {
             assert!(matches!(refused, Error::Permissions { mode: found, .. } if found == mode), "{refused}");
             read(&path, true).unwrap();
         }
-        assert!(matches!(read_secret(&path, 10, true), Err(Error::BadFile { .. })));
-        assert!(matches!(read_secret(dir.path(), 10, true), Err(Error::BadFile { .. })));
+        assert!(matches!(read_secret(&path, ("key file", 10), true), Err(Error::BadFile { .. })));
+        assert!(matches!(read_secret(dir.path(), ("key file", 10), true), Err(Error::BadFile { .. })));
         let missing = dir.path().join("missing");
         assert!(matches!(read(&missing, false), Err(Error::KeyFile { path, .. }) if path == missing));
         let fifo = dir.path().join("fifo");
         rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0)
             .unwrap();
-        assert!(matches!(read_secret(&fifo, 10, true), Err(Error::BadFile { .. })));
+        assert!(matches!(read_secret(&fifo, ("key file", 10), true), Err(Error::BadFile { .. })));
     }
 
     #[test]

@@ -51,7 +51,7 @@ pub fn read(path: &Path, vault: VaultId) -> Result<PublicKey> {
 /// As [`read`].
 pub fn read_any(path: &Path) -> Result<PublicKey> {
     // Nothing in it is secret.
-    let bytes = read_secret(path, LEN_MAX, true)?;
+    let bytes = read_secret(path, ("public key file", LEN_MAX), true)?;
     PublicKey::parse(&bytes).map_err(|why| Error::BadPublicKey { path: path.to_owned(), why })
 }
 

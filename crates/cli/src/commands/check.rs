@@ -1,5 +1,7 @@
 //! `check`: everything that the key opens; damage by file.
 
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -12,7 +14,7 @@ use serde_json::{Map, Value, json};
 use crate::args::Check;
 use crate::exit::{Exit, refuse_with};
 use crate::hint::NEWER;
-use crate::output::{self, count, json_name, shown, size, visible};
+use crate::output::{self, count, json_name, quoted, shown, size, visible};
 use crate::store::Store;
 use crate::{progress, undone};
 
@@ -41,7 +43,7 @@ pub fn run(args: &Check) -> Result<()> {
     tell(args, &summary, !faults.locks.is_empty())
 }
 
-/// What the bar is measured by; files that cannot be looked at count nothing.
+/// What the bar is measured by: what is stored, since holes are not read. Files that cannot be looked at count nothing.
 fn stored_bytes(runs: &Path) -> u64 {
     let mut bytes = 0u64;
     let mut folders = vec![runs.to_owned()];
@@ -49,12 +51,20 @@ fn stored_bytes(runs: &Path) -> u64 {
         for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
             match entry.metadata() {
                 Ok(meta) if meta.is_dir() => folders.push(entry.path()),
-                Ok(meta) if meta.is_file() => bytes = bytes.saturating_add(meta.len()),
+                Ok(meta) if meta.is_file() => bytes = bytes.saturating_add(stored(&meta)),
                 _ => {}
             }
         }
     }
     bytes
+}
+
+/// A file system that counts no blocks stores all of a file.
+fn stored(meta: &Metadata) -> u64 {
+    match meta.blocks().saturating_mul(512) {
+        0 => meta.len(),
+        stored => stored.min(meta.len()),
+    }
 }
 
 struct Report<'a> {
@@ -70,7 +80,11 @@ impl Report<'_> {
             CheckEvent::Run { name, .. } => {
                 self.bar.set_message(name.as_deref().map(visible).unwrap_or_default());
             }
-            CheckEvent::File { bytes, .. } => self.bar.inc(*bytes),
+            CheckEvent::File { bytes, .. } => {
+                // What lies between holes is read with some of them.
+                let done = self.bar.position().saturating_add(*bytes);
+                self.bar.set_position(done.min(self.bar.length().unwrap_or(done)));
+            }
             CheckEvent::Damage { object, path, what } => {
                 let text = placed(object, path.as_deref(), what);
                 let mut fields = Map::new();
@@ -196,7 +210,7 @@ fn damaged(args: &Check, damages: u64, locks: bool, journals: bool) -> anyhow::E
         );
     }
     if locks {
-        let store = shown(&args.store);
+        let store = quoted(&args.store);
         hint += &format!(
             "\ncustody/locks needs no backup: runvault passwd {store} writes both copies of the key file anew"
         );

@@ -17,7 +17,6 @@ mod show;
 mod tell;
 
 use anyhow::Result;
-use runvault_custody::chain::Chain;
 
 use crate::args::{Custody, CustodyCommand as C, Proposal};
 
@@ -45,9 +44,4 @@ pub fn run(args: Custody) -> Result<()> {
         C::Rekey(args) => direct::run(args, Proposal::Rekey),
         C::Retire(args) => direct::run(args, Proposal::Retire),
     }
-}
-
-/// How a command line of an act begins in this vault, behind the program's name.
-pub fn act_of(chain: &Chain) -> &'static str {
-    if chain.quorum().0 == 1 { "custody" } else { "custody propose STORE" }
 }

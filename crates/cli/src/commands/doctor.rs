@@ -16,6 +16,7 @@ use serde_json::json;
 use crate::args::Doctor;
 use crate::clock::{self, BUILT};
 use crate::exit::{self, Exit, refuse};
+use crate::given::with_store;
 use crate::hint::hint;
 use crate::output::{self, count, size, utc};
 use crate::store::Store;
@@ -78,7 +79,7 @@ pub fn run(args: &Doctor) -> Result<()> {
     let store = Store::open(&args.store, &args.who)?;
     let mut findings = vec![
         good("fingerprint", format!("vault {}, {}", store.chain.vault_id(), store.chain.words())),
-        gateway(&store, args),
+        gateway(&store),
         gateway_key(&store),
         space(&store, args.need)?,
     ];
@@ -109,12 +110,16 @@ fn tell(json: bool, finding: &Finding) -> Result<()> {
     }
 }
 
-fn gateway(store: &Store, args: &Doctor) -> Finding {
+fn gateway(store: &Store) -> Finding {
     let (vault, about) = (store.chain.vault_id(), "gateway");
     // Never the fingerprint that this store gives of itself.
+    let (path, acts) = (store.typed(), store.acts());
+    let (out, then) = match acts.alone() {
+        true => ("", String::new()),
+        false => (" --out FILE", format!(", then {}", acts.command("enroll-gateway", "FILE"))),
+    };
     let enroll = format!(
-        "runvault gateway enroll {} --fingerprint F (as it was written down when the vault was made)",
-        output::shown(&args.store)
+        "runvault gateway enroll {path} --fingerprint F{out} (as it was written down when the vault was made){then}"
     );
     if !StateFolder::is_made(&store.state, vault) {
         let others = StateFolder::vaults(&store.state);
@@ -137,7 +142,7 @@ fn gateway(store: &Store, args: &Doctor) -> Finding {
         }
         Err(error) => {
             let error = anyhow::Error::from(error);
-            bad(about, exit::chain(&error), hint(&error).unwrap_or_default())
+            bad(about, exit::chain(&error), with_store(&hint(&error).unwrap_or_default()))
         }
     }
 }
@@ -150,7 +155,7 @@ fn gateway_key(store: &Store) -> Finding {
         Ok(None) => good(about, "in a file of the state folder, once it is made"),
         Err(error) => {
             let error = anyhow::Error::from(error);
-            bad(about, exit::chain(&error), hint(&error).unwrap_or_default())
+            bad(about, exit::chain(&error), with_store(&hint(&error).unwrap_or_default()))
         }
     }
 }
@@ -323,7 +328,7 @@ fn store_mode(store: &Path) -> Finding {
         }
         Ok(meta) => {
             let what = format!("{:04o}: others can remove what is there", meta.mode() & 0o7777);
-            warning(about, what, format!("chmod go-w {}", output::shown(store)))
+            warning(about, what, format!("chmod go-w {}", output::quoted(store)))
         }
         Err(error) => bad(about, error.to_string(), "look what lies there"),
     }
@@ -338,7 +343,7 @@ fn state_mode(store: &Store) -> Finding {
         }
         Ok(meta) if meta.mode() & 0o077 != 0 => {
             let what = format!("{shown} has mode {:04o}: it holds this machine's keys", meta.mode() & 0o7777);
-            bad(about, what, format!("chmod 0700 {shown}"))
+            bad(about, what, format!("chmod 0700 {}", output::quoted(&path)))
         }
         Ok(_) => good(about, format!("{shown}, for this user alone")),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {

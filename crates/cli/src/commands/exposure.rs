@@ -8,7 +8,6 @@ use runvault_custody::public_file;
 use runvault_format::ids::IdentityId;
 use serde_json::json;
 
-use super::custody::act_of;
 use crate::args::Exposure;
 use crate::exit::{Exit, refuse, refuse_with};
 use crate::output::{self, count, visible};
@@ -23,8 +22,10 @@ pub fn run(args: &Exposure) -> Result<()> {
     let key = named(&store, &args.key)?;
     let time = (args.from.as_deref(), args.to.as_deref());
     let found = progress::of_runs(|told| exposure(&store.root, &store.chain, &key, time, told))?;
-    let act = act_of(&store.chain);
-    if args.json { output::json(&as_json(&found)) } else { output::line(&as_text(&found, act)) }
+    match args.json {
+        true => output::json(&as_json(&found)),
+        false => output::line(&as_text(&found, &store)),
+    }
 }
 
 fn named(store: &Store, key: &str) -> Result<IdentityId> {
@@ -110,8 +111,7 @@ fn as_json(found: &Found) -> serde_json::Value {
     })
 }
 
-/// `act`: the command by which this vault's owner, or its owners, do something.
-fn as_text(found: &Found, act: &str) -> String {
+fn as_text(found: &Found, store: &Store) -> String {
     let mut text = format!("{} ({})\n", visible(found.label.as_bytes()), found.key);
     for role in &found.roles {
         let (line, time) = &role.from;
@@ -139,7 +139,7 @@ fn as_text(found: &Found, act: &str) -> String {
     if found.runs.is_empty() {
         text += &format!("\nNone of the {} here.\n", count(found.of, "run"));
     }
-    text + &format!("\n{}", what_next(found, act))
+    text + &format!("\n{}", what_next(found, store))
 }
 
 fn who(one: &Exposed) -> String {
@@ -154,25 +154,37 @@ fn who(one: &Exposed) -> String {
 }
 
 /// The commands that end what can be ended.
-fn what_next(found: &Found, act: &str) -> String {
+fn what_next(found: &Found, store: &Store) -> String {
+    let (acts, (quorum, custodians)) = (store.acts(), store.chain.quorum());
     let mut next = vec!["What was read, or copied with its envelopes, cannot be taken back.".to_owned()];
+    let end = |act: &str| acts.command(act, &found.key.to_string());
     let now = |is: fn(&As) -> bool| found.runs.iter().any(|one| one.opens == Opens::Now && is(&one.by));
     if now(|by| matches!(by, As::Reader)) {
-        next.push(format!("What opens by its own envelopes ends with: runvault {act} remove-reader"));
+        next.push(format!("What opens by its own envelopes ends with:\n  {}", end("remove-reader")));
     }
     // Of one that was removed, runs may still open by the keys of before; nothing more ends there.
     let still = |kind: &str| found.roles.iter().any(|role| role.to.is_none() && role.what.starts_with(kind));
     if still("custodian") {
-        next.push(format!("What is made from now on is closed to it by: runvault {act} remove-custodian"));
+        // Nobody leaves before another one has come where all are needed.
+        let first = match custodians > quorum as usize {
+            true => String::new(),
+            false => format!("\n  {}", acts.command("add-custodian", "NAME=FILE.pub")),
+        };
+        next.push(format!(
+            "What is made from now on is closed to it by:{first}\n  {}",
+            end("remove-custodian")
+        ));
     }
     if still("gateway") {
         next.push(format!(
-            "A run is closed to that machine once it is sealed; it makes none that count after: runvault {act} revoke-gateway"
+            "A run is closed to that machine once it is sealed; it makes none that count after:\n  {}",
+            end("revoke-gateway")
         ));
     }
     if !found.runs.is_empty() {
         next.push(format!(
-            "Runs under a new key: runvault {act} rekey RUN... (docs/custody.md, \"A key was exposed\")"
+            "Runs under a new key (docs/custody.md, \"A key was exposed\"):\n  {}",
+            acts.command("rekey", "RUN...")
         ));
     }
     next.join("\n")

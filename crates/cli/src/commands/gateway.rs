@@ -42,17 +42,78 @@ fn run_enroll(args: &GatewayEnroll) -> Result<()> {
         Some(request) => public_file::read(request, vault)?,
         None => {
             let folder = StateFolder::open_with(&store.state, vault, args.kek.unwrap_or_default())?;
+            let public = folder.public(args.name.as_deref());
+            refuse_other_name(&store, args, &public.id)?;
             if let Some(out) = &args.out {
                 folder.write_public(out, args.name.as_deref())?;
-                return tell_request(args.json, out, &folder.public(args.name.as_deref()).id);
+                return tell_request(args, &store, out, &public.id);
             }
-            folder.public(args.name.as_deref())
+            public
         }
     };
+    if is_enrolled(&store.chain, &public.id) {
+        return tell_enrolled(args, &store.chain, &public.id, true);
+    }
+    require_owner(&store, args)?;
     let owner = store.identity(&args.who)?;
     let chain = enroll::enroll(&store.root, &store.chain, &owner, &public, "gateway enroll")?;
     store.pin(&chain)?;
-    tell_enrolled(args, &chain, &public.id)
+    tell_enrolled(args, &chain, &public.id, false)
+}
+
+/// Refuses where one key alone lets nobody in, with the request that several agree to.
+fn require_owner(store: &Store, args: &GatewayEnroll) -> Result<()> {
+    let (acts, (quorum, custodians)) = (store.acts(), store.chain.quorum());
+    if acts.alone() {
+        return Ok(());
+    }
+    let name = args.name.as_deref().map_or_else(String::new, |name| format!(" --name {}", quoted(name)));
+    let advice = match &args.request {
+        Some(request) => acts.command("enroll-gateway", &quoted(request)),
+        None => format!(
+            "runvault gateway enroll {} --fingerprint {}{name} --out FILE\n{}",
+            store.typed(),
+            store.chain.vault_id(),
+            acts.command("enroll-gateway", "FILE")
+        ),
+    };
+    let what = format!(
+        "{quorum} of {custodians} custodians have to agree before a machine is let in; nothing was signed"
+    );
+    Err(refuse_with(Exit::Failed, what, advice))
+}
+
+fn is_enrolled(chain: &Chain, id: &IdentityId) -> bool {
+    chain.gateway_key(id).is_some_and(|known| known.until.is_none())
+}
+
+fn label_of(chain: &Chain, id: &IdentityId) -> String {
+    chain.gateways().into_iter().find(|(_, g)| g == id).map_or_else(String::new, |(label, _)| label)
+}
+
+/// Nobody is called otherwise by being let in once more.
+fn refuse_other_name(store: &Store, args: &GatewayEnroll, id: &IdentityId) -> Result<()> {
+    let Some(asked) = args.name.as_deref().filter(|_| is_enrolled(&store.chain, id)) else { return Ok(()) };
+    let label = label_of(&store.chain, id);
+    // It got a number where another had the name.
+    let number = label.strip_prefix(asked).and_then(|end| end.strip_prefix('-'));
+    if label == asked || number.is_some_and(|n| n.parse::<u32>().is_ok()) {
+        return Ok(());
+    }
+    Err(refuse_with(
+        Exit::Failed,
+        format!(
+            "this machine is enrolled already, as gateway {} ({id}), and that name stays; nothing was written",
+            visible(label.as_bytes())
+        ),
+        format!(
+            "go on without --name. Under another name it is another gateway, with a state folder of its own:\n\
+             runvault gateway enroll {} --fingerprint {} --name {} --state DIR",
+            store.typed(),
+            store.chain.vault_id(),
+            quoted(asked)
+        ),
+    ))
 }
 
 /// Before anything is written: the store that is there may be another one than the one that is meant.
@@ -79,39 +140,51 @@ fn check_fingerprint(args: &GatewayEnroll) -> Result<()> {
     ))
 }
 
-fn tell_request(json: bool, out: &Path, id: &IdentityId) -> Result<()> {
-    if json {
-        return output::json(&json!({ "gateway": id, "request": out.to_string_lossy(), "enrolled": false }));
+fn tell_request(args: &GatewayEnroll, store: &Store, out: &Path, id: &IdentityId) -> Result<()> {
+    let enrolled = is_enrolled(&store.chain, id);
+    if args.json {
+        let request = out.to_string_lossy();
+        return output::json(&json!({ "gateway": id, "request": request, "enrolled": enrolled }));
     }
+    let file = shown(out);
+    if enrolled {
+        let name = label_of(&store.chain, id);
+        return output::line(&format!(
+            "{file}: the request of gateway {id}, which is enrolled already as {}: nobody needs to sign it.",
+            visible(name.as_bytes())
+        ));
+    }
+    let (who, command) = match store.acts() {
+        acts if acts.alone() => {
+            ("the owner does", format!("runvault gateway enroll {} --request {}", store.typed(), quoted(out)))
+        }
+        acts => ("custodians do", acts.command("enroll-gateway", &quoted(out))),
+    };
     output::line(&format!(
-        "{}: the request of gateway {id}. Nothing was signed yet: the owner does that with\n  \
-         runvault gateway enroll STORE --request {}\n\
-         several custodians with\n  \
-         runvault custody propose STORE enroll-gateway {} --out REQ\n\
-         and whoever does compares this id with the one that it prints.",
-        shown(out),
-        quoted(out),
-        quoted(out)
+        "{file}: the request of gateway {id}. Nothing was signed yet: {who} that with (the store as it is named there)\n  \
+         {command}\n\
+         and whoever does compares this id with the one that it prints."
     ))
 }
 
-fn tell_enrolled(args: &GatewayEnroll, chain: &Chain, id: &IdentityId) -> Result<()> {
-    let label =
-        chain.gateways().into_iter().find(|(_, g)| g == id).map_or_else(String::new, |(label, _)| label);
+/// `already`: it was before.
+fn tell_enrolled(args: &GatewayEnroll, chain: &Chain, id: &IdentityId, already: bool) -> Result<()> {
+    let label = label_of(chain, id);
     if args.json {
-        return output::json(&json!({ "gateway": id, "name": label, "enrolled": true }));
+        return output::json(&json!({ "gateway": id, "name": label, "enrolled": true, "already": already }));
     }
-    let what = match args.request {
-        Some(_) => " STORE".to_owned(),
-        None => {
-            let (custody, state) = (args.who.apart.custody.as_deref(), args.who.state.as_deref());
-            format!("{}{} {}", option("custody", custody), option("state", state), quoted(&args.store))
-        }
+    let custody = args.who.apart.custody.as_deref();
+    let (state, place) = match args.request {
+        Some(_) => (None, " (the store as it is named there)"),
+        None => (args.who.state.as_deref(), ""),
     };
+    let given = format!("{}{} {}", option("custody", custody), option("state", state), quoted(&args.store));
     let name = visible(label.as_bytes());
-    output::line(&format!(
-        "gateway {name} ({id}) may write runs from now on. It mounts with:\n  runvault mount --ingest{what} MNT"
-    ))
+    let what = match already {
+        true => format!("gateway {id} is enrolled already as {name}; nothing was written"),
+        false => format!("gateway {name} ({id}) may write runs from now on"),
+    };
+    output::line(&format!("{what}. It mounts with{place}:\n  runvault mount --ingest{given} MNT"))
 }
 
 fn run_admit(args: &GatewayAdmit) -> Result<()> {
@@ -138,7 +211,7 @@ fn run_admit(args: &GatewayAdmit) -> Result<()> {
 /// The run that an admission is for, by its name or id; `None`: all.
 fn named_run(store: &mut Store, path: &Path, owner: &Identity, run: Option<&OsStr>) -> Result<Option<RunId>> {
     let Some(run) = run else { return Ok(None) };
-    let none = || no_run(run, &shown(path));
+    let none = || no_run(run, &quoted(path));
     let found = match of_id(run) {
         Some(id) if runs::list(&store.root)?.contains(&id) => id,
         Some(_) => return Err(none()),
@@ -268,7 +341,7 @@ fn run_revoke(args: &GatewayRevoke) -> Result<()> {
          up makes no new run that anyone accepts; end it, and take its open runs over on another machine:\n  \
          runvault takeover {} RUN",
         cut_off_words(&cut_off),
-        shown(&args.store)
+        store.typed()
     ))
 }
 

@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 use crate::args::{Apart, Init};
 use crate::exit::{Exit, refuse, refuse_with};
 use crate::mount_point::absolute;
-use crate::output::{self, option, shown};
+use crate::output::{self, option, quoted, shown};
 use crate::prompt::Source;
 use crate::store::{open_root, open_store};
 
@@ -98,7 +98,7 @@ fn shared(args: &Init, store: &Path, quorum: u8) -> Result<()> {
     output::line(&format!(
         "Keep the fingerprint on paper, apart from the store. Compare each id with its custodian, and have each of\n\
          them do the drill: runvault custody confirm {}{} --identity KEY",
-        shown(store),
+        quoted(store),
         option("custody", custody.as_deref())
     ))?;
     custody.map_or(Ok(()), |custody| output::line(&every_command(&custody)))
@@ -114,7 +114,7 @@ fn refuse_used(store: &Path) -> Result<()> {
         Found::Vault => Err(refuse_with(
             Exit::Failed,
             format!("{} is a vault already; nothing was changed", shown(store)),
-            format!("runvault status {}", shown(store)),
+            format!("runvault status {}", quoted(store)),
         )),
         // Loading it is what names the leftovers.
         Found::KilledInit => match Chain::load(&root) {
@@ -249,7 +249,7 @@ fn to_keep(store: &Path, custody: Option<&Path>, outside: Option<&Path>, unlocke
         None => {
             text += &format!(
                 "  - a copy of the key file, for the day that custody/ is lost:\n      runvault key export {}{} --out owner.key\n",
-                shown(store),
+                quoted(store),
                 option("custody", custody)
             );
         }

@@ -259,7 +259,19 @@ mod tests {
         let time = Time::default();
         let of = |kind, mode| {
             let (object, nlink, uid, gid, rdev, size) = ((0, 0), 1, 0, 0, 0, 0);
-            mode_text(&Meta { kind, object, mode, nlink, uid, gid, rdev, size, atime: time, mtime: time })
+            mode_text(&Meta {
+                kind,
+                object,
+                mode,
+                nlink,
+                uid,
+                gid,
+                rdev,
+                size,
+                blocks: 0,
+                atime: time,
+                mtime: time,
+            })
         };
         assert_eq!(of(Kind::File, 0o644), "-rw-r--r--");
         assert_eq!(of(Kind::Dir, 0o2755), "drwxr-sr-x");

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::args::Passwd;
 use crate::exit::{Exit, refuse_with};
-use crate::output::{self, shown};
+use crate::output::{self, quoted, shown};
 use crate::prompt::Source;
 use crate::store::{Store, require_lock};
 
@@ -43,7 +43,8 @@ pub fn run(args: &Passwd) -> Result<()> {
         return output::line(&format!(
             "{place} opens by the new passphrase now; nothing else was changed.\n\n\
              What this does not end: it is the same key. Whoever has an old copy of the key file and the old passphrase\n\
-             has it still. If that has happened, let it be removed, and a new one added (docs/custody.md)."
+             has it still. If that has happened, let it be removed, and a new one added (docs/custody.md):\n  {}",
+            renewal(&store, &owner.id())
         ));
     }
     output::line(&format!(
@@ -55,6 +56,17 @@ pub fn run(args: &Passwd) -> Result<()> {
          As root, so that owners are kept.",
         anew(args)
     ))
+}
+
+/// The commands by which another key takes the place of this one.
+fn renewal(store: &Store, key: &IdentityId) -> String {
+    let (acts, key) = (store.acts(), key.to_string());
+    let what = match store.chain.custodians().iter().any(|(_, id)| id.to_string() == key) {
+        true => ["add-custodian", "remove-custodian"],
+        false => ["add-reader", "remove-reader"],
+    };
+    let [add, remove] = what;
+    format!("{}\n  {}", acts.command(add, "NAME=FILE.pub"), acts.command(remove, &key))
 }
 
 /// The key file as it was before its lock was opened: of two commands at once the later one finds another.
@@ -102,8 +114,8 @@ impl Kept {
 
 /// The commands that leave this vault behind.
 fn anew(args: &Passwd) -> String {
-    let store = shown(&args.store);
-    match args.who.identity.as_deref().map(shown) {
+    let store = quoted(&args.store);
+    match args.who.identity.as_deref().map(quoted) {
         None => format!("runvault init NEW && runvault cp -r {store}:/ NEW:/"),
         Some(key) => format!(
             "runvault init NEW --identity NEW.key &&\n  \

@@ -9,7 +9,7 @@ use runvault_vault::runs;
 use serde_json::json;
 
 use crate::args::Retire;
-use crate::output::{self, shown};
+use crate::output::{self, quoted, shown};
 use crate::run_of_name::{find, none_of_that_name, not_there, of_id};
 use crate::store::Store;
 
@@ -18,10 +18,10 @@ pub fn run(args: &Retire) -> Result<()> {
     let owner = store.identity(&args.who)?;
     let run = match of_id(&args.run) {
         Some(id) if runs::list(&store.root)?.contains(&id) => id,
-        Some(_) => return Err(not_there(&store.root, &store.chain, &args.run, &shown(&args.store))),
+        Some(_) => return Err(not_there(&store.root, &store.chain, &args.run, &store.typed())),
         None => with_newest_keys(&store.root, &mut store.chain, &owner, |authority| {
             find(&store.root, authority, &args.run, |left_out| {
-                let command = format!("runvault retire {}", shown(&args.store));
+                let command = format!("runvault retire {}", quoted(&args.store));
                 none_of_that_name(&args.run, &command, left_out)
             })
         })?,
@@ -37,7 +37,8 @@ pub fn run(args: &Retire) -> Result<()> {
     }
     output::line(&format!(
         "run {run}, number {} of gateway {}, is not missed any more when it is gone. Nothing was removed: move or remove\n\
-         {}/runs/{run} now; a mount that has it open ends first.",
+         {}/runs/{run} now; a mount that has it open ends first.\n\
+         This is a note beside the runs, and no line of the audit log.",
         removed.seq,
         removed.gateway,
         shown(&args.store)

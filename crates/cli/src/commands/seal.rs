@@ -11,7 +11,7 @@ use crate::alarms::Notes;
 use crate::args::Seal;
 use crate::control::{Client, seal_request};
 use crate::exit::{Exit, refuse, refuse_with};
-use crate::output::{self, count, shown, size, visible};
+use crate::output::{self, count, quoted, size, visible};
 use crate::progress;
 use crate::sealing::{self, Sealing, Wish};
 use crate::signals;
@@ -88,7 +88,7 @@ fn tell(args: &Seal, sealed: &Sealing) -> Result<()> {
                 format!(
                     "someone or something changed it in the store since it was written: restore what is named from a\n\
                      backup, or write or remove it through the mount, and seal again. runvault check {} says more",
-                    shown(&args.store)
+                    quoted(&args.store)
                 ),
             ))
         }

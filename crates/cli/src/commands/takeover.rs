@@ -27,7 +27,7 @@ pub fn run(args: &Takeover) -> Result<()> {
     if let Some(id) = of_id(&args.run)
         && !runs::list(&store.root)?.contains(&id)
     {
-        return Err(not_there(&store.root, &store.chain, &args.run, &shown(&args.store)));
+        return Err(not_there(&store.root, &store.chain, &args.run, &store.typed()));
     }
     let (folder, identity) = store.gateway(&args.who)?;
     let run = match of_id(&args.run) {
@@ -81,9 +81,8 @@ fn admit(store: &Store, folder: &StateFolder, owner: &Identity, run: &RunId) -> 
         Ok(chain) => store.pin(&chain),
         Err(error @ (Error::NeedsQuorum { .. } | Error::WrongKey { .. })) => {
             output::warn(&format!(
-                "this machine cannot seal the run: {error}. Custodians let it: runvault custody propose STORE \
-                 admit-gateway {} {run} --out REQ",
-                folder.id()
+                "this machine cannot seal the run: {error}. Who may, lets it: {}",
+                store.acts().command("admit-gateway", &format!("{} {run}", folder.id()))
             ));
             Ok(())
         }
@@ -101,7 +100,7 @@ fn tell(args: &Takeover, run: &RunId, taken: bool) -> Result<()> {
 }
 
 fn none_of_that_name(args: &Takeover, left_out: Vec<LeftOut>) -> anyhow::Error {
-    let (run, store) = (shown(&args.run), shown(&args.store));
+    let (run, store) = (shown(&args.run), quoted(&args.store));
     among(left_out, &args.run, &format!("runvault takeover {store}")).unwrap_or_else(|| {
         refuse_with(Exit::Failed, format!("there is no run {run}"), format!("runvault ls {store} lists them"))
     })

@@ -1,18 +1,19 @@
 //! `unmount`: asks the process that serves the mount, and waits until it has gone.
 
+use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rustix::process::Pid;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::args::Unmount;
 use crate::control::{Client, Silent, deadline, unmount_request};
 use crate::exit::{Exit, refuse, refuse_with};
 use crate::mount_point::{self, Unmounted, absolute};
 use crate::mount_table::{self, Entry};
-use crate::output::shown;
+use crate::output::{self, quoted, shown};
 
 /// A mount that is in the table may not listen yet.
 const COMING: Duration = Duration::from_secs(2);
@@ -26,7 +27,26 @@ pub fn run(args: &Unmount) -> Result<()> {
         Ok(Some((client, first))) => by_its_process(&entry, client, &first, args.timeout),
         Ok(None) => alone(&entry),
         Err(silent) => Err(stuck(&entry, &silent, args.timeout)),
+    }?;
+    tell(args, &entry.at)
+}
+
+/// What stays of it: a gateway's mount point is closed for whoever would write there without a vault.
+fn tell(args: &Unmount, at: &Path) -> Result<()> {
+    let opened = mount_point::opened_by(at);
+    if args.json {
+        return output::json(&json!({
+            "mount_point": at.to_string_lossy(), "stays_closed": opened.is_some(), "opened_by": opened,
+        }));
     }
+    if let Some(command) = opened {
+        output::note(&format!(
+            "{} stays closed to writers while no vault is mounted there; the next mount works as before. What opens it:",
+            shown(at)
+        ));
+        output::advice(&command);
+    }
+    Ok(())
 }
 
 fn find(args: &Unmount) -> Result<Entry> {
@@ -101,7 +121,8 @@ fn stuck(entry: &Entry, silent: &Silent, limit: u64) -> anyhow::Error {
         format!(
             "is it stopped (state T)? ps -o pid,stat,cmd -p {pid}; it goes on, and unmounts, after: kill -CONT {pid}\n\
              A store that does not answer can hold it too. As a last resort, which loses what is not yet durable:\n\
-             kill -9 {pid}, then runvault unmount {at}"
+             kill -9 {pid}, then runvault unmount {}",
+            quoted(&entry.at)
         ),
     )
 }
@@ -140,7 +161,11 @@ fn is_busy(answer: &Value) -> bool {
 
 fn busy(entry: &Entry) -> anyhow::Error {
     let at = shown(&entry.at);
-    refuse_with(Exit::Busy, format!("{at} is in use"), format!("who uses it: fuser -vm {at}"))
+    refuse_with(
+        Exit::Busy,
+        format!("{at} is in use"),
+        format!("who uses it: fuser -vm {}", quoted(&entry.at)),
+    )
 }
 
 /// Nobody listens: the process is gone, hung, or runs in another namespace. Of one that lives it is not known

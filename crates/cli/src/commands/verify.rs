@@ -202,7 +202,7 @@ pub fn with_sealed_run<T>(
     run: &OsStr,
     mut look: impl FnMut(&Arc<dyn Dir>, &RunId, &dyn Authority) -> Result<T>,
 ) -> Result<Vec<T>> {
-    let (path, command) = (shown(store), format!("runvault verify {}", shown(store)));
+    let (path, command) = (quoted(store), format!("runvault verify {}", quoted(store)));
     let mut store = Store::open(store, who)?;
     let by_id = match of_id(run) {
         Some(id) => Some(id_of(&store, &id)?.ok_or_else(|| no_run(run, &path))?),

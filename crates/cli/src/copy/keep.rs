@@ -8,7 +8,7 @@ use anyhow::Result;
 use runvault_store::backend::Kind;
 use serde_json::{Value, json};
 
-use super::{Copy, Job};
+use super::{Copy, Job, data_of};
 use crate::exit;
 use crate::output::{count, warn};
 use crate::trees::Meta;
@@ -59,7 +59,7 @@ impl Copy<'_> {
         let done = linked.is_ok();
         self.lose("hard links", linked);
         if done && meta.kind == Kind::File {
-            self.bar.inc(meta.size);
+            self.bar.inc(data_of(job.from, source, meta));
         }
         Ok(done)
     }

@@ -159,6 +159,7 @@ fn of(meta: &Metadata) -> Meta {
         gid: meta.gid(),
         rdev: meta.rdev(),
         size: meta.size(),
+        blocks: meta.blocks(),
         atime: time(meta.atime(), meta.atime_nsec()),
         mtime: time(meta.mtime(), meta.mtime_nsec()),
     }

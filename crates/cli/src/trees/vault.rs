@@ -59,6 +59,7 @@ impl Node {
             gid: attr.gid,
             rdev: attr.rdev,
             size: attr.size,
+            blocks: attr.blocks,
             atime: attr.atime,
             mtime: attr.mtime,
         }

@@ -139,43 +139,58 @@ pub fn released(op: &Operation) -> &'static str {
     }
 }
 
-/// The honest sentence: what an old copy of the store, or of a key, still opens.
-pub fn stays_open(op: &Operation) -> &'static str {
+/// The honest sentence: what an old copy of the store, or of a key, still opens. `act`: the command that begins the act of
+/// that name in this vault, with what follows it.
+pub fn stays_open(op: &Operation, act: &dyn Fn(&str, &str) -> String) -> String {
+    let rekey = || act("rekey", "RUN...");
+    let ends = |reader: &IdentityId| {
+        format!(
+            "What a reader has read cannot be taken back later. What it may read from now on ends with:\n  {}\n\
+             or, of single runs:\n  {}",
+            act("remove-reader", &reader.to_string()),
+            act("revoke", &format!("RUN... {reader}"))
+        )
+    };
     match op {
-        Operation::RemoveCustodian { .. } | Operation::ChangeQuorum { .. } | Operation::Rotate { .. } => {
+        Operation::RemoveCustodian { .. } | Operation::ChangeQuorum { .. } | Operation::Rotate { .. } => format!(
             "Enough shares of the key before still open every run that was made before, in old copies of the store, and\n\
-             runs that are sealed also in this one, until those get new keys: runvault custody rekey. Runs made from now\n\
-             on do not open for them, where their gateway sees this line (runvault scrub names those that it did not)."
-        }
-        Operation::AddCustodian { .. } => {
+             runs that are sealed also in this one, until those get new keys:\n  {}\n\
+             Runs made from now on do not open for them, where their gateway sees this line (runvault scrub names those\n\
+             that it did not).",
+            rekey()
+        ),
+        Operation::AddCustodian { .. } => format!(
             "The vault key is the same: enough of the shares before still make it, with an old copy of custody/. They open\n\
-             this store and what is made from now on, until: runvault custody rotate."
-        }
-        Operation::RemoveReader { .. } | Operation::Revoke { .. } => {
+             this store and what is made from now on, until:\n  {}",
+            act("rotate", "")
+        ),
+        Operation::RemoveReader { .. } | Operation::Revoke { .. } => format!(
             "Whoever kept a copy of the envelopes, or of what was read, still has it, and reads every copy of those runs,\n\
-             this store's too, until they get new keys: runvault custody rekey."
-        }
-        Operation::Grant { .. } | Operation::AddReader { .. } => {
-            "What a reader has read cannot be taken back later. What it may read from now on ends with: runvault custody\n\
-             revoke, or remove-reader."
-        }
+             this store's too, until they get new keys:\n  {}",
+            rekey()
+        ),
+        Operation::Grant { reader, .. } => ends(reader),
+        Operation::AddReader { reader } => ends(&reader.id),
+        Operation::Recover { .. } => format!(
+            "What was done after the newest of those lines is undone: whoever was removed since counts again, whoever was\n\
+             let in since has to be let in again. The machine that did this learned the vault key, until:\n  {}\n\
+             Each custodian does the drill anew.",
+            act("rotate", "")
+        ),
         Operation::Rekey { .. } => {
             "Old copies of these runs open as before, for whoever had their keys. Until the work is done (runvault rekey)\n\
              the runs in this store do too. Each custodian does the drill then: without that line the runs cannot be read."
+                .to_owned()
         }
         Operation::RevokeGateway { .. } | Operation::DismissGateway { .. } => {
-            "Runs and seals up to there count as before."
+            "Runs and seals up to there count as before.".to_owned()
         }
-        Operation::EnrolGateway { .. } => "It may do so until it is revoked.",
-        Operation::AdmitGateway { .. } => "It may do so until it is dismissed, or revoked.",
+        Operation::EnrolGateway { .. } => "It may do so until it is revoked.".to_owned(),
+        Operation::AdmitGateway { .. } => "It may do so until it is dismissed, or revoked.".to_owned(),
         Operation::Retire { .. } => {
             "Nothing was removed: move or remove the runs now; a mount that has one open ends first. Copies of them\n\
              elsewhere stay readable."
-        }
-        Operation::Recover { .. } => {
-            "What was done after the newest of those lines is undone: whoever was removed since counts again, whoever was\n\
-             let in since has to be let in again. The machine that did this learned the vault key: rotate. Each custodian\n\
-             does the drill anew."
+                .to_owned()
         }
     }
 }
@@ -252,18 +267,22 @@ mod tests {
         let (reader, runs) = (one.id(), vec![RunId([1; 16])]);
         let entry = reader_entry(&one, false, None);
         let custodian = Custodian::new("one", &one.public());
+        let (removed, revoked) = (format!("<remove-reader {reader}>"), format!("<revoke RUN... {reader}>"));
+        let rekey = "get new keys: <rekey RUN...>";
         for (op, ends) in [
-            (Operation::Rotate { epoch: 2 }, &["new keys: runvault custody rekey", "runvault scrub"][..]),
-            (Operation::RemoveCustodian { custodian: vault.people[0].id() }, &["runvault custody rekey"]),
-            (Operation::ChangeQuorum { quorum: 3 }, &["runvault custody rekey"]),
-            (Operation::AddCustodian { custodian }, &["until: runvault custody rotate", "made from now on"]),
-            (Operation::RemoveReader { reader }, &["runvault custody rekey"]),
-            (Operation::Revoke { reader, runs: runs.clone() }, &["runvault custody rekey"]),
-            (Operation::Grant { reader, runs: runs.clone() }, &["revoke, or remove-reader"]),
-            (Operation::AddReader { reader: entry }, &["revoke, or remove-reader"]),
+            (Operation::Rotate { epoch: 2 }, &[rekey, "runvault scrub"][..]),
+            (Operation::RemoveCustodian { custodian: vault.people[0].id() }, &[rekey]),
+            (Operation::ChangeQuorum { quorum: 3 }, &[rekey]),
+            (Operation::AddCustodian { custodian }, &["until: <rotate >", "made from now on"]),
+            (Operation::RemoveReader { reader }, &[rekey]),
+            (Operation::Revoke { reader, runs: runs.clone() }, &[rekey]),
+            (Operation::Grant { reader, runs: runs.clone() }, &[&removed, &revoked]),
+            (Operation::AddReader { reader: entry }, &[&removed, &revoked]),
+            (Operation::Recover { copies: Vec::new() }, &["the vault key, until: <rotate >"]),
             (Operation::Rekey { runs }, &["Old copies of these runs open as before", "runvault rekey"]),
         ] {
-            let text = stays_open(&op).replace('\n', " ");
+            let text = stays_open(&op, &|act, rest| format!("<{act} {rest}>"));
+            let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
             assert!(ends.iter().all(|end| text.contains(end)), "{op:?}: {text}");
         }
     }

@@ -6,6 +6,7 @@ use runvault_custody::clock;
 use runvault_format::ids::IdentityId;
 use runvault_format::time;
 
+use crate::acts::Acts;
 use crate::output::{count, visible};
 
 /// A vault key is replaced once a year, and every share is seen to open as often: NIST SP 800-57 Part 1 Rev. 5,
@@ -33,8 +34,8 @@ pub fn is_older(since: &str, days: u64) -> bool {
     since < clock::days_ago(days).as_str()
 }
 
-/// The keys of people and machines that are due, and how each is replaced. `act`: how a command line of theirs begins.
-pub fn due(chain: &Chain, history: &History, act: &str) -> Vec<String> {
+/// The keys of people and machines that are due, and how each is replaced.
+pub fn due(chain: &Chain, history: &History, acts: &Acts) -> Vec<String> {
     let expired =
         |id: &IdentityId, days| Some(history.known_since(id)).filter(|at| is_older(at, days)).map(old);
     let mut due = Vec::new();
@@ -42,8 +43,9 @@ pub fn due(chain: &Chain, history: &History, act: &str) -> Vec<String> {
         if let Some(old) = expired(&id, PERSON_DAYS) {
             let name = visible(label.as_bytes());
             due.push(format!(
-                "the key of custodian {name} is {old}: a new one by keygen, {act} add-custodian, then {act} \
-                 remove-custodian {id}"
+                "the key of custodian {name} is {old}: a new one by runvault keygen --out FILE, {}, then {}",
+                acts.command("add-custodian", "NAME=FILE.pub"),
+                acts.command("remove-custodian", &id.to_string())
             ));
         }
     }
@@ -51,8 +53,10 @@ pub fn due(chain: &Chain, history: &History, act: &str) -> Vec<String> {
         if let Some(old) = expired(&reader.id, PERSON_DAYS) {
             let (name, id) = (visible(reader.label.as_bytes()), reader.id);
             due.push(format!(
-                "the key of reader {name} is {old}: a new one by keygen, {act} add-reader, {act} grant, then {act} \
-                 remove-reader {id}"
+                "the key of reader {name} is {old}: a new one by runvault keygen --out FILE, {}, {}, then {}",
+                acts.command("add-reader", "NAME=FILE.pub"),
+                acts.command("grant", "RUN... NAME"),
+                acts.command("remove-reader", &id.to_string())
             ));
         }
     }

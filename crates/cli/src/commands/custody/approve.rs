@@ -16,7 +16,7 @@ pub fn run(args: &Approve) -> Result<()> {
     let file = show::read(&args.request)?;
     let seen = relock::Seen::read(&args.identity, args.unlock.allow_readable_secret)?;
     if !args.json {
-        output::line(&show::in_full(&file)?)?;
+        output::line(&show::in_full(&file, None)?)?;
     }
     if !args.yes {
         prompt::confirm(
@@ -34,7 +34,7 @@ pub fn run(args: &Approve) -> Result<()> {
             "approval": args.out.to_string_lossy(),
             "what": file.sentence(),
             "words": file.words()?,
-            "stays_open": show::stays_open(&file.request.op),
+            "stays_open": show::stays_open_in_one(&file),
             "released_share": approval.env.is_some(),
         }));
     }

@@ -8,11 +8,12 @@ use runvault_custody::quorum::{alone, in_words};
 use runvault_format::ids::IdentityId;
 use runvault_format::operation::{KeyChange, Operation};
 
-use super::tell::{self, Work};
+use super::tell::{self, Act, Work};
 use super::{confirmed, operations};
+use crate::acts::Acts;
 use crate::args::{Direct, Proposal, Renewing};
 use crate::given::given;
-use crate::output::{shown, warn};
+use crate::output::{quoted, warn};
 use crate::run_of_name::{no_run, parts};
 use crate::store::Store;
 use crate::{progress, signals};
@@ -37,7 +38,7 @@ fn act<T: Args>(args: Direct<T>, proposal: impl FnOnce(T) -> (Proposal, bool)) -
     let root = store.root.clone();
     let mut by_name = |run: &std::ffi::OsString| {
         with_newest_keys(&root, &mut chain, &owner, |authority| {
-            parts(&root, authority, run, |_| no_run(run, &shown(&path)))
+            parts(&root, authority, run, |_| no_run(run, &quoted(&path)))
         })
     };
     let (proposal, unconfirmed) = proposal(act);
@@ -51,10 +52,11 @@ fn act<T: Args>(args: Direct<T>, proposal: impl FnOnce(T) -> (Proposal, bool)) -
     confirmed::enough(&store.root, &store.chain, &op, unconfirmed)?;
     let go_on = match (&op, store.chain.quorum()) {
         (Operation::ChangeQuorum { quorum: 2.. }, _) => {
-            format!("once several have to agree: runvault custody propose {} rotate --out REQ", shown(&path))
+            let propose = Acts::of(2, store.typed()).command("rotate", "");
+            format!("once several have to agree: {propose}")
         }
         (op, _) if op.key_change() == KeyChange::New => {
-            format!("runvault custody rotate --resume {}{}", shown(&path), given(&who))
+            format!("runvault custody rotate --resume {}{}", store.typed(), given(&who))
         }
         _ => "the same command".to_owned(),
     };
@@ -77,7 +79,8 @@ fn act<T: Args>(args: Direct<T>, proposal: impl FnOnce(T) -> (Proposal, bool)) -
     store.chain = after;
     store.pin(&store.chain)?;
     let head = (store.chain.head().n, store.chain.head().hash.to_string());
-    tell::done(json, &what, &op, head, &summary, &go_on, work.as_ref())
+    let act = Act { what: &what, op: &op, head, acts: &store.acts() };
+    tell::done(json, act, &summary, &go_on, work.as_ref())
 }
 
 /// Whoever is to be removed and is no reader any more: the act was interrupted.
@@ -96,5 +99,5 @@ fn finish(store: &Store, op: &Operation, line: u64, json: bool) -> Result<()> {
     let summary = progress::of_runs(|told| finish_act(&store.root, &store.chain, op, told))?;
     let what = in_words::of_act(op, &store.chain, &store.chain);
     let head = (line, store.chain.line_hash(line).map_or_else(String::new, |hash| hash.to_string()));
-    tell::done(json, &what, op, head, &summary, "the same command", None)
+    tell::done(json, Act { what: &what, op, head, acts: &store.acts() }, &summary, "the same command", None)
 }

@@ -12,13 +12,13 @@ use runvault_format::approval_file::ApprovalFile;
 use runvault_format::ids::IdentityId;
 use runvault_format::operation::Operation;
 
-use super::tell::{self, Work};
+use super::tell::{self, Act, Work};
 use super::{confirmed, propose::executor_of, show};
 use crate::args::Execute;
 use crate::exit::{Exit, refuse_with};
 use crate::files;
 use crate::given::given;
-use crate::output::{self, shown};
+use crate::output::{self, quoted, shown};
 use crate::store::Store;
 use crate::{progress, signals};
 
@@ -28,7 +28,7 @@ const APPROVAL_MAX: usize = 16 << 10;
 pub fn run(args: &Execute) -> Result<()> {
     let file = show::read(&args.request)?;
     let approvals = args.approval.iter().map(|path| approval(path)).collect::<Result<Vec<_>>>()?;
-    let store = Store::open(&args.store, &args.seen.who())?;
+    let mut store = Store::open(&args.store, &args.seen.who())?;
     let key = executor_of(&args.request);
     if let Some(line) = store.chain.line_of(&file.hash()?).filter(|_| !key.exists()) {
         let hint = "its executor's key was erased: runvault audit show STORE; what is left: runvault custody list STORE";
@@ -60,6 +60,7 @@ pub fn run(args: &Execute) -> Result<()> {
         worker: Some(worker),
         replacements: done.chain.work_of(id).cloned().collect(),
     });
+    store.chain = done.chain.clone();
     let summary = progress::of_runs(|told| carry_out(&store.root, done, &file.request.op, told))?;
     if summary.failed.is_empty() {
         erase(&key);
@@ -69,7 +70,8 @@ pub fn run(args: &Execute) -> Result<()> {
             shown(&key)
         ));
     }
-    tell::done(args.json, &file.sentence(), &file.request.op, head, &summary, &go_on(args), work.as_ref())
+    let act = Act { what: &file.sentence(), op: &file.request.op, head, acts: &store.acts() };
+    tell::done(args.json, act, &summary, &go_on(args), work.as_ref())
 }
 
 /// The key of those who do the work of a re-keying, as REQ.worker, and its id.
@@ -101,18 +103,19 @@ fn erase_if_dead(error: &Custody, key: &Path) {
 }
 
 fn approval(path: &Path) -> Result<ApprovalFile> {
-    let bytes = read_secret(path, APPROVAL_MAX, true)?;
+    let bytes = read_secret(path, ("approval", APPROVAL_MAX), true)?;
     let parsed = ApprovalFile::parse(&bytes).map_err(runvault_custody::Error::from);
     parsed.with_context(|| format!("{}: not an approval, or a damaged one", shown(path)))
 }
 
 fn go_on(args: &Execute) -> String {
-    let approvals: String = args.approval.iter().map(|path| format!(" --approval {}", shown(path))).collect();
+    let approvals: String =
+        args.approval.iter().map(|path| format!(" --approval {}", quoted(path))).collect();
     let options = given(&args.seen.who());
     format!(
         "runvault custody execute {} {}{approvals}{options} --resume",
-        shown(&args.store),
-        shown(&args.request)
+        quoted(&args.store),
+        quoted(&args.request)
     )
 }
 

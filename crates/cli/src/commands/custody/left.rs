@@ -1,8 +1,6 @@
 //! What acts of custody have left to do, and runs that a gateway sealed to whom it should not have: for `list`, with the
 //! commands that put it right.
 
-use std::path::Path;
-
 use anyhow::Result;
 use runvault_custody::authority::Acting;
 use runvault_custody::behind::{Behind, States};
@@ -11,7 +9,8 @@ use runvault_format::ids::RunId;
 use runvault_vault::runs;
 use serde_json::{Value, json};
 
-use crate::output::{count, shown, visible};
+use crate::acts::Acts;
+use crate::output::{count, quoted, visible};
 use crate::progress;
 use crate::store::Store;
 
@@ -41,9 +40,9 @@ pub fn of(store: &Store) -> Result<Left> {
 }
 
 impl Left {
-    /// One line each. `path`: the store, as it was named.
-    pub fn due(&self, store: &Store, path: &Path) -> Vec<String> {
-        let how = How { alone: store.chain.quorum().0 == 1, store: shown(path) };
+    /// One line each.
+    pub fn due(&self, store: &Store) -> Vec<String> {
+        let how = How { acts: store.acts(), store: store.typed() };
         let Unfinished { older_key, not_taken, not_given } = &self.unfinished;
         let mut due = Vec::new();
         if !older_key.is_empty() {
@@ -76,7 +75,7 @@ impl Left {
                  {}: new keys end that, once they are sealed: {}",
                 how.store,
                 runs_in_words(&exposed),
-                how.act("rekey", &first_of(&exposed))
+                how.acts.command("rekey", &first_of(&exposed))
             ));
         }
         due
@@ -111,21 +110,14 @@ pub fn behind_as_json(one: &Behind) -> Value {
 
 /// How something is done in this vault.
 struct How {
-    alone: bool,
+    acts: Acts,
     store: String,
 }
 
 impl How {
-    fn act(&self, verb: &str, rest: &str) -> String {
-        match self.alone {
-            true => format!("runvault custody {verb} {} {rest}", self.store),
-            false => format!("runvault custody propose {} {verb} {rest} --out REQ", self.store),
-        }
-    }
-
     /// Where several agreed, who executed it goes on; without that machine's REQ.executor it is agreed on anew.
     fn again(&self, anew: String) -> String {
-        match self.alone {
+        match self.acts.alone() {
             true => anew,
             false => format!(
                 "runvault custody execute {} REQ --approval ... --resume, with the request that says so; where REQ.executor \
@@ -136,33 +128,33 @@ impl How {
     }
 
     fn to_newest_key(&self) -> String {
-        match self.alone {
+        match self.acts.alone() {
             true => format!("runvault custody rotate --resume {}", self.store),
-            false => self.again(format!("runvault custody propose {} rotate --out REQ", self.store)),
+            false => self.again(self.acts.command("rotate", "")),
         }
     }
 
     fn to_take(&self, of: &OfReader) -> String {
-        self.again(self.act("revoke", &format!("{} {}", first_of(&of.runs), name(of))))
+        self.again(self.acts.command("revoke", &format!("{} {}", first_of(&of.runs), name(of))))
     }
 
     fn to_give(&self, of: &OfReader) -> String {
-        self.again(self.act("grant", &format!("{} {}", first_of(&of.runs), name(of))))
+        self.again(self.acts.command("grant", &format!("{} {}", first_of(&of.runs), name(of))))
     }
 
     fn to_remove(&self, of: &OfReader) -> String {
-        match (self.alone, &of.label) {
+        match (self.acts.alone(), &of.label) {
             (_, None) => {
                 format!("no line ever let it in: look at {}/runs/RUN/keys/reader-{}", self.store, of.reader)
             }
-            (true, Some(_)) => self.act("remove-reader", &name(of)),
+            (true, Some(_)) => self.acts.command("remove-reader", &name(of)),
             (false, Some(_)) => self.again("let it in again with add-reader, then remove-reader".to_owned()),
         }
     }
 }
 
 fn name(of: &OfReader) -> String {
-    of.label.as_ref().map_or_else(|| of.reader.to_string(), |label| visible(label.as_bytes()))
+    of.label.as_ref().map_or_else(|| of.reader.to_string(), |label| quoted(label))
 }
 
 fn who(of: &OfReader) -> String {

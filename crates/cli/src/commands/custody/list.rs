@@ -10,12 +10,11 @@ use runvault_custody::rekey::{self, Left};
 use runvault_format::ids::IdentityId;
 use serde_json::json;
 
-use super::act_of;
 use super::ages::{self, YEAR_DAYS, is_older, old};
 use super::left;
 use super::tell::replacements;
 use crate::args::List;
-use crate::output::{self, shown, visible};
+use crate::output::{self, visible};
 use crate::store::Store;
 use crate::undone;
 
@@ -26,7 +25,7 @@ pub fn run(args: &List) -> Result<()> {
     let since = history.key_since(chain);
     let drills = drills(&store.root, chain)?;
     let key_in_store = locks::are_there(&store.root)?;
-    let mut due = due(chain, &history, &drills, key_in_store.then(|| shown(&args.store)).as_deref());
+    let mut due = due(&store, &history, &drills, key_in_store);
     if chain.quorum().0 > 1 && key_in_store {
         due.push("custody/locks holds a key file, whose passphrase can be guessed at: remove it".to_owned());
     }
@@ -34,7 +33,7 @@ pub fn run(args: &List) -> Result<()> {
     let worker = if chain.quorum().0 == 1 { "" } else { " --identity REQ.worker" };
     let undone = undone::of(&store)?;
     for one in &rekeying {
-        let (path, run) = (shown(&args.store), one.run);
+        let (path, run) = (store.typed(), one.run);
         due.push(match undone.iter().find(|undone| undone.of.run == run) {
             Some(undone) => format!("run {run}: {undone} ({})", undone::WAY_OUT),
             None if rekey::left(&store.root, one)? == Left::Rest => {
@@ -44,9 +43,9 @@ pub fn run(args: &List) -> Result<()> {
             None => format!("run {run} waits for its new key: runvault rekey {path}{worker}"),
         });
     }
-    due.extend(unkept(chain, &drills));
+    due.extend(unkept(&store, &drills, key_in_store));
     let left = left::of(&store)?;
-    due.extend(left.due(&store, &args.store));
+    due.extend(left.due(&store));
     if args.json {
         let mut object = as_json(chain, &history, &drills, &due);
         object["rekeying"] = replacements(&rekeying);
@@ -97,20 +96,15 @@ fn row(history: &History, kind: &str, label: &str, id: &IdentityId, state: Strin
     vec![kind.to_owned(), visible(label.as_bytes()), id.to_string(), age, state]
 }
 
-/// What a person has to do, and by which command. `key_in_store`: the store, where the owner's key file lies in it: the
-/// drill is done with a copy of that.
-fn due(chain: &Chain, history: &History, drills: &[Drill], key_in_store: Option<&str>) -> Vec<String> {
+/// What a person has to do, and by which command. `key_in_store`: the owner's key file lies in it, and the drill is done
+/// with a copy of that.
+fn due(store: &Store, history: &History, drills: &[Drill], key_in_store: bool) -> Vec<String> {
+    let (chain, acts) = (&store.chain, &store.acts());
     let (mut due, since) = (Vec::new(), history.key_since(chain));
-    let act = act_of(chain);
     if is_older(since, YEAR_DAYS) {
-        due.push(format!("vault key {} is over a year old: {act} rotate", chain.epoch()));
+        due.push(format!("vault key {} is over a year old: {}", chain.epoch(), acts.command("rotate", "")));
     }
-    let confirm = match key_in_store.filter(|_| chain.quorum().0 == 1) {
-        Some(store) => format!(
-            "runvault key export {store} --out FILE, then runvault custody confirm {store} --identity FILE"
-        ),
-        None => "custody confirm".to_owned(),
-    };
+    let confirm = drill_of(store, key_in_store);
     for drill in drills {
         let name = visible(drill.label.as_bytes());
         match &drill.confirmed {
@@ -126,22 +120,37 @@ fn due(chain: &Chain, history: &History, drills: &[Drill], key_in_store: Option<
         if reader.expires.as_ref().is_some_and(|at| *at <= now) {
             let name = visible(reader.label.as_bytes());
             due.push(format!(
-                "the time of reader {name} is over: {act} remove-reader takes its envelopes away"
+                "the time of reader {name} is over; its envelopes go by: {}",
+                acts.command("remove-reader", &reader.id.to_string())
             ));
         }
     }
-    due.extend(ages::due(chain, history, act));
+    due.extend(ages::due(chain, history, acts));
     due
 }
 
+/// How the drill is done: by one owner with a copy of the key file in the store.
+fn drill_of(store: &Store, key_in_store: bool) -> String {
+    let path = store.typed();
+    match key_in_store && store.acts().alone() {
+        true => {
+            format!(
+                "runvault key export {path} --out FILE, then runvault custody confirm {path} --identity FILE"
+            )
+        }
+        false => format!("runvault custody confirm {path} --identity KEY"),
+    }
+}
+
 /// A re-keyed run stands by its line: a custody/ from key files that do not have it is of no use to the run.
-fn unkept(chain: &Chain, drills: &[Drill]) -> Option<String> {
+fn unkept(store: &Store, drills: &[Drill], key_in_store: bool) -> Option<String> {
+    let chain = &store.chain;
     let (line, needed) = (chain.rekeyed()?, chain.quorum().0 as usize);
     let keep = drills.iter().filter(|drill| drill.line >= Some(line)).count();
     (keep < needed).then(|| {
         format!(
-            "runs were re-keyed by line {line}, which the key files of {keep} custodians keep, and {needed} are needed: custody \
-             confirm, by each"
+            "runs were re-keyed by line {line}, which the key files of {keep} custodians keep, and {needed} are needed: {}",
+            drill_of(store, key_in_store)
         )
     })
 }

@@ -12,7 +12,7 @@ use super::{operations, run_facts};
 use crate::args::{Apart, Propose, Seen};
 use crate::exit::{Exit, refuse_with};
 use crate::files::{must_be_new, write_new};
-use crate::output::{self, shown};
+use crate::output::{self, quoted, shown};
 use crate::store::Store;
 
 pub fn run(args: &Propose) -> Result<()> {
@@ -70,7 +70,7 @@ fn tell(args: &Propose, store: &Store, file: &RequestFile, out: &Path, key: &Pat
         facts if facts.is_empty() => facts,
         facts => format!("\n{facts}"),
     };
-    let (request, store) = (shown(out), shown(&args.store));
+    let (request, store) = (quoted(out), store.typed());
     output::line(&format!(
         "Proposed: {}.{facts}\nSix words: {}\n\n\
          Give {request} to the custodians; {} of them say yes until {}:\n  \

@@ -12,10 +12,11 @@ use runvault_custody::recover::{Found, Given, check_place, recover};
 use runvault_custody::{Error as Custody, locks, pins};
 use runvault_store::backend::Dir;
 
-use super::tell;
+use super::tell::{self, Act};
+use crate::acts::Acts;
 use crate::args::{Recover, Token, Unlock};
 use crate::exit::{Exit, refuse_with};
-use crate::output::{shown, warn};
+use crate::output::{option, quoted, shown, warn};
 use crate::prompt::Asker;
 use crate::store::{is_rollback, lies, open_store, state_folder};
 use crate::{progress, signals};
@@ -47,7 +48,9 @@ pub fn run(args: &Recover) -> Result<()> {
     }
     let own = key_for_store(args, &found, &given)?;
     let line = found.chain().head().n;
-    let go_on = format!("runvault custody rotate, or propose STORE rotate, on {}", shown(&args.store));
+    let custody = option("custody", args.apart.custody.as_deref());
+    let acts = Acts::of(found.chain().quorum().0, quoted(&args.store) + &custody);
+    let go_on = acts.command("rotate", "");
     signals::end_with(|| "custody/ is there whole, or not at all: run the same command again".to_owned())?;
     let agrees = |view: &Arc<dyn Dir>, chain: &Chain| {
         let pinned = match pins::check_and_advance(&state, view, chain) {
@@ -75,7 +78,8 @@ pub fn run(args: &Recover) -> Result<()> {
     pins::check_and_advance(&state, &root, &done.chain)?;
     own.map_or(Ok(()), |file| locks::write(&root, file))?;
     let (what, head) = (in_words::of_act(&done.op, found.chain(), &done.chain), done.chain.head());
-    tell::done(args.json, &what, &done.op, (head.n, head.hash.to_string()), &done.runs, &go_on, None)
+    let act = Act { what: &what, op: &done.op, head: (head.n, head.hash.to_string()), acts: &acts };
+    tell::done(args.json, act, &done.runs, &go_on, None)
 }
 
 /// Where one custodian of one has it in the store.

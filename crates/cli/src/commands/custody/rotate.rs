@@ -10,7 +10,7 @@ use runvault_custody::rotate::{RotateSummary, resume, rotate};
 use crate::args::Rotate;
 use crate::exit::{Exit, refuse_with};
 use crate::given::given;
-use crate::output::{self, count, shown};
+use crate::output::{self, count, quoted};
 use crate::store::Store;
 use crate::{progress, signals};
 
@@ -36,7 +36,7 @@ pub fn run(args: &Rotate) -> Result<()> {
         output::warn(&format!(
             "vault key {} was made, but not all runs are sealed to it: runvault custody rotate --resume {}{}",
             chain.epoch(),
-            shown(&args.store),
+            store.typed(),
             given(&args.who)
         ));
     }
@@ -45,7 +45,7 @@ pub fn run(args: &Rotate) -> Result<()> {
 
 /// Any point is as good as another: every run stays readable.
 fn end_at_ctrl_c(args: &Rotate, sealing: &Arc<AtomicBool>) -> Result<()> {
-    let (store, options, sealing) = (shown(&args.store), given(&args.who), Arc::clone(sealing));
+    let (store, options, sealing) = (quoted(&args.store), given(&args.who), Arc::clone(sealing));
     signals::end_with(move || {
         let resume = if sealing.load(Ordering::Relaxed) { "--resume " } else { "" };
         format!("every run stays readable; go on with: runvault custody rotate {resume}{store}{options}")
@@ -97,7 +97,7 @@ fn tell(args: &Rotate, summary: &RotateSummary, before: u32) -> Result<()> {
             "they keep the envelopes that they have; those that still open are read as before. Where none opens or is\n\
              left: mount the store again on the machine that writes the run; it has the run's key still and makes the\n\
              envelope anew. runvault check {} says more",
-            shown(&args.store)
+            quoted(&args.store)
         ),
     ))
 }

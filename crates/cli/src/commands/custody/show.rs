@@ -10,8 +10,9 @@ use runvault_format::operation::Operation;
 use serde_json::json;
 
 use super::run_facts;
+use crate::acts::Acts;
 use crate::args::{Apart, Seen, Show};
-use crate::output::{self, shown};
+use crate::output::{self, quoted as typed, shown};
 use crate::store::Store;
 
 pub fn run(args: &Show) -> Result<()> {
@@ -19,7 +20,7 @@ pub fn run(args: &Show) -> Result<()> {
     if args.json {
         return output::json(&as_json(&file)?);
     }
-    output::line(&in_full(&file)?)?;
+    output::line(&in_full(&file, args.store.as_deref())?)?;
     let Some(path) = &args.store else { return Ok(()) };
     let apart = Apart { custody: args.custody.clone() };
     let seen = Seen { state: args.state.clone(), accept_rollback: args.accept_rollback, apart };
@@ -35,12 +36,12 @@ pub fn run(args: &Show) -> Result<()> {
 /// # Errors
 /// Exit 4: damaged, or no request; exit 2: not a file.
 pub fn read(path: &Path) -> Result<RequestFile> {
-    let bytes = read_secret(path, LEN_MAX, true)?;
+    let bytes = read_secret(path, ("request", LEN_MAX), true)?;
     RequestFile::parse(&bytes).with_context(|| shown(path))
 }
 
-/// All of it, for a person who is to say yes.
-pub fn in_full(file: &RequestFile) -> Result<String> {
+/// All of it, for a person who is to say yes. `store`: where that is reached.
+pub fn in_full(file: &RequestFile, store: Option<&Path>) -> Result<String> {
     let request = &file.request;
     let mut text = output::pairs(&[
         ("what", file.sentence()),
@@ -63,7 +64,7 @@ pub fn in_full(file: &RequestFile) -> Result<String> {
         let gap = if runs.is_empty() { "\n" } else { "\n\n" };
         text += &format!("{gap}Afterwards:\n  {}", in_words::changed(&file.before, after).join("\n  "));
     }
-    text += &format!("\n\n{}", in_words::stays_open(&request.op));
+    text += &format!("\n\n{}", stays_open(&request.op, &acts_after(file, store)));
     if !request.reason.is_empty() {
         // Last, and marked: it is the proposer's word, and could be made to look like the lines above.
         text += &format!("\n\nThe reason, as the one who proposed it gives it:\n{}", quoted(&request.reason));
@@ -79,9 +80,25 @@ pub fn quoted(text: &str) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// The sentence on what it does not end, in one line.
-pub fn stays_open(op: &Operation) -> String {
-    in_words::stays_open(op).replace('\n', " ")
+/// How acts begin once this one is done.
+fn acts_after(file: &RequestFile, store: Option<&Path>) -> Acts {
+    let quorum = file.request.state.as_ref().map_or(file.before.quorum, |after| after.quorum);
+    Acts::of(quorum.into(), store.map_or_else(|| "STORE".to_owned(), typed))
+}
+
+/// What it does not end.
+pub fn stays_open(op: &Operation, acts: &Acts) -> String {
+    in_words::stays_open(op, &|act, rest| acts.command(act, rest))
+}
+
+/// The same of a request, in one line.
+pub fn stays_open_in_one(file: &RequestFile) -> String {
+    in_one(&stays_open(&file.request.op, &acts_after(file, None)))
+}
+
+/// A text in one line.
+pub fn in_one(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 pub fn as_json(file: &RequestFile) -> Result<serde_json::Value> {
@@ -99,7 +116,7 @@ pub fn as_json(file: &RequestFile) -> Result<serde_json::Value> {
         "runs": in_words::runs(&request.op),
         "signed": run_facts::as_json(file),
         "afterwards": request.state.as_ref().map(in_words::people),
-        "stays_open": stays_open(&request.op),
+        "stays_open": stays_open_in_one(file),
         "words": file.words()?,
         "request": file.hash()?.to_string(),
     }))

@@ -3,16 +3,16 @@
 use std::path::Path;
 
 use anyhow::Result;
-use runvault_custody::quorum::in_words;
 use runvault_custody::rotate::RotateSummary;
 use runvault_format::operation::Operation;
 use runvault_format::replacement::Replacement;
 use serde_json::{Value, json};
 
-use super::show::stays_open;
+use super::show::{in_one, stays_open};
+use crate::acts::Acts;
 use crate::args::Apart;
 use crate::exit::{Exit, refuse_with};
-use crate::output::{self, count, option, shown};
+use crate::output::{self, count, option, quoted, shown};
 
 /// What `rekey` is to do.
 pub struct Work<'a> {
@@ -31,7 +31,7 @@ impl Work<'_> {
             self.worker.map_or_else(String::new, |key| format!(", on any machine that has {}", shown(key)));
         let named = [("custody", self.apart.custody.as_deref()), ("identity", self.worker.or(self.identity))];
         let options: String = named.into_iter().map(|(name, path)| option(name, path)).collect();
-        format!("The work is next{on}:\n  runvault rekey {}{options}", shown(self.store))
+        format!("The work is next{on}:\n  runvault rekey {}{options}", quoted(self.store))
     }
 }
 
@@ -40,20 +40,30 @@ pub fn replacements(all: &[Replacement]) -> Value {
     all.iter().map(|one| json!({ "run": one.run.to_string(), "new": one.new.to_string() })).collect()
 }
 
-/// `what`: the operation in a sentence; `head`: the line that it became; `go_on`: the command that tries again what
-/// failed; `work`: of a re-keying.
+/// An act that is done.
+pub struct Act<'a> {
+    /// In a sentence.
+    pub what: &'a str,
+    pub op: &'a Operation,
+    /// The line that it became.
+    pub head: (u64, String),
+    /// How the next ones begin.
+    pub acts: &'a Acts,
+}
+
+/// `go_on`: the command that tries again what failed; `work`: of a re-keying.
 ///
 /// # Errors
 /// Exit 4 where runs were left as they were.
 pub fn done(
     as_json: bool,
-    what: &str,
-    op: &Operation,
-    head: (u64, String),
+    act: Act,
     summary: &RotateSummary,
     go_on: &str,
     work: Option<&Work>,
 ) -> Result<()> {
+    let Act { what, op, head, acts } = act;
+    let stays_open = stays_open(op, acts);
     if as_json {
         let failed: Vec<_> =
             summary.failed.iter().map(|(run, why)| json!({ "run": run.to_string(), "why": why })).collect();
@@ -65,7 +75,7 @@ pub fn done(
             "runs": summary.rotated,
             "already": summary.already,
             "failed": failed,
-            "stays_open": stays_open(op),
+            "stays_open": in_one(&stays_open),
         });
         if let Some(work) = work {
             object["worker"] = json!(work.worker.map(Path::to_string_lossy));
@@ -76,7 +86,7 @@ pub fn done(
         let runs = summary.rotated + summary.already;
         let done = if work.is_some() { "prepared: runvault rekey" } else { "done" };
         let runs = if runs > 0 { format!("\n{} {done}.", count(runs, "run")) } else { String::new() };
-        output::line(&format!("Line {}: {what}.{runs}\n\n{}", head.0, in_words::stays_open(op)))?;
+        output::line(&format!("Line {}: {what}.{runs}\n\n{}", head.0, stays_open))?;
     }
     if summary.failed.is_empty() {
         return work.filter(|_| !as_json).map_or(Ok(()), |work| output::line(&work.is_next()));

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::args::{KeyExport, Token};
 use crate::exit::{Exit, refuse, refuse_with};
-use crate::output::{self, shown, visible};
+use crate::output::{self, quoted, shown, visible};
 use crate::prompt::Asker;
 use crate::store::{load_chain, open_store, require_lock};
 
@@ -77,7 +77,7 @@ fn opens(args: &KeyExport, root: &Arc<dyn Dir>, chain: &Chain) -> Result<()> {
         return Err(refuse_with(
             Exit::Damaged,
             format!("one of the two copies of the key file is not whole: {fault}; nothing was removed"),
-            format!("runvault passwd {} writes both anew", shown(&args.store)),
+            format!("runvault passwd {} writes both anew", quoted(&args.store)),
         ));
     }
     if chain.custodians().iter().any(|(_, id)| *id == owner.id()) {

@@ -43,8 +43,9 @@ pub fn run(args: &KeyRelock) -> Result<()> {
     output::line(&format!(
         "{}: the key of {} ({}); its lock is now {}.\n\n\
          What this does not end: it is the same key. Whoever has an old copy of the file (a backup, a snapshot)\n\
-         and what opened it then still has the key. If that has happened, let another key in (runvault\n\
-         custody add-custodian, or add-reader), and take this one out (remove-custodian, or remove-reader).",
+         and what opened it then still has the key. If that has happened, let another key in\n\
+         (add-custodian, or add-reader), and take this one out (remove-custodian, or remove-reader): one owner by\n\
+         runvault custody, where several have to agree by runvault custody propose STORE.",
         shown(&args.file),
         visible(identity.label.as_bytes()),
         identity.id(),
