@@ -375,7 +375,8 @@ fn runs_that_are_left_out_are_named_by_every_command() {
     let id = |run: &PathBuf| run.file_name().expect("an id").to_str().expect("hex").to_owned();
     let cause = format!("runs/{}/run.json: it is missing", id(&runs[0]));
     let closed = format!("runs/{}/keys: no envelope to a key of this vault", id(&runs[1]));
-    let says: &[&str] = &[&cause, &closed, "runvault check STORE"];
+    let advice = format!("runvault check {} names", site.store.display());
+    let says: &[&str] = &[&cause, &closed, &advice];
     expect(site.command(&["check"]).arg(&site.store), 4, &["2 objects damaged"]);
     let store = |path: &str| format!("{}:{path}", site.store.display());
     let (copy, other) = (site.dir().join("copy"), site.dir().join("other"));

@@ -154,7 +154,7 @@ impl How {
 }
 
 fn name(of: &OfReader) -> String {
-    of.label.as_ref().map_or_else(|| of.reader.to_string(), |label| quoted(label))
+    of.label.as_ref().map_or_else(|| of.reader.to_string(), quoted)
 }
 
 fn who(of: &OfReader) -> String {
