@@ -33,7 +33,7 @@ pub use keys::{
 };
 pub use rekey::Rekey;
 pub use sealing::{Doctor, ManifestOf, Resuming, Retire, Runs, Scrub, Seal, Verify};
-pub use who::{Apart, NewPassphrase, Seen, Token, Unlock, Who};
+pub use who::{Apart, NewPassphrase, Token, Unlock, Who};
 
 /// What each exit code means: the man pages' EXIT STATUS.
 pub const EXIT_STATUS: [(u8, &str); 6] = [

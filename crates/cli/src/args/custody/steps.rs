@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Subcommand, ValueHint};
+use clap::{Arg, Args, Subcommand, ValueHint};
 
 use super::acts::{
     AddCustodian, AddReader, AdmitGateway, DismissGateway, EnrollGateway, NamedRuns, Person, Quorum,
@@ -23,6 +23,7 @@ Examples:
   runvault custody propose /srv/store rotate --out req --reason 'yearly rotation'
   runvault custody propose /srv/store add-custodian dave=dave.key.pub --out req
   runvault custody propose /srv/store grant RUN-ID RUN-ID guest --out req --expires-in 2days")]
+#[command(mut_args(anywhere))]
 pub struct Propose {
     /// The store
     #[arg(value_hint = ValueHint::DirPath)]
@@ -30,26 +31,25 @@ pub struct Propose {
     #[command(subcommand)]
     pub what: Proposal,
     /// The request to write; REQ.executor (0600) comes beside it. Existing files are refused
-    #[arg(long, value_name = "REQ", value_hint = ValueHint::FilePath, global = true)]
+    #[arg(long, value_name = "REQ", value_hint = ValueHint::FilePath)]
     pub out: Option<PathBuf>,
     /// Why, for those who approve and for the audit log
-    #[arg(long, value_name = "TEXT", default_value = "", value_parser = reason, global = true)]
+    #[arg(long, value_name = "TEXT", default_value = "", value_parser = reason)]
     pub reason: String,
     /// How long it can be executed
-    #[arg(long, value_name = "TIME", default_value = "7days", value_parser = humantime::parse_duration, global = true)]
+    #[arg(long, value_name = "TIME", default_value = "7days", value_parser = humantime::parse_duration)]
     pub expires_in: Duration,
-    /// Where this machine keeps what it has seen of vaults
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, global = true)]
-    pub state: Option<PathBuf>,
-    /// Accept that custody/ ends at line N, though this machine has seen a newer one
-    #[arg(long, value_name = "N", global = true)]
-    pub accept_rollback: Option<u64>,
-    /// The store's custody/ is this directory [default: in the store]
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, global = true)]
-    pub custody: Option<PathBuf>,
+    #[command(flatten)]
+    pub seen: Seen,
     /// Print JSON
-    #[arg(long, global = true)]
+    #[arg(long)]
     pub json: bool,
+}
+
+/// Options count behind what is proposed, too.
+fn anywhere(arg: Arg) -> Arg {
+    let is_option = !arg.is_positional();
+    arg.global(is_option)
 }
 
 #[derive(Debug, Subcommand)]
@@ -118,6 +118,7 @@ pub enum Proposal {
 Examples:
   runvault custody show req
   runvault custody show req --store /srv/store    with what is signed there about its runs")]
+#[command(mut_args(of_store))]
 pub struct Show {
     /// The request
     #[arg(value_hint = ValueHint::FilePath)]
@@ -125,18 +126,17 @@ pub struct Show {
     /// Tell of each run what is signed about it there: whose, when, how large
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, conflicts_with = "json")]
     pub store: Option<PathBuf>,
-    /// Where this machine keeps what it has seen of vaults
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, requires = "store")]
-    pub state: Option<PathBuf>,
-    /// Accept that custody/ ends at line N, though this machine has seen a newer one
-    #[arg(long, value_name = "N", requires = "store")]
-    pub accept_rollback: Option<u64>,
-    /// The store's custody/ is this directory [default: in the store]
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, requires = "store")]
-    pub custody: Option<PathBuf>,
+    #[command(flatten)]
+    pub seen: Seen,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// What is of use beside a store alone.
+fn of_store(arg: Arg) -> Arg {
+    let is_of_store = ["state", "accept_rollback", "custody"].contains(&arg.get_id().as_str());
+    if is_of_store { arg.requires("store") } else { arg }
 }
 
 /// Say yes to a request; needs no store and no network

@@ -9,7 +9,7 @@ use runvault_custody::quorum::request_file::RequestFile;
 use serde_json::json;
 
 use super::{operations, run_facts};
-use crate::args::{Apart, Propose, Seen};
+use crate::args::Propose;
 use crate::exit::{Exit, refuse_with};
 use crate::files::{must_be_new, write_new};
 use crate::output::{self, quoted, shown};
@@ -20,9 +20,7 @@ pub fn run(args: &Propose) -> Result<()> {
         let hint = "runvault custody propose STORE rotate --out req";
         return Err(refuse_with(Exit::Usage, "where the request goes is not said: --out REQ", hint));
     };
-    let apart = Apart { custody: args.custody.clone() };
-    let seen = Seen { state: args.state.clone(), accept_rollback: args.accept_rollback, apart };
-    let store = Store::open(&args.store, &seen.who())?;
+    let store = Store::open(&args.store, &args.seen.who())?;
     let by_name = &mut |run: &std::ffi::OsString| {
         let what = format!("{} is no run id", shown(run));
         Err(refuse_with(

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::run_facts;
 use crate::acts::Acts;
-use crate::args::{Apart, Seen, Show};
+use crate::args::Show;
 use crate::output::{self, quoted as typed, shown};
 use crate::store::Store;
 
@@ -22,9 +22,7 @@ pub fn run(args: &Show) -> Result<()> {
     }
     output::line(&in_full(&file, args.store.as_deref())?)?;
     let Some(path) = &args.store else { return Ok(()) };
-    let apart = Apart { custody: args.custody.clone() };
-    let seen = Seen { state: args.state.clone(), accept_rollback: args.accept_rollback, apart };
-    let store = Store::open(path, &seen.who())?;
+    let store = Store::open(path, &args.seen.who())?;
     match run_facts::of_op(&store, &file.request.op) {
         facts if facts.is_empty() => Ok(()),
         facts => output::line(&format!("\nIn the store {}:\n{facts}", shown(path))),
