@@ -88,6 +88,25 @@ fn interrupted(command: Command, bar: &str) -> String {
     shown
 }
 
+/// Ctrl-C in it is safe.
+#[test]
+fn a_rekeying_says_what_it_waits_for() {
+    let scratch = vault();
+    scratch.run(&["seal", "store", "one"]).done();
+    scratch.run(&["custody", "rekey", "store", "one", "--identity", "owner.key"]).done();
+    let work = |grace| scratch.command(&["rekey", "store", "--identity", "owner.key", "--grace", grace]);
+    let (mut child, mut terminal) = start(work("1h"));
+    let mut shown = String::new();
+    read_past(&terminal, &mut shown, " stays 1h more, ");
+    assert!(child.try_wait().expect("a child").is_none());
+    terminal.write_all(b"\x03").expect("Ctrl-C");
+    read_until(&terminal, &mut shown, None);
+    assert_eq!(child.wait().expect("a child").code(), Some(1), "{shown}");
+    assert!(shown.contains("the same command goes on"), "{shown}");
+    let (shown, code) = converse(work("0s"), &[]);
+    assert!(code == 0 && shown.contains("has a new key") && !shown.contains("stays"), "{shown}");
+}
+
 /// Runs that have an envelope to this vault key.
 fn sealed_to(scratch: &Scratch, key: &str) -> usize {
     let runs = std::fs::read_dir(scratch.path("store/runs")).expect("runs").flatten();

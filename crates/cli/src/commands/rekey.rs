@@ -224,6 +224,7 @@ fn try_one(args: &Rekey, store: &Store, identity: &Identity, one: &Replacement) 
     };
     let acting = Acting::open(&store.root, store.chain.clone(), worker)?;
     let authority: Arc<dyn Authority> = Remembering::over(acting, &store.state);
+    let bar = progress::bytes(0, "rekey");
     let job = Job {
         root: &store.root,
         authority: &*authority,
@@ -231,8 +232,14 @@ fn try_one(args: &Rekey, store: &Store, identity: &Identity, one: &Replacement) 
         old: one.run,
         new: one.new,
         grace: args.grace,
+        waits: &|| {
+            bar.println(format!(
+                "run {} is there. Run {} stays {} more, until mounts have found it (--grace). Ctrl-C is safe: the same command\n\
+                 goes on",
+                one.new, one.run, humantime::format_duration(args.grace)
+            ));
+        },
     };
-    let bar = progress::bytes(0, "rekey");
     let outcome = work(&job, args.shard.map_or(Shard::ALL, |shard| shard.0), &|done, total| {
         bar.set_length(total);
         bar.set_position(done);

@@ -157,8 +157,8 @@ impl Site {
         worker: &Identity,
     ) -> runvault_vault::Result<Done> {
         let authority = Acting::open(root, self.chain.clone(), worker)?;
-        let job =
-            Job { root, authority: &*authority, worker, old: of.run, new: of.new, grace: Duration::ZERO };
+        let (old, new, grace, waits) = (of.run, of.new, Duration::ZERO, &|| ());
+        let job = Job { root, authority: &*authority, worker, old, new, grace, waits };
         rekey(&job, shard, &|_, _| ())
     }
 
@@ -581,7 +581,15 @@ fn what_changes_meanwhile_counts() {
     // The worker's process began before.
     let authority = Acting::open(&site.root, stale, &worker).unwrap();
     let (root, grace) = (&site.root, Duration::ZERO);
-    let job = Job { root, authority: &*authority, worker: &worker, old: one.run, new: one.new, grace };
+    let job = Job {
+        root,
+        authority: &*authority,
+        worker: &worker,
+        old: one.run,
+        new: one.new,
+        grace,
+        waits: &|| (),
+    };
     rekey(&job, Shard::ALL, &|_, _| ()).unwrap();
     assert_eq!(names_of(&site.root, &one.new), ["vault-2"]);
     site.assert_sound(&site.root, &one.new);
@@ -929,7 +937,8 @@ fn a_re_keying_that_was_undone_is_told() {
     let worker = site.worker(&one);
     let authority = remembering(&worker);
     let (root, grace) = (&site.root, Duration::ZERO);
-    let job = Job { root, authority: &*authority, worker: &worker, old: run, new: one.new, grace };
+    let job =
+        Job { root, authority: &*authority, worker: &worker, old: run, new: one.new, grace, waits: &|| () };
     rekey(&job, Shard::ALL, &|_, _| ()).unwrap();
     assert_eq!(told(&site.root, &nobody), nothing);
     let new_run_json = get(&run_dir(&site.root, &one.new), "run.json");

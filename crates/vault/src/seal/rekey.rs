@@ -56,6 +56,8 @@ pub struct Job<'a> {
     pub new: RunId,
     /// How long both are there, so that mounts find the new one before the old one goes.
     pub grace: Duration,
+    /// Told that this begins.
+    pub waits: &'a (dyn Fn() + Sync),
 }
 
 /// A part of the files.
@@ -212,8 +214,12 @@ impl<'a> Copying<'a> {
         let (mut copied, mut read_back) = (0, None);
         if !is_sealed()? {
             self.tree.make_directories()?;
-            let early = Early::begin(self, shard)?;
-            copied = self.copy(shard, early.as_ref(), progress)?;
+            let mut early = Early::begin(self, shard)?;
+            match self.copy(shard, early.as_ref(), progress) {
+                // Another one found all there, and took away what is half copied.
+                Err(_) if self.missing()?.is_empty() => early = None,
+                done => copied = done?,
+            }
             let missing = self.missing()?;
             if !missing.is_empty() {
                 let (missing, files) = (missing.len() as u64, self.tree.files().count() as u64);

@@ -1,7 +1,7 @@
 //! What others do while the work is at it: custodians, a second worker, a kill.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, Once};
 
 use runvault_format::ids::VaultId;
 use runvault_vault::authority::{Admission, EnvelopeFile, GatewayKey, Sealed, Standing, StateRef};
@@ -104,6 +104,7 @@ impl Site {
             old: of.run,
             new: of.new,
             grace: Duration::ZERO,
+            waits: &|| (),
         };
         let done = rekey(&job, Shard::ALL, &|_, _| ()).unwrap();
         assert!(matches!(done, Done::Replaced(_)), "{at:?}: {done:?}");
@@ -175,6 +176,55 @@ fn who_seals_at_the_same_time_does_not_disturb() {
     assert!(ended, "the other one came to its end once");
 }
 
+/// While one copies, another finds all there and seals it, or is killed anywhere on its way.
+#[test]
+fn who_copies_while_another_seals_is_not_disturbed() {
+    let (site, _, one) = Site::agreed();
+    let before = site.contents(&site.root, b"run");
+    let worker = site.worker(&one);
+    let mut ended = false;
+    for n in (0..).step_by(19).take_while(|n| *n < 2_000) {
+        let root = copy(&site.root);
+        let (other, other_ended) = (Once::new(), AtomicBool::new(false));
+        let act = |root: &Arc<dyn Dir>| Ok(site.work_as(root, &one, Shard::ALL, &worker)?);
+        let progress = |done: u64, _: u64| {
+            if done > 0 {
+                other.call_once(|| {
+                    other_ended.store(killed_at(&root, n, act).is_none(), Ordering::Relaxed);
+                });
+            }
+        };
+        let authority = Acting::open(&root, site.chain.clone(), &worker).unwrap();
+        let (old, new, grace, waits) = (one.run, one.new, Duration::ZERO, &|| ());
+        let job = Job { root: &root, authority: &*authority, worker: &worker, old, new, grace, waits };
+        let done = rekey(&job, Shard::ALL, &progress).unwrap_or_else(|error| panic!("{n}: {error}"));
+        assert!(other.is_completed());
+        if matches!(done, Done::Replaced(_)) {
+            assert_eq!(site.contents(&root, b"run"), before, "{n}");
+            site.assert_sound(&root, &one.new);
+        }
+        ended = other_ended.into_inner();
+        if ended {
+            break;
+        }
+    }
+    assert!(ended, "the other one came to its end once");
+}
+
+/// Both wait, and the other one is the first to come to its end, and to take the worker's key away.
+#[test]
+fn who_waits_while_another_comes_to_its_end_has_done_the_same() {
+    let (site, _, one) = Site::agreed();
+    let (root, worker) = (site.both(&one), site.worker(&one));
+    let other = || drop(site.work_as(&root, &one, Shard::ALL, &worker).unwrap());
+    let authority = Acting::open(&root, site.chain.clone(), &worker).unwrap();
+    let (old, new, grace) = (one.run, one.new, Duration::from_nanos(1));
+    let job = Job { root: &root, authority: &*authority, worker: &worker, old, new, grace, waits: &other };
+    assert!(matches!(rekey(&job, Shard::ALL, &|_, _| ()).unwrap(), Done::Replaced(_)));
+    assert_eq!(left(&root, &one).unwrap(), Left::Nothing);
+    site.assert_sound(&root, &one.new);
+}
+
 /// What is left of a run that was replaced opens to nobody who is revoked, and loses its envelopes first.
 #[test]
 fn what_is_left_of_the_old_run_is_closed_too() {
@@ -236,7 +286,15 @@ fn a_worker_that_is_at_what_was_given_up_comes_to_nothing() {
         };
         let authority = Between::over(acting, (Call::Sealed, 1), given_up);
         let grace = Duration::ZERO;
-        let job = Job { root: &root, authority: &authority, worker: &worker, old: run, new: one.new, grace };
+        let job = Job {
+            root: &root,
+            authority: &authority,
+            worker: &worker,
+            old: run,
+            new: one.new,
+            grace,
+            waits: &|| (),
+        };
         refusal(rekey(&job, Shard::ALL, &|_, _| ()));
         assert!(authority.has_acted());
         drop(authority);

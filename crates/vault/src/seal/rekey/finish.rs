@@ -303,6 +303,17 @@ impl Job<'_> {
         read_back: Option<&Tree>,
         progress: Progress<'_>,
     ) -> Result<Replaced> {
+        match self.try_end(copied, read_back, progress) {
+            Err(error @ Error::Damaged { .. }) => Err(error),
+            // Another one came to its end first, and took the worker's key away.
+            Err(_) if self.is_committed()? && runs::is_gone(self.root, &self.old) => {
+                self.try_end(copied, None, progress)
+            }
+            ended => ended,
+        }
+    }
+
+    fn try_end(&self, copied: u64, read_back: Option<&Tree>, progress: Progress<'_>) -> Result<Replaced> {
         let dir = runs::run_dir(self.root, &self.new)?;
         let found = seal::Seal::load(self.root, &self.new, self.authority)?;
         let replaced = Replaced { files: found.note.files, bytes: found.note.bytes, copied };
@@ -319,7 +330,10 @@ impl Job<'_> {
             let context = verify::open(self.root, &self.new, self.authority)?;
             read_back::read_back(self.root, &dir, &self.new, self.authority, &context)?;
             settle()?;
-            std::thread::sleep(self.grace);
+            if !self.grace.is_zero() {
+                (self.waits)();
+                std::thread::sleep(self.grace);
+            }
             self.stands(&found, read_back, progress)?;
             // Of one that was put back once.
             remove_gone(&*runs_dir, &self.old)?;
