@@ -8,11 +8,13 @@ use runvault_custody::token::Refused as Token;
 use runvault_format::ids::RunId;
 use runvault_format::vault_file;
 use runvault_fuse::Error as Fuse;
+use runvault_vault::runs::coming_place;
 use runvault_vault::seal::Change;
 use runvault_vault::{Damage, Error as Vault};
 
 use crate::exit::Refusal;
 use crate::output::{quoted, shown};
+use crate::store::Store;
 
 /// The advice for the first cause that has one.
 pub fn hint(error: &anyhow::Error) -> Option<String> {
@@ -186,7 +188,7 @@ fn of_custody(error: &Custody) -> Option<String> {
                 .into()
         }
         Custody::NotSealed { .. } => "its gateway seals it: runvault seal".into(),
-        Custody::UnderWay { run, new } => under_way("STORE", run, new),
+        Custody::UnderWay { run, .. } => finish("STORE", run),
         Custody::BadRequest { .. } => "have it sent again, or propose it again".into(),
         Custody::UnlockedInStore => "--no-lock needs --identity FILE, outside the store".into(),
         Custody::Tpm { why, .. } => return of_tpm(why),
@@ -295,18 +297,29 @@ fn of_damaged(object: &str) -> Option<String> {
     })
 }
 
-/// A re-keying that is agreed on: what is done about it by whoever wants to agree on another one. `store`: as it is typed.
-pub fn under_way(store: &str, run: &RunId, new: &RunId) -> String {
+/// A re-keying that is agreed on: what is done about it by whoever wants to agree on another one.
+pub fn under_way(store: &Store, run: &RunId, new: &RunId) -> String {
     format!(
-        "finish it: runvault rekey {store} {run}, where several have agreed with --identity REQ.worker. If that cannot go\n\
+        "{}. If that cannot go\n\
          on, as it says then, or REQ.worker is lost: give it up, which loses nothing, and agree anew:\n{}",
+        finish(&store.typed(), run),
         give_up(store, new)
     )
 }
 
+/// What goes on with one; `store`: as it is typed.
+pub fn finish(store: &str, run: &RunId) -> String {
+    format!("finish it: runvault rekey {store} {run}, where several have agreed with --identity REQ.worker")
+}
+
 /// A run that is on its way goes, by one rename: whoever is still at it finds its place gone, and nothing is taken for it.
-pub fn give_up(store: &str, new: &RunId) -> String {
-    format!("mv {store}/runs/.new-{new} {store}/given-up-{new}")
+pub fn give_up(store: &Store, new: &RunId) -> String {
+    store.aside(&coming_place(new), &format!("given-up-{new}"))
+}
+
+/// What has the name of a run whose place another one has taken goes.
+pub fn too_much(store: &Store, run: &RunId) -> String {
+    store.aside(&run.to_string(), &format!("in-the-way-{run}"))
 }
 
 const RUN_DAMAGED: &str =

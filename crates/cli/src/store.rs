@@ -53,6 +53,14 @@ impl Store {
         Acts::of(self.chain.quorum().0, self.typed() + &custody)
     }
 
+    /// The command that moves something of `runs/` away within the store, to this name, or one like it that nothing has.
+    pub fn aside(&self, name: &str, to: &str) -> String {
+        let (store, is_free) = (self.typed(), |to: &String| self.path.join(to).symlink_metadata().is_err());
+        let others = (2..).map(|n: u64| format!("{to}-{n}"));
+        let free = std::iter::once(to.to_owned()).chain(others).find(is_free);
+        format!("mv {store}/runs/{name} {store}/{}", free.unwrap_or_default())
+    }
+
     /// For messages.
     pub fn named(&self) -> String {
         format!("the store {}", shown(&self.path))

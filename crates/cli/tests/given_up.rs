@@ -126,6 +126,10 @@ fn each_planted<'a>(
         copy(scratch, "kept", STORE);
         copy(scratch, "kept state", "state");
         (plant.act)(&scratch.path(STORE).join("runs"), &old, &new);
+        // Whoever does that knows the names that things are moved to, too.
+        let taken = [&old, &new].map(|id| ["given-up", "in-the-way"].map(|name| format!("{name}-{id}")));
+        let taken = taken.concat().into_iter().map(|name| scratch.path(STORE).join(name));
+        let taken: Vec<_> = taken.inspect(|name| fs::write(name, "theirs").unwrap()).collect();
         act(&old, &|stuck| {
             let said = stuck.stderr.replace(&old, "OLD").replace(&new, "NEW");
             assert!(stuck.code != 0 && said.contains(plant.says), "{}: {said}", plant.says);
@@ -133,6 +137,7 @@ fn each_planted<'a>(
             assert!(!told.is_empty(), "{}: {said}", plant.says);
             told.iter().for_each(|line| _ = pasted(scratch, line).done());
         });
+        assert!(taken.iter().all(|name| fs::read(name).unwrap() == b"theirs"), "{}", plant.says);
     }
 }
 
@@ -180,6 +185,79 @@ fn one_owner_has_a_way_out_of_whatever_is_planted() {
         let due = scratch.run(&["custody", "list", STORE]).done().out();
         assert!(!due.contains("waits for its new key"), "{due}");
     });
+}
+
+/// A copy of a run that was replaced, whole or not, is put back: nobody is asked to agree on another key for it.
+#[test]
+fn what_was_re_keyed_is_not_agreed_on_again() {
+    let scratch = one_owner();
+    let (old, _) = there(&scratch);
+    let runs = scratch.path(STORE).join("runs");
+    copy(&scratch, &format!("{STORE}/runs/{old}"), "copy");
+    owners_work(&scratch).done();
+    let (new, _) = there(&scratch);
+    let ask = || scratch.run(&["custody", "rekey", STORE, &old, "--identity", "owner.key"]);
+    for part in ["tree", "seal", "nothing"] {
+        copy(&scratch, "copy", &format!("{STORE}/runs/{old}"));
+        let _ = fs::remove_dir_all(runs.join(&old).join(part));
+        for refused in [ask(), owners_work(&scratch), scratch.run(&["rekey", STORE])] {
+            refused.refused(1, &format!("run {old} was re-keyed: it is run {new}"));
+            let told = commands(&refused);
+            assert!(told[0].starts_with("mv ") && told[0].contains(&format!("/runs/{old} ")), "{told:?}");
+        }
+        let due = scratch.run(&["custody", "list", STORE]).done().out();
+        assert!(due.contains(&format!("run {old} is there again, beside run {new}")), "{due}");
+        pasted(&scratch, &commands(&ask())[0]).done();
+        owners_work(&scratch).done();
+        is_whole(&scratch);
+    }
+    // Where the new one is lost, the copy is what there is.
+    copy(&scratch, "copy", &format!("{STORE}/runs/{old}"));
+    fs::remove_dir_all(runs.join(&new).join("tree")).unwrap();
+    let stuck = owners_work(&scratch);
+    pasted(&scratch, commands(&stuck).last().unwrap()).done();
+    fs::rename(runs.join(&new), scratch.path("damaged")).unwrap();
+    owners_work(&scratch).done();
+    is_whole(&scratch);
+}
+
+#[test]
+fn nobody_is_asked_to_approve_what_was_re_keyed() {
+    let scratch = two_of_three();
+    let (old, _) = there(&scratch);
+    copy(&scratch, &format!("{STORE}/runs/{old}"), "copy");
+    scratch.run(&["rekey", STORE, "--identity", "req.worker", "--grace", "0s"]).done();
+    let (new, _) = there(&scratch);
+    copy(&scratch, "copy", &format!("{STORE}/runs/{old}"));
+    let propose = ["custody", "propose", STORE, "rekey", &old, "--out", "anew"];
+    for refused in [scratch.run(&propose), scratch.run(&["rekey", STORE])] {
+        refused.refused(1, &format!("run {old} was re-keyed: it is run {new}"));
+    }
+    assert!(!scratch.path("anew").exists());
+    pasted(&scratch, &commands(&scratch.run(&propose))[0]).done();
+    let due = scratch.run(&["custody", "list", STORE]).done().out();
+    assert!(!due.contains(&old), "{due}");
+}
+
+/// While both runs are there, the one that is asked for is the one that is there already.
+#[test]
+fn what_is_about_to_be_done_is_not_agreed_on_again() {
+    let scratch = one_owner();
+    let (old, new) = there(&scratch);
+    let mut work = scratch.command(&["rekey", STORE, "--identity", "owner.key", "--grace", "1h"]);
+    let mut work = work.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let runs = scratch.path(STORE).join("runs");
+    while !runs.join(&new).exists() {
+        assert!(work.try_wait().unwrap().is_none());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let asked = scratch.run(&["custody", "rekey", STORE, &old, "--identity", "owner.key"]);
+    work.kill().unwrap();
+    work.wait().unwrap();
+    asked.refused(1, &format!("run {old} was re-keyed: it is run {new}"));
+    asked.refused(1, &format!("finish it: runvault rekey '{STORE}' {old}"));
+    owners_work(&scratch).done();
+    is_whole(&scratch);
 }
 
 /// The new run stands, and is not to go for whatever has the old one's name.

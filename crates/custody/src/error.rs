@@ -379,6 +379,14 @@ pub enum Error {
         /// The one that is made in its place.
         new: RunId,
     },
+    /// Another run has taken its place, under another key.
+    #[error("run {run} was re-keyed: it is run {new}")]
+    Rekeyed {
+        /// The run.
+        run: RunId,
+        /// The one in its place.
+        new: RunId,
+    },
     /// A share that is not the one that the newest state names.
     #[error("the share of {custodian} is a wrong or an older one")]
     WrongShare {

@@ -250,6 +250,8 @@ pub enum Left {
     Rest,
     /// It is there, and so is the old one, or what is left of that, and the worker has not come to its end.
     OldRun,
+    /// The worker has come to its end, and something has the old one's name again: it is for a person to say what.
+    PutBack,
     /// It is not there yet, and on its way.
     All,
     /// Nothing of it is there, and the old one is.
@@ -275,14 +277,16 @@ pub fn left(root: &Arc<dyn Dir>, of: &Replacement) -> Result<Left> {
             Left::Nothing
         });
     }
-    if there(of.run.to_string())? {
-        return Ok(Left::OldRun);
-    }
-    let (gone, of_worker) = (there(runs::gone_place(&of.run))?, worker_files(&runs_dir, of)?);
+    // Before the old run is looked for: a worker that comes to its end meanwhile has put nothing back.
+    let of_worker = worker_files(&runs_dir, of)?;
+    let (old, gone) = (there(of.run.to_string())?, there(runs::gone_place(&of.run))?);
     // Its seeds go last of all.
     let has_not_ended = of_worker.iter().any(|(_, name)| name.starts_with(WORKER_SEED));
-    Ok(if gone && has_not_ended {
+    Ok(if has_not_ended && (old || gone) {
         Left::OldRun
+    } else if old {
+        // Or somebody put something into the place of the new one, which is on its way.
+        if is_coming(root, of)? { Left::OldRun } else { Left::PutBack }
     } else if gone || !of_worker.is_empty() {
         Left::Rest
     } else {
@@ -290,24 +294,24 @@ pub fn left(root: &Arc<dyn Dir>, of: &Replacement) -> Result<Left> {
     })
 }
 
-/// Those of which something is left to do. Of several for one run those that came to nothing are left out: all where one
-/// is there or on its way, else all but one.
+/// Those of which something is left to do, and what. Of several for one run those that came to nothing are left out: all
+/// where one is there or on its way, else all but one.
 ///
 /// # Errors
 /// The store's.
 pub fn waiting<'a>(
     root: &Arc<dyn Dir>,
     all: impl IntoIterator<Item = &'a Replacement>,
-) -> Result<Vec<Replacement>> {
+) -> Result<Vec<(Replacement, Left)>> {
     let (mut waiting, mut idle) = (Vec::new(), BTreeMap::new());
     for one in all {
         match left(root, one)? {
             Left::Nothing => {}
-            Left::NotBegun => drop(idle.insert(one.run, one.clone())),
-            _ => waiting.push(one.clone()),
+            Left::NotBegun => drop(idle.insert(one.run, (one.clone(), Left::NotBegun))),
+            left => waiting.push((one.clone(), left)),
         }
     }
-    idle.retain(|run, _| waiting.iter().all(|one| one.run != *run));
+    idle.retain(|run, _| waiting.iter().all(|(one, _)| one.run != *run));
     waiting.extend(idle.into_values());
     Ok(waiting)
 }
@@ -357,11 +361,7 @@ fn clear_one(
     // With an empty directory nothing goes.
     if layout::exists(runs_dir, &gone, RUNS)? && runs_dir.remove_dir(gone.as_bytes()).is_err() {
         // Where no run stands for it, it may be all that there is.
-        let mut stands = false;
-        for new in chain.standing_for(&of.run) {
-            stands = stands || is_whole(root, chain, new, progress)?;
-        }
-        if !stands {
+        if stands(root, chain, &of.run, progress)?.is_none() {
             let why = "it stays: no run that took its place is there as it was sealed".to_owned();
             return Err(Error::Damaged { object: format!("{RUNS}/{gone}"), why });
         }
@@ -375,7 +375,25 @@ fn clear_one(
     Ok(true)
 }
 
-/// Whether a run is as it was sealed. No key is needed for it, but all of its bytes are read.
+/// The run that took the place of one, where it is there as it was sealed. No key is needed for it, but all of its bytes are
+/// read.
+///
+/// # Errors
+/// The store's.
+pub fn stands(
+    root: &Arc<dyn Dir>,
+    chain: &Chain,
+    run: &RunId,
+    progress: &(dyn Fn(usize, usize) + Sync),
+) -> Result<Option<RunId>> {
+    for new in chain.standing_for(run) {
+        if is_whole(root, chain, new, progress)? {
+            return Ok(Some(*new));
+        }
+    }
+    Ok(None)
+}
+
 fn is_whole(
     root: &Arc<dyn Dir>,
     chain: &Chain,

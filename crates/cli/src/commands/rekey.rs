@@ -8,7 +8,7 @@ use anyhow::Result;
 use runvault_custody::Error as Custody;
 use runvault_custody::authority::Acting;
 use runvault_custody::identity::Identity;
-use runvault_custody::rekey::{self, Left};
+use runvault_custody::rekey::{self, Cleared, Left};
 use runvault_custody::seen::Remembering;
 use runvault_format::ids::RunId;
 use runvault_format::replacement::Replacement;
@@ -29,12 +29,22 @@ use crate::{files, progress, signals};
 pub fn run(args: &Rekey) -> Result<()> {
     pace::limit_mib(args.pace.limit);
     let store = Store::open(&args.store, &args.who)?;
-    let (cleared, stays) = clear(args, &store)?;
-    let needs_no_key = !args.who.names_a_key() && args.runs.is_empty() && (cleared || stays.is_some());
-    if !needs_no_key || !work_of(&store, store.chain.replacements())?.is_empty() {
+    let cleared = clear(args, &store)?;
+    let waiting = rekey::waiting(&store.root, store.chain.replacements())?;
+    let put_back = waiting.iter().find(|(_, left)| *left == Left::PutBack);
+    let something_said = cleared.runs > 0 || !cleared.stay.is_empty() || put_back.is_some();
+    let asked_for = args.who.names_a_key() || !args.runs.is_empty();
+    if asked_for || waiting.iter().any(|(_, left)| needs_a_key(*left)) || !something_said {
         work_with_a_key(args, &store)?;
+    } else if let Some((one, _)) = put_back {
+        return Err(with_way_out(is_put_back(&store, one), args, &store, one));
     }
-    stays.map_or(Ok(()), Err)
+    if cleared.stay.is_empty() { Ok(()) } else { Err(stays(&cleared.stay, &store)) }
+}
+
+/// Whether more is left to do than [`clear`] does, or a person.
+fn needs_a_key(left: Left) -> bool {
+    !matches!(left, Left::Rest | Left::PutBack)
 }
 
 fn work_with_a_key(args: &Rekey, store: &Store) -> Result<()> {
@@ -68,8 +78,8 @@ fn work_with_a_key(args: &Rekey, store: &Store) -> Result<()> {
     Ok(())
 }
 
-/// What is left of workers and old runs where nothing else is goes: whether something did, and where something stays, that.
-fn clear(args: &Rekey, store: &Store) -> Result<(bool, Option<anyhow::Error>)> {
+/// What is left of workers and old runs where nothing else is goes.
+fn clear(args: &Rekey, store: &Store) -> Result<Cleared> {
     let bar = progress::items(0, "scrub");
     let cleared = rekey::clear(&store.root, &store.chain, &|done, total| {
         bar.set_length(total as u64);
@@ -89,30 +99,27 @@ fn clear(args: &Rekey, store: &Store) -> Result<(bool, Option<anyhow::Error>)> {
         let (new, run) = (of.new, of.run);
         output::warn(&format!("what is left beside run {new}, which took the place of {run}: {error}"));
     }
-    let is_damage = |(_, error): &(_, Custody)| matches!(error, Custody::Damaged { .. });
-    let exit = if cleared.stay.iter().any(is_damage) { Exit::Damaged } else { Exit::Failed };
-    let stays = (!cleared.stay.is_empty()).then(|| {
-        refuse_with(
-            exit,
-            format!("what is left beside {} stays", count(cleared.stay.len() as u64, "re-keyed run")),
-            format!(
-                "runvault scrub {} names what is not as it was sealed: mend that, then the same command",
-                store.typed()
-            ),
-        )
-    });
-    Ok((cleared.runs > 0, stays))
+    Ok(cleared)
 }
 
-/// Those of which more is left to do than [`clear`] does.
-fn work_of<'a>(store: &Store, all: impl IntoIterator<Item = &'a Replacement>) -> Result<Vec<Replacement>> {
-    let mut work = Vec::new();
-    for one in rekey::waiting(&store.root, all)? {
-        if rekey::left(&store.root, &one)? != Left::Rest {
-            work.push(one);
-        }
+fn stays(stay: &[(Replacement, Custody)], store: &Store) -> anyhow::Error {
+    let is_damage = |(_, error): &(_, Custody)| matches!(error, Custody::Damaged { .. });
+    refuse_with(
+        if stay.iter().any(is_damage) { Exit::Damaged } else { Exit::Failed },
+        format!("what is left beside {} stays", count(stay.len() as u64, "re-keyed run")),
+        format!(
+            "runvault scrub {} names what is not as it was sealed: mend that, then the same command",
+            store.typed()
+        ),
+    )
+}
+
+/// What there is to say of one whose run has its old name again.
+fn is_put_back(store: &Store, one: &Replacement) -> anyhow::Error {
+    match rekey::replaced(&store.root, &store.chain, one) {
+        Ok(_) => Custody::Rekeyed { run: one.run, new: one.new }.into(),
+        Err(error) => error.into(),
     }
-    Ok(work)
 }
 
 fn not_the_workers(exit: Exit, what: &str) -> anyhow::Error {
@@ -124,11 +131,13 @@ fn chosen(args: &Rekey, store: &Store, identity: &Identity) -> Result<Vec<Replac
     let own: Vec<_> = store.chain.work_of(&identity.id()).cloned().collect();
     let all = if own.is_empty() { store.chain.replacements().cloned().collect() } else { own };
     if args.runs.is_empty() {
-        let waiting = work_of(store, &all)?;
-        if waiting.is_empty() && !args.json {
+        let waiting = rekey::waiting(&store.root, &all)?;
+        let work: Vec<_> =
+            waiting.into_iter().filter(|(_, left)| *left != Left::Rest).map(|(one, _)| one).collect();
+        if work.is_empty() && !args.json {
             output::line("No run waits for this key.")?;
         }
-        return Ok(waiting);
+        return Ok(work);
     }
     let mut authority = None;
     let mut chosen = Vec::new();
@@ -158,7 +167,7 @@ fn chosen(args: &Rekey, store: &Store, identity: &Identity) -> Result<Vec<Replac
 fn meant(store: &Store, all: &[Replacement], id: &RunId) -> Result<Option<Replacement>> {
     let meant: Vec<_> = all.iter().filter(|one| [one.run, one.new].contains(id)).collect();
     let waiting = rekey::waiting(&store.root, meant.iter().copied())?;
-    Ok(waiting.into_iter().next().or_else(|| meant.first().copied().cloned()))
+    Ok(waiting.into_iter().next().map(|(one, _)| one).or_else(|| meant.first().copied().cloned()))
 }
 
 fn nobody_agreed(args: &Rekey, run: &std::ffi::OsStr) -> anyhow::Error {
@@ -201,6 +210,9 @@ fn rekey_one(args: &Rekey, store: &Store, identity: &Identity, one: &Replacement
 fn try_one(args: &Rekey, store: &Store, identity: &Identity, one: &Replacement) -> Result<()> {
     let left = rekey::left(&store.root, one)?;
     let before = left == Left::Nothing;
+    if left == Left::PutBack {
+        return Err(is_put_back(store, one));
+    }
     let sealed_to_owner;
     let worker = if one.worker == identity.id() {
         identity

@@ -226,6 +226,10 @@ fn cleared(root: &Arc<dyn Dir>, chain: &Chain) -> Result<usize> {
     clear(root, chain, &|_, _| ()).map(|cleared| cleared.runs)
 }
 
+fn waits(site: &Site) -> Vec<Replacement> {
+    waiting(&site.root, site.chain.replacements()).unwrap().into_iter().map(|(one, _)| one).collect()
+}
+
 fn refusal(result: runvault_vault::Result<impl Sized>) -> String {
     result.err().expect("a refusal").to_string()
 }
@@ -530,6 +534,32 @@ fn what_was_added_to_the_new_run_is_named_and_the_work_goes_on_without_it() {
     assert_eq!(runs::list(&start).unwrap(), [one.new]);
 }
 
+/// A copy of before, whole or not, beside the run that took its place: that the run was re-keyed is known without a key,
+/// for as long as its new run is whole.
+#[test]
+fn what_is_put_back_beside_the_run_that_took_its_place_is_told() {
+    let mut site = Site::new();
+    let run = site.sealed(b"run");
+    let one = site.agree_on(run);
+    let stood = |root: &Arc<dyn Dir>| stands(root, &site.chain, &run, &|_, _| ()).unwrap();
+    assert_eq!(stood(&site.root), None);
+    let both = site.both(&one);
+    assert_eq!((left(&both, &one).unwrap(), stood(&both)), (Left::OldRun, Some(one.new)));
+    site.work(&site.root, &one, Shard::ALL).unwrap();
+    for whole in [true, false] {
+        let root = copy(&site.root);
+        let runs = root.open_dir(b"runs").unwrap();
+        runs.create_dir(run.to_string().as_bytes(), DIR_MODE).unwrap();
+        if whole {
+            copy_to(&run_dir(&both, &run), &run_dir(&root, &run));
+        }
+        assert_eq!((left(&root, &one).unwrap(), stood(&root)), (Left::PutBack, Some(one.new)));
+        assert_eq!(waiting(&root, site.chain.replacements()).unwrap(), [(one.clone(), Left::PutBack)]);
+        run_dir(&root, &one.new).unlink(b"name").unwrap();
+        assert_eq!(stood(&root), None);
+    }
+}
+
 /// The way out of a new run that is damaged: it stays, for those who have seen it, until another one is there.
 #[test]
 fn a_new_run_that_is_damaged_is_replaced_before_it_goes() {
@@ -800,7 +830,7 @@ fn what_is_left_of_a_run_that_was_re_keyed_twice_is_told_and_cleared() {
         runs.create_dir(gone.as_bytes(), DIR_MODE).unwrap();
         put(&runs.open_dir(gone.as_bytes()).unwrap(), "run.json", b"x");
     };
-    let waits = || waiting(&site.root, site.chain.replacements()).unwrap();
+    let waits = || waits(&site);
     assert_eq!(waits(), []);
     plant();
     assert_eq!(waits(), std::slice::from_ref(&first));
@@ -819,7 +849,6 @@ fn of_several_rekeyings_of_a_run_the_one_that_is_on_its_way_waits() {
     let (run, other) = (site.sealed(b"run"), site.sealed(b"other"));
     let other = site.agree_on(other);
     let runs = site.root.open_dir(b"runs").unwrap();
-    let waits = |site: &Site| waiting(&site.root, site.chain.replacements()).unwrap();
     // By its id it may come before the others or after.
     for _ in 0..6 {
         site.agree(Operation::Rekey { runs: vec![run] });

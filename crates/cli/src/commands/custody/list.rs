@@ -32,13 +32,16 @@ pub fn run(args: &List) -> Result<()> {
     let rekeying = rekey::waiting(&store.root, chain.replacements())?;
     let worker = if chain.quorum().0 == 1 { "" } else { " --identity REQ.worker" };
     let undone = undone::of(&store)?;
-    for one in &rekeying {
+    for (one, left) in &rekeying {
         let (path, run) = (store.typed(), one.run);
         due.push(match undone.iter().find(|undone| undone.of.run == run) {
             Some(undone) => format!("run {run}: {undone} ({})", undone::WAY_OUT),
-            None if rekey::left(&store.root, one)? == Left::Rest => {
+            None if *left == Left::Rest => {
                 let new = one.new;
                 format!("what is left beside run {new}, of the worker or of run {run}, is there still: runvault rekey {path}")
+            }
+            None if *left == Left::PutBack => {
+                format!("run {run} is there again, beside run {} that took its place: runvault rekey {path}", one.new)
             }
             None => format!("run {run} waits for its new key: runvault rekey {path}{worker}"),
         });
@@ -48,7 +51,7 @@ pub fn run(args: &List) -> Result<()> {
     due.extend(left.due(&store));
     if args.json {
         let mut object = as_json(chain, &history, &drills, &due);
-        object["rekeying"] = replacements(&rekeying);
+        object["rekeying"] = replacements(rekeying.iter().map(|(one, _)| one));
         (object["unfinished"], object["behind"]) = left.as_json();
         return output::json(&object);
     }

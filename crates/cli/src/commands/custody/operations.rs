@@ -8,6 +8,7 @@ use anyhow::Result;
 use runvault_custody::authority::Acting;
 use runvault_custody::chain::Chain;
 use runvault_custody::ends::CutOff;
+use runvault_custody::rekey::Left;
 use runvault_custody::seen::Remembering;
 use runvault_custody::{Error, clock, gateways, public_file, rekey, retired};
 use runvault_format::custody_state::{Custodian, ReaderEntry, Until};
@@ -22,6 +23,7 @@ use crate::commands::gateway::cut_off_words;
 use crate::exit::{Exit, refuse_with};
 use crate::hint;
 use crate::output::{visible, warn};
+use crate::progress;
 use crate::run_of_name::{not_there, of_id};
 use crate::store::Store;
 
@@ -91,6 +93,7 @@ pub fn asked(store: &Store, proposal: &Proposal, by_name: &mut ByName<'_>) -> Re
         Proposal::Rekey(args) => {
             let runs = listed(root, chain, &args.runs, by_name)?;
             for run in &runs {
+                not_rekeyed(store, run)?;
                 rekey::check(root, chain, run).map_err(|error| under_way(store, error))?;
             }
             Operation::Rekey { runs }
@@ -111,11 +114,35 @@ pub fn asked(store: &Store, proposal: &Proposal, by_name: &mut ByName<'_>) -> Re
     })
 }
 
+/// Refuses a run whose place another one has taken: what has its name is to go, or goes in a moment.
+fn not_rekeyed(store: &Store, run: &RunId) -> Result<()> {
+    let (root, chain) = (&store.root, &store.chain);
+    let bar = progress::items(0, "scrub");
+    let stands = rekey::stands(root, chain, run, &|done, total| {
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+    })?;
+    bar.finish_and_clear();
+    let Some(new) = stands else { return Ok(()) };
+    let waits = rekey::waiting(root, chain.replaced_by(run).filter(|one| one.new == new))?;
+    let advice = match waits.first() {
+        Some((_, Left::OldRun)) => {
+            format!("both are there until that has come to its end: {}", hint::finish(&store.typed(), run))
+        }
+        _ => format!(
+            "run {new} is as it was sealed (if runvault verify says otherwise, move that one away instead): what has the name of\n\
+             run {run} is what is too much: move it away:\n{}",
+            hint::too_much(store, run)
+        ),
+    };
+    Err(refuse_with(Exit::Failed, Error::Rekeyed { run: *run, new }.to_string(), advice))
+}
+
 /// With a way out that works when it is pasted.
 fn under_way(store: &Store, error: Error) -> anyhow::Error {
     match &error {
         Error::UnderWay { run, new } => {
-            refuse_with(Exit::Failed, error.to_string(), hint::under_way(&store.typed(), run, new))
+            refuse_with(Exit::Failed, error.to_string(), hint::under_way(store, run, new))
         }
         _ => error.into(),
     }

@@ -36,8 +36,8 @@ impl Work<'_> {
 }
 
 /// Runs and those that take their places.
-pub fn replacements(all: &[Replacement]) -> Value {
-    all.iter().map(|one| json!({ "run": one.run.to_string(), "new": one.new.to_string() })).collect()
+pub fn replacements<'a>(all: impl IntoIterator<Item = &'a Replacement>) -> Value {
+    all.into_iter().map(|one| json!({ "run": one.run.to_string(), "new": one.new.to_string() })).collect()
 }
 
 /// An act that is done.
