@@ -14,7 +14,8 @@
 //!   breaker: from then on requests are refused at once. (At once, since requests wait for each other
 //!   in the kernel: behind a directory's lock each would begin its time only when the one before was
 //!   answered.) Calls under way in a store that answers no probe are given up with the first. When a
-//!   probe is answered, the breaker closes.
+//!   probe is answered, the breaker closes, unless calls that were given up hold every thread: then it
+//!   waits for one of them.
 //! * A *patient* call (fsync and what may wait for one) lasts as long as there is data to write, which
 //!   is no sign of a dead store: while probes are answered it has ten times the time.
 
@@ -105,6 +106,13 @@ pub(crate) enum Patience {
     Long,
 }
 
+/// How the breaker was moved.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Breaker {
+    Opened,
+    Closed,
+}
+
 /// What became of a call.
 pub(crate) enum Outcome<P, T> {
     /// The reply is still ours to give.
@@ -184,8 +192,8 @@ impl<P: Refuse> Watchdog<P> {
         call: impl FnOnce(&Slot<P>) -> T,
     ) -> Outcome<P, T> {
         let Some(slot) = self.slot() else {
-            log::error!("a request came on a thread that is not the session's");
             reply.refuse(libc::EIO);
+            log::error!("a request came on a thread that is not the session's");
             return Outcome::Failed;
         };
         if !self.enter() {
@@ -207,10 +215,10 @@ impl<P: Refuse> Watchdog<P> {
             (Some(reply), Ok(result)) => Outcome::Ended(reply, result),
             (None, Ok(result)) => Outcome::Late(result),
             (reply, Err(_)) => {
-                log::error!("a request failed by a bug; its application got EIO");
                 if let Some(reply) = reply {
                     reply.refuse(libc::EIO);
                 }
+                log::error!("a request failed by a bug; its application got EIO");
                 Outcome::Failed
             }
         }
@@ -315,11 +323,22 @@ impl<P: Refuse> Watchdog<P> {
             let now = self.ticks.fetch_add(1, Ordering::Relaxed) + 1;
             // Refused last: an answer lets the next request in that waited for it in the kernel.
             let mut given_up = self.give_up(now);
-            if self.move_breaker(now, &mut opened_at) {
+            let moved = self.move_breaker(now, &mut opened_at);
+            if moved == Some(Breaker::Opened) {
                 given_up.append(&mut self.give_up(now));
             }
+            let refused = given_up.len();
             given_up.into_iter().for_each(|reply| reply.refuse(libc::EIO));
             self.ask_probe(now, ask);
+            // Nobody waits for the log.
+            if refused > 0 {
+                log::warn!("the store does not answer: EIO for {refused} requests");
+            }
+            match moved {
+                Some(Breaker::Opened) => log::warn!("refusing all requests until the store answers"),
+                Some(Breaker::Closed) => log::warn!("the store answers again"),
+                None => {}
+            }
         }
     }
 
@@ -343,9 +362,6 @@ impl<P: Refuse> Watchdog<P> {
                 given_up.extend(desk.reply.take());
             }
         }
-        if !given_up.is_empty() {
-            log::warn!("the store does not answer: EIO for {} requests", given_up.len());
-        }
         given_up
     }
 
@@ -362,27 +378,28 @@ impl<P: Refuse> Watchdog<P> {
         }
     }
 
-    /// Whether the breaker was opened.
-    fn move_breaker(&self, now: u64, opened_at: &mut u64) -> bool {
+    /// Whether the breaker was moved.
+    fn move_breaker(&self, now: u64, opened_at: &mut u64) -> Option<Breaker> {
         let stuck = self.stuck.load(Ordering::SeqCst);
+        // Whoever comes now would wait for one of them.
+        let full = stuck >= self.room;
         if self.open.load(Ordering::SeqCst) {
             self.want_probe();
             let answers = self.answered.load(Ordering::SeqCst) > *opened_at || stuck == 0;
-            if answers && !self.shut.load(Ordering::SeqCst) {
-                log::warn!("the store answers again");
-                self.forgiven.store(stuck, Ordering::SeqCst);
-                self.open.store(false, Ordering::SeqCst);
+            if full || !answers || self.shut.load(Ordering::SeqCst) {
+                return None;
             }
-            return false;
+            self.forgiven.store(stuck, Ordering::SeqCst);
+            self.open.store(false, Ordering::SeqCst);
+            return Some(Breaker::Closed);
         }
         let new = stuck.saturating_sub(self.forgiven.load(Ordering::SeqCst));
-        let dead = new >= BREAKER.min(self.room) || (new > 0 && self.probe_is_unanswered(now));
-        if dead {
-            log::warn!("refusing all requests until the store answers");
+        let dead = full || new >= BREAKER.min(self.room) || (new > 0 && self.probe_is_unanswered(now));
+        dead.then(|| {
             *opened_at = now;
             self.open_breaker();
-        }
-        dead
+            Breaker::Opened
+        })
     }
 
     fn open_breaker(&self) {

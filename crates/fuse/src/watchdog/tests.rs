@@ -166,6 +166,83 @@ fn one_file_that_hangs_leaves_the_rest_open() {
 }
 
 #[test]
+fn a_session_whose_threads_hang_refuses_until_one_comes_back() {
+    let (store, file) = (Store::default(), Store::default());
+    let dog = watchdog(4, &store);
+    file.hang(true);
+    let answers: Vec<_> = (0..3).map(|_| request(&dog, &file, Patience::Short)).collect();
+    for answer in &answers {
+        assert_eq!(answer.recv(), Ok(libc::EIO));
+    }
+    // Probes are answered, and nobody is left who could enter.
+    thread::sleep(STUCK);
+    let last = |store: &Store| {
+        let (sender, answer) = mpsc::channel();
+        let (dog, store) = (Arc::clone(&dog), store.clone());
+        thread::spawn(move || {
+            PLACE.set((dog.id, 3));
+            if let Outcome::Ended(reply, ()) = dog.call(Reply(sender), Patience::Short, |_| store.touch()) {
+                reply.refuse(0);
+            }
+        });
+        answer.recv_timeout(Duration::from_secs(20))
+    };
+    assert_eq!(last(&store), Ok(libc::EIO));
+    file.hang(false);
+    eventually(|| last(&store) == Ok(0));
+    dog.stop();
+}
+
+thread_local! {
+    /// Whether something was refused on this thread.
+    static REFUSED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Sends the thread on which it was refused.
+struct Marked(mpsc::Sender<thread::ThreadId>);
+
+impl Refuse for Marked {
+    fn refuse(self, _: i32) {
+        REFUSED.set(true);
+        let _ = self.0.send(thread::current().id());
+    }
+}
+
+/// Keeps which thread said that it refuses, and whether it had.
+struct Order(Mutex<Vec<(thread::ThreadId, bool)>>);
+
+impl log::Log for Order {
+    fn enabled(&self, _: &log::Metadata) -> bool {
+        true
+    }
+    fn log(&self, record: &log::Record) {
+        if record.args().to_string().contains("EIO for") {
+            lock(&self.0).push((thread::current().id(), REFUSED.get()));
+        }
+    }
+    fn flush(&self) {}
+}
+
+static ORDER: Order = Order(Mutex::new(Vec::new()));
+
+#[test]
+fn whoever_waits_is_refused_before_the_log_has_it() {
+    log::set_logger(&ORDER).unwrap();
+    log::set_max_level(log::LevelFilter::Info);
+    let dog = Watchdog::new(2, STUCK);
+    dog.start(|| true).unwrap();
+    let (sender, answer) = mpsc::channel();
+    let watching = match dog.call(Marked(sender), Patience::Short, |_| answer.recv()) {
+        Outcome::Late(watching) => watching.unwrap(),
+        _ => panic!("it was not given up"),
+    };
+    let said = || lock(&ORDER.0).iter().find(|(thread, _)| *thread == watching).copied();
+    eventually(|| said().is_some());
+    assert_eq!(said(), Some((watching, true)));
+    dog.stop();
+}
+
+#[test]
 fn a_long_sync_is_awaited_while_the_store_answers_otherwise() {
     let (store, disk) = (Store::default(), Store::default());
     let dog = watchdog(4, &store);
