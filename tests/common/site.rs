@@ -134,6 +134,7 @@ impl Site {
             command,
             store: self.store.clone(),
             at: self.at.clone(),
+            printed: self.dir.path().join("mount.log"),
             log: self.dir.path().join("mount.log"),
         }
     }
@@ -167,6 +168,7 @@ pub struct MountBuilder {
     command: Command,
     store: PathBuf,
     at: PathBuf,
+    printed: PathBuf,
     log: PathBuf,
 }
 
@@ -189,6 +191,11 @@ impl MountBuilder {
         self
     }
 
+    /// Another file for its log than what it prints goes to.
+    pub fn log(self, log: &Path) -> Self {
+        Self { log: log.to_owned(), ..self.instead("--log", log) }
+    }
+
     /// With so few files that it may have open.
     pub fn descriptors(mut self, n: u32) -> Self {
         let mut command = Command::new("prlimit");
@@ -208,6 +215,7 @@ impl MountBuilder {
         fs::create_dir_all(at).expect("a mount point");
         self.at = at.to_owned();
         self.log = at.with_extension("log");
+        self.printed = self.log.clone();
         self
     }
 
@@ -258,9 +266,12 @@ impl MountBuilder {
     /// # Panics
     /// If the program cannot be started.
     pub fn try_mount(mut self) -> Result<Mount, String> {
-        let log = fs::File::create(&self.log).expect("a log");
+        let printed = fs::File::create(&self.printed).expect("a file");
         self.command.arg(&self.store).arg(&self.at);
-        self.command.stdin(Stdio::null()).stdout(log.try_clone().expect("a second handle")).stderr(log);
+        self.command
+            .stdin(Stdio::null())
+            .stdout(printed.try_clone().expect("a second handle"))
+            .stderr(printed);
         let mut child = self.command.spawn().expect("runvault starts");
         let until = Instant::now() + Duration::from_secs(30);
         // It answers `status` before it says so.
@@ -270,14 +281,14 @@ impl MountBuilder {
                 return Ok(Mount { child: Some(child), at: self.at, log: self.log });
             }
             if child.try_wait().expect("a child").is_some() {
-                return Err(fs::read_to_string(&self.log).unwrap_or_default());
+                return Err(fs::read_to_string(&self.printed).unwrap_or_default());
             }
             std::thread::sleep(Duration::from_millis(5));
         }
         let _ = child.kill();
         let _ = child.wait();
         detach(&self.at);
-        Err(fs::read_to_string(&self.log).unwrap_or_default())
+        Err(fs::read_to_string(&self.printed).unwrap_or_default())
     }
 }
 
@@ -310,8 +321,12 @@ impl Mount {
         peak.trim().trim_end_matches("kB").trim().parse::<u64>().expect("KiB") << 10
     }
 
-    /// What it has logged.
+    /// What it has logged until now.
     pub fn log(&self) -> String {
+        let until = Instant::now() + Duration::from_secs(5);
+        while self.child.as_ref().is_some_and(|child| is_writing(child.id())) && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
@@ -409,6 +424,15 @@ impl Drop for Mount {
             eprintln!("{}", self.log());
         }
     }
+}
+
+/// Whether a thread that writes lines has any left: it sleeps when it has none.
+fn is_writing(process: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    threads.map(|thread| thread.path()).any(|thread| {
+        let read = |name: &str| fs::read_to_string(thread.join(name)).unwrap_or_default();
+        ["log", "stderr"].contains(&read("comm").trim()) && !read("stat").contains(") S ")
+    })
 }
 
 /// Whether a FUSE file system is mounted exactly there.

@@ -33,6 +33,15 @@ struct Share {
 impl Share {
     /// `None` leaves a test out, and says so: there is no sshfs.
     fn new(dir: &Path, at: &Path) -> Option<Self> {
+        Self::with(dir, at, "passive")
+    }
+
+    /// Where a write waits for the server.
+    fn synchronous(dir: &Path, at: &Path) -> Option<Self> {
+        Self::with(dir, at, "passive,sshfs_sync")
+    }
+
+    fn with(dir: &Path, at: &Path, options: &str) -> Option<Self> {
         let Some(server) = sftp_server() else {
             leave_out("there is no sftp-server");
             return None;
@@ -42,7 +51,7 @@ impl Share {
         let mut server = server.spawn().expect("sftp-server starts");
         let (input, output) = (server.stdin.take().expect("piped"), server.stdout.take().expect("piped"));
         let mut client = Command::new("sshfs");
-        client.args(["-f", "-o", "passive"]).arg(format!(":{}", dir.display())).arg(at);
+        client.args(["-f", "-o", options]).arg(format!(":{}", dir.display())).arg(at);
         match client.stdin(output).stdout(input).stderr(Stdio::null()).spawn() {
             Ok(client) => {
                 let share = Self { at: at.to_owned(), server, client };
@@ -160,6 +169,75 @@ fn a_store_that_hangs_is_eio_and_works_again_when_it_is_back() {
     let mount = site.builder().store(&remote).mount();
     assert_eq!(fs::read(mount.path("run/again")).expect("read"), b"again");
     mount.unmount();
+}
+
+/// Whoever logs that the store hangs must not hang with it.
+#[test]
+fn a_store_that_hangs_with_the_log_is_eio() {
+    let site = Site::new();
+    let remote = site.dir().join("remote");
+    fs::create_dir(&remote).expect("a directory");
+    let Some(share) = Share::synchronous(site.dir(), &remote) else { return };
+    let mounted = || site.builder().store(&remote.join("store")).log(&remote.join("log")).mount();
+    let mount = mounted();
+    fs::create_dir(mount.path("run")).expect("a run");
+    fs::write(mount.path("run/file"), vec![7; 300_000]).expect("a file");
+    mount.unmount();
+    let mount = mounted();
+    share.signal(Signal::STOP);
+    let hangs = probe(mount.path("run/file"));
+    let answer = hangs.recv_timeout(PROMISE);
+    // Nothing is asserted before the share goes on: a mount that hangs could not be cleared away.
+    share.signal(Signal::CONT);
+    let error = answer.expect("an answer within 60 s").expect_err("the store hangs");
+    assert_eq!(error.raw_os_error(), Some(libc::EIO));
+    mount.logged("the store answers again", 1);
+    assert!(mount.log().contains("the store does not answer: EIO for "), "{}", mount.log());
+    mount.unmount();
+}
+
+/// What a gateway tells goes to a share that hangs, and its store is well.
+#[test]
+fn neither_requests_nor_alarms_wait_for_a_log_and_metrics_that_hang() {
+    let site = Site::new();
+    site.enroll();
+    let (shared, remote) = (site.dir().join("shared"), site.dir().join("remote"));
+    for made in [&shared, &remote] {
+        fs::create_dir(made).expect("a directory");
+    }
+    let Some(share) = Share::synchronous(&shared, &remote) else { return };
+    let keeper = Keeper::new(site.dir());
+    let mount = site
+        .ingest()
+        .log(&remote.join("log"))
+        .args(["--alarm-unsealed", "4s", "--alarm-stuck", "8s", "--metrics"])
+        .arg(remote.join("runvault.prom"))
+        .arg("--exec")
+        .arg(&keeper.program)
+        .mount();
+    share.signal(Signal::STOP);
+    let run = mount.path("run");
+    let (tell, written) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let done = fs::create_dir(&run).and_then(|()| fs::write(run.join("RunInfo.xml"), b"<RunInfo/>"));
+        tell.send(done.is_ok())
+    });
+    let written = written.recv_timeout(Duration::from_secs(20));
+    let until = Instant::now() + Duration::from_secs(40);
+    let mut heard = [false; 2];
+    while Instant::now() < until && heard != [true; 2] {
+        std::thread::sleep(Duration::from_millis(200));
+        heard = ["unsealed.raised", "stuck.raised"].map(|change| keeper.environment(change).is_some());
+    }
+    share.signal(Signal::CONT);
+    assert_eq!(written, Ok(true), "a file");
+    assert_eq!(heard, [true; 2], "alarms");
+    mount.logged("alarm stuck raised: ", 1);
+    assert!(mount.log().contains("alarm unsealed raised: "), "{}", mount.log());
+    let log = mount.log_path();
+    mount.unmount();
+    let log = fs::read_to_string(log).expect("the log");
+    assert!(log.lines().last().is_some_and(|line| line.ends_with("everything is durable")), "{log}");
 }
 
 /// It was away for longer than a lease lasts, and another machine has taken one of two runs over.

@@ -1,11 +1,20 @@
-//! Events reach the journal and syslog: by the sockets of a machine whose services are this test.
+//! Events reach the journal and syslog, by the sockets of a machine whose services are this test; and nobody waits until
+//! they do.
 
+use std::fs;
+use std::io::{PipeReader, Read};
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixDatagram;
-use std::process::Command;
-use std::time::Duration;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus};
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use runvault_tests::Site;
+use runvault_tests::site::{detach, is_mounted};
 use runvault_tests::tools::{root_for, run, runvault};
+use rustix::process::{Pid, Signal, kill_process};
 
 /// In a mount namespace of its own, where the sockets are the test's: mounts with further `options`, and unmounts.
 /// Gives what each socket heard, the journal's first. That nobody listens is said, and nothing else is.
@@ -95,4 +104,109 @@ fn that_nobody_takes_events_is_said_at_the_mount() {
     for options in [&[][..], &["--log", "journal"], &["--log", "syslog"]] {
         assert!(heard([false, false], options).iter().all(Vec::is_empty));
     }
+}
+
+/// More of them than there are threads, and than a small pipe takes lines.
+const DAMAGED: usize = 60;
+
+/// A run of files of which each has one bit changed, and a healthy directory.
+fn with_damaged_files() -> Site {
+    let site = Site::new();
+    let mount = site.mount();
+    fs::create_dir_all(mount.path("run/healthy")).expect("a run");
+    for n in 0..DAMAGED {
+        fs::write(mount.path(format!("run/{n}")), [7; 300]).expect("a file");
+    }
+    mount.unmount();
+    let run = fs::read_dir(site.store.join("runs")).expect("runs").flatten().next().expect("a run").path();
+    let mut changed = 0;
+    for file in fs::read_dir(run.join("tree")).expect("a tree").flatten() {
+        if file.path().is_file() && file.file_name() != "_dir" {
+            let open = fs::OpenOptions::new().read(true).write(true).open(file.path()).expect("a file");
+            let last = open.metadata().expect("its length").len() - 1;
+            let mut byte = [0];
+            open.read_exact_at(&mut byte, last).expect("its last byte");
+            open.write_all_at(&[byte[0] ^ 1], last).expect("another one");
+            changed += 1;
+        }
+    }
+    assert_eq!(changed, DAMAGED);
+    site
+}
+
+/// A mount that logs into a pipe of 4 KiB.
+fn with_a_small_pipe(site: &Site) -> (Child, PipeReader) {
+    let (unread, end) = std::io::pipe().expect("a pipe");
+    rustix::pipe::fcntl_setpipe_size(&end, 4096).expect("a small one");
+    let mut command = site.command(&["mount", "-f", "--log", "stderr"]);
+    let mount = command.arg(&site.store).arg(&site.at).stderr(end).spawn().expect("runvault starts");
+    let until = Instant::now() + Duration::from_secs(30);
+    while !is_mounted(&site.at) {
+        assert!(Instant::now() < until, "it does not mount");
+        thread::sleep(Duration::from_millis(5));
+    }
+    (mount, unread)
+}
+
+/// What each of the files gives, and then the directory's look: as far as it comes in time.
+fn look(at: &Path) -> (Vec<Option<i32>>, bool) {
+    let (tell, read) = channel();
+    let (stated, healthy) = channel();
+    let run = at.join("run");
+    thread::spawn(move || {
+        for n in 0..DAMAGED {
+            let errno = fs::read(run.join(n.to_string())).err().and_then(|error| error.raw_os_error());
+            let _ = tell.send(errno);
+        }
+        let _ = stated.send(fs::metadata(run.join("healthy")).is_ok_and(|meta| meta.is_dir()));
+    });
+    let until = Instant::now() + Duration::from_secs(30);
+    let left = || until.saturating_duration_since(Instant::now());
+    let errors = (0..DAMAGED).map_while(|_| read.recv_timeout(left()).ok()).collect();
+    (errors, healthy.recv_timeout(left()).unwrap_or(false))
+}
+
+/// How it ends by itself, within its time.
+fn ends(mut mount: Child, at: &Path) -> Option<ExitStatus> {
+    kill_process(Pid::from_raw(mount.id() as i32).expect("a pid"), Signal::TERM).expect("a signal");
+    let until = Instant::now() + Duration::from_secs(20);
+    while Instant::now() < until {
+        if let Some(status) = mount.try_wait().expect("a child") {
+            return Some(status);
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    mount.kill().and_then(|()| mount.wait()).expect("a child");
+    detach(at);
+    None
+}
+
+#[test]
+fn nobody_waits_for_a_log_that_nobody_reads() {
+    let site = with_damaged_files();
+    let (mount, unread) = with_a_small_pipe(&site);
+    let (errors, healthy) = look(&site.at);
+    let ended = ends(mount, &site.at);
+    drop(unread);
+    assert_eq!(errors, vec![Some(libc::EIO); DAMAGED], "files");
+    assert!(healthy, "a healthy directory");
+    assert!(ended.is_some_and(|status| status.success()), "the end: {ended:?}");
+}
+
+#[test]
+fn a_log_that_is_read_late_lacks_nothing() {
+    let site = with_damaged_files();
+    let (mount, mut unread) = with_a_small_pipe(&site);
+    let (errors, healthy) = look(&site.at);
+    let reading = thread::spawn(move || {
+        let mut text = String::new();
+        unread.read_to_string(&mut text).map(|_| text)
+    });
+    let ended = ends(mount, &site.at);
+    let text = reading.join().expect("a reader").expect("text");
+    assert_eq!((errors, healthy), (vec![Some(libc::EIO); DAMAGED], true));
+    assert!(ended.is_some_and(|status| status.success()), "the end: {ended:?}");
+    let damaged = text.lines().filter(|line| line.contains(" warn ") && line.contains("runs/")).count();
+    assert!(damaged >= DAMAGED, "{text}");
+    assert!(text.lines().last().is_some_and(|line| line.ends_with("everything is durable")), "{text}");
 }

@@ -17,7 +17,8 @@ mod rules;
 
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::thread::{JoinHandle, sleep};
+use std::time::{Duration, Instant, SystemTime};
 
 use runvault_format::ids::RunId;
 use serde_json::{Value, json};
@@ -30,6 +31,9 @@ pub use self::facts::{Limits, Notes};
 pub use self::incomplete::Incomplete;
 pub use self::metrics::Metrics;
 pub use self::post::{Post, Wish};
+
+/// How long a thread may take to end; some may hang in a file system that is not the store's.
+const LETTING_GO: Duration = Duration::from_secs(5);
 
 /// What a mount keeps of them, for all who find or ask something.
 pub struct Alarms {
@@ -130,5 +134,14 @@ impl Alarm {
             "text": self.text,
             "since": utc(facts::unix_seconds(self.since)),
         })
+    }
+}
+
+/// Waits for the end of a thread that was told to; one that hangs is left behind. What panicked has been reported by the
+/// panic itself.
+fn await_end(thread: JoinHandle<()>) {
+    let since = Instant::now();
+    while !thread.is_finished() && since.elapsed() < LETTING_GO {
+        sleep(Duration::from_millis(1));
     }
 }

@@ -91,6 +91,8 @@ impl Readiness {
     /// The parent has gone: nobody waits for this mount any more.
     pub fn tell(mut self) -> Result<()> {
         rustix::process::setsid()?;
+        // What is on its way there still arrives.
+        crate::output::flush_errors();
         let null = File::options().read(true).write(true).open("/dev/null")?;
         rustix::stdio::dup2_stdin(&null)?;
         rustix::stdio::dup2_stdout(&null)?;

@@ -64,6 +64,7 @@ pub fn report(error: &anyhow::Error) -> Exit {
 /// Reports an error and ends the process from any thread, and without the ends of libraries that are loaded.
 pub fn at_once(error: runvault_custody::Error) -> ! {
     let code = report(&error.into());
+    log::logger().flush();
     // SAFETY: no code of this process runs after it.
     unsafe { libc::_exit(code as i32) }
 }

@@ -1,17 +1,17 @@
-//! Where a mount's events go: one line an event.
+//! Where a mount's events go: one line an event, written by a thread that nobody waits for.
 
-use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::fs::OpenOptions;
+use std::io::{Write, stderr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
-use crate::output::{utc, visible, warn};
+use crate::lines::Lines;
+use crate::output::{self, utc, visible, warn};
 
 const JOURNAL: &str = "/run/systemd/journal/socket";
 const SYSLOG: &str = "/dev/log";
@@ -41,31 +41,46 @@ impl Target {
     }
 }
 
-/// Installs the logger. Opens the file now: a mount must not find out later that it cannot log.
+/// Installs the logger, and has standard error written as the log is. Opens the file now: a mount must not find out later
+/// that it cannot log.
 ///
 /// # Errors
-/// The log file cannot be opened.
+/// The log file cannot be opened; a thread could not be started.
 pub fn start(target: &Target) -> Result<()> {
-    let sink = match target {
+    let errors = Lines::start("stderr", |line| stderr().lock().write_all(line), lost(file_line))?;
+    output::hand_over(&errors);
+    let logger = match target {
         Target::File(path) => {
             let mut options = OpenOptions::new();
             let file = options.append(true).create(true).mode(0o600).open(path);
-            Sink::File(Mutex::new(file.with_context(|| format!("log file {}", path.display()))?))
+            let mut file = file.with_context(|| format!("log file {}", path.display()))?;
+            let write = move |line: &[u8]| file.write_all(line);
+            Logger { lines: Lines::start("log", write, lost(file_line))?, form: file_line }
         }
-        Target::Journal => Sink::Datagram(UnixDatagram::unbound()?, JOURNAL, journal_entry),
-        Target::Syslog => Sink::Datagram(UnixDatagram::unbound()?, SYSLOG, syslog_line),
-        Target::Stderr => Sink::Stderr,
+        Target::Journal => datagrams(JOURNAL, journal_entry)?,
+        Target::Syslog => datagrams(SYSLOG, syslog_line)?,
+        Target::Stderr => Logger { lines: errors, form: file_line },
     };
-    if let Sink::Datagram(_, address, _) = &sink
-        && UnixDatagram::unbound()?.connect(address).is_err()
-    {
-        warn(&nobody_listens(address));
-    }
     // A second start in one process keeps the first logger.
-    if log::set_boxed_logger(Box::new(Logger { sink })).is_ok() {
+    if log::set_boxed_logger(Box::new(logger)).is_ok() {
         log::set_max_level(LevelFilter::Info);
     }
     Ok(())
+}
+
+/// To the socket of that address.
+fn datagrams(address: &'static str, form: Form) -> Result<Logger> {
+    let socket = UnixDatagram::unbound()?;
+    if UnixDatagram::unbound()?.connect(address).is_err() {
+        warn(&nobody_listens(address));
+    }
+    let write = move |line: &[u8]| socket.send_to(line, address).map(|_| ());
+    Ok(Logger { lines: Lines::start("log", write, lost(form))?, form })
+}
+
+/// What stands where lines are missing.
+fn lost(form: Form) -> impl Fn(u64) -> Vec<u8> + Send + 'static {
+    move |n| form(Level::Warn, &format!("{n} lines are missing here: they could not be written"))
 }
 
 /// Events are sent all the same: who listens may come later.
@@ -73,15 +88,12 @@ fn nobody_listens(address: &str) -> String {
     format!("nobody takes log events at {address}: those of this mount are lost; --log FILE keeps them")
 }
 
-enum Sink {
-    File(Mutex<File>),
-    Stderr,
-    /// A socket, the address to send to, and how a line looks there.
-    Datagram(UnixDatagram, &'static str, fn(Level, &str) -> Vec<u8>),
-}
+/// How a line looks where it goes.
+type Form = fn(Level, &str) -> Vec<u8>;
 
 struct Logger {
-    sink: Sink,
+    lines: Lines,
+    form: Form,
 }
 
 impl Log for Logger {
@@ -90,24 +102,16 @@ impl Log for Logger {
     }
 
     fn log(&self, record: &Record) {
-        if !self.enabled(record.metadata()) {
-            return;
+        if self.enabled(record.metadata()) {
+            let text = visible(record.args().to_string().as_bytes());
+            self.lines.put((self.form)(record.level(), &text));
         }
-        let text = visible(record.args().to_string().as_bytes());
-        // Nobody can be told that telling failed.
-        let _ = match &self.sink {
-            Sink::File(file) => file
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .write_all(&file_line(record.level(), &text)),
-            Sink::Stderr => std::io::stderr().lock().write_all(&file_line(record.level(), &text)),
-            Sink::Datagram(socket, address, form) => {
-                socket.send_to(&form(record.level(), &text), address).map(|_| ())
-            }
-        };
     }
 
-    fn flush(&self) {}
+    /// Waits a moment, and no longer.
+    fn flush(&self) {
+        self.lines.flush();
+    }
 }
 
 fn file_line(level: Level, text: &str) -> Vec<u8> {

@@ -14,6 +14,7 @@ mod fuse_ready;
 mod given;
 mod hint;
 mod left_out;
+mod lines;
 mod log;
 mod memory;
 mod mount_options;
@@ -51,6 +52,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    let _flushed = Flushed;
     runvault_crypto::secrets::harden_process();
     signals::take_limits_as_errors();
     runvault_custody::token::on_silence(exit::at_once);
@@ -67,6 +69,16 @@ fn main() -> ExitCode {
         Ok(Ok(code)) => code,
         Ok(Err(error)) => exit::report(&error).into(),
         Err(usage) => clap_exit(&usage, &typed),
+    }
+}
+
+/// When it is dropped, what others write has been written, as far as that takes no longer than a moment.
+struct Flushed;
+
+impl Drop for Flushed {
+    fn drop(&mut self) {
+        ::log::logger().flush();
+        output::flush_errors();
     }
 }
 

@@ -5,9 +5,12 @@ use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
+
+use crate::lines::Lines;
 
 /// Standard output failed. A broken pipe among these is no error: the reader has seen enough.
 #[derive(Debug, thiserror::Error)]
@@ -71,13 +74,43 @@ pub fn json(value: &serde_json::Value) -> Result<()> {
     line(&value.to_string())
 }
 
+/// Who writes to standard error, in a process that answers requests.
+static ERRORS: OnceLock<Lines> = OnceLock::new();
+
+/// From now on nobody waits longer than a moment for standard error.
+pub fn hand_over(errors: &Lines) {
+    // The first one stays, and writes the same.
+    let _ = ERRORS.set(errors.clone());
+}
+
+/// The same line from a thread that somebody waits for: it is not waited for at all, where [`hand_over`] was called.
+pub fn error_line_later(text: &str) {
+    match ERRORS.get() {
+        Some(errors) => errors.put(format!("{}\n", tame(text)).into_bytes()),
+        // Nobody listens on a closed standard error.
+        None => drop(error_line(text)),
+    }
+}
+
+/// What was left to be written later is written now, if that takes no longer than a moment.
+pub fn flush_errors() {
+    if let Some(errors) = ERRORS.get() {
+        errors.flush();
+    }
+}
+
 /// A line on standard error. Everything for people goes through here: whatever control characters a name of
 /// the store or of the command line brought along become `\xNN`.
 ///
 /// # Errors
 /// Whatever writing it gave.
 pub fn error_line(text: &str) -> io::Result<()> {
-    writeln!(io::stderr().lock(), "{}", tame(text))
+    if ERRORS.get().is_none() {
+        return writeln!(io::stderr().lock(), "{}", tame(text));
+    }
+    error_line_later(text);
+    flush_errors();
+    Ok(())
 }
 
 /// What can be done, below the line that says what happened; STORE becomes the store that is meant.

@@ -20,6 +20,7 @@ use runvault_format::ids::RunId;
 use runvault_vault::apart;
 use rustix::process::{Pid, Signal, kill_process_group};
 
+use super::await_end;
 use super::board::Change;
 use super::facts::unix_seconds;
 use crate::exit::{Exit, refuse};
@@ -122,10 +123,7 @@ impl Drop for Runner {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::SeqCst);
         self.queue.take();
-        if let Some(thread) = self.thread.take() {
-            // What panicked has been reported by the panic itself.
-            let _ = thread.join();
-        }
+        self.thread.take().into_iter().for_each(await_end);
     }
 }
 

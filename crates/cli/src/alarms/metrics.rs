@@ -4,6 +4,8 @@
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{Builder, JoinHandle};
 
 use anyhow::{Context, Result};
 use prometheus_client::encoding::prometheus_text::encode;
@@ -14,7 +16,7 @@ use prometheus_client::registry::Registry;
 
 use super::facts::{Facts, unix_seconds};
 use super::metrics_socket::Socket;
-use super::{Alarm, Kind};
+use super::{Alarm, Kind, await_end};
 use crate::args::MetricsTo;
 use crate::sealing;
 
@@ -22,52 +24,69 @@ use crate::sealing;
 type Labels = Vec<(&'static str, String)>;
 
 /// Where they are told; gone when this is dropped, so that a mount that has ended says nothing.
-pub struct Metrics {
-    at: At,
-    /// The trouble that the log has.
-    said: String,
-}
-
-enum At {
-    File(PathBuf),
+pub enum Metrics {
+    File(Writer),
     Socket(Socket),
 }
 
 impl Metrics {
     /// # Errors
-    /// The socket cannot be made.
+    /// The socket cannot be made; a thread could not be started.
     pub fn to(to: &MetricsTo) -> Result<Metrics> {
-        let at = match to {
-            MetricsTo::File(file) => At::File(file.clone()),
-            MetricsTo::Socket(path) => At::Socket(Socket::at(path.clone())?),
-        };
-        Ok(Metrics { at, said: String::new() })
+        Ok(match to {
+            MetricsTo::File(file) => Metrics::File(Writer::of(file.clone())?),
+            MetricsTo::Socket(path) => Metrics::Socket(Socket::at(path.clone())?),
+        })
     }
 
-    /// Whole or not at all. That it cannot be written is logged once.
-    pub fn write(&mut self, facts: &Facts, raised: &[Alarm], seals: u64) {
-        let written = text(facts, raised, seals).and_then(|text| match &self.at {
-            At::File(file) => replace(file, &text),
-            At::Socket(socket) => {
-                socket.put(&text);
-                Ok(())
-            }
-        });
-        let now = written.err().map(|error| format!("metrics: {error:#}")).unwrap_or_default();
-        if now != self.said && !now.is_empty() {
-            log::warn!("{now}");
+    /// Whole or not at all, and without waiting for the file.
+    pub fn write(&self, facts: &Facts, raised: &[Alarm], seals: u64) {
+        match (text(facts, raised, seals), self) {
+            (Ok(text), Metrics::File(file)) => file.put(text),
+            (Ok(text), Metrics::Socket(socket)) => socket.put(&text),
+            (Err(error), _) => log::warn!("metrics: {error:#}"),
         }
-        self.said = now;
     }
 }
 
-impl Drop for Metrics {
-    fn drop(&mut self) {
-        if let At::File(file) = &self.at {
-            // Gone already is as good.
-            let _ = std::fs::remove_file(file);
-        }
+/// Writes the file, in a thread of its own: alarms are not to wait for the file system on which it lies.
+pub struct Writer {
+    texts: Option<SyncSender<String>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Writer {
+    fn of(file: PathBuf) -> Result<Writer> {
+        let (texts, wanted) = sync_channel(1);
+        let thread = Builder::new().name("metrics".into()).spawn(move || write_all(&file, &wanted))?;
+        Ok(Writer { texts: Some(texts), thread: Some(thread) })
     }
+
+    fn put(&self, text: String) {
+        // Where the last one is not written yet, the next one will be.
+        let _ = self.texts.as_ref().map(|texts| texts.try_send(text));
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.texts.take();
+        self.thread.take().into_iter().for_each(await_end);
+    }
+}
+
+/// That it cannot be written is logged once.
+fn write_all(file: &Path, texts: &Receiver<String>) {
+    let mut said = String::new();
+    for text in texts {
+        let now = replace(file, &text).err().map(|error| format!("metrics: {error:#}")).unwrap_or_default();
+        if now != said && !now.is_empty() {
+            log::warn!("{now}");
+        }
+        said = now;
+    }
+    // Gone already is as good.
+    let _ = std::fs::remove_file(file);
 }
 
 /// For all to read: there is no name in it. A collector takes what ends with `.prom` alone.

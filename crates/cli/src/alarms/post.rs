@@ -16,7 +16,7 @@ use super::exec::{Names, Program, Runner};
 use super::facts::{Clock, Facts, Limits};
 use super::look::{Look, Looked};
 use super::metrics::Metrics;
-use super::{Alarms, rules};
+use super::{Alarms, await_end, rules};
 use crate::clock;
 
 /// How often is looked, at most.
@@ -84,10 +84,7 @@ impl Post {
 impl Drop for Post {
     fn drop(&mut self) {
         self.stop.clear();
-        if let Some(thread) = self.thread.take() {
-            // What panicked has been reported by the panic itself.
-            let _ = thread.join();
-        }
+        self.thread.take().into_iter().for_each(await_end);
     }
 }
 
@@ -139,7 +136,7 @@ impl Keeper {
                 runner.run(change);
             }
         }
-        if let Some(metrics) = &mut self.metrics {
+        if let Some(metrics) = &self.metrics {
             let raised: Vec<_> = self.alarms.board().raised().cloned().collect();
             let seals = self.alarms.notes.lock().seals;
             metrics.write(&facts, &raised, seals);

@@ -103,8 +103,8 @@ fn serve(mut options: Options, at: &Path, path: &Path, ready: Option<Readiness>)
             "--log stderr without -f: what this mount tells from the background is lost; --log FILE keeps it",
         );
     }
-    start_log(&log)?;
     memory::few_heaps();
+    start_log(&log)?;
     if options.mount.ingest {
         require_gateway(path, &options.mount.who)?;
     }
