@@ -1,4 +1,5 @@
-//! The fence: a writer that could not renew its lease for 60 s writes no more, so that another machine may take over.
+//! The fence: a writer that could not renew its lease for 60 s writes no more, so that another machine may take over; one
+//! that finds another's lease does not either.
 //! In real time. The writer is stopped as a whole, as a paused virtual machine is, with bytes that it has accepted.
 
 use std::collections::BTreeMap;
@@ -48,6 +49,17 @@ pub(crate) fn runs(site: &Site) -> Vec<PathBuf> {
 
 #[test]
 fn a_writer_that_was_away_too_long_writes_no_more() {
+    writes_no_more(FENCE + Duration::from_secs(1));
+}
+
+/// As a virtual machine comes back whose clock stood still.
+#[test]
+fn a_writer_whose_time_is_not_over_looks_before_it_writes() {
+    writes_no_more(Duration::from_secs(2));
+}
+
+/// A run of a writer that is stopped for so long is another machine's when it goes on.
+fn writes_no_more(away: Duration) {
     let site = Site::in_memory();
     let mount = site.mount();
     fs::create_dir(mount.path("run")).expect("a run");
@@ -66,7 +78,7 @@ fn a_writer_that_was_away_too_long_writes_no_more() {
     file.write_all_at(b"at the end", 20_000).expect("accepted");
     other.write_all_at(b"within", 5_000).expect("accepted");
     mount.signal(Signal::STOP);
-    std::thread::sleep(FENCE + Duration::from_secs(1));
+    std::thread::sleep(away);
     runs(&site).iter().for_each(|run| take_over(run));
     // Who holds the run now has cut a file to its first chunk.
     let shrinks = store(&site.store).into_iter().find(|(_, bytes)| bytes.len() == 1024 + 30_000 + 4 * 28);

@@ -156,6 +156,25 @@ fn a_container_takes_no_run_that_is_written_outside_it() {
     mount.unmount();
 }
 
+/// Whatever a person says who takes it to be gone.
+#[test]
+fn a_run_whose_writer_on_another_machine_lives_is_not_taken_over() {
+    if !root_for("a pid namespace") {
+        return;
+    }
+    let site = Site::new();
+    let mount = site.mount();
+    fs::create_dir(mount.path("run")).expect("a run");
+    fs::write(mount.path("run/file"), b"first").expect("a file");
+    let mut elsewhere = Command::new("unshare");
+    elsewhere.args(["--pid", "--fork", "--mount-proc"]).arg(runvault());
+    elsewhere.args(["takeover", "--yes", "--identity"]).arg(&site.identity);
+    elsewhere.arg("--state").arg(site.dir().join("other-state")).arg(&site.store).arg("run");
+    expect(&mut elsewhere, 5, "its lease was renewed while it was watched");
+    fs::write(mount.path("run/file"), b"and again").expect("it is still the writer");
+    mount.unmount();
+}
+
 #[test]
 fn check_names_the_file_of_a_flipped_bit() {
     let site = Site::new();

@@ -386,7 +386,9 @@ pub struct Check {
 /// Take over a run whose writer, on another host, is gone
 ///
 /// Two writers of one run destroy what they write. So this asks a person to confirm that the other
-/// host does not write it any more.
+/// host does not write it any more, and then watches the run's lease for 75 seconds, with --yes too: who
+/// renews it is alive, and the run stays its own. A host that cannot renew for 60 seconds writes no more. One
+/// that is cut off may have writes under way that arrive later: power it off before.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:

@@ -1,5 +1,5 @@
 //! `runs/<id>/lease`: tells a second writer who is there. Advisory: what counts is that a writer
-//! which could not renew stops by its own clock.
+//! which could not renew stops by its own clock, and that whoever takes a run over has watched its lease for longer.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,9 +21,14 @@ const NAME: &[u8] = b"lease";
 /// How often it is looked whether it is time to.
 const LOOK: Duration = Duration::from_millis(250);
 /// How often a lease is written anew.
-const RENEW: Duration = Duration::from_secs(20);
+pub const RENEW: Duration = Duration::from_secs(20);
 /// A writer that could not renew for so long writes no more.
 const FENCE: Duration = Duration::from_secs(60);
+/// A lease that stays as it is for so long has no writer: [`FENCE`], and what begun before it may take.
+pub const SILENCE: Duration = Duration::from_secs(75);
+/// Who writes looks whose lease stands there where it has not for so long: the clock of a virtual machine stands still
+/// while that is paused, and then says nothing of the time that went by.
+const GLANCE: Duration = Duration::from_secs(1);
 
 /// Times that one which someone else is writing at the same moment is written again.
 const TRIES: usize = 5;
@@ -37,6 +42,8 @@ pub(crate) struct Holding {
     pub(crate) found_one: bool,
     /// Milliseconds since boot at the last renewal.
     renewed: AtomicU64,
+    /// And when this lease was last seen to stand there.
+    seen: AtomicU64,
     /// Who took it over, as a renewal has found: this process never writes the run again.
     lost_to: OnceLock<String>,
 }
@@ -58,6 +65,18 @@ pub(crate) fn read(run_dir: &dyn Dir) -> io::Result<Option<Lease>> {
 /// When the store's clock says that it was written.
 pub(crate) fn stamp(run_dir: &dyn Dir) -> io::Result<Time> {
     run_dir.stat(NAME).map(|stat| stat.mtime)
+}
+
+/// What stands there, to be compared with what stood there: that it cannot be read does not mean that nobody renews it.
+pub(crate) type Sign = Option<(Time, Option<Lease>)>;
+
+/// A run's lease, with its time by the store's clock; `None` where there is none.
+pub(crate) fn sign(run_dir: &dyn Dir) -> io::Result<Sign> {
+    match stamp(run_dir) {
+        Ok(time) => Ok(Some((time, read(run_dir)?))),
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(e) => Err(e),
+    }
 }
 
 /// How a holder is named to people.
@@ -97,7 +116,7 @@ fn process(lease: &Lease) -> Process {
 /// A process of this gateway that is ending has let go of that lock, which this process holds now: the
 /// kernel closes files after the last thread's last call. One that is not ending has another folder of
 /// the same identity, a copy, and proves nothing by it.
-fn may_be_taken(found: &Lease, ours: &Lease) -> bool {
+pub(crate) fn may_be_taken(found: &Lease, ours: &Lease) -> bool {
     let (theirs, here) = (process(found), process(ours));
     let of_this_gateway = found.holder == ours.holder && (theirs == here || theirs.is_ending(&here));
     of_this_gateway || theirs.has_ended(&here)
@@ -190,8 +209,8 @@ impl Holding {
         // One that says nothing was being written over.
         let found_one = exists(&*dir, NAME).map_err(fail("stat"))?;
         write(&*dir, &ours).map_err(fail("write"))?;
-        let (lease, renewed) = (Mutex::new(ours), AtomicU64::new(now()));
-        Ok(Self { run, dir, lease, found_one, renewed, lost_to: OnceLock::new() })
+        let (lease, renewed, seen) = (Mutex::new(ours), AtomicU64::new(now()), AtomicU64::new(now()));
+        Ok(Self { run, dir, lease, found_one, renewed, seen, lost_to: OnceLock::new() })
     }
 
     /// Whether this process may still write.
@@ -200,7 +219,27 @@ impl Holding {
     /// [`Error::Held`] when another took it over; the store's, when it could not be renewed in time.
     pub(crate) fn check(&self) -> Result<()> {
         self.check_lost()?;
-        if self.age() < FENCE { Ok(()) } else { self.renew() }
+        if self.age() >= FENCE {
+            return self.renew();
+        }
+        if since(&self.seen) >= GLANCE { self.glance() } else { Ok(()) }
+    }
+
+    /// Looks whether another took it over meanwhile. A store that does not tell is left to what is about to be written.
+    fn glance(&self) -> Result<()> {
+        let lease = self.lease.lock().unwrap_or_else(PoisonError::into_inner);
+        let started = now();
+        if since(&self.seen) >= GLANCE
+            && let Ok(found) = read(&*self.dir)
+        {
+            match found {
+                Some(found) if !is_ours(&found, &lease) => {
+                    self.lost_to.get_or_init(|| describe(&found));
+                }
+                _ => self.seen.store(started, Ordering::Relaxed),
+            }
+        }
+        self.check_lost()
     }
 
     fn check_lost(&self) -> Result<()> {
@@ -225,7 +264,7 @@ impl Holding {
 
     /// Since the last renewal.
     pub(crate) fn age(&self) -> Duration {
-        Duration::from_millis(now().saturating_sub(self.renewed.load(Ordering::Relaxed)))
+        since(&self.renewed)
     }
 
     /// Lets `act` take as long as it likes, whatever it does: the lease is renewed beside it. What is found out at that
@@ -269,6 +308,7 @@ impl Holding {
         lease.seq += 1;
         write(&*self.dir, &lease).map_err(fail("renew"))?;
         self.renewed.store(started, Ordering::Relaxed);
+        self.seen.store(started, Ordering::Relaxed);
         Ok(())
     }
 
@@ -292,6 +332,10 @@ fn is_ours(found: &Lease, ours: &Lease) -> bool {
 
 fn is_missing(run_dir: &dyn Dir) -> bool {
     matches!(exists(run_dir, NAME), Ok(false))
+}
+
+fn since(then: &AtomicU64) -> Duration {
+    Duration::from_millis(now().saturating_sub(then.load(Ordering::Relaxed)))
 }
 
 fn now() -> u64 {
@@ -326,6 +370,21 @@ mod tests {
         dir.unlink(NAME).unwrap();
         assert!(matches!(holding.renew_if_due(), Err(Error::Held { .. })));
         assert!(read(&*dir).unwrap().is_none());
+    }
+
+    /// Another machine may have had it for days while the clock of this one stood still.
+    #[test]
+    fn a_writer_looks_before_it_writes_though_its_time_is_not_over() {
+        let dir = MemoryDir::root();
+        let holding = Holding::take(RunId([2; 16]), dir.clone(), &GATEWAY).unwrap();
+        let late = || holding.seen.store(now().saturating_sub(GLANCE.as_millis() as u64), Ordering::Relaxed);
+        late();
+        holding.check().unwrap();
+        assert!(since(&holding.seen) < GLANCE && holding.age() < RENEW);
+        write(&*dir, &Lease { pid: 1, ..of_this_process(&IdentityId([3; 16])) }).unwrap();
+        late();
+        assert!(matches!(holding.check(), Err(Error::Held { .. })));
+        assert!(matches!(holding.check(), Err(Error::Held { .. })));
     }
 
     /// Whatever it does meanwhile, it asks for nothing.

@@ -1,17 +1,19 @@
 //! A run whose writer is gone goes to this machine, when a person has confirmed it.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use runvault_crypto::aead::Engine;
 use runvault_crypto::digest::ct_eq;
 use runvault_crypto::random;
-use runvault_format::ids::{RunId, SessionId};
+use runvault_format::ids::{IdentityId, RunId, SessionId};
 use runvault_format::keys::RunKeys;
 use runvault_format::lease::Lease;
 use runvault_store::backend::Dir;
 use runvault_store::journal_files::JournalFiles;
 
 use crate::authority::{Authority, Gateway, Resume};
+use crate::lease::Sign;
 use crate::outcome::{opened, outcome};
 use crate::{Damage, Error, Result, lease, ledger, recovery, runs, seal};
 
@@ -56,6 +58,55 @@ pub fn forget_notes(gateway: &dyn Gateway, run: &RunId) -> Result<()> {
     unkept.map_err(|e| outcome("remove the ledger of", format!("runs/{run}"), e))
 }
 
+pub use crate::lease::{RENEW, SILENCE};
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The lease of a run whose writer has gone, or could not renew it for longer than it may write without.
+pub struct Silent(Sign);
+
+/// Watches the lease of a run, where that is another machine's, for [`SILENCE`], and tells `left` each second how long it
+/// will be. `None`: somebody renewed it, so that its writer lives.
+///
+/// # Errors
+/// The store's, for the lease.
+pub fn watch(
+    root: &Arc<dyn Dir>,
+    gateway: &dyn Gateway,
+    run: &RunId,
+    left: &mut dyn FnMut(Duration),
+) -> Result<Option<Silent>> {
+    watch_for(SILENCE, root, &gateway.id(), run, left)
+}
+
+fn watch_for(
+    silence: Duration,
+    root: &Arc<dyn Dir>,
+    gateway: &IdentityId,
+    run: &RunId,
+    left: &mut dyn FnMut(Duration),
+) -> Result<Option<Silent>> {
+    let dir = runs::run_dir(root, run)?;
+    let sign = || lease::sign(&*dir).map_err(|e| outcome("read", format!("runs/{run}/lease"), e));
+    let ours = lease::of_this_process(gateway);
+    let (began, first) = (Instant::now(), sign()?);
+    loop {
+        let now = sign()?;
+        let is_free = match &now {
+            None => true,
+            Some((_, found)) => found.as_ref().is_some_and(|found| lease::may_be_taken(found, &ours)),
+        };
+        let waits = silence.saturating_sub(began.elapsed());
+        if is_free || (now == first && waits.is_zero()) {
+            return Ok(Some(Silent(now)));
+        }
+        if now != first {
+            return Ok(None);
+        }
+        left(waits);
+        std::thread::sleep(PAUSE.min(waits));
+    }
+}
+
 fn lease_of(root: &Arc<dyn Dir>, run: &RunId) -> Result<Option<Lease>> {
     let dir = runs::run_dir(root, run)?;
     lease::read(&*dir).map_err(|e| outcome("read", format!("runs/{run}/lease"), e))
@@ -65,13 +116,14 @@ fn lease_of(root: &Arc<dyn Dir>, run: &RunId) -> Result<Option<Lease>> {
 /// and the journal that the last writer left counts as ours, so that the next mount replays it.
 ///
 /// # Errors
-/// [`Error::Held`] by a process of this machine that is alive; [`Error::WrongKey`] where nothing that is held
-/// opens the run; [`Damage::Run`]; the store's.
+/// [`Error::Held`] by a process of this machine that is alive, or by anybody who has come since the lease was `silent`;
+/// [`Error::WrongKey`] where nothing that is held opens the run; [`Damage::Run`]; the store's.
 pub fn takeover(
     root: &Arc<dyn Dir>,
     authority: &dyn Authority,
     gateway: &dyn Gateway,
     run: &RunId,
+    silent: &Silent,
 ) -> Result<()> {
     if let Some(holder) = writer_here(root, gateway, run)? {
         return Err(Error::Held { run: run.to_string(), holder });
@@ -99,6 +151,12 @@ pub fn takeover(
         Some(session) => session,
         None => fresh_session()?,
     };
+    let now = lease::sign(&*dir).map_err(|e| outcome("read", format!("runs/{run}/lease"), e))?;
+    if let Some((_, found)) = now.filter(|now| Some(now) != silent.0.as_ref()) {
+        let holder =
+            found.as_ref().map_or_else(|| "someone whose lease cannot be read".to_owned(), lease::describe);
+        return Err(Error::Held { run: run.to_string(), holder });
+    }
     // Others may have written since it was kept.
     forget_notes(gateway, run)?;
     gateway.hold(run, &Resume { key, session })?;
@@ -121,4 +179,73 @@ fn fresh_session() -> Result<SessionId> {
     let mut session = [0u8; 16];
     random::fill(&mut session)?;
     Ok(SessionId(session))
+}
+
+#[cfg(test)]
+mod tests {
+    use runvault_format::ids::Digest;
+    use runvault_store::doubles::memory::MemoryDir;
+
+    use super::*;
+
+    const GATEWAY: IdentityId = IdentityId([1; 16]);
+    const RUN: RunId = RunId([2; 16]);
+
+    /// What stood there, and the times that it was told to wait.
+    fn watched(
+        found: Option<&Lease>,
+        silence: Duration,
+        mut meanwhile: impl FnMut(&dyn Dir),
+    ) -> (Option<Silent>, usize) {
+        let root: Arc<dyn Dir> = MemoryDir::root();
+        let dir = root.create_dir(b"runs", 0o755).and_then(|()| root.open_dir(b"runs")).unwrap();
+        let name = RUN.to_string();
+        let dir =
+            dir.create_dir(name.as_bytes(), 0o755).and_then(|()| dir.open_dir(name.as_bytes())).unwrap();
+        found.map(|found| lease::write(&*dir, found)).transpose().unwrap();
+        let mut waits = 0;
+        let silent = watch_for(silence, &root, &GATEWAY, &RUN, &mut |_| {
+            waits += 1;
+            meanwhile(&*dir);
+        });
+        (silent.unwrap(), waits)
+    }
+
+    fn elsewhere() -> Lease {
+        Lease { host: Digest([9; 32]), ..lease::of_this_process(&IdentityId([3; 16])) }
+    }
+
+    #[test]
+    fn a_lease_of_another_machine_is_silent_when_nobody_renewed_it() {
+        let (silent, waits) = watched(Some(&elsewhere()), Duration::from_millis(1500), |_| ());
+        assert!(silent.is_some_and(|silent| silent.0.is_some()) && waits >= 2);
+    }
+
+    #[test]
+    fn who_renews_it_is_alive_whatever_it_says() {
+        let renewed = Lease { seq: 2, ..elsewhere() };
+        let rewritten = elsewhere();
+        for now in [renewed, rewritten] {
+            let (silent, waits) =
+                watched(Some(&elsewhere()), SILENCE, |dir| lease::write(dir, &now).unwrap());
+            assert!(silent.is_none() && waits == 1);
+        }
+        let garbage = |dir: &dyn Dir| {
+            let file = dir.open_file(b"lease", runvault_store::backend::Access::ReadWrite).unwrap();
+            file.write_at(b"?", 0).unwrap();
+        };
+        assert!(watched(Some(&elsewhere()), SILENCE, garbage).0.is_none());
+    }
+
+    #[test]
+    fn what_nobody_holds_or_someone_who_has_ended_is_not_waited_for() {
+        let ended = Lease { pid: 1 << 30, ..lease::of_this_process(&IdentityId([3; 16])) };
+        for found in [None, Some(&ended)] {
+            let (silent, waits) = watched(found, SILENCE, |_| ());
+            assert!(silent.is_some() && waits == 0);
+        }
+        // It ended its mount while it was watched.
+        let (silent, waits) = watched(Some(&elsewhere()), SILENCE, |dir| dir.unlink(b"lease").unwrap());
+        assert!(silent.is_some() && waits == 1);
+    }
 }

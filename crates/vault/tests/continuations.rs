@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::common::{CALLER, Fixture, Mount, READ, State, WRITE, posix};
+use crate::common::{self, CALLER, Fixture, Mount, READ, State, WRITE, posix};
 use runvault_format::descriptor::How;
 use runvault_format::ids::RunId;
 use runvault_format::note::{Note, text_hash};
@@ -214,7 +214,7 @@ fn a_run_that_was_taken_over_is_sealed_by_who_was_admitted_to_it() {
     mount.close().unwrap();
     drop(mount);
     let other = State::new(4);
-    runvault_vault::takeover::takeover(&fixture.root, &*fixture.authority, &other, &run).unwrap();
+    common::taken_over(&fixture.root, &*fixture.authority, &other, &run).unwrap();
     let seal_now = |fixture: &Fixture| {
         let mount = fixture.writer_of(&other);
         mount.put("run/more", b"bytes").unwrap();

@@ -108,7 +108,7 @@ fn a_run_is_sealed_as_it_is_and_can_only_be_read_from_then_on() {
     assert!(matches!(again.remove("run/RunInfo.xml"), Err(Error::Sealed { .. })));
     assert!(matches!(try_seal(&again), Err(Error::Sealed { .. })));
     let other = common::State::new(4);
-    let taken = runvault_vault::takeover::takeover(&fixture.root, authority, &other, &run);
+    let taken = common::taken_over(&fixture.root, authority, &other, &run);
     assert!(matches!(taken, Err(Error::Sealed { .. })));
     again.make_dir("second").unwrap();
     again.put("second/f", b"x").unwrap();

@@ -111,15 +111,27 @@ fn tell(args: &Seal, sealed: &Sealing) -> Result<()> {
             for foreign in said["foreign"].as_array().into_iter().flatten().filter_map(Value::as_str) {
                 output::warn(&format!("{}: not ours, and not sealed", visible(foreign.as_bytes())));
             }
-            if said["ledger"].is_null() {
-                output::warn(
-                    "no ledger of what was written was there to compare with: someone who may write to the store could \
-                     have put something back that was there earlier",
-                );
-            }
+            tell_compared(said["ledger"].as_u64(), number("files"));
             tell_completeness(said)
         }
     }
+}
+
+/// What another machine wrote before this one took the run over is in no ledger here.
+fn tell_compared(names: Option<u64>, files: u64) {
+    let compared = match names {
+        None => "no ledger of what was written was there to compare with".to_owned(),
+        Some(names) if names < files => {
+            format!(
+                "only {} of the run could be compared with what this machine had written",
+                count(names, "name")
+            )
+        }
+        Some(_) => return,
+    };
+    output::warn(&format!(
+        "{compared}: someone who may write to the store could have put something back that was there earlier"
+    ));
 }
 
 /// Whether the run is complete is no matter of the seal, which says what is there.

@@ -10,13 +10,15 @@ use runvault_custody::identity::Identity;
 use runvault_custody::{Error, enroll};
 use runvault_format::ids::RunId;
 use runvault_vault::authority::Gateway;
-use runvault_vault::{runs, takeover};
+use runvault_vault::runs;
+use runvault_vault::takeover::{self, RENEW, SILENCE, Silent};
 use serde_json::json;
 
 use crate::args::Takeover;
 use crate::exit::{Exit, refuse_with};
 use crate::left_out::LeftOut;
 use crate::output::{self, quoted, shown, visible};
+use crate::progress;
 use crate::prompt::confirm;
 use crate::run_of_name::{among, find, not_there, of_id};
 use crate::store::Store;
@@ -63,11 +65,37 @@ pub fn run(args: &Takeover) -> Result<()> {
         );
         confirm(&question, "that the machine which holds the run does not write it any more")?;
     }
+    let silent = silent(&store, &folder, &run, &name)?;
     with_newest_keys(&store.root, &mut store.chain, &identity, |authority| {
-        Ok::<_, anyhow::Error>(takeover::takeover(&store.root, &**authority, &*folder, &run)?)
+        Ok::<_, anyhow::Error>(takeover::takeover(&store.root, &**authority, &*folder, &run, &silent)?)
     })?;
     admit(&store, &folder, &identity, &run)?;
     tell(args, &run, true)
+}
+
+/// Whatever a person says: a machine that renews its lease writes the run.
+fn silent(store: &Store, folder: &StateFolder, run: &RunId, name: &str) -> Result<Silent> {
+    let bar = progress::items(SILENCE.as_secs(), "seconds");
+    let mut told = false;
+    let watched = takeover::watch(&store.root, folder, run, &mut |left| {
+        if !std::mem::replace(&mut told, true) {
+            let (wait, renewed) = (SILENCE.as_secs(), RENEW.as_secs());
+            bar.suspend(|| {
+                output::advice(&format!(
+                    "watching the lease of run {name} for {wait} seconds: a writer that is alive renews it each {renewed}"
+                ));
+            });
+        }
+        bar.set_position((SILENCE - left).as_secs());
+    });
+    bar.finish_and_clear();
+    watched?.ok_or_else(|| {
+        refuse_with(
+            Exit::Busy,
+            format!("run {name} is being written: its lease was renewed while it was watched"),
+            "end that mount there (runvault unmount), or that machine (power it off), and take the run over then",
+        )
+    })
 }
 
 /// Who holds another machine's run may seal it only with the owner's word, or the custodians'.

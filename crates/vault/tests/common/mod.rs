@@ -26,7 +26,7 @@ use runvault_vault::authority::{
     Until,
 };
 use runvault_vault::seal::{Fault, Outcome};
-use runvault_vault::{Damage, Error, Options, Posix, Result, Vault};
+use runvault_vault::{Damage, Error, Options, Posix, Result, Vault, takeover};
 
 pub const CALLER: Caller = Caller { uid: 0, gid: 0, pid: 1, umask: 0o022 };
 pub const READ: OpenFlags =
@@ -499,6 +499,17 @@ pub fn would_seal(mount: &Mount, name: &[u8]) -> Vec<Fault> {
         Outcome::Withheld => Vec::new(),
         Outcome::Sealed(_) => panic!("sealed"),
     }
+}
+
+/// As a person does whose machine is `gateway`; nobody holds the run any more.
+pub fn taken_over(
+    root: &Arc<dyn Dir>,
+    authority: &dyn Authority,
+    gateway: &State,
+    run: &RunId,
+) -> Result<()> {
+    let silent = takeover::watch(root, gateway, run, &mut |_| panic!("somebody holds it"))?;
+    takeover::takeover(root, authority, gateway, run, &silent.unwrap())
 }
 
 pub fn posix<T: std::fmt::Debug>(result: Result<T>) -> Posix {
