@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -133,6 +134,40 @@ fn folders_lead_to_sealed_runs_alone() {
     assert_eq!(fs::read_to_string(all.path("MiSeq02/open/file")).expect("read"), "MiSeq02/open");
     assert_eq!(shown(&all).len(), 4, "and the folder of the other machine's files: {:?}", shown(&all));
     all.unmount();
+}
+
+/// Not even for a moment is a name gone, which the kernel would remember for a second.
+#[test]
+fn who_reads_an_open_run_goes_on_while_it_is_sealed() {
+    let custody = Custody::of_one_owner();
+    let key = custody.named_key("lab");
+    custody.act(&["add-reader", &key, "--standing"]);
+    let gateway = custody.gateway();
+    let reader = custody.reading("lab", "reader").arg("--open").mount();
+    for name in ["run one", "run two", "run three"] {
+        write_run(&gateway, name);
+        let files = ["RunInfo.xml", "Data/large"].map(|file| reader.path(name).join(file));
+        soon("the open run", &reader, || files.iter().all(|file| file.exists()));
+        let is_sealed = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                custody.seal(name);
+                // It is looked for each second.
+                sleep(Duration::from_secs(3));
+                is_sealed.store(true, Ordering::SeqCst);
+            });
+            while !is_sealed.load(Ordering::SeqCst) {
+                for file in &files {
+                    let found = fs::read(file)
+                        .unwrap_or_else(|e| panic!("{}: {e}\n{}", file.display(), reader.log()));
+                    assert!(found == name.as_bytes() || found == content(name), "{}", file.display());
+                }
+                sleep(Duration::from_millis(1));
+            }
+        });
+    }
+    reader.unmount();
+    gateway.unmount();
 }
 
 /// Also of a run whose writer was killed, and while the kernel's calls to write are refused.

@@ -29,12 +29,15 @@ pub(crate) struct Scans {
     seals: Option<RunId>,
     /// Every seal was looked for once.
     seals_once: bool,
+    /// Others' runs that were sealed since they were opened; they stay what they are until they are found as that.
+    sealed: BTreeMap<RunId, Arc<Run>>,
 }
 
 impl Scans {
     /// Before the first.
     pub(crate) fn new(followed: Followed) -> Self {
-        Self { followed, looked: None, renamed: false, seals: None, seals_once: false }
+        let sealed = BTreeMap::new();
+        Self { followed, looked: None, renamed: false, seals: None, seals_once: false, sealed }
     }
 
     /// Whether the table has a name that is another one now.
@@ -68,7 +71,9 @@ impl Vault {
         let foreign = listed.foreign.len() as u64;
         for id in &listed.runs {
             match before.entries.get(id) {
-                Some(Entry::Run(run)) if !run.is_erased() && !run.is_refused() => {
+                Some(Entry::Run(run))
+                    if !run.is_erased() && !run.is_refused() && !scans.sealed.contains_key(id) =>
+                {
                     _ = entries.insert(*id, Entry::Run(run.clone()))
                 }
                 Some(known @ (Entry::Closed(_) | Entry::Trouble(_)))
@@ -93,6 +98,8 @@ impl Vault {
             self.set_table(scans, entries, foreign);
             self.close_sealed(&before);
         }
+        // Now that another is found by its name.
+        std::mem::take(&mut scans.sealed).values().for_each(|run| self.give_up(run));
         Ok(())
     }
 
@@ -115,10 +122,10 @@ impl Vault {
         }
     }
 
-    /// Looks whether other machines have renamed or sealed some of their runs. What was sealed is given up here, to be
-    /// found as that; whether any was. `anyway`: also into those whose directories have the times that they had.
+    /// Looks whether other machines have renamed or sealed some of their runs; whether any is to be found as sealed.
+    /// `anyway`: also into those whose directories have the times that they had.
     pub(crate) fn look_at_others(&self, scans: &mut Scans, anyway: bool) -> bool {
-        let (mut given_up, table) = (false, self.table());
+        let table = self.table();
         let from = scans.looked.map_or(Bound::Unbounded, Bound::Excluded);
         let runs = table.entries.range((from, Bound::Unbounded)).filter_map(|(_, entry)| entry.run());
         let turn: Vec<_> = runs.filter(|run| run.is_elsewhere()).take(AT_ONCE).collect();
@@ -129,8 +136,7 @@ impl Vault {
                 continue;
             }
             if !run.held && seal::has_seal(&self.root, &run.id).unwrap_or(false) {
-                self.give_up(run);
-                given_up = true;
+                scans.sealed.insert(run.id, run.clone());
             } else {
                 match run.look_at_name(&self.root) {
                     Ok(renamed) => scans.renamed |= renamed,
@@ -139,7 +145,7 @@ impl Vault {
                 }
             }
         }
-        given_up
+        !scans.sealed.is_empty()
     }
 
     /// Looks whether sealed runs still have their seals, some at a time: soon once, and then `again` and again. One

@@ -241,8 +241,8 @@ impl Vault {
             return Ok(());
         }
         let differs = self.looked.lock().unwrap_or_else(PoisonError::into_inner).stamp.differs(stamp);
-        let given_up = self.look_at_others(&mut scans, anyway) | self.look_at_seals(&mut scans, anyway);
-        let listed = match differs || anyway || all || given_up || scans.is_renamed() {
+        let found_anew = self.look_at_others(&mut scans, anyway) | self.look_at_seals(&mut scans, anyway);
+        let listed = match differs || anyway || all || found_anew || scans.is_renamed() {
             true => self.list_runs(&mut scans, all),
             false => Ok(()),
         };
