@@ -154,6 +154,7 @@ impl Vault {
         let mut at = ino;
         let mut open = loop {
             let known = self.nodes.known(at).ok_or(Posix::Stale)?;
+            known.run.check_there()?;
             if known.kind != Kind::Dir {
                 return Err(Posix::NotDirectory.into());
             }

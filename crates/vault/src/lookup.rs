@@ -106,10 +106,7 @@ impl Vault {
 
     /// With whether only this mount changes it.
     fn top_stat(&self, run: &Run) -> Result<(Stat, bool)> {
-        // Sealed since the kernel asked for it: under its name it finds what is there now.
-        if run.is_erased() {
-            return Err(Posix::Stale.into());
-        }
+        run.check_there()?;
         let object = || format!("runs/{}/tree", run.id);
         let (stat, ours) = match run.opened_body() {
             Some(body) => (body.tree.stat_self(), body.is_ours()),

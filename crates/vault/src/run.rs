@@ -288,6 +288,14 @@ impl Run {
         self.erased.load(Ordering::SeqCst)
     }
 
+    /// Where it was sealed, or closed, since the kernel asked for it: by its path it finds what is there now.
+    ///
+    /// # Errors
+    /// [`Posix::Stale`].
+    pub(crate) fn check_there(&self) -> Result<()> {
+        if self.is_erased() { Err(Posix::Stale.into()) } else { Ok(()) }
+    }
+
     /// Whether it has a seal.
     pub(crate) fn is_sealed(&self) -> bool {
         self.seal.is_some()

@@ -86,7 +86,7 @@ impl Vault {
     /// the stored name and the plaintext one.
     ///
     /// # Errors
-    /// [`Posix::NotFound`] where there is no name; the last name's.
+    /// [`Posix::NotFound`] where there is no name, [`Posix::Stale`] where its run is not there any more; the last name's.
     pub(crate) fn by_a_name<T>(
         &self,
         ino: Ino,
@@ -103,6 +103,7 @@ impl Vault {
                 Err(error) => last = error,
             }
         }
+        self.nodes.known(ino).map_or(Ok(()), |known| known.run.check_there())?;
         Err(last)
     }
 
