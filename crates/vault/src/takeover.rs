@@ -64,25 +64,16 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// The lease of a run whose writer has gone, or could not renew it for longer than it may write without.
 pub struct Silent(Sign);
 
-/// Watches the lease of a run, where that is another machine's, for [`SILENCE`], and tells `left` each second how long it
-/// will be. `None`: somebody renewed it, so that its writer lives.
+/// Watches the lease of a run, where that is another machine's, for as long as its `silence` must be: [`SILENCE`] proves
+/// that nobody writes. Tells `left` each second how long it will be. `None`: somebody renewed it, so that its writer lives.
 ///
 /// # Errors
 /// The store's, for the lease.
 pub fn watch(
     root: &Arc<dyn Dir>,
-    gateway: &dyn Gateway,
-    run: &RunId,
-    left: &mut dyn FnMut(Duration),
-) -> Result<Option<Silent>> {
-    watch_for(SILENCE, root, &gateway.id(), run, left)
-}
-
-fn watch_for(
-    silence: Duration,
-    root: &Arc<dyn Dir>,
     gateway: &IdentityId,
     run: &RunId,
+    silence: Duration,
     left: &mut dyn FnMut(Duration),
 ) -> Result<Option<Silent>> {
     let dir = runs::run_dir(root, run)?;
@@ -204,7 +195,7 @@ mod tests {
             dir.create_dir(name.as_bytes(), 0o755).and_then(|()| dir.open_dir(name.as_bytes())).unwrap();
         found.map(|found| lease::write(&*dir, found)).transpose().unwrap();
         let mut waits = 0;
-        let silent = watch_for(silence, &root, &GATEWAY, &RUN, &mut |_| {
+        let silent = watch(&root, &GATEWAY, &RUN, silence, &mut |_| {
             waits += 1;
             meanwhile(&*dir);
         });

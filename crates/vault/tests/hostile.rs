@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::common::{CALLER, Fixture, Mount, READ, State, WRITE, names, posix};
+use crate::common::{CALLER, Fixture, Mount, READ, State, WRITE, names, posix, taken_over};
 use runvault_format::ids::Digest;
 use runvault_format::lease::Lease;
 use runvault_format::note::Note;
@@ -777,7 +777,7 @@ fn a_lease_of_another_machine_makes_the_run_read_only_until_it_is_taken_over() {
     assert!(takeover::holder(&fixture.root, &id).unwrap().unwrap().contains(&lease.holder));
     let goes_on = || takeover::goes_on(&fixture.root, &fixture.state, &id).unwrap();
     assert!(!goes_on());
-    takeover::takeover(&fixture.root, &*fixture.authority, &fixture.state, &id).unwrap();
+    taken_over(&fixture.root, &*fixture.authority, &fixture.state, &id).unwrap();
     assert!(goes_on());
     let vault = fixture.writer();
     vault.put("run/z", b"mine").unwrap();
@@ -807,7 +807,7 @@ fn a_run_that_nobody_holds_says_why_it_is_read_only_until_it_is_taken_over() {
     vault.close().unwrap();
 
     // A store that takes nothing: nothing is taken over, however often it is tried.
-    let take = || takeover::takeover(&fixture.root, &*fixture.authority, &other, &status.run);
+    let take = || taken_over(&fixture.root, &*fixture.authority, &other, &status.run);
     assert!(matches!(take(), Err(Error::Store { .. })));
     assert!(other.session(&status.run).is_none());
     faults.clear();

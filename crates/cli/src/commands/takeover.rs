@@ -77,7 +77,7 @@ pub fn run(args: &Takeover) -> Result<()> {
 fn silent(store: &Store, folder: &StateFolder, run: &RunId, name: &str) -> Result<Silent> {
     let bar = progress::items(SILENCE.as_secs(), "seconds");
     let mut told = false;
-    let watched = takeover::watch(&store.root, folder, run, &mut |left| {
+    let watched = takeover::watch(&store.root, &folder.id(), run, SILENCE, &mut |left| {
         if !std::mem::replace(&mut told, true) {
             let (wait, renewed) = (SILENCE.as_secs(), RENEW.as_secs());
             bar.suspend(|| {
