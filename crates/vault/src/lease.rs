@@ -24,7 +24,7 @@ const LOOK: Duration = Duration::from_millis(250);
 pub const RENEW: Duration = Duration::from_secs(20);
 /// A writer that could not renew for so long writes no more.
 const FENCE: Duration = Duration::from_secs(60);
-/// A lease that stays as it is for so long has no writer: [`FENCE`], and what begun before it may take.
+/// A lease that stays as it is for so long has no writer: its own fence is 60 s, and what began before may take a while.
 pub const SILENCE: Duration = Duration::from_secs(75);
 /// Who writes looks whose lease stands there where it has not for so long: the clock of a virtual machine stands still
 /// while that is paused, and then says nothing of the time that went by.
