@@ -7,6 +7,7 @@ mod tree;
 mod way;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use runvault_crypto::aead::Engine;
 use runvault_crypto::digest::ct_eq;
@@ -17,9 +18,14 @@ use runvault_store::backend::Dir;
 use crate::authority::Authority;
 use crate::file::RunContext;
 use crate::outcome::part_opened;
-use crate::{Damage, Error, Result, recovery, runs, seal};
+use crate::{Damage, Error, Result, lease, recovery, runs, seal};
 
 pub use report::{CheckEvent, CheckSummary, Unproven};
+
+/// What is wrong in a run that is being written is looked at again, so often at most,
+const LOOKS: u32 = 10;
+/// after so long: readers' own patience is for a machine that is not busy.
+const A_WRITE: Duration = Duration::from_secs(1);
 
 /// Checks everything that `authority` opens; writes nothing. `held` gives the session that this machine's
 /// state folder names for a run that it holds.
@@ -40,6 +46,7 @@ pub fn check(
         held,
         report,
         summary: CheckSummary::default(),
+        looks: 0,
         short: None,
     };
     for name in listed.foreign {
@@ -66,6 +73,8 @@ struct Checker<'a> {
     held: &'a dyn Fn(&RunId) -> Option<SessionId>,
     report: &'a mut dyn FnMut(CheckEvent),
     summary: CheckSummary,
+    /// How often what is wrong in the run in hand may be looked at once more, since somebody may be writing it.
+    looks: u32,
     /// What this machine or user lacked: the check ends there.
     short: Option<Error>,
 }
@@ -93,6 +102,12 @@ impl Checker<'_> {
             other => (object, other.to_string()),
         };
         (self.report)(CheckEvent::Damage { object, path, what });
+    }
+
+    /// Waits until a writer has ended what it was about to do, and tells whether to look again.
+    fn looks_again(&mut self) -> bool {
+        let left = self.looks.checked_sub(1);
+        left.inspect(|_| std::thread::sleep(A_WRITE)).map(|left| self.looks = left).is_some()
     }
 
     fn foreign(&mut self, object: String) {
@@ -136,6 +151,7 @@ impl Checker<'_> {
         };
         self.summary.runs += 1;
         (self.report)(CheckEvent::Run { run, name: Some(name.clone()) });
+        self.looks = if lease::may_be_written(&*dir) { LOOKS } else { 0 };
         let tree = dir.open_dir(b"tree").map_err(|e| part_opened("open", format!("runs/{run}/tree"), e))?;
         let context = RunContext::reader(run, keys, verified.descriptor.geometry, tree.clone());
         if let Err(error) = self.seal(&run, &context) {

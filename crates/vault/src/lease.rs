@@ -67,6 +67,11 @@ pub(crate) fn stamp(run_dir: &dyn Dir) -> io::Result<Time> {
     run_dir.stat(NAME).map(|stat| stat.mtime)
 }
 
+/// Whether somebody may be writing the run at this moment.
+pub(crate) fn may_be_written(run_dir: &dyn Dir) -> bool {
+    matches!(read(run_dir), Ok(Some(found)) if !process(&found).has_ended(&Process::this()))
+}
+
 /// What stands there, to be compared with what stood there: that it cannot be read does not mean that nobody renews it.
 pub(crate) type Sign = Option<(Time, Option<Lease>)>;
 

@@ -12,7 +12,7 @@ use runvault_store::doubles::delaying::Delays;
 use runvault_store::doubles::memory::MemoryDir;
 use runvault_store::doubles::observe::{Call, Observer, Op, observe};
 use runvault_vault::api::{DirEntry, Ino, ROOT, SetAttr};
-use runvault_vault::{Error, Posix, Vault};
+use runvault_vault::{CheckEvent, Error, Posix, Vault};
 
 /// A POSIX outcome of a race, or success; anything else fails the test.
 fn may_fail<T>(result: Result<T, Error>) -> Option<T> {
@@ -127,6 +127,50 @@ fn sixteen_threads_and_a_timer() {
     let summary = runvault_vault::check::check(&fixture.root, &authority, &|_| None, &mut |_| {}).unwrap();
     assert_eq!(summary.damages, 0);
     assert!(matches!(vault.lookup(ROOT, b"run"), Err(Error::Closed)));
+}
+
+/// What comes, goes and is written over while it is looked at is not damaged.
+#[test]
+fn a_check_beside_writers_finds_nothing_wrong() {
+    let fixture = Fixture::in_memory();
+    let mount = fixture.writer();
+    mount.make_dir("run").unwrap();
+    let long = "l".repeat(200);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for me in 0..3u8 {
+            let (mount, done, long) = (&mount, &done, &long);
+            scope.spawn(move || {
+                while !done.load(Ordering::Relaxed) {
+                    let dir = format!("run/d{me}");
+                    mount.make_dir(&dir).unwrap();
+                    for n in 0..20u8 {
+                        mount.put(&format!("{dir}/{n}"), &vec![n; 20_000]).unwrap();
+                        mount.put(&format!("{dir}/{n}"), &vec![me; 9_000]).unwrap();
+                        mount.put(&format!("{dir}/{long}{n}"), b"x").unwrap();
+                    }
+                    for n in 0..20 {
+                        mount.remove(&format!("{dir}/{n}")).unwrap();
+                        mount.remove(&format!("{dir}/{long}{n}")).unwrap();
+                    }
+                    mount.remove_dir(&dir).unwrap();
+                }
+            });
+        }
+        let authority: Arc<dyn runvault_vault::authority::Authority> = fixture.authority.clone();
+        let mut wrong = Vec::new();
+        for _ in 0..60 {
+            let mut note = |event| {
+                if let CheckEvent::Damage { .. } = event {
+                    wrong.push(event);
+                }
+            };
+            runvault_vault::check::check(&fixture.root, &authority, &|_| None, &mut note).unwrap();
+        }
+        done.store(true, Ordering::Relaxed);
+        assert_eq!(wrong, []);
+    });
+    mount.close().unwrap();
 }
 
 /// The name that a node was known by may be another file's by the time that it is used.

@@ -65,6 +65,7 @@ impl Checker<'_> {
                     self.summary.bytes += n as u64;
                     at += n as u64;
                 }
+                Err(Error::Damaged { damage: Damage::Chunk(_), .. }) if self.looks_again() => {}
                 Err(error @ Error::Damaged { damage: Damage::Chunk(i), .. }) => {
                     self.damage(object.to_owned(), Some(path), error);
                     at = i.saturating_add(1).saturating_mul(chunk).max(at + 1);

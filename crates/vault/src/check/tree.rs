@@ -43,7 +43,11 @@ impl Checker<'_> {
             && let Some(name) = walk.way.next()
         {
             let (path, object) = (walk.way.path_of(&name), walk.way.object_of(&name));
-            match enter(&walk.context, &mut walk.way, &name, &object) {
+            let mut entered = enter(&walk.context, &mut walk.way, &name, &object);
+            while entered.is_err() && !walk.way.has_lost(&name) && self.looks_again() {
+                entered = enter(&walk.context, &mut walk.way, &name, &object);
+            }
+            match entered {
                 Ok((dir, id, lost_copy)) => {
                     self.summary.unproven.empty_directories += u64::from(id == DirId::ROOT);
                     if lost_copy {
@@ -54,6 +58,7 @@ impl Checker<'_> {
                     walk.way.enter(name, &level);
                     self.level(&mut walk, &level);
                 }
+                Err(_) if walk.way.has_lost(&name) => {}
                 Err(error) => self.damage(object, Some(&path), error),
             }
         }
@@ -86,39 +91,56 @@ impl Checker<'_> {
                         (self.report)(CheckEvent::Leftover { object });
                     }
                 }
-                Shape::Short | Shape::Long => self.entry(walk, level, &entry, object),
+                Shape::Short | Shape::Long => {
+                    let mut wrong = self.entry(walk, level, &entry, &object);
+                    while wrong.is_some() && !is_gone(&*level.dir, &entry.name) && self.looks_again() {
+                        wrong = self.entry(walk, level, &entry, &object);
+                    }
+                    if let Some((path, error)) = wrong.filter(|_| !is_gone(&*level.dir, &entry.name)) {
+                        self.damage(object, path.as_deref(), error);
+                    }
+                }
             }
         }
     }
 
-    fn entry(&mut self, walk: &mut Walk, level: &Level, entry: &Entry, object: String) {
+    /// What is wrong with it, and its path where that is known.
+    fn entry(
+        &mut self,
+        walk: &mut Walk,
+        level: &Level,
+        entry: &Entry,
+        object: &str,
+    ) -> Option<(Option<Vec<u8>>, Error)> {
         let key = walk.context.keys.name_key();
-        let side = match side(&*level.dir, &entry.name, &object) {
+        let side = match side(&*level.dir, &entry.name, object) {
             Ok(side) => side,
-            Err(error) => return self.damage(object, None, error),
+            Err(error) => return Some((None, error)),
         };
         let Ok(text) = name::decrypt_name(key, &level.id, &entry.name, side.as_deref()) else {
-            self.damage(object.clone(), None, Error::damaged(object, Damage::Name));
-            return;
+            return Some((None, Error::damaged(object, Damage::Name)));
         };
         let path = [&level.path, &b"/"[..], &text].concat();
         let checked = match level.dir.stat(&entry.name) {
-            // Removed meanwhile.
-            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => return,
-            Err(e) => Err(Error::store("stat", object.clone(), e)),
+            Err(e) => Err(Error::store("stat", object, e)),
             Ok(stat) => match stat.kind {
-                Kind::Dir => return walk.way.note((entry.name.clone(), text)),
-                Kind::File => self.file(walk, level, entry, &stat, &text, (&object, &path)),
-                kind => {
-                    self.summary.unproven.met(kind);
-                    if kind == Kind::Symlink { link(walk, &*level.dir, &entry.name) } else { Ok(()) }
+                Kind::Dir => {
+                    walk.way.note((entry.name.clone(), text));
+                    return None;
                 }
-            },
+                Kind::File => self.file(walk, level, entry, &stat, &text, (object, &path)),
+                Kind::Symlink => link(walk, &*level.dir, &entry.name),
+                _ => Ok(()),
+            }
+            .inspect(|()| self.summary.unproven.met(stat.kind)),
         };
-        if let Err(error) = checked {
-            self.damage(object, Some(&path), error);
-        }
+        checked.err().map(|error| (Some(path), error))
     }
+}
+
+/// It was removed, or renamed, since it was listed.
+pub(super) fn is_gone(dir: &dyn Dir, name: &[u8]) -> bool {
+    matches!(dir.stat(name), Err(e) if e.raw_os_error() == Some(libc::ENOENT))
 }
 
 /// Opens a subdirectory of the one in hand; its record must name its place. With its id, and whether one of the

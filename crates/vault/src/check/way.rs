@@ -7,7 +7,7 @@ use std::sync::Arc;
 use runvault_format::ids::DirId;
 use runvault_store::backend::Dir;
 
-use super::tree::Level;
+use super::tree::{Level, is_gone};
 
 /// Directories on the way that are held open; what is further up is opened anew, from the top down.
 const HELD: usize = 128;
@@ -62,6 +62,11 @@ impl Way {
             }
             self.steps.pop();
         }
+    }
+
+    /// Whether a subdirectory of the one in hand is not there any more.
+    pub(super) fn has_lost(&mut self, (stored, _): &Both) -> bool {
+        self.dir().is_ok_and(|(dir, _)| is_gone(&*dir, stored))
     }
 
     /// The directory in hand and its id.
