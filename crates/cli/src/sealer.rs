@@ -22,6 +22,8 @@ use crate::sealing::{self, Sealing, Wish};
 const EVERY: Duration = Duration::from_secs(10);
 /// How long a run is left alone that could not be sealed: someone has to look at it.
 const AGAIN: Duration = Duration::from_secs(3600);
+/// And after which it is tried again to erase the key of a run that is sealed.
+const SOON: Duration = Duration::from_secs(10);
 
 /// Looks at the runs that a gateway holds, until it is dropped.
 pub struct Sealer {
@@ -157,6 +159,11 @@ impl Watch {
                 self.leave(run);
             }
             Ok(Sealing::Withheld) => self.withhold(run),
+            Ok(Sealing::Finished) => {}
+            Err(error) if matches!(error.downcast_ref(), Some(runvault_vault::Error::Unfinished { .. })) => {
+                self.say(run, log::Level::Error, &exit::chain(&error));
+                self.known.entry(run.run).or_default().not_before = Some(Instant::now() + SOON);
+            }
             Err(error) if matches!(error.downcast_ref(), Some(runvault_vault::Error::Closed)) => {
                 log::info!(
                     "run {}: its seal is given up, since the mount ends; the next one goes on",

@@ -30,6 +30,8 @@ pub const NAMED: usize = 100;
 pub enum Sealing {
     /// Facts of the seal.
     Sealed(Value),
+    /// It was sealed by an earlier try, and its key is erased here now.
+    Finished,
     /// An object for each thing that does not authenticate.
     Refused(Vec<Value>),
     /// It is not complete, and was to be sealed only if it is.
@@ -77,6 +79,10 @@ pub fn seal(vault: &Vault, run: &[u8], wish: &Wish, progress: &mut dyn FnMut(u64
         }
         Err(other) => Err(other.into()),
         Ok(Outcome::Withheld) => Ok(Sealing::Withheld),
+        Ok(Outcome::Finished) => {
+            log::info!("run {id}: its seal was complete; its key is erased here");
+            Ok(Sealing::Finished)
+        }
         Ok(Outcome::Refused(faults)) => Ok(Sealing::Refused(faults.iter().map(fault).collect())),
         Ok(Outcome::Sealed(summary)) => {
             if facts["ledger"].is_null() {
@@ -132,6 +138,9 @@ pub fn of_answer(answer: &Value) -> Result<Sealing> {
     if let Some(sealed) = answer.get("sealed") {
         return Ok(Sealing::Sealed(sealed.clone()));
     }
+    if answer.get("finished").is_some() {
+        return Ok(Sealing::Finished);
+    }
     let what = answer["error"].as_str().unwrap_or("the mount's process gave no answer that makes sense");
     let exit = match answer["exit"].as_u64() {
         Some(code) if code == Exit::Busy as u64 => Exit::Busy,
@@ -150,6 +159,7 @@ pub fn answer(sealed: Result<Sealing>) -> Value {
     match sealed {
         Ok(Sealing::Sealed(said)) => json!({ "sealed": said }),
         Ok(Sealing::Refused(faults)) => json!({ "refused": faults }),
+        Ok(Sealing::Finished) => json!({ "finished": true }),
         Ok(Sealing::Withheld) => json!({ "error": "the run is not complete" }),
         Err(error) => json!({
             "error": exit::chain(&error), "exit": exit::of(&error) as u8, "hint": hint(&error),

@@ -27,7 +27,7 @@ pub(crate) fn of(error: &Error) -> i32 {
         Error::Deleted | Error::NotBegun { .. } => libc::EIO,
         Error::NoRoom { .. } => libc::ENOSPC,
         // Nor seals.
-        Error::Sealing { .. } | Error::GivenUp => libc::EBUSY,
+        Error::Sealing { .. } | Error::Unfinished { .. } | Error::GivenUp => libc::EBUSY,
         // What the kernel itself says of a FUSE mount whose program has gone.
         Error::Closed => libc::ENOTCONN,
     }

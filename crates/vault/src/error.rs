@@ -189,6 +189,14 @@ pub enum Error {
         /// And in all; 0 before that is known.
         total: u64,
     },
+    /// A seal is in place and counts; what comes after it failed, and the next try goes on with that.
+    #[error("run {run} is sealed, but its key is not erased here yet: {source}")]
+    Unfinished {
+        /// Run id.
+        run: String,
+        /// What failed.
+        source: Box<Error>,
+    },
     /// A seal that was not to be gone on with; the run is as it was before.
     #[error("the seal was given up")]
     GivenUp,

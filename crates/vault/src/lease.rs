@@ -29,6 +29,11 @@ pub const SILENCE: Duration = Duration::from_secs(75);
 /// Who writes looks whose lease stands there where it has not for so long: the clock of a virtual machine stands still
 /// while that is paused, and then says nothing of the time that went by.
 const GLANCE: Duration = Duration::from_secs(1);
+/// What was accepted is written by itself within this.
+const LATER: Duration = Duration::from_secs(120);
+
+/// How long one that was taken away by mistake may be gone.
+const PUT_BACK: Duration = Duration::from_millis(100);
 
 /// Times that one which someone else is writing at the same moment is written again.
 const TRIES: usize = 5;
@@ -42,8 +47,10 @@ pub(crate) struct Holding {
     pub(crate) found_one: bool,
     /// Milliseconds since boot at the last renewal.
     renewed: AtomicU64,
-    /// And when this lease was last seen to stand there.
+    /// And when this lease was last seen to stand there,
     seen: AtomicU64,
+    /// and when it was last asked whether it may be written.
+    asked: AtomicU64,
     /// Who took it over, as a renewal has found: this process never writes the run again.
     lost_to: OnceLock<String>,
 }
@@ -137,15 +144,20 @@ pub(crate) fn alive_here(found: &Lease, gateway: &IdentityId) -> Option<String> 
     Some(format!("{}{command}", describe(found)))
 }
 
-/// Writes a lease; free to be lost, so nothing is synced. Whole by a rename; on a full store over the one
+/// Writes a lease; a renewal is free to be lost, so nothing is synced. Whole by a rename; on a full store over the one
 /// that is there, since a holder who cannot renew may not even delete.
 pub(crate) fn write(dir: &dyn Dir, lease: &Lease) -> io::Result<()> {
+    write_while(dir, lease, || true)
+}
+
+/// [`write`], for as long as it is `still` to be written: a try may have hung for as long as a takeover takes.
+fn write_while(dir: &dyn Dir, lease: &Lease, still: impl Fn() -> bool) -> io::Result<()> {
     let bytes = lease.to_bytes().map_err(io::Error::other)?;
     let mut made = write_once(dir, &bytes);
     for _ in 0..TRIES {
         match &made {
             // Someone else took it at that moment, and began by clearing away what was half written.
-            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::EEXIST)) => {
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::EEXIST)) && still() => {
                 made = write_once(dir, &bytes);
             }
             _ => break,
@@ -214,8 +226,15 @@ impl Holding {
         // One that says nothing was being written over.
         let found_one = exists(&*dir, NAME).map_err(fail("stat"))?;
         write(&*dir, &ours).map_err(fail("write"))?;
-        let (lease, renewed, seen) = (Mutex::new(ours), AtomicU64::new(now()), AtomicU64::new(now()));
-        Ok(Self { run, dir, lease, found_one, renewed, seen, lost_to: OnceLock::new() })
+        // From now on a power cut of the store takes it away no more: where it is gone, somebody did.
+        let synced =
+            dir.open_file(NAME, Access::Read).and_then(|file| file.sync_all()).and_then(|()| dir.sync());
+        if let Err(error) = synced {
+            log::warn!("run {run}: its lease may be lost with the store's power: {error}");
+        }
+        let [renewed, seen, asked] = [now(); 3].map(AtomicU64::new);
+        let (lease, lost_to) = (Mutex::new(ours), OnceLock::new());
+        Ok(Self { run, dir, lease, found_one, renewed, seen, asked, lost_to })
     }
 
     /// Whether this process may still write.
@@ -224,6 +243,7 @@ impl Holding {
     /// [`Error::Held`] when another took it over; the store's, when it could not be renewed in time.
     pub(crate) fn check(&self) -> Result<()> {
         self.check_lost()?;
+        self.asked.store(now(), Ordering::Relaxed);
         if self.age() >= FENCE {
             return self.renew();
         }
@@ -234,17 +254,25 @@ impl Holding {
     fn glance(&self) -> Result<()> {
         let lease = self.lease.lock().unwrap_or_else(PoisonError::into_inner);
         let started = now();
-        if since(&self.seen) >= GLANCE
-            && let Ok(found) = read(&*self.dir)
-        {
-            match found {
-                Some(found) if !is_ours(&found, &lease) => {
-                    self.lost_to.get_or_init(|| describe(&found));
-                }
-                _ => self.seen.store(started, Ordering::Relaxed),
-            }
+        if since(&self.seen) >= GLANCE && self.is_still_ours(&lease).unwrap_or(false) {
+            self.seen.store(started, Ordering::Relaxed);
         }
         self.check_lost()
+    }
+
+    /// Whether nobody else has it, or had it: what cannot be read is ours, after the store's power cut it may be so. One
+    /// that is not, is lost from now on.
+    fn is_still_ours(&self, ours: &Lease) -> io::Result<bool> {
+        let lost_to = match read(&*self.dir)? {
+            Some(found) if is_ours(&found, ours) => return Ok(true),
+            Some(found) => describe(&found),
+            None if is_missing(&*self.dir) => {
+                "someone who took it over meanwhile and has gone again".to_owned()
+            }
+            None => return Ok(true),
+        };
+        self.lost_to.get_or_init(|| lost_to);
+        Ok(false)
     }
 
     fn check_lost(&self) -> Result<()> {
@@ -259,12 +287,17 @@ impl Holding {
         self.lost_to.get().map(String::as_str)
     }
 
-    /// Renews where it is time to.
+    /// Renews where it is time to, and looks whose it is where something may be about to be written.
     ///
     /// # Errors
     /// As [`Holding::check`].
     pub(crate) fn renew_if_due(&self) -> Result<()> {
-        if self.age() < RENEW { Ok(()) } else { self.renew() }
+        if self.age() >= RENEW {
+            return self.renew();
+        }
+        let [asked, seen] =
+            [&self.asked, &self.seen].map(|at| Duration::from_millis(at.load(Ordering::Relaxed)));
+        if since(&self.seen) >= GLANCE && asked + LATER > seen { self.glance() } else { Ok(()) }
     }
 
     /// Since the last renewal.
@@ -298,20 +331,13 @@ impl Holding {
             return Ok(());
         }
         let started = now();
-        match read(&*self.dir).map_err(fail("read"))? {
-            Some(found) if !is_ours(&found, &lease) => {
-                self.lost_to.get_or_init(|| describe(&found));
-            }
-            // Unreadable it may be after the store's power cut; gone it is after another's clean end.
-            None if self.age() >= FENCE && is_missing(&*self.dir) => {
-                self.lost_to
-                    .get_or_init(|| "someone who took it over meanwhile and has gone again".to_owned());
-            }
-            _ => {}
-        }
+        self.is_still_ours(&lease).map_err(fail("read"))?;
         self.check_lost()?;
         lease.seq += 1;
-        write(&*self.dir, &lease).map_err(fail("renew"))?;
+        let still = || self.is_still_ours(&lease).unwrap_or(false);
+        let written = write_while(&*self.dir, &lease, still);
+        self.check_lost()?;
+        written.map_err(fail("renew"))?;
         self.renewed.store(started, Ordering::Relaxed);
         self.seen.store(started, Ordering::Relaxed);
         Ok(())
@@ -335,8 +361,13 @@ fn is_ours(found: &Lease, ours: &Lease) -> bool {
         && found.start == ours.start
 }
 
+/// Who takes one away for an old one puts it back where it was none.
 fn is_missing(run_dir: &dyn Dir) -> bool {
-    matches!(exists(run_dir, NAME), Ok(false))
+    let is_missing = || matches!(exists(run_dir, NAME), Ok(false));
+    is_missing() && {
+        std::thread::sleep(PUT_BACK);
+        is_missing()
+    }
 }
 
 fn since(then: &AtomicU64) -> Duration {
@@ -458,7 +489,15 @@ mod tests {
     fn one_that_someone_else_clears_away_is_written_again() {
         let (dir, faults) = Faults::over(MemoryDir::root()).unwrap();
         faults.add(Rule::next(Op::Rename, Fault::Fail(libc::ENOENT)));
-        Holding::take(RunId([2; 16]), dir, &GATEWAY).unwrap();
+        let holding = Holding::take(RunId([2; 16]), dir.clone(), &GATEWAY).unwrap();
+        // A renewal that hung until another had taken the run over.
+        let other = Lease { pid: 1, ..of_this_process(&IdentityId([3; 16])) };
+        write(&*dir, &other).unwrap();
+        faults.add(Rule::next(Op::Rename, Fault::Fail(libc::ENOENT)));
+        let ours = of_this_process(&GATEWAY);
+        assert!(write_while(&*dir, &ours, || holding.is_still_ours(&ours).unwrap()).is_err());
+        assert_eq!(read(&*dir).unwrap(), Some(other));
+        assert!(matches!(holding.check(), Err(Error::Held { .. })));
     }
 
     #[test]
@@ -504,19 +543,15 @@ mod tests {
     fn a_writer_whose_lease_went_while_it_was_away_stops_for_good() {
         let dir = MemoryDir::root();
         let holding = Holding::take(RunId([2; 16]), dir.clone(), &GATEWAY).unwrap();
-        // Free to be lost, while nobody else may have taken the run.
-        dir.unlink(NAME).unwrap();
-        age_by(&holding, RENEW);
-        holding.renew_if_due().unwrap();
-        assert!(read(&*dir).unwrap().is_some());
         // A store's power cut may empty it: nobody was here.
         dir.open_file(NAME, runvault_store::backend::Access::ReadWrite).unwrap().set_len(0).unwrap();
         age_by(&holding, FENCE);
         holding.check().unwrap();
-        // Another took it, and ended cleanly.
+        // Another took it, and ended cleanly; this one's clock may have stood still meanwhile.
         dir.unlink(NAME).unwrap();
-        age_by(&holding, FENCE);
+        holding.seen.store(now().saturating_sub(GLANCE.as_millis() as u64), Ordering::Relaxed);
         assert!(matches!(holding.check(), Err(Error::Held { .. })));
+        age_by(&holding, RENEW);
         assert!(matches!(holding.renew_if_due(), Err(Error::Held { .. })));
         assert!(read(&*dir).unwrap().is_none());
     }

@@ -86,6 +86,8 @@ const MOMENT: Duration = Duration::from_millis(50);
 pub enum Outcome {
     /// The run is sealed; its key is no longer here.
     Sealed(Summary),
+    /// It was sealed by an earlier try; now its key is no longer here either.
+    Finished,
     /// Nothing was signed: this does not authenticate.
     Refused(Vec<Fault>),
     /// Nothing was signed: whoever asked, having seen what is there, did not want it.
@@ -146,7 +148,8 @@ impl Vault {
     ///
     /// # Errors
     /// [`Posix::Busy`] while a file of it is open; [`Posix::NotPermitted`] for the files outside any run;
-    /// [`Error::Sealing`] while one is made already, [`Error::GivenUp`]; [`Error::NotHeld`], [`Error::NotMaker`],
+    /// [`Error::Sealing`] while one is made already, [`Error::GivenUp`]; [`Error::Unfinished`], where it is sealed all the
+    /// same; [`Error::NotHeld`], [`Error::NotMaker`],
     /// [`Error::Revoked`], [`Error::Sealed`], [`Error::Held`]; the store's.
     pub fn seal(&self, run: &RunId, about: About<'_>, progress: &mut dyn FnMut(u64, u64)) -> Result<Outcome> {
         self.check_open()?;
@@ -168,8 +171,7 @@ impl Vault {
         self.require_unrevoked(gateway)?;
         if has_seal(&self.root, &run.id)? {
             // It was put in place, and what comes after that failed.
-            self.finish_seal(gateway, &run)?;
-            return Err(Error::Sealed { run: run.id.to_string() });
+            return self.finish_or_say(gateway, &run).map(|()| Outcome::Finished);
         }
         self.close_for_good(&run)?;
         let mut made = self.seal_closed(gateway, &run, about, progress);
@@ -181,8 +183,7 @@ impl Vault {
         }
         match made {
             Ok(Outcome::Sealed(summary)) => {
-                self.finish_seal(gateway, &run)?;
-                Ok(Outcome::Sealed(summary))
+                self.finish_or_say(gateway, &run).map(|()| Outcome::Sealed(summary))
             }
             // Once it is in place nothing may be written any more, whatever failed after that.
             Err(error) if has_seal(&self.root, &run.id).unwrap_or(true) => Err(error),
@@ -221,6 +222,11 @@ impl Vault {
             self.authority.refresh();
             self.authority.is_admitted(gateway, Some(&run.id))
         }
+    }
+
+    fn finish_or_say(&self, gateway: &dyn Gateway, run: &Arc<Run>) -> Result<()> {
+        self.finish_seal(gateway, run)
+            .map_err(|source| Error::Unfinished { run: run.id.to_string(), source: Box::new(source) })
     }
 
     /// What comes after the commit: the seal is read back, and the run's key erased.

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use anyhow::Result;
 use runvault_custody::Error as Custody;
 use runvault_vault::{Options, pace};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::alarms::Notes;
 use crate::args::Seal;
@@ -93,6 +93,10 @@ fn tell(args: &Seal, sealed: &Sealing) -> Result<()> {
             ))
         }
         Sealing::Withheld => Err(refuse(Exit::Failed, format!("run {name} is not complete"))),
+        Sealing::Finished if args.json => output::json(&json!({ "run": name, "finished": true })),
+        Sealing::Finished => output::line(&format!(
+            "run {name} was sealed already; its key, which was still here, is erased now"
+        )),
         Sealing::Sealed(said) if args.json => output::json(said),
         Sealing::Sealed(said) => {
             let number = |key: &str| said[key].as_u64().unwrap_or_default();

@@ -497,7 +497,7 @@ pub fn would_seal(mount: &Mount, name: &[u8]) -> Vec<Fault> {
     match mount.seal(&run, &mut |_| Ok(None), &mut |_, _| ()).expect("a survey") {
         Outcome::Refused(faults) => faults,
         Outcome::Withheld => Vec::new(),
-        Outcome::Sealed(_) => panic!("sealed"),
+        Outcome::Sealed(_) | Outcome::Finished => panic!("sealed"),
     }
 }
 
