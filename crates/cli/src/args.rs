@@ -399,7 +399,7 @@ pub struct Takeover {
     /// The store
     #[arg(value_hint = ValueHint::DirPath)]
     pub store: PathBuf,
-    /// The run's name or id
+    /// The run's name (with --run-depth 2 INSTRUMENT/RUN) or id
     pub run: OsString,
     /// The other host is known not to write this run any more
     #[arg(long)]

@@ -13,7 +13,7 @@ use runvault_vault::{Options, RunStatus, Vault, runs};
 
 use crate::exit::{self, Exit, refuse, refuse_with};
 use crate::left_out::{self, LeftOut};
-use crate::output::shown;
+use crate::output::{shown, visible};
 
 /// The run of that id, or of that name among those that this identity opens: the first of its parts. `none` says that
 /// there is none; it is given the runs whose names are not known, since they do not open.
@@ -56,9 +56,32 @@ pub fn parts(
     vault.close()?;
     match found.as_slice() {
         [one] => Ok((*one, later)),
-        [] => Err(none(left_out)),
+        [] => Err(match below_a_folder(&runs, run.as_bytes()) {
+            Some(name) if left_out.is_empty() => {
+                refuse_with(Exit::Failed, format!("there is no run {}", shown(run)), is_it(name))
+            }
+            _ => none(left_out),
+        }),
         _ => Err(refuse(Exit::Usage, format!("several runs are named {}: name one by its id", shown(run)))),
     }
+}
+
+/// The one run that a folder holds under that name (`--run-depth`): its name has the folder's before it.
+pub fn below_a_folder<'a>(runs: &'a [RunStatus], typed: &[u8]) -> Option<&'a [u8]> {
+    let ends = |name: &&[u8]| name.strip_suffix(typed).is_some_and(|folders| folders.ends_with(b"/"));
+    let mut names: Vec<&[u8]> = runs.iter().filter_map(|run| run.name.as_deref()).filter(ends).collect();
+    // What adds to a run has its name.
+    names.sort_unstable();
+    names.dedup();
+    match names.as_slice() {
+        [one] if !typed.is_empty() => Some(one),
+        _ => None,
+    }
+}
+
+/// Asks whether that one is meant.
+pub fn is_it(name: &[u8]) -> String {
+    format!("is it {}?", visible(name))
 }
 
 /// Why none is found by its name. `command`: what takes its id behind it.
@@ -67,7 +90,7 @@ pub fn none_of_that_name(run: &OsStr, command: &str, left_out: Vec<LeftOut>) -> 
         refuse_with(
             Exit::Failed,
             format!("no run that this key opens is named {}", shown(run)),
-            "runvault ls STORE lists them; a run whose name is damaged goes by its id",
+            "runvault runs STORE lists them; a run whose name is damaged goes by its id",
         )
     })
 }

@@ -18,6 +18,7 @@ use serde_json::{Map, Value, json};
 use crate::exit::{self, Exit, refuse, refuse_with};
 use crate::hint::hint;
 use crate::output::{json_name, size, visible};
+use crate::run_of_name::{below_a_folder, is_it};
 
 /// What a run consists of.
 pub const RUN_INFO: &str = "RunInfo.xml";
@@ -202,7 +203,14 @@ pub fn find(vault: &Vault, run: &[u8]) -> Result<(RunId, Vec<u8>)> {
         [] => Err(refuse_with(
             Exit::Failed,
             format!("this machine holds no run {}", visible(run)),
-            "it was sealed already, or another gateway made it: runvault runs STORE shows them",
+            below_a_folder(&runs, run).map_or_else(
+                || {
+                    "it has another name, it was sealed already, or another gateway made it: runvault runs STORE shows \
+                     them"
+                        .to_owned()
+                },
+                is_it,
+            ),
         )),
         _ => Err(refuse(Exit::Usage, format!("several runs are named {}: name one by its id", visible(run)))),
     }

@@ -17,6 +17,30 @@ fn sealed(scratch: &Scratch) -> PathBuf {
     sealed.expect("a sealed run")
 }
 
+/// With --run-depth 2 a run's name has its folder's before it.
+#[test]
+fn a_run_below_a_folder_is_named_to_who_leaves_the_folder_out() {
+    let scratch = Scratch::new();
+    scratch.vault();
+    for run in ["novaseq/one", "novaseq/two", "miseq/two"] {
+        scratch.folder(run);
+        scratch.secret(&format!("{run}/RunInfo.xml"), "<RunInfo/>");
+    }
+    for folder in ["novaseq", "miseq"] {
+        let cp = ["cp", "-r", "--run-depth", "2", folder, "store:/", "--identity", "owner.key"];
+        scratch.run(&cp).done();
+    }
+    let owner = ["--identity", "owner.key"];
+    let verify = |run| scratch.run(&[&["verify", "store", run][..], &owner].concat());
+    scratch.run(&["seal", "store", "one"]).refused(1, "is it novaseq/one?");
+    scratch.run(&["seal", "store", "two"]).refused(1, "runvault runs store");
+    scratch.run(&[&["takeover", "store", "one"][..], &owner].concat()).refused(1, "is it novaseq/one?");
+    scratch.run(&["seal", "store", "novaseq/one"]).done();
+    verify("one").refused(1, "is it novaseq/one?");
+    verify("ne").refused(1, "runvault runs store");
+    verify("novaseq/one").done();
+}
+
 const VERIFY: [&str; 5] = ["verify", "store", "run", "--identity", "owner.key"];
 
 #[test]

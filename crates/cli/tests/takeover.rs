@@ -36,7 +36,7 @@ fn a_run_that_is_not_there() {
     let scratch = Scratch::new();
     scratch.vault();
     let takeover = |run| scratch.run(&["takeover", "--yes", "--identity", "owner.key", "store", run]);
-    takeover("none").refused(1, "there is no run none").refused(1, "runvault ls store");
+    takeover("none").refused(1, "there is no run none").refused(1, "runvault runs store");
     takeover("00112233445566778899aabbccddeeff").refused(1, "");
 }
 

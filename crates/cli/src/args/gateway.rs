@@ -96,7 +96,7 @@ pub struct GatewayAdmit {
     pub store: PathBuf,
     /// The machine's name or id
     pub name: String,
-    /// The run, by its name or id [default: it may add to every run, and seal none of others]
+    /// The run, by its name (with --run-depth 2 INSTRUMENT/RUN) or id [default: it may add to every run, and seal none of others]
     pub run: Option<OsString>,
     /// Why, for the audit log
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
@@ -125,7 +125,7 @@ pub struct GatewayDismiss {
     pub store: PathBuf,
     /// The machine's name or id
     pub name: String,
-    /// The run, by its name or id [default: all that it was admitted to]
+    /// The run, by its name (with --run-depth 2 INSTRUMENT/RUN) or id [default: all that it was admitted to]
     pub run: Option<OsString>,
     #[command(flatten)]
     pub last: LastOf,

@@ -91,7 +91,7 @@ pub struct Seal {
     /// The store
     #[arg(value_hint = ValueHint::DirPath)]
     pub store: PathBuf,
-    /// The run's name or id
+    /// The run's name (with --run-depth 2 INSTRUMENT/RUN) or id
     pub run: OsString,
     #[command(flatten)]
     pub pace: Pace,
@@ -117,7 +117,8 @@ pub struct Verify {
     /// The store
     #[arg(value_hint = ValueHint::DirPath)]
     pub store: PathBuf,
-    /// The run's name, which takes what was added to it and sealed too, or the id of one part
+    /// The run's name (with --run-depth 2 INSTRUMENT/RUN), which takes what was added to it and sealed too, or
+    /// the id of one part
     pub run: OsString,
     #[command(flatten)]
     pub pace: Pace,
@@ -169,7 +170,8 @@ pub struct ManifestOf {
     /// The store
     #[arg(value_hint = ValueHint::DirPath)]
     pub store: PathBuf,
-    /// The run's name, which takes what was added to it and sealed too, or the id of one part
+    /// The run's name (with --run-depth 2 INSTRUMENT/RUN), which takes what was added to it and sealed too, or
+    /// the id of one part
     pub run: OsString,
     /// Hashes and paths as sha256sum(1) prints them
     #[arg(long, conflicts_with = "json")]

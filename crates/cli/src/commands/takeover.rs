@@ -130,6 +130,10 @@ fn tell(args: &Takeover, run: &RunId, taken: bool) -> Result<()> {
 fn none_of_that_name(args: &Takeover, left_out: Vec<LeftOut>) -> anyhow::Error {
     let (run, store) = (shown(&args.run), quoted(&args.store));
     among(left_out, &args.run, &format!("runvault takeover {store}")).unwrap_or_else(|| {
-        refuse_with(Exit::Failed, format!("there is no run {run}"), format!("runvault ls {store} lists them"))
+        refuse_with(
+            Exit::Failed,
+            format!("there is no run {run}"),
+            format!("runvault runs {store} lists them"),
+        )
     })
 }
