@@ -237,7 +237,15 @@ fn one_that_is_revoked_makes_no_more_runs_and_does_not_mount_again() {
     assert_eq!(refused.raw_os_error(), Some(libc::EROFS));
     assert!(mount.log().contains("was revoked"), "{}", mount.log());
     fs::write(mount.path("first/file"), b"x").expect("a run that counts can be finished");
+    let doctor = || {
+        let mut command = Command::new(runvault());
+        output(command.args(["doctor", "--state"]).arg(&site.state).arg(&site.store))
+    };
+    let said = doctor();
+    assert_eq!(said.status.code(), Some(1), "its mount is up: {}", printed(&said));
+    assert!(printed(&said).lines().any(|line| line.starts_with("bad      gateway:")), "{}", printed(&said));
     mount.unmount();
+    assert_eq!(doctor().status.code(), Some(1));
     let refused = site.ingest().try_mount().err().expect("refused");
     assert!(refused.contains("was revoked"), "{refused}");
     let own = output(site.command(&["cp"]).arg(&site.identity).arg(format!("{}:/x", site.store.display())));

@@ -212,11 +212,19 @@ impl StateFolder {
     /// # Errors
     /// Those.
     pub fn require_enrolled(&self, chain: &Chain) -> Result<()> {
-        match chain.gateway_key(&self.identity.id()) {
-            Some(known) if known.until.is_none() => Ok(()),
-            Some(_) => Err(enroll::revoked(&self.identity.id())),
-            None => Err(enroll::not_enrolled(&self.identity.id())),
-        }
+        require_enrolled(chain, &self.identity.id())
+    }
+
+    /// [`StateFolder::require_enrolled`] without its lock: while a mount has it.
+    ///
+    /// # Errors
+    /// Those; [`Error::Damaged`], [`Error::Permissions`], [`Error::Io`].
+    pub fn require_enrolled_in_use(state_dir: &Path, chain: &Chain) -> Result<()> {
+        let folder = Folder::open(state_dir, &chain.vault_id())?;
+        let bytes =
+            folder.read_secret(IDENTITY)?.ok_or_else(|| damaged(&folder, IDENTITY, "it is missing"))?;
+        let file = key_files::KeyFile::parse(&bytes).map_err(|e| renamed(&folder, e))?;
+        require_enrolled(chain, &file.id())
     }
 
     /// Enrols this gateway: one line of the audit log, signed by the owner. Nothing if it is.
@@ -517,6 +525,14 @@ fn ledgers(folder: &Folder, entries: &ResumeEntries) -> Result<Arc<dyn Dir>> {
         }
     }
     Ok(ledgers.dir().clone())
+}
+
+fn require_enrolled(chain: &Chain, gateway: &IdentityId) -> Result<()> {
+    match chain.gateway_key(gateway) {
+        Some(known) if known.until.is_none() => Ok(()),
+        Some(_) => Err(enroll::revoked(gateway)),
+        None => Err(enroll::not_enrolled(gateway)),
+    }
 }
 
 /// The gateway's identity, made at first use.

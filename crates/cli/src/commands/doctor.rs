@@ -134,12 +134,17 @@ fn gateway(store: &Store) -> Finding {
         let what = format!("this machine writes for vault {}, not for this one", others.join(", "));
         return bad(about, what, "mount the store that is meant, or enrol this machine here");
     }
-    match StateFolder::open(&store.state, vault).and_then(|folder| folder.require_enrolled(&store.chain)) {
-        Ok(()) => good(about, "this machine is enrolled"),
+    let enrolled = match StateFolder::open(&store.state, vault) {
+        Ok(folder) => folder.require_enrolled(&store.chain).map(|()| "this machine is enrolled".to_owned()),
         Err(Custody::Busy { pid, mountpoint }) => {
             let at = mountpoint.map(|at| format!(" at {}", output::shown(&at))).unwrap_or_default();
-            good(about, format!("enrolled, and in use by process {pid}{at}"))
+            let says = format!("enrolled, and in use by process {pid}{at}");
+            StateFolder::require_enrolled_in_use(&store.state, &store.chain).map(|()| says)
         }
+        Err(error) => Err(error),
+    };
+    match enrolled {
+        Ok(says) => good(about, says),
         Err(error) => {
             let error = anyhow::Error::from(error);
             bad(about, exit::chain(&error), with_store(&hint(&error).unwrap_or_default()))
