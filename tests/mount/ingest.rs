@@ -37,6 +37,29 @@ fn it_writes_what_the_owner_reads_and_sees_nothing_that_others_wrote() {
 }
 
 #[test]
+fn its_status_says_of_each_run_what_runs_says() {
+    let site = Site::new();
+    let owner = site.builder().state(&site.dir().join("owner")).mount();
+    fs::create_dir(owner.path("of the owner")).expect("a run");
+    owner.unmount();
+    site.enroll();
+    let mount = site.ingest().mount();
+    for name in ["sealed", "written"] {
+        fs::create_dir(mount.path(name)).expect("a run");
+    }
+    run(Command::new(runvault()).args(["seal", "--state"]).arg(&site.state).arg(&site.store).arg("sealed"));
+    let said = run(Command::new(runvault()).args(["status", "--json"]).arg(&mount.at)).stdout;
+    let said: serde_json::Value = serde_json::from_slice(&said).expect("JSON");
+    let of = |key: &str| said["runs"].as_array().expect("runs").iter().filter(|run| run[key] == true).count();
+    assert_eq!((of("sealed"), of("closed"), of("writing")), (1, 0, 1), "{said}");
+    let text = printed(&run(Command::new(runvault()).arg("status").arg(&mount.at)));
+    let mut states: Vec<&str> =
+        text.lines().rev().take(3).filter_map(|line| line.split("  ").last()).collect();
+    states.sort_unstable();
+    assert_eq!(states, ["open", "sealed", "written here"], "{text}");
+}
+
+#[test]
 fn a_killed_one_goes_on_with_the_same_run() {
     let site = Site::new();
     site.enroll();

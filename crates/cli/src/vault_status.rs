@@ -21,7 +21,7 @@ pub fn of_vault(vault: &Vault) -> Map<String, Value> {
     let mut object = Map::new();
     add(&mut object, "read_only", vault.read_only());
     add(&mut object, "open_runs_left_out", vault.open_runs_left_out());
-    add(&mut object, "runs", status.runs.iter().map(of_run).collect::<Vec<_>>());
+    add(&mut object, "runs", status.runs.iter().map(|run| of_run(vault, run)).collect::<Vec<_>>());
     add(&mut object, "files_written", status.files_written);
     add(&mut object, "bytes_written", status.bytes_written);
     add(&mut object, "bytes_read", status.bytes_read);
@@ -71,7 +71,14 @@ pub fn of_space(space: &runvault_store::backend::Space) -> Value {
     })
 }
 
-fn of_run(run: &RunStatus) -> Value {
+fn of_run(vault: &Vault, run: &RunStatus) -> Value {
+    let (mut sealed, mut trouble) = (run.sealed, run.trouble.clone());
+    if run.closed {
+        match vault.run_facts(&run.run) {
+            Ok(facts) => sealed = facts.seal.is_some(),
+            Err(error) => trouble = Some(error.to_string()),
+        }
+    }
     let mut object = Map::new();
     add(&mut object, "run", run.run.to_string());
     match &run.name {
@@ -80,10 +87,10 @@ fn of_run(run: &RunStatus) -> Value {
     }
     add(&mut object, "writing", run.writing);
     add(&mut object, "holder", &run.holder);
-    add(&mut object, "closed", run.closed);
-    add(&mut object, "sealed", run.sealed);
+    add(&mut object, "closed", run.closed && vault.is_lost_here(&run.run));
+    add(&mut object, "sealed", sealed);
     add(&mut object, "left_out", run.left_out);
-    add(&mut object, "trouble", &run.trouble);
+    add(&mut object, "trouble", trouble);
     Value::Object(object)
 }
 
@@ -194,7 +201,7 @@ fn runs_as_text(status: &Value) -> String {
 
 fn without_holder(run: &Value) -> &'static str {
     if run["closed"] == true {
-        "closed: no key that is held here opens it"
+        "closed: this machine made it, and has no key of it"
     } else if run["sealed"] == true {
         "sealed"
     } else if run["writing"] == true {
@@ -231,7 +238,7 @@ mod tests {
         );
         assert!(text.contains("00   a\\x1b  written here\n"), "{text}");
         assert!(text.contains("03   b      sealed\n"), "{text}");
-        assert!(text.contains("01   -      closed: no key"), "{text}");
+        assert!(text.contains("01   -      closed: this machine"), "{text}");
         assert!(text.contains("02   -      left out: it is missing\n"), "{text}");
         assert!(text.contains("identity    reads nothing any more: it was removed\n"), "{text}");
         assert!(text.contains("gateway     REVOKED: it starts"), "{text}");
