@@ -127,6 +127,8 @@ fn of_custody(error: &runvault_custody::Error) -> Exit {
         },
         E::NoLock
         | E::KeyTwice { .. }
+        | E::BadApproval { why: "is there twice", .. }
+        | E::GivenFile { .. }
         | E::NoPassphrase(_)
         | E::NoModule(_)
         | E::Permissions { .. }

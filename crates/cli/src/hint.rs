@@ -114,6 +114,11 @@ fn of_custody(error: &Custody) -> Option<String> {
             "this user may not read it: run this as the user whose key it is; the file has mode 600 then (chmod 600 {})",
             quoted(path)
         ),
+        Custody::GivenFile { source, .. } if source.kind() == ErrorKind::NotFound => {
+            "name that file where it is: keygen makes public key files (.pub), custody propose requests, custody approve\n\
+             approvals"
+                .into()
+        }
         Custody::KeyFileExists(_) => {
             "name a file that does not exist yet; remove this one only if an interrupted init left it and no vault was made".into()
         }

@@ -54,8 +54,12 @@ fn another_store_than_the_one_that_is_meant_is_refused() {
     let enroll = |fingerprint: &str| {
         scratch.run(&["gateway", "enroll", "store", "--fingerprint", fingerprint, "--identity", "owner.key"])
     };
-    for other in [&vault.replace(&vault[..4], "0000"), &vault[..63], "abandon ability able", ""] {
-        let refused = enroll(other);
+    for none in ["foo", &vault[..63], "abandon ability able", ""] {
+        enroll(none).refused(2, "64 hex digits or twelve words");
+        assert!(!scratch.path("state").exists(), "a state folder was made");
+    }
+    for other in [vault.replace(&vault[..4], "0000"), ["abandon"; 12].join(" ")] {
+        let refused = enroll(&other);
         refused.refused(4, "nothing was written");
         assert!(refused.stderr.contains(&vault), "{}", refused.stderr);
         assert!(!scratch.path("state").exists(), "a state folder was made");

@@ -415,6 +415,16 @@ pub enum Error {
         /// What is wrong.
         why: String,
     },
+    /// Another file that was named and cannot be opened.
+    #[error("{what} {}: {source}", .path.display())]
+    GivenFile {
+        /// What it should be.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
     /// A key file that cannot be opened: whoever named it can mend that.
     #[error("key file {}: {source}", .path.display())]
     KeyFile {

@@ -236,7 +236,9 @@ fn keep_owner(file: &File, uid: Option<u32>) -> std::io::Result<()> {
 pub fn read(path: &Path, allow_readable: bool) -> Result<KeyFile> {
     let bytes =
         read_secret(path, ("key file", key_file::WHOLE_MAX), allow_readable).map_err(|e| match e {
-            Error::Io { source, .. } => Error::KeyFile { path: path.to_owned(), source },
+            Error::Io { source, .. } | Error::GivenFile { source, .. } => {
+                Error::KeyFile { path: path.to_owned(), source }
+            }
             e => e,
         })?;
     let object = path.display().to_string();
@@ -253,16 +255,17 @@ pub fn read(path: &Path, allow_readable: bool) -> Result<KeyFile> {
 /// cannot read unless `allow_readable`. Symlinks are followed: service managers use them.
 ///
 /// # Errors
-/// [`Error::Permissions`], [`Error::BadFile`], [`Error::Io`].
+/// [`Error::GivenFile`], [`Error::Permissions`], [`Error::BadFile`], [`Error::Io`].
 pub fn read_secret(
     path: &Path,
-    (what, max): (&str, usize),
+    (what, max): (&'static str, usize),
     allow_readable: bool,
 ) -> Result<Zeroizing<Vec<u8>>> {
     let io = |operation| move |e| Error::io(operation, path.display().to_string(), e);
     let bad = |why: &str| Error::BadFile { path: path.to_owned(), why: why.to_owned() };
     // Without O_NONBLOCK a fifo would wait for its writer.
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(io("open"))?;
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let file = file.map_err(|source| Error::GivenFile { what, path: path.to_owned(), source })?;
     let meta = file.metadata().map_err(io("stat"))?;
     if !meta.is_file() {
         return Err(bad("not a regular file"));

@@ -8,7 +8,7 @@ use runvault_format::ids::VaultId;
 use runvault_format::public_key::{LEN_MAX, PublicKey};
 
 use crate::identity::Identity;
-use crate::key_files::read_secret;
+use crate::key_files::{self, read_secret};
 use crate::{Error, Result};
 
 /// What an identity shows of itself, under its own label or another.
@@ -33,7 +33,8 @@ pub fn write_new(path: &Path, identity: &Identity, label: Option<&str>) -> Resul
 /// Reads one, and verifies that its own key signed it, for this vault or for any.
 ///
 /// # Errors
-/// [`Error::BadPublicKey`]; [`Error::BadFile`] for one of another vault, or no file; [`Error::Io`].
+/// [`Error::BadPublicKey`]; [`Error::BadFile`] for one of another vault, a private key, or no file; [`Error::GivenFile`];
+/// [`Error::Io`].
 pub fn read(path: &Path, vault: VaultId) -> Result<PublicKey> {
     let bad = |why: String| Error::BadFile { path: path.to_owned(), why };
     let public = read_any(path)?;
@@ -50,9 +51,17 @@ pub fn read(path: &Path, vault: VaultId) -> Result<PublicKey> {
 /// # Errors
 /// As [`read`].
 pub fn read_any(path: &Path) -> Result<PublicKey> {
+    // A private key, which may be longer, is no damaged public one.
+    let otherwise = |error| match key_files::read(path, true) {
+        Ok(_) => Error::BadFile {
+            path: path.to_owned(),
+            why: format!("that is the private key: its public one is {}.pub", path.display()),
+        },
+        Err(_) => error,
+    };
     // Nothing in it is secret.
-    let bytes = read_secret(path, ("public key file", LEN_MAX), true)?;
-    PublicKey::parse(&bytes).map_err(|why| Error::BadPublicKey { path: path.to_owned(), why })
+    let bytes = read_secret(path, ("public key file", LEN_MAX), true).map_err(otherwise)?;
+    PublicKey::parse(&bytes).map_err(|why| otherwise(Error::BadPublicKey { path: path.to_owned(), why }))
 }
 
 #[cfg(test)]
@@ -71,6 +80,11 @@ mod tests {
         assert_eq!((read_back.label.as_str(), read_back.id), ("novaseq-1", identity.id()));
         let refused = read(&path, VaultId([2; 32])).unwrap_err().to_string();
         assert!(refused.contains("it is for vault 0101"), "{refused}");
+        let private = dir.path().join("host.key");
+        key_files::write_new(&private, &identity, &key_files::NewLock::None, None).unwrap();
+        let refused = read_any(&private).unwrap_err();
+        assert!(matches!(&refused, Error::BadFile { .. }), "{refused}");
+        assert!(refused.to_string().ends_with("host.key.pub"), "{refused}");
         std::fs::write(&path, b"x").unwrap();
         assert!(matches!(read(&path, VaultId([1; 32])), Err(Error::BadPublicKey { .. })));
     }

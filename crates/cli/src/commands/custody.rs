@@ -8,7 +8,7 @@ mod direct;
 mod execute;
 pub mod left;
 mod list;
-mod operations;
+pub mod operations;
 mod propose;
 mod recover;
 mod rotate;

@@ -119,8 +119,20 @@ fn refuse_other_name(store: &Store, args: &GatewayEnroll, id: &IdentityId) -> Re
 /// Before anything is written: the store that is there may be another one than the one that is meant.
 fn check_fingerprint(args: &GatewayEnroll) -> Result<()> {
     let Some(meant) = &args.fingerprint else { return Ok(()) };
-    let chain = load_chain(&open_store(&args.store, &args.who.apart)?, &args.store)?;
     let meant = meant.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase();
+    // What was mistyped says nothing against the store.
+    let is_id = meant.len() == 64 && meant.bytes().all(|b| b.is_ascii_hexdigit());
+    if !is_id && meant.split(' ').count() != 12 {
+        return Err(refuse_with(
+            Exit::Usage,
+            format!(
+                "--fingerprint {}: no fingerprint, which is 64 hex digits or twelve words",
+                visible(meant.as_bytes())
+            ),
+            "give all of it, in quotes, as it was written down when the vault was made",
+        ));
+    }
+    let chain = load_chain(&open_store(&args.store, &args.who.apart)?, &args.store)?;
     if [chain.vault_id().to_string(), chain.words()].contains(&meant) {
         return Ok(());
     }

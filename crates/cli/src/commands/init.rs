@@ -17,6 +17,7 @@ use runvault_store::backend::Dir;
 use zeroize::Zeroizing;
 
 use crate::args::{Apart, Init};
+use crate::commands::custody::operations::unreachable_quorum;
 use crate::exit::{Exit, refuse, refuse_with};
 use crate::mount_point::absolute;
 use crate::output::{self, option, quoted, shown};
@@ -52,13 +53,9 @@ fn shared(args: &Init, store: &Path, quorum: u8) -> Result<()> {
     };
     let custodians = args.custodian.iter().map(custodian).collect::<Result<Vec<_>>>()?;
     let vault = NewVault::of_custodians(custodians, quorum).map_err(|e| match e {
-        runvault_custody::Error::Crypto(runvault_crypto::Error::Threshold) => refuse(
-            Exit::Usage,
-            format!(
-                "a quorum of {quorum} cannot be reached by {}",
-                output::count(args.custodian.len() as u64, "custodian")
-            ),
-        ),
+        runvault_custody::Error::Crypto(runvault_crypto::Error::Threshold) => {
+            unreachable_quorum(quorum, args.custodian.len())
+        }
         runvault_custody::Error::Format(why @ runvault_format::Error::State(_)) => {
             refuse_with(Exit::Usage, why.to_string(), "each custodian has a name and a key of the own")
         }

@@ -20,9 +20,9 @@ use runvault_vault::runs;
 
 use crate::args::{LastOf, Proposal, RunsAndPerson};
 use crate::commands::gateway::cut_off_words;
-use crate::exit::{Exit, refuse_with};
+use crate::exit::{Exit, refuse, refuse_with};
 use crate::hint;
-use crate::output::{visible, warn};
+use crate::output::{self, visible, warn};
 use crate::progress;
 use crate::run_of_name::{not_there, of_id};
 use crate::store::Store;
@@ -45,7 +45,13 @@ pub fn asked(store: &Store, proposal: &Proposal, by_name: &mut ByName<'_>) -> Re
         Proposal::RemoveCustodian(args) => {
             Operation::RemoveCustodian { custodian: named(&chain.custodians(), "custodian", &args.name)? }
         }
-        Proposal::Quorum(args) => Operation::ChangeQuorum { quorum: args.quorum },
+        Proposal::Quorum(args) => {
+            let (_, custodians) = chain.quorum();
+            if usize::from(args.quorum) > custodians {
+                return Err(unreachable_quorum(args.quorum, custodians));
+            }
+            Operation::ChangeQuorum { quorum: args.quorum }
+        }
         Proposal::EnrollGateway(args) => {
             let public = public(chain, &args.request)?;
             Operation::EnrolGateway { gateway: chain.machine(&public) }
@@ -159,6 +165,12 @@ fn end_of(root: &Arc<dyn Dir>, chain: &Chain, gateway: &IdentityId, last: &LastO
 
 fn public(chain: &Chain, path: &Path) -> Result<PublicKey> {
     Ok(public_file::read(path, chain.vault_id())?)
+}
+
+/// Exit 2, with the numbers.
+pub fn unreachable_quorum(quorum: u8, custodians: usize) -> anyhow::Error {
+    let custodians = output::count(custodians as u64, "custodian");
+    refuse(Exit::Usage, format!("a quorum of {quorum} cannot be reached by {custodians}"))
 }
 
 fn reader(chain: &Chain, name: &str) -> Result<IdentityId> {
