@@ -2,8 +2,11 @@
 //! what a killed process left must not be taken for the one that serves the mount.
 
 use std::fs;
+use std::process::Command;
 
 use runvault_tests::Site;
+use runvault_tests::site::detach;
+use runvault_tests::tools::{output, printed, runvault};
 
 const ROUNDS: usize = 12;
 const AT_A_TIME: usize = 4;
@@ -79,4 +82,17 @@ fn a_mount_that_follows_a_killed_one_at_once_writes() {
         fs::write(again.path("run/after"), [round]).expect("it is the writer at once");
         again.unmount();
     }
+}
+
+#[test]
+fn the_status_of_a_mount_whose_process_was_killed_names_the_command_that_takes_it_away() {
+    let site = Site::new();
+    let mount = site.mount();
+    let at = mount.at.clone();
+    mount.signal(rustix::process::Signal::KILL);
+    mount.wait();
+    let said = output(Command::new(runvault()).arg("status").arg(&at));
+    let way_out = format!("runvault unmount {}", at.display());
+    assert!(said.status.code() == Some(1) && printed(&said).contains(&way_out), "{}", printed(&said));
+    detach(&at);
 }

@@ -250,7 +250,13 @@ impl<'a> Copy<'a> {
             return Err(refuse(Exit::Failed, format!("{name}: exists and is no file")));
         }
         if !self.force {
-            return Err(refuse_with(Exit::Failed, format!("{name}: exists"), "cp --force overwrites"));
+            let way_out = match job.to.is_in_sealed_run(target)? {
+                true => {
+                    "what is sealed stays as it is: copy under another name; --force overwrites only what was added since"
+                }
+                false => "cp --force overwrites",
+            };
+            return Err(refuse_with(Exit::Failed, format!("{name}: exists"), way_out));
         }
         Ok(true)
     }

@@ -24,7 +24,7 @@ pub fn check(mount_point: &Path, store: &Path) -> Result<(PathBuf, PathBuf)> {
     let name = shown(mount_point);
     let store = store.canonicalize().map_err(|e| crate::store::no_store(store, &e))?;
     refuse_if_mounted(&absolute(mount_point)?, &name)?;
-    let at = mount_point.canonicalize().map_err(|e| missing(mount_point, &name, &e))?;
+    let at = mount_point.canonicalize().map_err(|e| missing(mount_point, &store, &name, &e))?;
     refuse_if_mounted(&at, &name)?;
     if !at.is_dir() {
         return Err(refuse(Exit::Usage, format!("mount point {name}: not a directory")));
@@ -82,7 +82,12 @@ fn locked_by(file: &File) -> Option<String> {
     Some(format!("locked (flock) by process {pid}{colon}{}", crate::output::visible(&words.join(&b' '))))
 }
 
-fn missing(at: &Path, name: &str, error: &io::Error) -> anyhow::Error {
+fn missing(at: &Path, store: &Path, name: &str, error: &io::Error) -> anyhow::Error {
+    let path = absolute(at).unwrap_or_default();
+    let there = path.ancestors().find_map(|path| path.canonicalize().ok());
+    if there.is_some_and(|there| there.starts_with(store)) {
+        return inside(store, name);
+    }
     match error.raw_os_error() {
         Some(libc::ENOENT) => refuse_with(
             Exit::Usage,
@@ -109,6 +114,10 @@ fn refuse_if_mounted(at: &Path, name: &str) -> Result<()> {
 }
 
 /// By device and inode of every ancestor, so that bind mounts and symlinks cannot hide it.
+fn inside(store: &Path, name: &str) -> anyhow::Error {
+    refuse(Exit::Usage, format!("mount point {name}: inside the store {}", shown(store)))
+}
+
 fn refuse_if_nested(at: &Path, store: &Path, name: &str) -> Result<()> {
     let of = |path: &Path| std::fs::metadata(path).map(|m| (m.dev(), m.ino()));
     let (mount_id, store_id) = (of(at)?, of(store)?);
@@ -117,7 +126,7 @@ fn refuse_if_nested(at: &Path, store: &Path, name: &str) -> Result<()> {
     }
     let above = |path: &Path, id| path.ancestors().skip(1).any(|p| of(p).is_ok_and(|found| found == id));
     if above(at, store_id) {
-        return Err(refuse(Exit::Usage, format!("mount point {name}: inside the store {}", shown(store))));
+        return Err(inside(store, name));
     }
     if above(store, mount_id) {
         let what = format!("mount point {name}: the store {} is inside it and would be hidden", shown(store));

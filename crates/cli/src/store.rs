@@ -467,8 +467,11 @@ pub fn lies(root: &Arc<dyn Dir>, apart: &Apart) -> Result<Place> {
 pub fn no_store(path: &Path, error: &io::Error) -> anyhow::Error {
     let what = format!("the store {}: {}", shown(path), missing(error));
     if error.kind() == io::ErrorKind::NotFound {
-        let hint = format!("make a vault there: runvault init {}", quoted(path));
-        return refuse_with(Exit::Failed, what, hint);
+        return refuse_with(
+            Exit::Failed,
+            what,
+            "is it written as it should be, and the share that it lies on mounted?",
+        );
     }
     refuse(Exit::Failed, what)
 }

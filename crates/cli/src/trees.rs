@@ -112,6 +112,8 @@ pub trait Tree {
     fn set_owner(&self, path: &Path, meta: &Meta) -> Result<()>;
     /// Mode and times as in `meta`.
     fn finish(&self, path: &Path, meta: &Meta) -> Result<()>;
+    /// Whether it is below a run that is sealed.
+    fn is_in_sealed_run(&self, path: &Path) -> Result<bool>;
     /// For messages.
     fn shown(&self, path: &Path) -> String;
 }

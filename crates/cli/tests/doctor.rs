@@ -52,6 +52,10 @@ fn what_is_in_the_way_of_a_run_is_named() {
     assert_eq!(about(&scratch.run(&["doctor", "store", "--json"]), "store's mode")["verdict"], "warning");
     set_mode(&scratch, "store", 0o700);
 
+    scratch.run(&["gateway", "enroll", "store", "--out", "req", "--fingerprint", &fingerprint]).done();
+    let asked = scratch.run(&["doctor", "store"]);
+    asked.refused(1, "in the way");
+    assert!(asked.out().contains("is not enrolled") && !asked.out().contains("\\x0a"), "{}", asked.out());
     scratch
         .run(&["gateway", "enroll", "store", "--identity", "owner.key", "--fingerprint", &fingerprint])
         .done();

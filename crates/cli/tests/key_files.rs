@@ -29,7 +29,9 @@ fn a_key_keeps_its_id_from_lock_to_lock() {
     scratch.run(&[&relock[..], &["--passphrase-file", "other"]].concat()).refused(3, "does not open");
     assert_eq!(std::fs::read(scratch.path("a.key")).expect("the file"), before);
     scratch.run(&[&relock[..], &["--passphrase-file", "pass"]].concat()).done();
-    check("pass").refused(3, "does not open");
+    let wrong = check("pass");
+    wrong.refused(3, "does not open").refused(3, "try again");
+    assert!(!wrong.stderr.contains("--identity"), "key check has none: {}", wrong.stderr);
     assert!(check("other").done().out().contains(made["id"].as_str().expect("an id")));
     let bare = ["key", "relock", "a.key", "--lock", "none", "--passphrase-file", "other", "--json"];
     let bare: Value = serde_json::from_str(&scratch.run(&bare).done().out()).expect("JSON");
@@ -39,6 +41,9 @@ fn a_key_keeps_its_id_from_lock_to_lock() {
         .run(&["keygen", "--out", "b.key", "--lock", "none", "--no-lock"])
         .refused(2, "cannot be used with");
     scratch.run(&["key", "check", "a.key.pub", "--allow-readable-secret"]).refused(2, "not a key file");
+    let public = show(&scratch, "a.key.pub");
+    assert_eq!((&public["id"], &public["label"]), (&made["id"], &made["label"]));
+    assert!(scratch.run(&["key", "show", "a.key.pub"]).done().out().contains("it opens nothing"));
 }
 
 #[test]

@@ -17,6 +17,20 @@ fn sealed(scratch: &Scratch) -> PathBuf {
     sealed.expect("a sealed run")
 }
 
+/// What would only be refused next is no way out.
+#[test]
+fn what_is_copied_onto_a_sealed_run_is_not_advised_to_be_forced() {
+    let scratch = Scratch::new();
+    sealed(&scratch);
+    let cp = |from: &str| scratch.run(&["cp", "-r", from, "store:/", "--identity", "owner.key"]);
+    let refused = cp("run");
+    refused.refused(1, "run/RunInfo.xml: exists").refused(1, "what is sealed stays as it is");
+    scratch.folder("open");
+    scratch.secret("open/file", "x");
+    cp("open").done();
+    cp("open").refused(1, "cp --force overwrites");
+}
+
 /// With --run-depth 2 a run's name has its folder's before it.
 #[test]
 fn a_run_below_a_folder_is_named_to_who_leaves_the_folder_out() {

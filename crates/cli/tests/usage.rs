@@ -35,6 +35,9 @@ fn mount_points_that_cannot_be_used() {
     scratch.folder("full/x");
     let mount = |at: &str| scratch.run(&["mount", text(&store), at]);
     mount("none").refused(2, "mount point none: missing").refused(2, "mkdir -p none");
+    let within = mount("store/none/below");
+    within.refused(2, "inside the store");
+    assert!(!within.all().contains("mkdir"), "{}", within.all());
     mount(text(&file)).refused(2, "not a directory");
     mount(text(&full)).refused(2, "not empty");
     mount(text(&inside)).refused(2, "inside the store");
@@ -114,7 +117,9 @@ fn a_store_that_is_missing_or_no_vault() {
     scratch.secret("full/holiday.jpg", "x");
     scratch.secret("file", "x");
     for command in ["ls", "check", "passwd", "status"] {
-        scratch.run(&[command, "none"]).refused(1, "no such directory").refused(1, "runvault init none");
+        let none = scratch.run(&[command, "none"]);
+        none.refused(1, "no such directory").refused(1, "the share");
+        assert!(!none.all().contains("init"), "{}", none.all());
         scratch.run(&[command, "file"]).refused(1, "not a directory");
     }
     scratch.run(&["mount", "none", text(&at)]).refused(1, "no such directory");
@@ -123,6 +128,10 @@ fn a_store_that_is_missing_or_no_vault() {
         .run(&["cp", "file", "other"])
         .refused(2, "neither side is a vault: file has no :/, other has no :/");
     scratch.run(&["ls", text(&full)]).refused(1, "not a vault").refused(1, "runvault init DIR");
+    scratch
+        .run(&["status", "mnt"])
+        .refused(1, "no vault is mounted there")
+        .refused(1, "runvault status lists");
 }
 
 #[test]

@@ -104,10 +104,8 @@ fn tell(json: bool, finding: &Finding) -> Result<()> {
         );
     }
     output::line(&format!("{:<8} {about}: {}", verdict.word(), output::visible(what.as_bytes())))?;
-    match way_out {
-        Some(way_out) => output::line(&format!("         {}", output::visible(way_out.as_bytes()))),
-        None => Ok(()),
-    }
+    let mut lines = way_out.iter().flat_map(|way_out| way_out.lines());
+    lines.try_for_each(|line| output::line(&format!("         {}", output::visible(line.as_bytes()))))
 }
 
 fn gateway(store: &Store) -> Finding {

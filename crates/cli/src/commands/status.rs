@@ -3,16 +3,18 @@
 use std::path::Path;
 
 use anyhow::Result;
+use runvault_custody::Error as Custody;
 use runvault_custody::authority::Acting;
 use runvault_custody::gateway::StateFolder;
 use serde_json::{Map, Value};
 
 use crate::args::{Status, Who};
-use crate::control::{Client, PATIENCE, deadline, status_request};
-use crate::exit::{self, Exit, refuse};
+use crate::control::{Client, PATIENCE, Silent, deadline, status_request};
+use crate::exit::{self, Exit, refuse, refuse_with};
+use crate::hint::hint;
 use crate::mount_point::absolute;
 use crate::mount_table::{self, Entry};
-use crate::output::{self, shown, warn};
+use crate::output::{self, quoted, shown, warn};
 use crate::store::Store;
 use crate::vault_status::{add, add_engine, add_gateway_key, as_text, of_space, of_vault};
 
@@ -29,7 +31,19 @@ pub fn run(args: &Status) -> Result<()> {
     // The one that writes knows more.
     match of_it.iter().find(|entry| !entry.read_only()).or(of_it.last()) {
         Some(entry) => tell(args.json, &of_mount(entry)?),
-        None => tell(args.json, &of_store(target, &args.who)?),
+        None => tell(args.json, &of_store(target, &args.who).map_err(|error| of_neither(target, error))?),
+    }
+}
+
+/// Of what is no store: it may be a mount point.
+fn of_neither(target: &Path, error: anyhow::Error) -> anyhow::Error {
+    match error.downcast_ref() {
+        Some(Custody::NotAVault { .. }) => refuse_with(
+            Exit::Failed,
+            format!("{}: no vault is mounted there, and it is none", shown(target)),
+            "runvault status lists the mounts",
+        ),
+        _ => error,
     }
 }
 
@@ -49,7 +63,10 @@ fn every_mount(json: bool) -> Result<()> {
                 }
                 tell(json, &status)?;
             }
-            Err(error) => warn(&exit::chain(&error)),
+            Err(error) => {
+                warn(&exit::chain(&error));
+                output::advice(&hint(&error).unwrap_or_default());
+            }
         }
     }
     Ok(())
@@ -67,7 +84,15 @@ fn of_mount(entry: &Entry) -> Result<Value> {
                 shown(&entry.at),
                 exit::chain(&error)
             );
-            refuse(Exit::Failed, what)
+            match error.downcast_ref::<Silent>() {
+                Some(_) => refuse(Exit::Failed, what),
+                // Whether it has gone the mount itself would say: to ask it may hang.
+                None => {
+                    let way_out =
+                        format!("if it has ended: runvault unmount {}, then mount again", quoted(&entry.at));
+                    refuse_with(Exit::Failed, what, way_out)
+                }
+            }
         },
     )
 }

@@ -131,6 +131,10 @@ impl Tree for Local {
             .with_context(|| shown(path))
     }
 
+    fn is_in_sealed_run(&self, _path: &Path) -> Result<bool> {
+        Ok(false)
+    }
+
     fn shown(&self, path: &Path) -> String {
         shown(path)
     }

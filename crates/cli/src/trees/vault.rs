@@ -334,6 +334,17 @@ impl Tree for InVault {
         self.change(path, &SetAttr { mode, atime, mtime, ..SetAttr::NOTHING })
     }
 
+    fn is_in_sealed_run(&self, path: &Path) -> Result<bool> {
+        for folder in path.ancestors() {
+            if let (Some(parent), Some(name)) = (folder.parent(), folder.file_name())
+                && self.state_of_run(parent, name)? == Some("sealed")
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     fn shown(&self, path: &Path) -> String {
         format!("{}:/{}", shown(&self.store), shown(path))
     }

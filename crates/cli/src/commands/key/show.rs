@@ -4,6 +4,8 @@ use std::os::unix::fs::MetadataExt;
 
 use anyhow::Result;
 use runvault_custody::key_files::{self, KeyFile, Shown};
+use runvault_custody::public_file;
+use runvault_format::public_key::PublicKey;
 use runvault_format::words;
 use serde_json::{Value, json};
 
@@ -12,7 +14,10 @@ use crate::output::{self, shown, visible, warn};
 
 pub fn run(args: &KeyShow) -> Result<()> {
     // Nothing that is secret is printed: a mode that lets others read is told, and no reason to say nothing.
-    let file = key_files::read(&args.file, true)?;
+    let file = match key_files::read(&args.file, true) {
+        Ok(file) => file,
+        Err(error) => return public(args, &public_file::read_any(&args.file).map_err(|_| error)?),
+    };
     let mode = std::fs::metadata(&args.file)?.mode() & 0o7777;
     if mode & 0o077 != 0 {
         warn(&format!(
@@ -22,6 +27,26 @@ pub fn run(args: &KeyShow) -> Result<()> {
     }
     let lock = file.lock()?;
     if args.json { output::json(&object(args, &file, &lock)) } else { output::line(&text(&file, &lock)) }
+}
+
+/// Of what keygen writes beside it.
+fn public(args: &KeyShow, public: &PublicKey) -> Result<()> {
+    let vault = public.vault.map(|vault| vault.to_string());
+    if args.json {
+        return output::json(&json!({
+            "public_key_file": args.file.to_string_lossy(),
+            "label": public.label,
+            "id": public.id.to_string(),
+            "vault": vault,
+        }));
+    }
+    let rows = [
+        ("label", visible(public.label.as_bytes())),
+        ("id", public.id.to_string()),
+        ("vault", vault.unwrap_or("none: it is for any".to_owned())),
+        ("public", "to be given away: it opens nothing".to_owned()),
+    ];
+    output::line(output::pairs(&rows).trim_end())
 }
 
 fn object(args: &KeyShow, file: &KeyFile, lock: &Shown) -> Value {
