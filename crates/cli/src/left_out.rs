@@ -98,18 +98,23 @@ pub fn outside_runs(vault: &Vault) -> Option<&'static str> {
 /// That runs are left out because no seal proves them, and the way to them; `None`: none is.
 pub fn open_runs(vault: &Vault) -> Option<String> {
     let open = vault.open_runs_left_out();
-    (open > 0).then(|| {
-        format!(
-            "{} left out: no seal proves them yet; --open shows them, and each appears once it is sealed",
-            count(open, "open run")
-        )
-    })
+    match open {
+        0 => None,
+        1 => Some(
+            "1 open run left out: no seal proves it yet; --open shows it, and it appears once it is sealed"
+                .to_owned(),
+        ),
+        _ => Some(format!(
+            "{open} open runs left out: no seal proves them yet; --open shows them, and each appears once it is sealed"
+        )),
+    }
 }
 
 /// Says how many runs the key does not open: no damage, but what is shown is not everything.
 pub fn warn_closed(vault: &Vault) {
-    let closed = vault.closed_runs();
-    if closed > 0 {
-        warn(&format!("{} not shown: no key that is held here opens them", count(closed, "run")));
+    match vault.closed_runs() {
+        0 => {}
+        1 => warn("1 run not shown: no key that is held here opens it"),
+        closed => warn(&format!("{closed} runs not shown: no key that is held here opens them")),
     }
 }

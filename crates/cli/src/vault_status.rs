@@ -143,8 +143,9 @@ fn of_machine(status: &Value) -> Vec<Row> {
         rows.push(("gateway", "REVOKED: it starts no run and seals none".to_owned()));
     }
     if let Some(open) = status["open_runs_left_out"].as_u64().filter(|n| *n > 0) {
-        let open = output::count(open, "open run");
-        rows.push(("left out", format!("{open}: no seal proves them yet; mount with --open to see them")));
+        let (count, them) = (output::count(open, "open run"), if open == 1 { "it" } else { "them" });
+        let text = format!("{count}: no seal proves {them} yet; mount with --open to see {them}");
+        rows.push(("left out", text));
     }
     if let Some(names) = status.get("foreign_names").and_then(Value::as_u64).filter(|n| *n > 0) {
         let names = output::count(names, "name");

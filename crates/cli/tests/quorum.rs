@@ -407,7 +407,7 @@ fn what_is_asked_is_told_in_words() {
     let facts = format!("{id}: of gateway novaseq, made on 20");
     assert!(said.contains(&facts) && said.contains(", not sealed"), "{said}");
     let shown = run(&scratch, "custody show grant --store store").done().out();
-    assert!(shown.contains(&facts) && shown.contains("may read 1 run: their keys are sealed to it"), "{shown}");
+    assert!(shown.contains(&facts) && shown.contains("may read 1 run: its key is sealed to it"), "{shown}");
     // Without the store, too, as it was signed: what comes with the request is refused where it was changed.
     for line in ["custody show grant", "custody approve grant --identity bob.key --out offline.ok --yes"] {
         let shown = run(&scratch, line).done().out();

@@ -43,7 +43,10 @@ impl Kind for Tpm2 {
         }
         if !pcrs.is_empty() {
             let numbers: Vec<String> = pcrs.iter().map(u8::to_string).collect();
-            words += &format!("; as long as its PCRs {} of sha256 stay", numbers.join(", "));
+            words += &match numbers.as_slice() {
+                [one] => format!("; as long as its PCR {one} of sha256 stays as it was"),
+                _ => format!("; as long as its PCRs {} of sha256 stay as they were", numbers.join(", ")),
+            };
         }
         let costs =
             passphrase.map(|costs| serde_json::json!({ "m_kib": costs.m_kib, "t": costs.t, "p": costs.p }));

@@ -82,7 +82,8 @@ pub fn sentence(op: &Operation, before: &State, after: &Outline) -> String {
             format!("{} is no reader any more: what is sealed to it is removed from all runs", reader(id))
         }
         Operation::Grant { reader: id, runs } => {
-            format!("{} may read {}: their keys are sealed to it", reader(id), count(runs.len(), "run"))
+            let sealed = if runs.len() == 1 { "its key is" } else { "their keys are" };
+            format!("{} may read {}: {sealed} sealed to it", reader(id), count(runs.len(), "run"))
         }
         Operation::Revoke { reader: id, runs } => {
             let runs = count(runs.len(), "run");

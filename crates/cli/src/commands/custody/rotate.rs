@@ -74,14 +74,17 @@ fn tell(args: &Rotate, summary: &RotateSummary, before: u32) -> Result<()> {
             0 | 1 => "Made",
             _ => "Made a new key, and finished the rotation of someone else, who made a newer one meanwhile:",
         };
+        let already = match summary.already {
+            0 => String::new(),
+            already => format!(", and {} that had been already", count(already, "run")),
+        };
         output::line(&format!(
-            "{how} vault key {}: {} sealed to it, {} before.\n\n\
+            "{how} vault key {}: {} sealed to it{already}.\n\n\
              What an old copy of the store still opens: the owner's key opens the runs that are in it, as before.\n\
              The vault key that was replaced opens them too, for whoever kept it, until a run gets a new key (runvault\n\
              custody rekey). It opens no run that is made from now on, where the gateway is shown this line.",
             summary.epoch,
             count(summary.rotated, "run"),
-            summary.already,
         ))?;
     }
     if summary.failed.is_empty() {
