@@ -206,11 +206,18 @@ fn is_there(
     if settle::has_run(root, &seen.run)? || is_replaced(root, chain, seen) {
         return Ok(true);
     }
-    Ok(match retired::read(root, chain, &seen.run)?.filter(|gone| gone.run_note() == seen.hash) {
-        Some(Gone::Owner(_) | Gone::Quorum(_)) => true,
-        Some(Gone::Maker(_)) => !seen::has_seal(folder.path(), &seen.run),
-        None => false,
-    })
+    // It went by the id that it had then: the one that was seen, or that of a run which had taken its place.
+    for run in std::iter::once(&seen.run).chain(chain.standing_for(&seen.run)) {
+        let counts = match retired::read(root, chain, run)?.filter(|gone| gone.run_note() == seen.hash) {
+            Some(Gone::Owner(_) | Gone::Quorum(_)) => true,
+            Some(Gone::Maker(_)) => *run == seen.run && !seen::has_seal(folder.path(), run),
+            None => false,
+        };
+        if counts {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn compare_heads(pinned: &Head, root: &Arc<dyn Dir>, chain: &Chain) -> Result<()> {

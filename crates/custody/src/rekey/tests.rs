@@ -303,6 +303,58 @@ fn a_run_that_was_rekeyed_is_rekeyed_again() {
     assert!(matches!(check(&site.root, &site.chain, &run), Err(Error::Vault(_))), "it is not there any more");
 }
 
+/// Whichever of its ids this machine has seen, and however often it was re-keyed since.
+#[test]
+fn a_run_that_was_re_keyed_and_retired_is_not_missed() {
+    let mut site = Site::new();
+    let run = site.sealed(b"run");
+    let check = |state: &tempfile::TempDir, root: &Arc<dyn Dir>, chain: &Chain| {
+        crate::pins::check_and_advance(state.path(), root, chain)
+    };
+    let look = |site: &Site, run: &RunId| {
+        let state = tempfile::tempdir().unwrap();
+        check(&state, &site.root, &site.chain).unwrap();
+        let seen = Remembering::over(Acting::gateway_only(site.chain.clone()), state.path());
+        runs::read_descriptor(&site.root, run, &*seen).unwrap();
+        seal::find(&site.root, run, &*seen).unwrap().unwrap();
+        state
+    };
+    let before = look(&site, &run);
+    // What they say in a copy of the store is seen by no other machine.
+    let mut others = vec![look(&site, &run), look(&site, &run), look(&site, &run), look(&site, &run)];
+    let mut at = run;
+    for _ in 0..2 {
+        let one = site.agree_on(at);
+        site.work(&site.root, &one, Shard::ALL).unwrap();
+        at = one.new;
+        let after = look(&site, &at);
+        let missed = copy(&site.root);
+        take_away(&missed, &at);
+        let refused = check(&before, &missed, &site.chain).unwrap_err();
+        assert!(matches!(refused, Error::RunGone { seq: 1, run: gone, .. } if gone == run), "{refused}");
+        let authority = Acting::gateway_only(site.chain.clone());
+        let retired = copy(&site.root);
+        crate::retired::retire(&retired, &site.chain, &site.owner, &*authority, &at, "").unwrap();
+        let said = copy(&retired);
+        take_away(&retired, &at);
+        for state in [&before, &after] {
+            check(state, &retired, &site.chain).unwrap();
+        }
+        assert_eq!(gaps(&retired, &site.chain).unwrap(), []);
+        // By a line of the log, as the run is in the store, and as its owner had said it.
+        for root in [copy(&site.root), said] {
+            let named = crate::retired::named(&root, &site.chain, &*authority, &at).unwrap().unwrap();
+            let op = Operation::Retire { runs: vec![named] };
+            let (chain, _) = alone::act(&root, &site.chain, &site.owner, op, "", &mut |_, _| {}).unwrap();
+            take_away(&root, &at);
+            // The note is not needed any more.
+            let notes = root.open_dir(b"retired").unwrap();
+            let _ = notes.unlink(at.to_string().as_bytes());
+            check(&others.pop().unwrap(), &root, &chain).unwrap();
+        }
+    }
+}
+
 /// Killed before each of its calls in turn, and gone on with: at any time the one or the other run is whole.
 #[test]
 fn a_rekeying_that_is_killed_anywhere_goes_on() {
