@@ -17,16 +17,16 @@ use crate::key_files::KeyFile;
 use crate::layout::{self, OBJECT_MAX, PUBLIC_MODE};
 use crate::{Error, Result, clock};
 
-/// A custodian and its last drill on the newest shares.
+/// A custodian and its last drill.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Drill {
     /// Whose.
     pub custodian: IdentityId,
     /// For people.
     pub label: String,
-    /// When, RFC 3339 in UTC; `None`: not since its share was made.
+    /// When it saw its newest share open, RFC 3339 in UTC; `None`: not since that was made.
     pub confirmed: Option<String>,
-    /// Up to which line its key file keeps a copy of custody/ since then.
+    /// Up to which line of this log its key file keeps a copy of custody/, whatever the shares were then.
     pub line: Option<u64>,
 }
 
@@ -110,23 +110,24 @@ pub fn drills(root: &Arc<dyn Dir>, chain: &Chain) -> Result<Vec<Drill>> {
     let drill = |(label, custodian): (String, IdentityId)| {
         let name = name(&custodian);
         let bytes = layout::read_if_there(&custody, &name, &format!("custody/{name}"), OBJECT_MAX)?;
-        let said = bytes.and_then(|bytes| counts(chain, &custodian, &bytes));
-        let (confirmed, line) = said.map_or((None, None), |said| (Some(said.time), Some(said.head.n)));
+        let said = bytes.and_then(|bytes| signed(chain, &custodian, &bytes));
+        let head = said.as_ref().map(|said| said.head);
+        let line = head.filter(|head| chain.line_hash(head.n) == Some(head.hash)).map(|head| head.n);
+        let newest =
+            |said: &Confirmation| (said.epoch, said.made) == (chain.current().e, chain.current().made);
+        let confirmed = said.filter(newest).map(|said| said.time);
         Ok(Drill { custodian, label, confirmed, line })
     };
     chain.custodians().into_iter().map(drill).collect()
 }
 
-/// A confirmation that this custodian signed for the newest shares.
-fn counts(chain: &Chain, custodian: &IdentityId, bytes: &[u8]) -> Option<Confirmation> {
+/// A confirmation that this custodian signed.
+fn signed(chain: &Chain, custodian: &IdentityId, bytes: &[u8]) -> Option<Confirmation> {
     let note = Note::parse(bytes).ok()?;
     let known = chain.state().custodian(custodian)?;
     let text = note.verify(custodian, &known.sign).ok()?;
     let said = Confirmation::parse_text(&text).ok()?;
-    let epoch = chain.current();
-    let same = (said.vault, said.custodian, said.epoch, said.made)
-        == (chain.vault_id(), *custodian, epoch.e, epoch.made);
-    same.then_some(said)
+    ((said.vault, said.custodian) == (chain.vault_id(), *custodian)).then_some(said)
 }
 
 #[cfg(test)]
@@ -160,8 +161,10 @@ mod tests {
         }
         put(&custody(&root), &name, &good);
         crate::rotate::rotate(&root, &chain, &owner, &mut |_, _| {}).unwrap();
+        let line = chain.head().n;
         let chain = Chain::load(&root).unwrap();
-        assert_eq!(drills(&root, &chain).unwrap()[0].confirmed, None, "of the shares before");
+        let drill = drills(&root, &chain).unwrap().remove(0);
+        assert_eq!((drill.confirmed, drill.line), (None, Some(line)), "of the shares before");
 
         // What this key saw is not undone unseen, and it is of one vault.
         let older = crate::testing::vault();
