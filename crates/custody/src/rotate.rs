@@ -42,6 +42,8 @@ pub struct RotateSummary {
     pub already: u64,
     /// Runs left as they were, and why: damaged, or no envelope opens.
     pub failed: Vec<(RunId, String)>,
+    /// Runs left as they were until they are sealed: a standing reader's seal would give the key again.
+    pub open: Vec<RunId>,
 }
 
 /// Makes a new epoch and seals every run to it, or to a newer one that is made meanwhile, also those that
@@ -172,5 +174,6 @@ pub(crate) fn count(summary: &mut RotateSummary, run: RunId, outcome: Outcome) {
         Outcome::Already => summary.already += 1,
         Outcome::Gone => {}
         Outcome::Failed(why) => summary.failed.push((run, why)),
+        Outcome::Open => summary.open.push(run),
     }
 }

@@ -22,6 +22,8 @@ pub(crate) enum Outcome {
     /// Removed by its gateway meanwhile.
     Gone,
     Failed(String),
+    /// It is open, and its seal would give the key again.
+    Open,
 }
 
 /// Seals the run to the current epoch and removes older envelopes. A second call changes nothing.

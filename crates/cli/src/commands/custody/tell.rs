@@ -54,7 +54,7 @@ pub struct Act<'a> {
 /// `go_on`: the command that tries again what failed; `work`: of a re-keying.
 ///
 /// # Errors
-/// Exit 4 where runs were left as they were.
+/// Exit 4 where runs were left as they were; exit 5: until they are sealed.
 pub fn done(
     as_json: bool,
     act: Act,
@@ -75,6 +75,7 @@ pub fn done(
             "runs": summary.rotated,
             "already": summary.already,
             "failed": failed,
+            "open": summary.open.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "stays_open": in_one(&stays_open),
         });
         if let Some(work) = work {
@@ -88,6 +89,14 @@ pub fn done(
         let runs = if runs > 0 { format!("\n{} {done}.", count(runs, "run")) } else { String::new() };
         output::line(&format!("Line {}: {what}.{runs}\n\n{}", head.0, stays_open))?;
     }
+    for run in &summary.open {
+        output::warn(&format!(
+            "run {run} was left as it was: it is open, and its seal would give the key to a standing reader again"
+        ));
+    }
+    if summary.failed.is_empty() && !summary.open.is_empty() {
+        return Err(still_open(op, acts, summary.open.len() as u64, go_on));
+    }
     if summary.failed.is_empty() {
         return work.filter(|_| !as_json).map_or(Ok(()), |work| output::line(&work.is_next()));
     }
@@ -100,7 +109,20 @@ pub fn done(
             "they were made or re-keyed after that copy. Bring key files with a newer drill: move custody/ away, keep it,\n\
              and recover again. Where it is another fault, mend it, then: {go_on}"
         ),
+        _ if summary.failed.len() == 1 => format!("it keeps the envelopes that it has. Try again: {go_on}"),
         _ => format!("they keep the envelopes that they have. Try again: {go_on}"),
     };
     Err(refuse_with(Exit::Damaged, what, advice))
+}
+
+fn still_open(op: &Operation, acts: &Acts, runs: u64, go_on: &str) -> anyhow::Error {
+    let (are, they_are) = if runs == 1 { ("is", "it is") } else { ("are", "they are") };
+    let what = format!("{} {are} open: the reader still reads there", count(runs, "run"));
+    let now = match op {
+        Operation::Revoke { reader, .. } => acts.command("remove-reader", &reader.to_string()),
+        _ => String::new(),
+    };
+    let advice =
+        format!("once {they_are} sealed: {go_on}\nTo end it now, of all runs that the reader reads: {now}");
+    refuse_with(Exit::Busy, what, advice)
 }
