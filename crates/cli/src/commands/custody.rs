@@ -5,6 +5,7 @@ mod approve;
 mod confirm;
 mod confirmed;
 mod direct;
+mod drill;
 mod execute;
 pub mod left;
 mod list;

@@ -9,7 +9,7 @@ use runvault_format::ids::IdentityId;
 use runvault_format::operation::{KeyChange, Operation};
 
 use super::tell::{self, Act, Work};
-use super::{confirmed, operations};
+use super::{confirmed, drill, operations};
 use crate::acts::Acts;
 use crate::args::{Direct, Proposal, Renewing};
 use crate::given::given;
@@ -80,7 +80,11 @@ fn act<T: Args>(args: Direct<T>, proposal: impl FnOnce(T) -> (Proposal, bool)) -
     store.pin(&store.chain)?;
     let head = (store.chain.head().n, store.chain.head().hash.to_string());
     let act = Act { what: &what, op: &op, head, acts: &store.acts() };
-    tell::done(json, act, &summary, &go_on, work.as_ref())
+    let told = tell::done(json, act, &summary, &go_on, work.as_ref());
+    if !json && op.key_change() != KeyChange::None {
+        drill::tell_due(&store)?;
+    }
+    told
 }
 
 /// Whoever is to be removed and is no reader any more: the act was interrupted.

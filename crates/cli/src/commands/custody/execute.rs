@@ -10,10 +10,10 @@ use runvault_custody::quorum::carry_out::carry_out;
 use runvault_custody::quorum::execute::{execute, is_ripe, resume};
 use runvault_format::approval_file::ApprovalFile;
 use runvault_format::ids::IdentityId;
-use runvault_format::operation::Operation;
+use runvault_format::operation::{KeyChange, Operation};
 
 use super::tell::{self, Act, Work};
-use super::{confirmed, propose::executor_of, show};
+use super::{confirmed, drill, propose::executor_of, show};
 use crate::args::Execute;
 use crate::exit::{Exit, refuse_with};
 use crate::files;
@@ -62,7 +62,7 @@ pub fn run(args: &Execute) -> Result<()> {
     });
     store.chain = done.chain.clone();
     let summary = progress::of_runs(|told| carry_out(&store.root, done, &file.request.op, told))?;
-    if summary.failed.is_empty() {
+    if summary.failed.is_empty() && summary.open.is_empty() {
         erase(&key);
     } else {
         output::warn(&format!(
@@ -71,7 +71,11 @@ pub fn run(args: &Execute) -> Result<()> {
         ));
     }
     let act = Act { what: &file.sentence(), op: &file.request.op, head, acts: &store.acts() };
-    tell::done(args.json, act, &summary, &go_on(args), work.as_ref())
+    let told = tell::done(args.json, act, &summary, &go_on(args), work.as_ref());
+    if !args.json && file.request.op.key_change() != KeyChange::None {
+        drill::tell_due(&store)?;
+    }
+    told
 }
 
 /// The key of those who do the work of a re-keying, as REQ.worker, and its id.

@@ -11,8 +11,8 @@ use runvault_format::ids::IdentityId;
 use serde_json::json;
 
 use super::ages::{self, YEAR_DAYS, is_older, old};
-use super::left;
 use super::tell::replacements;
+use super::{drill, left};
 use crate::args::List;
 use crate::output::{self, visible};
 use crate::store::Store;
@@ -65,10 +65,9 @@ pub fn run(args: &List) -> Result<()> {
     ]))?;
     let mut rows = Vec::new();
     for drill in &drills {
-        let state = drill
-            .confirmed
-            .as_ref()
-            .map_or("not confirmed".to_owned(), |at| format!("confirmed {at}{}", kept(drill)));
+        let state =
+            drill.confirmed.as_ref().map_or("not confirmed".to_owned(), |at| format!("confirmed {at}"));
+        let state = state + &kept(drill);
         rows.push(row(&history, "custodian", &drill.label, &drill.custodian, state));
     }
     for reader in chain.reader_terms() {
@@ -107,10 +106,10 @@ fn due(store: &Store, history: &History, drills: &[Drill], key_in_store: bool) -
     if is_older(since, YEAR_DAYS) {
         due.push(format!("vault key {} is over a year old: {}", chain.epoch(), acts.command("rotate", "")));
     }
-    let confirm = drill_of(store, key_in_store);
-    for drill in drills {
-        let name = visible(drill.label.as_bytes());
-        match &drill.confirmed {
+    let confirm = drill::command(store, key_in_store);
+    for one in drills {
+        let name = visible(one.label.as_bytes());
+        match &one.confirmed {
             None => due.push(format!("{name} has not seen the own share open: {confirm}")),
             Some(at) if is_older(at, YEAR_DAYS) => {
                 due.push(format!("{name} has not seen the own share open for a year: {confirm}"));
@@ -132,19 +131,6 @@ fn due(store: &Store, history: &History, drills: &[Drill], key_in_store: bool) -
     due
 }
 
-/// How the drill is done: by one owner with a copy of the key file in the store.
-fn drill_of(store: &Store, key_in_store: bool) -> String {
-    let path = store.typed();
-    match key_in_store && store.acts().alone() {
-        true => {
-            format!(
-                "runvault key export {path} --out FILE, then runvault custody confirm {path} --identity FILE"
-            )
-        }
-        false => format!("runvault custody confirm {path} --identity KEY"),
-    }
-}
-
 /// A re-keyed run stands by its line: a custody/ from key files that do not have it is of no use to the run.
 fn unkept(store: &Store, drills: &[Drill], key_in_store: bool) -> Option<String> {
     let chain = &store.chain;
@@ -153,7 +139,7 @@ fn unkept(store: &Store, drills: &[Drill], key_in_store: bool) -> Option<String>
     (keep < needed).then(|| {
         format!(
             "runs were re-keyed by line {line}, which the key files of {keep} custodians keep, and {needed} are needed: {}",
-            drill_of(store, key_in_store)
+            drill::command(store, key_in_store)
         )
     })
 }

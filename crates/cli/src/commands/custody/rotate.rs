@@ -7,6 +7,7 @@ use anyhow::Result;
 use runvault_custody::chain::Chain;
 use runvault_custody::rotate::{RotateSummary, resume, rotate};
 
+use super::drill;
 use crate::args::Rotate;
 use crate::exit::{Exit, refuse_with};
 use crate::given::given;
@@ -15,7 +16,7 @@ use crate::store::Store;
 use crate::{progress, signals};
 
 pub fn run(args: &Rotate) -> Result<()> {
-    let store = Store::open(&args.store, &args.who)?;
+    let mut store = Store::open(&args.store, &args.who)?;
     store.require_one_custodian("rotate the vault key")?;
     let owner = store.identity(&args.who)?;
     let bar = progress::items(0, "runs");
@@ -40,7 +41,14 @@ pub fn run(args: &Rotate) -> Result<()> {
             given(&args.who)
         ));
     }
-    tell(args, &summary?, store.chain.epoch())
+    let before = store.chain.epoch();
+    store.chain = chain;
+    let summary = summary?;
+    let told = tell(args, &summary, before);
+    if !args.json {
+        drill::tell_due(&store)?;
+    }
+    told
 }
 
 /// Any point is as good as another: every run stays readable.

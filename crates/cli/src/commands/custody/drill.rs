@@ -1,0 +1,35 @@
+//! How the drill is done, and that it is due after an act.
+
+use anyhow::Result;
+use runvault_custody::confirm::drills;
+use runvault_custody::locks;
+
+use crate::output;
+use crate::store::Store;
+
+/// By which command: by one owner with a copy of the key file, where that is in the store (`key_in_store`).
+pub fn command(store: &Store, key_in_store: bool) -> String {
+    let path = store.typed();
+    match key_in_store && store.acts().alone() {
+        true => {
+            format!(
+                "runvault key export {path} --out FILE, then runvault custody confirm {path} --identity FILE"
+            )
+        }
+        false => format!("runvault custody confirm {path} --identity KEY"),
+    }
+}
+
+/// Says that it is due where a custodian has not seen the newest share open.
+///
+/// # Errors
+/// The store's; output.
+pub fn tell_due(store: &Store) -> Result<()> {
+    if drills(&store.root, &store.chain)?.iter().all(|drill| drill.confirmed.is_some()) {
+        return Ok(());
+    }
+    let command = command(store, locks::are_there(&store.root)?);
+    output::line(&format!(
+        "\nOnly custody/ has the new shares until each custodian does the drill, now: {command}"
+    ))
+}
