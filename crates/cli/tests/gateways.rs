@@ -282,6 +282,25 @@ fn a_machine_that_was_admitted_is_dismissed() {
     add("three").refused(1, "it can be read, and no more");
 }
 
+/// By a machine that has seen it under the id that it had before, too.
+#[test]
+fn a_run_that_was_re_keyed_goes_by_its_owners_word() {
+    let scratch = Scratch::new();
+    let store = scratch.vault();
+    scratch.folder("run");
+    let by_owner = |args: &[&str]| scratch.run(&[args, &["--identity", "owner.key"]].concat()).done().out();
+    by_owner(&["cp", "-r", "run", "store:/"]);
+    scratch.run(&["seal", "store", "run"]).done();
+    by_owner(&["custody", "rekey", "store", "run"]);
+    by_owner(&["rekey", "store", "--grace", "1s"]);
+    by_owner(&["retire", "store", "run"]);
+    std::fs::rename(store.join("runs").join(&scratch.runs()[0]), scratch.path("tape")).unwrap();
+    by_owner(&["ls", "store"]);
+    by_owner(&["check", "store"]);
+    scratch.run(&["scrub", "store"]).done();
+    scratch.run(&["runs", "store"]).done();
+}
+
 /// Whose key was stolen, and with it the word of the gateway, cannot make a sealed run be forgotten.
 #[test]
 fn a_sealed_run_goes_by_its_owners_word_alone() {
