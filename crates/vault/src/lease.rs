@@ -150,7 +150,7 @@ pub(crate) fn write(dir: &dyn Dir, lease: &Lease) -> io::Result<()> {
     write_while(dir, lease, || true)
 }
 
-/// [`write`], for as long as it is `still` to be written: a try may have hung for as long as a takeover takes.
+/// [`write()`], for as long as it is `still` to be written: a try may have hung for as long as a takeover takes.
 fn write_while(dir: &dyn Dir, lease: &Lease, still: impl Fn() -> bool) -> io::Result<()> {
     let bytes = lease.to_bytes().map_err(io::Error::other)?;
     let mut made = write_once(dir, &bytes);
