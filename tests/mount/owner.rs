@@ -135,6 +135,13 @@ fn a_run_held_by_another_machine_is_read_only_until_it_is_taken_over() {
     mount.unmount();
 }
 
+/// Another host, by its leases: it sees no process of this one.
+fn in_a_container(command: &str) -> Command {
+    let mut container = Command::new("unshare");
+    container.args(["--pid", "--fork", "--mount-proc"]).arg(runvault()).arg(command);
+    container
+}
+
 /// It has this machine's id and boot, and a copy of the state folder, and does not see the writer's process.
 #[test]
 fn a_container_takes_no_run_that_is_written_outside_it() {
@@ -147,9 +154,8 @@ fn a_container_takes_no_run_that_is_written_outside_it() {
     fs::write(mount.path("run/file"), b"first").expect("a file");
     let state = site.dir().join("copied-state");
     run(Command::new("cp").arg("-a").arg(&site.state).arg(&state));
-    let mut copy = Command::new("unshare");
-    copy.args(["--pid", "--fork", "--mount-proc"]).arg(runvault()).args(["cp", "--identity"]);
-    copy.arg(&site.identity).arg("--state").arg(state);
+    let mut copy = in_a_container("cp");
+    copy.arg("--identity").arg(&site.identity).arg("--state").arg(state);
     copy.arg(&site.identity).arg(format!("{}:/run/other", site.store.display()));
     expect(&mut copy, 5, "is written by gateway");
     fs::write(mount.path("run/file"), b"and again").expect("it is still the writer");
@@ -166,9 +172,8 @@ fn a_run_whose_writer_on_another_machine_lives_is_not_taken_over() {
     let mount = site.mount();
     fs::create_dir(mount.path("run")).expect("a run");
     fs::write(mount.path("run/file"), b"first").expect("a file");
-    let mut elsewhere = Command::new("unshare");
-    elsewhere.args(["--pid", "--fork", "--mount-proc"]).arg(runvault());
-    elsewhere.args(["takeover", "--yes", "--identity"]).arg(&site.identity);
+    let mut elsewhere = in_a_container("takeover");
+    elsewhere.args(["--yes", "--identity"]).arg(&site.identity);
     elsewhere.arg("--state").arg(site.dir().join("other-state")).arg(&site.store).arg("run");
     expect(&mut elsewhere, 5, "its lease was renewed while it was watched");
     fs::write(mount.path("run/file"), b"and again").expect("it is still the writer");

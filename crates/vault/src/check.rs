@@ -106,8 +106,10 @@ impl Checker<'_> {
 
     /// Waits until a writer has ended what it was about to do, and tells whether to look again.
     fn looks_again(&mut self) -> bool {
-        let left = self.looks.checked_sub(1);
-        left.inspect(|_| std::thread::sleep(A_WRITE)).map(|left| self.looks = left).is_some()
+        let Some(left) = self.looks.checked_sub(1) else { return false };
+        self.looks = left;
+        std::thread::sleep(A_WRITE);
+        true
     }
 
     fn foreign(&mut self, object: String) {

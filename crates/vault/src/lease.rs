@@ -295,9 +295,8 @@ impl Holding {
         if self.age() >= RENEW {
             return self.renew();
         }
-        let [asked, seen] =
-            [&self.asked, &self.seen].map(|at| Duration::from_millis(at.load(Ordering::Relaxed)));
-        if since(&self.seen) >= GLANCE && asked + LATER > seen { self.glance() } else { Ok(()) }
+        let seen = since(&self.seen);
+        if seen >= GLANCE && since(&self.asked) < seen + LATER { self.glance() } else { Ok(()) }
     }
 
     /// Since the last renewal.

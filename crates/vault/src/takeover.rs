@@ -14,8 +14,12 @@ use runvault_store::journal_files::JournalFiles;
 
 use crate::authority::{Authority, Gateway, Resume};
 use crate::lease::Sign;
+pub use crate::lease::{RENEW, SILENCE};
 use crate::outcome::{opened, outcome};
 use crate::{Damage, Error, Result, lease, ledger, recovery, runs, seal};
+
+/// How often a lease is looked at that is watched.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Who holds a run's lease, as a person is shown it; `None` where nobody does.
 ///
@@ -58,9 +62,6 @@ pub fn forget_notes(gateway: &dyn Gateway, run: &RunId) -> Result<()> {
     unkept.map_err(|e| outcome("remove the ledger of", format!("runs/{run}"), e))
 }
 
-pub use crate::lease::{RENEW, SILENCE};
-const PAUSE: Duration = Duration::from_secs(1);
-
 /// The lease of a run whose writer has gone, or could not renew it for longer than it may write without.
 pub struct Silent(Sign);
 
@@ -77,7 +78,7 @@ pub fn watch(
     left: &mut dyn FnMut(Duration),
 ) -> Result<Option<Silent>> {
     let dir = runs::run_dir(root, run)?;
-    let sign = || lease::sign(&*dir).map_err(|e| outcome("read", format!("runs/{run}/lease"), e));
+    let sign = || sign(&*dir, run);
     let ours = lease::of_this_process(gateway);
     let (began, first) = (Instant::now(), sign()?);
     loop {
@@ -96,6 +97,10 @@ pub fn watch(
         left(waits);
         std::thread::sleep(PAUSE.min(waits));
     }
+}
+
+fn sign(dir: &dyn Dir, run: &RunId) -> Result<Sign> {
+    lease::sign(dir).map_err(|e| outcome("read", format!("runs/{run}/lease"), e))
 }
 
 fn lease_of(root: &Arc<dyn Dir>, run: &RunId) -> Result<Option<Lease>> {
@@ -142,8 +147,7 @@ pub fn takeover(
         Some(session) => session,
         None => fresh_session()?,
     };
-    let now = lease::sign(&*dir).map_err(|e| outcome("read", format!("runs/{run}/lease"), e))?;
-    if let Some((_, found)) = now.filter(|now| Some(now) != silent.0.as_ref()) {
+    if let Some((_, found)) = sign(&*dir, run)?.filter(|now| Some(now) != silent.0.as_ref()) {
         let holder =
             found.as_ref().map_or_else(|| "someone whose lease cannot be read".to_owned(), lease::describe);
         return Err(Error::Held { run: run.to_string(), holder });

@@ -13,7 +13,7 @@ use super::way::{Both, Way};
 use super::{CheckEvent, Checker};
 use crate::directory::holds_nothing;
 use crate::file::RunContext;
-use crate::outcome::part_opened;
+use crate::outcome::{exists, part_opened};
 use crate::{Damage, Error, Result, Vault, links, record};
 
 /// What the files of one run have in common.
@@ -140,7 +140,7 @@ impl Checker<'_> {
 
 /// It was removed, or renamed, since it was listed.
 pub(super) fn is_gone(dir: &dyn Dir, name: &[u8]) -> bool {
-    matches!(dir.stat(name), Err(e) if e.raw_os_error() == Some(libc::ENOENT))
+    matches!(exists(dir, name), Ok(false))
 }
 
 /// Opens a subdirectory of the one in hand; its record must name its place. With its id, and whether one of the
