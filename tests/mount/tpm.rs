@@ -141,18 +141,43 @@ fn a_tpm_that_refuses_an_enrolment_is_not_its_home() {
     assert!(!vault.join("kek/home").exists());
     owner(&["-p", "secret"]);
     // One index is made, and the key does not come into it: neither stays.
-    let programs = tpm.path("bin");
-    fs::create_dir(&programs).expect("a directory");
-    fs::write(programs.join("tpm2_nvwrite"), "#!/bin/sh\necho 'ERROR: Esys_NV_Write(0x921)' >&2; exit 1\n")
-        .expect("it");
-    fs::set_permissions(programs.join("tpm2_nvwrite"), fs::Permissions::from_mode(0o755)).expect("a mode");
-    let path = format!("{}:{}", programs.display(), std::env::var("PATH").expect("PATH"));
+    let script = "#!/bin/sh\necho 'ERROR: Esys_NV_Write(0x921)' >&2; exit 1\n";
+    let (path, _) = instead(&tpm, "tpm2_nvwrite", script);
     let locked = output(site.enrolling().args(["--kek", "tpm"]).env(TCTI, tpm.tcti()).env("PATH", path));
     refuses(&locked, 1, &["the TPM is locked"]);
     let left = run(tpm.command("tpm2_getcap").arg("handles-nv-index")).stdout;
     assert_eq!(String::from_utf8_lossy(&left), "");
     let enrolled = enroll(&site, &tpm, "file");
     assert!(enrolled.status.success(), "{}", printed(&enrolled));
+}
+
+/// One program of tpm2-tools that is another one here, first in this PATH; and where it lies.
+fn instead(tpm: &SwTpm, program: &str, script: &str) -> (String, PathBuf) {
+    let programs = tpm.path("bin");
+    fs::create_dir(&programs).expect("a directory");
+    let at = programs.join(program);
+    fs::write(&at, script).expect("a script");
+    fs::set_permissions(&at, fs::Permissions::from_mode(0o755)).expect("a mode");
+    (format!("{}:{}", programs.display(), std::env::var("PATH").expect("PATH")), at)
+}
+
+#[test]
+fn a_run_sealed_while_the_tpm_was_away_loses_its_key_by_itself_when_it_is_back() {
+    let (site, tpm) = (Site::new(), SwTpm::new());
+    assert!(enroll(&site, &tpm, "tpm").status.success());
+    let (path, away) = instead(&tpm, "tpm2_nvwrite", "#!/bin/sh\necho 'ERROR: no TPM' >&2; exit 1\n");
+    let mount = site.ingest().args(["--quiet", "2s"]).env(TCTI, tpm.tcti()).env("PATH", path).mount();
+    let kept = "is sealed, but its key is not erased here yet";
+    let gone = "its seal was complete; its key is erased here";
+    fs::create_dir(mount.path("run")).expect("a run");
+    fs::write(mount.path("run/CopyComplete.txt"), b"").expect("written");
+    mount.logged(kept, 1);
+    fs::remove_file(away).expect("the TPM is back");
+    mount.logged(gone, 1);
+    assert_eq!(mount.log().matches(kept).count(), 1, "said once: {}", mount.log());
+    let again = output(&mut seal(&site, &tpm, "run"));
+    refuses(&again, 1, &["this machine holds no run"]);
+    mount.unmount();
 }
 
 /// A `tpm2_nvwrite` that kills whoever calls it, at its call number AT of this process.
@@ -173,11 +198,7 @@ fn one_killed_while_the_key_is_replaced_keeps_every_open_run_and_no_sealed_one()
     let (site, tpm) = (Site::new(), SwTpm::new());
     assert!(enroll(&site, &tpm, "tpm").status.success());
     let (index, auth) = home(&site.state);
-    let programs = tpm.path("bin");
-    fs::create_dir(&programs).expect("a directory");
-    let deadly = programs.join("tpm2_nvwrite");
-    fs::write(&deadly, DEADLY).expect("a script");
-    fs::set_permissions(&deadly, fs::Permissions::from_mode(0o755)).expect("a mode");
+    let (deadly, _) = instead(&tpm, "tpm2_nvwrite", DEADLY);
     let path = std::env::var("PATH").expect("PATH");
     let real = path.split(':').map(|dir| Path::new(dir).join("tpm2_nvwrite")).find(|p| p.exists());
     let (real, calls): (PathBuf, PathBuf) = (real.expect("tpm2-tools"), tpm.path("calls"));
@@ -197,7 +218,7 @@ fn one_killed_while_the_key_is_replaced_keeps_every_open_run_and_no_sealed_one()
         let before = keys(&tpm);
         fs::write(&calls, "0").expect("a file");
         let mut sealing = seal(&site, &tpm, &name);
-        sealing.env("PATH", format!("{}:{path}", programs.display())).env("REAL", &real);
+        sealing.env("PATH", &deadly).env("REAL", &real);
         let killed = output(sealing.env("CALLS", &calls).env("AT", at.to_string()).env("WHEN", when));
         assert_eq!(killed.status.code(), None, "{name}: {}", printed(&killed));
         let after = mount(&site);

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use runvault_format::ids::RunId;
 use runvault_sequencer::completion::{Patience, State, Why};
-use runvault_vault::Vault;
 use runvault_vault::held::HeldRun;
+use runvault_vault::{Error, Posix, Vault};
 
 use crate::alarms::Alarms;
 use crate::exit::{self, Exit};
@@ -22,8 +22,6 @@ use crate::sealing::{self, Sealing, Wish};
 const EVERY: Duration = Duration::from_secs(10);
 /// How long a run is left alone that could not be sealed: someone has to look at it.
 const AGAIN: Duration = Duration::from_secs(3600);
-/// And after which it is tried again to erase the key of a run that is sealed.
-const SOON: Duration = Duration::from_secs(10);
 
 /// Looks at the runs that a gateway holds, until it is dropped.
 pub struct Sealer {
@@ -103,8 +101,7 @@ impl Watch {
     fn look(&mut self, run: &HeldRun) {
         let files = match self.vault.top_files(&run.run) {
             Ok(files) => files,
-            // Someone seals it by hand at this moment.
-            Err(runvault_vault::Error::Posix(runvault_vault::Posix::Stale)) => return,
+            Err(Error::Posix(Posix::Stale)) => return self.finish(run),
             Err(error) => return self.say(run, log::Level::Warn, &error.to_string()),
         };
         match sealing::progress_of_held(&self.vault, run, &files, &self.patience) {
@@ -125,6 +122,14 @@ impl Watch {
                 self.say(run, log::Level::Info, &what);
             }
             State::Complete { why, quiet: true } => self.seal(run, why),
+        }
+    }
+
+    /// Of a run that is closed for good: by a seal whose end failed, or by one that someone makes by hand just now.
+    fn finish(&mut self, run: &HeldRun) {
+        match self.vault.finish(&run.run) {
+            Ok(_) | Err(Error::Sealing { .. }) => {}
+            Err(error) => self.say(run, log::Level::Error, &error.to_string()),
         }
     }
 
@@ -160,11 +165,10 @@ impl Watch {
             }
             Ok(Sealing::Withheld) => self.withhold(run),
             Ok(Sealing::Finished) => {}
-            Err(error) if matches!(error.downcast_ref(), Some(runvault_vault::Error::Unfinished { .. })) => {
-                self.say(run, log::Level::Error, &exit::chain(&error));
-                self.known.entry(run.run).or_default().not_before = Some(Instant::now() + SOON);
+            Err(error) if matches!(error.downcast_ref(), Some(Error::Unfinished { .. })) => {
+                self.say(run, log::Level::Error, &exit::chain(&error))
             }
-            Err(error) if matches!(error.downcast_ref(), Some(runvault_vault::Error::Closed)) => {
+            Err(error) if matches!(error.downcast_ref(), Some(Error::Closed)) => {
                 log::info!(
                     "run {}: its seal is given up, since the mount ends; the next one goes on",
                     run.run

@@ -80,10 +80,7 @@ pub fn seal(vault: &Vault, run: &[u8], wish: &Wish, progress: &mut dyn FnMut(u64
         }
         Err(other) => Err(other.into()),
         Ok(Outcome::Withheld) => Ok(Sealing::Withheld),
-        Ok(Outcome::Finished) => {
-            log::info!("run {id}: its seal was complete; its key is erased here");
-            Ok(Sealing::Finished)
-        }
+        Ok(Outcome::Finished) => Ok(Sealing::Finished),
         Ok(Outcome::Refused(faults)) => Ok(Sealing::Refused(faults.iter().map(fault).collect())),
         Ok(Outcome::Sealed(summary)) => {
             if facts["ledger"].is_null() {

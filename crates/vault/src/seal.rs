@@ -170,8 +170,7 @@ impl Vault {
         }
         self.require_unrevoked(gateway)?;
         if has_seal(&self.root, &run.id)? {
-            // It was put in place, and what comes after that failed.
-            return self.finish_or_say(gateway, &run).map(|()| Outcome::Finished);
+            return self.finish_earlier(gateway, &run).map(|()| Outcome::Finished);
         }
         self.close_for_good(&run)?;
         let mut made = self.seal_closed(gateway, &run, about, progress);
@@ -222,6 +221,13 @@ impl Vault {
             self.authority.refresh();
             self.authority.is_admitted(gateway, Some(&run.id))
         }
+    }
+
+    /// It was put in place, and what comes after that failed, or its process was killed.
+    fn finish_earlier(&self, gateway: &dyn Gateway, run: &Arc<Run>) -> Result<()> {
+        self.finish_or_say(gateway, run)?;
+        log::info!("run {}: its seal was complete; its key is erased here", run.id);
+        Ok(())
     }
 
     fn finish_or_say(&self, gateway: &dyn Gateway, run: &Arc<Run>) -> Result<()> {
@@ -312,19 +318,29 @@ impl Vault {
         registers::wipe();
     }
 
-    /// A seal that a killed process had committed, and not told its state folder.
+    /// Erases the key of a run whose seal is in place, where an earlier try failed or was killed. Says whether it was so.
+    ///
+    /// # Errors
+    /// [`Error::Sealing`] while a seal is being made; [`Error::Unfinished`]: all stays as it is; the store's.
+    pub fn finish(&self, run: &RunId) -> Result<bool> {
+        let gateway = self.gateway.as_deref().ok_or(Posix::ReadOnly)?;
+        let _turn = self.sealing.begin(*run)?;
+        let found = self.table().runs().find(|found| found.id == *run && found.held).cloned();
+        match found {
+            Some(run) if has_seal(&self.root, &run.id)? => self.finish_earlier(gateway, &run).map(|()| true),
+            _ => Ok(false),
+        }
+    }
+
+    /// The seals that a killed process had committed, and not told its state folder.
     pub(crate) fn finish_seals(&self) {
-        let Some(gateway) = self.gateway.as_deref() else { return };
-        for run in self.table().runs().filter(|run| run.held) {
-            let finished = has_seal(&self.root, &run.id).and_then(|sealed| {
-                if sealed {
-                    self.finish_seal(gateway, run)?;
-                    log::info!("run {}: its seal was complete; its key is erased here", run.id);
-                }
-                Ok(())
-            });
-            if let Err(error) = finished {
-                log::error!("run {}: its seal cannot be finished: {error}", run.id);
+        if self.gateway.is_none() {
+            return;
+        }
+        let held: Vec<_> = self.table().runs().filter(|run| run.held).map(|run| run.id).collect();
+        for run in held {
+            if let Err(error) = self.finish(&run) {
+                log::error!("run {run}: its seal cannot be finished: {error}");
             }
         }
     }

@@ -277,12 +277,32 @@ fn nothing_is_written_after_a_seal_that_could_not_be_finished() {
     assert!(seal::has_seal(&fixture.root, &run).unwrap());
     assert!(mount.put("run/late", b"x").is_err() && mount.get("run/RunInfo.xml").is_err());
     assert!(mount.status().runs.iter().any(|status| status.run == run && status.sealing));
+    assert!(matches!(mount.finish(&run), Err(Error::Unfinished { .. })), "still full");
     fixture.state.set_full(false);
-    assert_eq!(seal().unwrap(), Outcome::Finished, "not made anew");
+    assert!(mount.finish(&run).unwrap());
     assert!(fixture.state.session(&run).is_none(), "the key is erased");
+    assert!(!mount.finish(&run).unwrap(), "nothing is left to do");
     assert_eq!(mount.get("run/RunInfo.xml").unwrap(), b"<RunInfo/>");
     mount.close().unwrap();
     assert!(verify(&fixture, &run, &Anew).unwrap().findings.is_empty());
+}
+
+/// The same command ends what it has begun.
+#[test]
+fn a_seal_that_could_not_be_finished_is_not_made_anew() {
+    let fixture = Fixture::on_disk();
+    let mount = fixture.writer();
+    everything(&mount);
+    let run = id(&mount);
+    let seal = || mount.seal(&run, &mut |_| Ok(Some("{}".into())), &mut |_, _| ());
+    assert!(!mount.finish(&run).unwrap(), "a run without a seal stays open");
+    mount.put("run/more", b"x").unwrap();
+    fixture.state.set_full(true);
+    assert!(matches!(seal(), Err(Error::Unfinished { .. })));
+    fixture.state.set_full(false);
+    assert_eq!(seal().unwrap(), Outcome::Finished);
+    assert!(fixture.state.session(&run).is_none(), "the key is erased");
+    mount.close().unwrap();
 }
 
 /// The key is erased only where the seal can be read, also by the next start.
