@@ -363,11 +363,11 @@ fn recovered_at(chain: &Chain) -> String {
 
 /// What to do about a store that is older than it was, whose audit log ends at line `found`.
 fn way_back(error: &anyhow::Error, found: u64) -> String {
-    if let Some(runvault_custody::Error::RunGone { .. }) = error.downcast_ref() {
+    if let Some(runvault_custody::Error::RunGone { run, .. }) = error.downcast_ref() {
         return format!(
             "someone may have put an old copy of the store there, or taken the run away: put it back.\n\
              If it is lost, or was removed on purpose: --accept-rollback {found}, on each machine that has seen it.\n\
-             Before it is removed on purpose its owner says so: runvault retire"
+             Before it is removed on purpose its owner says so: runvault retire STORE {run}"
         );
     }
     format!(
