@@ -135,10 +135,11 @@ fn a_run_held_by_another_machine_is_read_only_until_it_is_taken_over() {
     mount.unmount();
 }
 
-/// Another host, by its leases: it sees no process of this one.
+/// Another host, by its leases: it sees no process of this one. Mounts of other tests would not end while it has copies.
 fn in_a_container(command: &str) -> Command {
     let mut container = Command::new("unshare");
-    container.args(["--pid", "--fork", "--mount-proc"]).arg(runvault()).arg(command);
+    container.args(["--pid", "--fork", "--mount-proc", "sh", "-c"]);
+    container.args(["umount -a -l -t fuse.runvault; exec \"$@\"", "sh"]).arg(runvault()).arg(command);
     container
 }
 

@@ -2,11 +2,12 @@
 //! what a killed process left must not be taken for the one that serves the mount.
 
 use std::fs;
-use std::process::Command;
+use std::io::Read;
+use std::process::{Command, Stdio};
 
 use runvault_tests::Site;
 use runvault_tests::site::detach;
-use runvault_tests::tools::{output, printed, runvault};
+use runvault_tests::tools::{output, printed, root_for, run, runvault};
 
 const ROUNDS: usize = 12;
 const AT_A_TIME: usize = 4;
@@ -66,6 +67,37 @@ fn a_mount_whose_process_is_stopped_is_not_waited_for_without_limit() {
     assert!(said.contains(&format!("kill -CONT {}", mount.pid())), "{said}");
     // As it says: the request is still there.
     assert_eq!(mount.wait().code(), Some(0));
+}
+
+/// The kernel tells nobody that a mount is gone while another namespace has a copy.
+#[test]
+fn a_mount_that_a_container_has_too_is_named_with_the_way_out() {
+    if !root_for("a mount namespace") {
+        return;
+    }
+    let site = Site::new();
+    let mount = site.mount();
+    fs::create_dir(mount.path("run")).expect("a run");
+    // What other tests have mounted would not end while it is there.
+    let others =
+        "findmnt -rno TARGET -t fuse.runvault | grep -vxF \"$0\" | xargs -rn 1 umount -l; echo; read end";
+    let mut container = Command::new("unshare")
+        .args(["--mount", "sh", "-c", others])
+        .arg(&mount.at)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("unshare starts");
+    let mut begun = [0];
+    container.stdout.as_mut().expect("a pipe").read_exact(&mut begun).expect("it has its mounts");
+    let said = output(Command::new(runvault()).arg("unmount").arg(&mount.at));
+    let way_out = format!("nsenter -m -t {} umount {}", container.id(), mount.at.display());
+    let told = said.status.code() == Some(5) && printed(&said).contains(&way_out);
+    run(Command::new("sh").arg("-c").arg(&way_out));
+    assert!(told, "{}", printed(&said));
+    assert_eq!(mount.wait().code(), Some(0));
+    drop(container.stdin.take());
+    container.wait().expect("its end");
 }
 
 /// What a service manager does after a crash: the killed process may still be exiting.

@@ -1,5 +1,6 @@
-//! /proc/self/mountinfo: what is mounted where, without touching a mount that may hang.
+//! /proc/PID/mountinfo: what is mounted where, without touching a mount that may hang.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
@@ -44,7 +45,12 @@ impl Entry {
 /// # Errors
 /// /proc is not there.
 pub fn read() -> Result<Vec<Entry>> {
-    let table = std::fs::read("/proc/self/mountinfo").context("/proc/self/mountinfo")?;
+    of("self")
+}
+
+fn of(process: &str) -> Result<Vec<Entry>> {
+    let table = format!("/proc/{process}/mountinfo");
+    let table = std::fs::read(&table).context(table)?;
     Ok(table.split(|b| *b == b'\n').filter_map(parse).collect())
 }
 
@@ -54,6 +60,37 @@ pub fn read() -> Result<Vec<Entry>> {
 /// As [`read`].
 pub fn at(path: &Path) -> Result<Option<Entry>> {
     Ok(read()?.into_iter().rev().find(|entry| entry.at == path))
+}
+
+/// Where a file system is mounted in another mount namespace, as a container or a service of systemd has one.
+#[derive(Debug)]
+pub struct Elsewhere {
+    /// A process there.
+    pub pid: u32,
+    /// The mount point, as it sees it.
+    pub at: PathBuf,
+}
+
+/// The copies of a mount that other namespaces have, as far as this user may see them.
+pub fn elsewhere(entry: &Entry) -> Vec<Elsewhere> {
+    let namespace = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
+    let ours = namespace("self");
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let mut copies = BTreeMap::new();
+    for pid in processes.filter_map(|process| process.file_name().to_str()?.parse::<u32>().ok()) {
+        let Some(of_it) = namespace(&pid.to_string()).filter(|its| Some(its) != ours.as_ref()) else {
+            continue;
+        };
+        if copies.contains_key(&of_it) {
+            continue;
+        }
+        let same = |other: &Entry| {
+            (&other.device, &other.fs_type, &other.source) == (&entry.device, &entry.fs_type, &entry.source)
+        };
+        let found = of(&pid.to_string()).ok().and_then(|table| table.into_iter().find(same));
+        copies.insert(of_it, found.map(|found| Elsewhere { pid, at: found.at }));
+    }
+    copies.into_values().flatten().collect()
 }
 
 /// `id parent major:minor root mount-point options [tags...] - type source super-options`.

@@ -12,11 +12,13 @@ use crate::args::Unmount;
 use crate::control::{Client, Silent, deadline, unmount_request};
 use crate::exit::{Exit, refuse, refuse_with};
 use crate::mount_point::{self, Unmounted, absolute};
-use crate::mount_table::{self, Entry};
+use crate::mount_table::{self, Elsewhere, Entry};
 use crate::output::{self, quoted, shown};
 
 /// A mount that is in the table may not listen yet.
 const COMING: Duration = Duration::from_secs(2);
+/// What begins just now in a mount namespace of its own takes no mount along for longer.
+const COPIED: Duration = Duration::from_secs(10);
 /// Who uses a mount may just be leaving it.
 const LEAVING: Duration = Duration::from_secs(1);
 
@@ -92,6 +94,11 @@ fn by_its_process(entry: &Entry, mut client: Client, first: &Value, limit: u64) 
         return Err(busy(entry));
     }
     refuse_error(first)?;
+    if !client.answers_within(COPIED)
+        && let Some(copy) = mount_table::elsewhere(entry).first()
+    {
+        return Err(copied(entry, copy));
+    }
     until_closed(&mut client).map_err(|error| match error.downcast() {
         Ok(silent) => still_closing(entry, &silent, limit),
         Err(error) => error,
@@ -133,6 +140,24 @@ fn still_closing(entry: &Entry, silent: &Silent, limit: u64) -> anyhow::Error {
         Exit::Busy,
         format!("{at} is unmounted, but process {pid} has not made everything durable within {limit} s"),
         format!("it goes on; the store is complete when it has ended: tail --pid={pid} -f /dev/null"),
+    )
+}
+
+/// A file system ends when it is mounted nowhere.
+fn copied(entry: &Entry, copy: &Elsewhere) -> anyhow::Error {
+    let Elsewhere { pid, at } = copy;
+    refuse_with(
+        Exit::Busy,
+        format!(
+            "{} is unmounted, but process {pid} has it mounted at {} still, in a mount namespace of its own, as a \
+             container has: it is served until that is gone too",
+            shown(&entry.at),
+            shown(at)
+        ),
+        format!(
+            "end what runs there, or take the mount away there: nsenter -m -t {pid} umount {}",
+            quoted(at)
+        ),
     )
 }
 

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde_json::Value;
 
@@ -163,6 +164,13 @@ impl Client {
             return Ok(None);
         }
         Ok(Some(serde_json::from_str(&line).context("answer of the mount's process")?))
+    }
+
+    /// Whether the next answer, or the end of the connection, is there within that time.
+    pub fn answers_within(&self, time: Duration) -> bool {
+        let limit = rustix::event::Timespec { tv_sec: time.as_secs() as i64, tv_nsec: 0 };
+        let mut watched = [PollFd::new(self.stream.get_ref(), PollFlags::IN)];
+        !self.stream.buffer().is_empty() || !matches!(poll(&mut watched, Some(&limit)), Ok(0))
     }
 
     fn silent_or(&self, error: std::io::Error) -> anyhow::Error {
