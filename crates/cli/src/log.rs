@@ -53,8 +53,8 @@ pub fn start(target: &Target) -> Result<()> {
         Target::File(path) => {
             let mut options = OpenOptions::new();
             let file = options.append(true).create(true).mode(0o600).open(path);
-            let mut file = file.with_context(|| format!("log file {}", path.display()))?;
-            let write = move |line: &[u8]| file.write_all(line);
+            let file = file.with_context(|| format!("log file {}", path.display()))?;
+            let write = whole_lines(file);
             Logger { lines: Lines::start("log", write, lost(file_line))?, form: file_line }
         }
         Target::Journal => datagrams(JOURNAL, journal_entry)?,
@@ -66,6 +66,16 @@ pub fn start(target: &Target) -> Result<()> {
         log::set_max_level(LevelFilter::Info);
     }
     Ok(())
+}
+
+/// What a full file system took of a line ends before the next one begins.
+fn whole_lines(mut file: impl Write) -> impl FnMut(&[u8]) -> std::io::Result<()> {
+    let mut torn = false;
+    move |line| {
+        let end: &[u8] = if torn { b"\n" } else { b"" };
+        torn = true;
+        file.write_all(end).and_then(|()| file.write_all(line)).inspect(|()| torn = false)
+    }
 }
 
 /// To the socket of that address.
@@ -146,6 +156,9 @@ fn priority(level: Level) -> u8 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, Mutex};
+
     use super::*;
 
     #[test]
@@ -154,6 +167,37 @@ mod tests {
         assert_eq!(Target::of(Some("syslog")), Target::Syslog);
         assert_eq!(Target::of(Some("stderr")), Target::Stderr);
         assert_eq!(Target::of(Some("/var/log/rv")), Target::File("/var/log/rv".into()));
+    }
+
+    /// A file on a disk with so much room.
+    #[derive(Clone, Default)]
+    struct Disk {
+        text: Arc<Mutex<Vec<u8>>>,
+        room: Arc<AtomicUsize>,
+    }
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            let fit = bytes.len().min(self.room.load(Ordering::Relaxed));
+            self.room.fetch_sub(fit, Ordering::Relaxed);
+            self.text.lock().unwrap().extend(&bytes[..fit]);
+            if fit > 0 || bytes.is_empty() { Ok(fit) } else { Err(std::io::ErrorKind::StorageFull.into()) }
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn half_a_line_ends_before_the_next() {
+        let disk = Disk::default();
+        let mut write = whole_lines(disk.clone());
+        disk.room.store(9, Ordering::Relaxed);
+        write(b"first\n").unwrap();
+        write(b"second\n").unwrap_err();
+        disk.room.store(99, Ordering::Relaxed);
+        write(b"third\n").and_then(|()| write(b"fourth\n")).unwrap();
+        assert_eq!(*disk.text.lock().unwrap(), b"first\nsec\nthird\nfourth\n");
     }
 
     #[test]

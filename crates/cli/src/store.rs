@@ -266,7 +266,8 @@ impl Store {
         {
             count_newer(folder);
         }
-        Ok(Open { ticker: Ticker::start(&vault)?, vault, folder })
+        let (ticker, leases) = (Ticker::of_bytes(&vault)?, Ticker::of_leases(&vault)?);
+        Ok(Open { vault, folder, ticker, leases })
     }
 
     /// What a killed process left of this gateway's runs is put in order.
@@ -397,6 +398,7 @@ pub struct Open {
     /// This machine's state folder, locked; `None` where nothing is written.
     pub folder: Option<Arc<StateFolder>>,
     ticker: Ticker,
+    leases: Ticker,
 }
 
 impl Open {
@@ -406,7 +408,9 @@ impl Open {
     /// The store's: what is not durable is said by its name.
     pub fn close(self) -> Result<()> {
         drop(self.ticker);
-        Ok(self.vault.close()?)
+        let closed = self.vault.close();
+        drop(self.leases);
+        Ok(closed?)
     }
 }
 

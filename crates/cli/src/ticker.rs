@@ -1,7 +1,7 @@
-//! The thread that lets waiting bytes out and renews leases while a vault is open.
+//! Threads of an open vault: one lets waiting bytes out, the other renews leases, whatever the first one waits for.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
@@ -10,21 +10,47 @@ use runvault_vault::Vault;
 
 const EVERY: Duration = Duration::from_millis(250);
 
-/// Ticks until it is dropped.
+/// Acts every 250 ms until it is dropped.
 pub struct Ticker {
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Ticker {
-    /// Starts ticking.
+    /// Lets out what waits.
     ///
     /// # Errors
     /// The thread could not be started.
-    pub fn start(vault: &Arc<Vault>) -> Result<Ticker> {
-        let (stop, stopped) = channel();
+    pub fn of_bytes(vault: &Arc<Vault>) -> Result<Ticker> {
+        let mut said = String::new();
         let vault = Arc::clone(vault);
-        let thread = Builder::new().name("tick".into()).spawn(move || run(&vault, &stopped))?;
+        Self::start("tick", move || {
+            let now = vault.tick().err().map(|e| e.to_string()).unwrap_or_default();
+            // The same trouble is one line, not four a second.
+            if now != said && !now.is_empty() {
+                log::warn!("{now}");
+            }
+            said = now;
+        })
+    }
+
+    /// Renews leases; to be dropped when the vault is closed.
+    ///
+    /// # Errors
+    /// The thread could not be started.
+    pub fn of_leases(vault: &Arc<Vault>) -> Result<Ticker> {
+        let vault = Arc::clone(vault);
+        Self::start("lease", move || vault.renew_leases())
+    }
+
+    fn start(name: &str, mut act: impl FnMut() + Send + 'static) -> Result<Ticker> {
+        let (stop, stopped) = channel::<()>();
+        let run = move || {
+            while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(EVERY) {
+                act();
+            }
+        };
+        let thread = Builder::new().name(name.into()).spawn(run)?;
         Ok(Ticker { stop: Some(stop), thread: Some(thread) })
     }
 }
@@ -36,17 +62,5 @@ impl Drop for Ticker {
             // A tick that panicked has been reported by the panic itself.
             let _ = thread.join();
         }
-    }
-}
-
-fn run(vault: &Vault, stopped: &Receiver<()>) {
-    let mut said = String::new();
-    while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(EVERY) {
-        let now = vault.tick().err().map(|e| e.to_string()).unwrap_or_default();
-        // The same trouble is one line, not four a second.
-        if now != said && !now.is_empty() {
-            log::warn!("{now}");
-        }
-        said = now;
     }
 }

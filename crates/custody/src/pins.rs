@@ -25,7 +25,7 @@ const PINS_LOCK: &str = "pins.lock";
 const ROLLBACKS: &str = "rollbacks";
 
 /// The file `pins`, one line of JSON.
-#[derive(Serialize, Deserialize)]
+#[derive(PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Pins {
     vault: VaultId,
@@ -72,9 +72,15 @@ fn compare_only(state_dir: &Path, root: &Arc<dyn Dir>, chain: &Chain) -> Result<
 
 fn advance_locked(state_dir: &Path, root: &Arc<dyn Dir>, chain: &Chain) -> Result<()> {
     let folder = Folder::open(state_dir, &chain.vault_id())?;
-    // Two commands that advance at once must not leave the lower pin.
-    let _lock = lock(&folder)?;
-    advance(&folder, root, chain)
+    loop {
+        let pinned = read(&folder, chain.vault_id())?;
+        let Some(pins) = advanced(&folder, pinned.as_ref(), root, chain)? else { return Ok(()) };
+        // Two commands that advance at once must not leave the lower pin.
+        let _lock = lock(&folder)?;
+        if read(&folder, chain.vault_id())? == pinned {
+            return write(&folder, &pins);
+        }
+    }
 }
 
 /// Reading a vault must not need a place to write to.
@@ -96,20 +102,26 @@ pub fn accept_rollback(
     why: &impl ToString,
 ) -> Result<()> {
     let folder = Folder::open(state_dir, &chain.vault_id())?;
-    let _lock = lock(&folder)?;
-    let pinned = read(&folder, chain.vault_id())?;
-    let mut pins = Pins { vault: chain.vault_id(), head: chain.head(), runs: BTreeMap::new() };
-    let mut gone = BTreeMap::new();
-    for (gateway, run) in pinned.iter().flat_map(|pinned| &pinned.runs) {
-        let runs = if is_there(&folder, root, chain, gateway, run)? { &mut pins.runs } else { &mut gone };
-        runs.insert(*gateway, *run);
+    loop {
+        let pinned = read(&folder, chain.vault_id())?;
+        let mut pins = Pins { vault: chain.vault_id(), head: chain.head(), runs: BTreeMap::new() };
+        let mut gone = BTreeMap::new();
+        for (gateway, run) in pinned.iter().flat_map(|pinned| &pinned.runs) {
+            let there = is_there(&folder, root, chain, gateway, run)?;
+            if there { &mut pins.runs } else { &mut gone }.insert(*gateway, *run);
+        }
+        let _lock = lock(&folder)?;
+        if read(&folder, chain.vault_id())? != pinned {
+            continue;
+        }
+        let seen = pinned.map(|pinned| pinned.head);
+        let accepted =
+            Accepted { time: clock::now(), why: why.to_string(), seen, accepted: chain.head(), gone };
+        let mut trail = folder.read(ROLLBACKS)?.unwrap_or_default();
+        trail.append(&mut line(&folder, ROLLBACKS, &accepted)?);
+        folder.write(ROLLBACKS, &trail)?;
+        return write(&folder, &pins);
     }
-    let seen = pinned.map(|pinned| pinned.head);
-    let accepted = Accepted { time: clock::now(), why: why.to_string(), seen, accepted: chain.head(), gone };
-    let mut trail = folder.read(ROLLBACKS)?.unwrap_or_default();
-    trail.append(&mut line(&folder, ROLLBACKS, &accepted)?);
-    folder.write(ROLLBACKS, &trail)?;
-    write(&folder, &pins)
 }
 
 /// A run that was seen: where it is its gateway's newest, the store must have it from now on.
@@ -128,6 +140,7 @@ pub(crate) fn note_run(state_dir: &Path, vault: VaultId, made: &MadeRun) -> Resu
     write(&folder, &pins)
 }
 
+/// Mounts wait for it: who has it asks no store, which may hang.
 fn lock(folder: &Folder) -> Result<std::fs::File> {
     let file = folder.lock_file(PINS_LOCK)?;
     rustix::fs::flock(&file, FlockOperation::LockExclusive)
@@ -135,16 +148,21 @@ fn lock(folder: &Folder) -> Result<std::fs::File> {
     Ok(file)
 }
 
-pub(crate) fn advance(folder: &Folder, root: &Arc<dyn Dir>, chain: &Chain) -> Result<()> {
-    let pinned = read(folder, chain.vault_id())?;
-    if let Some(pinned) = &pinned {
+/// What is pinned from now on, where that is more than it was.
+fn advanced(
+    folder: &Folder,
+    pinned: Option<&Pins>,
+    root: &Arc<dyn Dir>,
+    chain: &Chain,
+) -> Result<Option<Pins>> {
+    if let Some(pinned) = pinned {
         compare(folder, pinned, root, chain)?;
     }
-    if pinned.as_ref().is_some_and(|pinned| pinned.head.n == chain.head().n) {
-        return Ok(());
+    if pinned.is_some_and(|pinned| pinned.head.n == chain.head().n) {
+        return Ok(None);
     }
-    let runs = pinned.map(|pinned| pinned.runs).unwrap_or_default();
-    write(folder, &Pins { vault: chain.vault_id(), head: chain.head(), runs })
+    let runs = pinned.map(|pinned| pinned.runs.clone()).unwrap_or_default();
+    Ok(Some(Pins { vault: chain.vault_id(), head: chain.head(), runs }))
 }
 
 fn write(folder: &Folder, pins: &Pins) -> Result<()> {
@@ -241,6 +259,7 @@ mod tests {
     use crate::authority::Acting;
     use crate::testing::{copy, custody, enrolled, make_run, put, run_dir, take_away, vault};
     use runvault_format::ids::Digest;
+    use runvault_store::doubles::faulty::{Fault, Faults, Rule};
     use runvault_vault::authority::Gateway;
 
     #[test]
@@ -283,6 +302,32 @@ mod tests {
         let trail = std::fs::read_to_string(trail).unwrap();
         assert_eq!(trail.lines().count(), 2, "{trail}");
         assert!(trail.contains(&chain.head().hash.to_string()), "{trail}");
+    }
+
+    /// A mount notes each run that it meets there.
+    #[test]
+    fn nobody_waits_for_a_store_that_hangs_while_a_pin_is_advanced() {
+        let state = tempfile::tempdir().unwrap();
+        let (root, owner, mut chain) = vault();
+        let gateway = enrolled(&root, &mut chain, &owner);
+        check_and_advance(state.path(), &root, &chain).unwrap();
+        let (run, _) = make_run(&root, &chain, &gateway);
+        let seen = crate::seen::Remembering::over(Acting::gateway_only(chain.clone()), state.path());
+        runvault_vault::runs::read_descriptor(&root, &run, &*seen).unwrap();
+        enrolled(&root, &mut chain, &owner);
+        let (hanging, faults) = Faults::over(root.clone()).unwrap();
+        faults.add(Rule { op: None, name: None, after: 0, times: 1, fault: Fault::Hang });
+        std::thread::scope(|scope| {
+            scope.spawn(|| check_and_advance(state.path(), &hanging, &chain).unwrap());
+            while faults.hanging() == 0 {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+            let lock = Folder::open(state.path(), &chain.vault_id()).unwrap().lock_file(PINS_LOCK).unwrap();
+            let taken = rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive);
+            drop(lock);
+            faults.clear();
+            taken.unwrap();
+        });
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod apart;
 pub mod backend;
 #[cfg(any(test, feature = "doubles"))]
 pub mod doubles;
+pub mod guarded;
 pub mod journal_files;
 pub mod names;
 pub mod posix;

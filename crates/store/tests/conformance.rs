@@ -8,6 +8,7 @@ use runvault_store::backend::{Access, Dir, Entry, File, Kind, Rename, SetTime, T
 use runvault_store::doubles::faulty::{Fault, Faults, Rule};
 use runvault_store::doubles::memory::MemoryDir;
 use runvault_store::doubles::observe::{Call, Observer, Op, observe};
+use runvault_store::guarded::{Guard, guarded};
 use runvault_store::journal_files::{self, JournalFiles};
 use runvault_store::read_whole::read_whole;
 use runvault_store::{posix, replace};
@@ -21,12 +22,24 @@ impl Observer for Nothing {
     }
 }
 
+/// So does this one.
+struct Open;
+
+impl Guard for Open {
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
 /// Makes one test a store of each kind.
 macro_rules! on_every_store {
     ($($name:ident)*) => {
         mod real { $(#[test] fn $name() {
             let place = tempfile::tempdir().unwrap();
             super::$name(super::posix::open_root(place.path()).unwrap());
+        })* }
+        mod guarded { $(#[test] fn $name() {
+            super::$name(super::guarded(super::MemoryDir::root(), super::Arc::new(super::Open)));
         })* }
         mod memory { $(#[test] fn $name() { super::$name(super::MemoryDir::root()); })* }
         mod observed { $(#[test] fn $name() {

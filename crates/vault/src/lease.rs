@@ -2,7 +2,7 @@
 //! which could not renew stops by its own clock, and that whoever takes a run over has watched its lease for longer.
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -10,12 +10,13 @@ use std::time::Duration;
 use runvault_format::ids::{IdentityId, RunId};
 use runvault_format::lease::{LEN_MAX, Lease};
 use runvault_store::backend::{Access, Dir, Rename, Time};
+use runvault_store::guarded::Guard;
 use runvault_store::read_whole::read_whole;
 use runvault_store::replace::{TEMPORARY, temporary_name};
 
 use crate::outcome::{exists, part_opened};
 use crate::sys::{self, Process};
-use crate::{Error, Result};
+use crate::{Error, Posix, Result};
 
 const NAME: &[u8] = b"lease";
 /// How often it is looked whether it is time to.
@@ -53,6 +54,22 @@ pub(crate) struct Holding {
     asked: AtomicU64,
     /// Who took it over, as a renewal has found: this process never writes the run again.
     lost_to: OnceLock<String>,
+    /// It is not written any more.
+    given_up: AtomicBool,
+}
+
+/// Right before each change of the run in the store: between that and the request's own look the process may have been
+/// stopped, or the machine paused.
+impl Guard for Holding {
+    fn check(&self) -> io::Result<()> {
+        Holding::check(self).map_err(|error| {
+            let errno = match error {
+                Error::Store { source, .. } => source.raw_os_error(),
+                _ => Some(libc::EROFS),
+            };
+            io::Error::from_raw_os_error(errno.unwrap_or(libc::EIO))
+        })
+    }
 }
 
 /// Who holds a run's lease: `None` where nobody does, or the file says nothing that makes sense.
@@ -234,7 +251,8 @@ impl Holding {
         }
         let [renewed, seen, asked] = [now(); 3].map(AtomicU64::new);
         let (lease, lost_to) = (Mutex::new(ours), OnceLock::new());
-        Ok(Self { run, dir, lease, found_one, renewed, seen, asked, lost_to })
+        let given_up = AtomicBool::new(false);
+        Ok(Self { run, dir, lease, found_one, renewed, seen, asked, lost_to, given_up })
     }
 
     /// Whether this process may still write.
@@ -263,6 +281,9 @@ impl Holding {
     /// Whether nobody else has it, or had it: what cannot be read is ours, after the store's power cut it may be so. One
     /// that is not, is lost from now on.
     fn is_still_ours(&self, ours: &Lease) -> io::Result<bool> {
+        if self.given_up.load(Ordering::Relaxed) {
+            return Ok(true);
+        }
         let lost_to = match read(&*self.dir)? {
             Some(found) if is_ours(&found, ours) => return Ok(true),
             Some(found) => describe(&found),
@@ -275,9 +296,12 @@ impl Holding {
         Ok(false)
     }
 
-    fn check_lost(&self) -> Result<()> {
+    /// # Errors
+    /// [`Error::Held`]; [`Posix::ReadOnly`] once it was given up.
+    pub(crate) fn check_lost(&self) -> Result<()> {
         match self.lost_to() {
             Some(holder) => Err(Error::Held { run: self.run.to_string(), holder: holder.to_owned() }),
+            None if self.given_up.load(Ordering::Relaxed) => Err(Posix::ReadOnly.into()),
             None => Ok(()),
         }
     }
@@ -326,7 +350,7 @@ impl Holding {
     fn renew(&self) -> Result<()> {
         let fail = |operation| move |e| Error::store(operation, format!("runs/{}/lease", self.run), e);
         let mut lease = self.lease.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.age() < RENEW {
+        if self.age() < RENEW || self.given_up.load(Ordering::Relaxed) {
             return Ok(());
         }
         let started = now();
@@ -342,13 +366,14 @@ impl Holding {
         Ok(())
     }
 
-    /// Removes it, unless someone else's stands there by now.
+    /// Removes it, unless someone else's stands there by now. Nothing of the run is written after that.
     pub(crate) fn give_up(&self) -> io::Result<()> {
         let lease = self.lease.lock().unwrap_or_else(PoisonError::into_inner);
-        match read(&*self.dir)? {
-            Some(found) if is_ours(&found, &lease) => self.dir.unlink(NAME),
-            _ => Ok(()),
+        if read(&*self.dir)?.is_some_and(|found| is_ours(&found, &lease)) {
+            self.dir.unlink(NAME)?;
         }
+        self.given_up.store(true, Ordering::Relaxed);
+        Ok(())
     }
 }
 

@@ -124,7 +124,9 @@ impl Vault {
         self.set_table(&mut self.hold_scans(), entries, listed.foreign.len() as u64);
         if self.gateway.is_some() {
             self.clear_passing(&listed.passing);
-            self.finish_seals();
+            if let Err(error) = self.finish_seals(None) {
+                log::error!("{error}");
+            }
             self.recover_held();
         }
         let table = self.table();

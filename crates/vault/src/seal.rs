@@ -40,6 +40,7 @@ use runvault_format::note::{Note, text_hash};
 use runvault_format::pins::{self, Pinned};
 use runvault_format::seal_note::SealNote;
 use runvault_store::backend::Dir;
+use runvault_store::guarded::guarded;
 use runvault_store::replace;
 
 pub use self::checked::{Anew, Checked};
@@ -148,12 +149,14 @@ impl Vault {
     ///
     /// # Errors
     /// [`Posix::Busy`] while a file of it is open; [`Posix::NotPermitted`] for the files outside any run;
-    /// [`Error::Sealing`] while one is made already, [`Error::GivenUp`]; [`Error::Unfinished`], where it is sealed all the
-    /// same; [`Error::NotHeld`], [`Error::NotMaker`],
+    /// [`Error::Sealing`] while one is made already, [`Error::GivenUp`]; [`Error::Unfinished`], where it, or another one
+    /// before it, is sealed all the same; [`Error::NotHeld`], [`Error::NotMaker`],
     /// [`Error::Revoked`], [`Error::Sealed`], [`Error::Held`]; the store's.
     pub fn seal(&self, run: &RunId, about: About<'_>, progress: &mut dyn FnMut(u64, u64)) -> Result<Outcome> {
         self.check_open()?;
         let gateway = self.gateway.as_deref().ok_or(Posix::ReadOnly)?;
+        // One that could not be finished is in the way of the next.
+        self.finish_seals(Some(run))?;
         let _turn = self.sealing.begin(*run)?;
         let run = self.table().runs().find(|found| found.id == *run).cloned().ok_or(Posix::NotFound)?;
         if run.kind != RunKind::Run {
@@ -282,7 +285,8 @@ impl Vault {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Outcome> {
         let dir = runs::run_dir(&self.root, &run.id)?;
-        let holding = Holding::take(run.id, dir.clone(), &gateway.id())?;
+        let holding = self.take_lease(run.id, &dir, gateway)?;
+        let dir = guarded(dir, holding.clone());
         let outcome = holding.kept(|| {
             let tree = dir.open_dir(b"tree");
             let tree = tree.map_err(|e| part_opened("open", format!("runs/{}/tree", run.id), e))?;
@@ -291,6 +295,8 @@ impl Vault {
             Making { vault: self, gateway, run, dir: &dir, context: &context, holding: &holding }
                 .make(about, progress)
         });
+        // Whose it is by now says more than what was refused for that.
+        let outcome = outcome.map_err(|error| holding.check_lost().err().unwrap_or(error));
         if let Err(error) = holding.give_up() {
             log::warn!("runs/{}/lease: not given up: {error}", run.id);
         }
@@ -332,17 +338,16 @@ impl Vault {
         }
     }
 
-    /// The seals that a killed process had committed, and not told its state folder.
-    pub(crate) fn finish_seals(&self) {
+    /// [`Vault::finish`] of all other runs than that one: a process was killed, or failed. The first failure.
+    pub(crate) fn finish_seals(&self, but: Option<&RunId>) -> Result<()> {
         if self.gateway.is_none() {
-            return;
+            return Ok(());
         }
         let held: Vec<_> = self.table().runs().filter(|run| run.held).map(|run| run.id).collect();
-        for run in held {
-            if let Err(error) = self.finish(&run) {
-                log::error!("run {run}: its seal cannot be finished: {error}");
-            }
-        }
+        held.iter()
+            .filter(|run| Some(*run) != but)
+            .map(|run| self.finish(run).map(drop))
+            .fold(Ok(()), Result::and)
     }
 }
 

@@ -4,10 +4,11 @@ mod status;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use runvault_crypto::registers;
+use runvault_format::ids::RunId;
 use runvault_store::backend::{Dir, Space, Stat};
 
 pub use self::status::{RunStatus, Status};
@@ -19,6 +20,7 @@ use crate::durable::Unsynced;
 use crate::files::Files;
 use crate::follow::Followed;
 use crate::handles::Handles;
+use crate::lease::Holding;
 use crate::locks::NameLocks;
 use crate::nodes::Nodes;
 use crate::opening::{Kept, Opening};
@@ -133,6 +135,8 @@ pub struct Vault {
     pub(crate) serials: AtomicU32,
     pub(crate) sealed: SealedRuns,
     looked: Mutex<Looked>,
+    /// Those that are held, whoever waits for what.
+    leases: Mutex<Vec<Weak<Holding>>>,
     foreign: Mutex<HashMap<Ino, HashSet<u64>>>,
     synced: Mutex<Option<Instant>>,
     /// Nodes of runs whose keys were erased here, which nobody has been told of.
@@ -181,6 +185,7 @@ impl Vault {
             serials: AtomicU32::new(0),
             sealed: SealedRuns::default(),
             looked: Mutex::new(Looked { at: now, at_all: now, at_anyway: now, stamp: Stamps::default() }),
+            leases: Mutex::default(),
             foreign: Mutex::default(),
             synced: Mutex::default(),
             sealed_away: Mutex::default(),
@@ -211,8 +216,32 @@ impl Vault {
         }
     }
 
-    /// Looks for runs that came since, renews leases (writers), lets waiting bytes out.
-    /// Called by one thread every 250 ms while the vault is open.
+    /// Renews leases, and looks whether they are still there. Called every 250 ms by a thread of its own until
+    /// [`Vault::close`] has returned: every other call may wait for the store for as long as a takeover takes.
+    pub fn renew_leases(&self) {
+        let mut all = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|lease| lease.strong_count() > 0);
+        let held: Vec<_> = all.iter().filter_map(Weak::upgrade).collect();
+        drop(all);
+        for lease in held {
+            // The next look tries again; who writes asks first, and a tick tells.
+            let _ = lease.renew_if_due();
+        }
+    }
+
+    /// Takes a run's lease, which is renewed from now on.
+    pub(crate) fn take_lease(
+        &self,
+        run: RunId,
+        dir: &Arc<dyn Dir>,
+        gateway: &dyn Gateway,
+    ) -> Result<Arc<Holding>> {
+        let taken = Arc::new(Holding::take(run, dir.clone(), &gateway.id())?);
+        self.leases.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&taken));
+        Ok(taken)
+    }
+
+    /// Looks for runs that came since, lets waiting bytes out. Called by one thread every 250 ms while the vault is open.
     ///
     /// # Errors
     /// The first failure; all the rest was tried.

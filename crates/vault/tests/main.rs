@@ -13,6 +13,7 @@ mod many_names;
 mod model;
 mod namespace;
 mod opening;
+mod paused;
 mod programs;
 mod sealed;
 mod threads;

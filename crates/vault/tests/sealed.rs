@@ -305,6 +305,28 @@ fn a_seal_that_could_not_be_finished_is_not_made_anew() {
     mount.close().unwrap();
 }
 
+/// Their numbers follow each other.
+#[test]
+fn a_seal_that_could_not_be_finished_is_finished_before_the_next() {
+    let fixture = Fixture::on_disk();
+    let mount = fixture.writer();
+    everything(&mount);
+    let run = id(&mount);
+    mount.make_dir("other").unwrap();
+    mount.put("other/f", b"x").unwrap();
+    let other = mount.status().runs.iter().find(|run| run.name.as_deref() == Some(b"other")).unwrap().run;
+    let seal = |run| mount.seal(run, &mut |_| Ok(Some("{}".into())), &mut |_, _| ());
+    fixture.state.set_full(true);
+    for sealed in [&run, &other] {
+        assert!(matches!(seal(sealed), Err(Error::Unfinished { run: of, .. }) if of == run.to_string()));
+    }
+    assert_eq!(mount.get("other/f").unwrap(), b"x", "it is as it was");
+    fixture.state.set_full(false);
+    assert!(matches!(seal(&other), Ok(Outcome::Sealed(_))));
+    assert!(fixture.state.session(&run).is_none() && fixture.state.session(&other).is_none());
+    mount.close().unwrap();
+}
+
 /// The key is erased only where the seal can be read, also by the next start.
 #[test]
 fn a_key_stays_until_the_seal_reads_back() {

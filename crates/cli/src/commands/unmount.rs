@@ -97,7 +97,7 @@ fn by_its_process(entry: &Entry, mut client: Client, first: &Value, limit: u64) 
     if !client.answers_within(COPIED)
         && let Some(copy) = mount_table::elsewhere(entry).first()
     {
-        return Err(copied(entry, copy));
+        return Err(copied(entry, copy, &client));
     }
     until_closed(&mut client).map_err(|error| match error.downcast() {
         Ok(silent) => still_closing(entry, &silent, limit),
@@ -144,8 +144,9 @@ fn still_closing(entry: &Entry, silent: &Silent, limit: u64) -> anyhow::Error {
 }
 
 /// A file system ends when it is mounted nowhere.
-fn copied(entry: &Entry, copy: &Elsewhere) -> anyhow::Error {
+fn copied(entry: &Entry, copy: &Elsewhere, client: &Client) -> anyhow::Error {
     let Elsewhere { pid, at } = copy;
+    let server = client.process.as_ref().map_or(0, |(pid, _)| pid.as_raw_nonzero().get());
     refuse_with(
         Exit::Busy,
         format!(
@@ -155,7 +156,8 @@ fn copied(entry: &Entry, copy: &Elsewhere) -> anyhow::Error {
             shown(at)
         ),
         format!(
-            "end what runs there, or take the mount away there: nsenter -m -t {pid} umount {}",
+            "take it away there: nsenter -m -t {pid} umount {}\n\
+             or end it for whoever uses it there, once all is durable: kill {server}",
             quoted(at)
         ),
     )

@@ -1,5 +1,6 @@
 //! Where the sockets lie, and whose are taken for a mount's.
 
+use std::cmp::Reverse;
 use std::fs::{DirBuilder, File};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -13,14 +14,17 @@ pub(super) fn prefix(device: &str) -> String {
     format!("{}.", device.replace(':', "-"))
 }
 
-/// The sockets of a device number; mostly one.
+/// The sockets of a device number; mostly one. The newest first: an older process that does not answer keeps nobody from
+/// the one that serves the mount.
 pub(super) fn sockets(folder: &Path, device: &str) -> Vec<PathBuf> {
     let prefix = prefix(device);
     let names = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    names
+    let mut found: Vec<_> = names
         .filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix))
-        .map(|entry| entry.path())
-        .collect()
+        .map(|entry| (Reverse(entry.metadata().and_then(|meta| meta.modified()).ok()), entry.path()))
+        .collect();
+    found.sort();
+    found.into_iter().map(|(_, path)| path).collect()
 }
 
 /// What killed processes left under a number that is now another mount's.
@@ -88,6 +92,17 @@ mod tests {
         remove_dead(tmp.path(), "0:52");
         assert_eq!(sockets(tmp.path(), "0:52"), [tmp.path().join(live)]);
         assert_eq!(sockets(tmp.path(), "0:5"), [tmp.path().join(other)]);
+    }
+
+    #[test]
+    fn the_newest_socket_of_a_number_is_asked_first() {
+        let tmp = tempfile::tempdir().unwrap();
+        let places = ["0-52.1.sock", "0-52.3.sock", "0-52.2.sock"].map(|name| tmp.path().join(name));
+        for (n, place) in places.iter().enumerate() {
+            let at = std::time::UNIX_EPOCH + std::time::Duration::from_secs(n as u64);
+            File::create(place).and_then(|file| file.set_modified(at)).unwrap();
+        }
+        assert!(sockets(tmp.path(), "0:52").iter().eq(places.iter().rev()));
     }
 
     #[test]

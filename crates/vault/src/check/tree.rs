@@ -72,12 +72,12 @@ impl Checker<'_> {
             entries.push(entry);
             true
         });
-        if let Err(e) = listed {
-            let error = Error::store("list", level.object.clone(), e);
-            self.damage(level.object.clone(), Some(&level.path), error);
-        }
-        if let Err(error) = attributes(&walk.context, &*level.dir, &level.id, &level.object) {
-            self.damage(level.object.clone(), Some(&level.path), error);
+        let listed = listed.map_err(|e| Error::store("list", level.object.clone(), e));
+        let attributes = attributes(&walk.context, &*level.dir, &level.id, &level.object);
+        for error in [listed.err(), attributes.err()].into_iter().flatten() {
+            if !is_removed(&*level.dir) {
+                self.damage(level.object.clone(), Some(&level.path), error);
+            }
         }
         let needed = needed_sides(&*level.dir, &entries);
         for entry in entries {
@@ -141,6 +141,14 @@ impl Checker<'_> {
 /// It was removed, or renamed, since it was listed.
 pub(super) fn is_gone(dir: &dyn Dir, name: &[u8]) -> bool {
     matches!(exists(dir, name), Ok(false))
+}
+
+/// It was removed since it was opened.
+fn is_removed(dir: &dyn Dir) -> bool {
+    match dir.stat_self() {
+        Ok(stat) => stat.nlink == 0,
+        Err(e) => matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ESTALE)),
+    }
 }
 
 /// Opens a subdirectory of the one in hand; its record must name its place. With its id, and whether one of the

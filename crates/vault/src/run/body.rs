@@ -8,6 +8,7 @@ use runvault_crypto::random;
 use runvault_format::descriptor::RunKind;
 use runvault_format::ids::{DirId, IdentityId, RunId, SessionId};
 use runvault_store::backend::{Access, Dir, Stat, Time};
+use runvault_store::guarded::guarded;
 use runvault_store::journal_files::DIRECTORY;
 
 use super::Run;
@@ -30,7 +31,7 @@ pub(crate) struct Body {
     /// Node of `tree/`.
     pub(crate) top: Ino,
     pub(crate) context: Arc<RunContext>,
-    holding: Option<Holding>,
+    holding: Option<Arc<Holding>>,
     /// Who writes it, where this machine would but may not.
     holder: Option<String>,
     /// Why its store refused what a writer begins with: EROFS, ENOSPC or EDQUOT.
@@ -211,7 +212,7 @@ impl Body {
 
     /// Since it was renewed; `None` where this process does not hold it.
     pub(crate) fn lease_age(&self) -> Option<Duration> {
-        self.holding.as_ref().map(Holding::age)
+        self.holding.as_ref().map(|holding| holding.age())
     }
 
     /// What the store's clock said when the lease was written last.
@@ -232,7 +233,7 @@ impl Body {
     }
 
     pub(crate) fn renew_lease(&self) -> Result<()> {
-        self.holding.as_ref().map_or(Ok(()), Holding::renew_if_due)
+        self.holding.as_ref().map_or(Ok(()), |holding| holding.renew_if_due())
     }
 
     /// Whether the run has any entry, whoever made it.
@@ -253,14 +254,14 @@ impl Body {
     /// # Errors
     /// [`Error::Held`]; the store's, when the lease could not be renewed in time.
     pub(crate) fn check_lease(&self) -> Result<()> {
-        self.holding.as_ref().map_or(Ok(()), Holding::check)
+        self.holding.as_ref().map_or(Ok(()), |holding| holding.check())
     }
 
     /// Everything durable, the journal gone, the lease given up.
     pub(crate) fn close(&self) -> Result<()> {
         self.check_lease().inspect_err(|_| self.context.end_notes())?;
-        self.context.close()?;
-        let Some(holding) = &self.holding else { return Ok(()) };
+        let Some(holding) = &self.holding else { return self.context.close() };
+        self.context.close().map_err(|error| holding.check_lost().err().unwrap_or(error))?;
         holding.give_up().map_err(|e| outcome("give up", format!("runs/{}/lease", self.run), e))
     }
 }
@@ -330,7 +331,7 @@ impl Vault {
         }
         let asked = Some(Instant::now());
         match self.begin_writing(gateway, run, &dir, &tree, top) {
-            Ok((context, holding)) => Ok(Body { holding: Some(holding), ..only_read(context) }),
+            Ok(body) => Ok(body),
             Err(Error::Held { holder, .. }) => {
                 Ok(Body { holder: Some(holder), asked, ..only_read(reader()?) })
             }
@@ -357,14 +358,17 @@ impl Vault {
         dir: &Arc<dyn Dir>,
         tree: &Arc<dyn Dir>,
         top: Ino,
-    ) -> Result<(Arc<RunContext>, Holding)> {
-        let holding = Holding::take(run.id, dir.clone(), &gateway.id())?;
-        let journal = has_journal(&**dir);
+    ) -> Result<Body> {
+        let holding = self.take_lease(run.id, dir, gateway)?;
+        let [dir, tree] = [dir, tree].map(|dir| guarded(dir.clone(), holding.clone()));
+        let journal = has_journal(&*dir);
         let journal = journal.map_err(|e| Error::store("stat", format!("runs/{}/journal", run.id), e))?;
         let uncleanly = holding.found_one || journal;
         if uncleanly && let Some(resume) = gateway.resume(&run.id)? {
-            let reader = run.reader(tree)?;
-            let recovered = holding.kept(|| recovery::recover(&reader, dir, &resume.session))?;
+            let reader = run.reader(&tree)?;
+            let recovered = holding.kept(|| recovery::recover(&reader, &dir, &resume.session));
+            // Whose it is by now says more than what was refused for that.
+            let recovered = recovered.map_err(|error| holding.check_lost().err().unwrap_or(error))?;
             log::info!("run {}: recovered, {} records brought in place", run.id, recovered.replayed);
         }
         let key = run.key()?;
@@ -379,12 +383,12 @@ impl Vault {
         random::fill(&mut session)?;
         let session = SessionId(session);
         gateway.hold(&run.id, &Resume { key, session })?;
-        let context = self.new_context(run, dir, tree, top, session)?;
+        let context = self.new_context(run, &dir, &tree, top, session)?;
         if uncleanly {
             context.assume_crash();
         }
         keep_ledger(gateway, run, &context, self.options.delay)?;
-        Ok((context, holding))
+        Ok(Body { holding: Some(holding), ..Body::reader(run, &dir, &tree, top, context) })
     }
 
     /// The context of a writer of `run` in `session`.
@@ -421,7 +425,8 @@ impl Vault {
         let object = || format!("runs/{}/tree", run.id);
         let tree = dir.open_dir(b"tree").map_err(|e| part_opened("open", object(), e))?;
         let top = number(tree.stat_self().map_err(|e| Error::store("stat", object(), e))?.ino);
-        let holding = Holding::take(run.id, dir.clone(), &gateway.id())?;
+        let holding = self.take_lease(run.id, &dir, gateway)?;
+        let [dir, tree] = [dir, tree].map(|dir| guarded(dir, holding.clone()));
         let context = self.new_context(run, &dir, &tree, top, session)?;
         keep_ledger(gateway, run, &context, self.options.delay)?;
         if let Some(ledger) = context.ledger() {

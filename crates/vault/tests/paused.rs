@@ -1,0 +1,181 @@
+//! A writer that was stopped in the middle of something, and comes back when another has taken the run over.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use runvault_format::ids::Digest;
+use runvault_format::lease::Lease;
+use runvault_store::backend::Dir;
+use runvault_store::doubles::faulty::{Fault, Faults, Rule};
+use runvault_store::doubles::memory::MemoryDir;
+use runvault_store::doubles::observe::{Change, Op};
+use runvault_store::doubles::recording::Recording;
+use runvault_store::replace;
+use runvault_vault::{Error, Result};
+
+use crate::common::{Fixture, Mount, State, WRITE};
+
+/// After so long who writes looks at its lease.
+const GLANCE: Duration = Duration::from_millis(1100);
+const SIZE: usize = 1 << 20;
+
+struct Place {
+    fixture: Fixture,
+    faults: Arc<Faults>,
+    made: Arc<Recording>,
+}
+
+impl Place {
+    fn new() -> Self {
+        let (store, made) = Recording::over(MemoryDir::root()).unwrap();
+        let (store, faults) = Faults::over(store).unwrap();
+        Self { fixture: Fixture::with_ledgers(store), faults, made }
+    }
+
+    /// A mount whose journal has records: what is durable was written over.
+    fn written(&self) -> (Mount, u64) {
+        let mount = self.fixture.writer();
+        mount.make_dir("run").unwrap();
+        let ino = mount.put("run/f", &vec![1; SIZE]).unwrap();
+        let handle = mount.open_file(ino, WRITE).unwrap().handle;
+        mount.fsync(handle, false).unwrap();
+        mount.write(handle, 0, &[2; 20_000], false).unwrap();
+        mount.fsync(handle, false).unwrap();
+        (mount, handle)
+    }
+
+    fn run_dir(&self) -> Arc<dyn Dir> {
+        let [run] = self.fixture.run_dirs().try_into().unwrap();
+        self.fixture.root.open_dir(b"runs").and_then(|runs| runs.open_dir(&run)).unwrap()
+    }
+
+    fn taken_over(&self) {
+        let lease = Lease {
+            holder: State::new(4).id.to_string(),
+            host: Digest([8; 32]),
+            boot: "elsewhere".into(),
+            pid: 1,
+            start: 1,
+            seq: 1,
+        };
+        replace::replace(&*self.run_dir(), b"lease", &lease.to_bytes().unwrap(), 0o644).unwrap();
+    }
+
+    /// `act` stands still in its first call of `op` until another has the run; what came of it, and all that it changed
+    /// in the store after that call.
+    fn stopped<T: Send>(
+        &self,
+        op: Op,
+        act: impl FnOnce() -> T + Send,
+        taken: bool,
+    ) -> (T, Vec<Change<'static>>) {
+        self.faults.add(Rule::next(op, Fault::Hang));
+        std::thread::scope(|scope| {
+            let acting = scope.spawn(act);
+            let until = Instant::now() + Duration::from_secs(60);
+            while self.faults.hanging() == 0 {
+                assert!(Instant::now() < until && !acting.is_finished(), "it makes no such call");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            if taken {
+                self.taken_over();
+            }
+            std::thread::sleep(GLANCE);
+            self.made.take();
+            self.faults.release();
+            let came = acting.join().unwrap();
+            (came, self.made.take())
+        })
+    }
+}
+
+fn lost<T: std::fmt::Debug>(result: &Result<T>) {
+    assert!(matches!(result, Err(Error::Held { .. })), "{result:?}");
+}
+
+fn writes(changes: &[Change<'_>]) -> usize {
+    changes.iter().filter(|change| matches!(change, Change::Write { .. })).count()
+}
+
+fn removed(changes: &[Change<'_>]) -> Vec<Vec<u8>> {
+    let names = changes.iter().filter_map(|change| match change {
+        Change::Remove { name, .. } => Some(name.to_vec()),
+        _ => None,
+    });
+    names.collect()
+}
+
+/// One call was under way: no other follows.
+#[test]
+fn in_a_write_it_writes_no_more_than_what_was_under_way() {
+    for taken in [false, true] {
+        let place = Place::new();
+        let (mount, handle) = place.written();
+        let all = vec![3; SIZE];
+        let write = || mount.write(handle, 0, &all, false).and_then(|()| mount.fsync(handle, false));
+        let (written, changes) = place.stopped(Op::Write, write, taken);
+        assert_eq!((written.is_ok(), writes(&changes) > 1), (!taken, !taken), "{written:?}: {changes:?}");
+        if taken {
+            lost(&mount.write(handle, 0, b"more", false).map(drop));
+        }
+    }
+}
+
+/// By then the journal is the other's.
+#[test]
+fn in_its_last_sync_it_removes_no_journal() {
+    for taken in [false, true] {
+        let place = Place::new();
+        let (mount, _) = place.written();
+        let (closed, changes) = place.stopped(Op::SyncFs, || mount.close(), taken);
+        let all = [b"0".to_vec(), b"1".to_vec(), b"journal".to_vec()];
+        let gone = removed(&changes);
+        match taken {
+            true => lost(&closed),
+            false => closed.unwrap(),
+        }
+        assert_eq!(all.map(|name| gone.contains(&name)), [!taken; 3], "{gone:?}");
+    }
+}
+
+#[test]
+fn in_a_recovery_it_empties_no_journal() {
+    for taken in [false, true] {
+        let place = Place::new();
+        let (killed, _) = place.written();
+        std::mem::forget(killed);
+        let state = place.fixture.state.apart();
+        let (mount, changes) = place.stopped(Op::SyncData, || place.fixture.writer_of(&state), taken);
+        assert_eq!(writes(&changes) > 0, !taken, "{changes:?}");
+        let run = mount.status().runs[0].clone();
+        assert_eq!((run.writing, run.holder.is_some()), (!taken, taken));
+        if taken {
+            lost(&mount.put("run/other", b""));
+        }
+    }
+}
+
+/// A sync of the store may take as long as a takeover.
+#[test]
+fn while_a_tick_stands_still_leases_are_looked_after() {
+    let place = Place::new();
+    let (mount, handle) = place.written();
+    mount.write(handle, 0, &[4; 20_000], false).unwrap();
+    let beside = || {
+        std::thread::scope(|scope| {
+            let ticking = scope.spawn(|| mount.tick());
+            while place.faults.hanging() == 0 {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            place.taken_over();
+            std::thread::sleep(GLANCE);
+            mount.renew_leases();
+            let holder = mount.status().runs[0].holder.clone();
+            place.faults.release();
+            let _ = ticking.join().unwrap();
+            holder
+        })
+    };
+    place.faults.add(Rule::next(Op::SyncFs, Fault::Hang));
+    assert!(beside().is_some_and(|holder| holder.contains(&State::new(4).id.to_string())));
+}
