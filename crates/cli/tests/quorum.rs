@@ -541,3 +541,24 @@ fn what_was_interrupted_is_due_and_is_finished() {
     // What acts in a quorum by a request acts at once here, gateways too.
     run(&scratch, "custody revoke-gateway store nobody --identity owner.key").refused(1, "nobody");
 }
+
+/// Its seal would give the key again to who reads all that comes.
+#[test]
+fn an_open_run_is_taken_from_a_standing_reader_when_it_is_sealed() {
+    let scratch = Scratch::new();
+    scratch.vault();
+    run(&scratch, "keygen --out lab.key --no-lock").done();
+    scratch.folder("run");
+    scratch.secret("run/RunInfo.xml", "<RunInfo/>\n");
+    run(&scratch, "cp -r run store:/ --identity owner.key").done();
+    run(&scratch, "custody add-reader store lab=lab.key.pub --standing --identity owner.key").done();
+    let revoke = || run(&scratch, "custody revoke store run lab --identity owner.key");
+    let refused = revoke();
+    refused.refused(5, "1 run is open: the reader still reads there");
+    refused.refused(5, "once it is sealed: ").refused(5, "runvault custody remove-reader store ");
+    run(&scratch, "cat store run/RunInfo.xml --identity lab.key").refused(3, "needed is");
+    run(&scratch, "seal store run").done();
+    run(&scratch, "cat store run/RunInfo.xml --identity lab.key").done();
+    revoke().done();
+    run(&scratch, "cat store run/RunInfo.xml --identity lab.key").refused(3, "needed is");
+}

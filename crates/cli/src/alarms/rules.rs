@@ -135,7 +135,13 @@ fn slow(store: &Store, limits: &Limits) -> OfAll {
         return None;
     }
     let level = if waited >= limits.slow || health.given_up > 0 { Level::Raise } else { Level::Keep };
-    Some((Kind::Slow, level, format!("the store has kept a call waiting for {}", long(waited))))
+    let text = match health.given_up {
+        given_up @ 1.. if waited < limits.slow => {
+            format!("the store does not answer: requests that were given up: {given_up}")
+        }
+        _ => format!("the store has kept a call waiting for {}", long(waited)),
+    };
+    Some((Kind::Slow, level, text))
 }
 
 fn filling(store: &Store, limits: &Limits) -> OfAll {
