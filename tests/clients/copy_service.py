@@ -7,6 +7,7 @@ call failed. One file is open at a time: another one needs another process, whic
 import errno
 import json
 import sys
+import time
 
 import smbclient
 from smbclient._io import SMBFileTransaction, set_info
@@ -85,6 +86,7 @@ class Service:
             except SMBOSError as error:
                 if error.ntstatus != NtStatus.STATUS_ACCESS_DENIED:
                     raise
+                time.sleep(0.05)
         return self.read_once(call)
 
     def read_once(self, call):

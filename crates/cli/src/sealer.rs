@@ -48,6 +48,7 @@ impl Sealer {
             patience,
             alarms: Arc::clone(alarms),
             known: HashMap::new(),
+            unfinished: String::new(),
         };
         let thread = Builder::new().name("sealer".into()).spawn(move || watch.run(&stopped))?;
         Ok(Sealer { vault: Arc::clone(vault), stop: Some(stop), thread: Some(thread) })
@@ -72,6 +73,8 @@ struct Watch {
     patience: Patience,
     alarms: Arc<Alarms>,
     known: HashMap<RunId, Known>,
+    /// What the log has of seals that are not finished.
+    unfinished: String,
 }
 
 /// What is known of a run, and what the log has of it.
@@ -87,6 +90,7 @@ impl Watch {
     fn run(&mut self, stopped: &Receiver<()>) {
         let every = EVERY.min(self.patience.quiet / 4).max(Duration::from_millis(100));
         while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(every) {
+            self.finish_seals();
             let held = self.vault.held_runs();
             self.known.retain(|run, _| held.iter().any(|held| held.run == *run));
             for run in held {
@@ -101,7 +105,8 @@ impl Watch {
     fn look(&mut self, run: &HeldRun) {
         let files = match self.vault.top_files(&run.run) {
             Ok(files) => files,
-            Err(Error::Posix(Posix::Stale)) => return self.finish(run),
+            // Someone seals it by hand at this moment, or it is sealed and could not be finished yet.
+            Err(Error::Posix(Posix::Stale)) => return,
             Err(error) => return self.say(run, log::Level::Warn, &error.to_string()),
         };
         match sealing::progress_of_held(&self.vault, run, &files, &self.patience) {
@@ -125,12 +130,17 @@ impl Watch {
         }
     }
 
-    /// Of a run that is closed for good: by a seal whose end failed, or by one that someone makes by hand just now.
-    fn finish(&mut self, run: &HeldRun) {
-        match self.vault.finish(&run.run) {
-            Ok(_) | Err(Error::Sealing { .. }) => {}
-            Err(error) => self.say(run, log::Level::Error, &error.to_string()),
+    /// Of runs that were sealed while something failed.
+    fn finish_seals(&mut self) {
+        let unfinished = match self.vault.finish_seals() {
+            Err(error @ Error::Unfinished { .. }) => error.to_string(),
+            // While one is made nothing else can be done.
+            Ok(()) | Err(_) => String::new(),
+        };
+        if unfinished != self.unfinished && !unfinished.is_empty() {
+            log::error!("{unfinished}");
         }
+        self.unfinished = unfinished;
     }
 
     fn seal(&mut self, run: &HeldRun, why: Why) {
@@ -165,9 +175,8 @@ impl Watch {
             }
             Ok(Sealing::Withheld) => self.withhold(run),
             Ok(Sealing::Finished) => {}
-            Err(error) if matches!(error.downcast_ref(), Some(Error::Unfinished { .. })) => {
-                self.say(run, log::Level::Error, &exit::chain(&error))
-            }
+            // Said by the next look.
+            Err(error) if matches!(error.downcast_ref(), Some(Error::Unfinished { .. })) => {}
             Err(error) if matches!(error.downcast_ref(), Some(Error::Closed)) => {
                 log::info!(
                     "run {}: its seal is given up, since the mount ends; the next one goes on",

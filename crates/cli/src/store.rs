@@ -259,6 +259,7 @@ impl Store {
         options: Options,
     ) -> Result<Open> {
         let gateway = folder.clone().map(|folder| folder as Arc<dyn Gateway>);
+        let options = Options { keeps_leases: true, ..options };
         let vault =
             Vault::open(Arc::clone(&self.root), authority, gateway, options).with_context(|| self.named())?;
         if !options.in_background
@@ -266,8 +267,7 @@ impl Store {
         {
             count_newer(folder);
         }
-        let (ticker, leases) = (Ticker::of_bytes(&vault)?, Ticker::of_leases(&vault)?);
-        Ok(Open { vault, folder, ticker, leases })
+        Ok(Open { ticker: Ticker::start(&vault)?, vault, folder })
     }
 
     /// What a killed process left of this gateway's runs is put in order.
@@ -398,7 +398,6 @@ pub struct Open {
     /// This machine's state folder, locked; `None` where nothing is written.
     pub folder: Option<Arc<StateFolder>>,
     ticker: Ticker,
-    leases: Ticker,
 }
 
 impl Open {
@@ -408,9 +407,7 @@ impl Open {
     /// The store's: what is not durable is said by its name.
     pub fn close(self) -> Result<()> {
         drop(self.ticker);
-        let closed = self.vault.close();
-        drop(self.leases);
-        Ok(closed?)
+        Ok(self.vault.close()?)
     }
 }
 

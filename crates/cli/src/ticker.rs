@@ -1,7 +1,7 @@
-//! Threads of an open vault: one lets waiting bytes out, the other renews leases, whatever the first one waits for.
+//! The thread that lets waiting bytes out while a vault is open.
 
 use std::sync::Arc;
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
@@ -10,47 +10,21 @@ use runvault_vault::Vault;
 
 const EVERY: Duration = Duration::from_millis(250);
 
-/// Acts every 250 ms until it is dropped.
+/// Ticks until it is dropped.
 pub struct Ticker {
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Ticker {
-    /// Lets out what waits.
+    /// Starts ticking.
     ///
     /// # Errors
     /// The thread could not be started.
-    pub fn of_bytes(vault: &Arc<Vault>) -> Result<Ticker> {
-        let mut said = String::new();
+    pub fn start(vault: &Arc<Vault>) -> Result<Ticker> {
+        let (stop, stopped) = channel();
         let vault = Arc::clone(vault);
-        Self::start("tick", move || {
-            let now = vault.tick().err().map(|e| e.to_string()).unwrap_or_default();
-            // The same trouble is one line, not four a second.
-            if now != said && !now.is_empty() {
-                log::warn!("{now}");
-            }
-            said = now;
-        })
-    }
-
-    /// Renews leases; to be dropped when the vault is closed.
-    ///
-    /// # Errors
-    /// The thread could not be started.
-    pub fn of_leases(vault: &Arc<Vault>) -> Result<Ticker> {
-        let vault = Arc::clone(vault);
-        Self::start("lease", move || vault.renew_leases())
-    }
-
-    fn start(name: &str, mut act: impl FnMut() + Send + 'static) -> Result<Ticker> {
-        let (stop, stopped) = channel::<()>();
-        let run = move || {
-            while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(EVERY) {
-                act();
-            }
-        };
-        let thread = Builder::new().name(name.into()).spawn(run)?;
+        let thread = Builder::new().name("tick".into()).spawn(move || run(&vault, &stopped))?;
         Ok(Ticker { stop: Some(stop), thread: Some(thread) })
     }
 }
@@ -62,5 +36,17 @@ impl Drop for Ticker {
             // A tick that panicked has been reported by the panic itself.
             let _ = thread.join();
         }
+    }
+}
+
+fn run(vault: &Vault, stopped: &Receiver<()>) {
+    let mut said = String::new();
+    while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(EVERY) {
+        let now = vault.tick().err().map(|e| e.to_string()).unwrap_or_default();
+        // The same trouble is one line, not four a second.
+        if now != said && !now.is_empty() {
+            log::warn!("{now}");
+        }
+        said = now;
     }
 }

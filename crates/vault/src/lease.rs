@@ -56,6 +56,8 @@ pub(crate) struct Holding {
     lost_to: OnceLock<String>,
     /// It is not written any more.
     given_up: AtomicBool,
+    /// And neither is the run.
+    removed: AtomicBool,
 }
 
 /// Right before each change of the run in the store: between that and the request's own look the process may have been
@@ -63,11 +65,15 @@ pub(crate) struct Holding {
 impl Guard for Holding {
     fn check(&self) -> io::Result<()> {
         Holding::check(self).map_err(|error| {
+            // Others than these would say something of what is about to be changed.
+            let of_the_store = |errno: &i32| matches!(*errno, libc::EROFS | libc::ENOSPC | libc::EDQUOT);
             let errno = match error {
-                Error::Store { source, .. } => source.raw_os_error(),
-                _ => Some(libc::EROFS),
+                Error::Store { source, .. } => {
+                    source.raw_os_error().filter(of_the_store).unwrap_or(libc::EIO)
+                }
+                _ => libc::EROFS,
             };
-            io::Error::from_raw_os_error(errno.unwrap_or(libc::EIO))
+            io::Error::from_raw_os_error(errno)
         })
     }
 }
@@ -167,15 +173,16 @@ pub(crate) fn write(dir: &dyn Dir, lease: &Lease) -> io::Result<()> {
     write_while(dir, lease, || true)
 }
 
-/// [`write()`], for as long as it is `still` to be written: a try may have hung for as long as a takeover takes.
+/// [`write()`], for as long as it is `still` to be written: it may hang for as long as a takeover takes, before any of
+/// its calls.
 fn write_while(dir: &dyn Dir, lease: &Lease, still: impl Fn() -> bool) -> io::Result<()> {
     let bytes = lease.to_bytes().map_err(io::Error::other)?;
-    let mut made = write_once(dir, &bytes);
+    let mut made = write_once(dir, &bytes, &still);
     for _ in 0..TRIES {
         match &made {
             // Someone else took it at that moment, and began by clearing away what was half written.
             Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::EEXIST)) && still() => {
-                made = write_once(dir, &bytes);
+                made = write_once(dir, &bytes, &still);
             }
             _ => break,
         }
@@ -183,14 +190,20 @@ fn write_while(dir: &dyn Dir, lease: &Lease, still: impl Fn() -> bool) -> io::Re
     match made {
         Err(full) if matches!(full.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT)) => {
             let there = dir.open_file(NAME, Access::ReadWrite).map_err(|_| full)?;
+            require(&still)?;
             there.write_at(&bytes, 0)?;
+            require(&still)?;
             there.set_len(bytes.len() as u64)
         }
         made => made,
     }
 }
 
-fn write_once(dir: &dyn Dir, bytes: &[u8]) -> io::Result<()> {
+fn require(still: &impl Fn() -> bool) -> io::Result<()> {
+    if still() { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EROFS)) }
+}
+
+fn write_once(dir: &dyn Dir, bytes: &[u8], still: &impl Fn() -> bool) -> io::Result<()> {
     let temporary = [TEMPORARY, b"lease"].concat();
     match dir.unlink(&temporary) {
         Err(e) if e.raw_os_error() != Some(libc::ENOENT) => return Err(e),
@@ -199,6 +212,7 @@ fn write_once(dir: &dyn Dir, bytes: &[u8]) -> io::Result<()> {
     let made = dir
         .create_file(&temporary, 0o644)
         .and_then(|file| file.write_at(bytes, 0))
+        .and_then(|()| require(still))
         .and_then(|()| dir.rename(&temporary, dir, NAME, Rename::Over));
     if made.is_err() {
         // The first error is the one to tell.
@@ -251,8 +265,8 @@ impl Holding {
         }
         let [renewed, seen, asked] = [now(); 3].map(AtomicU64::new);
         let (lease, lost_to) = (Mutex::new(ours), OnceLock::new());
-        let given_up = AtomicBool::new(false);
-        Ok(Self { run, dir, lease, found_one, renewed, seen, asked, lost_to, given_up })
+        let [given_up, removed] = [const { AtomicBool::new(false) }; 2];
+        Ok(Self { run, dir, lease, found_one, renewed, seen, asked, lost_to, given_up, removed })
     }
 
     /// Whether this process may still write.
@@ -268,22 +282,24 @@ impl Holding {
         if since(&self.seen) >= GLANCE { self.glance() } else { Ok(()) }
     }
 
-    /// Looks whether another took it over meanwhile. A store that does not tell is left to what is about to be written.
+    /// Looks whether another took it over meanwhile.
     fn glance(&self) -> Result<()> {
         let lease = self.lease.lock().unwrap_or_else(PoisonError::into_inner);
+        self.check_lost()?;
         let started = now();
-        if since(&self.seen) >= GLANCE && self.is_still_ours(&lease).unwrap_or(false) {
+        if since(&self.seen) >= GLANCE && self.is_still_ours(&lease).map_err(self.failed("read"))? {
             self.seen.store(started, Ordering::Relaxed);
         }
         self.check_lost()
     }
 
+    fn failed(&self, operation: &'static str) -> impl FnOnce(io::Error) -> Error {
+        move |e| Error::store(operation, format!("runs/{}/lease", self.run), e)
+    }
+
     /// Whether nobody else has it, or had it: what cannot be read is ours, after the store's power cut it may be so. One
     /// that is not, is lost from now on.
     fn is_still_ours(&self, ours: &Lease) -> io::Result<bool> {
-        if self.given_up.load(Ordering::Relaxed) {
-            return Ok(true);
-        }
         let lost_to = match read(&*self.dir)? {
             Some(found) if is_ours(&found, ours) => return Ok(true),
             Some(found) => describe(&found),
@@ -297,10 +313,11 @@ impl Holding {
     }
 
     /// # Errors
-    /// [`Error::Held`]; [`Posix::ReadOnly`] once it was given up.
+    /// [`Error::Held`]; [`Posix::ReadOnly`] once it was given up, [`Posix::NotFound`] once the run was removed.
     pub(crate) fn check_lost(&self) -> Result<()> {
         match self.lost_to() {
             Some(holder) => Err(Error::Held { run: self.run.to_string(), holder: holder.to_owned() }),
+            None if self.removed.load(Ordering::Relaxed) => Err(Posix::NotFound.into()),
             None if self.given_up.load(Ordering::Relaxed) => Err(Posix::ReadOnly.into()),
             None => Ok(()),
         }
@@ -316,6 +333,7 @@ impl Holding {
     /// # Errors
     /// As [`Holding::check`].
     pub(crate) fn renew_if_due(&self) -> Result<()> {
+        self.check_lost()?;
         if self.age() >= RENEW {
             return self.renew();
         }
@@ -348,32 +366,48 @@ impl Holding {
     }
 
     fn renew(&self) -> Result<()> {
-        let fail = |operation| move |e| Error::store(operation, format!("runs/{}/lease", self.run), e);
         let mut lease = self.lease.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.age() < RENEW || self.given_up.load(Ordering::Relaxed) {
+        self.check_lost()?;
+        if self.age() < RENEW {
             return Ok(());
         }
         let started = now();
-        self.is_still_ours(&lease).map_err(fail("read"))?;
+        self.is_still_ours(&lease).map_err(self.failed("read"))?;
         self.check_lost()?;
         lease.seq += 1;
         let still = || self.is_still_ours(&lease).unwrap_or(false);
         let written = write_while(&*self.dir, &lease, still);
         self.check_lost()?;
-        written.map_err(fail("renew"))?;
+        written.map_err(self.failed("renew"))?;
         self.renewed.store(started, Ordering::Relaxed);
         self.seen.store(started, Ordering::Relaxed);
         Ok(())
     }
 
     /// Removes it, unless someone else's stands there by now. Nothing of the run is written after that.
+    ///
+    /// # Errors
+    /// The store's; it is held as before then.
     pub(crate) fn give_up(&self) -> io::Result<()> {
         let lease = self.lease.lock().unwrap_or_else(PoisonError::into_inner);
-        if read(&*self.dir)?.is_some_and(|found| is_ours(&found, &lease)) {
-            self.dir.unlink(NAME)?;
-        }
         self.given_up.store(true, Ordering::Relaxed);
-        Ok(())
+        let found = read(&*self.dir).map(|found| found.filter(|found| is_ours(found, &lease)));
+        let gone = found.and_then(|found| found.map_or(Ok(()), |found| take_away(&*self.dir, &found)));
+        gone.inspect_err(|_| self.given_up.store(false, Ordering::Relaxed))
+    }
+
+    /// The run itself goes, with its lease: that is renewed no more.
+    pub(crate) fn end(&self) {
+        let _renewing = self.lease.lock().unwrap_or_else(PoisonError::into_inner);
+        self.removed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whose it is by now says more than what was refused for that.
+    pub(crate) fn explain(&self, error: Error) -> Error {
+        match self.check_lost() {
+            Err(held @ Error::Held { .. }) => held,
+            _ => error,
+        }
     }
 }
 
@@ -472,6 +506,37 @@ mod tests {
         });
         assert!(matches!(holding.check(), Err(Error::Held { .. })));
         assert_eq!(seq(), 1);
+    }
+
+    /// Whatever call it stood still in.
+    #[test]
+    fn one_that_was_stopped_takes_nothing_back_and_nothing_away() {
+        let other = Lease { pid: 1, ..of_this_process(&IdentityId([3; 16])) };
+        let renew: fn(&Holding) = |holding| {
+            age_by(holding, RENEW);
+            let _ = holding.renew_if_due();
+        };
+        let give_up: fn(&Holding) = |holding| holding.give_up().unwrap();
+        for (op, act) in [(Op::CreateFile, renew), (Op::Write, renew), (Op::Rename, give_up)] {
+            let memory = MemoryDir::root();
+            let (dir, faults) = Faults::over(memory.clone()).unwrap();
+            let holding = Holding::take(RunId([2; 16]), dir, &GATEWAY).unwrap();
+            faults.add(Rule::next(op, Fault::Hang));
+            std::thread::scope(|scope| {
+                let acting = scope.spawn(|| act(&holding));
+                while faults.hanging() == 0 && !acting.is_finished() {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                let stood_still = faults.hanging();
+                // Who takes a run over clears away what is half written.
+                let _ = write(&*memory, &other);
+                faults.release();
+                acting.join().unwrap();
+                assert_eq!(stood_still, 1, "{op:?}");
+            });
+            assert_eq!(read(&*memory).unwrap(), Some(other.clone()), "{op:?}");
+            assert!(holding.check().is_err(), "{op:?}");
+        }
     }
 
     #[test]

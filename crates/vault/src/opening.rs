@@ -124,7 +124,7 @@ impl Vault {
         self.set_table(&mut self.hold_scans(), entries, listed.foreign.len() as u64);
         if self.gateway.is_some() {
             self.clear_passing(&listed.passing);
-            if let Err(error) = self.finish_seals(None) {
+            if let Err(error) = self.finish_seals() {
                 log::error!("{error}");
             }
             self.recover_held();

@@ -230,10 +230,16 @@ impl Vault {
         let note = gateway.retire_run(&run.id, &verified.note, &sys::utc_now())?;
         self.put_retired(&run.id, &note)?;
         body.context.close()?;
+        // That may have taken as long as a takeover.
+        body.check_lease()?;
+        if body.tree_holds_something()? {
+            return Err(Posix::NotEmpty.into());
+        }
         let (id, gone) = (run.id.to_string(), runs::gone_place(&run.id));
         self.runs_dir
             .rename(id.as_bytes(), &*self.runs_dir, gone.as_bytes(), Rename::Over)
             .map_err(|e| outcome("remove", format!("runs/{id}"), e))?;
+        body.end_lease();
         self.runs_dir.sync().map_err(|e| outcome("sync", "runs", e))?;
         self.change_table(|entries| {
             entries.remove(&run.id);

@@ -155,12 +155,13 @@ impl Vault {
     pub fn seal(&self, run: &RunId, about: About<'_>, progress: &mut dyn FnMut(u64, u64)) -> Result<Outcome> {
         self.check_open()?;
         let gateway = self.gateway.as_deref().ok_or(Posix::ReadOnly)?;
-        // One that could not be finished is in the way of the next.
-        self.finish_seals(Some(run))?;
         let _turn = self.sealing.begin(*run)?;
         let run = self.table().runs().find(|found| found.id == *run).cloned().ok_or(Posix::NotFound)?;
         if run.kind != RunKind::Run {
             return Err(Posix::NotPermitted.into());
+        }
+        if run.held && has_seal(&self.root, &run.id)? {
+            return self.finish_earlier(gateway, &run).map(|()| Outcome::Finished);
         }
         if run.is_sealed() {
             return Err(Error::Sealed { run: run.id.to_string() });
@@ -172,8 +173,9 @@ impl Vault {
             return Err(run.not_maker());
         }
         self.require_unrevoked(gateway)?;
-        if has_seal(&self.root, &run.id)? {
-            return self.finish_earlier(gateway, &run).map(|()| Outcome::Finished);
+        // One that is not finished is in the way of the next.
+        for other in self.unfinished_seals() {
+            self.finish_earlier(gateway, &other)?;
         }
         self.close_for_good(&run)?;
         let mut made = self.seal_closed(gateway, &run, about, progress);
@@ -287,16 +289,16 @@ impl Vault {
         let dir = runs::run_dir(&self.root, &run.id)?;
         let holding = self.take_lease(run.id, &dir, gateway)?;
         let dir = guarded(dir, holding.clone());
-        let outcome = holding.kept(|| {
+        let mut make = || {
             let tree = dir.open_dir(b"tree");
             let tree = tree.map_err(|e| part_opened("open", format!("runs/{}/tree", run.id), e))?;
             dir.sync_fs().map_err(|e| Error::store("sync", format!("runs/{}", run.id), e))?;
             let context = run.reader(&tree)?;
             Making { vault: self, gateway, run, dir: &dir, context: &context, holding: &holding }
                 .make(about, progress)
-        });
-        // Whose it is by now says more than what was refused for that.
-        let outcome = outcome.map_err(|error| holding.check_lost().err().unwrap_or(error));
+        };
+        let outcome = make();
+        let outcome = outcome.map_err(|error| holding.explain(error));
         if let Err(error) = holding.give_up() {
             log::warn!("runs/{}/lease: not given up: {error}", run.id);
         }
@@ -324,30 +326,24 @@ impl Vault {
         registers::wipe();
     }
 
-    /// Erases the key of a run whose seal is in place, where an earlier try failed or was killed. Says whether it was so.
+    /// Erases the keys of runs whose seals are in place: the process that made one was killed, or failed.
     ///
     /// # Errors
-    /// [`Error::Sealing`] while a seal is being made; [`Error::Unfinished`]: all stays as it is; the store's.
-    pub fn finish(&self, run: &RunId) -> Result<bool> {
-        let gateway = self.gateway.as_deref().ok_or(Posix::ReadOnly)?;
-        let _turn = self.sealing.begin(*run)?;
-        let found = self.table().runs().find(|found| found.id == *run && found.held).cloned();
-        match found {
-            Some(run) if has_seal(&self.root, &run.id)? => self.finish_earlier(gateway, &run).map(|()| true),
-            _ => Ok(false),
+    /// The first [`Error::Unfinished`], where all stays as it is; [`Error::Sealing`] while a seal is being made.
+    pub fn finish_seals(&self) -> Result<()> {
+        let Some(gateway) = self.gateway.as_deref() else { return Ok(()) };
+        let mut first = Ok(());
+        for run in self.unfinished_seals() {
+            let _turn = self.sealing.begin(run.id)?;
+            first = first.and(self.finish_earlier(gateway, &run));
         }
+        first
     }
 
-    /// [`Vault::finish`] of all other runs than that one: a process was killed, or failed. The first failure.
-    pub(crate) fn finish_seals(&self, but: Option<&RunId>) -> Result<()> {
-        if self.gateway.is_none() {
-            return Ok(());
-        }
-        let held: Vec<_> = self.table().runs().filter(|run| run.held).map(|run| run.id).collect();
-        held.iter()
-            .filter(|run| Some(*run) != but)
-            .map(|run| self.finish(run).map(drop))
-            .fold(Ok(()), Result::and)
+    /// What the store does not tell is looked at again.
+    fn unfinished_seals(&self) -> Vec<Arc<Run>> {
+        let held: Vec<_> = self.table().runs().filter(|run| run.held).cloned().collect();
+        held.into_iter().filter(|run| has_seal(&self.root, &run.id).unwrap_or(false)).collect()
     }
 }
 

@@ -58,6 +58,8 @@ pub struct Options {
     /// Answers before all runs are opened, and keeps what is found out about sealed ones for later mounts
     /// ([`Authority::known_runs`]).
     pub in_background: bool,
+    /// Renews leases by a thread of its own ([`Vault::renew_leases`]).
+    pub keeps_leases: bool,
 }
 
 impl Default for Options {
@@ -69,6 +71,7 @@ impl Default for Options {
             journal_bytes: 8 << 20,
             sealed_only: false,
             in_background: false,
+            keeps_leases: false,
         }
     }
 }
@@ -82,6 +85,8 @@ fn bodies_max() -> usize {
 fn seals_max() -> usize {
     sys::kept_open(256, 32)
 }
+/// How often leases are looked after.
+const LEASES: Duration = Duration::from_millis(250);
 /// How long one tick closes runs: each may take a sync of the store.
 const CLOSING: Duration = Duration::from_millis(200);
 /// Figures that only grow.
@@ -194,6 +199,9 @@ impl Vault {
             sealing: UnderWay::default(),
             closed: AtomicBool::new(false),
         });
+        if options.keeps_leases && vault.gateway.is_some() {
+            Self::keep_leases(&vault)?;
+        }
         let rest = vault.begin_opening()?;
         if options.in_background {
             let opener = vault.clone();
@@ -216,8 +224,8 @@ impl Vault {
         }
     }
 
-    /// Renews leases, and looks whether they are still there. Called every 250 ms by a thread of its own until
-    /// [`Vault::close`] has returned: every other call may wait for the store for as long as a takeover takes.
+    /// Renews leases, and looks whether they are still there. With [`Options::keeps_leases`] a thread does that, since every
+    /// other call may wait for the store for as long as a takeover takes; else it is called every 250 ms.
     pub fn renew_leases(&self) {
         let mut all = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|lease| lease.strong_count() > 0);
@@ -227,6 +235,20 @@ impl Vault {
             // The next look tries again; who writes asks first, and a tick tells.
             let _ = lease.renew_if_due();
         }
+    }
+
+    /// Until the vault is gone: runs are recovered before it is open, and made durable after it was closed.
+    fn keep_leases(vault: &Arc<Vault>) -> Result<()> {
+        let vault = Arc::downgrade(vault);
+        let keep = move || {
+            while let Some(vault) = vault.upgrade() {
+                vault.renew_leases();
+                drop(vault);
+                std::thread::sleep(LEASES);
+            }
+        };
+        let spawned = std::thread::Builder::new().name("lease".into()).spawn(keep);
+        spawned.map(drop).map_err(|e| Error::store("renew the leases of", "runs", e))
     }
 
     /// Takes a run's lease, which is renewed from now on.
@@ -250,7 +272,7 @@ impl Vault {
         let stamp = Stamp::of(&self.stat_runs()?);
         let mut first = Ok(());
         for (_, body) in self.bodies() {
-            let ticked = body.renew_lease().and_then(|()| body.context.tick());
+            let ticked = body.check_renewed().and_then(|()| body.context.tick());
             body.tell(&ticked);
             first = first.and(ticked);
         }

@@ -61,6 +61,14 @@ impl Place {
         replace::replace(&*self.run_dir(), b"lease", &lease.to_bytes().unwrap(), 0o644).unwrap();
     }
 
+    fn hangs(&self, finished: impl Fn() -> bool) {
+        let until = Instant::now() + Duration::from_secs(60);
+        while self.faults.hanging() == 0 {
+            assert!(Instant::now() < until && !finished(), "it makes no such call");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// `act` stands still in its first call of `op` until another has the run; what came of it, and all that it changed
     /// in the store after that call.
     fn stopped<T: Send>(
@@ -72,11 +80,7 @@ impl Place {
         self.faults.add(Rule::next(op, Fault::Hang));
         std::thread::scope(|scope| {
             let acting = scope.spawn(act);
-            let until = Instant::now() + Duration::from_secs(60);
-            while self.faults.hanging() == 0 {
-                assert!(Instant::now() < until && !acting.is_finished(), "it makes no such call");
-                std::thread::sleep(Duration::from_millis(1));
-            }
+            self.hangs(|| acting.is_finished());
             if taken {
                 self.taken_over();
             }
@@ -155,6 +159,23 @@ fn in_a_recovery_it_empties_no_journal() {
     }
 }
 
+/// What was written there meanwhile is the other's.
+#[test]
+fn in_the_removal_of_a_run_it_removes_none() {
+    for taken in [false, true] {
+        let place = Place::new();
+        let mount = place.fixture.writer();
+        mount.make_dir("run").unwrap();
+        // That of the note which says that it goes.
+        let (removed, _) = place.stopped(Op::Rename, || mount.remove_dir("run"), taken);
+        match taken {
+            true => lost(&removed),
+            false => removed.unwrap(),
+        }
+        assert_eq!(place.fixture.run_dirs().len(), usize::from(taken));
+    }
+}
+
 /// A sync of the store may take as long as a takeover.
 #[test]
 fn while_a_tick_stands_still_leases_are_looked_after() {
@@ -164,9 +185,7 @@ fn while_a_tick_stands_still_leases_are_looked_after() {
     let beside = || {
         std::thread::scope(|scope| {
             let ticking = scope.spawn(|| mount.tick());
-            while place.faults.hanging() == 0 {
-                std::thread::sleep(Duration::from_millis(1));
-            }
+            place.hangs(|| ticking.is_finished());
             place.taken_over();
             std::thread::sleep(GLANCE);
             mount.renew_leases();

@@ -277,11 +277,10 @@ fn nothing_is_written_after_a_seal_that_could_not_be_finished() {
     assert!(seal::has_seal(&fixture.root, &run).unwrap());
     assert!(mount.put("run/late", b"x").is_err() && mount.get("run/RunInfo.xml").is_err());
     assert!(mount.status().runs.iter().any(|status| status.run == run && status.sealing));
-    assert!(matches!(mount.finish(&run), Err(Error::Unfinished { .. })), "still full");
+    assert!(matches!(mount.finish_seals(), Err(Error::Unfinished { .. })), "still full");
     fixture.state.set_full(false);
-    assert!(mount.finish(&run).unwrap());
+    mount.finish_seals().unwrap();
     assert!(fixture.state.session(&run).is_none(), "the key is erased");
-    assert!(!mount.finish(&run).unwrap(), "nothing is left to do");
     assert_eq!(mount.get("run/RunInfo.xml").unwrap(), b"<RunInfo/>");
     mount.close().unwrap();
     assert!(verify(&fixture, &run, &Anew).unwrap().findings.is_empty());
@@ -295,7 +294,7 @@ fn a_seal_that_could_not_be_finished_is_not_made_anew() {
     everything(&mount);
     let run = id(&mount);
     let seal = || mount.seal(&run, &mut |_| Ok(Some("{}".into())), &mut |_, _| ());
-    assert!(!mount.finish(&run).unwrap(), "a run without a seal stays open");
+    mount.finish_seals().unwrap();
     mount.put("run/more", b"x").unwrap();
     fixture.state.set_full(true);
     assert!(matches!(seal(), Err(Error::Unfinished { .. })));
@@ -303,6 +302,26 @@ fn a_seal_that_could_not_be_finished_is_not_made_anew() {
     assert_eq!(seal().unwrap(), Outcome::Finished);
     assert!(fixture.state.session(&run).is_none(), "the key is erased");
     mount.close().unwrap();
+}
+
+/// Also where the next start fails likewise.
+#[test]
+fn a_seal_that_the_next_start_cannot_finish_is_finished_by_the_command() {
+    let fixture = Fixture::on_disk();
+    let mount = fixture.writer();
+    everything(&mount);
+    let run = id(&mount);
+    let seal = |mount: &Mount| mount.seal(&run, &mut |_| Ok(Some("{}".into())), &mut |_, _| ());
+    fixture.state.set_full(true);
+    assert!(matches!(seal(&mount), Err(Error::Unfinished { .. })));
+    let _ = mount.close();
+    let again = fixture.writer();
+    assert!(matches!(seal(&again), Err(Error::Unfinished { .. })));
+    assert!(fixture.state.session(&run).is_some());
+    fixture.state.set_full(false);
+    assert_eq!(seal(&again).unwrap(), Outcome::Finished);
+    assert!(fixture.state.session(&run).is_none(), "the key is erased");
+    again.close().unwrap();
 }
 
 /// Their numbers follow each other.

@@ -110,7 +110,8 @@ impl Report<'_> {
                 self.print(&text, Map::from_iter([("foreign".to_owned(), json!(object))]));
             }
             CheckEvent::Leftover { object } => {
-                let text = format!("{}: left over by what was cut short, harmless", visible(object.as_bytes()));
+                let text =
+                    format!("{}: left over by what was cut short, harmless", visible(object.as_bytes()));
                 self.print(&text, Map::from_iter([("leftover".to_owned(), json!(object))]));
             }
         }

@@ -146,21 +146,18 @@ fn still_closing(entry: &Entry, silent: &Silent, limit: u64) -> anyhow::Error {
 /// A file system ends when it is mounted nowhere.
 fn copied(entry: &Entry, copy: &Elsewhere, client: &Client) -> anyhow::Error {
     let Elsewhere { pid, at } = copy;
-    let server = client.process.as_ref().map_or(0, |(pid, _)| pid.as_raw_nonzero().get());
-    refuse_with(
-        Exit::Busy,
-        format!(
-            "{} is unmounted, but process {pid} has it mounted at {} still, in a mount namespace of its own, as a \
-             container has: it is served until that is gone too",
-            shown(&entry.at),
-            shown(at)
-        ),
-        format!(
-            "take it away there: nsenter -m -t {pid} umount {}\n\
-             or end it for whoever uses it there, once all is durable: kill {server}",
-            quoted(at)
-        ),
-    )
+    let what = format!(
+        "{} is unmounted, but process {pid} has it mounted at {} still, in a mount namespace of its own, as a container \
+         has: it is served until that is gone too",
+        shown(&entry.at),
+        shown(at)
+    );
+    let mut advice = format!("take it away there: nsenter -m -t {pid} umount {}", quoted(at));
+    if let Some((server, _)) = &client.process {
+        let server = server.as_raw_nonzero();
+        advice += &format!("\nor end it for whoever uses it there, once all is durable: kill {server}");
+    }
+    refuse_with(Exit::Busy, what, advice)
 }
 
 fn wait_gone(pid: Pid, fd: &rustix::fd::OwnedFd) -> Result<()> {

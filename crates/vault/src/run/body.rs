@@ -16,7 +16,7 @@ use crate::api::Ino;
 use crate::authority::{Gateway, Resume};
 use crate::file::{Locate, RunContext};
 use crate::held::Changed;
-use crate::lease::{self, Holding};
+use crate::lease::{self, Holding, RENEW};
 use crate::ledger::{self, Ledger};
 use crate::nodes::number;
 use crate::outcome::{exists, outcome, part_opened};
@@ -232,8 +232,18 @@ impl Body {
         seen.get_or_insert_with(|| (Instant::now(), self.lease_stamp().ok())).1
     }
 
-    pub(crate) fn renew_lease(&self) -> Result<()> {
-        self.holding.as_ref().map_or(Ok(()), |holding| holding.renew_if_due())
+    /// Whether the lease is still held, and renewed beside this: what keeps it from that is the error.
+    pub(crate) fn check_renewed(&self) -> Result<()> {
+        let Some(holding) = &self.holding else { return Ok(()) };
+        holding.check_lost()?;
+        if holding.age() >= 2 * RENEW { holding.renew_if_due() } else { Ok(()) }
+    }
+
+    /// The run goes, with its lease.
+    pub(crate) fn end_lease(&self) {
+        if let Some(holding) = &self.holding {
+            holding.end();
+        }
     }
 
     /// Whether the run has any entry, whoever made it.
@@ -261,7 +271,7 @@ impl Body {
     pub(crate) fn close(&self) -> Result<()> {
         self.check_lease().inspect_err(|_| self.context.end_notes())?;
         let Some(holding) = &self.holding else { return self.context.close() };
-        self.context.close().map_err(|error| holding.check_lost().err().unwrap_or(error))?;
+        self.context.close().map_err(|error| holding.explain(error))?;
         holding.give_up().map_err(|e| outcome("give up", format!("runs/{}/lease", self.run), e))
     }
 }
@@ -366,9 +376,8 @@ impl Vault {
         let uncleanly = holding.found_one || journal;
         if uncleanly && let Some(resume) = gateway.resume(&run.id)? {
             let reader = run.reader(&tree)?;
-            let recovered = holding.kept(|| recovery::recover(&reader, &dir, &resume.session));
-            // Whose it is by now says more than what was refused for that.
-            let recovered = recovered.map_err(|error| holding.check_lost().err().unwrap_or(error))?;
+            let recovered = recovery::recover(&reader, &dir, &resume.session);
+            let recovered = recovered.map_err(|error| holding.explain(error))?;
             log::info!("run {}: recovered, {} records brought in place", run.id, recovered.replayed);
         }
         let key = run.key()?;
