@@ -80,7 +80,9 @@ impl Vault {
     /// where nothing was written lately.
     pub fn store_clock_ahead(&self) -> Option<i64> {
         let bodies = self.bodies();
-        let ages = bodies.iter().filter_map(|(_, body)| Some((body.lease_age()?, body)));
+        // Another's says when that was renewed.
+        let ours = bodies.iter().filter(|(_, body)| body.is_ours());
+        let ages = ours.filter_map(|(_, body)| Some((body.lease_age()?, body)));
         let (age, body) = ages.min_by_key(|(age, _)| *age)?;
         let stamped = body.lease_stamp().ok()?.sec;
         let renewed = SystemTime::now().checked_sub(age)?.duration_since(UNIX_EPOCH).ok()?;

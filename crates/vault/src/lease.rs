@@ -192,7 +192,6 @@ fn write_while(dir: &dyn Dir, lease: &Lease, still: impl Fn() -> bool) -> io::Re
             let there = dir.open_file(NAME, Access::ReadWrite).map_err(|_| full)?;
             require(&still)?;
             there.write_at(&bytes, 0)?;
-            require(&still)?;
             there.set_len(bytes.len() as u64)
         }
         made => made,
@@ -256,7 +255,14 @@ impl Holding {
         }
         // One that says nothing was being written over.
         let found_one = exists(&*dir, NAME).map_err(fail("stat"))?;
-        write(&*dir, &ours).map_err(fail("write"))?;
+        let written = write_while(&*dir, &ours, || read(&*dir).is_ok_and(|now| now == found));
+        if written.is_err()
+            && let Ok(Some(other)) = read(&*dir)
+            && !may_be_taken(&other, &ours)
+        {
+            return Err(Error::Held { run: run.to_string(), holder: describe(&other) });
+        }
+        written.map_err(fail("write"))?;
         // From now on a power cut of the store takes it away no more: where it is gone, somebody did.
         let synced =
             dir.open_file(NAME, Access::Read).and_then(|file| file.sync_all()).and_then(|()| dir.sync());
@@ -275,11 +281,13 @@ impl Holding {
     /// [`Error::Held`] when another took it over; the store's, when it could not be renewed in time.
     pub(crate) fn check(&self) -> Result<()> {
         self.check_lost()?;
-        self.asked.store(now(), Ordering::Relaxed);
-        if self.age() >= FENCE {
+        // Asked before each call that changes the store: the clock once.
+        let now = now();
+        self.asked.store(now, Ordering::Relaxed);
+        if until(now, &self.renewed) >= FENCE {
             return self.renew();
         }
-        if since(&self.seen) >= GLANCE { self.glance() } else { Ok(()) }
+        if until(now, &self.seen) >= GLANCE { self.glance() } else { Ok(()) }
     }
 
     /// Looks whether another took it over meanwhile.
@@ -429,7 +437,11 @@ fn is_missing(run_dir: &dyn Dir) -> bool {
 }
 
 fn since(then: &AtomicU64) -> Duration {
-    Duration::from_millis(now().saturating_sub(then.load(Ordering::Relaxed)))
+    until(now(), then)
+}
+
+fn until(now: u64, then: &AtomicU64) -> Duration {
+    Duration::from_millis(now.saturating_sub(then.load(Ordering::Relaxed)))
 }
 
 fn now() -> u64 {
@@ -517,7 +529,9 @@ mod tests {
             let _ = holding.renew_if_due();
         };
         let give_up: fn(&Holding) = |holding| holding.give_up().unwrap();
-        for (op, act) in [(Op::CreateFile, renew), (Op::Write, renew), (Op::Rename, give_up)] {
+        for (op, act) in
+            [(Op::CreateFile, renew), (Op::Write, renew), (Op::Rename, renew), (Op::Rename, give_up)]
+        {
             let memory = MemoryDir::root();
             let (dir, faults) = Faults::over(memory.clone()).unwrap();
             let holding = Holding::take(RunId([2; 16]), dir, &GATEWAY).unwrap();
@@ -536,6 +550,28 @@ mod tests {
             });
             assert_eq!(read(&*memory).unwrap(), Some(other.clone()), "{op:?}");
             assert!(holding.check().is_err(), "{op:?}");
+        }
+    }
+
+    #[test]
+    fn one_that_was_stopped_takes_none_that_another_has() {
+        let other =
+            Lease { host: runvault_format::ids::Digest([9; 32]), ..of_this_process(&IdentityId([3; 16])) };
+        for op in [Op::Unlink, Op::CreateFile, Op::Write, Op::Rename] {
+            let memory = MemoryDir::root();
+            let (dir, faults) = Faults::over(memory.clone()).unwrap();
+            faults.add(Rule::next(op, Fault::Hang));
+            let taken = std::thread::scope(|scope| {
+                let taking = scope.spawn(|| Holding::take(RunId([2; 16]), dir, &GATEWAY));
+                while faults.hanging() == 0 && !taking.is_finished() {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                let _ = write(&*memory, &other);
+                faults.release();
+                taking.join().unwrap()
+            });
+            assert!(matches!(taken, Err(Error::Held { .. })), "{op:?}");
+            assert_eq!(read(&*memory).unwrap(), Some(other.clone()), "{op:?}");
         }
     }
 

@@ -17,7 +17,7 @@ use crate::lease;
 use crate::nodes::Name;
 use crate::outcome::outcome;
 use crate::removal::remove_dir;
-use crate::run::{Run, RunName};
+use crate::run::{Body, Run, RunName};
 use crate::run_table::joined;
 use crate::{Error, Posix, Result, Vault, runs, sys};
 
@@ -229,16 +229,9 @@ impl Vault {
         let verified = runs::read_descriptor(&self.root, &run.id, &*self.authority)?;
         let note = gateway.retire_run(&run.id, &verified.note, &sys::utc_now())?;
         self.put_retired(&run.id, &note)?;
-        body.context.close()?;
-        // That may have taken as long as a takeover.
-        body.check_lease()?;
-        if body.tree_holds_something()? {
-            return Err(Posix::NotEmpty.into());
-        }
-        let (id, gone) = (run.id.to_string(), runs::gone_place(&run.id));
-        self.runs_dir
-            .rename(id.as_bytes(), &*self.runs_dir, gone.as_bytes(), Rename::Over)
-            .map_err(|e| outcome("remove", format!("runs/{id}"), e))?;
+        let gone = runs::gone_place(&run.id);
+        // It stays: nobody is to take it for gone.
+        self.move_away(run, &body, &gone).inspect_err(|_| self.take_back_retired(&run.id))?;
         body.end_lease();
         self.runs_dir.sync().map_err(|e| outcome("sync", "runs", e))?;
         self.change_table(|entries| {
@@ -251,6 +244,30 @@ impl Vault {
         self.keep_removed_run(run, body.clone());
         self.remove_ledger(gateway, &run.id);
         gateway.release(&run.id)
+    }
+
+    fn move_away(&self, run: &Run, body: &Body, gone: &str) -> Result<()> {
+        body.context.close()?;
+        // That may have taken as long as a takeover.
+        body.check_lease()?;
+        if body.tree_holds_something()? {
+            return Err(Posix::NotEmpty.into());
+        }
+        let id = run.id.to_string();
+        self.runs_dir
+            .rename(id.as_bytes(), &*self.runs_dir, gone.as_bytes(), Rename::Over)
+            .map_err(|e| outcome("remove", format!("runs/{id}"), e))
+    }
+
+    fn take_back_retired(&self, run: &RunId) {
+        // A call that failed may have been made all the same.
+        if runs::run_dir(&self.root, run).is_err() {
+            return;
+        }
+        let taken = self.root.open_dir(b"retired").and_then(|dir| dir.unlink(run.to_string().as_bytes()));
+        if let Err(error) = taken {
+            log::warn!("retired/{run} says that the run is gone, and it is there: {error}");
+        }
     }
 
     fn put_retired(&self, run: &RunId, note: &[u8]) -> Result<()> {

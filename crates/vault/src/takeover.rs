@@ -38,12 +38,15 @@ pub fn writer_here(root: &Arc<dyn Dir>, gateway: &dyn Gateway, run: &RunId) -> R
     Ok(lease_of(root, run)?.and_then(|found| lease::alive_here(&found, &gateway.id())))
 }
 
-/// Whether the next mount with this state folder goes on with the run by itself: nobody who may be alive holds
+/// Whether the next mount with this state folder goes on with the run by itself: it is open, nobody who may be alive holds
 /// it, and the folder has its entry, of the session whose journal is there.
 ///
 /// # Errors
 /// The store's, for the lease.
 pub fn goes_on(root: &Arc<dyn Dir>, gateway: &dyn Gateway, run: &RunId) -> Result<bool> {
+    if seal::has_seal(root, run)? {
+        return Ok(false);
+    }
     let dir = runs::run_dir(root, run)?;
     let free = lease::is_free(&*dir, &gateway.id());
     if !free.map_err(|e| outcome("read", format!("runs/{run}/lease"), e))? {

@@ -13,7 +13,7 @@ use runvault_store::doubles::recording::Recording;
 use runvault_store::replace;
 use runvault_vault::{Error, Result};
 
-use crate::common::{Fixture, Mount, State, WRITE};
+use crate::common::{Fixture, Mount, State, WRITE, names};
 
 /// After so long who writes looks at its lease.
 const GLANCE: Duration = Duration::from_millis(1100);
@@ -173,6 +173,8 @@ fn in_the_removal_of_a_run_it_removes_none() {
             false => removed.unwrap(),
         }
         assert_eq!(place.fixture.run_dirs().len(), usize::from(taken));
+        let notes = names(&*place.fixture.root.open_dir(b"retired").unwrap());
+        assert_eq!(notes.len(), usize::from(!taken), "{notes:?}");
     }
 }
 

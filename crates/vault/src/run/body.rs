@@ -370,6 +370,21 @@ impl Vault {
         top: Ino,
     ) -> Result<Body> {
         let holding = self.take_lease(run.id, dir, gateway)?;
+        let begun = self.begin_session(gateway, run, (dir, tree, top), &holding);
+        if !holding.found_one && matches!(begun, Err(Error::Damaged { .. })) {
+            // It is only read: who may write it waits for nobody.
+            let _ = holding.give_up();
+        }
+        begun
+    }
+
+    fn begin_session(
+        &self,
+        gateway: &dyn Gateway,
+        run: &Arc<Run>,
+        (dir, tree, top): (&Arc<dyn Dir>, &Arc<dyn Dir>, Ino),
+        holding: &Arc<Holding>,
+    ) -> Result<Body> {
         let [dir, tree] = [dir, tree].map(|dir| guarded(dir.clone(), holding.clone()));
         let journal = has_journal(&*dir);
         let journal = journal.map_err(|e| Error::store("stat", format!("runs/{}/journal", run.id), e))?;
@@ -397,7 +412,7 @@ impl Vault {
             context.assume_crash();
         }
         keep_ledger(gateway, run, &context, self.options.delay)?;
-        Ok(Body { holding: Some(holding), ..Body::reader(run, &dir, &tree, top, context) })
+        Ok(Body { holding: Some(holding.clone()), ..Body::reader(run, &dir, &tree, top, context) })
     }
 
     /// The context of a writer of `run` in `session`.
