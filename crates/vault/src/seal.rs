@@ -173,21 +173,34 @@ impl Vault {
             return Err(run.not_maker());
         }
         self.require_unrevoked(gateway)?;
-        // One that is not finished is in the way of the next.
-        for other in self.unfinished_seals() {
-            self.finish_earlier(gateway, &other)?;
-        }
-        self.close_for_good(&run)?;
-        let mut made = self.seal_closed(gateway, &run, about, progress);
+        // One that is not finished may be in the way of the next; a stranger's, in the place of one, is in nobody's.
+        let others = self.unfinished_seals().into_iter().map(|other| self.finish_earlier(gateway, &other));
+        let earlier = others.fold(Ok(()), Result::and);
+        let why = |error| match error {
+            Error::Damaged { .. } | Error::Store { .. } => earlier.err().unwrap_or(error),
+            _ => error,
+        };
+        self.seal_held(gateway, &run, about, progress).map_err(why)
+    }
+
+    fn seal_held(
+        &self,
+        gateway: &dyn Gateway,
+        run: &Arc<Run>,
+        about: About<'_>,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Outcome> {
+        self.close_for_good(run)?;
+        let mut made = self.seal_closed(gateway, run, about, progress);
         if let Ok(Outcome::Refused(faults)) = &made
-            && self.cut_ends(&run, faults)?
+            && self.cut_ends(run, faults)?
         {
-            self.close_for_good(&run)?;
-            made = self.seal_closed(gateway, &run, about, progress);
+            self.close_for_good(run)?;
+            made = self.seal_closed(gateway, run, about, progress);
         }
         match made {
             Ok(Outcome::Sealed(summary)) => {
-                self.finish_or_say(gateway, &run).map(|()| Outcome::Sealed(summary))
+                self.finish_or_say(gateway, run).map(|()| Outcome::Sealed(summary))
             }
             // Once it is in place nothing may be written any more, whatever failed after that.
             Err(error) if has_seal(&self.root, &run.id).unwrap_or(true) => Err(error),
