@@ -301,6 +301,11 @@ impl Vault {
     ) -> Result<Outcome> {
         let dir = runs::run_dir(&self.root, &run.id)?;
         let holding = self.take_lease(run.id, &dir, gateway)?;
+        // Between the close, which gives the lease up, and this another may have taken the run over, and sealed it.
+        if has_seal(&self.root, &run.id)? {
+            let _ = holding.give_up();
+            return Err(Error::Sealed { run: run.id.to_string() });
+        }
         let dir = guarded(dir, holding.clone());
         let mut make = || {
             let tree = dir.open_dir(b"tree");
