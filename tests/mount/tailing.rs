@@ -71,14 +71,14 @@ fn is_there(file: &File, shown: &Metadata, seen: &mut usize, how: &str) {
     assert_ne!(at, libc::MAP_FAILED);
     // SAFETY: what was mapped. EFAULT where a program that reads it would get SIGBUS: of two answers that were under way the
     // kernel may believe the older one for a moment.
-    let mut there = unsafe { libc::madvise(at, len, libc::MADV_POPULATE_READ) };
+    let populate = || unsafe { libc::madvise(at, len, libc::MADV_POPULATE_READ) };
+    let mut there = populate();
     for _ in 0..10 {
         if there == 0 {
             break;
         }
         std::thread::sleep(Duration::from_millis(20));
-        // SAFETY: as above.
-        there = unsafe { libc::madvise(at, len, libc::MADV_POPULATE_READ) };
+        there = populate();
     }
     let error = std::io::Error::last_os_error();
     assert_eq!(there, 0, "{how} shows {len}, which cannot be mapped: {error}");

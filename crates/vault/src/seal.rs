@@ -307,20 +307,27 @@ impl Vault {
             return Err(Error::Sealed { run: run.id.to_string() });
         }
         let dir = guarded(dir, holding.clone());
-        let mut make = || {
-            let tree = dir.open_dir(b"tree");
-            let tree = tree.map_err(|e| part_opened("open", format!("runs/{}/tree", run.id), e))?;
-            dir.sync_fs().map_err(|e| Error::store("sync", format!("runs/{}", run.id), e))?;
-            let context = run.reader(&tree)?;
-            Making { vault: self, gateway, run, dir: &dir, context: &context, holding: &holding }
-                .make(about, progress)
-        };
-        let outcome = make();
+        let outcome = self.make_seal(gateway, run, (&dir, &holding), about, progress);
         let outcome = outcome.map_err(|error| holding.explain(error));
         if let Err(error) = holding.give_up() {
             log::warn!("runs/{}/lease: not given up: {error}", run.id);
         }
         outcome
+    }
+
+    fn make_seal(
+        &self,
+        gateway: &dyn Gateway,
+        run: &Arc<Run>,
+        (dir, holding): (&Arc<dyn Dir>, &Holding),
+        about: About<'_>,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Outcome> {
+        let tree = dir.open_dir(b"tree");
+        let tree = tree.map_err(|e| part_opened("open", format!("runs/{}/tree", run.id), e))?;
+        dir.sync_fs().map_err(|e| Error::store("sync", format!("runs/{}", run.id), e))?;
+        let context = run.reader(&tree)?;
+        Making { vault: self, gateway, run, dir, context: &context, holding }.make(about, progress)
     }
 
     /// Nothing of it is held here any more; who may read sealed runs finds it as one.

@@ -23,13 +23,27 @@ use tampering::{Rewritten, copy, data, dirs_below, everything, files_below, is_w
 
 /// Of the only run named `run`.
 fn id(mount: &Mount) -> RunId {
-    let status = mount.status();
-    let run = status.runs.iter().find(|run| run.name.as_deref() == Some(b"run"));
-    run.expect("the run").run
+    named(mount, "run")
 }
 
 fn try_seal(mount: &Mount) -> runvault_vault::Result<Outcome> {
-    mount.seal(&id(mount), &mut |_| Ok(Some("{}".into())), &mut |_, _| ())
+    try_seal_of(mount, &id(mount))
+}
+
+fn try_seal_of(mount: &Mount, run: &RunId) -> runvault_vault::Result<Outcome> {
+    mount.seal(run, &mut |_| Ok(Some("{}".into())), &mut |_, _| ())
+}
+
+fn named(mount: &Mount, name: &str) -> RunId {
+    let runs = mount.status().runs;
+    runs.iter().find(|run| run.name.as_deref() == Some(name.as_bytes())).expect("the run").run
+}
+
+/// A second run, of one file.
+fn other(mount: &Mount) -> RunId {
+    mount.make_dir("other").unwrap();
+    mount.put("other/f", b"x").unwrap();
+    named(mount, "other")
 }
 
 fn sealed(mount: &Mount) -> Summary {
@@ -112,10 +126,8 @@ fn a_run_is_sealed_as_it_is_and_can_only_be_read_from_then_on() {
     assert!(matches!(taken, Err(Error::Sealed { .. })));
     again.make_dir("second").unwrap();
     again.put("second/f", b"x").unwrap();
-    let second = again.status().runs.iter().find(|run| run.name.as_deref() == Some(b"second")).unwrap().run;
-    let Outcome::Sealed(summary) =
-        again.seal(&second, &mut |_| Ok(Some("{}".into())), &mut |_, _| ()).unwrap()
-    else {
+    let second = named(&again, "second");
+    let Outcome::Sealed(summary) = try_seal_of(&again, &second).unwrap() else {
         panic!("refused");
     };
     assert_eq!(summary.n, 2);
@@ -249,16 +261,11 @@ fn a_seal_that_was_committed_is_finished_by_the_next_start() {
     assert!(before.session(&run).is_none(), "the key is erased");
     assert_eq!(again.get("run/RunInfo.xml").unwrap(), b"<RunInfo/>");
     // What a killed process left before the rename is made anew.
-    again.make_dir("other").unwrap();
-    again.put("other/f", b"x").unwrap();
-    let other = again.status().runs.iter().find(|run| run.name.as_deref() == Some(b"other")).unwrap().run;
+    let other = other(&again);
     let new = fixture.path().join("runs").join(other.to_string()).join("seal.new");
     fs::create_dir(&new).unwrap();
     fs::write(new.join("seal.note"), b"half").unwrap();
-    assert!(matches!(
-        again.seal(&other, &mut |_| Ok(Some("{}".into())), &mut |_, _| ()),
-        Ok(Outcome::Sealed(_))
-    ));
+    assert!(matches!(try_seal_of(&again, &other), Ok(Outcome::Sealed(_))));
 }
 
 /// The state folder fails when the seal is in place already.
@@ -268,7 +275,7 @@ fn nothing_is_written_after_a_seal_that_could_not_be_finished() {
     let mount = fixture.writer();
     everything(&mount);
     let run = id(&mount);
-    let seal = || mount.seal(&run, &mut |_| Ok(Some("{}".into())), &mut |_, _| ());
+    let seal = || try_seal_of(&mount, &run);
     fixture.state.set_full(true);
     let unfinished = seal();
     assert!(
@@ -293,7 +300,7 @@ fn a_seal_that_could_not_be_finished_is_not_made_anew() {
     let mount = fixture.writer();
     everything(&mount);
     let run = id(&mount);
-    let seal = || mount.seal(&run, &mut |_| Ok(Some("{}".into())), &mut |_, _| ());
+    let seal = || try_seal_of(&mount, &run);
     mount.finish_seals().unwrap();
     mount.put("run/more", b"x").unwrap();
     fixture.state.set_full(true);
@@ -311,25 +318,19 @@ fn a_strangers_seal_is_in_the_way_of_no_other() {
     let mount = fixture.writer();
     everything(&mount);
     let run = id(&mount);
-    mount.make_dir("other").unwrap();
-    mount.put("other/f", b"x").unwrap();
-    let other = mount.status().runs.iter().find(|run| run.name.as_deref() == Some(b"other")).unwrap().run;
+    let other = other(&mount);
     let planted = fixture.path().join("runs").join(run.to_string()).join("seal");
     fs::create_dir(&planted).unwrap();
     fs::write(planted.join("seal.note"), b"no note").unwrap();
     assert!(matches!(mount.finish_seals(), Err(Error::Unfinished { .. })));
-    let sealed = mount.seal(&other, &mut |_| Ok(Some("{}".into())), &mut |_, _| ());
+    let sealed = try_seal_of(&mount, &other);
     assert!(matches!(sealed, Ok(Outcome::Sealed(_))), "{sealed:?}");
     assert!(fixture.state.session(&run).is_some(), "its key is kept");
     fs::remove_dir_all(&planted).unwrap();
     mount.put("run/late", b"x").unwrap();
-    sealed_as_ever(&mount, &run);
-    mount.close().unwrap();
-}
-
-fn sealed_as_ever(mount: &Mount, run: &RunId) {
-    let sealed = mount.seal(run, &mut |_| Ok(Some("{}".into())), &mut |_, _| ());
+    let sealed = try_seal_of(&mount, &run);
     assert!(matches!(sealed, Ok(Outcome::Sealed(_))), "{sealed:?}");
+    mount.close().unwrap();
 }
 
 /// Also where the next start fails likewise.
@@ -339,7 +340,7 @@ fn a_seal_that_the_next_start_cannot_finish_is_finished_by_the_command() {
     let mount = fixture.writer();
     everything(&mount);
     let run = id(&mount);
-    let seal = |mount: &Mount| mount.seal(&run, &mut |_| Ok(Some("{}".into())), &mut |_, _| ());
+    let seal = |mount: &Mount| try_seal_of(mount, &run);
     fixture.state.set_full(true);
     assert!(matches!(seal(&mount), Err(Error::Unfinished { .. })));
     let _ = mount.close();
@@ -359,10 +360,8 @@ fn a_seal_that_could_not_be_finished_is_finished_before_the_next() {
     let mount = fixture.writer();
     everything(&mount);
     let run = id(&mount);
-    mount.make_dir("other").unwrap();
-    mount.put("other/f", b"x").unwrap();
-    let other = mount.status().runs.iter().find(|run| run.name.as_deref() == Some(b"other")).unwrap().run;
-    let seal = |run| mount.seal(run, &mut |_| Ok(Some("{}".into())), &mut |_, _| ());
+    let other = other(&mount);
+    let seal = |run| try_seal_of(&mount, run);
     fixture.state.set_full(true);
     assert!(matches!(seal(&run), Err(Error::Unfinished { run: of, .. }) if of == run.to_string()));
     fixture.state.set_full(false);

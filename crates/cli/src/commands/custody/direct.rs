@@ -81,8 +81,8 @@ fn act<T: Args>(args: Direct<T>, proposal: impl FnOnce(T) -> (Proposal, bool)) -
     let head = (store.chain.head().n, store.chain.head().hash.to_string());
     let act = Act { what: &what, op: &op, head, acts: &store.acts() };
     let told = tell::done(json, act, &summary, &go_on, work.as_ref());
-    if !json && op.key_change() != KeyChange::None {
-        drill::tell_due(&store)?;
+    if !json {
+        drill::tell_due_after(&op, &store)?;
     }
     told
 }

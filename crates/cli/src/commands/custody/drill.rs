@@ -3,6 +3,7 @@
 use anyhow::Result;
 use runvault_custody::confirm::drills;
 use runvault_custody::locks;
+use runvault_format::operation::{KeyChange, Operation};
 
 use crate::output;
 use crate::store::Store;
@@ -18,6 +19,14 @@ pub fn command(store: &Store, key_in_store: bool) -> String {
         }
         false => format!("runvault custody confirm {path} --identity KEY"),
     }
+}
+
+/// [`tell_due`] after an act that made new shares.
+///
+/// # Errors
+/// Output.
+pub fn tell_due_after(op: &Operation, store: &Store) -> Result<()> {
+    if op.key_change() == KeyChange::None { Ok(()) } else { tell_due(store) }
 }
 
 /// Says that it is due where a custodian has not seen the newest share open.

@@ -10,7 +10,7 @@ use runvault_custody::quorum::carry_out::carry_out;
 use runvault_custody::quorum::execute::{execute, is_ripe, resume};
 use runvault_format::approval_file::ApprovalFile;
 use runvault_format::ids::IdentityId;
-use runvault_format::operation::{KeyChange, Operation};
+use runvault_format::operation::Operation;
 
 use super::tell::{self, Act, Work};
 use super::{confirmed, drill, propose::executor_of, show};
@@ -72,8 +72,8 @@ pub fn run(args: &Execute) -> Result<()> {
     }
     let act = Act { what: &file.sentence(), op: &file.request.op, head, acts: &store.acts() };
     let told = tell::done(args.json, act, &summary, &go_on(args), work.as_ref());
-    if !args.json && file.request.op.key_change() != KeyChange::None {
-        drill::tell_due(&store)?;
+    if !args.json {
+        drill::tell_due_after(&file.request.op, &store)?;
     }
     told
 }
