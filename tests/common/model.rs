@@ -276,6 +276,10 @@ fn compare(site: &Site, ops: &[Op], round: usize) {
             // tmpfs has no such call.
             expected = zero_by_hand(&plain.join(NAMES[*file]), *at, *len, *keep_size);
         }
+        if let (Op::Rename { .. }, Err(libc::EEXIST), Err(libc::ENOTEMPTY)) = (op, &expected, &got) {
+            // POSIX takes either over a directory that has names; XFS says the first.
+            expected = got.clone();
+        }
         assert!(expected == got, "step {n}, {op:?}: {} but {}", brief(&expected), brief(&got));
         assert_same_trees(&plain, &ours(&mount), &format!("after step {n}, {op:?}"));
     }
