@@ -175,7 +175,7 @@ pub(crate) fn write(dir: &dyn Dir, lease: &Lease) -> io::Result<()> {
 
 /// [`write()`], for as long as it is `still` to be written: it may hang for as long as a takeover takes, before any of
 /// its calls.
-fn write_while(dir: &dyn Dir, lease: &Lease, still: impl Fn() -> bool) -> io::Result<()> {
+pub(crate) fn write_while(dir: &dyn Dir, lease: &Lease, still: impl Fn() -> bool) -> io::Result<()> {
     let bytes = lease.to_bytes().map_err(io::Error::other)?;
     let mut made = write_once(dir, &bytes, &still);
     for _ in 0..TRIES {

@@ -23,6 +23,7 @@ use crate::api::Ino;
 use crate::authority::{Authority, Gateway, Resume};
 use crate::file::RunContext;
 use crate::held::Changed;
+use crate::lease::Holding;
 use crate::outcome::part_opened;
 use crate::runs::VerifiedRun;
 use crate::seal::{Origin, Seal};
@@ -310,11 +311,12 @@ impl Run {
         self.seal.as_ref()
     }
 
-    /// [`Run::close_body_if_unused`], and nothing of it is opened again before [`Run::reopen`].
-    pub(crate) fn close_for_good(&self) -> bool {
+    /// Closes the body of a run that is written, if nobody uses it, and keeps its lease; nothing of it is opened again
+    /// before [`Run::reopen`].
+    pub(crate) fn close_for_good(&self) -> Option<Arc<Holding>> {
         self.gone.store(true, Ordering::SeqCst);
-        let closed = self.opened_body().is_none() || self.close_body_if_unused();
-        if !closed {
+        let closed = self.close_if_unused(Body::close_but_lease).flatten();
+        if closed.is_none() {
             self.reopen();
         }
         closed
@@ -404,15 +406,16 @@ impl Run {
 
     /// Closes the body if nobody uses it; it is opened again when asked for. Whoever asks meanwhile waits.
     pub(crate) fn close_body_if_unused(&self) -> bool {
-        let Ok(mut body) = self.body.try_lock() else { return false };
-        let Some(unused) = body.as_ref().filter(|body| Arc::strong_count(body) == 1) else { return false };
-        match unused.close() {
-            Ok(()) => body.take().is_some(),
-            Err(error) => {
-                log::warn!("run {} stays open: {error}", self.id);
-                false
-            }
-        }
+        self.close_if_unused(Body::close).is_some()
+    }
+
+    fn close_if_unused<T>(&self, close: impl FnOnce(&Body) -> Result<T>) -> Option<T> {
+        let mut body = self.body.try_lock().ok()?;
+        let unused = body.as_ref().filter(|body| Arc::strong_count(body) == 1)?;
+        let closed =
+            close(unused).inspect_err(|error| log::warn!("run {} stays open: {error}", self.id)).ok()?;
+        *body = None;
+        Some(closed)
     }
 
     /// It was removed: nothing of it is opened again.

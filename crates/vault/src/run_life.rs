@@ -8,7 +8,10 @@ use runvault_format::descriptor::{After, How, RunDescriptor, RunKind};
 use runvault_format::ids::{RunId, SessionId};
 use runvault_format::keys::{RunKey, RunKeys};
 use runvault_format::name;
+use runvault_format::note::Note;
+use runvault_format::retired::Retired;
 use runvault_store::backend::{Dir, Rename};
+use runvault_store::read_whole::read_whole;
 use runvault_store::replace;
 
 use crate::api::{Attr, Caller, Ino};
@@ -24,6 +27,8 @@ use crate::{Error, Posix, Result, Vault, runs, sys};
 /// Directories of a run's own files.
 pub(crate) const DIR_MODE: u32 = 0o755;
 pub(crate) const FILE_MODE: u32 = 0o644;
+const RETIRED: &[u8] = b"retired";
+const RETIRED_MAX: usize = 1 << 20;
 
 /// What is drawn and sealed for a run that is to be.
 struct Draft {
@@ -259,23 +264,31 @@ impl Vault {
             .map_err(|e| outcome("remove", format!("runs/{id}"), e))
     }
 
-    fn take_back_retired(&self, run: &RunId) {
+    /// Takes a gateway's word back that it removed the run, which is there: its process was killed before it did.
+    pub(crate) fn take_back_retired(&self, run: &RunId) {
+        let Ok(dir) = self.root.open_dir(RETIRED) else { return };
+        let name = run.to_string();
+        // An owner's says something else, of a run that may well be there.
+        let is_of_a_gateway = |bytes: Vec<u8>| {
+            let text = Note::parse(&bytes).and_then(|note| Retired::parse_text(note.text));
+            text.is_ok_and(|said| said.run == *run)
+        };
         // A call that failed may have been made all the same.
-        if runs::run_dir(&self.root, run).is_err() {
-            return;
-        }
-        let taken = self.root.open_dir(b"retired").and_then(|dir| dir.unlink(run.to_string().as_bytes()));
-        if let Err(error) = taken {
-            log::warn!("retired/{run} says that the run is gone, and it is there: {error}");
+        let is_there = runs::run_dir(&self.root, run).is_ok();
+        if is_there && read_whole(&*dir, name.as_bytes(), RETIRED_MAX).is_ok_and(is_of_a_gateway) {
+            match dir.unlink(name.as_bytes()) {
+                Ok(()) => log::info!("run {run}: it was not removed after all"),
+                Err(error) => log::warn!("retired/{run} says that the run is gone, and it is there: {error}"),
+            }
         }
     }
 
     fn put_retired(&self, run: &RunId, note: &[u8]) -> Result<()> {
         let fail = |e| outcome("write", format!("retired/{run}"), e);
-        let open = || self.root.open_dir(b"retired");
+        let open = || self.root.open_dir(RETIRED);
         let dir = match open() {
             Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {
-                self.root.create_dir(b"retired", DIR_MODE).map_err(fail)?;
+                self.root.create_dir(RETIRED, DIR_MODE).map_err(fail)?;
                 self.root.sync().map_err(fail)?;
                 open().map_err(fail)?
             }

@@ -293,8 +293,11 @@ fn keys_dir(root: &Arc<dyn Dir>, run: &RunId) -> Result<Arc<dyn Dir>> {
 }
 
 fn keys_at(root: &Arc<dyn Dir>, place: &str) -> Result<Arc<dyn Dir>> {
-    let object = || format!("runs/{place}/keys");
-    dir_at(root, place)?.open_dir(KEYS).map_err(|e| part_opened("open", object(), e))
+    keys_in(&dir_at(root, place)?, place)
+}
+
+fn keys_in(dir: &Arc<dyn Dir>, place: &str) -> Result<Arc<dyn Dir>> {
+    dir.open_dir(KEYS).map_err(|e| part_opened("open", format!("runs/{place}/keys"), e))
 }
 
 /// The envelopes of a run that an identity could open, and what was found in the place of others.
@@ -391,19 +394,18 @@ pub(crate) fn lacks_envelope(
 /// # Errors
 /// The store's.
 pub(crate) fn restore_envelopes(
-    root: &Arc<dyn Dir>,
+    dir: &Arc<dyn Dir>,
     run: &RunId,
     key: &RunKey,
     authority: &dyn Authority,
 ) -> Result<()> {
     let fail = |e| Error::store("make", format!("runs/{run}/keys"), e);
-    let dir = run_dir(root, run)?;
     match dir.create_dir(KEYS, DIR_MODE) {
         Err(e) if e.raw_os_error() != Some(libc::EEXIST) => return Err(fail(e)),
         _ => dir.sync().map_err(fail)?,
     }
     for envelope in authority.seal_run(run, key)?.envelopes {
-        put_envelope(root, run, &envelope)?;
+        put_envelope_in(dir, run, &envelope)?;
     }
     Ok(())
 }
@@ -413,13 +415,17 @@ pub(crate) fn restore_envelopes(
 /// # Errors
 /// The store's; [`Damage::Kind`] where a directory has its name.
 pub fn put_envelope(root: &Arc<dyn Dir>, run: &RunId, envelope: &EnvelopeFile) -> Result<()> {
+    put_envelope_in(&run_dir(root, run)?, run, envelope)
+}
+
+/// [`put_envelope`], in the directory of a run.
+pub(crate) fn put_envelope_in(dir: &Arc<dyn Dir>, run: &RunId, envelope: &EnvelopeFile) -> Result<()> {
     let object = || format!("runs/{run}/keys/{}", envelope.name);
-    replace::replace(&*keys_dir(root, run)?, envelope.name.as_bytes(), &envelope.bytes, 0o644).map_err(|e| {
-        match e.raw_os_error() {
+    replace::replace(&*keys_in(dir, &run.to_string())?, envelope.name.as_bytes(), &envelope.bytes, 0o644)
+        .map_err(|e| match e.raw_os_error() {
             Some(libc::EISDIR) => Error::damaged(object(), Damage::Kind),
             _ => Error::store("write", object(), e),
-        }
-    })
+        })
 }
 
 /// Whether something of the form of an envelope lies there under that name; whether it opens is another question.

@@ -190,13 +190,11 @@ impl Vault {
         about: About<'_>,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Outcome> {
-        self.close_for_good(run)?;
-        let mut made = self.seal_closed(gateway, run, about, progress);
+        let mut made = self.seal_closed(gateway, run, self.close_for_good(run)?, about, progress);
         if let Ok(Outcome::Refused(faults)) = &made
             && self.cut_ends(run, faults)?
         {
-            self.close_for_good(run)?;
-            made = self.seal_closed(gateway, run, about, progress);
+            made = self.seal_closed(gateway, run, self.close_for_good(run)?, about, progress);
         }
         match made {
             Ok(Outcome::Sealed(summary)) => {
@@ -211,25 +209,29 @@ impl Vault {
         }
     }
 
-    /// Everything of a run is durable and in order, and nothing of it is open.
-    fn close_for_good(&self, run: &Arc<Run>) -> Result<()> {
+    /// Everything of a run is durable and in order, and nothing of it is open; its lease is kept.
+    fn close_for_good(&self, run: &Arc<Run>) -> Result<Arc<Holding>> {
         run.reopen();
-        // What an earlier session left is put in order by whoever opens the run for writing.
-        let body = self.body(run)?;
-        body.check_held()?;
-        // What waits in memory goes out, so that no file stays open for that alone.
-        body.context.close()?;
-        drop(body);
         // The kernel lets go a moment after a program did, and so does a look of this process's own.
-        let closed = (0..LETS_GO).any(|turn| {
+        for turn in 0..LETS_GO {
             if turn > 0 {
                 std::thread::sleep(MOMENT);
             }
+            // What an earlier session left is put in order by whoever opens the run for writing.
+            let body = self.body(run)?;
+            body.check_held()?;
+            if turn == 0 {
+                // What waits in memory goes out, so that no file stays open for that alone.
+                body.write_out()?;
+            }
+            drop(body);
             self.sweep_files();
             self.dirs.drop_run(run);
-            run.close_for_good()
-        });
-        if closed { Ok(()) } else { Err(Posix::Busy.into()) }
+            if let Some(holding) = run.close_for_good() {
+                return Ok(holding);
+            }
+        }
+        Err(Posix::Busy.into())
     }
 
     /// Whether that gateway's seal of a run counts: it made the run, or was admitted to it.
@@ -296,18 +298,12 @@ impl Vault {
         &self,
         gateway: &dyn Gateway,
         run: &Arc<Run>,
+        holding: Arc<Holding>,
         about: About<'_>,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Outcome> {
-        let dir = runs::run_dir(&self.root, &run.id)?;
-        let holding = self.take_lease(run.id, &dir, gateway)?;
-        // Between the close, which gives the lease up, and this another may have taken the run over, and sealed it.
-        if has_seal(&self.root, &run.id)? {
-            let _ = holding.give_up();
-            return Err(Error::Sealed { run: run.id.to_string() });
-        }
-        let dir = guarded(dir, holding.clone());
-        let outcome = self.make_seal(gateway, run, (&dir, &holding), about, progress);
+        let dir = runs::run_dir(&self.root, &run.id).map(|dir| guarded(dir, holding.clone()));
+        let outcome = dir.and_then(|dir| self.make_seal(gateway, run, (&dir, &holding), about, progress));
         let outcome = outcome.map_err(|error| holding.explain(error));
         if let Err(error) = holding.give_up() {
             log::warn!("runs/{}/lease: not given up: {error}", run.id);
@@ -545,7 +541,7 @@ impl Making<'_> {
     /// The key once more, to today's epoch: in the seal, and where rotations look for it.
     fn put_envelopes(&self, new: &dyn Dir, sealed: &Sealed) -> Result<()> {
         for envelope in &sealed.envelopes {
-            runs::put_envelope(&self.vault.root, &self.run.id, envelope)?;
+            runs::put_envelope_in(self.dir, &self.run.id, envelope)?;
         }
         for envelope in sealed.of_the_vault() {
             self.put(new, &envelope.name, &envelope.bytes)?;

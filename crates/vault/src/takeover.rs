@@ -68,6 +68,18 @@ pub fn forget_notes(gateway: &dyn Gateway, run: &RunId) -> Result<()> {
 /// The lease of a run whose writer has gone, or could not renew it for longer than it may write without.
 pub struct Silent(Sign);
 
+impl Silent {
+    /// Whether nobody has come since.
+    fn check(&self, dir: &dyn Dir, run: &RunId) -> Result<()> {
+        let Some((_, found)) = sign(dir, run)?.filter(|now| Some(now) != self.0.as_ref()) else {
+            return Ok(());
+        };
+        let holder =
+            found.as_ref().map_or_else(|| "someone whose lease cannot be read".to_owned(), lease::describe);
+        Err(Error::Held { run: run.to_string(), holder })
+    }
+}
+
 /// Watches the lease of a run, where that is another machine's, for as long as its `silence` must be: [`SILENCE`] proves
 /// that nobody writes. Tells `left` each second how long it will be. `None`: somebody renewed it, so that its writer lives.
 ///
@@ -133,9 +145,8 @@ pub fn takeover(
     }
     // An entry that does not open is what this makes good.
     let before = gateway.resume(run).ok().flatten();
-    let held = before.is_some();
-    let key = match before {
-        Some(resume) => resume.key,
+    let key = match &before {
+        Some(resume) => resume.key.clone(),
         None => runs::envelopes(root, run, authority)?
             .open(run, authority)?
             .ok_or_else(|| Error::WrongKey(format!("no key that is held here opens run {run}")))?,
@@ -150,20 +161,21 @@ pub fn takeover(
         Some(session) => session,
         None => fresh_session()?,
     };
-    if let Some((_, found)) = sign(&*dir, run)?.filter(|now| Some(now) != silent.0.as_ref()) {
-        let holder =
-            found.as_ref().map_or_else(|| "someone whose lease cannot be read".to_owned(), lease::describe);
-        return Err(Error::Held { run: run.to_string(), holder });
-    }
+    silent.check(&*dir, run)?;
     // Others may have written since it was kept.
     forget_notes(gateway, run)?;
     gateway.hold(run, &Resume { key, session })?;
-    let taken = lease::write(&*dir, &lease::of_this_process(&gateway.id()));
-    if taken.is_err() && !held {
-        // Nothing was taken over; an entry would say that it was.
-        gateway.release(run)?;
+    let still = || silent.check(&*dir, run).is_ok();
+    let Err(error) = lease::write_while(&*dir, &lease::of_this_process(&gateway.id()), still) else {
+        return Ok(());
+    };
+    // Nothing was taken over; an entry would say that it was.
+    match before {
+        Some(before) => gateway.hold(run, &before)?,
+        None => gateway.release(run)?,
     }
-    taken.map_err(|e| outcome("write", format!("runs/{run}/lease"), e))
+    silent.check(&*dir, run)?;
+    Err(outcome("write", format!("runs/{run}/lease"), error))
 }
 
 /// The session whose records a run's journal holds; each record proves itself when it is replayed.

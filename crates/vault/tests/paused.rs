@@ -13,11 +13,13 @@ use runvault_store::doubles::recording::Recording;
 use runvault_store::replace;
 use runvault_vault::{Error, Result};
 
-use crate::common::{Fixture, Mount, State, WRITE, names};
+use crate::common::{Fixture, Mount, State, WRITE, names, taken_over};
 
 /// After so long who writes looks at its lease.
 const GLANCE: Duration = Duration::from_millis(1100);
 const SIZE: usize = 1 << 20;
+/// More calls of a kind than a seal makes.
+const SEALED_WITH: u64 = 24;
 
 struct Place {
     fixture: Fixture,
@@ -29,7 +31,10 @@ impl Place {
     fn new() -> Self {
         let (store, made) = Recording::over(MemoryDir::root()).unwrap();
         let (store, faults) = Faults::over(store).unwrap();
-        Self { fixture: Fixture::with_ledgers(store), faults, made }
+        let mut fixture = Fixture::with_ledgers(store);
+        // What it notes for itself is no change of the store.
+        fixture.state.ledgers = MemoryDir::root();
+        Self { fixture, faults, made }
     }
 
     /// A mount whose journal has records: what is durable was written over.
@@ -58,7 +63,9 @@ impl Place {
             start: 1,
             seq: 1,
         };
-        replace::replace(&*self.run_dir(), b"lease", &lease.to_bytes().unwrap(), 0o644).unwrap();
+        let dir = self.run_dir();
+        let _ = dir.unlink(b".tmp-lease");
+        replace::replace(&*dir, b"lease", &lease.to_bytes().unwrap(), 0o644).unwrap();
     }
 
     fn hangs(&self, finished: impl Fn() -> bool) {
@@ -175,6 +182,105 @@ fn in_the_removal_of_a_run_it_removes_none() {
         assert_eq!(place.fixture.run_dirs().len(), usize::from(taken));
         let notes = names(&*place.fixture.root.open_dir(b"retired").unwrap());
         assert_eq!(notes.len(), usize::from(!taken), "{notes:?}");
+    }
+}
+
+/// Its process was killed between the note that the run goes and its going, with nothing left to take the note back.
+#[test]
+fn a_run_whose_removal_was_killed_is_there_and_nobody_says_that_it_went() {
+    let place = Place::new();
+    let mount = place.fixture.writer();
+    mount.make_dir("run").unwrap();
+    place.faults.add(Rule { after: 1, ..Rule::next(Op::Rename, Fault::Fail(libc::EIO)) });
+    place.faults.add(Rule::next(Op::Unlink, Fault::Fail(libc::EIO)));
+    mount.remove_dir("run").unwrap_err();
+    let notes = || names(&*place.fixture.root.open_dir(b"retired").unwrap());
+    assert!(!place.faults.is_due() && notes().len() == 1, "{:?}", notes());
+    std::mem::forget(mount);
+    let mount = place.fixture.writer_of(&place.fixture.state.apart());
+    mount.put("run/f", b"it lives").unwrap();
+    assert_eq!(notes(), [] as [Vec<u8>; 0]);
+}
+
+/// What it seals is another's by then, who may have sealed it.
+#[test]
+fn in_a_seal_it_changes_nothing_more() {
+    let ops = [Op::SyncFs, Op::Unlink, Op::CreateDir, Op::CreateFile, Op::Write, Op::SyncAll, Op::Rename];
+    for op in ops {
+        // Of its own, all at once: each stands still for a while.
+        let stood_still = std::thread::scope(|scope| {
+            let tries: Vec<_> =
+                (0..SEALED_WITH).map(|after| scope.spawn(move || stopped_in_a_seal(op, after))).collect();
+            tries.into_iter().map(|it| it.join().unwrap()).filter(|stood| *stood).count()
+        });
+        assert!(stood_still > 0 && stood_still < SEALED_WITH as usize, "{op:?}: {stood_still}");
+    }
+}
+
+/// Whether it makes so many calls of `op` at all.
+fn stopped_in_a_seal(op: Op, after: u64) -> bool {
+    let place = Place::new();
+    let (mount, handle) = place.written();
+    mount.release(handle).unwrap();
+    let run = mount.status().runs[0].run;
+    place.faults.add(Rule { after, ..Rule::next(op, Fault::Hang) });
+    std::thread::scope(|scope| {
+        let sealing = scope.spawn(|| mount.seal(&run, &mut |_| Ok(Some("{}".into())), &mut |_, _| ()));
+        while place.faults.hanging() == 0 && !sealing.is_finished() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let stood_still = place.faults.hanging() > 0;
+        if stood_still {
+            let sealed = place.run_dir().stat(b"seal").is_ok();
+            if !sealed {
+                place.taken_over();
+            }
+            std::thread::sleep(GLANCE);
+            place.made.take();
+            place.faults.release();
+            let made = sealing.join().unwrap();
+            let changes = place.made.take();
+            let is_sync = |change: &&Change<'_>| {
+                matches!(change, Change::SyncFile { .. } | Change::SyncDir { .. } | Change::SyncFs)
+            };
+            let changes: Vec<_> = changes.iter().filter(|change| !is_sync(change)).collect();
+            if !sealed {
+                assert!(changes.len() <= 1, "{op:?} {after}: {changes:?}");
+                // The rename that commits it may be the call that was under way.
+                if place.run_dir().stat(b"seal").is_err() {
+                    lost(&made);
+                }
+            }
+        }
+        stood_still
+    })
+}
+
+/// Whoever comes while a person's takeover stands still has the run.
+#[test]
+fn in_a_takeover_it_takes_no_run_that_another_has() {
+    for (op, name) in [(Op::CreateFile, None), (Op::Write, None), (Op::Rename, Some(b".tmp-lease".to_vec()))]
+    {
+        for held in [false, true] {
+            let place = Place::new();
+            let (mount, handle) = place.written();
+            mount.release(handle).unwrap();
+            let run = mount.status().runs[0].run;
+            mount.close().unwrap();
+            let gateway = if held { place.fixture.state.apart() } else { State::new(4) };
+            let before = gateway.session(&run);
+            let take = || taken_over(&place.fixture.root, &*place.fixture.authority, &gateway, &run);
+            place.faults.add(Rule { name: name.clone(), ..Rule::next(op, Fault::Hang) });
+            let taken = std::thread::scope(|scope| {
+                let taking = scope.spawn(take);
+                place.hangs(|| taking.is_finished());
+                place.taken_over();
+                place.faults.release();
+                taking.join().unwrap()
+            });
+            lost(&taken);
+            assert_eq!(gateway.session(&run), before);
+        }
     }
 }
 

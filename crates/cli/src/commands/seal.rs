@@ -87,8 +87,11 @@ fn tell(args: &Seal, sealed: &Sealing) -> Result<()> {
                 ),
                 format!(
                     "someone or something changed it in the store since it was written: restore what is named from a\n\
-                     backup, or write or remove it through the mount, and seal again. runvault check {} says more",
-                    quoted(&args.store)
+                     backup, or write or remove it through the mount, and seal again. runvault check {store} says more.\n\
+                     Where another machine of yours has written the run since, unmount, runvault takeover {store} {},\n\
+                     mount, and seal again",
+                    quoted(&args.run),
+                    store = quoted(&args.store)
                 ),
             ))
         }

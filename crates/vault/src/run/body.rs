@@ -269,10 +269,23 @@ impl Body {
 
     /// Everything durable, the journal gone, the lease given up.
     pub(crate) fn close(&self) -> Result<()> {
+        let given_up = self.close_but_lease()?.map_or(Ok(()), |holding| holding.give_up());
+        given_up.map_err(|e| outcome("give up", format!("runs/{}/lease", self.run), e))
+    }
+
+    /// Everything durable, the journal gone, the lease as it was; `None` of a run that is only read.
+    pub(crate) fn close_but_lease(&self) -> Result<Option<Arc<Holding>>> {
         self.check_lease().inspect_err(|_| self.context.end_notes())?;
-        let Some(holding) = &self.holding else { return self.context.close() };
-        self.context.close().map_err(|error| holding.explain(error))?;
-        holding.give_up().map_err(|e| outcome("give up", format!("runs/{}/lease", self.run), e))
+        self.write_out()?;
+        Ok(self.holding.clone())
+    }
+
+    /// Everything durable, the journal gone.
+    pub(crate) fn write_out(&self) -> Result<()> {
+        self.context.close().map_err(|error| match &self.holding {
+            Some(holding) => holding.explain(error),
+            None => error,
+        })
     }
 }
 
@@ -389,6 +402,9 @@ impl Vault {
         let journal = has_journal(&*dir);
         let journal = journal.map_err(|e| Error::store("stat", format!("runs/{}/journal", run.id), e))?;
         let uncleanly = holding.found_one || journal;
+        if uncleanly {
+            self.take_back_retired(&run.id);
+        }
         if uncleanly && let Some(resume) = gateway.resume(&run.id)? {
             let reader = run.reader(&tree)?;
             let recovered = recovery::recover(&reader, &dir, &resume.session);
@@ -397,7 +413,7 @@ impl Vault {
         }
         let key = run.key()?;
         if run.lacks_envelope(&self.root, &*self.authority) {
-            let restored = runs::restore_envelopes(&self.root, &run.id, &key, &*self.authority);
+            let restored = runs::restore_envelopes(&dir, &run.id, &key, &*self.authority);
             match restored {
                 Ok(()) => log::warn!("run {}: no envelope opened to its key any more; made anew", run.id),
                 Err(error) => log::error!("run {}: no envelope opens to its key: {error}", run.id),

@@ -16,6 +16,7 @@ use runvault_format::ids::{Digest, IdentityId, RunId, VaultId};
 use runvault_format::keys::RunKey;
 use runvault_format::note;
 use runvault_format::replacement::Replacement;
+use runvault_format::retired::Retired;
 use runvault_format::run_index::Rows;
 use runvault_store::backend::{Dir, Kind};
 use runvault_store::doubles::memory::MemoryDir;
@@ -240,9 +241,18 @@ impl Gateway for State {
         inner.prev = Some(hash);
         Ok(())
     }
-    fn retire_run(&self, run: &RunId, _: &[u8], _: &str) -> Result<Vec<u8>> {
+    fn retire_run(&self, run: &RunId, run_note: &[u8], time: &str) -> Result<Vec<u8>> {
         self.inner.lock().unwrap().retired.push(*run);
-        Ok(note::sign("runvault/1 retired\n{}\n", &self.id, &self.key))
+        let said = Retired {
+            vault: VAULT,
+            run: *run,
+            gateway: self.id,
+            seq: 1,
+            run_note: note::text_hash(std::str::from_utf8(run_note).unwrap()),
+            prev: None,
+            time: time.to_owned(),
+        };
+        Ok(note::sign(&said.to_text().unwrap(), &self.id, &self.key))
     }
     fn begin_seal(&self, run: &RunId, text: &mut dyn FnMut(SealPlace) -> Result<String>) -> Result<Vec<u8>> {
         let mut inner = self.inner.lock().unwrap();
@@ -293,6 +303,8 @@ impl Gateway for State {
     }
 }
 
+const VAULT: VaultId = VaultId([1; 32]);
+
 /// A store with everything that opens it.
 pub struct Fixture {
     pub root: Arc<dyn Dir>,
@@ -307,7 +319,7 @@ impl Fixture {
         root.create_dir(b"runs", 0o755).unwrap();
         let state = State::new(3);
         let gateways = vec![state.public(), State::new(4).public()];
-        let authority = Arc::new(Chain::of(VaultId([1; 32]), gateways));
+        let authority = Arc::new(Chain::of(VAULT, gateways));
         Self { root, state, authority, options: Options::default(), disk: None }
     }
 
