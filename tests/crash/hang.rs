@@ -55,7 +55,7 @@ impl Share {
         match client.stdin(output).stdout(input).stderr(Stdio::null()).spawn() {
             Ok(client) => {
                 let share = Self { at: at.to_owned(), server, client };
-                let until = Instant::now() + Duration::from_secs(10);
+                let until = Instant::now() + PROMISE;
                 while !is_mounted(at) {
                     assert!(Instant::now() < until, "sshfs does not mount");
                     std::thread::sleep(Duration::from_millis(10));

@@ -1,14 +1,15 @@
 //! Where a mount's events go: one line an event, written by a thread that nobody waits for.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{Write, stderr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use log::{Level, LevelFilter, Log, Metadata, Record};
+use rustix::fs::OFlags;
 
 use crate::lines::Lines;
 use crate::output::{self, utc, visible, warn};
@@ -51,10 +52,7 @@ pub fn start(target: &Target) -> Result<()> {
     output::hand_over(&errors);
     let logger = match target {
         Target::File(path) => {
-            let mut options = OpenOptions::new();
-            let file = options.append(true).create(true).mode(0o600).open(path);
-            let file = file.with_context(|| format!("log file {}", path.display()))?;
-            let write = whole_lines(file);
+            let write = whole_lines(open(path)?);
             Logger { lines: Lines::start("log", write, lost(file_line))?, form: file_line }
         }
         Target::Journal => datagrams(JOURNAL, journal_entry)?,
@@ -66,6 +64,20 @@ pub fn start(target: &Target) -> Result<()> {
         log::set_max_level(LevelFilter::Info);
     }
     Ok(())
+}
+
+/// A pipe that nobody reads would keep the mount from beginning, for as long as that is so.
+fn open(path: &Path) -> Result<File> {
+    let mut options = OpenOptions::new();
+    options.append(true).create(true).mode(0o600).custom_flags(libc::O_NONBLOCK);
+    let file = options.open(path).map_err(|error| match error.raw_os_error() {
+        Some(libc::ENXIO) => anyhow!("it is a pipe or a socket, and nobody reads it: start its reader first"),
+        _ => error.into(),
+    });
+    let file = file.with_context(|| format!("log file {}", path.display()))?;
+    let flags = rustix::fs::fcntl_getfl(&file)?;
+    rustix::fs::fcntl_setfl(&file, flags - OFlags::NONBLOCK)?;
+    Ok(file)
 }
 
 /// What a full file system took of a line ends before the next one begins.
@@ -167,6 +179,21 @@ mod tests {
         assert_eq!(Target::of(Some("syslog")), Target::Syslog);
         assert_eq!(Target::of(Some("stderr")), Target::Stderr);
         assert_eq!(Target::of(Some("/var/log/rv")), Target::File("/var/log/rv".into()));
+    }
+
+    #[test]
+    fn a_pipe_that_nobody_reads_is_refused_and_one_that_is_read_is_waited_for() {
+        use rustix::fs::{CWD, FileType, Mode, fcntl_getfl, mknodat};
+
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe");
+        mknodat(CWD, &pipe, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+        let refused = format!("{:#}", open(&pipe).unwrap_err());
+        assert!(refused.contains("pipe: it is a pipe") && refused.contains("nobody reads it"), "{refused}");
+        let reader = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&pipe).unwrap();
+        let file = open(&pipe).unwrap();
+        assert!(!fcntl_getfl(&file).unwrap().contains(OFlags::NONBLOCK));
+        drop(reader);
     }
 
     /// A file on a disk with so much room.
