@@ -291,11 +291,22 @@ impl Holding {
     }
 
     /// Looks whether another took it over meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::Held`]; the store's.
+    pub(crate) fn look(&self) -> Result<()> {
+        self.look_after(Duration::ZERO)
+    }
+
     fn glance(&self) -> Result<()> {
+        self.look_after(GLANCE)
+    }
+
+    fn look_after(&self, age: Duration) -> Result<()> {
         let lease = self.lease.lock().unwrap_or_else(PoisonError::into_inner);
         self.check_lost()?;
         let started = now();
-        if since(&self.seen) >= GLANCE && self.is_still_ours(&lease).map_err(self.failed("read"))? {
+        if since(&self.seen) >= age && self.is_still_ours(&lease).map_err(self.failed("read"))? {
             self.seen.store(started, Ordering::Relaxed);
         }
         self.check_lost()

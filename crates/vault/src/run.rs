@@ -313,10 +313,13 @@ impl Run {
 
     /// Closes the body of a run that is written, if nobody uses it, and keeps its lease; nothing of it is opened again
     /// before [`Run::reopen`].
-    pub(crate) fn close_for_good(&self) -> Option<Arc<Holding>> {
+    ///
+    /// # Errors
+    /// As of [`Body::close_but_lease`].
+    pub(crate) fn close_but_lease(&self) -> Result<Option<Arc<Holding>>> {
         self.gone.store(true, Ordering::SeqCst);
-        let closed = self.close_if_unused(Body::close_but_lease).flatten();
-        if closed.is_none() {
+        let closed = self.close_if_unused(Body::close_but_lease).map(Option::flatten);
+        if !matches!(closed, Ok(Some(_))) {
             self.reopen();
         }
         closed
@@ -406,16 +409,21 @@ impl Run {
 
     /// Closes the body if nobody uses it; it is opened again when asked for. Whoever asks meanwhile waits.
     pub(crate) fn close_body_if_unused(&self) -> bool {
-        self.close_if_unused(Body::close).is_some()
+        match self.close_if_unused(Body::close) {
+            Ok(closed) => closed.is_some(),
+            Err(error) => {
+                log::warn!("run {} stays open: {error}", self.id);
+                false
+            }
+        }
     }
 
-    fn close_if_unused<T>(&self, close: impl FnOnce(&Body) -> Result<T>) -> Option<T> {
-        let mut body = self.body.try_lock().ok()?;
-        let unused = body.as_ref().filter(|body| Arc::strong_count(body) == 1)?;
-        let closed =
-            close(unused).inspect_err(|error| log::warn!("run {} stays open: {error}", self.id)).ok()?;
+    fn close_if_unused<T>(&self, close: impl FnOnce(&Body) -> Result<T>) -> Result<Option<T>> {
+        let Ok(mut body) = self.body.try_lock() else { return Ok(None) };
+        let Some(unused) = body.as_ref().filter(|body| Arc::strong_count(body) == 1) else { return Ok(None) };
+        let closed = close(unused)?;
         *body = None;
-        Some(closed)
+        Ok(Some(closed))
     }
 
     /// It was removed: nothing of it is opened again.

@@ -11,6 +11,7 @@ use runvault_format::name;
 use runvault_format::note::Note;
 use runvault_format::retired::Retired;
 use runvault_store::backend::{Dir, Rename};
+use runvault_store::names::names;
 use runvault_store::read_whole::read_whole;
 use runvault_store::replace;
 
@@ -233,10 +234,11 @@ impl Vault {
         }
         let verified = runs::read_descriptor(&self.root, &run.id, &*self.authority)?;
         let note = gateway.retire_run(&run.id, &verified.note, &sys::utc_now())?;
-        self.put_retired(&run.id, &note)?;
         let gone = runs::gone_place(&run.id);
-        // It stays: nobody is to take it for gone.
-        self.move_away(run, &body, &gone).inspect_err(|_| self.take_back_retired(&run.id))?;
+        // Where it stays nobody is to take it for gone.
+        self.put_retired(&run.id, &note)
+            .and_then(|()| self.move_away(run, &body, &gone))
+            .inspect_err(|_| self.take_back_retired(&run.id))?;
         body.end_lease();
         self.runs_dir.sync().map_err(|e| outcome("sync", "runs", e))?;
         self.change_table(|entries| {
@@ -259,9 +261,19 @@ impl Vault {
             return Err(Posix::NotEmpty.into());
         }
         let id = run.id.to_string();
-        self.runs_dir
-            .rename(id.as_bytes(), &*self.runs_dir, gone.as_bytes(), Rename::Over)
-            .map_err(|e| outcome("remove", format!("runs/{id}"), e))
+        let fail = |e| outcome("remove", format!("runs/{id}"), e);
+        let runs_dir = body.behind_lease(&self.runs_dir);
+        runs_dir.rename(id.as_bytes(), &*runs_dir, gone.as_bytes(), Rename::Over).map_err(fail)?;
+        // And so may that call: another's run goes back to its place.
+        let lost = match body.check_still_ours() {
+            Ok(()) if body.tree_holds_something()? => Posix::NotEmpty.into(),
+            Ok(()) => return Ok(()),
+            Err(lost) => lost,
+        };
+        rename_dir(&*self.runs_dir, gone.as_bytes(), id.as_bytes())
+            .and_then(|()| self.runs_dir.sync())
+            .map_err(fail)?;
+        Err(lost)
     }
 
     /// Takes a gateway's word back that it removed the run, which is there: its process was killed before it did.
@@ -276,7 +288,7 @@ impl Vault {
         // A call that failed may have been made all the same.
         let is_there = runs::run_dir(&self.root, run).is_ok();
         if is_there && read_whole(&*dir, name.as_bytes(), RETIRED_MAX).is_ok_and(is_of_a_gateway) {
-            match dir.unlink(name.as_bytes()) {
+            match dir.unlink(name.as_bytes()).and_then(|()| dir.sync()) {
                 Ok(()) => log::info!("run {run}: it was not removed after all"),
                 Err(error) => log::warn!("retired/{run} says that the run is gone, and it is there: {error}"),
             }
@@ -308,13 +320,29 @@ impl Vault {
         let Some(gateway) = self.gateway.as_deref() else { return };
         let ours = gateway.id().to_string();
         for name in passing {
-            let holder = self.runs_dir.open_dir(name).ok().and_then(|dir| lease::read(&*dir).ok()?);
-            if holder.is_some_and(|lease| lease.holder == ours)
-                && let Err(error) = self.remove_gone(name)
-            {
+            let Ok(dir) = self.runs_dir.open_dir(name) else { continue };
+            let holder = lease::read(&*dir).ok().flatten();
+            if holder.is_none_or(|lease| lease.holder != ours) {
+                continue;
+            }
+            // Only empty runs go: what another wrote there meanwhile stays.
+            if holds_something(&dir) {
+                let shown = String::from_utf8_lossy(name);
+                log::error!(
+                    "runs/{shown} was on its way out and holds files: it stays. Give it its run's id as its name again"
+                );
+            } else if let Err(error) = self.remove_gone(name) {
                 log::warn!("a leftover in runs/ stays: {error}");
             }
         }
+    }
+}
+
+/// Whether its tree has an entry, or may have one.
+fn holds_something(run_dir: &Arc<dyn Dir>) -> bool {
+    match run_dir.open_dir(b"tree") {
+        Ok(tree) => !names(&*tree).is_ok_and(|names| names.is_empty()),
+        Err(e) => e.raw_os_error() != Some(libc::ENOENT),
     }
 }
 

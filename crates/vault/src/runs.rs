@@ -418,6 +418,19 @@ pub fn put_envelope(root: &Arc<dyn Dir>, run: &RunId, envelope: &EnvelopeFile) -
     put_envelope_in(&run_dir(root, run)?, run, envelope)
 }
 
+/// [`put_envelope`], where there is none of its name; whether it was put. A store that has neither hard links nor renames
+/// that replace nothing tells none apart.
+///
+/// # Errors
+/// As of [`put_envelope`].
+pub fn put_new_envelope(root: &Arc<dyn Dir>, run: &RunId, envelope: &EnvelopeFile) -> Result<bool> {
+    match replace::put_new(&*keys_dir(root, run)?, envelope.name.as_bytes(), &envelope.bytes, 0o644) {
+        Ok(()) => Ok(true),
+        Err(e) if e.raw_os_error() == Some(libc::EEXIST) => Ok(false),
+        Err(_) => put_envelope(root, run, envelope).map(|()| true),
+    }
+}
+
 /// [`put_envelope`], in the directory of a run.
 pub(crate) fn put_envelope_in(dir: &Arc<dyn Dir>, run: &RunId, envelope: &EnvelopeFile) -> Result<()> {
     let object = || format!("runs/{run}/keys/{}", envelope.name);

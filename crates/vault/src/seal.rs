@@ -69,7 +69,7 @@ use crate::run::Run;
 use crate::run_life::{DIR_MODE, rename_dir};
 use crate::{Damage, Error, Posix, Result, Vault, buffers, runs, sys};
 
-const SEAL: &[u8] = b"seal";
+pub(crate) const SEAL: &[u8] = b"seal";
 /// Until the rename that commits it.
 const NEW: &[u8] = b"seal.new";
 const NOTE: &str = "seal.note";
@@ -213,10 +213,12 @@ impl Vault {
     fn close_for_good(&self, run: &Arc<Run>) -> Result<Arc<Holding>> {
         run.reopen();
         // The kernel lets go a moment after a program did, and so does a look of this process's own.
+        let mut closed = Ok(None);
         for turn in 0..LETS_GO {
             if turn > 0 {
                 std::thread::sleep(MOMENT);
             }
+            self.sealing.check()?;
             // What an earlier session left is put in order by whoever opens the run for writing.
             let body = self.body(run)?;
             body.check_held()?;
@@ -227,11 +229,12 @@ impl Vault {
             drop(body);
             self.sweep_files();
             self.dirs.drop_run(run);
-            if let Some(holding) = run.close_for_good() {
+            closed = run.close_but_lease();
+            if let Ok(Some(holding)) = closed {
                 return Ok(holding);
             }
         }
-        Err(Posix::Busy.into())
+        Err(closed.err().unwrap_or(Posix::Busy.into()))
     }
 
     /// Whether that gateway's seal of a run counts: it made the run, or was admitted to it.

@@ -165,16 +165,19 @@ pub fn takeover(
     // Others may have written since it was kept.
     forget_notes(gateway, run)?;
     gateway.hold(run, &Resume { key, session })?;
-    let still = || silent.check(&*dir, run).is_ok();
-    let Err(error) = lease::write_while(&*dir, &lease::of_this_process(&gateway.id()), still) else {
+    let (ours, still) = (lease::of_this_process(&gateway.id()), || silent.check(&*dir, run).is_ok());
+    let Err(error) = lease::write_while(&*dir, &ours, still) else { return Ok(()) };
+    if matches!(lease::read(&*dir), Ok(Some(now)) if now == ours) {
+        // A call that failed may have been made all the same.
         return Ok(());
-    };
-    // Nothing was taken over; an entry would say that it was.
-    match before {
-        Some(before) => gateway.hold(run, &before)?,
-        None => gateway.release(run)?,
     }
+    // Nothing was taken over; an entry would say that it was.
+    let undone = match before {
+        Some(before) => gateway.hold(run, &before),
+        None => gateway.release(run),
+    };
     silent.check(&*dir, run)?;
+    undone?;
     Err(outcome("write", format!("runs/{run}/lease"), error))
 }
 

@@ -27,7 +27,7 @@ use crate::opening::{Kept, Opening};
 use crate::run::{Body, Run};
 use crate::run_table::RunTable;
 use crate::scans::Scans;
-use crate::seal::UnderWay;
+use crate::seal::{UnderWay, has_seal};
 use crate::sealed::{RunSeal, SealedRuns};
 use crate::stamp::{Stamp, Stamps};
 use crate::{Error, Posix, Result, runs, sys};
@@ -251,7 +251,11 @@ impl Vault {
         spawned.map(drop).map_err(|e| Error::store("renew the leases of", "runs", e))
     }
 
-    /// Takes a run's lease, which is renewed from now on.
+    /// Takes an open run's lease, which is renewed from now on. What this machine knew of the run before counts for nothing:
+    /// another may have had it meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::Held`], [`Error::Sealed`]; the store's.
     pub(crate) fn take_lease(
         &self,
         run: RunId,
@@ -259,6 +263,13 @@ impl Vault {
         gateway: &dyn Gateway,
     ) -> Result<Arc<Holding>> {
         let taken = Arc::new(Holding::take(run, dir.clone(), &gateway.id())?);
+        match has_seal(&self.root, &run) {
+            Ok(false) => {}
+            sealed => {
+                let _ = taken.give_up();
+                return Err(sealed.err().unwrap_or(Error::Sealed { run: run.to_string() }));
+            }
+        }
         self.leases.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&taken));
         Ok(taken)
     }

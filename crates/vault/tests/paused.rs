@@ -13,7 +13,7 @@ use runvault_store::doubles::recording::Recording;
 use runvault_store::replace;
 use runvault_vault::{Error, Result};
 
-use crate::common::{Fixture, Mount, State, WRITE, names, taken_over};
+use crate::common::{CALLER, Fixture, Mount, State, WRITE, names, taken_over};
 
 /// After so long who writes looks at its lease.
 const GLANCE: Duration = Duration::from_millis(1100);
@@ -25,16 +25,18 @@ struct Place {
     fixture: Fixture,
     faults: Arc<Faults>,
     made: Arc<Recording>,
+    /// Where no call fails.
+    inner: Arc<dyn Dir>,
 }
 
 impl Place {
     fn new() -> Self {
-        let (store, made) = Recording::over(MemoryDir::root()).unwrap();
-        let (store, faults) = Faults::over(store).unwrap();
+        let (inner, made) = Recording::over(MemoryDir::root()).unwrap();
+        let (store, faults) = Faults::over(inner.clone()).unwrap();
         let mut fixture = Fixture::with_ledgers(store);
         // What it notes for itself is no change of the store.
         fixture.state.ledgers = MemoryDir::root();
-        Self { fixture, faults, made }
+        Self { fixture, faults, made, inner }
     }
 
     /// A mount whose journal has records: what is durable was written over.
@@ -51,7 +53,7 @@ impl Place {
 
     fn run_dir(&self) -> Arc<dyn Dir> {
         let [run] = self.fixture.run_dirs().try_into().unwrap();
-        self.fixture.root.open_dir(b"runs").and_then(|runs| runs.open_dir(&run)).unwrap()
+        self.inner.open_dir(b"runs").and_then(|runs| runs.open_dir(&run)).unwrap()
     }
 
     fn taken_over(&self) {
@@ -84,7 +86,17 @@ impl Place {
         act: impl FnOnce() -> T + Send,
         taken: bool,
     ) -> (T, Vec<Change<'static>>) {
-        self.faults.add(Rule::next(op, Fault::Hang));
+        self.stopped_by(Rule::next(op, Fault::Hang), act, taken)
+    }
+
+    /// The same in the call that fits `rule`.
+    fn stopped_by<T: Send>(
+        &self,
+        rule: Rule,
+        act: impl FnOnce() -> T + Send,
+        taken: bool,
+    ) -> (T, Vec<Change<'static>>) {
+        self.faults.add(rule);
         std::thread::scope(|scope| {
             let acting = scope.spawn(act);
             self.hangs(|| acting.is_finished());
@@ -169,12 +181,13 @@ fn in_a_recovery_it_empties_no_journal() {
 /// What was written there meanwhile is the other's.
 #[test]
 fn in_the_removal_of_a_run_it_removes_none() {
-    for taken in [false, true] {
+    // The rename of the note which says that it goes, and its own.
+    for (after, taken) in [(0, false), (0, true), (1, false), (1, true)] {
         let place = Place::new();
         let mount = place.fixture.writer();
         mount.make_dir("run").unwrap();
-        // That of the note which says that it goes.
-        let (removed, _) = place.stopped(Op::Rename, || mount.remove_dir("run"), taken);
+        let rule = Rule { after, ..Rule::next(Op::Rename, Fault::Hang) };
+        let (removed, _) = place.stopped_by(rule, || mount.remove_dir("run"), taken);
         match taken {
             true => lost(&removed),
             false => removed.unwrap(),
@@ -183,6 +196,61 @@ fn in_the_removal_of_a_run_it_removes_none() {
         let notes = names(&*place.fixture.root.open_dir(b"retired").unwrap());
         assert_eq!(notes.len(), usize::from(!taken), "{notes:?}");
     }
+}
+
+/// It needs no lease to make room there.
+#[test]
+fn on_a_full_store_nothing_is_removed_that_another_has() {
+    for taken in [false, true] {
+        let place = Place::new();
+        let mount = place.fixture.writer();
+        let run = mount.make_dir("run").unwrap().ino;
+        // One whose target is read before it goes.
+        mount.symlink(&CALLER, run, b"link", &[b'x'; 3000]).unwrap();
+        mount.close().unwrap();
+        for op in [Op::CreateFile, Op::CreateDir, Op::Write] {
+            place.faults.add(Rule::every(op, Fault::Fail(libc::ENOSPC)));
+        }
+        let mount = place.fixture.writer();
+        mount.list("run").unwrap();
+        let (removed, changes) = place.stopped(Op::ReadLink, || mount.remove("run/link"), taken);
+        assert_eq!((removed.is_ok(), changes.is_empty()), (!taken, taken), "{removed:?}: {changes:?}");
+    }
+}
+
+/// Nobody holds it, so that whoever takes it over waits for nobody; this machine opens it only when something is asked for.
+#[test]
+fn what_another_has_sealed_meanwhile_is_not_written() {
+    let mut place = Place::new();
+    let other = State::new(4);
+    let (mount, handle) = place.written();
+    mount.release(handle).unwrap();
+    let run = mount.status().runs[0].run;
+    mount.close().unwrap();
+    drop(mount);
+    Arc::get_mut(&mut place.fixture.authority).unwrap().admitted.push((other.id, Some(run)));
+    let late = place.fixture.writer();
+    taken_over(&place.fixture.root, &*place.fixture.authority, &other, &run).unwrap();
+    let by_other = place.fixture.writer_of(&other);
+    by_other.seal(&run, &mut |_| Ok(Some("{}".into())), &mut |_, _| ()).unwrap();
+    by_other.close().unwrap();
+    place.made.take();
+    let put = late.put("run/late", b"late").map(drop);
+    assert!(matches!(put, Err(Error::Sealed { .. })), "{put:?}");
+    let removed = late.remove("run/f");
+    assert!(matches!(removed, Err(Error::Sealed { .. })), "{removed:?}");
+    assert_eq!(late.get("run/f").unwrap().len(), SIZE);
+    late.close().unwrap();
+    let lease = |name: &[u8]| name == b"lease" || name == b".tmp-lease";
+    let changes = place.made.take();
+    let strange = |change: &&Change<'_>| match change {
+        Change::Create { name, .. } | Change::Remove { name, .. } => {
+            !lease(name) && !name.starts_with(b".tmp-")
+        }
+        _ => false,
+    };
+    assert_eq!(changes.iter().filter(strange).count(), 0, "{changes:?}");
+    assert!(place.run_dir().stat(b"lease").is_err());
 }
 
 /// Its process was killed between the note that the run goes and its going, with nothing left to take the note back.

@@ -1,5 +1,6 @@
 //! `seal`: by this machine's gateway, through its live mount where there is one.
 
+use std::fmt::Write;
 use std::os::unix::ffi::OsStrExt;
 
 use anyhow::Result;
@@ -79,20 +80,24 @@ fn tell(args: &Seal, sealed: &Sealing) -> Result<()> {
                     output::error_line(&format!("{}: {what}", visible(path.as_bytes())))?;
                 }
             }
+            let store = quoted(&args.store);
+            let mut out = format!(
+                "someone or something changed it in the store since it was written: restore what is named from a\n\
+                 backup, or write or remove it through the mount, and seal again. runvault check {store} says more"
+            );
+            if faults.iter().any(is_as_another_wrote) {
+                _ = write!(
+                    out,
+                    ".\nWhere another machine of yours has written the run since, unmount, runvault takeover {store} {},\n\
+                     mount, and seal again",
+                    quoted(&args.run)
+                );
+            }
+            let what = count(faults.len() as u64, "object");
             Err(refuse_with(
                 Exit::Damaged,
-                format!(
-                    "run {name} was not sealed: {} of it cannot be signed",
-                    count(faults.len() as u64, "object")
-                ),
-                format!(
-                    "someone or something changed it in the store since it was written: restore what is named from a\n\
-                     backup, or write or remove it through the mount, and seal again. runvault check {store} says more.\n\
-                     Where another machine of yours has written the run since, unmount, runvault takeover {store} {},\n\
-                     mount, and seal again",
-                    quoted(&args.run),
-                    store = quoted(&args.store)
-                ),
+                format!("run {name} was not sealed: {what} of it cannot be signed"),
+                out,
             ))
         }
         Sealing::Withheld => Err(refuse(Exit::Failed, format!("run {name} is not complete"))),
@@ -156,4 +161,9 @@ fn tell_completeness(said: &Value) -> Result<()> {
         }
         _ => output::line("whether it is complete is not known: it has no RunInfo.xml of a known instrument"),
     }
+}
+
+/// What authenticates, and is not what this machine noted: another may have written it.
+fn is_as_another_wrote(fault: &Value) -> bool {
+    fault["what"].as_str().is_some_and(|what| what == "missing" || what.starts_with("not what was written"))
 }

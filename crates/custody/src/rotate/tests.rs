@@ -1,5 +1,9 @@
 //! Rotations that go through, are killed anywhere, meet damage, swaps and new runs.
 
+use std::sync::OnceLock;
+
+use runvault_store::doubles::observe::{Call, Change, Observer, observe};
+
 use super::*;
 use crate::Error;
 use crate::gateway::StateFolder;
@@ -137,6 +141,47 @@ fn an_old_envelope_goes_only_when_the_new_one_opens() {
 fn keys_of(root: &Arc<dyn Dir>, run: &RunId) -> Arc<dyn Dir> {
     let runs = root.open_dir(b"runs").unwrap();
     runs.open_dir(run.to_string().as_bytes()).unwrap().open_dir(b"keys").unwrap()
+}
+
+/// Puts an envelope to the new key in place right before a rotation does.
+struct Gateway {
+    root: Arc<dyn Dir>,
+    owner: Arc<Identity>,
+    run: (RunId, RunKey),
+    bytes: OnceLock<Vec<u8>>,
+}
+
+impl Observer for Gateway {
+    fn around(&self, call: Call<'_>, run: &mut dyn FnMut() -> std::io::Result<u64>) -> std::io::Result<()> {
+        let (id, key) = &self.run;
+        if matches!(&call.change, Some(Change::Link { new, .. }) if **new == *b"vault-2")
+            && self.bytes.get().is_none()
+        {
+            let acting = Acting::open(&self.root, Chain::load(&self.root).unwrap(), &self.owner).unwrap();
+            let sealed = acting.seal_run(id, key).unwrap().envelopes;
+            let [envelope] = sealed.try_into().unwrap();
+            put(&keys_of(&self.root, id), &envelope.name, &envelope.bytes);
+            self.bytes.set(envelope.bytes).unwrap();
+        }
+        run().map(|_| ())
+    }
+}
+
+/// Its seal has the same bytes.
+#[test]
+fn what_a_gateway_puts_there_with_a_seal_stays() {
+    let (inner, owner, chain, _, made) = runs(1);
+    let owner = Arc::new(owner);
+    let gateway =
+        Gateway { root: inner.clone(), owner: owner.clone(), run: made[0].clone(), bytes: OnceLock::new() };
+    let gateway = Arc::new(gateway);
+    let root = observe(inner, gateway.clone()).unwrap();
+    let summary = quietly(&root, &chain, &owner).unwrap();
+    assert_eq!((summary.rotated, summary.failed.len()), (1, 0), "{summary:?}");
+    assert_eq!(names(&root, &made[0].0), ["vault-2"]);
+    let found = get(&keys_of(&root, &made[0].0), "vault-2");
+    assert_eq!(Some(&found), gateway.bytes.get());
+    all_open(&root, &owner, &made);
 }
 
 /// After an older custody/ was put back the next key has the number of one that is lost, and so have both keys'

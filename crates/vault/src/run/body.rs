@@ -8,7 +8,7 @@ use runvault_crypto::random;
 use runvault_format::descriptor::RunKind;
 use runvault_format::ids::{DirId, IdentityId, RunId, SessionId};
 use runvault_store::backend::{Access, Dir, Stat, Time};
-use runvault_store::guarded::guarded;
+use runvault_store::guarded::{Guard, guarded};
 use runvault_store::journal_files::DIRECTORY;
 
 use super::Run;
@@ -21,6 +21,7 @@ use crate::ledger::{self, Ledger};
 use crate::nodes::number;
 use crate::outcome::{exists, outcome, part_opened};
 use crate::own_names::OwnNames;
+use crate::seal::SEAL;
 use crate::{Error, Posix, Result, Vault, recovery, runs};
 
 /// What a run needs to be used: its directories and keys and, for its writer, lease and journal.
@@ -246,6 +247,22 @@ impl Body {
         }
     }
 
+    /// `dir`, where nothing is changed once another has the run.
+    pub(crate) fn behind_lease(&self, dir: &Arc<dyn Dir>) -> Arc<dyn Dir> {
+        match &self.holding {
+            Some(holding) => guarded(dir.clone(), holding.clone()),
+            None => dir.clone(),
+        }
+    }
+
+    /// Whether nobody else has the run, however short a while ago that was looked at.
+    ///
+    /// # Errors
+    /// [`Error::Held`]; the store's.
+    pub(crate) fn check_still_ours(&self) -> Result<()> {
+        self.holding.as_ref().map_or(Ok(()), |holding| holding.look())
+    }
+
     /// Whether the run has any entry, whoever made it.
     pub(crate) fn tree_holds_something(&self) -> Result<bool> {
         let mut something = false;
@@ -286,6 +303,19 @@ impl Body {
             Some(holding) => holding.explain(error),
             None => error,
         })
+    }
+}
+
+/// Of a run whose store has no room for a lease: what makes room is removed only where nobody else has it.
+struct Free {
+    dir: Arc<dyn Dir>,
+    gateway: IdentityId,
+}
+
+impl Guard for Free {
+    fn check(&self) -> std::io::Result<()> {
+        let may_go = !exists(&*self.dir, SEAL)? && lease::is_free(&*self.dir, &self.gateway)?;
+        if may_go { Ok(()) } else { Err(std::io::Error::from_raw_os_error(libc::EROFS)) }
     }
 }
 
@@ -358,9 +388,14 @@ impl Vault {
             Err(Error::Held { holder, .. }) => {
                 Ok(Body { holder: Some(holder), asked, ..only_read(reader()?) })
             }
+            // By another, since this machine looked.
+            Err(Error::Sealed { .. }) => Ok(Body { sealed: true, ..only_read(reader()?) }),
             // Nothing can be written there, and reading needs no lease.
             Err(error) if let Some(errno) = takes_nothing(&error) => {
-                Ok(Body { refused: Some(errno), asked, ..only_read(reader()?) })
+                let free = Arc::new(Free { dir: dir.clone(), gateway: gateway.id() });
+                let [dir, tree] = [&dir, &tree].map(|dir| guarded(dir.clone(), free.clone()));
+                let body = Body::reader(run, &dir, &tree, top, run.reader(&tree)?);
+                Ok(Body { refused: Some(errno), asked, ..body })
             }
             // A journal that is not ours, or something in the place of lease or journal: what is in the
             // tree proves itself all the same.
@@ -402,7 +437,7 @@ impl Vault {
         let journal = has_journal(&*dir);
         let journal = journal.map_err(|e| Error::store("stat", format!("runs/{}/journal", run.id), e))?;
         let uncleanly = holding.found_one || journal;
-        if uncleanly {
+        if uncleanly && run.maker() == gateway.id() {
             self.take_back_retired(&run.id);
         }
         if uncleanly && let Some(resume) = gateway.resume(&run.id)? {

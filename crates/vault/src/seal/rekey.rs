@@ -282,8 +282,7 @@ impl<'a> Copying<'a> {
             self.tree.shut_out()?;
             let Some(again) = self.seal(holding, early, progress)? else { return Ok(copied) };
             for file in &again {
-                holding.check()?;
-                self.tree.remove(*file)?;
+                self.tree.remove(*file, holding)?;
             }
             copied += self.copy(Shard::ALL, None, progress)?;
         }

@@ -15,10 +15,11 @@ use runvault_store::backend::{self, Access, Dir, File, Rename, SetTime, Stat, Ti
 
 use super::super::sealed_file::Stands;
 use crate::file::RunContext;
+use crate::lease::{self, Holding};
 use crate::outcome::{exists, part_opened};
 use crate::removal::remove_all;
 use crate::xattr::ACLS;
-use crate::{Error, Result, lease, record, runs};
+use crate::{Error, Result, record, runs};
 
 /// Until it has all that it is to have.
 const MODE: u32 = 0o600;
@@ -293,10 +294,11 @@ impl Tree {
     }
 
     /// A file is copied again. Once the run is sealed nobody's `partial/` is there to take it.
-    pub(super) fn remove(&self, i: u32) -> Result<()> {
+    pub(super) fn remove(&self, i: u32, holding: &Holding) -> Result<()> {
         let alone = [i];
         for name in self.links.get(&i).map_or(&alone[..], Vec::as_slice) {
             let dir = self.dir(&mut None, self.record(*name)?.parent)?;
+            holding.check()?;
             match dir.rename(&self.stored(*name)?.text, &*self.partial, &random_name()?, Rename::Over) {
                 Err(e) if e.raw_os_error() != Some(libc::ENOENT) => return Err(self.failed("remove", i, e)),
                 _ => {}
