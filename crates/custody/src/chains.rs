@@ -122,7 +122,7 @@ fn take_run(
     let Some((described, hash)) = parsed else { return };
     let chains = chains.entry(described.signer).or_default();
     if let Some(seq) = described.seq {
-        chains.runs.entry(seq).or_default().push(Link { hash, prev: described.prev });
+        put(chains.runs.entry(seq).or_default(), hash, described.prev);
     }
     let named = described.seals.hash.map(|hash| (described.seals.n, hash));
     // Of two that bear one number, the one that was met first.
@@ -142,18 +142,19 @@ fn take_seal(
     });
     if let Some((seal, hash)) = parsed {
         let links = &mut chains.entry(seal.gateway).or_default().seals;
-        links.entry(seal.n).or_default().push(Link { hash, prev: seal.prev });
+        put(links.entry(seal.n).or_default(), hash, seal.prev);
+    }
+}
+
+/// A run on its way out has a note that it is gone too, and while it is re-keyed again two keep what it has replaced.
+fn put(links: &mut Vec<Link>, hash: Digest, prev: Option<Digest>) {
+    if !links.iter().any(|link| link.hash == hash) {
+        links.push(Link { hash, prev });
     }
 }
 
 /// The word that a run is gone keeps its place in the chain; the owner's and the custodians' that of its seal too.
 fn take_retired(root: &Arc<dyn Dir>, chain: &Chain, chains: &mut HashMap<IdentityId, Chains>) -> Result<()> {
-    // A run on its way out has both.
-    let put = |links: &mut Vec<Link>, hash, prev| {
-        if !links.iter().any(|link| link.hash == hash) {
-            links.push(Link { hash, prev });
-        }
-    };
     for gone in retired::all(root, chain)? {
         let (gateway, seq, prev) = gone.place();
         put(chains.entry(gateway).or_default().runs.entry(seq).or_default(), gone.run_note(), prev);

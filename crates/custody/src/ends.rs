@@ -137,6 +137,9 @@ impl Signed {
         })?;
         signed.runs.sort_by_key(|run| (run.seq, run.run));
         signed.seals.sort_by_key(|seal| (seal.n, seal.run));
+        // While a run is re-keyed again two keep what it has replaced.
+        signed.runs.dedup_by_key(|run| run.hash);
+        signed.seals.dedup_by_key(|seal| seal.hash);
         Ok(signed)
     }
 

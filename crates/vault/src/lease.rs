@@ -248,6 +248,8 @@ impl Holding {
     /// [`Error::Held`], and the store's.
     pub(crate) fn take(run: RunId, dir: Arc<dyn Dir>, gateway: &IdentityId) -> Result<Self> {
         let fail = |operation| move |e| part_opened(operation, format!("runs/{run}/lease"), e);
+        // Each of these calls may take as long as a takeover: only before them nobody else had it for certain.
+        let [renewed, seen, asked] = [now(); 3].map(AtomicU64::new);
         let ours = of_this_process(gateway);
         let found = read(&*dir).map_err(fail("read"))?;
         if let Some(found) = found.as_ref().filter(|found| !may_be_taken(found, &ours)) {
@@ -269,7 +271,6 @@ impl Holding {
         if let Err(error) = synced {
             log::warn!("run {run}: its lease may be lost with the store's power: {error}");
         }
-        let [renewed, seen, asked] = [now(); 3].map(AtomicU64::new);
         let (lease, lost_to) = (Mutex::new(ours), OnceLock::new());
         let [given_up, removed] = [const { AtomicBool::new(false) }; 2];
         Ok(Self { run, dir, lease, found_one, renewed, seen, asked, lost_to, given_up, removed })
@@ -421,9 +422,9 @@ impl Holding {
         self.removed.store(true, Ordering::Relaxed);
     }
 
-    /// Whose it is by now says more than what was refused for that.
+    /// Whose it is by now says more than what was refused, or found, for that.
     pub(crate) fn explain(&self, error: Error) -> Error {
-        match self.check_lost() {
+        match self.look() {
             Err(held @ Error::Held { .. }) => held,
             _ => error,
         }
@@ -582,6 +583,30 @@ mod tests {
                 taking.join().unwrap()
             });
             assert!(matches!(taken, Err(Error::Held { .. })), "{op:?}");
+            assert_eq!(read(&*memory).unwrap(), Some(other.clone()), "{op:?}");
+        }
+    }
+
+    /// In the calls that come after it is there; nobody's clock says how long they took but one that began before them.
+    #[test]
+    fn one_that_was_stopped_when_it_was_taken_is_looked_at_before_it_is_used() {
+        let other =
+            Lease { host: runvault_format::ids::Digest([9; 32]), ..of_this_process(&IdentityId([3; 16])) };
+        for op in [Op::SyncAll, Op::SyncDir] {
+            let memory = MemoryDir::root();
+            let (dir, faults) = Faults::over(memory.clone()).unwrap();
+            faults.add(Rule::next(op, Fault::Hang));
+            let holding = std::thread::scope(|scope| {
+                let taking = scope.spawn(|| Holding::take(RunId([2; 16]), dir, &GATEWAY));
+                while faults.hanging() == 0 && !taking.is_finished() {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                write(&*memory, &other).unwrap();
+                std::thread::sleep(GLANCE);
+                faults.release();
+                taking.join().unwrap().unwrap()
+            });
+            assert!(matches!(holding.check(), Err(Error::Held { .. })), "{op:?}");
             assert_eq!(read(&*memory).unwrap(), Some(other.clone()), "{op:?}");
         }
     }

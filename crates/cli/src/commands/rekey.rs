@@ -282,9 +282,10 @@ fn tell(args: &Rekey, one: &Replacement, outcome: &Outcome, before: bool) -> Res
             size(done.bytes)
         )),
         Outcome::Waiting(left) => match &left.sealing {
-            Some(holder) => {
-                output::line(&format!("run {run}: all is there; {holder} reads it back and seals it"))
-            }
+            Some(holder) => output::line(&format!(
+                "run {run}: all is there; {holder} reads it back and seals it.\n\
+                     Where that has ended, this command goes on with it three minutes after it did"
+            )),
             None => output::line(&format!(
                 "run {run}: {} copied here; {} of {} are missing, which other parts copy",
                 size(left.copied),

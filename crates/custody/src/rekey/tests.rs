@@ -21,6 +21,7 @@ use runvault_vault::{Error as Engine, Options, Vault};
 
 use super::*;
 use crate::chains::gaps;
+use crate::ends::LastKnown;
 use crate::exposure::tests::read_by;
 use crate::exposure::{As, Opens, exposure};
 use crate::gateway::StateFolder;
@@ -292,8 +293,15 @@ fn a_run_that_was_rekeyed_is_rekeyed_again() {
     vault.release(opened.handle).unwrap();
     vault.close().unwrap();
     let second = site.agree_on(first.new);
+    let grace = copy(&site.root);
     site.work(&site.root, &second, Shard::ALL).unwrap();
     site.assert_sound(&site.root, &second.new);
+    // For a while both are there, and keep what the first gateway signed.
+    grace.open_dir(b"runs").unwrap().create_dir(second.new.to_string().as_bytes(), DIR_MODE).unwrap();
+    copy_to(&run_dir(&site.root, &second.new), &run_dir(&grace, &second.new));
+    assert_eq!(gaps(&grace, &site.chain).unwrap(), []);
+    let last = LastKnown { run: None, seal: None };
+    crate::enroll::revoke(&grace, &site.chain, &site.owner, &site.gateway.id(), &last, "").unwrap();
     let seal = Seal::load(&site.root, &second.new, &*Acting::gateway_only(site.chain.clone())).unwrap();
     let origin = seal.origin.unwrap();
     assert_eq!((origin.run.run, origin.replaced.clone()), (run, vec![first.new, run]));

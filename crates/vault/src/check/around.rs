@@ -10,15 +10,16 @@ use runvault_store::replace::TEMPORARY;
 
 use super::{CheckEvent, Checker};
 use crate::outcome::part_opened;
+use crate::seal::rekey::{PARTIAL, WORKER_SEED};
 use crate::{Damage, Error};
 
 const RETIRED: &str = "retired";
 const LEASE: &[u8] = b"lease";
 /// What a run consists of.
 const PARTS: [&[u8]; 7] = [b"run.json", b"keys", b"name", b"tree", LEASE, journal_files::DIRECTORY, b"seal"];
-/// Of a seal that was not finished.
-const BEGUN: [&[u8]; 3] = [b"seal.new", b"read-back", b"read-back.new"];
-const OF_A_REKEYING: &[u8] = b"seal.new-";
+/// Of a seal that was not finished, and of a re-keying.
+const BEGUN: [&[u8]; 4] = [b"seal.new", b"read-back", b"read-back.new", PARTIAL];
+const OF_A_REKEYING: [&[u8]; 2] = [b"seal.new-", WORKER_SEED];
 
 impl Checker<'_> {
     /// The directory of a run, but for what is in its tree. What does not open there is named by who needs it.
@@ -60,7 +61,8 @@ impl Checker<'_> {
         }
         for name in others {
             let object = format!("{object}/{}", String::from_utf8_lossy(&name));
-            let begun = BEGUN.contains(&name.as_slice()) || name.starts_with(OF_A_REKEYING);
+            let begun =
+                BEGUN.contains(&name.as_slice()) || OF_A_REKEYING.iter().any(|of| name.starts_with(of));
             if !name.starts_with(TEMPORARY) && !begun {
                 self.foreign(object);
             } else if dir.stat(&name).is_ok() {

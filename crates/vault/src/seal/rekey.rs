@@ -36,7 +36,7 @@ use crate::sealed::SealedTree;
 use crate::{Damage, Error, Result};
 
 /// Files on their way, in the directory of the run that is to be.
-pub(super) const PARTIAL: &[u8] = b"partial";
+pub(crate) const PARTIAL: &[u8] = b"partial";
 /// Times that files are copied again which are not read back as they were written.
 const ROUNDS: usize = 3;
 /// A lease that is this old, by the store's clock, is nobody's.
