@@ -18,7 +18,7 @@ use crate::outcome::{exists, part_opened};
 use crate::sys::{self, Process};
 use crate::{Error, Posix, Result};
 
-const NAME: &[u8] = b"lease";
+pub(crate) const NAME: &[u8] = b"lease";
 /// How often it is looked whether it is time to.
 const LOOK: Duration = Duration::from_millis(250);
 /// How often a lease is written anew.

@@ -6,11 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use runvault_store::backend::Dir;
 
 use crate::cores;
+use crate::lease::NAME as LEASE;
 
 /// Levels of a run's directory below which nothing is removed: no path of ours is that deep.
 const DEPTH: usize = 1 << 16;
-
-const LEASE: &[u8] = b"lease";
 
 /// Removes a directory with all that is in it; nothing where there is none.
 ///

@@ -9,12 +9,12 @@ use runvault_store::journal_files;
 use runvault_store::replace::TEMPORARY;
 
 use super::{CheckEvent, Checker};
+use crate::lease::NAME as LEASE;
 use crate::outcome::part_opened;
 use crate::seal::rekey::{PARTIAL, WORKER_SEED};
 use crate::{Damage, Error};
 
 const RETIRED: &str = "retired";
-const LEASE: &[u8] = b"lease";
 /// What a run consists of.
 const PARTS: [&[u8]; 7] = [b"run.json", b"keys", b"name", b"tree", LEASE, journal_files::DIRECTORY, b"seal"];
 /// Of a seal that was not finished, and of a re-keying.

@@ -21,6 +21,7 @@ use super::finding::Change;
 use super::read::Seal;
 use super::rekey::{PARTIAL, WORKER_SEED};
 use crate::authority::Authority;
+use crate::lease::NAME as LEASE;
 use crate::outcome::{is_absent, part_opened};
 use crate::{Error, Result};
 
@@ -172,7 +173,7 @@ fn listed(dir: &dyn Dir) -> io::Result<HashMap<Vec<u8>, Stat>> {
 
 /// One that a writer left, which nobody looks at any more.
 fn is_lease(name: &[u8], stat: &Stat) -> bool {
-    name == b"lease" && stat.kind == Kind::File && stat.size <= lease::LEN_MAX as u64
+    name == LEASE && stat.kind == Kind::File && stat.size <= lease::LEN_MAX as u64
 }
 
 /// Whether somebody may be writing it, to give it its name.

@@ -9,6 +9,7 @@ use runvault_store::replace::TEMPORARY;
 
 use super::beside::is_envelope;
 use super::finding::{Change, Finding};
+use crate::lease::NAME as LEASE;
 
 /// How NFS and FUSE call a file that is deleted while it is open; hex digits follow.
 const DELETED: [&[u8]; 2] = [b".nfs", b".fuse_hidden"];
@@ -29,7 +30,7 @@ fn is_left_over(run: &Arc<dyn Dir>, object: &str) -> bool {
     let deleted = DELETED.iter().any(|begins| name.strip_prefix(*begins).is_some_and(is_hex));
     // Envelopes, and the names of runs, alone are written under another name first.
     let begun = ["", "keys"].contains(&folder)
-        && name.strip_prefix(TEMPORARY).is_some_and(|rest| rest == b"lease" || is_hex(rest));
+        && name.strip_prefix(TEMPORARY).is_some_and(|rest| rest == LEASE || is_hex(rest));
     if !deleted && !begun {
         return false;
     }

@@ -27,7 +27,7 @@ use super::early::ReadBack;
 use super::tree::random_name;
 use super::{Copying, Job, PARTIAL, Progress, Replaced, Tree};
 use crate::authority::{EnvelopeFile, Sealed};
-use crate::lease::Holding;
+use crate::lease::{Holding, NAME as LEASE};
 use crate::outcome::{exists, part_opened};
 use crate::removal::{remove, remove_dir, remove_dir_with};
 use crate::run_life::{DIR_MODE, FILE_MODE, rename_dir};
@@ -284,7 +284,7 @@ impl Copying<'_> {
         self.fill_keys()?;
         clear_begun_seals(&*self.dir).map_err(|e| self.failed("remove", "seal.new", e))?;
         remove(&*self.dir, PARTIAL).map_err(|e| self.failed("remove", "partial", e))?;
-        remove(&*self.dir, b"lease").map_err(|e| self.failed("remove", "lease", e))?;
+        remove(&*self.dir, LEASE).map_err(|e| self.failed("remove", "lease", e))?;
         self.dir.sync().map_err(|e| self.failed("sync", "", e))?;
         let runs = runs::runs_dir(job.root)?;
         let (from, to) = (runs::coming_place(&job.new), job.new.to_string());
