@@ -290,7 +290,7 @@ impl Store {
         // Refuses a key that opens nothing here, before anything is written.
         Acting::open(&self.root, self.chain.clone(), &identity)?;
         let folder = there.map_or_else(folder, Ok)?;
-        if !folder.is_enrolled(&self.chain) {
+        if !self.chain.is_enrolled(&folder.id()) {
             folder.enroll(&self.root, &mut self.chain, &identity)?;
             self.pin(&self.chain)?;
             log::info!("this machine was enrolled as a gateway of vault {}", self.chain.vault_id());

@@ -144,6 +144,11 @@ impl Chain {
         Some(GatewayKey { sign: gateway.sign, until })
     }
 
+    /// Whether the newest state names that gateway, without an end to its chain.
+    pub fn is_enrolled(&self, gateway: &IdentityId) -> bool {
+        self.gateway_key(gateway).is_some_and(|known| known.until.is_none())
+    }
+
     /// That a gateway was admitted to a run of another one; `None`: to add to any.
     pub fn admission(&self, gateway: &IdentityId, run: Option<&RunId>) -> Option<Admission> {
         self.admitted.get(&(*gateway, run.copied())).map(|until| Admission { until: *until })

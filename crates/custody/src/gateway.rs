@@ -202,12 +202,7 @@ impl StateFolder {
         vaults
     }
 
-    /// Whether the newest state names this gateway, without an end to its chain.
-    pub fn is_enrolled(&self, chain: &Chain) -> bool {
-        chain.gateway_key(&self.identity.id()).is_some_and(|gateway| gateway.until.is_none())
-    }
-
-    /// [`Error::NotEnrolled`] unless it is; [`Error::Revoked`] where it was.
+    /// [`Error::NotEnrolled`] unless this gateway is enrolled; [`Error::Revoked`] where it was.
     ///
     /// # Errors
     /// Those.

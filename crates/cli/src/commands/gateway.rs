@@ -51,7 +51,7 @@ fn run_enroll(args: &GatewayEnroll) -> Result<()> {
             public
         }
     };
-    if is_enrolled(&store.chain, &public.id) {
+    if store.chain.is_enrolled(&public.id) {
         return tell_enrolled(args, &store.chain, &public.id, true);
     }
     require_owner(&store, args)?;
@@ -83,17 +83,13 @@ fn require_owner(store: &Store, args: &GatewayEnroll) -> Result<()> {
     Err(refuse_with(Exit::Failed, what, advice))
 }
 
-fn is_enrolled(chain: &Chain, id: &IdentityId) -> bool {
-    chain.gateway_key(id).is_some_and(|known| known.until.is_none())
-}
-
 fn label_of(chain: &Chain, id: &IdentityId) -> String {
     chain.gateways().into_iter().find(|(_, g)| g == id).map_or_else(String::new, |(label, _)| label)
 }
 
 /// Nobody is called otherwise by being let in once more.
 fn refuse_other_name(store: &Store, args: &GatewayEnroll, id: &IdentityId) -> Result<()> {
-    let Some(asked) = args.name.as_deref().filter(|_| is_enrolled(&store.chain, id)) else { return Ok(()) };
+    let Some(asked) = args.name.as_deref().filter(|_| store.chain.is_enrolled(id)) else { return Ok(()) };
     let label = label_of(&store.chain, id);
     // It got a number where another had the name.
     let number = label.strip_prefix(asked).and_then(|end| end.strip_prefix('-'));
@@ -153,7 +149,7 @@ fn check_fingerprint(args: &GatewayEnroll) -> Result<()> {
 }
 
 fn tell_request(args: &GatewayEnroll, store: &Store, out: &Path, id: &IdentityId) -> Result<()> {
-    let enrolled = is_enrolled(&store.chain, id);
+    let enrolled = store.chain.is_enrolled(id);
     if args.json {
         let request = out.to_string_lossy();
         return output::json(&json!({ "gateway": id, "request": request, "enrolled": enrolled }));

@@ -61,8 +61,7 @@ pub fn due(chain: &Chain, history: &History, acts: &Acts) -> Vec<String> {
         }
     }
     for (label, id) in chain.gateways() {
-        let writes = chain.gateway_key(&id).is_some_and(|known| known.until.is_none());
-        if let Some(old) = expired(&id, GATEWAY_DAYS).filter(|_| writes) {
+        if let Some(old) = expired(&id, GATEWAY_DAYS).filter(|_| chain.is_enrolled(&id)) {
             let name = visible(label.as_bytes());
             due.push(format!(
                 "the key of gateway {name} is {old}: enrol its machine with a new state folder, then revoke {id}"
