@@ -203,7 +203,7 @@ fn require(still: &impl Fn() -> bool) -> io::Result<()> {
 }
 
 fn write_once(dir: &dyn Dir, bytes: &[u8], still: &impl Fn() -> bool) -> io::Result<()> {
-    let temporary = [TEMPORARY, b"lease"].concat();
+    let temporary = [TEMPORARY, NAME].concat();
     match dir.unlink(&temporary) {
         Err(e) if e.raw_os_error() != Some(libc::ENOENT) => return Err(e),
         _ => {}
