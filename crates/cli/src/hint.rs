@@ -327,12 +327,13 @@ pub fn too_much(store: &Store, run: &RunId) -> String {
     store.aside(&run.to_string(), &format!("in-the-way-{run}"))
 }
 
-const RUN_DAMAGED: &str =
-    "runvault check STORE names everything that is damaged; put those files back from a backup";
+const RUN_DAMAGED: &str = "runvault check STORE names everything that is damaged, of a sealed run runvault verify STORE RUN; put those files\n\
+     back from a backup";
 
 /// No copy of it would count either.
 const NOT_OURS: &str = "who signed it may not, or no longer: runvault gateway list STORE shows who may. Find out who put it there;\n\
-                        move it out of the store, and keep it";
+                        move it out of the store, and keep it. Where it is the seal of a run of yours, by a gateway that was revoked\n\
+                        at that moment: move runs/ID/seal alone, then runvault takeover STORE ID on another machine, and seal it there";
 
 fn of_vault(error: &Vault) -> Option<String> {
     match error {

@@ -143,6 +143,22 @@ impl Acting {
         Self::of(chain, Keys::vault(keys, None))
     }
 
+    /// What is added to the chain is asked for at each [`Authority::refresh`].
+    pub(crate) fn following(self, root: &Arc<dyn Dir>) -> Self {
+        Self { root: Root(Some(root.clone())), ..self }
+    }
+
+    /// No key at all.
+    pub(crate) fn keyless(chain: Chain) -> Self {
+        Self::of(chain, Keys::None)
+    }
+
+    /// What the log says by now of a run and a reader: [`Chain::granted`].
+    pub(crate) fn granted_by_now(&self, reader: &IdentityId, run: &RunId) -> Option<bool> {
+        self.refreshed();
+        self.chain().granted(reader, run)
+    }
+
     /// Whether what is sealed to this epoch opens.
     pub(crate) fn opens_epoch(&self, e: u32) -> bool {
         self.keys.epochs().is_some_and(|epochs| epochs.get(e).is_some())
@@ -163,7 +179,7 @@ impl Acting {
     /// [`Acting::gateway_only`] of a machine that writes: what is added to the chain counts as of
     /// [`Acting::open`].
     pub fn ingest(root: &Arc<dyn Dir>, chain: Chain) -> Arc<dyn Authority> {
-        Arc::new(Self { root: Root(Some(root.clone())), ..Self::of(chain, Keys::None) })
+        Arc::new(Self::keyless(chain).following(root))
     }
 
     fn chain(&self) -> RwLockReadGuard<'_, Chain> {

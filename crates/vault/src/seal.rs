@@ -404,7 +404,7 @@ impl Making<'_> {
         let (manifest_sha256, manifest_id) = self.write_manifest(survey, text, &*new)?;
         let verified = runs::read_descriptor(&self.vault.root, &self.run.id, &*self.vault.authority)?;
         // Reading all of it back may have taken hours, and nobody else looks where there is no mount.
-        self.vault.authority.refresh();
+        self.check_still_may()?;
         let sealed = self.vault.authority.seal_run(&self.run.id, &self.run.key()?)?;
         self.put_envelopes(&*new, &sealed)?;
         for name in ["run.json", "name"] {
@@ -439,8 +439,18 @@ impl Making<'_> {
         })?;
         self.put(&*new, NOTE, &note)?;
         earlier::forget(&**self.dir)?;
+        self.check_still_may()?;
         self.commit(&*new)?;
         Ok(Outcome::Sealed(Summary { run: self.run.id, n, files, bytes, read, foreign }))
+    }
+
+    /// Whether its seal would count: the custodians may have said otherwise since it began.
+    fn check_still_may(&self) -> Result<()> {
+        self.vault.require_unrevoked(self.gateway)?;
+        match self.vault.may_seal(self.run, &self.gateway.id()) {
+            true => Ok(()),
+            false => Err(self.run.not_maker()),
+        }
     }
 
     /// What was written, where this gateway has noted it.

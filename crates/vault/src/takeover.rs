@@ -141,6 +141,8 @@ pub fn takeover(
     }
     let verified = runs::read_descriptor(root, run, authority)?;
     if seal::has_seal(root, run)? {
+        // One that does not count is in the way, and says so.
+        seal::find(root, run, authority)?;
         return Err(Error::Sealed { run: run.to_string() });
     }
     // An entry that does not open is what this makes good.

@@ -445,6 +445,24 @@ fn every_tampering_is_named_with_and_without_the_key() {
     }
 }
 
+/// The seal would not count, and the run would be damaged for everybody: so another takes it over and seals it.
+#[test]
+fn who_is_revoked_while_it_reads_back_seals_nothing() {
+    let fixture = Fixture::in_memory();
+    let mount = fixture.writer();
+    everything(&mount);
+    let run = id(&mount);
+    let nothing_more = Last { n: 0, hash: None };
+    let until = Until { run: Last { n: 1, hash: None }, seal: nothing_more };
+    let mut about = |_: &mut seal::Contents<'_>| {
+        *fixture.authority.until_later.lock().unwrap() = Some(until);
+        Ok(Some("{}".into()))
+    };
+    let refused = mount.seal(&run, &mut about, &mut |_, _| ());
+    assert!(matches!(refused, Err(Error::Revoked { .. })), "{refused:?}");
+    assert!(!seal::has_seal(&fixture.root, &run).unwrap());
+}
+
 #[test]
 fn seals_of_an_ended_gateway_count_up_to_its_end() {
     let mut fixture = Fixture::on_disk();

@@ -33,8 +33,11 @@ pub fn carry_out(
     let mut summary = RotateSummary { epoch, ..RotateSummary::default() };
     match op {
         Operation::Grant { reader, runs } => {
-            let acting = acting(done)?;
+            let acting = acting(done)?.following(root);
             each(runs, &mut summary, progress, |run| {
+                if acting.granted_by_now(reader, run) == Some(false) {
+                    return Ok(Outcome::Failed("a later line takes it from that reader again".to_owned()));
+                }
                 // One that was re-keyed meanwhile is the run that has taken its place.
                 let later = acting.replaced_by(run);
                 all_of([run].into_iter().chain(&later), |one| rotate::run::grant(root, &acting, one, reader))
@@ -42,9 +45,15 @@ pub fn carry_out(
         }
         Operation::Revoke { reader, runs } => {
             let standing = done.chain.state().reader(reader).is_some_and(|known| known.standing);
-            each(runs, &mut summary, progress, |run| match standing && is_open(root, run)? {
-                true => Ok(Outcome::Open),
-                false => forget_all(root, &done.chain, run, reader),
+            let by_now = Acting::keyless(done.chain.clone()).following(root);
+            each(runs, &mut summary, progress, |run| {
+                if by_now.granted_by_now(reader, run) == Some(true) {
+                    return Ok(Outcome::Failed("a later line gives it to that reader again".to_owned()));
+                }
+                match standing && is_open(root, run)? {
+                    true => Ok(Outcome::Open),
+                    false => forget_all(root, &done.chain, run, reader),
+                }
             })?;
         }
         Operation::RemoveReader { reader } => {
@@ -149,4 +158,40 @@ fn and(before: Outcome, now: Outcome) -> Outcome {
 fn all_runs(root: &Arc<dyn Dir>) -> Result<BTreeSet<RunId>> {
     let listed = runs::list_all(root)?;
     Ok(listed.runs.iter().copied().chain(listed.coming()).chain(listed.going()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::Identity;
+    use crate::quorum::alone;
+    use crate::quorum::approve::approve;
+    use crate::quorum::execute::execute;
+    use crate::quorum::propose::propose;
+    use crate::testing::{enrolled, envelopes, make_run, reader_entry, vault};
+
+    /// Two machines at once: the one that stood still after its line does not undo the other's later one.
+    #[test]
+    fn what_a_later_line_says_is_done() {
+        let (root, owner, mut chain) = vault();
+        let gateway = enrolled(&root, &mut chain, &owner);
+        let (run, _) = make_run(&root, &chain, &gateway);
+        let reader = Identity::generate("reader").unwrap();
+        let act = |chain: &Chain, op| alone::act(&root, chain, &owner, op, "", &mut |_, _| {}).unwrap().0;
+        let chain = act(&chain, Operation::AddReader { reader: reader_entry(&reader, false, None) });
+        let (reader, runs) = (reader.id(), vec![run]);
+        let grant = Operation::Grant { reader, runs: runs.clone() };
+        let revoke = Operation::Revoke { reader, runs };
+        let has = || envelopes(&root, &run).iter().any(|file| file.name == format!("reader-{reader}"));
+        let mut at = chain;
+        for (first, second) in [(&grant, &revoke), (&revoke, &grant)] {
+            let (file, executor) = propose(&at, first.clone(), "", 60).unwrap();
+            let (approval, _) = approve(&file, &owner, None, false).unwrap();
+            let done = execute(&root, &at, &file, &executor, &[approval], false).unwrap();
+            at = act(&done.chain, second.clone());
+            let late = carry_out(&root, done, first, &mut |_, _| {}).unwrap();
+            assert!(late.failed[0].1.contains("a later line"), "{late:?}");
+            assert_eq!(has(), matches!(second, Operation::Grant { .. }));
+        }
+    }
 }

@@ -50,7 +50,8 @@ impl SealedTree {
         let file = file.map_err(|e| self.not_there(entry, e))?;
         let len = file.stat().map_err(|e| Error::store("stat", self.object(entry), e))?.size;
         if geometry.plain_len(len) != Ok(size) {
-            let what = Damage::Run("another length than was sealed".to_owned());
+            let sealed = geometry.stored_len(size);
+            let what = Damage::Run(format!("{len} bytes long; {sealed} were sealed"));
             return Err(Error::damaged(self.object(entry), what));
         }
         let file = (pinned.id != FileId::ROOT).then(|| {
