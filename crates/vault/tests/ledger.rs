@@ -7,7 +7,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::common::{self, CALLER, Fixture, Mount, State, WRITE, names, would_seal};
+use crate::common::{self, CALLER, Fixture, Mount, State, WRITE, names, taken_over, would_seal};
 use proptest::prelude::Rng;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 use runvault_crypto::digest::sha256;
@@ -18,7 +18,7 @@ use runvault_store::doubles::faulty::{Fault as StoreFault, Faults, Rule};
 use runvault_store::doubles::memory::MemoryDir;
 use runvault_store::doubles::observe::{Call, Observer, Op, observe};
 use runvault_store::read_whole::read_whole;
-use runvault_vault::api::{Allocate, Opened, SetAttr};
+use runvault_vault::api::{Allocate, OpenFlags, Opened, SetAttr};
 use runvault_vault::seal::Fault;
 use runvault_vault::{Damage, Error, Posix, Vault};
 
@@ -602,6 +602,39 @@ fn each_thing_that_was_put_back_is_named() {
     let mount = fixture.writer();
     mount.put("run/more", b"x").unwrap();
     assert_eq!(common::posix(mount.remove("run/gone")), Posix::NotFound);
+}
+
+/// What was there before the takeover has no name in the ledger, and a content once it was written anew.
+#[test]
+fn what_was_written_anew_after_a_takeover_is_compared() {
+    let fixture = Fixture::in_memory();
+    let mount = fixture.writer();
+    mount.make_dir("run").unwrap();
+    for name in ["run/anew", "run/as-it-was"] {
+        mount.put(name, &[1; 30_000]).unwrap();
+    }
+    mount.close().unwrap();
+    let run = mount.status().runs[0].run;
+    drop(mount);
+    let tree = tree_of(&fixture.root);
+    let before = stored(&tree);
+    taken_over(&fixture.root, &*fixture.authority, &fixture.state, &run).unwrap();
+    let mount = fixture.writer();
+    let opened =
+        mount.open_file(mount.ino("run/anew").unwrap(), OpenFlags { truncate: true, ..WRITE }).unwrap();
+    mount.write(opened.handle, 0, &[2; 20_000], false).unwrap();
+    mount.release(opened.handle).unwrap();
+    mount.close().unwrap();
+    drop(mount);
+    let after = stored(&tree);
+    assert_eq!(would_seal(&fixture.writer(), b"run"), []);
+    let changed: Vec<_> = before.keys().filter(|path| after.get(*path) != before.get(*path)).collect();
+    assert_eq!(changed.len(), 1, "{changed:?}");
+    for path in changed {
+        before[path].put(&tree, path);
+    }
+    let what = "not what was written: longer than it was left".to_owned();
+    assert_eq!(said_of(&fixture), [("anew".to_owned(), what)]);
 }
 
 /// Whoever opens a file that was emptied in the store, a scanner or the instrument, makes it no honest one.

@@ -38,14 +38,21 @@ struct FileName {
     loose: Option<u32>,
 }
 
-/// A file that the ledger knows, and what was read of it.
+/// A file that the ledger knows, or may know, and what was read of it.
 struct Read {
     object: Group,
-    known: Known,
+    /// `None`: the ledger has no name of it, and its id is known once it was read.
+    known: Option<Known>,
     size: u64,
     chunks: u64,
     sum: u128,
     last: [u8; NONCE],
+}
+
+impl Read {
+    fn of(object: Group, known: Option<Known>, record: &Record) -> Self {
+        Self { object, known, size: record.size, chunks: 0, sum: 0, last: HOLE }
+    }
 }
 
 impl Comparison {
@@ -60,6 +67,14 @@ impl Comparison {
             let Some((item, parent)) = survey.with_parent(i) else { continue };
             let Some(name) = made.expected.names.get_mut(&parent.id).and_then(|n| n.remove(&item.stored))
             else {
+                if item.is_file() && !made.expected.contents.is_empty() {
+                    let record = &item.entry.record;
+                    made.reads.entry(record.object as usize).or_insert(Read::of(
+                        Group::default(),
+                        None,
+                        record,
+                    ));
+                }
                 continue;
             };
             made.noted += 1;
@@ -104,9 +119,21 @@ impl Comparison {
             let Some(pinned) = pins.get(first).filter(|_| !damaged.contains(&survey.object(first))) else {
                 continue;
             };
-            let read = self.reads.get(&first).filter(|read| read.object == name.object);
+            let read =
+                self.reads.get(&first).filter(|read| read.object == name.object && read.known.is_some());
             if let Some(what) = self.content_differs(name, read, &pinned.id) {
                 survey.note_difference(*i, what);
+            }
+        }
+        let mut unnamed: Vec<_> = self.reads.iter().filter(|(_, read)| read.known.is_none()).collect();
+        unnamed.sort_by_key(|(first, _)| **first);
+        for (first, read) in unnamed {
+            let Some(pinned) = pins.get(*first).filter(|_| !damaged.contains(&survey.object(*first))) else {
+                continue;
+            };
+            let known = self.expected.contents.get(&ledger::group(&pinned.id));
+            if let Some(what) = known.and_then(|known| self.state_differs(read, known)) {
+                survey.note_difference(*first, what);
             }
         }
         for (i, of) in &self.objects {
@@ -142,7 +169,8 @@ impl Comparison {
     /// `id`: of the file that is there, zeros where nothing of it is stored.
     fn content_differs(&self, name: &FileName, read: Option<&Read>, id: &FileId) -> Option<&'static str> {
         if *id == FileId::ROOT {
-            return read.is_some_and(|read| read.known.size > 0).then_some("an empty file in its place");
+            let known = read.and_then(|read| read.known);
+            return known.is_some_and(|known| known.size > 0).then_some("an empty file in its place");
         }
         let there = ledger::group(id);
         if name.object != Group::default() && name.object != there {
@@ -151,7 +179,10 @@ impl Comparison {
             return (!is_right).then_some("another file in its place");
         }
         let read = read?;
-        let known = &read.known;
+        self.state_differs(read, read.known.as_ref()?)
+    }
+
+    fn state_differs(&self, read: &Read, known: &Known) -> Option<&'static str> {
         if read.size != known.size {
             return Some(if read.size < known.size { "cut short" } else { "longer than it was left" });
         }
@@ -163,8 +194,11 @@ impl Comparison {
     /// The content of this file will be compared, if it is known.
     fn expect(&mut self, object: Group, record: &Record) {
         let Some(known) = self.expected.contents.get(&object).copied() else { return };
-        let read = Read { object, known, size: record.size, chunks: 0, sum: 0, last: HOLE };
-        self.reads.entry(record.object as usize).or_insert(read);
+        let read = self.reads.entry(record.object as usize).or_insert(Read::of(object, Some(known), record));
+        // Another name of it is none of the ledger's.
+        if read.known.is_none() {
+            *read = Read::of(object, Some(known), record);
+        }
     }
 
     /// Where each directory stands that the ledger knows.
