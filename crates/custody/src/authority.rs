@@ -173,7 +173,7 @@ impl Acting {
 
     /// No reader's key: verifies, seals new runs, opens none.
     pub fn gateway_only(chain: Chain) -> Arc<dyn Authority> {
-        Arc::new(Self::of(chain, Keys::None))
+        Arc::new(Self::keyless(chain))
     }
 
     /// [`Acting::gateway_only`] of a machine that writes: what is added to the chain counts as of

@@ -23,7 +23,7 @@ use runvault_store::read_whole::read_whole;
 use runvault_store::replace;
 use runvault_vault::authority::{Authority, Worker};
 use runvault_vault::seal::rekey::{Replaced, WORKER_SEED, remove_gone};
-use runvault_vault::seal::{Anew, Seal, scrub};
+use runvault_vault::seal::{Anew, Seal, has_seal, scrub};
 use runvault_vault::{remove, runs};
 
 pub use self::undone::{Undone, undone};
@@ -95,7 +95,7 @@ fn fresh(draw: &mut dyn FnMut() -> Result<RunId>, there: &dyn Fn(&RunId) -> Resu
 /// # Errors
 /// As of the line that would say it.
 pub fn check(root: &Arc<dyn Dir>, chain: &Chain, run: &RunId) -> Result<()> {
-    if !runs::is_sealed(root, run)? {
+    if !has_seal(root, run)? {
         return Err(Error::NotSealed { run: *run });
     }
     match under_way(root, chain, run)? {

@@ -288,22 +288,14 @@ impl Holding {
         if until(now, &self.renewed) >= FENCE {
             return self.renew();
         }
-        if until(now, &self.seen) >= GLANCE { self.glance() } else { Ok(()) }
+        if until(now, &self.seen) >= GLANCE { self.look(GLANCE) } else { Ok(()) }
     }
 
-    /// Looks whether another took it over meanwhile.
+    /// Looks whether another took it over meanwhile, where the last look was that long ago.
     ///
     /// # Errors
     /// [`Error::Held`]; the store's.
-    pub(crate) fn look(&self) -> Result<()> {
-        self.look_after(Duration::ZERO)
-    }
-
-    fn glance(&self) -> Result<()> {
-        self.look_after(GLANCE)
-    }
-
-    fn look_after(&self, age: Duration) -> Result<()> {
+    pub(crate) fn look(&self, age: Duration) -> Result<()> {
         let lease = self.lease.lock().unwrap_or_else(PoisonError::into_inner);
         self.check_lost()?;
         let started = now();
@@ -358,7 +350,7 @@ impl Holding {
             return self.renew();
         }
         let seen = since(&self.seen);
-        if seen >= GLANCE && since(&self.asked) < seen + LATER { self.glance() } else { Ok(()) }
+        if seen >= GLANCE && since(&self.asked) < seen + LATER { self.look(GLANCE) } else { Ok(()) }
     }
 
     /// Since the last renewal.
@@ -424,7 +416,7 @@ impl Holding {
 
     /// Whose it is by now says more than what was refused, or found, for that.
     pub(crate) fn explain(&self, error: Error) -> Error {
-        match self.look() {
+        match self.look(Duration::ZERO) {
             Err(held @ Error::Held { .. }) => held,
             _ => error,
         }
@@ -469,6 +461,24 @@ mod tests {
     use super::*;
 
     const GATEWAY: IdentityId = IdentityId([1; 16]);
+
+    /// Lets `act` run until a call of it hangs, `meanwhile`, and `act` to its end; how many calls hung.
+    fn stopped<T: Send>(
+        faults: &Faults,
+        act: impl FnOnce() -> T + Send,
+        meanwhile: impl FnOnce(),
+    ) -> (T, usize) {
+        std::thread::scope(|scope| {
+            let acting = scope.spawn(act);
+            while faults.hanging() == 0 && !acting.is_finished() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            let stood_still = faults.hanging();
+            meanwhile();
+            faults.release();
+            (acting.join().unwrap(), stood_still)
+        })
+    }
 
     fn age_by(holding: &Holding, age: Duration) {
         let then = now().saturating_sub(u64::try_from(age.as_millis()).unwrap());
@@ -548,18 +558,9 @@ mod tests {
             let (dir, faults) = Faults::over(memory.clone()).unwrap();
             let holding = Holding::take(RunId([2; 16]), dir, &GATEWAY).unwrap();
             faults.add(Rule::next(op, Fault::Hang));
-            std::thread::scope(|scope| {
-                let acting = scope.spawn(|| act(&holding));
-                while faults.hanging() == 0 && !acting.is_finished() {
-                    std::thread::sleep(Duration::from_millis(1));
-                }
-                let stood_still = faults.hanging();
-                // Who takes a run over clears away what is half written.
-                let _ = write(&*memory, &other);
-                faults.release();
-                acting.join().unwrap();
-                assert_eq!(stood_still, 1, "{op:?}");
-            });
+            // Who takes a run over clears away what is half written.
+            let ((), stood_still) = stopped(&faults, || act(&holding), || _ = write(&*memory, &other));
+            assert_eq!(stood_still, 1, "{op:?}");
             assert_eq!(read(&*memory).unwrap(), Some(other.clone()), "{op:?}");
             assert!(holding.check().is_err(), "{op:?}");
         }
@@ -573,15 +574,8 @@ mod tests {
             let memory = MemoryDir::root();
             let (dir, faults) = Faults::over(memory.clone()).unwrap();
             faults.add(Rule::next(op, Fault::Hang));
-            let taken = std::thread::scope(|scope| {
-                let taking = scope.spawn(|| Holding::take(RunId([2; 16]), dir, &GATEWAY));
-                while faults.hanging() == 0 && !taking.is_finished() {
-                    std::thread::sleep(Duration::from_millis(1));
-                }
-                let _ = write(&*memory, &other);
-                faults.release();
-                taking.join().unwrap()
-            });
+            let take = || Holding::take(RunId([2; 16]), dir, &GATEWAY);
+            let (taken, _) = stopped(&faults, take, || _ = write(&*memory, &other));
             assert!(matches!(taken, Err(Error::Held { .. })), "{op:?}");
             assert_eq!(read(&*memory).unwrap(), Some(other.clone()), "{op:?}");
         }
@@ -596,15 +590,10 @@ mod tests {
             let memory = MemoryDir::root();
             let (dir, faults) = Faults::over(memory.clone()).unwrap();
             faults.add(Rule::next(op, Fault::Hang));
-            let holding = std::thread::scope(|scope| {
-                let taking = scope.spawn(|| Holding::take(RunId([2; 16]), dir, &GATEWAY));
-                while faults.hanging() == 0 && !taking.is_finished() {
-                    std::thread::sleep(Duration::from_millis(1));
-                }
+            let take = || Holding::take(RunId([2; 16]), dir, &GATEWAY).unwrap();
+            let (holding, _) = stopped(&faults, take, || {
                 write(&*memory, &other).unwrap();
                 std::thread::sleep(GLANCE);
-                faults.release();
-                taking.join().unwrap().unwrap()
             });
             assert!(matches!(holding.check(), Err(Error::Held { .. })), "{op:?}");
             assert_eq!(read(&*memory).unwrap(), Some(other.clone()), "{op:?}");

@@ -73,6 +73,16 @@ pub(crate) fn exists(dir: &dyn Dir, name: &[u8]) -> io::Result<bool> {
     }
 }
 
+/// Whether a directory has any entry, whoever made it.
+pub(crate) fn holds_something(dir: &dyn Dir) -> io::Result<bool> {
+    let mut something = false;
+    dir.entries(0, &mut |_| {
+        something = true;
+        false
+    })?;
+    Ok(something)
+}
+
 /// Whether it says that a name is not there.
 pub(crate) fn is_not_found(error: &Error) -> bool {
     matches!(error, Error::Posix(Posix::NotFound))

@@ -11,7 +11,6 @@ use runvault_format::name;
 use runvault_format::note::Note;
 use runvault_format::retired::Retired;
 use runvault_store::backend::{Dir, Rename};
-use runvault_store::names::names;
 use runvault_store::read_whole::read_whole;
 use runvault_store::replace;
 
@@ -19,7 +18,7 @@ use crate::api::{Attr, Caller, Ino};
 use crate::authority::{ChainPlace, EnvelopeFile, Gateway, Resume};
 use crate::lease;
 use crate::nodes::Name;
-use crate::outcome::outcome;
+use crate::outcome::{holds_something, outcome};
 use crate::removal::remove_dir;
 use crate::run::{Body, Run, RunName};
 use crate::run_table::joined;
@@ -28,7 +27,7 @@ use crate::{Error, Posix, Result, Vault, runs, sys};
 /// Directories of a run's own files.
 pub(crate) const DIR_MODE: u32 = 0o755;
 pub(crate) const FILE_MODE: u32 = 0o644;
-const RETIRED: &[u8] = b"retired";
+pub(crate) const RETIRED: &str = "retired";
 const RETIRED_MAX: usize = 1 << 20;
 
 /// What is drawn and sealed for a run that is to be.
@@ -278,7 +277,7 @@ impl Vault {
 
     /// Takes a gateway's word back that it removed the run, which is there: its process was killed before it did.
     pub(crate) fn take_back_retired(&self, run: &RunId) {
-        let Ok(dir) = self.root.open_dir(RETIRED) else { return };
+        let Ok(dir) = self.root.open_dir(RETIRED.as_bytes()) else { return };
         let name = run.to_string();
         // An owner's says something else, of a run that may well be there.
         let is_of_a_gateway = |bytes: Vec<u8>| {
@@ -290,17 +289,19 @@ impl Vault {
         if is_there && read_whole(&*dir, name.as_bytes(), RETIRED_MAX).is_ok_and(is_of_a_gateway) {
             match dir.unlink(name.as_bytes()).and_then(|()| dir.sync()) {
                 Ok(()) => log::info!("run {run}: it was not removed after all"),
-                Err(error) => log::warn!("retired/{run} says that the run is gone, and it is there: {error}"),
+                Err(error) => {
+                    log::warn!("{RETIRED}/{run} says that the run is gone, and it is there: {error}")
+                }
             }
         }
     }
 
     fn put_retired(&self, run: &RunId, note: &[u8]) -> Result<()> {
-        let fail = |e| outcome("write", format!("retired/{run}"), e);
-        let open = || self.root.open_dir(RETIRED);
+        let fail = |e| outcome("write", format!("{RETIRED}/{run}"), e);
+        let open = || self.root.open_dir(RETIRED.as_bytes());
         let dir = match open() {
             Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {
-                self.root.create_dir(RETIRED, DIR_MODE).map_err(fail)?;
+                self.root.create_dir(RETIRED.as_bytes(), DIR_MODE).map_err(fail)?;
                 self.root.sync().map_err(fail)?;
                 open().map_err(fail)?
             }
@@ -326,7 +327,7 @@ impl Vault {
                 continue;
             }
             // Only empty runs go: what another wrote there meanwhile stays.
-            if holds_something(&dir) {
+            if may_hold_something(&dir) {
                 let shown = String::from_utf8_lossy(name);
                 log::error!(
                     "runs/{shown} was on its way out and holds files: it stays. Give it its run's id as its name again"
@@ -339,9 +340,9 @@ impl Vault {
 }
 
 /// Whether its tree has an entry, or may have one.
-fn holds_something(run_dir: &Arc<dyn Dir>) -> bool {
+fn may_hold_something(run_dir: &Arc<dyn Dir>) -> bool {
     match run_dir.open_dir(b"tree") {
-        Ok(tree) => !names(&*tree).is_ok_and(|names| names.is_empty()),
+        Ok(tree) => holds_something(&*tree).unwrap_or(true),
         Err(e) => e.raw_os_error() != Some(libc::ENOENT),
     }
 }

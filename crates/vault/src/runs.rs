@@ -457,18 +457,6 @@ pub fn has_envelope(root: &Arc<dyn Dir>, run: &RunId, name: &str) -> Result<bool
     }
 }
 
-/// Whether a run has a seal; whether it holds is another question.
-///
-/// # Errors
-/// The store's.
-pub fn is_sealed(root: &Arc<dyn Dir>, run: &RunId) -> Result<bool> {
-    match run_dir(root, run)?.stat(b"seal") {
-        Ok(_) => Ok(true),
-        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(false),
-        Err(e) => Err(Error::store("stat", format!("runs/{run}/seal"), e)),
-    }
-}
-
 /// Removes an envelope, durably; whether there was one.
 ///
 /// # Errors

@@ -169,10 +169,7 @@ impl Vault {
         if !run.held {
             return Err(run.not_held());
         }
-        if !self.may_seal(&run, &gateway.id()) {
-            return Err(run.not_maker());
-        }
-        self.require_unrevoked(gateway)?;
+        self.require_right_to_seal(gateway, &run)?;
         // One that is not finished may be in the way of the next; a stranger's, in the place of one, is in nobody's.
         let others = self.unfinished_seals().into_iter().map(|other| self.finish_earlier(gateway, &other));
         let earlier = others.fold(Ok(()), Result::and);
@@ -244,6 +241,15 @@ impl Vault {
             self.authority.refresh();
             self.authority.is_admitted(gateway, Some(&run.id))
         }
+    }
+
+    /// # Errors
+    /// [`Error::NotMaker`], [`Error::Revoked`]: its seal would not count.
+    fn require_right_to_seal(&self, gateway: &dyn Gateway, run: &Run) -> Result<()> {
+        if !self.may_seal(run, &gateway.id()) {
+            return Err(run.not_maker());
+        }
+        self.require_unrevoked(gateway)
     }
 
     /// It was put in place, and what comes after that failed, or its process was killed.
@@ -403,8 +409,9 @@ impl Making<'_> {
         let mut lines = std::mem::take(&mut survey.lines);
         let (manifest_sha256, manifest_id) = self.write_manifest(survey, text, &*new)?;
         let verified = runs::read_descriptor(&self.vault.root, &self.run.id, &*self.vault.authority)?;
-        // Reading all of it back may have taken hours, and nobody else looks where there is no mount.
-        self.check_still_may()?;
+        // Reading all of it back may have taken hours, nobody else looks where there is no mount, and custodians may have
+        // said otherwise since it began.
+        self.vault.require_right_to_seal(self.gateway, self.run)?;
         let sealed = self.vault.authority.seal_run(&self.run.id, &self.run.key()?)?;
         self.put_envelopes(&*new, &sealed)?;
         for name in ["run.json", "name"] {
@@ -439,18 +446,9 @@ impl Making<'_> {
         })?;
         self.put(&*new, NOTE, &note)?;
         earlier::forget(&**self.dir)?;
-        self.check_still_may()?;
+        self.vault.require_right_to_seal(self.gateway, self.run)?;
         self.commit(&*new)?;
         Ok(Outcome::Sealed(Summary { run: self.run.id, n, files, bytes, read, foreign }))
-    }
-
-    /// Whether its seal would count: the custodians may have said otherwise since it began.
-    fn check_still_may(&self) -> Result<()> {
-        self.vault.require_unrevoked(self.gateway)?;
-        match self.vault.may_seal(self.run, &self.gateway.id()) {
-            true => Ok(()),
-            false => Err(self.run.not_maker()),
-        }
     }
 
     /// What was written, where this gateway has noted it.

@@ -78,19 +78,9 @@ impl Place {
         }
     }
 
-    /// `act` stands still in its first call of `op` until another has the run; what came of it, and all that it changed
-    /// in the store after that call.
+    /// `act` stands still in the first call that fits `rule` until another has the run; what came of it, and all that it
+    /// changed in the store after that call.
     fn stopped<T: Send>(
-        &self,
-        op: Op,
-        act: impl FnOnce() -> T + Send,
-        taken: bool,
-    ) -> (T, Vec<Change<'static>>) {
-        self.stopped_by(Rule::next(op, Fault::Hang), act, taken)
-    }
-
-    /// The same in the call that fits `rule`.
-    fn stopped_by<T: Send>(
         &self,
         rule: Rule,
         act: impl FnOnce() -> T + Send,
@@ -110,6 +100,10 @@ impl Place {
             (came, self.made.take())
         })
     }
+}
+
+fn hang(op: Op) -> Rule {
+    Rule::next(op, Fault::Hang)
 }
 
 fn lost<T: std::fmt::Debug>(result: &Result<T>) {
@@ -136,7 +130,7 @@ fn in_a_write_it_writes_no_more_than_what_was_under_way() {
         let (mount, handle) = place.written();
         let all = vec![3; SIZE];
         let write = || mount.write(handle, 0, &all, false).and_then(|()| mount.fsync(handle, false));
-        let (written, changes) = place.stopped(Op::Write, write, taken);
+        let (written, changes) = place.stopped(hang(Op::Write), write, taken);
         assert_eq!((written.is_ok(), writes(&changes) > 1), (!taken, !taken), "{written:?}: {changes:?}");
         if taken {
             lost(&mount.write(handle, 0, b"more", false).map(drop));
@@ -150,7 +144,7 @@ fn in_its_last_sync_it_removes_no_journal() {
     for taken in [false, true] {
         let place = Place::new();
         let (mount, _) = place.written();
-        let (closed, changes) = place.stopped(Op::SyncFs, || mount.close(), taken);
+        let (closed, changes) = place.stopped(hang(Op::SyncFs), || mount.close(), taken);
         let all = [b"0".to_vec(), b"1".to_vec(), b"journal".to_vec()];
         let gone = removed(&changes);
         match taken {
@@ -168,7 +162,7 @@ fn in_a_recovery_it_empties_no_journal() {
         let (killed, _) = place.written();
         std::mem::forget(killed);
         let state = place.fixture.state.apart();
-        let (mount, changes) = place.stopped(Op::SyncData, || place.fixture.writer_of(&state), taken);
+        let (mount, changes) = place.stopped(hang(Op::SyncData), || place.fixture.writer_of(&state), taken);
         assert_eq!(writes(&changes) > 0, !taken, "{changes:?}");
         let run = mount.status().runs[0].clone();
         assert_eq!((run.writing, run.holder.is_some()), (!taken, taken));
@@ -186,8 +180,8 @@ fn in_the_removal_of_a_run_it_removes_none() {
         let place = Place::new();
         let mount = place.fixture.writer();
         mount.make_dir("run").unwrap();
-        let rule = Rule { after, ..Rule::next(Op::Rename, Fault::Hang) };
-        let (removed, _) = place.stopped_by(rule, || mount.remove_dir("run"), taken);
+        let rule = Rule { after, ..hang(Op::Rename) };
+        let (removed, _) = place.stopped(rule, || mount.remove_dir("run"), taken);
         match taken {
             true => lost(&removed),
             false => removed.unwrap(),
@@ -213,7 +207,7 @@ fn on_a_full_store_nothing_is_removed_that_another_has() {
         }
         let mount = place.fixture.writer();
         mount.list("run").unwrap();
-        let (removed, changes) = place.stopped(Op::ReadLink, || mount.remove("run/link"), taken);
+        let (removed, changes) = place.stopped(hang(Op::ReadLink), || mount.remove("run/link"), taken);
         assert_eq!((removed.is_ok(), changes.is_empty()), (!taken, taken), "{removed:?}: {changes:?}");
     }
 }
@@ -291,7 +285,7 @@ fn stopped_in_a_seal(op: Op, after: u64) -> bool {
     let (mount, handle) = place.written();
     mount.release(handle).unwrap();
     let run = mount.status().runs[0].run;
-    place.faults.add(Rule { after, ..Rule::next(op, Fault::Hang) });
+    place.faults.add(Rule { after, ..hang(op) });
     std::thread::scope(|scope| {
         let sealing = scope.spawn(|| mount.seal(&run, &mut |_| Ok(Some("{}".into())), &mut |_, _| ()));
         while place.faults.hanging() == 0 && !sealing.is_finished() {
@@ -338,14 +332,7 @@ fn in_a_takeover_it_takes_no_run_that_another_has() {
             let gateway = if held { place.fixture.state.apart() } else { State::new(4) };
             let before = gateway.session(&run);
             let take = || taken_over(&place.fixture.root, &*place.fixture.authority, &gateway, &run);
-            place.faults.add(Rule { name: name.clone(), ..Rule::next(op, Fault::Hang) });
-            let taken = std::thread::scope(|scope| {
-                let taking = scope.spawn(take);
-                place.hangs(|| taking.is_finished());
-                place.taken_over();
-                place.faults.release();
-                taking.join().unwrap()
-            });
+            let (taken, _) = place.stopped(Rule { name: name.clone(), ..hang(op) }, take, true);
             lost(&taken);
             assert_eq!(gateway.session(&run), before);
         }
@@ -371,6 +358,6 @@ fn while_a_tick_stands_still_leases_are_looked_after() {
             holder
         })
     };
-    place.faults.add(Rule::next(Op::SyncFs, Fault::Hang));
+    place.faults.add(hang(Op::SyncFs));
     assert!(beside().is_some_and(|holder| holder.contains(&State::new(4).id.to_string())));
 }

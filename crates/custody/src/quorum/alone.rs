@@ -7,7 +7,7 @@ use runvault_store::backend::Dir;
 
 use super::approve::approve;
 use super::carry_out::carry_out;
-use super::execute::execute;
+use super::execute::{Done, execute};
 use super::propose::propose;
 use crate::chain::Chain;
 use crate::epochs::require_quorum_of_one;
@@ -31,6 +31,19 @@ pub fn act(
     reason: &str,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<(Chain, RotateSummary)> {
+    let (done, op) = decide(root, chain, owner, op, reason)?;
+    let chain = done.chain.clone();
+    Ok((chain, carry_out(root, done, &op, progress)?))
+}
+
+/// [`act`] up to its line: what it says is not carried out yet.
+pub(super) fn decide(
+    root: &Arc<dyn Dir>,
+    chain: &Chain,
+    owner: &Identity,
+    op: Operation,
+    reason: &str,
+) -> Result<(Done, Operation)> {
     require_quorum_of_one(chain, "do this")?;
     let (file, executor) = propose(chain, op, reason, EXPIRES)?;
     let (approval, _) = approve(&file, owner, None, false)?;
@@ -38,6 +51,5 @@ pub fn act(
         Error::Overtaken { .. } => Error::ChangedMeanwhile,
         error => error,
     })?;
-    let chain = done.chain.clone();
-    Ok((chain, carry_out(root, done, &file.request.op, progress)?))
+    Ok((done, file.request.op))
 }

@@ -9,7 +9,7 @@ use runvault_format::ids::{IdentityId, RunId};
 use runvault_format::operation::{KeyChange, Operation};
 use runvault_store::backend::Dir;
 use runvault_vault::authority::Authority;
-use runvault_vault::{Posix, runs};
+use runvault_vault::{Posix, runs, seal};
 
 use super::execute::Done;
 use crate::Result;
@@ -107,7 +107,7 @@ fn each(
 
 /// Whether a gateway is to seal it; one that is not there any more is not.
 fn is_open(root: &Arc<dyn Dir>, run: &RunId) -> Result<bool> {
-    match runs::is_sealed(root, run) {
+    match seal::has_seal(root, run) {
         Err(runvault_vault::Error::Posix(Posix::NotFound)) => Ok(false),
         sealed => Ok(!sealed?),
     }
@@ -165,9 +165,6 @@ mod tests {
     use super::*;
     use crate::identity::Identity;
     use crate::quorum::alone;
-    use crate::quorum::approve::approve;
-    use crate::quorum::execute::execute;
-    use crate::quorum::propose::propose;
     use crate::testing::{enrolled, envelopes, make_run, reader_entry, vault};
 
     /// Two machines at once: the one that stood still after its line does not undo the other's later one.
@@ -185,9 +182,7 @@ mod tests {
         let has = || envelopes(&root, &run).iter().any(|file| file.name == format!("reader-{reader}"));
         let mut at = chain;
         for (first, second) in [(&grant, &revoke), (&revoke, &grant)] {
-            let (file, executor) = propose(&at, first.clone(), "", 60).unwrap();
-            let (approval, _) = approve(&file, &owner, None, false).unwrap();
-            let done = execute(&root, &at, &file, &executor, &[approval], false).unwrap();
+            let (done, _) = alone::decide(&root, &at, &owner, first.clone(), "").unwrap();
             at = act(&done.chain, second.clone());
             let late = carry_out(&root, done, first, &mut |_, _| {}).unwrap();
             assert!(late.failed[0].1.contains("a later line"), "{late:?}");

@@ -11,10 +11,10 @@ use runvault_store::replace::TEMPORARY;
 use super::{CheckEvent, Checker};
 use crate::lease::NAME as LEASE;
 use crate::outcome::part_opened;
+use crate::run_life::RETIRED;
 use crate::seal::rekey::{PARTIAL, WORKER_SEED};
 use crate::{Damage, Error};
 
-const RETIRED: &str = "retired";
 /// What a run consists of.
 const PARTS: [&[u8]; 7] = [b"run.json", b"keys", b"name", b"tree", LEASE, journal_files::DIRECTORY, b"seal"];
 /// Of a seal that was not finished, and of a re-keying.

@@ -19,7 +19,7 @@ use crate::held::Changed;
 use crate::lease::{self, Holding, RENEW};
 use crate::ledger::{self, Ledger};
 use crate::nodes::number;
-use crate::outcome::{exists, outcome, part_opened};
+use crate::outcome::{exists, holds_something, outcome, part_opened};
 use crate::own_names::OwnNames;
 use crate::seal::SEAL;
 use crate::{Error, Posix, Result, Vault, recovery, runs};
@@ -260,20 +260,12 @@ impl Body {
     /// # Errors
     /// [`Error::Held`]; the store's.
     pub(crate) fn check_still_ours(&self) -> Result<()> {
-        self.holding.as_ref().map_or(Ok(()), |holding| holding.look())
+        self.holding.as_ref().map_or(Ok(()), |holding| holding.look(Duration::ZERO))
     }
 
     /// Whether the run has any entry, whoever made it.
     pub(crate) fn tree_holds_something(&self) -> Result<bool> {
-        let mut something = false;
-        let object = || format!("runs/{}/tree", self.run);
-        self.tree
-            .entries(0, &mut |_| {
-                something = true;
-                false
-            })
-            .map_err(|e| outcome("list", object(), e))?;
-        Ok(something)
+        holds_something(&*self.tree).map_err(|e| outcome("list", format!("runs/{}/tree", self.run), e))
     }
 
     /// Whether what waits here may still go into the store; always for a run that is only read.

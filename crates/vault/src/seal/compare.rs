@@ -40,9 +40,8 @@ struct FileName {
 
 /// A file that the ledger knows, or may know, and what was read of it.
 struct Read {
-    object: Group,
     /// `None`: the ledger has no name of it, and its id is known once it was read.
-    known: Option<Known>,
+    object: Option<Group>,
     size: u64,
     chunks: u64,
     sum: u128,
@@ -50,8 +49,8 @@ struct Read {
 }
 
 impl Read {
-    fn of(object: Group, known: Option<Known>, record: &Record) -> Self {
-        Self { object, known, size: record.size, chunks: 0, sum: 0, last: HOLE }
+    fn of(object: Option<Group>, record: &Record) -> Self {
+        Self { object, size: record.size, chunks: 0, sum: 0, last: HOLE }
     }
 }
 
@@ -69,11 +68,7 @@ impl Comparison {
             else {
                 if item.is_file() && !made.expected.contents.is_empty() {
                     let record = &item.entry.record;
-                    made.reads.entry(record.object as usize).or_insert(Read::of(
-                        Group::default(),
-                        None,
-                        record,
-                    ));
+                    made.reads.entry(record.object as usize).or_insert(Read::of(None, record));
                 }
                 continue;
             };
@@ -112,25 +107,22 @@ impl Comparison {
     /// Compares what was read of the files; notes what differs.
     pub(super) fn contents(&self, survey: &mut Survey, pins: &[Pinned]) {
         let damaged: HashSet<String> = survey.faults.iter().map(|fault| fault.object.clone()).collect();
+        let pinned_of =
+            |survey: &Survey, first| pins.get(first).filter(|_| !damaged.contains(&survey.object(first)));
         for (i, name) in &self.names {
             let Some(first) = survey.items.get(*i).map(|item| item.entry.record.object as usize) else {
                 continue;
             };
-            let Some(pinned) = pins.get(first).filter(|_| !damaged.contains(&survey.object(first))) else {
-                continue;
-            };
-            let read =
-                self.reads.get(&first).filter(|read| read.object == name.object && read.known.is_some());
+            let Some(pinned) = pinned_of(survey, first) else { continue };
+            let read = self.reads.get(&first).filter(|read| read.object == Some(name.object));
             if let Some(what) = self.content_differs(name, read, &pinned.id) {
                 survey.note_difference(*i, what);
             }
         }
-        let mut unnamed: Vec<_> = self.reads.iter().filter(|(_, read)| read.known.is_none()).collect();
+        let mut unnamed: Vec<_> = self.reads.iter().filter(|(_, read)| read.object.is_none()).collect();
         unnamed.sort_by_key(|(first, _)| **first);
         for (first, read) in unnamed {
-            let Some(pinned) = pins.get(*first).filter(|_| !damaged.contains(&survey.object(*first))) else {
-                continue;
-            };
+            let Some(pinned) = pinned_of(survey, *first) else { continue };
             let known = self.expected.contents.get(&ledger::group(&pinned.id));
             if let Some(what) = known.and_then(|known| self.state_differs(read, known)) {
                 survey.note_difference(*first, what);
@@ -168,8 +160,8 @@ impl Comparison {
 
     /// `id`: of the file that is there, zeros where nothing of it is stored.
     fn content_differs(&self, name: &FileName, read: Option<&Read>, id: &FileId) -> Option<&'static str> {
+        let known = read.and_then(|_| self.expected.contents.get(&name.object));
         if *id == FileId::ROOT {
-            let known = read.and_then(|read| read.known);
             return known.is_some_and(|known| known.size > 0).then_some("an empty file in its place");
         }
         let there = ledger::group(id);
@@ -178,8 +170,7 @@ impl Comparison {
             let is_right = read.is_none() && self.expected.may_be_new(name.loose, &there);
             return (!is_right).then_some("another file in its place");
         }
-        let read = read?;
-        self.state_differs(read, read.known.as_ref()?)
+        self.state_differs(read?, known?)
     }
 
     fn state_differs(&self, read: &Read, known: &Known) -> Option<&'static str> {
@@ -193,12 +184,12 @@ impl Comparison {
 
     /// The content of this file will be compared, if it is known.
     fn expect(&mut self, object: Group, record: &Record) {
-        let Some(known) = self.expected.contents.get(&object).copied() else { return };
-        let read = self.reads.entry(record.object as usize).or_insert(Read::of(object, Some(known), record));
-        // Another name of it is none of the ledger's.
-        if read.known.is_none() {
-            *read = Read::of(object, Some(known), record);
+        if !self.expected.contents.contains_key(&object) {
+            return;
         }
+        let read = self.reads.entry(record.object as usize).or_insert(Read::of(None, record));
+        // Another name of it may be none of the ledger's.
+        read.object.get_or_insert(object);
     }
 
     /// Where each directory stands that the ledger knows.

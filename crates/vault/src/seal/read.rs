@@ -49,7 +49,7 @@ pub struct Seal {
     geometry: Geometry,
 }
 
-/// Whether a run has a seal, good or bad.
+/// Whether a run has a seal; whether it holds is another question.
 ///
 /// # Errors
 /// The store's.
